@@ -1,0 +1,1 @@
+//! Drives built runc-compatible binaries; never links the runtime.

@@ -1,0 +1,7 @@
+//! ketch: a low-level container runtime by the OCI runtime-spec 1.3.
+//!
+//! The folder is the pipeline: `config.json` -> [`spec`] (checked) -> [`plan`] (plain data) -> system calls.
+//! Synchronous and single-threaded; every kernel access goes through `ketch-sys`.
+
+pub mod plan;
+pub mod spec;

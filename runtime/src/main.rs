@@ -1,0 +1,3 @@
+//! The `ketch` command: a thin door to the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What will be done, as plain data: no file descriptors, no I/O.

@@ -1,0 +1,1 @@
+//! Safe signatures over the kernel. The only crate with `unsafe`.
