@@ -1,7 +1,18 @@
-//! Safe signatures over the kernel. The only crate with `unsafe`.
+//! Safe signatures over the kernel. The only crate with `unsafe`, and the runtime's only door to nix and libc.
 //!
-//! One file per kernel topic; each file's header names the man page and the least kernel.
+//! One file per kernel topic; each names its man pages and the least kernel that has what it uses. Functions take
+//! borrowed descriptors, give owned ones that are close-on-exec from birth, retry what a signal interrupted, and fail
+//! as [`error::SyscallError`].
 
+mod call;
+pub mod capability;
+pub mod credential;
 pub mod error;
+pub mod keyring;
+pub mod namespace;
+pub mod process;
+pub mod resource;
+pub mod scheduling;
+pub mod socket;
 
 pub use error::{Errno, SyscallError};
