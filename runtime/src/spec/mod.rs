@@ -1,1 +1,27 @@
 //! `config.json`, parsed and checked.
+//!
+//! Owns the data model of the OCI runtime-spec 1.3 (its Linux part), its parser and the checks that stand between a
+//! parsed file and a plan. It makes no system call that changes anything and decides nothing about how a field is
+//! carried out. Called by `bundle` (which reads the file), `container` and `plan`.
+//!
+//! Fields keep the words of the specification. Values that runc only warns about never fail the parse, so its
+//! enumerations stay strings here, with typed accessors where the plan needs them.
+
+mod hooks;
+mod json;
+mod linux;
+mod model;
+mod mount;
+mod namespace;
+mod process;
+pub mod resources;
+pub mod seccomp;
+
+pub use hooks::{Hook, Hooks};
+pub use linux::{Device, IntelRdt, Linux, MemoryPolicy, NetDevice, Personality, TimeOffset};
+pub use model::{ParseError, Root, Spec};
+pub use mount::Mount;
+pub use namespace::{IdMapping, Namespace, NamespaceType};
+pub use process::{Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, Rlimit, Scheduler, User};
+pub use resources::Resources;
+pub use seccomp::Seccomp;
