@@ -1,0 +1,319 @@
+#!/usr/bin/env python3
+"""Runs runc's bats suite, and the runtime-tools validation, with runc and with ketch; writes the ledger.
+
+Results are kept in the cache by the hash of runtime and suite, so that an interrupted run goes on where it stopped
+and runc's baseline is measured once. `ledger.py` turns the kept results into integration/runc-bats.txt.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import build
+import ledger
+
+# Checkpoint and restore are not part of the runtime yet.
+LEFT_OUT = {"checkpoint.bats"}
+
+ENTER = {
+    "v1": "ip link set lo up; exec \"$@\"",
+    "v2": "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && ip link set lo up && exec \"$@\"",
+}
+
+TAP_LINE = re.compile(r"^(?P<verdict>ok|not ok) (?P<number>\d+) (?P<rest>.*)$")
+TIMING = re.compile(r" # in (?P<ms>\d+) ms")
+
+
+def in_layout(layout, command):
+    """The command in a mount and network namespace of its own, so that nothing it leaves behind outlives it."""
+    return ["unshare", "--mount", "--net", "--", "sh", "-c", ENTER[layout], "sh", *command]
+
+
+def descendants(ancestor):
+    """Every process below ancestor as (pid, command line), deepest first."""
+    children = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            line = (stat.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (OSError, IndexError):
+            continue
+        children.setdefault(parent, []).append((int(stat.parent.name), line))
+
+    def below(pid):
+        for child, line in children.get(pid, []):
+            yield from below(child)
+            yield child, line
+
+    return list(below(ancestor))
+
+
+def end(pid):
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def end_stalled(bats, step):
+    """Ends what the stalled test waits for; at the second step the test itself; at the third the whole file."""
+    if step >= 3:
+        os.killpg(bats, signal.SIGKILL)
+        return
+    tests = [pid for pid, line in descendants(bats) if "/bats-exec-test " in line]
+    for test in tests[-1:]:
+        for pid, _ in descendants(test):
+            end(pid)
+        if step == 2:
+            end(test)
+
+
+def run_on_terminal(command, environment, limit):
+    """Runs the command as leader of a session on its own terminal; gives what it printed.
+
+    A command that prints nothing for `limit` seconds has stalled. bats' own BATS_TEST_TIMEOUT won't do: its timer is
+    a job of the test's shell, so every test that says `wait` waits for the timer.
+    """
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execvpe(command[0], command, environment)
+    printed, heard, step = bytearray(), time.monotonic(), 0
+    while True:
+        ready, _, _ = select.select([terminal], [], [], 1.0)
+        if ready:
+            try:
+                chunk = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not chunk:
+                break
+            printed += chunk
+            heard, step = time.monotonic(), 0
+        elif os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        elif time.monotonic() > heard + limit + 20 * step:
+            step += 1
+            end_stalled(child, step)
+    os.waitpid(child, 0)
+    os.close(terminal)
+    return printed.decode(errors="replace")
+
+
+def parse_tap(text, names):
+    """One record for each planned test; a test that left no line failed."""
+    records, current = {}, None
+    for line in text.splitlines():
+        matched = TAP_LINE.match(line)
+        if not matched:
+            if current and line.startswith("#"):
+                current["detail"].append(line[1:].strip())
+            continue
+        timing = TIMING.search(matched["rest"])
+        name, _, directive = TIMING.sub("", matched["rest"]).partition(" # ")
+        status, reason = ("pass", "") if matched["verdict"] == "ok" else ("fail", directive)
+        if directive.lower().startswith("skip"):
+            status, reason = "skip", directive[4:].strip().strip("()")
+        current = {"name": name, "status": status, "reason": reason, "detail": [],
+                   "ms": int(timing["ms"]) if timing else None}
+        records[name] = current
+    return [records.get(name) or {"name": name, "status": "fail", "reason": "left no result", "detail": [], "ms": None}
+            for name in names]
+
+
+def test_names(bats_file):
+    """The names as bats prints them: the text between the quotes after @test."""
+    names = []
+    for line in bats_file.read_text().splitlines():
+        matched = re.match(r"""^\s*@test\s+(["'])(.*)\1\s*\{\s*$""", line)
+        if matched:
+            names.append(matched[2].replace('\\"', '"').replace("\\$", "$").replace("\\`", "`"))
+    return names
+
+
+class BatsSuite:
+    """runc's suite: one unit of work and of resumption is one .bats file."""
+
+    section = "runc"
+
+    def __init__(self, source):
+        self.source = source
+        self.folder = source / "tests/integration"
+        self.hash = build.digest(self.folder, source / "tests/cmd/_bin")
+
+    def units(self):
+        return [f.name for f in sorted(self.folder.glob("*.bats")) if f.name not in LEFT_OUT]
+
+    def run_unit(self, unit, runtime, layout, options, names=None):
+        bats_file = self.folder / unit
+        scratch = Path(f"/tmp/ketch-bats-{layout}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        scratch.chmod(0o755)
+        report = options.results / f"{unit}.report"
+        shutil.rmtree(report, ignore_errors=True)
+        report.mkdir(parents=True)
+        command = ["bats", "--timing", "--tap", "--report-formatter", "tap", "--output", str(report)]
+        if names:
+            command += ["--filter", "^(" + "|".join(re.escape(name) for name in names) + ")$"]
+        environment = {
+            **build.go_environment(), "RUNC": str(runtime), "TMPDIR": str(scratch),
+            "TERM": "dumb",
+        }
+        wanted = names or test_names(bats_file)
+        screen = run_on_terminal(in_layout(layout, [*command, str(bats_file)]), environment, options.timeout)
+        taps = list(report.glob("*.tap"))
+        text = taps[0].read_text(errors="replace") if taps else screen.replace("\r\n", "\n")
+        if not any(TAP_LINE.match(line) for line in text.splitlines()):
+            text = screen.replace("\r\n", "\n")
+        shutil.rmtree(report, ignore_errors=True)
+        (options.results / f"{unit}.{'again.' if names else ''}tap").write_text(text)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return parse_tap(text, wanted)
+
+
+class ToolsSuite:
+    """The runtime-tools validation: one unit is one program, each of its TAP lines is one test."""
+
+    section = "runtime-tools"
+
+    def __init__(self, source):
+        self.source = source
+        self.hash = build.digest(source / "validation", source / "runtimetest")
+
+    def units(self):
+        return sorted(str(p.relative_to(self.source / "validation"))[:-2]
+                      for p in (self.source / "validation").rglob("*.t"))
+
+    def run_unit(self, unit, runtime, layout, options, names=None):
+        scratch = Path(f"/tmp/ketch-tools-{layout}")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        environment = {**os.environ, "RUNTIME": str(runtime), "TMPDIR": str(scratch), "TERM": "dumb"}
+        program = str(self.source / "validation" / f"{unit}.t")
+        runner = ["sh", "-c", f"cd {self.source} && exec \"$@\"", "sh", program]
+        screen = run_on_terminal(in_layout(layout, ["timeout", "-k", "5", str(options.timeout), *runner]), environment,
+                                 2 * options.timeout)
+        shutil.rmtree(scratch, ignore_errors=True)
+        text = screen.replace("\r\n", "\n")
+        options.results.mkdir(parents=True, exist_ok=True)
+        target = options.results / (unit.replace("/", "_") + ".tap")
+        target.write_text(text)
+        lines = [line for line in text.splitlines() if TAP_LINE.match(line)]
+        failed = [line for line in lines if line.startswith("not ok")]
+        skipped = [line for line in lines if "# SKIP" in line.upper()]
+        if failed:
+            status, reason = "fail", "; ".join(line[7:] for line in failed)[:160]
+        elif not lines:
+            last = [line for line in text.splitlines() if line.strip()]
+            status, reason = "fail", "no TAP line" + (": " + last[-1].strip()[:120] if last else "")
+        elif len(skipped) == len(lines):
+            status, reason = "skip", skipped[0].partition("#")[2].strip()[:120]
+        else:
+            status, reason = "pass", ""
+        return [{"name": unit, "status": status, "reason": reason, "detail": text.splitlines()[-60:], "ms": None}]
+
+
+def remove_empty_parents():
+    """The suite leaves its parent cgroup behind; rmdir takes it only when it is empty."""
+    for folder in [*Path("/sys/fs/cgroup").glob("*/runc-cgroups-integration-test"),
+                   *Path("/sys/fs/cgroup").glob("runc-cgroups-integration-test")]:
+        try:
+            folder.rmdir()
+        except OSError:
+            pass
+
+
+def measure(suite, name, runtime, layout, options):
+    """Runs every unit that has no kept result, and prints a line per unit."""
+    key = f"{name}-{build.digest(runtime)}-{suite.hash}"
+    options.results = build.cache_root() / "bats/results" / suite.section / key / layout
+    options.results.mkdir(parents=True, exist_ok=True)
+    units = [u for u in suite.units() if not options.file or u in options.file or Path(u).stem in options.file]
+    for unit in units:
+        kept = options.results / (unit.replace("/", "_") + ".json")
+        if kept.exists() and not options.force:
+            continue
+        records = suite.run_unit(unit, runtime, layout, options)
+        failed = [r["name"] for r in records if r["status"] == "fail"]
+        for _ in range(options.retries if failed else 0):
+            again = {r["name"]: r for r in suite.run_unit(unit, runtime, layout, options, names=failed)}
+            records = [again[r["name"]] if r["name"] in again else r for r in records]
+            for record in records:
+                if record["name"] in failed and record["status"] == "pass":
+                    record["reason"] = "passed when run again"
+            failed = [r["name"] for r in records if r["status"] == "fail"]
+        kept.write_text(json.dumps(records, indent=1))
+        remove_empty_parents()
+        counts = {s: sum(r["status"] == s for r in records) for s in ("pass", "skip", "fail")}
+        print(f"{suite.section} {layout} {name} {unit}: " + " ".join(f"{s} {n}" for s, n in counts.items()), flush=True)
+        for record in records:
+            if record["status"] == "fail":
+                print(f"    fail: {record['name']}  {record['reason']}", flush=True)
+    # The ledger reads the newest key of each runtime.
+    (options.results.parent / "stamp").write_text(str(runtime))
+    os.utime(options.results.parent / "stamp")
+    return key
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--src", type=Path, help="a checkout of runc")
+    parser.add_argument("--tools", type=Path, help="a checkout of OCI runtime-tools")
+    parser.add_argument("--ketch", type=Path, default=Path("target/release/ketch"))
+    parser.add_argument("--runtime", choices=["both", "runc", "ketch"], default="both")
+    parser.add_argument("--layout", choices=["both", "v1", "v2"], default="both")
+    parser.add_argument("--file", action="append", help="only this .bats file or validation program; repeatable")
+    parser.add_argument("--force", action="store_true", help="run again what has a kept result")
+    parser.add_argument("--timeout", type=int, default=120, help="seconds for one test")
+    parser.add_argument("--retries", type=int, default=1, help="how often a failed test is run again")
+    parser.add_argument("--ledger", type=Path, default=Path(__file__).resolve().parent.parent / "runc-bats.txt")
+    parser.add_argument("--no-ledger", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    options = arguments()
+    if not options.src and not options.tools:
+        sys.exit("bats: name a checkout: make bats SRC=<runc> and/or TOOLS=<runtime-tools>")
+    build.install_packages()
+    suites = []
+    runc_source = build.runc_suite(options.src.resolve()) if options.src else None
+    if runc_source:
+        suites.append(BatsSuite(runc_source))
+    if options.tools:
+        suites.append(ToolsSuite(build.runtime_tools(options.tools.resolve())))
+    layouts = ["v1", "v2"] if options.layout == "both" else [options.layout]
+    runc = runc_source / "runc" if runc_source else Path(shutil.which("runc") or "/usr/sbin/runc")
+    chosen = []
+    if options.runtime in ("both", "runc"):
+        chosen.append(("runc", runc))
+    if options.runtime in ("both", "ketch"):
+        if not options.ketch.exists():
+            sys.exit(f"bats: {options.ketch} is not there: make build")
+        chosen.append(("ketch", options.ketch.resolve()))
+    with open(build.cache_root() / "bats/lock", "w") as lock:
+        # The suite's container and cgroup names are fixed, so two runs at once would meet.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for suite in suites:
+            for layout in layouts:
+                for name, runtime in chosen:
+                    measure(suite, name, runtime, layout, options)
+    if not options.no_ledger:
+        red = ledger.write(options.ledger, suites)
+        print(f"bats: {options.ledger} written, {red} tests pass with runc and not with ketch")
+        if "ketch" in dict(chosen) and red:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+#!/bin/bash
+# Builds the private root with the current peers (docker.io, containerd, runc, crun from Debian forky), once, into
+# the cache, and prints their versions. Needs root, debootstrap and the Debian mirror that apt is configured with.
+set -euo pipefail
+
+cache=${KETCH_CACHE:-/var/cache/ketch}
+root=$cache/peers/root
+here=$(dirname "$(readlink -f "$0")")
+suite=forky
+packages=docker.io,docker-cli,docker-compose,containerd,runc,crun,iptables,iproute2,busybox-static,procps,jq,ca-certificates
+
+mirror() {
+	local files=(/etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources)
+	{
+		sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\/debian\/\?\) .*/\2/p; s/^URIs: *\(http[^ ]*\/debian\/\?\)$/\1/p' \
+			"${files[@]}" 2>/dev/null || true
+		echo http://deb.debian.org/debian
+	} | head -n 1
+}
+
+build() {
+	command -v debootstrap >/dev/null || apt-get install -y --no-install-recommends debootstrap
+	local scratch=$cache/peers/root.new scripts=/usr/share/debootstrap/scripts
+	rm -rf "$scratch"
+	# bookworm's debootstrap has no script for forky; sid's fits.
+	echo "peers: debootstrap $suite from $(mirror)" >&2
+	debootstrap --variant=minbase --include="$packages" "$suite" "$scratch" "$(mirror)" "$scripts/sid" \
+		>"$cache/peers/build.log" 2>&1 || {
+		tail -n 20 "$cache/peers/build.log" >&2
+		exit 1
+	}
+	rm -rf "$scratch"/var/cache/apt/archives/*.deb "$scratch/debootstrap"
+	mv "$scratch" "$root"
+}
+
+mkdir -p "$cache/peers/mnt"
+exec 9>"$cache/peers/lock"
+flock 9
+[ -d "$root" ] || build
+flock -u 9
+
+"$here/enter.sh" sh -c '
+	dockerd --version
+	docker --version
+	docker compose version || docker-compose version
+	containerd --version
+	runc --version | head -n 1
+	crun --version | head -n 1
+	iptables --version'
+echo "root: $root"
