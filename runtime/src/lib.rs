@@ -3,5 +3,7 @@
 //! The folder is the pipeline: `config.json` -> [`spec`] (checked) -> [`plan`] (plain data) -> system calls.
 //! Synchronous and single-threaded; every kernel access goes through `ketch-sys`.
 
+pub mod log;
 pub mod plan;
+pub mod rfc3339;
 pub mod spec;

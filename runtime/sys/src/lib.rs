@@ -8,6 +8,7 @@ mod call;
 pub mod capability;
 pub mod credential;
 pub mod error;
+pub mod file;
 pub mod keyring;
 pub mod namespace;
 pub mod process;
