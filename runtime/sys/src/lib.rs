@@ -10,10 +10,14 @@ pub mod credential;
 pub mod error;
 pub mod file;
 pub mod keyring;
+pub mod mount;
 pub mod namespace;
+pub mod path;
 pub mod process;
 pub mod resource;
 pub mod scheduling;
 pub mod socket;
+pub mod stat;
+pub mod terminal;
 
 pub use error::{Errno, SyscallError};
