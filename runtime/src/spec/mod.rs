@@ -26,4 +26,4 @@ pub use mount_options::MountOptions;
 pub use namespace::{IdMapping, Namespace, NamespaceType};
 pub use process::{Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, Rlimit, Scheduler, User};
 pub use resources::Resources;
-pub use seccomp::Seccomp;
+pub use seccomp::{Seccomp, SeccompArg, SeccompRule};
