@@ -33,10 +33,25 @@ build() {
 	mv "$scratch" "$root"
 }
 
+# Copies of the runtimes that run outside the root too: the same code, with the root's own loader and libraries by
+# absolute path. (Through the loader, /proc/self/exe would be the loader, and runc executes that.)
+outside() {
+	command -v patchelf >/dev/null || apt-get install -y --no-install-recommends patchelf >/dev/null
+	mkdir -p "$cache/peers/bin.new"
+	local program
+	for program in usr/sbin/runc usr/bin/crun; do
+		cp "$root/$program" "$cache/peers/bin.new/"
+		patchelf --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" --force-rpath \
+			--set-rpath "$root/usr/lib/x86_64-linux-gnu" "$cache/peers/bin.new/${program##*/}"
+	done
+	mv "$cache/peers/bin.new" "$cache/peers/bin"
+}
+
 mkdir -p "$cache/peers/mnt"
 exec 9>"$cache/peers/lock"
 flock 9
 [ -d "$root" ] || build
+[ -d "$cache/peers/bin" ] || outside
 flock -u 9
 
 "$here/enter.sh" sh -c '
@@ -48,3 +63,5 @@ flock -u 9
 	crun --version | head -n 1
 	iptables --version'
 echo "root: $root"
+echo "outside the root: $("$cache/peers/bin/runc" --version | head -n 1) and $("$cache/peers/bin/crun" --version |
+	head -n 1) in $cache/peers/bin"
