@@ -1,0 +1,104 @@
+# Everything a person or CI does here. `make help` lists the targets; each works from a fresh clone.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+TARGET := x86_64-unknown-linux-gnu
+# Cargo's output; the binaries are copied to target/release of the checkout, wherever this is.
+BUILD_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINARIES := ketch
+PREFIX ?= /usr/local
+
+# The runtime that the tests drive: a path, or a name on PATH (make integration RUNTIME=runc).
+RUNTIME ?= target/release/ketch
+# native, v2, or both when empty.
+LAYOUT ?=
+# Parts of test names, as `module::test`.
+FILTER ?=
+# Tests at once; the number of cpus when empty.
+JOBS ?=
+
+SUITE_ARGS = $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
+SUITE = RUNTIME=$(RUNTIME) cargo test --quiet --package ketch-integration --test suite --
+# Only our own binary is ours to build.
+BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
+
+# What `make test` runs, in order; the included files add their own.
+TEST_STEPS := check unit suite-native suite-v2
+
+-include integration/peers/peers.mk
+-include integration/bats/bats.mk
+-include integration/bench/bench.mk
+
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 \
+	attack soak fuzz fix install bundles demo
+
+help: ## This list
+	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
+
+setup: ## Install the Debian packages that building and testing need, when missing
+	@integration/setup/packages.sh gcc libc6-dev busybox-static procps util-linux iproute2 strace jq
+
+build: ## Static release binaries at target/release/
+	@integration/setup/packages.sh gcc libc6-dev
+	cargo build --release $(addprefix --bin ,$(BINARIES))
+	@mkdir -p target/release
+	@for binary in $(BINARIES); do \
+		install -m 755 $(BUILD_DIR)/$(TARGET)/release/$$binary target/release/.$$binary.new && \
+		mv target/release/.$$binary.new target/release/$$binary && \
+		ls -l target/release/$$binary | awk '{ print $$9 ": " $$5 " bytes" }' || exit 1; \
+	done
+
+check: fmt-check clippy deny layering ## Formatting, lints, licences and sources, layering rules
+
+fmt-check:
+	cargo fmt --all --check
+
+clippy:
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+
+deny:
+	@integration/setup/cargo-deny.sh check --hide-inclusion-graph bans licenses sources
+
+layering:
+	cargo test --quiet --package ketch-integration --test layering
+
+unit: ## Unit, golden and property tests
+	cargo test --workspace
+
+test: setup ## Everything: checks, unit tests, the integration suite on both cgroup layouts; ends with the counts
+	@integration/setup/run-steps.sh $(TEST_STEPS)
+
+integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc LAYOUT=native|v2 FILTER='hooks exec::' JOBS=1
+	$(SUITE) $(SUITE_ARGS)
+
+suite-native: $(BUILD_OF_RUNTIME)
+	$(SUITE) --layout native $(FILTER)
+
+suite-v2: $(BUILD_OF_RUNTIME)
+	$(SUITE) --layout v2 $(FILTER)
+
+attack: setup $(BUILD_OF_RUNTIME) ## Only the attacks of integration/tests/attack*.rs
+	$(SUITE) $(addprefix --layout ,$(LAYOUT)) attack
+
+soak: setup $(BUILD_OF_RUNTIME) ## 2,000 run cycles and the kill -9 sweep at every step
+	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep::
+
+fuzz: ## The property tests with very many cases (PROPTEST_CASES, 200,000 by default)
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
+
+fix: ## Format, and apply what clippy can repair
+	cargo fmt --all
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+install: build ## Copy the binaries to PREFIX/bin (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(addprefix target/release/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
+
+bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's busybox-static
+	@integration/setup/packages.sh busybox-static
+	@integration/setup/rootfs.sh oci-bundles/*/
+
+demo: build bundles ## Run containers from oci-bundles/: output, state, a limit enforced, a system call refused
+	@integration/setup/packages.sh procps
+	@integration/setup/demo.sh

@@ -1,0 +1,44 @@
+#!/bin/bash
+# Runs make targets one after another, goes on after a failure, and ends with each one's wall time, what was skipped and
+# why, and the line `N passed, N failed, N skipped` over all of them. Exit code 1 when anything failed.
+#
+# Counted are the lines `test result: ... N passed; N failed; N ignored` of cargo and the last line of the form
+# `N passed, N failed, N skipped` that a step prints; a step that prints neither counts as one test.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p target
+log=$(mktemp target/steps.XXXXXX)
+trap 'rm -f "$log" "$log".*' EXIT
+passed=0 failed=0 skipped=0
+times=
+begun=$SECONDS
+for step in "$@"; do
+    echo "=== $step"
+    start=$SECONDS
+    make --no-print-directory "$step" 2>&1 | tee "$log"
+    code=${PIPESTATUS[0]}
+    counts=$(awk '
+        match($0, /^test result: .* [0-9]+ passed; [0-9]+ failed; [0-9]+ ignored/) {
+            for (i = 1; i <= NF; i++) {
+                if ($(i + 1) ~ /^passed/) p += $i
+                if ($(i + 1) ~ /^failed/) f += $i
+                if ($(i + 1) ~ /^ignored/) s += $i
+            }
+            seen = 1
+        }
+        /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { lp = $1; lf = $3; ls = $5; seen = 1 }
+        END { if (seen) print p + lp, f + lf, s + ls }' "$log")
+    read -r p f s <<<"${counts:-$([ "$code" = 0 ] && echo 1 0 0 || echo 0 1 0)}"
+    # A step may fail after its tests passed, or before they could say so (a compiler error).
+    if [ "$code" != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    grep -E ' \.\.\. (skipped:|ignored)' "$log" >>"$log.skips"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    times+=$(printf '%-16s %5d s   %d passed, %d failed, %d skipped' "$step" $((SECONDS - start)) "$p" "$f" "$s")$'\n'
+done
+echo "=== skipped, and why"
+sort "$log.skips" | uniq
+echo "=== wall time"
+printf '%s' "$times"
+printf '%-16s %5d s\n' all $((SECONDS - begun))
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]

@@ -1,0 +1,170 @@
+//! One test's world: its folder, state root, names, runtime and layout, and the ways out of a test that cannot run.
+
+use std::fs;
+use std::panic::panic_any;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::bundle::Bundle;
+use crate::layout::Layout;
+use crate::runtime::{Invocation, Kind, Runtime};
+
+/// Thrown by [`Case::skip`]; the suite counts it and prints the reason.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+/// What a test gets.
+#[derive(Debug)]
+pub struct Case {
+    pub name: String,
+    pub layout: Layout,
+    pub runtime: Runtime,
+    /// Unique on the machine; part of every name that the case makes. Ends in `x`, so that no tag starts another.
+    pub tag: String,
+    /// The case's own folder, taken away at its end.
+    pub dir: PathBuf,
+    serial: AtomicUsize,
+}
+
+impl Case {
+    /// Makes the folder of test `name`, the `number`th of this run.
+    ///
+    /// # Panics
+    /// When the folder cannot be made.
+    #[must_use]
+    pub fn new(name: &str, number: usize, layout: Layout, runtime: &Runtime) -> Self {
+        let tag = format!("kit{}n{number}x", std::process::id());
+        let dir = PathBuf::from("/tmp/ketch-integration").join(&tag);
+        for folder in ["state", "io"] {
+            fs::create_dir_all(dir.join(folder)).expect("make the case's folder");
+        }
+        Self { name: name.into(), layout, runtime: runtime.clone(), tag, dir, serial: AtomicUsize::new(0) }
+    }
+
+    /// Ends the test as skipped.
+    pub fn skip(&self, reason: impl Into<String>) -> ! {
+        panic_any(Skip(reason.into()))
+    }
+
+    /// Goes on only when a fact of the machine holds.
+    pub fn needs(&self, fact: bool, reason: &str) {
+        if !fact {
+            self.skip(reason);
+        }
+    }
+
+    /// Goes on only on the machine's own layout.
+    pub fn native_only(&self, reason: &str) {
+        self.needs(self.layout == Layout::Native, &format!("native layout only: {reason}"));
+    }
+
+    /// Goes on only where `/sys/fs/cgroup` is v1.
+    pub fn v1_only(&self, reason: &str) {
+        self.needs(!self.layout.is_v2(), &format!("cgroup v1 only: {reason}"));
+    }
+
+    /// Goes on only where `/sys/fs/cgroup` is v2.
+    pub fn v2_only(&self, reason: &str) {
+        self.needs(self.layout.is_v2(), &format!("cgroup v2 only: {reason}"));
+    }
+
+    /// Goes on only where the controller can be used.
+    pub fn needs_controller(&self, controller: &str) {
+        self.needs(
+            self.layout.has_controller(controller),
+            &format!("no {controller} controller in the {} layout", self.layout),
+        );
+    }
+
+    /// Whether an old runc is being driven: older than `major.minor`.
+    #[must_use]
+    pub fn is_runc_before(&self, major: u32, minor: u32) -> bool {
+        matches!(self.runtime.kind, Kind::Runc { major: a, minor: b } if (a, b) < (major, minor))
+    }
+
+    /// Marks what an old runc does not do or does otherwise: skipped there, with the reason.
+    pub fn needs_runc(&self, major: u32, minor: u32, reason: &str) {
+        if self.is_runc_before(major, minor) {
+            self.skip(format!("{}: {reason} (since runc {major}.{minor})", self.runtime.version));
+        }
+    }
+
+    /// Marks what runc of every age does otherwise, on purpose, with the reason.
+    pub fn not_on_runc(&self, reason: &str) {
+        if matches!(self.runtime.kind, Kind::Runc { .. }) {
+            self.skip(format!("{}: {reason}", self.runtime.version));
+        }
+    }
+
+    /// Marks what crun does otherwise.
+    pub fn not_on_crun(&self, reason: &str) {
+        if matches!(self.runtime.kind, Kind::Crun { .. }) {
+            self.skip(format!("{}: {reason}", self.runtime.version));
+        }
+    }
+
+    /// A name that no other container of the machine has.
+    #[must_use]
+    pub fn fresh_id(&self) -> String {
+        format!("{}-{}", self.tag, self.serial.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A bundle with a busybox rootfs, a plain spec and a cgroup of its own.
+    #[must_use]
+    pub fn bundle(&self) -> Bundle<'_> {
+        Bundle::new(self)
+    }
+
+    /// A new, empty folder of the case, outside of any rootfs.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.dir.join(name);
+        fs::create_dir_all(&path).expect("make a folder of the case");
+        path
+    }
+
+    /// The state root that every command of this case uses.
+    #[must_use]
+    pub fn state_root(&self) -> PathBuf {
+        self.dir.join("state")
+    }
+
+    /// The runtime with the case's `--root`.
+    #[must_use]
+    pub fn ketch(&self) -> Invocation {
+        self.bare().arg("--root").arg(self.state_root())
+    }
+
+    /// The runtime without any argument.
+    #[must_use]
+    pub fn bare(&self) -> Invocation {
+        self.program(&self.runtime.path)
+    }
+
+    /// Another program, run like the runtime: with timeout, captured output and the case's tag.
+    #[must_use]
+    pub fn program(&self, path: impl AsRef<Path>) -> Invocation {
+        Invocation {
+            program: path.as_ref().to_owned(),
+            args: Vec::new(),
+            env: Vec::new(),
+            stdin: None,
+            folder: self.dir.join("io"),
+            tag: self.tag.clone(),
+            cwd: None,
+        }
+    }
+
+    /// Whether a program is on PATH.
+    #[must_use]
+    pub fn has_program(&self, name: &str) -> bool {
+        Command::new("/bin/sh")
+            .args(["-c", &format!("command -v {name} >/dev/null")])
+            .status()
+            .is_ok_and(|s| s.success())
+    }
+}

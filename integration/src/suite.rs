@@ -1,0 +1,299 @@
+//! The suite's main: picks tests by name, runs each layout, counts, and says why it skipped.
+//!
+//! `suite [--layout native|v2]... [--jobs N] [--list] [filter]...`; `RUNTIME` names the binary. A module's tests run
+//! side by side, modules one after another, so that a module's wall time means something. The last line is
+//! `N passed, N failed, N skipped`, which `.ci/run` adds up.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fs;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use crate::case::{Case, Skip};
+use crate::layout::Layout;
+use crate::leak::Leaks;
+use crate::runtime::Runtime;
+
+/// One test.
+#[derive(Clone, Copy, Debug)]
+pub struct Test {
+    pub name: &'static str,
+    pub run: fn(&Case),
+}
+
+/// The tests of one topic: a file of `integration/tests`.
+#[derive(Clone, Copy, Debug)]
+pub struct Module {
+    pub name: &'static str,
+    pub tests: &'static [Test],
+}
+
+/// Lists functions `fn(&Case)` as the tests of a module.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[$crate::Test] = &[$($crate::Test { name: stringify!($name), run: $name }),*];
+    };
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Counts {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+}
+
+impl std::fmt::Display for Counts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
+    }
+}
+
+#[derive(Debug)]
+struct Options {
+    layouts: Vec<Layout>,
+    inside: bool,
+    jobs: usize,
+    list: bool,
+    filters: Vec<String>,
+}
+
+fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut options = Options { layouts: Vec::new(), inside: false, jobs, list: false, filters: Vec::new() };
+    let mut args = args.skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--layout" => options.layouts.push(value()?.parse()?),
+            "--inside" => options.inside = true,
+            "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
+            "--list" => options.list = true,
+            flag if flag.starts_with('-') => return Err(format!("unknown flag {flag}")),
+            filter => options.filters.push(filter.to_owned()),
+        }
+    }
+    if options.layouts.is_empty() {
+        options.layouts = vec![Layout::Native, Layout::V2];
+    }
+    Ok(options)
+}
+
+/// Runs the suite with the process's own arguments.
+#[must_use]
+pub fn main(modules: &[Module]) -> ExitCode {
+    let outcome = parse(std::env::args()).and_then(|options| run(modules, &options));
+    match outcome {
+        Ok(counts) => {
+            println!("{counts}");
+            if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(message) => {
+            eprintln!("suite: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(modules: &[Module], options: &Options) -> Result<Counts, String> {
+    let mut counts = Counts::default();
+    if options.list {
+        for (module, test) in modules.iter().flat_map(|m| m.tests.iter().map(move |t| (m, t))) {
+            println!("{}::{}", module.name, test.name);
+        }
+        return Ok(counts);
+    }
+    let name = std::env::var("RUNTIME").unwrap_or_else(|_| "target/release/ketch".into());
+    let runtime = Runtime::find(&name)?;
+    for layout in &options.layouts {
+        if *layout == Layout::V2 && !options.inside {
+            counts.add(in_private_namespace(options, &runtime)?);
+            continue;
+        }
+        if options.inside {
+            Layout::enter_v2();
+        }
+        println!("# {} ({}), layout {layout}", runtime.path.display(), runtime.version);
+        counts.add(run_layout(modules, options, *layout, &runtime));
+    }
+    Ok(counts)
+}
+
+/// Starts the suite again in a mount namespace of its own; the last line that it prints is its counts.
+fn in_private_namespace(options: &Options, runtime: &Runtime) -> Result<Counts, String> {
+    let own = std::env::current_exe().map_err(|e| format!("own path: {e}"))?;
+    let mut child = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(own)
+        .args(["--inside", "--layout", "v2", "--jobs", &options.jobs.to_string()])
+        .args(&options.filters)
+        .env("RUNTIME", &runtime.path)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("unshare: {e}"))?;
+    let mut last: Option<String> = None;
+    let stdout = child.stdout.take().expect("stdout is piped");
+    for line in std::io::BufRead::lines(std::io::BufReader::new(stdout)) {
+        let line = line.map_err(|e| format!("read the inner suite: {e}"))?;
+        if let Some(earlier) = last.replace(line) {
+            println!("{earlier}");
+        }
+    }
+    let _ = child.wait();
+    let counts = last.as_deref().and_then(parse_counts);
+    counts.ok_or_else(|| format!("the v2 suite ended without counts; its last line: {last:?}"))
+}
+
+fn parse_counts(line: &str) -> Option<Counts> {
+    let number = |word: &str| {
+        let part = line.split(", ").find(|part| part.ends_with(word))?;
+        part.split(' ').next()?.parse().ok()
+    };
+    Some(Counts { passed: number("passed")?, failed: number("failed")?, skipped: number("skipped")? })
+}
+
+fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &Runtime) -> Counts {
+    let mut counts = Counts::default();
+    let mut number = 0;
+    let mut failures = Vec::new();
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        PLACE.with_borrow_mut(|last| *last = place);
+    }));
+    for module in modules {
+        let queue: VecDeque<(usize, Test)> = module
+            .tests
+            .iter()
+            .filter(|test| selected(&options.filters, module.name, test.name))
+            .map(|test| {
+                number += 1;
+                (number, *test)
+            })
+            .collect();
+        if queue.is_empty() {
+            continue;
+        }
+        let started = Instant::now();
+        let queue = Mutex::new(queue);
+        let results = Mutex::new((Counts::default(), Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..options.jobs {
+                scope.spawn(|| {
+                    while let Some((number, test)) = { queue.lock().expect("no panic holds it").pop_front() }
+                    {
+                        let name = format!("{}::{}", module.name, test.name);
+                        run_one(&name, number, layout, runtime, test, &results);
+                    }
+                });
+            }
+        });
+        let (module_counts, mut module_failures) = results.into_inner().expect("no panic holds it");
+        println!(
+            "module {layout} {}: {:.1} s, {module_counts}",
+            module.name,
+            started.elapsed().as_secs_f64()
+        );
+        counts.add(module_counts);
+        failures.append(&mut module_failures);
+    }
+    let _ = std::panic::take_hook();
+    for (name, message) in &failures {
+        println!("\n---- {layout} {name}\n{message}");
+    }
+    if !failures.is_empty() {
+        println!("\nfailed on {layout}:");
+        failures.iter().for_each(|(name, _)| println!("  {name}"));
+    }
+    counts
+}
+
+thread_local! {
+    static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+fn run_one(
+    name: &str,
+    number: usize,
+    layout: Layout,
+    runtime: &Runtime,
+    test: Test,
+    results: &Mutex<(Counts, Vec<(String, String)>)>,
+) {
+    let started = Instant::now();
+    let case = Case::new(name, number, layout, runtime);
+    let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(&case)));
+    let mut problem = None;
+    let mut skipped = None;
+    if let Err(thrown) = outcome {
+        match thrown.downcast::<Skip>() {
+            Ok(skip) => skipped = Some(skip.0),
+            Err(thrown) => problem = Some(format!("{}\nat {}", message_of(&*thrown), PLACE.take())),
+        }
+    }
+    if let Some(leaks) = settled_leaks(&case) {
+        leaks.sweep();
+        let text = leaks.to_string();
+        problem = Some(problem.map_or_else(|| text.clone(), |first| format!("{first}\n{text}")));
+    }
+    if problem.is_none() {
+        // Kept for a look after a failure.
+        let _ = fs::remove_dir_all(&case.dir);
+    }
+    let mut results = results.lock().expect("no panic holds it");
+    let time = started.elapsed().as_millis();
+    match (&problem, &skipped) {
+        (Some(_), _) => println!("{layout} {name} ... FAILED ({time} ms), files in {}", case.dir.display()),
+        (None, Some(reason)) => println!("{layout} {name} ... skipped: {reason}"),
+        (None, None) => println!("{layout} {name} ... ok ({time} ms)"),
+    }
+    let _ = std::io::stdout().flush();
+    match (problem, skipped) {
+        (Some(message), _) => {
+            results.0.failed += 1;
+            results.1.push((name.to_owned(), message));
+        }
+        (None, Some(_)) => results.0.skipped += 1,
+        (None, None) => results.0.passed += 1,
+    }
+}
+
+/// A killed process is gone a moment after the kill returns; what is still there after the grace is a leak.
+fn settled_leaks(case: &Case) -> Option<Leaks> {
+    let end = Instant::now() + std::time::Duration::from_secs(2);
+    loop {
+        let leaks = Leaks::find(&case.tag, &case.state_root());
+        if leaks.is_empty() {
+            return None;
+        }
+        if Instant::now() >= end {
+            return Some(leaks);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+fn selected(filters: &[String], module: &str, test: &str) -> bool {
+    let name = format!("{module}::{test}");
+    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+}
+
+fn message_of(thrown: &(dyn Any + Send)) -> String {
+    thrown
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| thrown.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "panicked with something that is no text".to_owned())
+}

@@ -1,0 +1,170 @@
+//! The layering rules of DESIGN.md sections 3 and 8 that no compiler holds: who may depend on whom, what a file may
+//! name, and names that are banned. Part of `make check`.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Each crate's direct dependencies, development ones included. A new one is added here with its use, or not at all.
+const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
+    ("ketch", &["ketch-sys", "caps", "clap", "serde", "serde_json", "thiserror", "proptest"]),
+    ("ketch-sys", &["libc", "nix", "thiserror"]),
+    ("ketch-integration", &["rustix", "serde", "serde_json"]),
+];
+
+/// Under a folder, text that no line of code may hold, and why.
+const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[
+    ("runtime/src", &["nix::", "libc::", "rustix::"], "the runtime's only door to the kernel is ketch_sys"),
+    (
+        "runtime/src",
+        &["tokio", "std::thread", "thread::spawn"],
+        "the runtime is synchronous and single-threaded",
+    ),
+    ("runtime/src", &["unsafe {", "unsafe fn", "unsafe impl"], "`unsafe` lives in runtime/sys only"),
+    ("integration", &["unsafe {", "unsafe fn", "unsafe impl"], "`unsafe` lives in runtime/sys only"),
+    (
+        "runtime/src/plan",
+        &["ketch_sys", "crate::init", "crate::rootfs", "crate::cgroup", "std::fs", "std::process"],
+        "a plan is pure data: it decides, and others do",
+    ),
+    ("runtime/src/cli", &["ketch_sys"], "a command is flags and one call of the library"),
+    ("integration", &["ketch::", "use ketch_sys"], "the integration tests drive built binaries only"),
+];
+
+const BANNED_FILE_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "misc", "core", "impl"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("integration/ is in the workspace").to_owned()
+}
+
+/// All Rust sources below a folder but this one, which names what it bans; none when the folder is not there yet.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !path.ends_with("tests/layering.rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The lines of code with their numbers: neither comments nor what follows `#[cfg(test)]` at the end of a file.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines()
+        .enumerate()
+        .take_while(|(_, line)| *line != "#[cfg(test)]")
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+        .map(|(index, line)| (index + 1, line))
+}
+
+fn direct_dependencies() -> BTreeMap<String, Vec<String>> {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("run cargo metadata");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    packages
+        .iter()
+        .map(|package| {
+            let names = package["dependencies"].as_array().expect("dependencies").iter();
+            let names = names.map(|dep| dep["name"].as_str().expect("a name").to_owned()).collect();
+            (package["name"].as_str().expect("a name").to_owned(), names)
+        })
+        .collect()
+}
+
+#[test]
+fn crates_depend_only_on_what_their_allow_list_names() {
+    let mut broken = Vec::new();
+    for (package, dependencies) in direct_dependencies() {
+        let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(name, _)| *name == package) else {
+            broken.push(format!("{package}: no allow-list in this test"));
+            continue;
+        };
+        let extra = dependencies.iter().filter(|name| !allowed.contains(&name.as_str()));
+        broken.extend(extra.map(|name| format!("{package} -> {name}")));
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn no_file_names_what_is_below_or_beside_its_layer() {
+    let mut broken = Vec::new();
+    for (folder, names, reason) in MUST_NOT_NAME {
+        for file in sources(&root().join(folder)) {
+            let text = fs::read_to_string(&file).expect("read a source");
+            for (number, line) in code_lines(&text) {
+                for name in names.iter().filter(|name| names_it(line, name)) {
+                    broken.push(format!("{}:{number}: {name}: {reason}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Whether `name` stands in `line` on its own, not as the end of a longer word.
+fn names_it(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| {
+        !line[..at]
+            .chars()
+            .next_back()
+            .is_some_and(|before| before.is_alphanumeric() || "_:".contains(before))
+    })
+}
+
+#[test]
+fn no_file_or_function_has_a_banned_name() {
+    let mut broken = Vec::new();
+    for file in ["runtime", "integration"].iter().flat_map(|folder| sources(&root().join(folder))) {
+        let stem = file.file_stem().expect("a file has a name").to_string_lossy().into_owned();
+        if BANNED_FILE_NAMES.contains(&stem.as_str()) {
+            broken.push(format!("{}: file name", file.display()));
+        }
+        let text = fs::read_to_string(&file).expect("read a source");
+        broken.extend(
+            code_lines(&text)
+                .filter(|(_, line)| names_it(line, "fn get_"))
+                .map(|(number, line)| format!("{}:{number}: {}", file.display(), line.trim())),
+        );
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+#[test]
+fn every_module_opens_with_what_it_owns() {
+    let missing: Vec<_> = ["runtime", "integration"]
+        .iter()
+        .flat_map(|folder| sources(&root().join(folder)))
+        .filter(|file| !fs::read_to_string(file).expect("read a source").starts_with("//!"))
+        .collect();
+    assert!(missing.is_empty(), "no `//!` at the top of {missing:#?}");
+}
+
+#[test]
+fn every_unsafe_block_says_why_it_is_safe() {
+    let mut broken = Vec::new();
+    for file in sources(&root().join("runtime/sys/src")) {
+        let text = fs::read_to_string(&file).expect("read a source");
+        let lines: Vec<&str> = text.lines().collect();
+        for (index, line) in lines.iter().enumerate() {
+            let opens = line.contains("unsafe {") && !line.trim_start().starts_with("//");
+            let reason = lines[index.saturating_sub(12)..=index].iter().any(|line| line.contains("SAFETY:"));
+            if opens && !reason {
+                broken.push(format!("{}:{}", file.display(), index + 1));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "no SAFETY reason above {broken:#?}");
+}

@@ -1,0 +1,26 @@
+//! The privileged end-to-end tests: one module per topic, each of small tests that drive the runtime under test.
+//!
+//! Run by `make integration [RUNTIME=...] [LAYOUT=native|v2] [FILTER=...]`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "tests: a failure ends the test, and the rules on threads and paths bind the runtime"
+)]
+
+use std::process::ExitCode;
+
+use ketch_integration::suite::{self, Module};
+
+macro_rules! modules {
+    ($($name:ident),* $(,)?) => {
+        $(mod $name;)*
+        const MODULES: &[Module] = &[$(Module { name: stringify!($name), tests: $name::TESTS }),*];
+    };
+}
+
+modules![lifecycle];
+
+fn main() -> ExitCode {
+    suite::main(MODULES)
+}
