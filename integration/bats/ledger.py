@@ -1,7 +1,6 @@
 """Writes integration/runc-bats.txt from the kept results. The ledger is generated only; called by run.py."""
 
 import json
-import re
 from pathlib import Path
 
 import build
@@ -13,7 +12,8 @@ LAYOUTS = ("v1", "v2")
 def inner_text(suite_folder):
     """Tests whose only evidence is runc's inner debug text: (file, test) to the line each of them matches.
 
-    The line must still stand in that test of the checkout, else the entry is void.
+    The test and the text must still stand in the checkout's file (the text often in a function that the file's tests
+    call), else the entry is void.
     """
     found = {}
     for line in INNER_TEXT.read_text().splitlines():
@@ -21,9 +21,8 @@ def inner_text(suite_folder):
             continue
         file, test, text = line.split("\t")
         source = (suite_folder / file).read_text() if (suite_folder / file).exists() else ""
-        for body in re.split(r"(?m)^(?=@test )", source):
-            if body.startswith(f'@test "{test}"') and text in body:
-                found[(file, test)] = text
+        if f'@test "{test}"' in source and text in source:
+            found[(file, test)] = text
     return found
 
 
@@ -52,6 +51,22 @@ def ketch_verdict(baseline, record, text):
     if record["status"] == "fail" and baseline and baseline["status"] == "fail":
         return "n/a", "fails here with runc too"
     return record["status"], record["reason"]
+
+
+def write_red(target, suites):
+    """Writes, for each test that passes with runc and neither passes nor is n/a with ketch, what its TAP record says."""
+    lines = []
+    for suite in suites:
+        texts = inner_text(suite.folder) if suite.section == "runc" else {}
+        runs = {name: newest(suite.section, name, suite.hash) for name in ("runc", "ketch")}
+        for layout in LAYOUTS:
+            baseline, ours = load(runs["runc"], layout), load(runs["ketch"], layout)
+            for key, record in sorted(ours.items()):
+                verdict, reason = ketch_verdict(baseline.get(key), record, texts.get(key))
+                if baseline.get(key, {}).get("status") == "pass" and verdict in ("fail", "skip"):
+                    lines.append(f"## {suite.section} {layout} {key[0]}: {key[1]} ({verdict} {reason})".rstrip(" ()") + ")")
+                    lines += ["    " + text for text in record["detail"][:60]] + [""]
+    target.write_text("\n".join(lines) + "\n")
 
 
 def write(target, suites):

@@ -278,6 +278,7 @@ def arguments():
     parser.add_argument("--retries", type=int, default=1, help="how often a failed test is run again")
     parser.add_argument("--ledger", type=Path, default=Path(__file__).resolve().parent.parent / "runc-bats.txt")
     parser.add_argument("--no-ledger", action="store_true")
+    parser.add_argument("--red", type=Path, help="write here what each test printed that runc passes and ketch fails")
     return parser.parse_args()
 
 
@@ -308,6 +309,8 @@ def main():
             for layout in layouts:
                 for name, runtime in chosen:
                     measure(suite, name, runtime, layout, options)
+    if options.red:
+        ledger.write_red(options.red, suites)
     if not options.no_ledger:
         red = ledger.write(options.ledger, suites)
         print(f"bats: {options.ledger} written, {red} tests pass with runc and not with ketch")
