@@ -1,0 +1,337 @@
+//! The device policy as an eBPF program for cgroup v2 (`BPF_PROG_TYPE_CGROUP_DEVICE`).
+//!
+//! Pure: an assembler for the few instructions that it takes (kernel: Documentation/bpf/standardization/
+//! instruction-set.rst; `struct bpf_cgroup_dev_ctx` in include/uapi/linux/bpf.h). `cgroup::devices` loads the result.
+//! The program answers 1 to let an access pass and 0 to refuse it.
+
+use super::devices::{Access, DeviceKind, DevicePolicy, Exception, Verdict};
+
+/// One instruction, in the kernel's layout but for the register nibbles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Instruction {
+    pub opcode: u8,
+    pub destination: u8,
+    pub source: u8,
+    pub offset: i16,
+    pub immediate: i32,
+}
+
+impl Instruction {
+    /// The eight bytes that bpf(2) takes.
+    #[must_use]
+    pub fn encode(self) -> [u8; 8] {
+        let registers = if cfg!(target_endian = "little") {
+            self.source << 4 | self.destination
+        } else {
+            self.destination << 4 | self.source
+        };
+        let [o0, o1] = self.offset.to_ne_bytes();
+        let [i0, i1, i2, i3] = self.immediate.to_ne_bytes();
+        [self.opcode, registers, o0, o1, i0, i1, i2, i3]
+    }
+}
+
+/// Load a 32-bit word from memory.
+pub const LOAD_WORD: u8 = 0x61;
+/// 32-bit `destination = immediate`.
+pub const MOVE_IMMEDIATE: u8 = 0xb4;
+/// 32-bit `destination = source`.
+pub const MOVE_REGISTER: u8 = 0xbc;
+/// 32-bit `destination &= immediate`.
+pub const AND_IMMEDIATE: u8 = 0x54;
+/// 32-bit `destination >>= immediate`.
+pub const SHIFT_RIGHT_IMMEDIATE: u8 = 0x74;
+/// Skip `offset` instructions if the low 32 bits of `destination` differ from `immediate`.
+pub const JUMP_IF_NOT_IMMEDIATE: u8 = 0x56;
+/// Skip `offset` instructions if the low 32 bits of `destination` equal `immediate`.
+pub const JUMP_IF_IMMEDIATE: u8 = 0x16;
+/// Skip `offset` instructions if the low 32 bits of `destination` differ from those of `source`.
+pub const JUMP_IF_NOT_REGISTER: u8 = 0x5e;
+/// Return r0.
+pub const EXIT: u8 = 0x95;
+
+/// The registers: the verdict and scratch, the context, and what the program takes apart from it.
+const VERDICT: u8 = 0;
+const CONTEXT: u8 = 1;
+const KIND: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+
+/// `BPF_DEVCG_DEV_BLOCK` and `BPF_DEVCG_DEV_CHAR`.
+const BLOCK: i32 = 1;
+const CHAR: i32 = 2;
+
+/// The program for a policy.
+#[must_use]
+pub fn assemble(policy: &DevicePolicy) -> Vec<Instruction> {
+    let mut program = vec![
+        load(KIND, 0),
+        Instruction { source: KIND, ..immediate(MOVE_REGISTER, ACCESS, 0) },
+        // The type is in the lower half of the first word, the access in the upper.
+        immediate(AND_IMMEDIATE, KIND, 0xffff),
+        immediate(SHIFT_RIGHT_IMMEDIATE, ACCESS, 16),
+        load(MAJOR, 4),
+        load(MINOR, 8),
+    ];
+    for exception in &policy.exceptions {
+        push_exception(&mut program, exception, policy.default);
+    }
+    push_return(&mut program, policy.default);
+    program
+}
+
+/// A block that returns the opposite of the default if the access is the exception's, and falls out at its end if not.
+fn push_exception(program: &mut Vec<Instruction>, exception: &Exception, default: Verdict) {
+    let device = exception.device;
+    let start = program.len();
+    let kind = match device.kind {
+        DeviceKind::Block => BLOCK,
+        DeviceKind::Char => CHAR,
+    };
+    program.push(immediate(JUMP_IF_NOT_IMMEDIATE, KIND, kind));
+    for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
+        if let Some(number) = number {
+            program.push(immediate(JUMP_IF_NOT_IMMEDIATE, register, number.cast_signed()));
+        }
+    }
+    if exception.access != Access::ALL {
+        program.push(Instruction { source: ACCESS, ..immediate(MOVE_REGISTER, VERDICT, 0) });
+        program.push(immediate(AND_IMMEDIATE, VERDICT, i32::from(exception.access.bits())));
+        program.push(match default {
+            // Allowed is what asks for nothing beyond the exception.
+            Verdict::Deny => Instruction { source: ACCESS, ..immediate(JUMP_IF_NOT_REGISTER, VERDICT, 0) },
+            // Denied is what asks for anything in it, as in v1's controller: "deny reading" also stops an open for
+            // reading and writing. (runc 1.5 lets that one pass on v2.)
+            Verdict::Allow => immediate(JUMP_IF_IMMEDIATE, VERDICT, 0),
+        });
+    }
+    push_return(
+        program,
+        match default {
+            Verdict::Allow => Verdict::Deny,
+            Verdict::Deny => Verdict::Allow,
+        },
+    );
+    let end = program.len();
+    for (at, instruction) in program.iter_mut().enumerate().skip(start) {
+        if matches!(instruction.opcode, JUMP_IF_NOT_IMMEDIATE | JUMP_IF_IMMEDIATE | JUMP_IF_NOT_REGISTER) {
+            // A block has at most eight instructions.
+            instruction.offset = i16::try_from(end - at - 1).unwrap_or(i16::MAX);
+        }
+    }
+}
+
+fn push_return(program: &mut Vec<Instruction>, verdict: Verdict) {
+    program.push(immediate(MOVE_IMMEDIATE, VERDICT, i32::from(verdict == Verdict::Allow)));
+    program.push(immediate(EXIT, 0, 0));
+}
+
+fn load(destination: u8, offset: i16) -> Instruction {
+    Instruction { opcode: LOAD_WORD, destination, source: CONTEXT, offset, immediate: 0 }
+}
+
+fn immediate(opcode: u8, destination: u8, immediate: i32) -> Instruction {
+    Instruction { opcode, destination, source: 0, offset: 0, immediate }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::devices::{DeviceMatch, DeviceRule, default_rules};
+    use super::*;
+
+    /// An access as the kernel asks about it.
+    #[derive(Debug, Clone, Copy)]
+    struct Ask {
+        kind: DeviceKind,
+        major: u32,
+        minor: u32,
+        access: Access,
+    }
+
+    /// An interpreter of the instructions above, with the kernel's 64-bit registers; panics on anything else, on
+    /// reading an unset register and on running off the end.
+    fn run(program: &[Instruction], ask: Ask) -> bool {
+        let kind = match ask.kind {
+            DeviceKind::Block => 1,
+            DeviceKind::Char => 2,
+        };
+        let context = [u32::from(ask.access.bits()) << 16 | kind, ask.major, ask.minor];
+        let mut registers: [Option<u64>; 11] = [None; 11];
+        registers[1] = Some(0);
+        let mut at = 0;
+        loop {
+            let Instruction { opcode, destination, source, offset, immediate } = program[at];
+            let read = |register: u8| registers[usize::from(register)].unwrap() as u32;
+            let immediate = immediate as u32;
+            let mut jump = false;
+            let result = match opcode {
+                LOAD_WORD => {
+                    assert_eq!(source, 1);
+                    Some(context[usize::try_from(offset).unwrap() / 4])
+                }
+                MOVE_IMMEDIATE => Some(immediate),
+                MOVE_REGISTER => Some(read(source)),
+                AND_IMMEDIATE => Some(read(destination) & immediate),
+                SHIFT_RIGHT_IMMEDIATE => Some(read(destination) >> immediate),
+                JUMP_IF_NOT_IMMEDIATE => {
+                    jump = read(destination) != immediate;
+                    None
+                }
+                JUMP_IF_IMMEDIATE => {
+                    jump = read(destination) == immediate;
+                    None
+                }
+                JUMP_IF_NOT_REGISTER => {
+                    jump = read(destination) != read(source);
+                    None
+                }
+                EXIT => return read(0) == 1,
+                other => panic!("opcode {other:#x}"),
+            };
+            if let Some(result) = result {
+                registers[usize::from(destination)] = Some(u64::from(result));
+            }
+            at += 1;
+            if jump {
+                at += usize::try_from(offset).unwrap();
+            }
+        }
+    }
+
+    /// The reference: v1's words. By default denied, an access passes if one exception covers all of it; by default
+    /// allowed, it is refused if one exception touches any of it.
+    fn evaluate(policy: &DevicePolicy, ask: Ask) -> bool {
+        let about = |device: &DeviceMatch| {
+            device.kind == ask.kind
+                && device.major.is_none_or(|major| major == ask.major)
+                && device.minor.is_none_or(|minor| minor == ask.minor)
+        };
+        let mut exceptions = policy.exceptions.iter().filter(|exception| about(&exception.device));
+        match policy.default {
+            Verdict::Deny => exceptions.any(|exception| ask.access.without(exception.access).is_empty()),
+            Verdict::Allow => !exceptions.any(|exception| exception.access.intersects(ask.access)),
+        }
+    }
+
+    fn access() -> impl Strategy<Value = Access> {
+        prop::sample::select(vec!["r", "w", "m", "rw", "rm", "wm", "rwm"]).prop_map(Access::parse)
+    }
+
+    fn number() -> impl Strategy<Value = u32> {
+        prop_oneof![0..4_u32, Just(0x7fff_ffff), Just(0x8000_0000), Just(u32::MAX)]
+    }
+
+    fn kind() -> impl Strategy<Value = DeviceKind> {
+        prop_oneof![Just(DeviceKind::Block), Just(DeviceKind::Char)]
+    }
+
+    fn rule() -> impl Strategy<Value = DeviceRule> {
+        let wild = || prop_oneof![1 => Just(None), 2 => number().prop_map(Some)];
+        let device =
+            (wild(), wild(), kind()).prop_map(|(major, minor, kind)| DeviceMatch { major, minor, kind });
+        let device = prop_oneof![1 => Just(None), 8 => device.prop_map(Some)];
+        let verdict = prop_oneof![Just(Verdict::Allow), Just(Verdict::Deny)];
+        (verdict, device, access()).prop_map(|(verdict, device, access)| DeviceRule {
+            verdict,
+            device,
+            access,
+        })
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        (kind(), number(), number(), access()).prop_map(|(kind, major, minor, access)| Ask {
+            kind,
+            major,
+            minor,
+            access,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_program_says_what_the_policy_says(
+            rules in prop::collection::vec(rule(), 0..12),
+            asks in prop::collection::vec(ask(), 1..40),
+        ) {
+            if let Ok(policy) = DevicePolicy::from_rules(&rules) {
+                let program = assemble(&policy);
+                for ask in asks {
+                    prop_assert_eq!(run(&program, ask), evaluate(&policy, ask), "{:?} {:?}", policy, ask);
+                }
+            }
+        }
+
+        #[test]
+        fn a_transition_ends_at_its_target(
+            old in prop::collection::vec(rule(), 0..8),
+            new in prop::collection::vec(rule(), 0..8),
+        ) {
+            if let (Ok(old), Ok(new)) = (DevicePolicy::from_rules(&old), DevicePolicy::from_rules(&new)) {
+                // What devices.list shows of the old policy is where the transition starts.
+                let old = if old.default == Verdict::Allow { DevicePolicy { exceptions: vec![], ..old } } else { old };
+                let mut rules: Vec<DeviceRule> = match old.default {
+                    Verdict::Allow => vec![DeviceRule { verdict: Verdict::Allow, device: None, access: Access::ALL }],
+                    Verdict::Deny => vec![],
+                };
+                rules.extend(old.exceptions.iter().map(|exception| DeviceRule {
+                    verdict: Verdict::Allow, device: Some(exception.device), access: exception.access,
+                }));
+                rules.extend(old.transition(&new));
+                prop_assert_eq!(DevicePolicy::from_rules(&rules), Ok(new));
+            }
+        }
+    }
+
+    #[test]
+    fn the_program_of_an_empty_policy() {
+        let words: Vec<_> = assemble(&DevicePolicy::default()).into_iter().map(Instruction::encode).collect();
+        assert_eq!(
+            words,
+            [
+                [0x61, 0x12, 0, 0, 0, 0, 0, 0],
+                [0xbc, 0x23, 0, 0, 0, 0, 0, 0],
+                [0x54, 0x02, 0, 0, 0xff, 0xff, 0, 0],
+                [0x74, 0x03, 0, 0, 16, 0, 0, 0],
+                [0x61, 0x14, 4, 0, 0, 0, 0, 0],
+                [0x61, 0x15, 8, 0, 0, 0, 0, 0],
+                [0xb4, 0x00, 0, 0, 0, 0, 0, 0],
+                [0x95, 0x00, 0, 0, 0, 0, 0, 0],
+            ]
+        );
+    }
+
+    #[test]
+    fn the_default_rules_allow_what_they_name() {
+        let policy = DevicePolicy::from_rules(&default_rules(&[])).unwrap();
+        let program = assemble(&policy);
+        let ask = |kind, major, minor, access| {
+            run(&program, Ask { kind, major, minor, access: Access::parse(access) })
+        };
+        assert!(ask(DeviceKind::Char, 1, 3, "rw"));
+        assert!(ask(DeviceKind::Char, 136, 77, "rw"));
+        assert!(ask(DeviceKind::Block, 8, 0, "m"));
+        assert!(!ask(DeviceKind::Block, 8, 0, "r"));
+        assert!(!ask(DeviceKind::Char, 1, 11, "w"));
+        assert!(!ask(DeviceKind::Char, 1, 11, "rm"));
+    }
+
+    #[test]
+    fn denying_a_part_stops_every_access_that_has_it() {
+        let rules = [
+            DeviceRule { verdict: Verdict::Allow, device: None, access: Access::ALL },
+            DeviceRule {
+                verdict: Verdict::Deny,
+                device: Some(DeviceMatch { major: Some(1), minor: None, kind: DeviceKind::Char }),
+                access: Access::READ,
+            },
+        ];
+        let program = assemble(&DevicePolicy::from_rules(&rules).unwrap());
+        let ask = |access| {
+            run(&program, Ask { kind: DeviceKind::Char, major: 1, minor: 1, access: Access::parse(access) })
+        };
+        assert_eq!((ask("r"), ask("rw"), ask("w")), (false, false, true));
+    }
+}
