@@ -1,0 +1,20 @@
+# ketch, its peers and the floor in one interleaved run; see integration/bench/README.md.
+# Debian's runc and crun and those of `make peers` are columns to compare with, left out by name when absent.
+
+BENCH := integration/bench
+BENCH_PROGRAMS := target/bench/floor target/bench/spawner
+
+.PHONY: bench bench-quick bench-setup
+
+bench-setup:
+	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
+
+target/bench/%: $(BENCH)/%.c | bench-setup
+	@mkdir -p $(@D)
+	cc -O2 -static -Wall -Wextra -o $@ $<
+
+bench: build $(BENCH_PROGRAMS) ## Speed and memory against runc, crun and the bare system calls: ROUNDS=50 BESIDE=999 (10 minutes)
+	@PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py
+
+bench-quick: build $(BENCH_PROGRAMS) ## The same in one minute: fewer rounds, nothing beside
+	@RESULTS=target/bench/results.json PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py --quick
