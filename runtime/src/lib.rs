@@ -3,6 +3,8 @@
 //! The folder is the pipeline: `config.json` -> [`spec`] (checked) -> [`plan`] (plain data) -> system calls.
 //! Synchronous and single-threaded; every kernel access goes through `ketch-sys`.
 
+pub mod cli;
+pub mod features;
 pub mod log;
 pub mod plan;
 pub mod rfc3339;

@@ -1,3 +1,7 @@
 //! The `ketch` command: a thin door to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ketch::cli::run(std::env::args_os())
+}

@@ -1,0 +1,167 @@
+//! What this runtime can do, as the runtime-spec's `features.md` tells it.
+//!
+//! Owns the document that `ketch features` prints: dockerd, containerd and podman read it to decide what they may ask
+//! for (containerd wants `rro` among the mount options for recursive read-only mounts, and
+//! `mountExtensions.idmap.enabled` for user namespaces). Names come from the tables that the parser itself uses, so
+//! that nothing is claimed that is not read. Looks at no host state: that a host lacks something is found when asked for.
+
+use serde_json::{Value, json};
+
+use crate::spec::{NamespaceType, mount_options};
+
+/// The oldest runtime-spec whose configurations are taken.
+const SPEC_MIN: &str = "1.0.0";
+
+/// The hooks, in the order in which they run.
+const HOOKS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+const SECCOMP_ACTIONS: [&str; 9] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_NOTIFY",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+
+const SECCOMP_OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+
+const SECCOMP_ARCHITECTURES: [&str; 9] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+
+const SECCOMP_FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+const MEMORY_POLICY_MODES: [&str; 7] = [
+    "MPOL_BIND",
+    "MPOL_DEFAULT",
+    "MPOL_INTERLEAVE",
+    "MPOL_LOCAL",
+    "MPOL_PREFERRED",
+    "MPOL_PREFERRED_MANY",
+    "MPOL_WEIGHTED_INTERLEAVE",
+];
+
+const MEMORY_POLICY_FLAGS: [&str; 3] =
+    ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
+
+/// What identifies the build.
+#[derive(Debug, Clone, Copy)]
+pub struct Build<'a> {
+    /// The newest runtime-spec that is implemented.
+    pub spec: &'a str,
+    /// The runc release whose behaviour this is.
+    pub runc_version: &'a str,
+}
+
+/// The document. checkpoint, the systemd driver and rootless are not claimed: they are not there yet.
+pub fn document(build: &Build<'_>) -> Value {
+    let mut mount_options: Vec<&str> = mount_options::known_mount_options().collect();
+    mount_options.sort_unstable();
+    mount_options.dedup();
+    json!({
+        "ociVersionMin": SPEC_MIN,
+        "ociVersionMax": build.spec,
+        "hooks": HOOKS,
+        "mountOptions": mount_options,
+        "linux": {
+            "namespaces": NamespaceType::ALL.map(NamespaceType::name),
+            "capabilities": capabilities(),
+            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "seccomp": {
+                "enabled": true,
+                "actions": SECCOMP_ACTIONS,
+                "operators": SECCOMP_OPERATORS,
+                "archs": SECCOMP_ARCHITECTURES,
+                "knownFlags": SECCOMP_FLAGS,
+                "supportedFlags": SECCOMP_FLAGS,
+            },
+            "apparmor": { "enabled": true },
+            "selinux": { "enabled": true },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
+            "memoryPolicy": { "modes": MEMORY_POLICY_MODES, "flags": MEMORY_POLICY_FLAGS },
+            "mountExtensions": { "idmap": { "enabled": true } },
+            "netDevices": { "enabled": true },
+        },
+        "annotations": {
+            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.version": build.runc_version,
+        },
+        "potentiallyUnsafeConfigAnnotations": ["bundle"],
+    })
+}
+
+/// Every capability by its number.
+fn capabilities() -> Vec<String> {
+    let mut known: Vec<caps::Capability> = caps::all().into_iter().collect();
+    known.sort_unstable_by_key(caps::Capability::index);
+    known.iter().map(ToString::to_string).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> Value {
+        super::document(&Build { spec: "1.3.0", runc_version: "1.5.0" })
+    }
+
+    /// containerd's CRI asks for these two before it uses recursive read-only mounts and user namespaces.
+    #[test]
+    fn containerd_finds_what_it_asks_for() {
+        let document = document();
+        let options = document["mountOptions"].as_array().unwrap();
+        assert!(options.iter().any(|option| option == "rro"));
+        assert_eq!(document["linux"]["mountExtensions"]["idmap"]["enabled"], true);
+    }
+
+    #[test]
+    fn lists_are_sorted_and_without_repeats() {
+        let document = document();
+        for list in ["mountOptions", "/linux/namespaces", "/linux/seccomp/actions", "/linux/seccomp/archs"] {
+            let list = if list.starts_with('/') { document.pointer(list) } else { document.get(list) };
+            let names: Vec<&str> =
+                list.unwrap().as_array().unwrap().iter().filter_map(Value::as_str).collect();
+            assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_follow_the_kernels_numbers() {
+        let names = capabilities();
+        assert_eq!(names[0], "CAP_CHOWN");
+        assert_eq!(names[40], "CAP_CHECKPOINT_RESTORE");
+    }
+
+    #[test]
+    fn nothing_that_is_missing_is_claimed() {
+        let document = document();
+        assert_eq!(document["linux"]["cgroup"]["systemd"], false);
+        assert_eq!(document["annotations"]["org.opencontainers.runc.checkpoint.enabled"], "false");
+    }
+}
