@@ -56,6 +56,8 @@ pub(crate) enum CliError {
     Usage(String),
     /// The command failed.
     Failed(Box<dyn Error>),
+    /// There is no such command.
+    NoTopic(String),
     /// `exec` failed, which exits with 255 so that it differs from the command's own failure.
     Exec(Box<dyn Error>),
 }
@@ -69,6 +71,7 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Failed(_) => 1,
+            Self::NoTopic(_) => 3,
             Self::Exec(_) => 255,
         }
     }
@@ -84,6 +87,7 @@ impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) => f.write_str(text),
+            Self::NoTopic(name) => write!(f, "No help topic for '{name}'"),
             Self::Failed(error) => Chain(error.as_ref()).fmt(f),
             Self::Exec(error) => write!(f, "exec failed: {}", Chain(error.as_ref())),
         }
@@ -170,7 +174,7 @@ fn find(name: &OsString) -> Result<&'static Entry, CliError> {
     COMMANDS
         .iter()
         .find(|entry| *name == *entry.name)
-        .ok_or_else(|| CliError::text(format!("No help topic for '{}'", name.to_string_lossy())))
+        .ok_or_else(|| CliError::NoTopic(name.to_string_lossy().into_owned()))
 }
 
 fn parse_and_run<S: Subcommand>(mut global: Global, args: Vec<OsString>) -> Result<u8, CliError> {
