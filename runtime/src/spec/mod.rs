@@ -7,7 +7,12 @@
 //! Fields keep the words of the specification. Values that runc only warns about never fail the parse, so its
 //! enumerations stay strings here, with typed accessors where the plan needs them.
 
+mod checks;
+mod container_id;
+mod error;
+pub mod facts;
 mod hooks;
+pub mod id_list;
 mod json;
 mod linux;
 mod model;
@@ -17,7 +22,12 @@ mod namespace;
 mod process;
 pub mod resources;
 pub mod seccomp;
+pub mod user_namespace;
+mod validate;
 
+pub use container_id::{ContainerId, ContainerIdError};
+pub use error::{IdListError, MountFault, SpecError};
+pub use facts::SpecFacts;
 pub use hooks::{Hook, Hooks};
 pub use linux::{Device, IntelRdt, Linux, MemoryPolicy, NetDevice, Personality, TimeOffset};
 pub use model::{ParseError, Root, Spec};
@@ -27,3 +37,4 @@ pub use namespace::{IdMapping, Namespace, NamespaceType};
 pub use process::{Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, Rlimit, Scheduler, User};
 pub use resources::Resources;
 pub use seccomp::{Seccomp, SeccompArg, SeccompRule};
+pub use validate::{ValidSpec, ValidationContext, validate, validate_process, validate_with};
