@@ -203,6 +203,11 @@ static void mount_all(int root, const int cgroups[])
 	set_attributes(root, "sys/fs/cgroup", 0, MOUNT_ATTR_RDONLY);
 }
 
+static void cover(int target, int mnt)
+{
+	DO(move_mount(mnt, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH));
+}
+
 static void mask_paths(void)
 {
 	static const char *const READONLY[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"};
@@ -217,20 +222,29 @@ static void mask_paths(void)
 		set_attributes(mnt, "", AT_EMPTY_PATH | AT_RECURSIVE, MOUNT_ATTR_RDONLY);
 		move_to(mnt, AT_FDCWD, READONLY[i]);
 	}
+	/* A path that is not there is found out before anything is mounted for it: closing a mount that went nowhere
+	 * waits for an RCU grace period. */
 	for (size_t i = 0; i < sizeof MASKED_FILES / sizeof *MASKED_FILES; i++) {
-		int mnt;
+		int mnt, target = open(MASKED_FILES[i], O_PATH | O_CLOEXEC);
+		if (target < 0)
+			continue;
 		DO(mnt = detached_bind(AT_FDCWD, "/dev/null", 0));
-		move_mount(mnt, "", AT_FDCWD, MASKED_FILES[i], MOVE_MOUNT_F_EMPTY_PATH);
+		cover(target, mnt);
 		close(mnt);
+		close(target);
 	}
-	int empty = new_mount("tmpfs", (const char *const[]){NULL}, MOUNT_ATTR_RDONLY);
+	int empty = -1;
 	for (size_t i = 0; i < sizeof MASKED_DIRECTORIES / sizeof *MASKED_DIRECTORIES; i++) {
-		int mnt;
-		DO(mnt = detached_bind(empty, "", AT_EMPTY_PATH));
-		move_mount(mnt, "", AT_FDCWD, MASKED_DIRECTORIES[i], MOVE_MOUNT_F_EMPTY_PATH);
-		close(mnt);
+		int mnt, target = open(MASKED_DIRECTORIES[i], O_PATH | O_CLOEXEC);
+		if (target < 0)
+			continue;
+		if (empty < 0)
+			mnt = empty = new_mount("tmpfs", (const char *const[]){NULL}, MOUNT_ATTR_RDONLY);
+		else
+			DO(mnt = detached_bind(empty, "", AT_EMPTY_PATH));
+		cover(target, mnt);
+		close(target);
 	}
-	close(empty);
 }
 
 /* What both a container's first process and an exec'd one get: rlimit, capabilities, no_new_privs, user. */
