@@ -13,11 +13,14 @@ pub mod keyring;
 pub mod mount;
 pub mod namespace;
 pub mod path;
+pub mod poll;
 pub mod process;
 pub mod resource;
 pub mod scheduling;
+pub mod signal;
 pub mod socket;
 pub mod stat;
+pub mod stream;
 pub mod terminal;
 
 pub use error::{Errno, SyscallError};

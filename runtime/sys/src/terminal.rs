@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sys::termios::{OutputFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+
 use crate::call::check;
-use crate::error::Result;
+use crate::error::{Result, SyscallError};
 use crate::path::own;
 
 /// `TIOCSPTLCK` with 0, then `TIOCGPTPEER`: the slave of `master`, without a path, opened read-write, close-on-exec and
@@ -49,6 +51,48 @@ pub fn set_controlling(terminal: impl AsFd) -> Result<()> {
         unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }.into(),
     )?;
     Ok(())
+}
+
+/// `TIOCGWINSZ`: rows and columns in characters.
+pub fn size(terminal: impl AsFd) -> Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the terminal is borrowed; the argument points to a live winsize, which the ioctl fills.
+    let returned = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    check("ioctl(TIOCGWINSZ)", "", returned.into())?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// The settings of a terminal: termios(3).
+#[derive(Debug, Clone)]
+pub struct Settings(Termios);
+
+/// The settings of `terminal`; an error when it is none.
+pub fn settings(terminal: impl AsFd) -> Result<Settings> {
+    tcgetattr(terminal).map(Settings).map_err(|errno| SyscallError::new("ioctl(TCGETS)", "", errno))
+}
+
+/// Changes the settings of `terminal` at once.
+pub fn apply(terminal: impl AsFd, settings: &Settings) -> Result<()> {
+    tcsetattr(terminal, SetArg::TCSANOW, &settings.0)
+        .map_err(|errno| SyscallError::new("ioctl(TCSETS)", "", errno))
+}
+
+impl Settings {
+    /// Every key goes through as it is typed; output is still processed, since the other terminal's is not (see
+    /// [`Settings::without_carriage_returns`]).
+    #[must_use]
+    pub fn raw(mut self) -> Self {
+        cfmakeraw(&mut self.0);
+        self.0.output_flags |= OutputFlags::OPOST;
+        self
+    }
+
+    /// A line's end is written as it is, so that what is copied to another terminal gets one carriage return and not two.
+    #[must_use]
+    pub fn without_carriage_returns(mut self) -> Self {
+        self.0.output_flags -= OutputFlags::ONLCR;
+        self
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,53 @@
+//! Waiting for descriptors: poll(2). Least kernel: any.
+//!
+//! poll and not epoll: the sets are a handful of descriptors that change at every turn, and regular files, which epoll
+//! refuses, count as ready here.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::call::retry;
+use crate::error::Result;
+
+/// What is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// There is something to read, or the end.
+    Readable,
+    /// Something may be written, or nobody reads any more.
+    Writable,
+}
+
+/// Waits without limit; the answer says for each descriptor whether it is ready (an error and a hangup count: the next
+/// read or write will tell).
+pub fn wait(waits: &[(BorrowedFd<'_>, Until)]) -> Result<Vec<bool>> {
+    let mut polled: Vec<libc::pollfd> = waits
+        .iter()
+        .map(|(fd, until)| {
+            let events = match until {
+                Until::Readable => libc::POLLIN,
+                Until::Writable => libc::POLLOUT,
+            };
+            libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 }
+        })
+        .collect();
+    retry("poll", "", || {
+        // SAFETY: the pointer and the length describe the live vector; the descriptors are borrowed by the caller.
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) }.into()
+    })?;
+    Ok(polled.iter().map(|entry| entry.revents != 0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn readiness_is_told_for_each() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let both = [(reader.as_fd(), Until::Readable), (writer.as_fd(), Until::Writable)];
+        assert_eq!(wait(&both).unwrap(), [false, true]);
+        drop(writer);
+        assert_eq!(wait(&[(reader.as_fd(), Until::Readable)]).unwrap(), [true]);
+    }
+}

@@ -1,0 +1,70 @@
+//! Moving bytes between descriptors: splice(2), fcntl(2). Least kernel: any.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::stat::{SFlag, fstat};
+
+use crate::call::retry;
+use crate::error::{Errno, Result, SyscallError};
+
+/// Makes reads and writes of `fd` fail with EAGAIN where they would wait. Holds for every descriptor that shares its
+/// open file: never do this to one that was inherited.
+pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
+    let failed = |errno| SyscallError::new("fcntl", "O_NONBLOCK", errno);
+    let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL).map_err(failed)?);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
+    Ok(())
+}
+
+/// Whether `fd` is a pipe.
+pub fn is_pipe(fd: impl AsFd) -> bool {
+    fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
+}
+
+/// Moves up to `length` bytes from one pipe to another without copying them: how many, 0 at the end, `None` when one of
+/// the two is not ready.
+pub fn splice(from: impl AsFd, to: impl AsFd, length: usize) -> Result<Option<usize>> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
+    let moved = retry("splice", "", || {
+        // SAFETY: both descriptors are borrowed; null offsets stand for the pipes' own positions.
+        let moved =
+            unsafe { libc::splice(from, std::ptr::null_mut(), to, std::ptr::null_mut(), length, flags) };
+        i64::try_from(moved).unwrap_or(i64::MAX)
+    });
+    match moved {
+        Ok(moved) => Ok(usize::try_from(moved).ok()),
+        Err(error) if error.errno == Errno::EAGAIN => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[test]
+    fn pipes_are_told_apart_and_spliced() {
+        let ((from, mut source), (mut sink, to)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+        assert!(is_pipe(&from));
+        assert!(!is_pipe(std::fs::File::open("/dev/null").unwrap()));
+        assert_eq!(splice(&from, &to, 100).unwrap(), None);
+        source.write_all(b"hello").unwrap();
+        assert_eq!(splice(&from, &to, 100).unwrap(), Some(5));
+        drop((source, to.try_clone().unwrap()));
+        assert_eq!(splice(&from, &to, 100).unwrap(), Some(0));
+        drop(to);
+        let mut text = String::new();
+        sink.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn nonblocking_reads_do_not_wait() {
+        let (mut reader, _writer) = std::io::pipe().unwrap();
+        set_nonblocking(&reader).unwrap();
+        assert_eq!(reader.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    }
+}
