@@ -3,6 +3,7 @@
 //! The folder is the pipeline: `config.json` -> [`spec`] (checked) -> [`plan`] (plain data) -> system calls.
 //! Synchronous and single-threaded; every kernel access goes through `ketch-sys`.
 
+pub mod bundle;
 pub mod cli;
 pub mod features;
 pub mod log;

@@ -10,6 +10,7 @@
 mod checks;
 mod container_id;
 mod error;
+mod example;
 pub mod facts;
 mod hooks;
 pub mod id_list;
@@ -27,6 +28,7 @@ mod validate;
 
 pub use container_id::{ContainerId, ContainerIdError};
 pub use error::{IdListError, MountFault, SpecError};
+pub use example::{OCI_VERSION, example, to_rootless};
 pub use facts::SpecFacts;
 pub use hooks::{Hook, Hooks};
 pub use linux::{Device, IntelRdt, Linux, MemoryPolicy, NetDevice, Personality, TimeOffset};
