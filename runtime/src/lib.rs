@@ -6,6 +6,7 @@
 pub mod bundle;
 pub mod cli;
 pub mod features;
+pub mod foreground;
 pub mod log;
 pub mod plan;
 pub mod rfc3339;
