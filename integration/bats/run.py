@@ -79,7 +79,7 @@ def end_stalled(bats, step):
 
 
 def run_on_terminal(command, environment, limit):
-    """Runs the command as leader of a session on its own terminal; gives what it printed.
+    """Runs the command as leader of a session on its own terminal; gives what it printed and its exit code.
 
     A command that prints nothing for `limit` seconds has stalled. bats' own BATS_TEST_TIMEOUT won't do: its timer is
     a job of the test's shell, so every test that says `wait` waits for the timer.
@@ -104,9 +104,9 @@ def run_on_terminal(command, environment, limit):
         elif time.monotonic() > heard + limit + 20 * step:
             step += 1
             end_stalled(child, step)
-    os.waitpid(child, 0)
+    _, status = os.waitpid(child, 0)
     os.close(terminal)
-    return printed.decode(errors="replace")
+    return printed.decode(errors="replace"), os.waitstatus_to_exitcode(status)
 
 
 def parse_tap(text, names):
@@ -170,7 +170,7 @@ class BatsSuite:
             "TERM": "dumb",
         }
         wanted = names or test_names(bats_file)
-        screen = run_on_terminal(in_layout(layout, [*command, str(bats_file)]), environment, options.timeout)
+        screen, _ = run_on_terminal(in_layout(layout, [*command, str(bats_file)]), environment, options.timeout)
         taps = list(report.glob("*.tap"))
         text = taps[0].read_text(errors="replace") if taps else screen.replace("\r\n", "\n")
         if not any(TAP_LINE.match(line) for line in text.splitlines()):
@@ -182,7 +182,7 @@ class BatsSuite:
 
 
 class ToolsSuite:
-    """The runtime-tools validation: one unit is one program, each of its TAP lines is one test."""
+    """The runtime-tools validation: one unit, and one test, is one program."""
 
     section = "runtime-tools"
 
@@ -191,46 +191,46 @@ class ToolsSuite:
         self.hash = build.digest(source / "validation", source / "runtimetest")
 
     def units(self):
-        return sorted(str(p.relative_to(self.source / "validation"))[:-2]
-                      for p in (self.source / "validation").rglob("*.t"))
+        return sorted(p.stem for p in (self.source / "validation").glob("*/*.t"))
 
     def run_unit(self, unit, runtime, layout, options, names=None):
         scratch = Path(f"/tmp/ketch-tools-{layout}")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         environment = {**os.environ, "RUNTIME": str(runtime), "TMPDIR": str(scratch), "TERM": "dumb"}
-        program = str(self.source / "validation" / f"{unit}.t")
+        program = str(self.source / "validation" / unit / f"{unit}.t")
         runner = ["sh", "-c", f"cd {self.source} && exec \"$@\"", "sh", program]
-        screen = run_on_terminal(in_layout(layout, ["timeout", "-k", "5", str(options.timeout), *runner]), environment,
+        screen, code = run_on_terminal(in_layout(layout, ["timeout", "-k", "5", str(options.timeout), *runner]), environment,
                                  2 * options.timeout)
         shutil.rmtree(scratch, ignore_errors=True)
         text = screen.replace("\r\n", "\n")
         options.results.mkdir(parents=True, exist_ok=True)
-        target = options.results / (unit.replace("/", "_") + ".tap")
-        target.write_text(text)
+        (options.results / f"{unit}.tap").write_text(text)
         lines = [line for line in text.splitlines() if TAP_LINE.match(line)]
-        failed = [line for line in lines if line.startswith("not ok")]
+        failed = [line[7:] for line in lines if line.startswith("not ok")]
         skipped = [line for line in lines if "# SKIP" in line.upper()]
-        if failed:
-            status, reason = "fail", "; ".join(line[7:] for line in failed)[:160]
-        elif not lines:
-            last = [line for line in text.splitlines() if line.strip()]
-            status, reason = "fail", "no TAP line" + (": " + last[-1].strip()[:120] if last else "")
-        elif len(skipped) == len(lines):
+        # The hook tests print no line when they pass, and only a diagnostic when they fail.
+        errors = [] if lines else re.findall(r'"error": "([^"]+)', text)
+        status, reason = "pass", ""
+        if failed or errors:
+            status, reason = "fail", "; ".join(failed + errors)[:160]
+        elif code != 0:
+            said = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("exit status")]
+            status, reason = "fail", (f"exit {code}: " + (said[-1] if said else ""))[:160]
+        elif lines and len(skipped) == len(lines):
             status, reason = "skip", skipped[0].partition("#")[2].strip()[:120]
-        else:
-            status, reason = "pass", ""
         return [{"name": unit, "status": status, "reason": reason, "detail": text.splitlines()[-60:], "ms": None}]
 
 
 def remove_empty_parents():
-    """The suite leaves its parent cgroup behind; rmdir takes it only when it is empty."""
-    for folder in [*Path("/sys/fs/cgroup").glob("*/runc-cgroups-integration-test"),
-                   *Path("/sys/fs/cgroup").glob("runc-cgroups-integration-test")]:
-        try:
-            folder.rmdir()
-        except OSError:
-            pass
+    """The suite leaves its parent cgroup behind, and pods in it; rmdir takes only what is empty."""
+    root = Path("/sys/fs/cgroup")
+    for parent in [*root.glob("*/runc-cgroups-integration-test"), root / "runc-cgroups-integration-test"]:
+        for folder, _, _ in os.walk(parent, topdown=False):
+            try:
+                os.rmdir(folder)
+            except OSError:
+                pass
 
 
 def measure(suite, name, runtime, layout, options):
@@ -240,7 +240,7 @@ def measure(suite, name, runtime, layout, options):
     options.results.mkdir(parents=True, exist_ok=True)
     units = [u for u in suite.units() if not options.file or u in options.file or Path(u).stem in options.file]
     for unit in units:
-        kept = options.results / (unit.replace("/", "_") + ".json")
+        kept = options.results / f"{unit}.json"
         if kept.exists() and not options.force:
             continue
         records = suite.run_unit(unit, runtime, layout, options)
