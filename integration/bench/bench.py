@@ -21,6 +21,7 @@ from environment import Environment
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 WARM_UPS = 2
+BEGIN, END = "<!-- promises -->", "<!-- end of promises -->"
 
 
 def knob(name, default):
@@ -46,6 +47,8 @@ class Bench:
         self.samples = {}  # (layout, case, profile, program) -> [Sample]
         self.failures = {}  # the same -> [text]
         self.limits = []
+        # Only a run of everything may speak for the promises.
+        self.is_whole = not quick and not any(os.environ.get(name) for name in ("CASES", "LAYOUTS", "ONLY", "KETCH", "RESULTS"))
 
     def note(self, line):
         self.notes.append(line)
@@ -281,6 +284,16 @@ class Bench:
         }
 
 
+def refresh_promises(rows):
+    """Puts the verdicts of a whole run between the two markers of README.md."""
+    path = f"{HERE}/README.md"
+    with open(path, encoding="utf-8") as file:
+        head, _, rest = file.read().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{head}{BEGIN}\n{rows}\n{END}{tail}")
+
+
 def main():
     if os.geteuid() != 0:
         sys.exit("bench: needs root: it makes namespaces, mounts and cgroups")
@@ -294,6 +307,8 @@ def main():
         file.write("\n")
     print(report.text(result))
     print(f"\nwritten: {path}")
+    if bench.is_whole:
+        refresh_promises(report.promises(result))
 
 
 if __name__ == "__main__":

@@ -197,3 +197,18 @@ def text(result):
     if result["notes"]:
         out += ["", *(f"note: {line}" for line in result["notes"])]
     return "\n".join(out)
+
+
+def promises(result):
+    """The targets as rows of a Markdown table, for README.md."""
+    when = f"Measured {result['taken'][:10]} on {result['cpus']} CPUs, kernel {result['kernel']}, {result['rounds']} rounds, "
+    lines = [
+        f"{when}load {result['load_before']:.1f} to {result['load_after']:.1f}; `make bench`.",
+        "",
+        "| promise | at most | measured | |",
+        "|---|---|---|---|",
+    ]
+    for target in result["targets"]:
+        cells = [target["target"], number(target["at_most"]), number(target["measured"]), target["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
