@@ -9,5 +9,7 @@ pub mod features;
 pub mod foreground;
 pub mod log;
 pub mod plan;
+pub mod procfs;
 pub mod rfc3339;
+pub mod rootfs;
 pub mod spec;
