@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cli;
+pub mod compat;
 pub mod features;
 pub mod foreground;
 pub mod log;
@@ -12,4 +13,5 @@ pub mod plan;
 pub mod procfs;
 pub mod rfc3339;
 pub mod rootfs;
+pub mod signal;
 pub mod spec;

@@ -9,6 +9,7 @@ mod features;
 mod global;
 mod help;
 mod restore;
+mod spec;
 mod version;
 
 use std::error::Error;
@@ -129,6 +130,7 @@ static COMMANDS: &[Entry] = &[
     Entry::of::<checkpoint::Checkpoint>(),
     Entry::of::<restore::Restore>(),
     //SPEC    Entry::of::<spec::Spec>(),
+    Entry::of::<spec::Spec>(),
     Entry::of::<features::Features>(),
 ];
 

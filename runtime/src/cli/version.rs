@@ -4,11 +4,10 @@
 //! `version` and one that begins with `commit:`; runc's own tests want the three lines in this order. So the first line
 //! states the runc whose behaviour this is, with ketch's version as its build metadata, and a line of our own ends it.
 
+use crate::spec::OCI_VERSION;
+
 /// The runc release whose command line and behaviour this program has.
 const RUNC: &str = "1.5.0";
-
-/// The version of the runtime specification that is implemented.
-pub(crate) const SPEC: &str = "1.3.0";
 
 /// `RUNC`, marked as ketch's.
 pub(crate) fn compatible() -> String {
@@ -22,7 +21,7 @@ pub(crate) fn commit() -> &'static str {
 
 pub(super) fn text() -> String {
     format!(
-        "runc version {}\ncommit: {}\nspec: {SPEC}\nketch: {}\n",
+        "runc version {}\ncommit: {}\nspec: {OCI_VERSION}\nketch: {}\n",
         compatible(),
         commit(),
         env!("CARGO_PKG_VERSION")
