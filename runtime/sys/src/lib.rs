@@ -4,8 +4,10 @@
 //! borrowed descriptors, give owned ones that are close-on-exec from birth, retry what a signal interrupted, and fail
 //! as [`error::SyscallError`].
 
+pub mod bpf;
 mod call;
 pub mod capability;
+pub mod cgroupfs;
 pub mod credential;
 pub mod error;
 pub mod file;

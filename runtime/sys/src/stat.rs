@@ -20,6 +20,8 @@ pub const CGROUP1: i64 = 0x0027_e0eb;
 pub struct Status {
     /// File type and permission bits.
     pub mode: u32,
+    /// Hard links; of a directory, two more than its sub-directories where the file system counts them.
+    pub links: u64,
     /// Inode number.
     pub inode: u64,
     /// The device that holds the inode.
@@ -91,6 +93,7 @@ pub fn status(fd: impl AsFd) -> Result<Status> {
     let stat = unsafe { buffer.assume_init() };
     Ok(Status {
         mode: stat.st_mode,
+        links: stat.st_nlink,
         inode: stat.st_ino,
         device: stat.st_dev,
         special_device: stat.st_rdev,

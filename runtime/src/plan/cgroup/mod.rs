@@ -137,6 +137,25 @@ pub struct Limits {
     pub warnings: Vec<String>,
 }
 
+impl Limits {
+    /// Whether anything is asked of a controller that a cgroup v2 must have enabled.
+    #[must_use]
+    pub fn need_controllers(&self) -> bool {
+        self.any_of(&["pids", "memory", "io", "cpu", "cpuset", "hugetlb"])
+    }
+
+    /// Whether anything is asked that a threaded cgroup v2 can't give. (cpu could in part; runc counts it here.)
+    #[must_use]
+    pub fn need_domain(&self) -> bool {
+        self.any_of(&["memory", "io", "cpu", "hugetlb"])
+    }
+
+    fn any_of(&self, controllers: &[&str]) -> bool {
+        let typed = self.writes.iter().filter(|write| write.tolerate != Tolerate::NothingOfUnified);
+        typed.map(|write| write.controller.as_str()).any(|controller| controllers.contains(&controller))
+    }
+}
+
 /// Limits that are refused when they are not above the memory in use (v2). Bytes; absent where not asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryCheck {

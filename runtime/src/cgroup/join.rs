@@ -1,0 +1,247 @@
+//! How a process gets into a container's cgroups: at creation, and for `exec`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ketch_sys::{SyscallError, cgroupfs};
+
+use super::{Cgroup, CgroupError, Group};
+use crate::plan::cgroup::{CgroupMode, Join};
+
+/// A v1 hierarchy's `tasks` file, opened by the parent for the child.
+#[derive(Debug)]
+pub struct JoinFile {
+    file: OwnedFd,
+    join: Join,
+}
+
+impl JoinFile {
+    /// Moves the calling thread, which must be its process's only one, into the cgroup. Allocates nothing.
+    pub fn join(&self) -> Result<(), SyscallError> {
+        match cgroupfs::write(&self.file, b"0") {
+            Err(error) if self.join == Join::Required => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file itself, for callers that keep a list of the descriptors that a child may hold.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// How a process that is executed in a running container enters its cgroups.
+#[derive(Debug)]
+pub struct ExecJoin {
+    /// For clone3's CLONE_INTO_CGROUP. If clone3 refuses with EBUSY and no sub-cgroup was asked for, the container has
+    /// enabled domain controllers below, and [`Cgroup::init_dir`] is the place to be born in.
+    pub clone_into: Option<OwnedFd>,
+    /// For the child to join by itself, in order.
+    pub files: Vec<JoinFile>,
+}
+
+/// The sub-cgroups of `exec --cgroup`: controller -> path below the container's cgroup; the empty name stands for all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubCgroups(BTreeMap<String, String>);
+
+/// A `--cgroup` argument that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubCgroupsError {
+    #[error("invalid --cgroup argument: {argument} (empty <controller> prefix)")]
+    EmptyController { argument: String },
+    #[error("invalid --cgroup argument(s): controller {controller} specified multiple times")]
+    RepeatedController { controller: String },
+    #[error("invalid --cgroup argument: {argument} (missing <controller>: prefix)")]
+    MissingController { argument: String },
+}
+
+impl SubCgroups {
+    /// Reads the arguments: one path, or any number of `controller[,controller...]:path`.
+    pub fn parse(arguments: &[impl AsRef<str>]) -> Result<SubCgroups, SubCgroupsError> {
+        let mut paths = BTreeMap::new();
+        for argument in arguments {
+            let argument = argument.as_ref();
+            let Some((controllers, path)) = argument.split_once(':') else {
+                if arguments.len() != 1 {
+                    return Err(SubCgroupsError::MissingController { argument: argument.to_owned() });
+                }
+                paths.insert(String::new(), argument.to_owned());
+                continue;
+            };
+            for controller in controllers.split(',') {
+                if controller.is_empty() {
+                    return Err(SubCgroupsError::EmptyController { argument: argument.to_owned() });
+                }
+                if paths.insert(controller.to_owned(), path.to_owned()).is_some() {
+                    return Err(SubCgroupsError::RepeatedController { controller: controller.to_owned() });
+                }
+            }
+        }
+        Ok(SubCgroups(paths))
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The sub-cgroup for a hierarchy, if one is asked for.
+    fn of(&self, group: &Group) -> Option<&str> {
+        let named = group.controllers.iter().find_map(|controller| self.0.get(controller));
+        named.or_else(|| self.0.get("")).map(String::as_str)
+    }
+}
+
+impl Cgroup {
+    /// The cgroup2 directory for clone3's CLONE_INTO_CGROUP: the container's cgroup on a unified host, the one beside
+    /// v1 on a hybrid host, where a refusal is no error: then the child is born without.
+    #[must_use]
+    pub fn clone_into_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.v2_group().and_then(|group| group.dir().ok())
+    }
+
+    /// What the child writes itself into, in order; nothing on a unified host.
+    pub fn child_join(&self) -> Result<Vec<JoinFile>, CgroupError> {
+        self.join_files(&SubCgroups::default())
+    }
+
+    /// Opens what a process needs to enter the cgroups of a running container. `init_cgroup` gives the text of
+    /// `/proc/<init>/cgroup`; it is asked for on a unified host where the configured cgroup is gone because init moved
+    /// itself elsewhere.
+    pub fn exec_join(
+        &self,
+        sub: &SubCgroups,
+        init_cgroup: impl FnOnce() -> Option<String>,
+    ) -> Result<ExecJoin, CgroupError> {
+        let Some(group) = self.groups.first().filter(|_| self.mode == CgroupMode::Unified) else {
+            for controller in sub.0.keys().filter(|controller| !controller.is_empty()) {
+                if self.group(controller).is_none() {
+                    return Err(CgroupError::UnknownController { controller: controller.clone() });
+                }
+            }
+            let beside = self.v2_group().map(|group| open_below(group, sub.of(group))).transpose()?;
+            let clone_into = match beside {
+                Some(Ok(dir)) => Some(dir),
+                Some(Err(_)) | None => None,
+            };
+            return Ok(ExecJoin { clone_into, files: self.join_files(sub)? });
+        };
+        if let Some(controller) = sub.0.keys().find(|controller| !controller.is_empty()) {
+            return Err(CgroupError::UnknownController { controller: controller.clone() });
+        }
+        let wanted = sub.of(group);
+        let clone_into = match open_below(group, wanted)? {
+            Ok(dir) => dir,
+            Err(error) => match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
+                Some(path) => Self::init_dir_at(&path)?,
+                None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
+            },
+        };
+        Ok(ExecJoin { clone_into: Some(clone_into), files: Vec::new() })
+    }
+
+    /// The cgroup2 directory that a container's init is in now, by the text of its `/proc/<pid>/cgroup`. Only on a
+    /// unified host.
+    pub fn init_dir(&self, proc_cgroup: &str) -> Option<Result<OwnedFd, CgroupError>> {
+        let path = init_path(proc_cgroup).filter(|_| self.mode == CgroupMode::Unified)?;
+        Some(Self::init_dir_at(&path))
+    }
+
+    fn init_dir_at(path: &Path) -> Result<OwnedFd, CgroupError> {
+        let failed = |source| CgroupError::Open { path: path.to_owned(), source };
+        cgroupfs::open_dir(path).map(|(dir, _)| dir).map_err(failed)
+    }
+
+    fn join_files(&self, sub: &SubCgroups) -> Result<Vec<JoinFile>, CgroupError> {
+        let mut files = Vec::with_capacity(self.groups.len());
+        for group in self.groups.iter().filter(|group| !group.has("")) {
+            let wanted = sub.of(group);
+            let opened = open_below(group, wanted)?.and_then(|dir| {
+                cgroupfs::open_to_write(&dir, "tasks")
+                    .map_err(|source| CgroupError::Join { path: group.path.join("tasks"), source })
+            });
+            match opened {
+                Ok(file) => files.push(JoinFile { file, join: group.join }),
+                Err(_) if group.join == Join::IfPossible => {}
+                Err(CgroupError::Open { path, source }) => return Err(CgroupError::Join { path, source }),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// The directory at `sub` below the group's own. The outer error is for a path that leads out of it: components are
+/// counted, so that a sibling whose name merely starts alike (`/a/b` and `/a/bc`) is no way out.
+fn open_below(group: &Group, sub: Option<&str>) -> Result<Result<OwnedFd, CgroupError>, CgroupError> {
+    let mut below = PathBuf::new();
+    for part in sub.unwrap_or_default().split('/') {
+        match part {
+            "" | "." => {}
+            ".." if !below.pop() => {
+                return Err(CgroupError::BadSubCgroup { path: sub.unwrap_or_default().to_owned() });
+            }
+            ".." => {}
+            part => below.push(part),
+        }
+    }
+    let name = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
+    Ok(group.dir().and_then(|dir| {
+        let path = group.path.join(&below);
+        cgroupfs::open_sub_dir(dir, name).map_err(|source| CgroupError::Open { path, source })
+    }))
+}
+
+fn init_path(proc_cgroup: &str) -> Option<PathBuf> {
+    let own = proc_cgroup.lines().find_map(|line| line.strip_prefix("0::"))?;
+    Some(PathBuf::from(format!("/sys/fs/cgroup{}", own.trim_end_matches('/'))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Vec<(String, String)>, String> {
+        let sub = SubCgroups::parse(arguments).map_err(|error| error.to_string())?;
+        Ok(sub.0.into_iter().collect())
+    }
+
+    #[test]
+    fn arguments_of_exec() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(parse(&[]), Ok(vec![]));
+        assert_eq!(parse(&["sub"]), Ok(vec![pair("", "sub")]));
+        assert_eq!(
+            parse(&["cpu,cpuacct:x", "memory:y:z"]),
+            Ok(vec![pair("cpu", "x"), pair("cpuacct", "x"), pair("memory", "y:z")])
+        );
+        assert_eq!(parse(&[":x"]).unwrap_err(), "invalid --cgroup argument: :x (empty <controller> prefix)");
+        assert_eq!(
+            parse(&["cpu:x", "cpu:y"]).unwrap_err(),
+            "invalid --cgroup argument(s): controller cpu specified multiple times"
+        );
+        assert_eq!(parse(&["cpu:x", "y"]).unwrap_err(), "invalid --cgroup argument: y (missing <controller>: prefix)");
+    }
+
+    #[test]
+    fn no_way_out_of_the_container() {
+        let group = Group::new(vec!["cpu".to_owned()], "/nonexistent/a/b", Join::Required);
+        let refused = |path| matches!(open_below(&group, Some(path)), Err(CgroupError::BadSubCgroup { .. }));
+        assert!(refused(".."));
+        assert!(refused("../bc"));
+        assert!(refused("x/../../bc"));
+        assert!(refused("/.."));
+        assert!(!refused("/"));
+        assert!(!refused("x/../y"));
+        assert!(!refused("..x"));
+    }
+
+    #[test]
+    fn where_init_is() {
+        assert_eq!(init_path("1:cpu:/x\n0::/a/b\n"), Some(PathBuf::from("/sys/fs/cgroup/a/b")));
+        assert_eq!(init_path("0::/\n"), Some(PathBuf::from("/sys/fs/cgroup")));
+        assert_eq!(init_path("1:cpu:/x\n"), None);
+    }
+}
