@@ -4,6 +4,7 @@
 //! Synchronous and single-threaded; every kernel access goes through `ketch-sys`.
 
 pub mod bundle;
+pub mod cgroup;
 pub mod cli;
 pub mod compat;
 pub mod features;
