@@ -7,6 +7,7 @@ import build
 
 INNER_TEXT = Path(__file__).resolve().parent / "inner-text.txt"
 LAYOUTS = ("v1", "v2")
+NOT_RUN = "not run with ketch"
 
 
 def inner_text(suite_folder):
@@ -45,12 +46,17 @@ def load(folder, layout):
 def ketch_verdict(baseline, record, text):
     """The verdict and reason for ketch, given the test's verdict with runc."""
     if record is None:
-        return "n/a", "not run with ketch"
+        return "n/a", NOT_RUN
     if record["status"] == "fail" and text:
         return "n/a", f"its only evidence is runc's inner text: {text}"
     if record["status"] == "fail" and baseline and baseline["status"] == "fail":
         return "n/a", "fails here with runc too"
     return record["status"], record["reason"]
+
+
+def is_red(baseline, verdict, reason):
+    """A test that passes with runc is red unless it passes with ketch, or is n/a for its inner text."""
+    return baseline == "pass" and (verdict in ("fail", "skip") or reason == NOT_RUN)
 
 
 def write_red(target, suites):
@@ -63,7 +69,7 @@ def write_red(target, suites):
             baseline, ours = load(runs["runc"], layout), load(runs["ketch"], layout)
             for key, record in sorted(ours.items()):
                 verdict, reason = ketch_verdict(baseline.get(key), record, texts.get(key))
-                if baseline.get(key, {}).get("status") == "pass" and verdict in ("fail", "skip"):
+                if is_red(baseline.get(key, {}).get("status"), verdict, reason):
                     lines.append(f"## {suite.section} {layout} {key[0]}: {key[1]} ({verdict} {reason})".rstrip(" ()") + ")")
                     lines += ["    " + text for text in record["detail"][:60]] + [""]
     target.write_text("\n".join(lines) + "\n")
@@ -89,8 +95,7 @@ def write(target, suites):
                     reason = baseline["reason"]
                 if base == "fail" and verdict != "fail":
                     reason = reason or f"runc: {baseline['reason']}".rstrip(": ")
-                if base == "pass" and verdict in ("fail", "skip"):
-                    red += 1
+                red += is_red(base, verdict, reason)
                 counts[("runc", base)] = counts.get(("runc", base), 0) + 1
                 counts[("ketch", verdict)] = counts.get(("ketch", verdict), 0) + 1
                 body.append(f"{suite.section}\t{layout}\t{base}\t{verdict}\t{key[0]}: {key[1]}\t{reason}".rstrip())
