@@ -14,5 +14,6 @@ pub mod plan;
 pub mod procfs;
 pub mod rfc3339;
 pub mod rootfs;
+pub mod seccomp;
 pub mod signal;
 pub mod spec;

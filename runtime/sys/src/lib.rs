@@ -19,6 +19,7 @@ pub mod poll;
 pub mod process;
 pub mod resource;
 pub mod scheduling;
+pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stat;
