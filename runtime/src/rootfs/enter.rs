@@ -49,10 +49,12 @@ pub(super) fn bind_root(plan: &RootfsPlan) -> Result<RootDir, RootfsError> {
     let flags = path::PATH | path::DIRECTORY | path::NO_FOLLOW;
     let target = path::open_host(&plan.path, flags).map_err(failed("open"))?;
     let tree = mount::clone_tree(&target, Extent::Tree).map_err(failed("bind"))?;
+    mount::attach(&tree, &target).map_err(failed("bind"))?;
+    // After it is in place: below a shared mount (which only a container without a mount namespace can meet) it has
+    // just become shared.
     if chosen.kind != PropagationKind::Slave || plan.propagation.is_none() {
         mount::set_propagation(&tree, Extent::Single, mount::Propagation::Private).map_err(failed("bind"))?;
     }
-    mount::attach(&tree, &target).map_err(failed("bind"))?;
     Ok(RootDir::new(tree))
 }
 

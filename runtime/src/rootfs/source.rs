@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::mount::bind_extent;
 use crate::plan::rootfs::{IdmapSource, MountStep};
-use crate::procfs::ProcFs;
+use crate::procfs::{Contents, ProcFs};
 use crate::spec::IdMapping;
 
 /// Why the parent has no source to give.
@@ -162,7 +162,8 @@ fn namespace_with_mappings(uid_map: &str, gid_map: &str) -> Result<OwnedFd, Sysc
         }
     };
     let made = (|| {
-        let procfs = ProcFs::host()?;
+        // Not the mounted one, which may be of another pid namespace than the child's number.
+        let procfs = ProcFs::private(Contents::Processes)?;
         let file = |name| PathBuf::from(format!("{}/{name}", child.pid));
         procfs.write(&file("uid_map"), uid_map.as_bytes())?;
         procfs.write(&file("gid_map"), gid_map.as_bytes())?;
