@@ -300,11 +300,8 @@ pub fn detach_here() -> Result<()> {
 pub fn detach_path(target: &Path) -> Result<()> {
     with_c_path("umount2", target, |c_target| {
         // SAFETY: c_target is NUL-terminated and alive.
-        check(
-            "umount2",
-            target.display(),
-            unsafe { libc::umount2(c_target.as_ptr(), libc::MNT_DETACH) }.into(),
-        )?;
+        let returned = unsafe { libc::umount2(c_target.as_ptr(), libc::MNT_DETACH) };
+        check("umount2", target.display(), returned.into())?;
         Ok(())
     })
 }

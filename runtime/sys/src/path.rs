@@ -126,8 +126,8 @@ pub fn open_at(dir: impl AsFd, path: &Path, flags: i32, mode: u32, resolve: Reso
 /// inside a container's root.
 pub fn open_host(path: &Path, flags: i32) -> Result<OwnedFd> {
     with_c_path("open", path, |c_path| {
-        // SAFETY: c_path is NUL-terminated and alive.
         retry("open", path.display(), || {
+            // SAFETY: c_path is NUL-terminated and alive.
             unsafe { libc::open(c_path.as_ptr(), flags | libc::O_CLOEXEC) }.into()
         })
         .map(own)

@@ -14,11 +14,8 @@ pub fn open_peer(master: impl AsFd) -> Result<OwnedFd> {
     let raw = master.as_fd().as_raw_fd();
     let unlocked: libc::c_int = 0;
     // SAFETY: master is borrowed; the argument points to a live int, which the ioctl only reads.
-    check(
-        "ioctl(TIOCSPTLCK)",
-        "",
-        unsafe { libc::ioctl(raw, libc::TIOCSPTLCK, &raw const unlocked) }.into(),
-    )?;
+    let returned = unsafe { libc::ioctl(raw, libc::TIOCSPTLCK, &raw const unlocked) };
+    check("ioctl(TIOCSPTLCK)", "", returned.into())?;
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: master is borrowed; the argument is the flags themselves.
     check("ioctl(TIOCGPTPEER)", "", unsafe { libc::ioctl(raw, libc::TIOCGPTPEER, flags) }.into()).map(own)
@@ -45,11 +42,8 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
 /// `TIOCSCTTY`: makes `terminal` the controlling terminal of the calling session leader.
 pub fn set_controlling(terminal: impl AsFd) -> Result<()> {
     // SAFETY: the terminal is borrowed; the argument is the integer 0.
-    check(
-        "ioctl(TIOCSCTTY)",
-        "",
-        unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }.into(),
-    )?;
+    let returned = unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) };
+    check("ioctl(TIOCSCTTY)", "", returned.into())?;
     Ok(())
 }
 
