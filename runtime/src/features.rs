@@ -3,10 +3,12 @@
 //! Owns the document that `ketch features` prints: dockerd, containerd and podman read it to decide what they may ask
 //! for (containerd wants `rro` among the mount options for recursive read-only mounts, and
 //! `mountExtensions.idmap.enabled` for user namespaces). Names come from the tables that the parser itself uses, so
-//! that nothing is claimed that is not read. Looks at no host state: that a host lacks something is found when asked for.
+//! that nothing is claimed that is not read. Looks at no host state, but is told the kernel's seccomp flags: what else a host
+//! lacks is found when asked for.
 
 use serde_json::{Value, json};
 
+use crate::seccomp::{self, FilterFlags};
 use crate::spec::{NamespaceType, mount_options};
 
 /// The oldest runtime-spec whose configurations are taken.
@@ -15,47 +17,6 @@ const SPEC_MIN: &str = "1.0.0";
 /// The hooks, in the order in which they run.
 const HOOKS: [&str; 6] =
     ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
-
-const SECCOMP_ACTIONS: [&str; 9] = [
-    "SCMP_ACT_ALLOW",
-    "SCMP_ACT_ERRNO",
-    "SCMP_ACT_KILL",
-    "SCMP_ACT_KILL_PROCESS",
-    "SCMP_ACT_KILL_THREAD",
-    "SCMP_ACT_LOG",
-    "SCMP_ACT_NOTIFY",
-    "SCMP_ACT_TRACE",
-    "SCMP_ACT_TRAP",
-];
-
-const SECCOMP_OPERATORS: [&str; 7] = [
-    "SCMP_CMP_EQ",
-    "SCMP_CMP_GE",
-    "SCMP_CMP_GT",
-    "SCMP_CMP_LE",
-    "SCMP_CMP_LT",
-    "SCMP_CMP_MASKED_EQ",
-    "SCMP_CMP_NE",
-];
-
-const SECCOMP_ARCHITECTURES: [&str; 9] = [
-    "SCMP_ARCH_AARCH64",
-    "SCMP_ARCH_ARM",
-    "SCMP_ARCH_LOONGARCH64",
-    "SCMP_ARCH_PPC64LE",
-    "SCMP_ARCH_RISCV64",
-    "SCMP_ARCH_S390X",
-    "SCMP_ARCH_X32",
-    "SCMP_ARCH_X86",
-    "SCMP_ARCH_X86_64",
-];
-
-const SECCOMP_FLAGS: [&str; 4] = [
-    "SECCOMP_FILTER_FLAG_LOG",
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-    "SECCOMP_FILTER_FLAG_TSYNC",
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
-];
 
 const MEMORY_POLICY_MODES: [&str; 7] = [
     "MPOL_BIND",
@@ -70,13 +31,15 @@ const MEMORY_POLICY_MODES: [&str; 7] = [
 const MEMORY_POLICY_FLAGS: [&str; 3] =
     ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
-/// What identifies the build.
+/// What identifies the build, and the kernel beneath it.
 #[derive(Debug, Clone, Copy)]
 pub struct Build<'a> {
     /// The newest runtime-spec that is implemented.
     pub spec: &'a str,
     /// The runc release whose behaviour this is.
     pub runc_version: &'a str,
+    /// The seccomp flags that the running kernel takes: the one thing here that a host decides.
+    pub seccomp_flags: FilterFlags,
 }
 
 /// The document. checkpoint, the systemd driver and rootless are not claimed: they are not there yet.
@@ -95,11 +58,11 @@ pub fn document(build: &Build<'_>) -> Value {
             "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
-                "actions": SECCOMP_ACTIONS,
-                "operators": SECCOMP_OPERATORS,
-                "archs": SECCOMP_ARCHITECTURES,
-                "knownFlags": SECCOMP_FLAGS,
-                "supportedFlags": SECCOMP_FLAGS,
+                "actions": seccomp::KNOWN_ACTIONS,
+                "operators": seccomp::KNOWN_OPERATORS,
+                "archs": seccomp::KNOWN_ARCHS,
+                "knownFlags": seccomp::KNOWN_FLAGS,
+                "supportedFlags": seccomp::supported_flags(build.seccomp_flags).collect::<Vec<_>>(),
             },
             "apparmor": { "enabled": true },
             "selinux": { "enabled": true },
@@ -128,7 +91,7 @@ mod tests {
     use super::*;
 
     fn document() -> Value {
-        super::document(&Build { spec: "1.3.0", runc_version: "1.5.0" })
+        super::document(&Build { spec: "1.3.0", runc_version: "1.5.0", seccomp_flags: FilterFlags::LOG })
     }
 
     /// containerd's CRI asks for these two before it uses recursive read-only mounts and user namespaces.

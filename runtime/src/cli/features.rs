@@ -7,6 +7,7 @@ use serde_json::ser::PrettyFormatter;
 
 use super::{CliError, Global, Operands, Subcommand, print, version};
 use crate::features::{Build, document};
+use crate::seccomp::kernel_flags;
 use crate::spec::OCI_VERSION;
 
 #[derive(Debug, Args)]
@@ -19,7 +20,11 @@ impl Subcommand for Features {
     const DESCRIPTION: &'static str = "Prints the features document of the runtime specification as JSON.";
 
     fn run(self, _: &Global) -> Result<u8, CliError> {
-        let document = document(&Build { spec: OCI_VERSION, runc_version: &version::compatible() });
+        let document = document(&Build {
+            spec: OCI_VERSION,
+            runc_version: &version::compatible(),
+            seccomp_flags: kernel_flags(),
+        });
         let mut text = Vec::new();
         document
             .serialize(&mut Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    ")))?;
