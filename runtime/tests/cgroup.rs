@@ -35,12 +35,8 @@ fn is_root() -> bool {
 fn again_on_v2(test: &str) {
     let me = std::env::current_exe().unwrap();
     let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\" --exact --nocapture \"$1\"";
-    let status = Command::new("unshare")
-        .args(["-m", "sh", "-c", script])
-        .arg(me)
-        .arg(test)
-        .env(INNER, "1")
-        .status();
+    let status =
+        Command::new("unshare").args(["-m", "sh", "-c", script]).arg(me).arg(test).env(INNER, "1").status();
     match status {
         Ok(status) => assert!(status.success(), "{test} on cgroup2"),
         Err(error) => skip(&format!("no unshare(1): {error}")),
@@ -302,8 +298,12 @@ fn v1_limits_are_written() {
         let refused = cgroup.set(&planned(layout, "limits", r#"{"cpu":{"quota":1}}"#).limits).unwrap_err();
         assert_eq!(refused.to_string(), "cannot set cpu limit");
         let source = std::error::Error::source(&refused).unwrap().to_string();
-        assert!(source.starts_with("failed to write \"1\" to ") && source.ends_with("/cpu.cfs_quota_us"), "{source}");
-        let missing = cgroup.set(&planned(layout, "limits", r#"{"network":{"classID":5}}"#).limits).unwrap_err();
+        assert!(
+            source.starts_with("failed to write \"1\" to ") && source.ends_with("/cpu.cfs_quota_us"),
+            "{source}"
+        );
+        let missing =
+            cgroup.set(&planned(layout, "limits", r#"{"network":{"classID":5}}"#).limits).unwrap_err();
         assert_eq!(
             missing.to_string(),
             "cannot set net_cls limit: container could not join or create cgroup"

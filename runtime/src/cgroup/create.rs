@@ -66,7 +66,9 @@ impl Cgroup {
     /// Refuses directories that were there before and are in use. As in runc, on v1 one hierarchy stands for all.
     fn refuse_used(&self, existing: &[usize]) -> Result<(), CgroupError> {
         let is_existing = |controller: &str| {
-            existing.iter().any(|&index| self.mode == CgroupMode::Unified || self.groups[index].has(controller))
+            existing
+                .iter()
+                .any(|&index| self.mode == CgroupMode::Unified || self.groups[index].has(controller))
         };
         if is_existing("devices") {
             match self.pids() {
@@ -120,15 +122,17 @@ fn make(path: &Path, root: &Path, made: &mut Made) -> Result<Found, CgroupError>
             Ok(Found::Made)
         }
         Err(error) if error.errno == Errno::EEXIST => Ok(Found::Existing),
-        Err(error) => match path.parent().filter(|parent| error.errno == Errno::ENOENT && parent.starts_with(root)) {
-            Some(parent) if parent != root => {
-                make(parent, root, made)?;
-                make(path, parent, made)
+        Err(error) => {
+            match path.parent().filter(|parent| error.errno == Errno::ENOENT && parent.starts_with(root)) {
+                Some(parent) if parent != root => {
+                    make(parent, root, made)?;
+                    make(path, parent, made)
+                }
+                // A read-only mount answers EROFS even for what exists.
+                _ if error.errno == Errno::EROFS && cgroupfs::open_dir(path).is_ok() => Ok(Found::Existing),
+                _ => Err(CgroupError::Make { path: path.to_owned(), source: error }),
             }
-            // A read-only mount answers EROFS even for what exists.
-            _ if error.errno == Errno::EROFS && cgroupfs::open_dir(path).is_ok() => Ok(Found::Existing),
-            _ => Err(CgroupError::Make { path: path.to_owned(), source: error }),
-        },
+        }
     }
 }
 
@@ -171,7 +175,8 @@ fn enter_domain(plan: &CgroupPlan, group: &Group, root: &Path) -> Result<(), Cgr
 
 /// Enables on each level above `path` what that level has. What can't be enabled shows when a limit needs it.
 fn enable(root: &Path, path: &Path) {
-    let mut levels: Vec<&Path> = path.ancestors().skip(1).take_while(|level| level.starts_with(root)).collect();
+    let mut levels: Vec<&Path> =
+        path.ancestors().skip(1).take_while(|level| level.starts_with(root)).collect();
     levels.reverse();
     for level in levels {
         let group = Group::new(Vec::new(), level, Join::Required);

@@ -51,9 +51,8 @@ impl Group {
     /// in one step, so that there is no moment without.
     fn set_device_program(&self, policy: &DevicePolicy) -> Result<(), CgroupError> {
         let dir = self.dir()?;
-        let failed = |action| {
-            move |source| CgroupError::DeviceProgram { action, path: self.path.clone(), source }
-        };
+        let failed =
+            |action| move |source| CgroupError::DeviceProgram { action, path: self.path.clone(), source };
         let old = attached(dir).map_err(failed("query"))?;
         if policy.allows_everything() {
             return old.iter().try_for_each(|old| detach(dir, old)).map_err(failed("detach"));

@@ -134,10 +134,12 @@ impl Cgroup {
         let wanted = sub.of(group);
         let clone_into = match open_below(group, wanted)? {
             Ok(dir) => dir,
-            Err(error) => match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
-                Some(path) => Self::init_dir_at(&path)?,
-                None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
-            },
+            Err(error) => {
+                match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
+                    Some(path) => Self::init_dir_at(&path)?,
+                    None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
+                }
+            }
         };
         Ok(ExecJoin { clone_into: Some(clone_into), files: Vec::new() })
     }
@@ -222,7 +224,10 @@ mod tests {
             parse(&["cpu:x", "cpu:y"]).unwrap_err(),
             "invalid --cgroup argument(s): controller cpu specified multiple times"
         );
-        assert_eq!(parse(&["cpu:x", "y"]).unwrap_err(), "invalid --cgroup argument: y (missing <controller>: prefix)");
+        assert_eq!(
+            parse(&["cpu:x", "y"]).unwrap_err(),
+            "invalid --cgroup argument: y (missing <controller>: prefix)"
+        );
     }
 
     #[test]

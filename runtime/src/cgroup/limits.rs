@@ -70,8 +70,12 @@ impl Group {
                     outcomes.rejected.push(write.file.clone());
                     Ok(())
                 }
-                Some(Errno::EBUSY) if write.file == "memory.limit_in_bytes" => self.memory_in_use(write, error),
-                _ => Err(CgroupError::Limit { controller: write.controller.clone(), source: Box::new(error) }),
+                Some(Errno::EBUSY) if write.file == "memory.limit_in_bytes" => {
+                    self.memory_in_use(write, error)
+                }
+                _ => {
+                    Err(CgroupError::Limit { controller: write.controller.clone(), source: Box::new(error) })
+                }
             },
         }
     }
@@ -83,8 +87,8 @@ impl Group {
             value: value.to_owned(),
             source,
         };
-        let file =
-            cgroupfs::open_to_write(self.dir()?, &write.file).map_err(|source| failed(&write.value, source))?;
+        let file = cgroupfs::open_to_write(self.dir()?, &write.file)
+            .map_err(|source| failed(&write.value, source))?;
         for line in write.value.split_inclusive('\n') {
             cgroupfs::write(&file, line.as_bytes()).map_err(|source| failed(line, source))?;
         }

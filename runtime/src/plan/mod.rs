@@ -1,5 +1,260 @@
 //! What will be done, as plain data: no file descriptors, no I/O.
+//!
+//! [`Plan::new`] turns a checked configuration and the host's facts into everything that the executors (`init`,
+//! `rootfs`, `cgroup`, `process`) carry out without a choice of their own. `oci-bundles/*/plan.json` are golden plans.
 
+pub mod capability;
 pub mod cgroup;
 pub mod mount_flags;
+pub mod namespaces;
+pub mod process;
 pub mod rootfs;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::host::HostFacts;
+use crate::seccomp::{self, Arch, FilterFlags, Program, SeccompError};
+use crate::spec::{self, Hooks, NamespaceType, Resources, Spec, ValidSpec};
+use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Privilege, UserNamespace};
+use namespaces::NamespacePlan;
+use process::{Planned, ProcessPlan};
+use rootfs::{RootEntry, RootfsOptions, RootfsPlan, RootfsPlanError};
+
+/// Why a configuration that passed the checks can't be planned.
+#[derive(Debug, Error)]
+pub enum PlanError {
+    /// A field names something that Linux does not have.
+    #[error("invalid {field}: {value:?}")]
+    Unknown {
+        /// The field's path.
+        field: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// Cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupPlanError),
+    /// Mounts.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsPlanError),
+    /// The filter.
+    #[error("unable to compile the seccomp profile")]
+    Seccomp(#[from] SeccompError),
+}
+
+/// A container, from nothing to its program.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The container's name.
+    pub id: String,
+    /// Its bundle.
+    pub bundle: PathBuf,
+    /// Namespaces.
+    pub namespaces: NamespacePlan,
+    /// Cgroups and limits.
+    pub cgroup: CgroupPlan,
+    /// Mounts and the root.
+    pub rootfs: RootfsPlan,
+    /// The first process.
+    pub process: ProcessPlan,
+    /// UTS host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// UTS domain name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domainname: Option<String>,
+    /// Kernel parameters, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctl: BTreeMap<String, String>,
+    /// Network devices to move in, by their name on the host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub net_devices: BTreeMap<String, spec::NetDevice>,
+    /// Name of the session keyring; `None` keeps the caller's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<String>,
+    /// Hooks.
+    pub hooks: HookPlan,
+    /// System call filter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<FilterPlan>,
+}
+
+/// The hooks that run while a container is created and started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookPlan {
+    /// In the runtime's namespaces, before pivot_root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prestart: Vec<spec::Hook>,
+    /// In the runtime's namespaces, before pivot_root, after `prestart`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create_runtime: Vec<spec::Hook>,
+    /// In the container's namespaces, before pivot_root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub create_container: Vec<spec::Hook>,
+    /// In the container, before its program.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub start_container: Vec<spec::Hook>,
+}
+
+impl HookPlan {
+    fn new(hooks: Option<&Hooks>) -> Self {
+        let hooks = hooks.cloned().unwrap_or_default();
+        Self {
+            prestart: hooks.prestart,
+            create_runtime: hooks.create_runtime,
+            create_container: hooks.create_container,
+            start_container: hooks.start_container,
+        }
+    }
+
+    /// Whether the parent has hooks to run before the root changes.
+    #[must_use]
+    pub fn runs_before_pivot(&self) -> bool {
+        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+    }
+}
+
+/// A compiled filter, and who takes its notifications.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FilterPlan {
+    /// The program.
+    pub program: Program,
+    /// Socket of the agent that takes the listener; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener_path: String,
+    /// What the agent is told.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listener_metadata: String,
+}
+
+/// A process that joins a container.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecPlan {
+    /// The process.
+    pub process: ProcessPlan,
+    /// The namespaces that the container has of its own.
+    pub namespaces: Vec<NamespaceType>,
+    /// Name of the session keyring; `None` keeps the caller's.
+    pub keyring: Option<String>,
+    /// The container's filter.
+    pub seccomp: Option<FilterPlan>,
+}
+
+/// How the caller wants the container.
+#[derive(Debug, Clone, Copy)]
+pub struct PlanOptions<'a> {
+    /// The container's name.
+    pub id: &'a str,
+    /// The bundle, absolute.
+    pub bundle: &'a Path,
+    /// How the root is entered.
+    pub entry: RootEntry,
+    /// Whether the container gets a session keyring of its own.
+    pub keyring: KeyringChoice,
+    /// Whether refusals of cgroups are expected.
+    pub privilege: Privilege,
+}
+
+/// `--no-new-keyring` or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyringChoice {
+    /// A keyring of its own.
+    New,
+    /// The caller's.
+    Inherit,
+}
+
+/// A plan, and what is worth a warning about it.
+#[derive(Debug)]
+pub struct PlannedContainer {
+    /// The plan.
+    pub plan: Plan,
+    /// The configuration that it was made of.
+    pub spec: Spec,
+    /// Texts for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Plan {
+    /// The plan of a configuration.
+    ///
+    /// # Errors
+    /// What can't be carried out, by the field that asks for it.
+    pub fn new(
+        valid: ValidSpec,
+        host: &HostFacts,
+        options: &PlanOptions<'_>,
+    ) -> Result<PlannedContainer, PlanError> {
+        let mappings = (valid.uid_mappings().to_vec(), valid.gid_mappings().to_vec());
+        let spec = valid.into_spec();
+        let no_linux = spec::Linux::default();
+        let linux = spec.linux.as_ref().unwrap_or(&no_linux);
+        let no_process = spec::Process::default();
+        let Planned { process, mut warnings } =
+            ProcessPlan::new(spec.process.as_ref().unwrap_or(&no_process))?;
+        let seccomp = linux
+            .seccomp
+            .as_ref()
+            .map(|profile| FilterPlan::new(profile, host.seccomp_flags, &mut warnings))
+            .transpose()?;
+        let cgroup = plan_cgroup(linux, host, options)?;
+        warnings.extend(cgroup.limits.warnings.iter().cloned());
+        let plan = Self {
+            id: options.id.to_owned(),
+            bundle: options.bundle.to_owned(),
+            namespaces: NamespacePlan::new(linux, mappings)?,
+            cgroup,
+            rootfs: rootfs::plan(&spec, &RootfsOptions { bundle: options.bundle, entry: options.entry })?,
+            process: process.with_container(linux)?,
+            hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
+            domainname: (!spec.domainname.is_empty()).then(|| spec.domainname.clone()),
+            sysctl: linux.sysctl.clone(),
+            net_devices: linux.net_devices.clone(),
+            keyring: (options.keyring == KeyringChoice::New).then(|| options.id.to_owned()),
+            hooks: HookPlan::new(spec.hooks.as_ref()),
+            seccomp: seccomp.flatten(),
+        };
+        Ok(PlannedContainer { plan, spec, warnings })
+    }
+}
+
+fn plan_cgroup(
+    linux: &spec::Linux,
+    host: &HostFacts,
+    options: &PlanOptions<'_>,
+) -> Result<CgroupPlan, CgroupPlanError> {
+    let no_resources = Resources::default();
+    let paths: Vec<&str> = linux.devices.iter().map(|device| device.path.as_str()).collect();
+    let defaults: Vec<DeviceRule> = cgroup::devices::default_rules(&paths);
+    let request = CgroupRequest {
+        id: options.id,
+        cgroups_path: (!linux.cgroups_path.is_empty()).then_some(linux.cgroups_path.as_str()),
+        resources: linux.resources.as_ref().unwrap_or(&no_resources),
+        devices: Devices::Controlled { defaults: &defaults },
+        privilege: options.privilege,
+        user_namespace: UserNamespace::Initial,
+    };
+    cgroup::plan(&request, &host.cgroups)
+}
+
+impl FilterPlan {
+    /// The compiled profile; `None` for one that filters nothing.
+    fn new(
+        profile: &spec::Seccomp,
+        supported: FilterFlags,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<Self>, PlanError> {
+        let Some(program) = seccomp::compile(profile, Arch::NATIVE, supported)? else { return Ok(None) };
+        warnings
+            .extend(program.warnings.iter().filter(|warning| !warning.is_debug()).map(ToString::to_string));
+        Ok(Some(Self {
+            program,
+            listener_path: profile.listener_path.clone(),
+            listener_metadata: profile.listener_metadata.clone(),
+        }))
+    }
+}

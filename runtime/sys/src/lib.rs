@@ -12,6 +12,8 @@ pub mod credential;
 pub mod error;
 pub mod file;
 pub mod keyring;
+pub mod link;
+pub mod memory_file;
 pub mod mount;
 pub mod namespace;
 pub mod path;

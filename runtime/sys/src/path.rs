@@ -363,3 +363,12 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
     }
 }
+
+/// mkfifo(3) of a path of the host.
+pub fn make_fifo(path: &Path, mode: u32) -> Result<()> {
+    with_c_path("mkfifo", path, |c_path| {
+        // SAFETY: c_path is NUL-terminated and alive.
+        retry("mkfifo", path.display(), || unsafe { libc::mkfifo(c_path.as_ptr(), mode) }.into())?;
+        Ok(())
+    })
+}

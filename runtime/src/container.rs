@@ -1,0 +1,187 @@
+//! A container: the library's front door, one method for each thing that can be done to it.
+//!
+//! Owns the order of the great steps (folder, cgroup, process) and their undoing. Status is worked out from the kernel
+//! each time it is asked for. Called by `cli`; the steps themselves are `init`, `cgroup`, `rootfs` and `state`.
+
+mod create;
+mod exec;
+mod lifecycle;
+mod status;
+
+use std::path::{Path, PathBuf};
+
+use ketch_sys::SyscallError;
+use thiserror::Error;
+
+use crate::bundle::BundleError;
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::hooks::HookError;
+use crate::host::HostError;
+use crate::init::InitError;
+use crate::plan::PlanError;
+use crate::plan::cgroup::CgroupPlanError;
+use crate::spec::{ContainerId, SpecError};
+use crate::state::{State, StateDir, StateError};
+
+pub use create::CreateOptions;
+pub use exec::{ExecOptions, PausedExec};
+pub use lifecycle::Deletion;
+pub use status::{StateView, Status};
+
+/// A container that is there.
+#[derive(Debug)]
+pub struct Container {
+    dir: StateDir,
+    state: State,
+}
+
+/// Why something could not be done to a container.
+#[derive(Debug, Error)]
+pub enum ContainerError {
+    /// Its folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Its configuration.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Its plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// New limits.
+    #[error(transparent)]
+    Limits(#[from] CgroupPlanError),
+    /// Its start.
+    #[error("unable to start container process: error during container init")]
+    Init(#[source] InitError),
+    /// The init was killed because it took too much memory.
+    #[error("unable to start container process: container init was OOM-killed (memory limit too low?)")]
+    OutOfMemory,
+    /// A process that was to join it.
+    #[error("unable to start container process")]
+    Exec(#[source] InitError),
+    /// Its cgroup.
+    #[error("{action}")]
+    Cgroup {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        source: CgroupError,
+    },
+    /// It is stopped.
+    #[error("container not running")]
+    NotRunning,
+    /// It is running.
+    #[error("cannot delete container {id} that is not stopped: {status}")]
+    NotStopped {
+        /// Its name.
+        id: String,
+        /// Its status.
+        status: Status,
+    },
+    /// It is paused.
+    #[error("container paused")]
+    Paused,
+    /// It is not paused.
+    #[error("container not paused")]
+    NotPaused,
+    /// It can't be paused as it is.
+    #[error("container not running or created: {0}")]
+    CantPause(Status),
+    /// `start` of a container that runs.
+    #[error("cannot start an already running container")]
+    AlreadyRunning,
+    /// `start` of a container that has stopped.
+    #[error("cannot start a container that has stopped")]
+    StartStopped,
+    /// `start` in another status.
+    #[error("cannot start a container in the {0} state")]
+    StartIn(Status),
+    /// `exec` in a stopped container.
+    #[error("cannot exec in a stopped container")]
+    ExecStopped,
+    /// `exec` in a paused container.
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    ExecPaused,
+    /// The init died before it was told to go on.
+    #[error(
+        "exec fifo is empty: container init did not signal execve readiness (process died before writing, or fifo already consumed)"
+    )]
+    FifoEmpty,
+    /// A hook.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// A signal.
+    #[error("{action}")]
+    Signal {
+        /// What was being done.
+        action: &'static str,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// A process of the container did not die.
+    #[error("container init still running")]
+    StillRunning,
+}
+
+impl Container {
+    /// The container of this name.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`], or a damaged folder.
+    pub fn load(root: &Path, id: &ContainerId) -> Result<Self, ContainerError> {
+        let dir = StateDir::open(root, id.as_str())?;
+        let state = dir.load()?;
+        Ok(Self { dir, state })
+    }
+
+    /// All containers below `root`, in order of their names. A folder without a readable state (a create that was cut
+    /// short) comes as its error, with its name.
+    ///
+    /// # Errors
+    /// The root can't be read.
+    pub fn list(root: &Path) -> Result<Vec<(String, Result<Self, ContainerError>)>, ContainerError> {
+        let load = |name: String| {
+            let loaded = StateDir::open(root, &name)
+                .and_then(|dir| dir.load().map(|state| Self { dir, state }))
+                .map_err(ContainerError::from);
+            (name, loaded)
+        };
+        Ok(StateDir::names(root)?.into_iter().map(load).collect())
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.state.id
+    }
+
+    /// What is remembered of it.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its bundle.
+    #[must_use]
+    pub fn bundle(&self) -> PathBuf {
+        PathBuf::from(self.state.config.bundle())
+    }
+
+    /// Its cgroup, whether it is still there or not.
+    #[must_use]
+    pub fn cgroup(&self) -> Cgroup {
+        Cgroup::open(&self.state.cgroup_paths)
+    }
+}

@@ -1,0 +1,208 @@
+//! `create`: from a bundle to a process that waits for `start`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ketch_sys::path;
+use ketch_sys::process::{Child, Pid};
+
+use super::status::{ProcessStat, hook_state, now};
+use super::{Container, ContainerError};
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::hooks;
+use crate::host::HostFacts;
+use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
+use crate::log;
+use crate::plan::cgroup::{CgroupPlan, Privilege};
+use crate::plan::rootfs::RootEntry;
+use crate::plan::{KeyringChoice, Plan, PlanOptions, PlannedContainer};
+use crate::spec::{self, ContainerId, Spec, ValidationContext};
+use crate::state::{State, StateConfig, StateDir};
+
+/// What a container is made of.
+#[derive(Debug)]
+pub struct CreateOptions<'a> {
+    /// The state root.
+    pub root: &'a Path,
+    /// The name.
+    pub id: ContainerId,
+    /// The bundle, and this process's working directory.
+    pub bundle: &'a Bundle,
+    /// The bundle's configuration, with what the caller adds to it (LISTEN_FDS, NOTIFY_SOCKET).
+    pub spec: Spec,
+    /// How the root is entered.
+    pub entry: RootEntry,
+    /// The session keyring.
+    pub keyring: KeyringChoice,
+    /// Streams and descriptors.
+    pub io: ProcessIo,
+}
+
+impl Container {
+    /// Makes the container. On an error nothing of it is left.
+    ///
+    /// # Errors
+    /// The step that failed.
+    pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
+        let host = HostFacts::probe()?;
+        let id = options.id.as_str().to_owned();
+        let context = ValidationContext {
+            no_pivot: options.entry == RootEntry::MoveMount,
+            ..ValidationContext::new(options.bundle.path())
+        };
+        let valid = spec::validate(options.spec, &context)?;
+        valid.warnings().iter().for_each(log::warn);
+        let plan_options = PlanOptions {
+            id: &id,
+            bundle: options.bundle.path(),
+            entry: options.entry,
+            keyring: options.keyring,
+            privilege: Privilege::Root,
+        };
+        let PlannedContainer { plan, spec, warnings } = Plan::new(valid, &host, &plan_options)?;
+        warnings.iter().for_each(log::warn);
+
+        let dir = StateDir::create(options.root, &id)?;
+        let _lock = dir.lock()?;
+        let state = first_state(&plan, spec, options.keyring);
+        // Before the cgroup is: whatever happens from here on, `delete --force` finds all of it.
+        let made = dir
+            .store(&state)
+            .map_err(ContainerError::from)
+            .and_then(|()| build(&plan, &dir, state, options.io));
+        match made {
+            Ok((state, started)) => Ok((Self { dir, state }, started)),
+            Err(error) => {
+                if let Err(leftover) = dir.remove() {
+                    log::warn(crate::error::chain(&leftover));
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The cgroup and the process. The cgroup goes again if the process does not start.
+fn build(
+    plan: &Plan,
+    dir: &StateDir,
+    state: State,
+    io: ProcessIo,
+) -> Result<(State, Started), ContainerError> {
+    if let Some(seccomp) = &plan.seccomp {
+        let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
+        dir.store_filter(&bytes)?;
+    }
+    dir.create_fifo()?;
+    let fifo = path::open_host(&dir.fifo(), path::READ_WRITE)
+        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })?;
+    let cgroup =
+        Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
+    let mut creation = Creation { plan, dir, state };
+    match parent::start(plan, &cgroup, fifo, io, &mut creation) {
+        Ok(started) => Ok((creation.state, started)),
+        Err(error) => {
+            let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
+            if let Err(leftover) = cgroup.delete() {
+                log::warn(crate::error::chain(&leftover));
+            }
+            if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
+        }
+    }
+}
+
+/// What is remembered before there is a process.
+fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
+    let bundle = format!("bundle={}", plan.bundle.display());
+    let annotations = spec.annotations.iter().map(|(key, value)| format!("{key}={value}"));
+    let linux = spec.linux.unwrap_or_default();
+    let process = spec.process.map(|process| spec::Process { args: Vec::new(), env: Vec::new(), ..process });
+    State {
+        id: plan.id.clone(),
+        init_process_pid: 0,
+        init_process_start: 0,
+        created: now(),
+        config: StateConfig {
+            rootfs: plan.rootfs.path.clone(),
+            labels: std::iter::once(bundle).chain(annotations).collect(),
+            version: spec.oci_version,
+            namespaces: linux.namespaces,
+            uid_mappings: plan.namespaces.uid_mappings.clone(),
+            gid_mappings: plan.namespaces.gid_mappings.clone(),
+            hooks: spec.hooks,
+            resources: linux.resources,
+            process,
+            personality: linux.personality,
+            memory_policy: linux.memory_policy,
+            intel_rdt: linux.intel_rdt,
+            no_new_keyring: keyring == KeyringChoice::Inherit,
+        },
+        rootless: false,
+        cgroup_paths: cgroup_paths(&plan.cgroup),
+        namespace_paths: BTreeMap::new(),
+        external_descriptors: Vec::new(),
+        intel_rdt_path: String::new(),
+    }
+}
+
+fn cgroup_paths(plan: &CgroupPlan) -> BTreeMap<String, String> {
+    plan.groups
+        .iter()
+        .flat_map(|group| group.controllers.iter().map(|controller| (controller.clone(), group.path.clone())))
+        .collect()
+}
+
+/// What `create` does at the points where the child waits for it.
+struct Creation<'a> {
+    plan: &'a Plan,
+    dir: &'a StateDir,
+    state: State,
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+impl Milestones for Creation<'_> {
+    fn run_hooks(&mut self, pid: Pid) -> Outcome {
+        let state = hook_state(&self.state, "creating", pid);
+        hooks::run("prestart", &self.plan.hooks.prestart, &state, None)?;
+        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, None)?;
+        Ok(())
+    }
+
+    fn born(&mut self, child: &Child) -> Outcome {
+        self.state.init_process_pid = child.pid;
+        self.state.init_process_start = ProcessStat::read(child.pid).map_or(0, |stat| stat.start);
+        self.state.created = now();
+        self.state.namespace_paths = namespace_paths(child.pid);
+        self.state.external_descriptors = (0..3)
+            .filter_map(|fd| fs::read_link(format!("/proc/{}/fd/{fd}", child.pid)).ok())
+            .map(|path| path.display().to_string())
+            .collect();
+        self.dir.store(&self.state)?;
+        Ok(())
+    }
+
+    fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8> {
+        hook_state(&self.state, status, pid)
+    }
+}
+
+/// runc's names of namespaces, which readers of state.json know.
+fn namespace_paths(pid: Pid) -> BTreeMap<String, PathBuf> {
+    let names = [
+        ("NEWCGROUP", "cgroup"),
+        ("NEWIPC", "ipc"),
+        ("NEWNET", "net"),
+        ("NEWNS", "mnt"),
+        ("NEWPID", "pid"),
+        ("NEWTIME", "time"),
+        ("NEWUSER", "user"),
+        ("NEWUTS", "uts"),
+    ];
+    names
+        .into_iter()
+        .map(|(name, file)| (name.to_owned(), PathBuf::from(format!("/proc/{pid}/ns/{file}"))))
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! `exec`: another process in a container.
+
+use std::fs;
+
+use super::status::hook_state;
+use super::{Container, ContainerError, Status};
+use crate::cgroup::SubCgroups;
+use crate::init::exec::{self, Target};
+use crate::init::{ProcessIo, Started};
+use crate::log;
+use crate::plan::process::{Planned, ProcessPlan};
+use crate::plan::{ExecPlan, FilterPlan};
+use crate::spec::{self, Process};
+
+/// What is done about a paused container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PausedExec {
+    /// `exec` fails.
+    Refuse,
+    /// The process starts, and runs when the container is resumed.
+    Allow,
+}
+
+/// A process to add.
+#[derive(Debug)]
+pub struct ExecOptions {
+    /// The process, as the command line or the file has it.
+    pub process: Process,
+    /// Streams and descriptors.
+    pub io: ProcessIo,
+    /// What is done about a paused container.
+    pub paused: PausedExec,
+    /// `--cgroup`.
+    pub cgroups: SubCgroups,
+}
+
+impl Container {
+    /// Adds a process to the container; returns once it is its program.
+    ///
+    /// # Errors
+    /// The container is stopped or paused, or the process can't be started.
+    pub fn exec(&self, options: ExecOptions) -> Result<Started, ContainerError> {
+        match self.status() {
+            Status::Stopped | Status::Creating => return Err(ContainerError::ExecStopped),
+            Status::Paused if options.paused == PausedExec::Refuse => return Err(ContainerError::ExecPaused),
+            _ => {}
+        }
+        let init = self.init().ok_or(ContainerError::ExecStopped)?;
+        spec::validate_process(&options.process)?;
+        let plan = self.plan_exec(options.process)?;
+        let cgroup = self.cgroup();
+        let join = cgroup
+            .exec_join(&options.cgroups, || {
+                fs::read_to_string(format!("/proc/{}/cgroup", self.state.init_process_pid)).ok()
+            })
+            .map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?;
+        let target = Target {
+            init,
+            into_cgroup: join.clone_into,
+            cgroup_files: join.files,
+            state: hook_state(&self.state, "running", self.state.init_process_pid),
+        };
+        exec::start(&plan, target, options.io).map_err(ContainerError::Exec)
+    }
+
+    /// The process with what the container's configuration gives every process.
+    fn plan_exec(&self, process: Process) -> Result<ExecPlan, ContainerError> {
+        let config = &self.state.config;
+        let process = with_defaults(process, config.process.as_ref());
+        let Planned { process, warnings } = ProcessPlan::new(&process)?;
+        warnings.iter().for_each(log::warn);
+        let linux = spec::Linux {
+            personality: config.personality.clone(),
+            memory_policy: config.memory_policy.clone(),
+            ..spec::Linux::default()
+        };
+        Ok(ExecPlan {
+            process: process.with_container(&linux)?,
+            namespaces: config.namespaces.iter().filter_map(spec::Namespace::namespace_type).collect(),
+            keyring: (!config.no_new_keyring).then(|| self.state.id.clone()),
+            seccomp: self.filter()?,
+        })
+    }
+
+    fn filter(&self) -> Result<Option<FilterPlan>, ContainerError> {
+        let Some(bytes) = self.dir.load_filter()? else { return Ok(None) };
+        let filter = serde_json::from_slice(&bytes).map_err(|source| crate::state::StateError::Damaged {
+            path: self.dir().join("seccomp.json"),
+            source,
+        })?;
+        Ok(Some(filter))
+    }
+}
+
+/// The process's own settings go before the container's.
+fn with_defaults(mut process: Process, container: Option<&Process>) -> Process {
+    let Some(container) = container else { return process };
+    if process.capabilities.is_none() {
+        process.capabilities.clone_from(&container.capabilities);
+    }
+    if process.rlimits.is_empty() {
+        process.rlimits.clone_from(&container.rlimits);
+    }
+    if process.apparmor_profile.is_empty() {
+        process.apparmor_profile.clone_from(&container.apparmor_profile);
+    }
+    if process.selinux_label.is_empty() {
+        process.selinux_label.clone_from(&container.selinux_label);
+    }
+    if process.oom_score_adj.is_none() {
+        process.oom_score_adj = container.oom_score_adj;
+    }
+    if process.scheduler.is_none() {
+        process.scheduler.clone_from(&container.scheduler);
+    }
+    if process.io_priority.is_none() {
+        process.io_priority.clone_from(&container.io_priority);
+    }
+    if process.exec_cpu_affinity.is_none() {
+        process.exec_cpu_affinity.clone_from(&container.exec_cpu_affinity);
+    }
+    if process.user.umask.is_none() {
+        process.user.umask = container.user.umask;
+    }
+    process
+}

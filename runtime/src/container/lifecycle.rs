@@ -1,0 +1,305 @@
+//! What happens to a container between its creation and its end: start, signals, pause, limits, removal.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use ketch_sys::Errno;
+use ketch_sys::process;
+
+use super::status::hook_state;
+use super::{Container, ContainerError, Status};
+use crate::cgroup::{Cgroup, CgroupError};
+use crate::hooks;
+use crate::host::HostFacts;
+use crate::log;
+use crate::plan::cgroup::{self, CgroupRequest, Devices, Privilege, UserNamespace};
+use crate::spec::{ContainerId, Hooks, NamespaceType, Resources};
+use crate::state::{StateDir, StateError};
+
+const SIGKILL: i32 = 9;
+/// How long `delete --force` waits for the end of a killed process.
+const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a container is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Only if its first process is gone, or has not started yet.
+    Stopped,
+    /// Whatever it does.
+    Force,
+}
+
+impl Container {
+    /// Lets a created container's program run, then runs its poststart hooks.
+    ///
+    /// # Errors
+    /// It is in another status, its init died, or a hook failed (which kills it).
+    pub fn start(&mut self) -> Result<(), ContainerError> {
+        let lock = self.dir.lock()?;
+        match self.status() {
+            Status::Created => {}
+            Status::Running => return Err(ContainerError::AlreadyRunning),
+            Status::Stopped => return Err(ContainerError::StartStopped),
+            other => return Err(ContainerError::StartIn(other)),
+        }
+        self.open_fifo()?;
+        // A poststart hook may ask for anything of the container but this lock.
+        drop(lock);
+        self.run_poststart()
+    }
+
+    /// Gives init the byte that it waits for. Without init there is no reader, and the open fails.
+    fn open_fifo(&self) -> Result<(), ContainerError> {
+        const O_NONBLOCK: i32 = 0o4000;
+        let path = self.dir.fifo();
+        let failed = |source| StateError::File { action: "writing", path: self.dir.fifo(), source };
+        let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&path);
+        let mut fifo = match opened {
+            Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENXIO) => {
+                return Err(ContainerError::FifoEmpty);
+            }
+            other => other.map_err(failed)?,
+        };
+        fifo.write_all(b"0").map_err(failed)?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error).into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn run_poststart(&self) -> Result<(), ContainerError> {
+        let list = self.hook_list(|hooks| &hooks.poststart);
+        if list.is_empty() {
+            return Ok(());
+        }
+        let state = hook_state(&self.state, "running", self.state.init_process_pid);
+        hooks::run("poststart", list, &state, None).map_err(|error| {
+            if let Err(also) = self.kill(SIGKILL) {
+                log::warn(crate::error::chain(&also));
+            }
+            error.into()
+        })
+    }
+
+    fn hook_list<'a>(
+        &'a self,
+        list: impl FnOnce(&'a Hooks) -> &'a Vec<crate::spec::Hook>,
+    ) -> &'a [crate::spec::Hook] {
+        self.state.config.hooks.as_ref().map_or(&[], |hooks| list(hooks))
+    }
+
+    /// Sends a signal to the first process. SIGKILL reaches every process of a container that shares its pid namespace
+    /// with others, as none of them ends with the first one there.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`], or the kernel's refusal.
+    pub fn kill(&self, signal: i32) -> Result<(), ContainerError> {
+        if signal == SIGKILL && !self.has_own(NamespaceType::Pid) {
+            return self.kill_all();
+        }
+        let init = self.init().ok_or(ContainerError::NotRunning)?;
+        match process::pidfd_send_signal(&init, signal) {
+            Err(error) if error.errno == Errno::ESRCH => return Err(ContainerError::NotRunning),
+            other => {
+                other.map_err(|source| ContainerError::Signal { action: "unable to signal init", source })?
+            }
+        }
+        if signal == SIGKILL {
+            self.thaw_for_kill();
+        }
+        Ok(())
+    }
+
+    /// On v1 a killed process of a frozen cgroup dies only once it is thawed.
+    fn thaw_for_kill(&self) {
+        let cgroup = self.cgroup();
+        if frozen(&cgroup).unwrap_or(false)
+            && let Err(error) = cgroup.thaw()
+        {
+            log::warn(crate::error::chain(&error));
+        }
+    }
+
+    fn kill_all(&self) -> Result<(), ContainerError> {
+        let cgroup = self.cgroup();
+        if !cgroup.exists() && self.init().is_none() {
+            return Err(ContainerError::NotRunning);
+        }
+        cgroup
+            .kill_all()
+            .map_err(|source| ContainerError::Cgroup { action: "unable to kill all processes", source })
+    }
+
+    /// Whether the container has a namespace of this kind made for it.
+    fn has_own(&self, kind: NamespaceType) -> bool {
+        let mut namespaces = self.state.config.namespaces.iter();
+        namespaces
+            .any(|namespace| namespace.namespace_type() == Some(kind) && namespace.join_path().is_none())
+    }
+
+    /// Freezes every process.
+    ///
+    /// # Errors
+    /// It is neither running nor created, or the kernel refuses.
+    pub fn pause(&self) -> Result<(), ContainerError> {
+        let _lock = self.dir.lock()?;
+        match self.status() {
+            Status::Running | Status::Created => {}
+            other => return Err(ContainerError::CantPause(other)),
+        }
+        self.cgroup().freeze().map_err(|source| ContainerError::Cgroup { action: "unable to freeze", source })
+    }
+
+    /// Thaws every process.
+    ///
+    /// # Errors
+    /// It is not paused, or the kernel refuses.
+    pub fn resume(&self) -> Result<(), ContainerError> {
+        let _lock = self.dir.lock()?;
+        if self.status() != Status::Paused {
+            return Err(ContainerError::NotPaused);
+        }
+        self.cgroup().thaw().map_err(|source| ContainerError::Cgroup { action: "unable to thaw", source })
+    }
+
+    /// Puts new limits in force and remembers them. `resources` is complete: what is not in it is not limited by it.
+    ///
+    /// # Errors
+    /// It is stopped, or a limit can't be set; the old ones are in force again then, as far as they can be.
+    pub fn update(&mut self, resources: Resources) -> Result<(), ContainerError> {
+        let _lock = self.dir.lock()?;
+        if self.status() == Status::Stopped {
+            return Err(ContainerError::NotRunning);
+        }
+        let cgroup = self.cgroup();
+        let mode = HostFacts::probe()?.cgroups.mode;
+        let limits_of = |resources: &Resources| {
+            let request = CgroupRequest {
+                id: &self.state.id,
+                cgroups_path: None,
+                resources,
+                devices: Devices::Untouched,
+                privilege: Privilege::Root,
+                user_namespace: UserNamespace::Initial,
+            };
+            cgroup::limits(&request, mode)
+        };
+        let limits = limits_of(&resources)?;
+        limits.warnings.iter().for_each(log::warn);
+        if let Err(source) = cgroup.set(&limits) {
+            let old = self.state.config.resources.clone().unwrap_or_default();
+            if let Err(error) = limits_of(&old).map_err(ContainerError::from).and_then(|limits| {
+                cgroup
+                    .set(&limits)
+                    .map_err(|source| ContainerError::Cgroup { action: "setting back cgroup limits", source })
+            }) {
+                log::warn(format!(
+                    "{}; your state.json and actual configs might be inconsistent",
+                    crate::error::chain(&error)
+                ));
+            }
+            return Err(ContainerError::Cgroup { action: "", source });
+        }
+        self.state.config.resources = Some(resources);
+        Ok(self.dir.store(&self.state)?)
+    }
+
+    /// The numbers of its processes, as this process sees them.
+    ///
+    /// # Errors
+    /// The cgroup can't be read.
+    pub fn processes(&self) -> Result<Vec<i32>, ContainerError> {
+        let cgroup = self.cgroup();
+        if !cgroup.exists() && self.init().is_none() {
+            return Ok(Vec::new());
+        }
+        cgroup
+            .pids()
+            .map_err(|source| ContainerError::Cgroup { action: "unable to get all container pids", source })
+    }
+
+    /// Removes the container: processes, cgroup, folder, then its poststop hooks run. Whatever a killed `create` has
+    /// left is removed as well.
+    ///
+    /// # Errors
+    /// It runs (without [`Deletion::Force`]), or something of it can't be removed.
+    pub fn delete(root: &Path, id: &ContainerId, deletion: Deletion) -> Result<(), ContainerError> {
+        let dir = StateDir::open(root, id.as_str())?;
+        let state = match dir.load() {
+            Ok(state) => state,
+            // Cut short before anything but the folder was made.
+            Err(StateError::Missing) => {
+                let _lock = dir.lock()?;
+                return match dir.load() {
+                    Err(StateError::Missing) => Ok(dir.remove()?),
+                    _ => Self::delete(root, id, deletion),
+                };
+            }
+            Err(damaged @ StateError::Damaged { .. }) if deletion == Deletion::Force => {
+                log::warn(crate::error::chain(&damaged));
+                return Ok(dir.remove()?);
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let container = Self { dir, state };
+        match (container.status(), deletion) {
+            (Status::Stopped, _) => {}
+            // A created container waits for a `start` that will not come.
+            (Status::Created, _) | (_, Deletion::Force) => container.end_processes()?,
+            (status, Deletion::Stopped) => {
+                return Err(ContainerError::NotStopped { id: container.state.id, status });
+            }
+        }
+        container.destroy()
+    }
+
+    /// Kills the container and waits for the end of its first process.
+    fn end_processes(&self) -> Result<(), ContainerError> {
+        let Some(init) = self.init() else { return Ok(()) };
+        match self.kill(SIGKILL) {
+            Ok(()) | Err(ContainerError::NotRunning) => {}
+            Err(error) => return Err(error),
+        }
+        let ended = process::poll_readable(&[init.as_fd()], Some(KILL_DEADLINE)).map_err(|source| {
+            ContainerError::Signal { action: "waiting for the container's init", source }
+        })?;
+        if ended.first() == Some(&true) { Ok(()) } else { Err(ContainerError::StillRunning) }
+    }
+
+    /// Removes what is left of a container whose first process is gone.
+    pub(super) fn destroy(self) -> Result<(), ContainerError> {
+        let lock = match self.dir.lock() {
+            // Removed by another delete, which runs the hooks.
+            Err(StateError::Missing) => return Ok(()),
+            other => other?,
+        };
+        let cgroup = self.cgroup();
+        if !self.has_own(NamespaceType::Pid) || self.state.init_process_pid == 0 {
+            // Processes may have outlived the first one.
+            let _told_by_delete = cgroup.kill_all();
+        }
+        cgroup.delete().map_err(|source| ContainerError::Cgroup {
+            action: "unable to remove container's cgroup",
+            source,
+        })?;
+        self.dir.remove()?;
+        drop(lock);
+        let list = self.hook_list(|hooks| &hooks.poststop);
+        let state = hook_state(&self.state, "stopped", 0);
+        Ok(hooks::run("poststop", list, &state, None)?)
+    }
+}
+
+/// Whether the cgroup is frozen; one that is gone is not.
+pub(super) fn frozen(cgroup: &Cgroup) -> Result<bool, ContainerError> {
+    if !cgroup.exists() {
+        return Ok(false);
+    }
+    cgroup
+        .is_frozen()
+        .map_err(|source: CgroupError| ContainerError::Cgroup { action: "reading the freezer", source })
+}

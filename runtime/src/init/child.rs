@@ -1,0 +1,187 @@
+//! What every child does, whichever process it becomes: report its error and end, join cgroups and namespaces, get its
+//! streams, install its filter.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use ketch_sys::namespace;
+use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
+use ketch_sys::{SyscallError, credential, path, signal, socket, terminal};
+
+use super::namespaces::OpenNamespace;
+use super::protocol::{Channel, Message, ProtocolError};
+use super::{InitError, ProcessIo, init, step};
+use crate::cgroup::JoinFile;
+use crate::error::chain;
+use crate::procfs::{Contents, ProcFs};
+use crate::rootfs::Console;
+use crate::seccomp::{self, Program};
+use crate::spec::NamespaceType;
+
+/// Runs a child to its end. An error goes to the parent; where the channel is closed already (`create` is over),
+/// to standard error, as a last resort.
+pub(super) fn run(
+    channel: Channel,
+    body: impl FnOnce(&mut Option<Channel>) -> Result<Infallible, InitError>,
+) -> ! {
+    let mut channel = Some(channel);
+    let Err(error) = body(&mut channel);
+    let text = chain(&error);
+    let told = channel.as_ref().is_some_and(|channel| channel.send(&Message::Error(text.clone())).is_ok());
+    if !told {
+        use std::io::Write;
+        let _last_resort = writeln!(std::io::stderr(), "{text}");
+    }
+    process::exit_now(255)
+}
+
+/// The first child where a user namespace is joined: the others must be made from inside it, to be owned by it.
+pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces: u64) -> ! {
+    let mut context = Some(context);
+    run(channel, |channel| {
+        let Some(mut context) = context.take() else { return Err(ProtocolError::Ended.into()) };
+        join_cgroups(&mut context.cgroup_files)?;
+        // The pid namespace first: joining it takes rights in this process's user namespace, and in its owner.
+        join_one(&mut context.joins, NamespaceType::Pid)?;
+        join_one(&mut context.joins, NamespaceType::User)?;
+        let options = CloneOptions { namespaces, into_cgroup: None, parent: CloneParent::CallersParent };
+        match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
+            Cloned::Parent(child) => {
+                if let Some(channel) = channel.take() {
+                    channel.send(&Message::Pid(child.pid))?;
+                }
+                process::exit_now(0)
+            }
+            Cloned::Child => {
+                let channel = channel.take().ok_or(ProtocolError::Ended)?;
+                run(channel, |channel| init::initialize(channel, context))
+            }
+        }
+    })
+}
+
+fn join_one(joins: &mut Vec<OpenNamespace>, kind: NamespaceType) -> Result<(), InitError> {
+    if let Some(place) = joins.iter().position(|join| join.kind == kind) {
+        joins.remove(place).join()?;
+    }
+    Ok(())
+}
+
+/// Waits for `wanted`. The parent's end of the channel closes when the parent dies, and so does the child then.
+pub(super) fn expect(
+    channel: &Option<Channel>,
+    wanted: &Message,
+    name: &'static str,
+) -> Result<(), InitError> {
+    channel.as_ref().ok_or(ProtocolError::Ended)?.expect(wanted, name).map_err(InitError::from)
+}
+
+pub(super) fn tell(channel: &Option<Channel>, message: &Message) -> Result<(), InitError> {
+    channel.as_ref().ok_or(ProtocolError::Ended)?.send(message).map_err(InitError::from)
+}
+
+/// v1: this single-threaded process writes itself into each hierarchy, which does not pay the RCU grace period that
+/// a write by another process waits for. v2 children are born in their cgroup.
+pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
+    files.drain(..).try_for_each(|file| file.join()).map_err(step("unable to apply cgroup configuration"))
+}
+
+/// The root user of the user namespace that this process is in now. Its id outside means nothing inside, and would
+/// be shown as the overflow id.
+pub(super) fn become_namespace_root() -> Result<(), InitError> {
+    match credential::set_groups(&[]) {
+        Err(error) if error.errno == ketch_sys::Errno::EPERM => {}
+        other => other.map_err(step("dropping groups in the user namespace"))?,
+    }
+    credential::set_gid(0).map_err(step("becoming the group of the user namespace's root"))?;
+    credential::set_uid(0).map_err(step("becoming the user namespace's root"))
+}
+
+/// The standard streams that the caller prepared.
+pub(super) fn take_streams(io: &mut ProcessIo) -> Result<(), InitError> {
+    if let Some(streams) = io.streams.take() {
+        for (number, stream) in (0..).zip(streams) {
+            path::duplicate_onto_standard_stream(stream, number)
+                .map_err(step("setting up standard streams"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Sends the terminal's master away and takes the other end for the standard streams and as controlling terminal.
+pub(super) fn attach_console(console: &Console, socket: Option<OwnedFd>) -> Result<(), InitError> {
+    if let Some(socket) = socket {
+        socket::send(&socket, b"/dev/pts/ptmx", &[console.master.as_fd()])
+            .map_err(step("sending the terminal to the console socket"))?;
+    }
+    console.use_as_standard_streams()?;
+    terminal::set_controlling(std::io::stdin()).map_err(step("ioctl(setctty)"))
+}
+
+/// Signal dispositions and mask of a fresh process: the runtime in the foreground has its own, and a blocked mask
+/// survives execve(2).
+pub(super) fn reset_signals() -> Result<(), InitError> {
+    signal::reset().map_err(step("resetting signals"))
+}
+
+/// Loads the filter and hands its listener over.
+pub(super) fn install_filter(program: &Program, channel: &Option<Channel>) -> Result<(), InitError> {
+    let Some(listener) = seccomp::install(program).map_err(step("unable to init seccomp"))? else {
+        return Ok(());
+    };
+    let channel = channel.as_ref().ok_or(ProtocolError::Ended)?;
+    channel.send_with(&Message::SeccompListener, &[listener.as_fd()])?;
+    channel.expect(&Message::ListenerTaken, "ListenerTaken").map_err(InitError::from)
+}
+
+/// The AppArmor profile of the next execve (proc(5), `attr/apparmor/exec`).
+pub(super) fn apply_apparmor(profile: Option<&String>, proc: &mut LazyProc) -> Result<(), InitError> {
+    let Some(profile) = profile else { return Ok(()) };
+    let value = format!("exec {profile}");
+    let proc = proc.open()?;
+    proc.write_self("attr/apparmor/exec", value.as_bytes())
+        .or_else(|_| proc.write_self("attr/exec", value.as_bytes()))
+        .map_err(step("unable to apply apparmor profile"))
+}
+
+/// The SELinux label of the next execve (proc(5), `attr/exec`).
+pub(super) fn apply_selinux(label: Option<&String>, proc: &mut LazyProc) -> Result<(), InitError> {
+    let Some(label) = label else { return Ok(()) };
+    proc.open()?.write_self("attr/exec", label.as_bytes()).map_err(step("can't set process label"))
+}
+
+/// The private procfs, mounted at its first use: most processes need none.
+#[derive(Debug)]
+pub(super) struct LazyProc {
+    contents: Contents,
+    mounted: Option<ProcFs>,
+}
+
+impl LazyProc {
+    pub(super) fn new(contents: Contents) -> Self {
+        Self { contents, mounted: None }
+    }
+
+    pub(super) fn open(&mut self) -> Result<&ProcFs, InitError> {
+        match &mut self.mounted {
+            Some(proc) => Ok(proc),
+            empty => {
+                let proc = ProcFs::private(self.contents).map_err(step("mounting a private procfs"))?;
+                Ok(empty.insert(proc))
+            }
+        }
+    }
+}
+
+/// Makes the container's cgroup namespace, once this process is in its cgroup.
+pub(super) fn create_cgroup_namespace() -> Result<(), InitError> {
+    namespace::unshare(namespace::NEW_CGROUP).map_err(step("unshare of the cgroup namespace"))
+}
+
+impl InitError {
+    /// An I/O error of the standard library around a system call of no name.
+    pub(super) fn from_io(error: std::io::Error) -> Self {
+        let errno = error.raw_os_error().map_or(ketch_sys::Errno::UnknownErrno, ketch_sys::Errno::from_raw);
+        Self::Step { step: "duplicating a descriptor", source: SyscallError::new("fcntl", "", errno) }
+    }
+}

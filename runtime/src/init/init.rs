@@ -1,0 +1,223 @@
+//! The container's first process, from its first instruction to execve: one straight list of steps.
+//!
+//! The order is the security: what each step must come before or after stands beside it.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use ketch_sys::process::{self, Exec};
+use ketch_sys::{link, namespace};
+
+use super::child::{
+    LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, create_cgroup_namespace,
+    expect, install_filter, join_cgroups, reset_signals, take_streams, tell,
+};
+use super::namespaces::OpenNamespace;
+use super::protocol::{Channel, Message, ProtocolError};
+use super::{InitError, Milestones, ProcessIo, step};
+use crate::cgroup::JoinFile;
+use crate::error::chain;
+use crate::hooks;
+use crate::plan::Plan;
+use crate::plan::cgroup::{CgroupMode, CgroupPlan};
+use crate::process::keyring::KeyringUse;
+use crate::process::{environment, identity, keyring, scheduling};
+use crate::procfs::{Contents, ProcFs};
+use crate::rootfs::{self, CgroupAccess, CgroupHierarchy, CgroupView, PrepareContext};
+use crate::spec::NamespaceType;
+
+/// All that the child has in hand.
+pub(super) struct Context<'a> {
+    pub(super) plan: &'a Plan,
+    /// Namespaces to join, in order.
+    pub(super) joins: Vec<OpenNamespace>,
+    /// v1 cgroups to join.
+    pub(super) cgroup_files: Vec<JoinFile>,
+    /// Open before the root changes: no path, and no procfs of the container's, leads to it later.
+    pub(super) fifo: OwnedFd,
+    pub(super) io: ProcessIo,
+    pub(super) state: &'a dyn Milestones,
+}
+
+/// Becomes the container's program.
+pub(super) fn initialize(
+    channel: &mut Option<Channel>,
+    context: Context<'_>,
+) -> Result<Infallible, InitError> {
+    let Context { plan, joins, mut cgroup_files, fifo, mut io, state } = context;
+    let namespaces = &plan.namespaces;
+    expect(channel, &Message::Go, "Go")?;
+
+    // Cgroups before the cgroup namespace, whose root is where this process then is.
+    join_cgroups(&mut cgroup_files)?;
+    join_namespaces(&joins)?;
+    if namespaces.creates(NamespaceType::Cgroup) {
+        create_cgroup_namespace()?;
+    }
+    if namespaces.has(NamespaceType::User) {
+        become_namespace_root()?;
+    }
+    process::new_session().map_err(step("setsid"))?;
+    reset_signals()?;
+    take_streams(&mut io)?;
+    if let Some(keyring) = &plan.keyring {
+        let user_namespace = namespaces.has(NamespaceType::User);
+        keyring::join(keyring, KeyringUse::Create { user_namespace })?;
+    }
+    if namespaces.creates(NamespaceType::Network) {
+        link::bring_up_loopback().map_err(step("bringing up the loopback interface"))?;
+    }
+
+    // Mode bits of nodes and mount points are the plan's, not those of the caller's mask.
+    process::set_umask(0);
+    let cgroups = cgroup_view(&plan.cgroup);
+    let mut request_source = |index| request_source(channel, index);
+    let mut context_of_mounts = PrepareContext { request_source: &mut request_source, cgroups: &cgroups };
+    let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts)?;
+    if plan.hooks.runs_before_pivot() {
+        tell(channel, &Message::RunHooks)?;
+        expect(channel, &Message::HooksDone, "HooksDone")?;
+    }
+    run_container_hooks(state, "createContainer", &plan.hooks.create_container, "creating", None)?;
+    // Opened while the host's procfs is still there; what follows has only the container's.
+    let procfs = ProcFs::host().ok();
+    let entered = prepared.enter(&plan.rootfs)?;
+    process::set_umask(plan.process.user.umask.unwrap_or(0o022));
+
+    // The terminal after the user's mounts, in the container's own devpts (CVE-2025-52565).
+    if let Some(size) = plan.process.terminal {
+        let console = rootfs::open_console(entered.root(), Some(&size))?;
+        console.mount_on_dev_console(entered.root())?;
+        attach_console(&console, io.console_socket.take())?;
+    } else if let Some(procfs) = &procfs {
+        rootfs::reopen_null_streams(entered.root(), procfs)?;
+    }
+    drop(procfs);
+    if !plan.process.cwd.is_empty() {
+        rootfs::make_working_dir(entered.root(), Path::new(&plan.process.cwd))?;
+    }
+    if let Some(hostname) = &plan.hostname {
+        namespace::set_hostname(hostname).map_err(step("sethostname"))?;
+    }
+    if let Some(domainname) = &plan.domainname {
+        namespace::set_domainname(domainname).map_err(step("setdomainname"))?;
+    }
+    // Through a procfs of our own, as the container's may be covered by anything (CVE-2019-16884, CVE-2025-52881).
+    let contents = if plan.sysctl.is_empty() { Contents::Processes } else { Contents::Everything };
+    let mut proc = LazyProc::new(contents);
+    apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
+    write_sysctls(plan, &mut proc)?;
+    rootfs::finalize(&plan.rootfs, entered)?;
+
+    if plan.process.no_new_privileges {
+        process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
+    }
+    scheduling::apply(&plan.process)?;
+    // The parent sets the rlimits, for which a user namespace has no right, and remembers the container before it may
+    // run: a start that is cut short leaves nothing unknown.
+    tell(channel, &Message::Ready)?;
+    expect(channel, &Message::Run, "Run")?;
+
+    apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
+    drop(proc);
+    // Without no_new_privs a filter needs CAP_SYS_ADMIN: before the capabilities go. With it: as late as can be, so
+    // that the profile need not allow what stands between.
+    let filter = plan.seccomp.as_ref().map(|seccomp| &seccomp.program);
+    if let (Some(filter), false) = (filter, plan.process.no_new_privileges) {
+        install_filter(filter, channel)?;
+    }
+    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
+    let env = environment::with_home(plan.process.env.clone(), plan.process.user.uid);
+    identity::assume(&plan.process)?;
+    let name = plan.process.args.first().map_or("", String::as_str);
+    let program = environment::find_program(name, &env)?;
+    if let (Some(filter), true) = (filter, plan.process.no_new_privileges) {
+        install_filter(filter, channel)?;
+    }
+
+    // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
+    drop(channel.take());
+    wait_for_start(fifo)?;
+    run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&env))?;
+    let exec = Exec::new(program, c_strings(&plan.process.args), c_strings(&env));
+    // A second time, for what hooks or the filter's listener opened since (CVE-2024-21626).
+    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
+    Err(InitError::Exec(exec.replace_process()))
+}
+
+fn join_namespaces(joins: &[OpenNamespace]) -> Result<(), InitError> {
+    // The pid namespace is already this process's own: the parent's children are born in it.
+    joins.iter().filter(|join| join.kind != NamespaceType::Pid).try_for_each(OpenNamespace::join)
+}
+
+fn run_container_hooks(
+    state: &dyn Milestones,
+    name: &'static str,
+    list: &[crate::spec::Hook],
+    status: &'static str,
+    env: Option<&[String]>,
+) -> Result<(), InitError> {
+    if list.is_empty() {
+        return Ok(());
+    }
+    let state = state.state_for_hooks(status, process::own_pid());
+    Ok(hooks::run(name, list, &state, env)?)
+}
+
+fn write_sysctls(plan: &Plan, proc: &mut LazyProc) -> Result<(), InitError> {
+    for (name, value) in &plan.sysctl {
+        proc.open()?.write_sysctl(name, value).map_err(step("error setting sysctl"))?;
+    }
+    Ok(())
+}
+
+/// Blocks until `start` writes a byte. The descriptor is open for both directions, so that a `start` which dies between
+/// open and write is no end of file. One read(2), which every profile that can run a program allows.
+fn wait_for_start(fifo: OwnedFd) -> Result<(), InitError> {
+    let mut byte = [0];
+    File::from(fifo).read_exact(&mut byte).map_err(|_| ProtocolError::Ended.into())
+}
+
+/// The first descriptor that the program does not get.
+pub(super) fn first_closed_fd(io: &ProcessIo) -> i32 {
+    i32::try_from(io.preserved_fds).unwrap_or(i32::MAX - 3) + 3
+}
+
+/// The strings for execve. None holds a NUL: a JSON string that does is refused before.
+pub(super) fn c_strings(strings: &[String]) -> Vec<CString> {
+    strings.iter().map(|string| CString::new(string.as_str()).unwrap_or_default()).collect()
+}
+
+/// Asks the parent for a bind source.
+fn request_source(channel: &Option<Channel>, index: usize) -> Result<OwnedFd, String> {
+    let channel = channel.as_ref().ok_or("the parent is gone")?;
+    channel.send(&Message::SourceWanted(index)).map_err(|error| chain(&error))?;
+    match channel.receive().map_err(|error| chain(&error))? {
+        Some((Message::Source, mut fds)) => fds.pop().ok_or_else(|| "no descriptor came".to_owned()),
+        Some((Message::SourceRefused(reason), _)) => Err(reason),
+        _ => Err("the parent is gone".to_owned()),
+    }
+}
+
+/// Where the container's cgroups are, for its view of them.
+fn cgroup_view(plan: &CgroupPlan) -> CgroupView {
+    let named = |group: &crate::plan::cgroup::GroupPlan| CgroupHierarchy {
+        name: Path::new(&group.mountpoint)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default(),
+        own: PathBuf::from(&group.path),
+    };
+    match (plan.mode, plan.groups.first()) {
+        (CgroupMode::Unified, Some(group)) => CgroupView::Unified {
+            mountpoint: PathBuf::from(&group.mountpoint),
+            own: PathBuf::from(&group.path),
+            access: CgroupAccess::Full,
+        },
+        _ => CgroupView::Legacy(plan.groups.iter().map(named).collect()),
+    }
+}

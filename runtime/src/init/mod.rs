@@ -1,0 +1,142 @@
+//! The start of a process in a container: what the parent does ([`parent`]), and what the child does until execve
+//! ([`init`] for a container's first process, [`exec`] for one that joins it). [`protocol`] is what they say to each
+//! other. Called by `container`.
+//!
+//! After clone3 the child is a copy of this single-threaded program: it has the plan in memory, may allocate, and ends
+//! in execve or `_exit`, never by returning.
+
+mod child;
+pub mod exec;
+mod init;
+mod namespaces;
+pub mod parent;
+pub mod protocol;
+
+use std::os::fd::OwnedFd;
+
+use ketch_sys::SyscallError;
+use ketch_sys::process::{Child, Pid};
+use thiserror::Error;
+
+use crate::cgroup::CgroupError;
+use crate::hooks::HookError;
+use crate::process::environment::LookupError;
+use crate::process::identity::IdentityError;
+use crate::process::keyring::KeyringError;
+use crate::process::scheduling::SchedulingError;
+use crate::rootfs::RootfsError;
+use protocol::ProtocolError;
+
+/// What the new process gets for its standard streams and descriptors.
+#[derive(Debug, Default)]
+pub struct ProcessIo {
+    /// Its standard input, output and error; `None` keeps the runtime's own.
+    pub streams: Option<[OwnedFd; 3]>,
+    /// Where the terminal's master is sent, for a process with a terminal.
+    pub console_socket: Option<OwnedFd>,
+    /// Where a pidfd of the process is sent.
+    pub pidfd_socket: Option<OwnedFd>,
+    /// How many descriptors from 3 on stay open in the process (`--preserve-fds` and `LISTEN_FDS`).
+    pub preserved_fds: u32,
+}
+
+/// Why a process did not start.
+#[derive(Debug, Error)]
+pub enum InitError {
+    /// A system call outside of any larger step.
+    #[error("{step}")]
+    Step {
+        /// What was being done.
+        step: &'static str,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// A namespace could not be opened.
+    #[error("namespace path: lstat {path}: {}", ketch_sys::error::errno_text(source.errno))]
+    NamespacePath {
+        /// As configured.
+        path: String,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// A path that is no namespace of the kind that it is configured as.
+    #[error("{path} is not a {kind} namespace")]
+    NotANamespace {
+        /// As configured.
+        path: String,
+        /// The kind.
+        kind: &'static str,
+    },
+    /// A namespace could not be joined.
+    #[error("joining the {kind} namespace")]
+    Join {
+        /// The kind.
+        kind: &'static str,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// A limit could not be set.
+    #[error("error setting rlimits for ready process: error setting rlimit type {kind}")]
+    Rlimit {
+        /// Its name.
+        kind: String,
+        /// The kernel's answer; EINVAL for a name that it does not have.
+        source: SyscallError,
+    },
+    /// Cgroups.
+    #[error("unable to apply cgroup configuration")]
+    Cgroup(#[from] CgroupError),
+    /// Mounts and the root.
+    #[error(transparent)]
+    Rootfs(#[from] RootfsError),
+    /// Hooks.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// The keyring.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Scheduling.
+    #[error(transparent)]
+    Scheduling(#[from] SchedulingError),
+    /// Identity.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The program.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// execve(2).
+    #[error(transparent)]
+    Exec(SyscallError),
+    /// The conversation broke, or the child reported an error.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// A step of the caller's in between.
+    #[error(transparent)]
+    Caller(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Wraps a system call's failure in the name of the step.
+fn step(step: &'static str) -> impl FnOnce(SyscallError) -> InitError {
+    move |source| InitError::Step { step, source }
+}
+
+/// A process that has started: it waits at the fifo, or runs.
+pub type Started = Child;
+
+/// What the caller does at the two points where the parent holds the child.
+pub trait Milestones {
+    /// The namespaces and mounts exist and the root is not yet changed: the runtime's hooks.
+    ///
+    /// # Errors
+    /// Ends the start.
+    fn run_hooks(&mut self, pid: Pid) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The process is born: its number may be remembered.
+    ///
+    /// # Errors
+    /// Ends the start.
+    fn born(&mut self, child: &Child) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The container's state as the hooks of the container get it, with the process's number in the container.
+    fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8>;
+}

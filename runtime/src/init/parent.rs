@@ -1,0 +1,316 @@
+//! The parent's side of starting a container's first process: [`start`] is the whole of it, in order.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ketch_sys::namespace;
+use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned, Pid};
+use ketch_sys::{Errno, SyscallError, resource, scheduling, socket};
+
+use super::namespaces::{OpenNamespace, flag, open_all};
+use super::protocol::{Channel, Message, ProtocolError};
+use super::{InitError, Milestones, ProcessIo, Started, child, init, step};
+use crate::cgroup::Cgroup;
+use crate::error::chain;
+use crate::plan::namespaces::NamespacePlan;
+use crate::plan::process::RlimitPlan;
+use crate::plan::{FilterPlan, Plan};
+use crate::procfs::ProcFs;
+use crate::rootfs::source::SourceOpener;
+use crate::spec::{IdMapping, NamespaceType};
+
+/// Starts the container's first process. It ends up waiting at the fifo, everything about it set.
+///
+/// On an error the process is dead and reaped; the cgroup is the caller's to remove.
+///
+/// # Errors
+/// The step that failed, on either side.
+pub fn start(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    fifo: OwnedFd,
+    io: ProcessIo,
+    milestones: &mut dyn Milestones,
+) -> Result<Started, InitError> {
+    let joins = open_all(&plan.namespaces)?;
+    let mut sources = LazySources::default();
+    let proc = ProcFs::host().map_err(step("verifying procfs"))?;
+    let pidfd_socket =
+        io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
+    let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
+    let cgroup_files = cgroup.child_join()?;
+
+    process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    let (mut channel, mut theirs) = (Some(ours), Some(theirs));
+    let mut context = Some(init::Context { plan, joins, cgroup_files, fifo, io, state: &*milestones });
+    let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
+    drop(theirs);
+    let Some(channel) = channel else { return Err(ProtocolError::Ended.into()) };
+    drop(context);
+
+    let mut guard = KillOnDrop(Some(settle(spawned, &channel)?));
+    let started = guard.child()?;
+    prepare_from_outside(plan, &proc, started.pid)?;
+    milestones.born(started).map_err(InitError::Caller)?;
+    channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
+    cgroup.set(&plan.cgroup.limits)?;
+    converse(plan, &channel, started, &mut sources, milestones)?;
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(&socket, started, "standard")?;
+    }
+    guard.disarm()
+}
+
+/// The first clone: the container's process itself, or (where a user namespace is joined, so that the others must be
+/// made from inside it) a stage that makes it.
+enum Spawned {
+    Container(Child),
+    Stage(Child),
+}
+
+fn spawn(
+    plan: &Plan,
+    cgroup: &Cgroup,
+    context: &mut Option<init::Context<'_>>,
+    theirs: &mut Option<Channel>,
+    ours: &mut Option<Channel>,
+) -> Result<Spawned, InitError> {
+    let namespaces = &plan.namespaces;
+    let staged = namespaces.joins(NamespaceType::User).is_some();
+    let children = ChildrenElsewhere::enter(namespaces, staged)?;
+    let options = CloneOptions {
+        namespaces: if staged { 0 } else { clone_flags(namespaces) },
+        into_cgroup: cgroup.clone_into_fd(),
+        parent: CloneParent::Caller,
+    };
+    match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
+        Cloned::Parent(spawned) => {
+            children.come_back()?;
+            Ok(if staged { Spawned::Stage(spawned) } else { Spawned::Container(spawned) })
+        }
+        Cloned::Child => {
+            drop(ours.take());
+            match (context.take(), theirs.take()) {
+                (Some(context), Some(channel)) if staged => {
+                    child::run_stage(channel, context, clone_flags(namespaces))
+                }
+                (Some(context), Some(channel)) => {
+                    child::run(channel, |channel| init::initialize(channel, context))
+                }
+                _ => process::exit_now(255),
+            }
+        }
+    }
+}
+
+/// The flags of the namespaces that a clone makes. The cgroup namespace is made by the child, once it is in its
+/// cgroup: what the clone shows as its root would be the parent's. The time namespace is the parent's to make, as its
+/// offsets must be written before anyone is inside.
+fn clone_flags(plan: &NamespacePlan) -> u64 {
+    let made_elsewhere = [NamespaceType::Cgroup, NamespaceType::Time];
+    plan.new.iter().filter(|kind| !made_elsewhere.contains(kind)).fold(0, |flags, kind| flags | flag(*kind))
+}
+
+/// A pid namespace that is joined, and a time namespace that is made, take effect for children only. This process's
+/// later children (hooks) belong to the host again.
+struct ChildrenElsewhere(Vec<OpenNamespace>);
+
+impl ChildrenElsewhere {
+    fn enter(plan: &NamespacePlan, staged: bool) -> Result<Self, InitError> {
+        let mut own = Vec::new();
+        // A stage joins it by itself: inside it, it could not tell us a number that we know.
+        if let (Some(join), false) = (plan.joins(NamespaceType::Pid), staged) {
+            own.push(OpenNamespace::open(NamespaceType::Pid, Path::new("/proc/self/ns/pid"))?);
+            OpenNamespace::open(NamespaceType::Pid, &join.path)?.join()?;
+        }
+        if plan.creates(NamespaceType::Time) {
+            own.push(OpenNamespace::open(NamespaceType::Time, Path::new("/proc/self/ns/time"))?);
+            namespace::unshare(namespace::NEW_TIME).map_err(step("creating the time namespace"))?;
+            if !plan.time_offsets.is_empty() {
+                ProcFs::host()
+                    .and_then(|proc| proc.write_self("timens_offsets", plan.time_offsets.as_bytes()))
+                    .map_err(step("failed to update /proc/self/timens_offsets"))?;
+            }
+        }
+        Ok(Self(own))
+    }
+
+    fn come_back(self) -> Result<(), InitError> {
+        self.0.iter().try_for_each(OpenNamespace::join)
+    }
+}
+
+/// The container's own process, whoever made it.
+fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitError> {
+    let stage = match spawned {
+        Spawned::Container(child) => return Ok(child),
+        Spawned::Stage(stage) => stage,
+    };
+    let received = channel.receive();
+    let _reaped = process::wait(&stage.pidfd);
+    match received? {
+        // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for it.
+        Some((Message::Pid(pid), _)) => {
+            let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
+            Ok(Child { pid, pidfd })
+        }
+        Some((Message::Error(text), _)) => Err(ProtocolError::Reported(text).into()),
+        Some((found, _)) => Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
+        None => Err(ProtocolError::Ended.into()),
+    }
+}
+
+/// What only the parent may do to the child: its id maps, and its oom score.
+fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid) -> Result<(), InitError> {
+    if plan.namespaces.creates(NamespaceType::User) {
+        write_map(proc, pid, "uid_map", &plan.namespaces.uid_mappings)?;
+        write_map(proc, pid, "gid_map", &plan.namespaces.gid_mappings)?;
+    }
+    write_oom_score(proc, pid, plan.process.oom_score_adj)?;
+    // Failing to widen the mask leaves the runtime's own; nothing that a container may rely on is lost.
+    let _best_effort = scheduling::set_affinity(pid, &[0xff; 1024]);
+    Ok(())
+}
+
+fn write_map(proc: &ProcFs, pid: Pid, name: &'static str, mappings: &[IdMapping]) -> Result<(), InitError> {
+    use std::fmt::Write;
+    let mut lines = String::new();
+    for mapping in mappings {
+        let _infallible = writeln!(lines, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
+    }
+    proc.write(&PathBuf::from(format!("{pid}/{name}")), lines.as_bytes())
+        .map_err(step("mapping ids of the user namespace"))
+}
+
+pub(super) fn write_oom_score(proc: &ProcFs, pid: Pid, score: Option<i32>) -> Result<(), InitError> {
+    let Some(score) = score else { return Ok(()) };
+    proc.write(&PathBuf::from(format!("{pid}/oom_score_adj")), score.to_string().as_bytes())
+        .map_err(step("failed to set /proc/self/oom_score_adj"))
+}
+
+/// The rest of the conversation, until the child has closed its end.
+fn converse(
+    plan: &Plan,
+    channel: &Channel,
+    started: &Child,
+    sources: &mut LazySources,
+    milestones: &mut dyn Milestones,
+) -> Result<(), InitError> {
+    let mut ready = false;
+    while let Some((message, mut fds)) = channel.receive()? {
+        match message {
+            Message::SourceWanted(index) => match sources.open(plan, index, started) {
+                Ok(mount) => channel.send_with(&Message::Source, &[mount.as_fd()])?,
+                Err(reason) => channel.send(&Message::SourceRefused(reason))?,
+            },
+            Message::RunHooks => {
+                milestones.run_hooks(started.pid).map_err(InitError::Caller)?;
+                channel.send(&Message::HooksDone)?;
+            }
+            Message::Ready => {
+                set_rlimits(started.pid, &plan.process.rlimits)?;
+                ready = true;
+                channel.send(&Message::Run)?;
+            }
+            Message::SeccompListener => {
+                let listener = fds.pop().ok_or(ProtocolError::Ended)?;
+                if let Some(source) = &plan.seccomp {
+                    send_listener(
+                        source,
+                        &listener,
+                        &milestones.state_for_hooks("creating", started.pid),
+                        started.pid,
+                    )?;
+                }
+                channel.send(&Message::ListenerTaken)?;
+            }
+            Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
+            found => return Err(ProtocolError::Unexpected { found, expected: "Ready" }.into()),
+        }
+    }
+    if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
+}
+
+/// Opens bind sources that the child may not; set up when the first one is asked for.
+#[derive(Default)]
+struct LazySources(Option<SourceOpener>);
+
+impl LazySources {
+    fn open(&mut self, plan: &Plan, index: usize, child: &Child) -> Result<OwnedFd, String> {
+        let mount = plan.rootfs.mounts.get(index).ok_or_else(|| format!("the plan has no mount {index}"))?;
+        if self.0.is_none() {
+            self.0 = Some(SourceOpener::new().map_err(|error| chain(&error))?);
+        }
+        let opener = self.0.as_mut().ok_or_else(String::new)?;
+        opener.open(mount, child.pidfd.as_fd()).map_err(|error| chain(&error))
+    }
+}
+
+pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
+    for limit in limits {
+        let failed = |source| InitError::Rlimit { kind: limit.kind.clone(), source };
+        let number = resource::rlimit_number(&limit.kind)
+            .ok_or_else(|| failed(SyscallError::new("prlimit", "", Errno::EINVAL)))?;
+        resource::set_rlimit(pid, number, limit.soft, limit.hard).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Hands the filter's listener to the agent that the configuration names, with the state that the runtime-spec
+/// gives it (config-linux.md, "The Container Process State").
+pub(super) fn send_listener(
+    source: &FilterPlan,
+    listener: &OwnedFd,
+    state: &[u8],
+    pid: Pid,
+) -> Result<(), InitError> {
+    let state: serde_json::Value = serde_json::from_slice(state).unwrap_or_default();
+    let process_state = serde_json::json!({
+        "ociVersion": crate::spec::OCI_VERSION,
+        "fds": ["seccompFd"],
+        "pid": pid,
+        "metadata": source.listener_metadata,
+        "state": state,
+    });
+    let connection = socket::connect_unix(socket::SocketKind::Stream, Path::new(&source.listener_path))
+        .map_err(step("failed to connect with seccomp agent specified in the seccomp profile"))?;
+    socket::send(&connection, process_state.to_string().as_bytes(), &[listener.as_fd()])
+        .map_err(step("cannot send seccomp fd to the seccomp agent"))
+}
+
+pub(super) fn send_pidfd(socket: &OwnedFd, started: &Child, name: &str) -> Result<(), InitError> {
+    socket::send(socket, name.as_bytes(), &[started.pidfd.as_fd()]).map_err(step("failed to setup pidfd"))
+}
+
+/// A send fails when the child is gone; it may have said why.
+pub(super) fn last_words(channel: &Channel, error: ProtocolError) -> InitError {
+    match channel.receive() {
+        Ok(Some((Message::Error(text), _))) => ProtocolError::Reported(text).into(),
+        _ => error.into(),
+    }
+}
+
+/// A half-started process must not outlive the error that ends its start.
+pub(super) struct KillOnDrop(pub(super) Option<Child>);
+
+impl KillOnDrop {
+    pub(super) fn child(&self) -> Result<&Child, InitError> {
+        self.0.as_ref().ok_or_else(|| ProtocolError::Ended.into())
+    }
+
+    pub(super) fn disarm(&mut self) -> Result<Child, InitError> {
+        self.0.take().ok_or_else(|| ProtocolError::Ended.into())
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(child) = &self.0 {
+            // It may have ended by itself; waiting reaps it either way.
+            let _ended = process::pidfd_send_signal(&child.pidfd, SIGKILL);
+            let _reaped = process::wait(&child.pidfd);
+        }
+    }
+}
+
+const SIGKILL: i32 = 9;

@@ -1,0 +1,263 @@
+//! What the runtime (parent) and the container's first process (child) say to each other.
+//!
+//! One `SOCK_SEQPACKET` pair, one message a packet: a tag byte, then text. Silence means that all is well: the child
+//! goes on by itself, and says `Error` once if it can't.
+//!
+//! ```text
+//!   parent                                    child
+//!     | clone3 -------------------------------> |
+//!     |                       (stage) Pid ----- |   only where a user namespace is joined: the first
+//!     |                                         |   child made the final one, as the parent's child
+//!     | id maps, network devices                |
+//!     | Go -----------------------------------> |   the child touches nothing before this
+//!     | resources, oom_score_adj     joins, mounts
+//!     | <------------------------ SourceWanted |   a bind that the child may not open or map by itself
+//!     | Source (fd) or SourceRefused --------> |
+//!     | <------------------------------ RunHooks |   only with prestart or createRuntime hooks
+//!     | HooksDone ----------------------------> |
+//!     |               createContainer hooks, pivot, masks, sysctls
+//!     | <--------------------------------- Ready |
+//!     | rlimits, state.json                     |
+//!     | Run ----------------------------------> |
+//!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
+//!     | ListenerTaken ------------------------> |
+//!     | <------------------- end of the stream   |   create: blocks on the exec fifo; exec: execve is done
+//! ```
+//! At any point the child may send `Error` and end. The parent answers an error of its own by killing the child.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use ketch_sys::SyscallError;
+use ketch_sys::socket;
+use thiserror::Error;
+
+/// The longest message: an error with all its causes. Longer ones are cut by the sender.
+const MESSAGE_LIMIT: usize = 16 * 1024;
+
+/// One packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// Stage to parent: the process that goes on, as a number in the parent's pid namespace.
+    Pid(i32),
+    /// Parent to child: your ids are mapped, your cgroup is there.
+    Go,
+    /// Child to parent: the mount with this index in the plan needs a source from outside.
+    SourceWanted(usize),
+    /// Parent to child, with the detached mount.
+    Source,
+    /// Parent to child: there is none, and why.
+    SourceRefused(String),
+    /// Child to parent: the namespaces and mounts exist, the root is not yet changed.
+    RunHooks,
+    /// Parent to child: the hooks ran.
+    HooksDone,
+    /// Child to parent: ready to become the program.
+    Ready,
+    /// Parent to child: become it.
+    Run,
+    /// Child to parent, with the listener's descriptor.
+    SeccompListener,
+    /// Parent to child: the listener is in good hands.
+    ListenerTaken,
+    /// Child to parent: it failed, and why.
+    Error(String),
+}
+
+/// Why the two can't go on.
+#[derive(Debug, Error)]
+pub enum ProtocolError {
+    /// The socket failed.
+    #[error("talking to the container's init")]
+    Socket(#[from] SyscallError),
+    /// The other side is gone.
+    #[error("the container's init ended before it was ready")]
+    Ended,
+    /// The other side sent something else than was its turn.
+    #[error("unexpected message {found:?} while waiting for {expected}")]
+    Unexpected {
+        /// What came.
+        found: Message,
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// Bytes that are no message.
+    #[error("malformed message of {length} bytes")]
+    Malformed {
+        /// The packet's length.
+        length: usize,
+    },
+    /// The other side reported an error.
+    #[error("{0}")]
+    Reported(String),
+}
+
+impl Message {
+    /// The packet of this message.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let tagged = |tag: u8, text: &str| {
+            let mut packet = vec![tag];
+            let mut end = text.len().min(MESSAGE_LIMIT - 1);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            packet.extend_from_slice(&text.as_bytes()[..end]);
+            packet
+        };
+        match self {
+            Self::Pid(pid) => tagged(b'P', &pid.to_string()),
+            Self::Go => tagged(b'G', ""),
+            Self::SourceWanted(index) => tagged(b'M', &index.to_string()),
+            Self::Source => tagged(b'm', ""),
+            Self::SourceRefused(reason) => tagged(b'x', reason),
+            Self::RunHooks => tagged(b'H', ""),
+            Self::HooksDone => tagged(b'h', ""),
+            Self::Ready => tagged(b'R', ""),
+            Self::Run => tagged(b'r', ""),
+            Self::SeccompListener => tagged(b'S', ""),
+            Self::ListenerTaken => tagged(b's', ""),
+            Self::Error(text) => tagged(b'E', text),
+        }
+    }
+
+    /// The message of a packet.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Malformed`] for anything that [`Message::encode`] does not make.
+    pub fn decode(packet: &[u8]) -> Result<Self, ProtocolError> {
+        let malformed = || ProtocolError::Malformed { length: packet.len() };
+        let (tag, text) = packet.split_first().ok_or_else(malformed)?;
+        let text = std::str::from_utf8(text).map_err(|_| malformed())?;
+        let message = match tag {
+            b'P' => Self::Pid(text.parse().map_err(|_| malformed())?),
+            b'G' => Self::Go,
+            b'M' => Self::SourceWanted(text.parse().map_err(|_| malformed())?),
+            b'm' => Self::Source,
+            b'x' => Self::SourceRefused(text.to_owned()),
+            b'H' => Self::RunHooks,
+            b'h' => Self::HooksDone,
+            b'R' => Self::Ready,
+            b'r' => Self::Run,
+            b'S' => Self::SeccompListener,
+            b's' => Self::ListenerTaken,
+            b'E' => Self::Error(text.to_owned()),
+            _ => return Err(malformed()),
+        };
+        let has_text =
+            matches!(message, Self::Pid(_) | Self::SourceWanted(_) | Self::SourceRefused(_) | Self::Error(_));
+        if !has_text && !text.is_empty() {
+            return Err(malformed());
+        }
+        Ok(message)
+    }
+}
+
+/// One end of the conversation.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// The two ends.
+    ///
+    /// # Errors
+    /// The socket pair could not be made.
+    pub fn pair() -> Result<(Self, Self), SyscallError> {
+        let (parent, child) = socket::pair(socket::SocketKind::SeqPacket)?;
+        Ok((Self(parent), Self(child)))
+    }
+
+    /// Sends one message.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn send(&self, message: &Message) -> Result<(), ProtocolError> {
+        self.send_with(message, &[])
+    }
+
+    /// Sends one message with descriptors.
+    ///
+    /// # Errors
+    /// The other end is gone.
+    pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
+        Ok(socket::send(&self.0, &message.encode(), fds)?)
+    }
+
+    /// The next message and its descriptors; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// A packet that is no message, or a failing socket.
+    pub fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, ProtocolError> {
+        let mut buffer = vec![0; MESSAGE_LIMIT];
+        let (length, fds) = match socket::receive(&self.0, &mut buffer) {
+            // A SEQPACKET peer that dies with unread data resets the connection.
+            Err(error) if error.errno == ketch_sys::Errno::ECONNRESET => return Ok(None),
+            other => other?,
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        Message::decode(&buffer[..length]).map(|message| Some((message, fds)))
+    }
+
+    /// Waits for exactly `wanted`.
+    ///
+    /// # Errors
+    /// Anything else that comes, the end of the stream included.
+    pub fn expect(&self, wanted: &Message, name: &'static str) -> Result<(), ProtocolError> {
+        match self.receive()? {
+            Some((message, _)) if message == *wanted => Ok(()),
+            Some((Message::Error(text), _)) => Err(ProtocolError::Reported(text)),
+            Some((found, _)) => Err(ProtocolError::Unexpected { found, expected: name }),
+            None => Err(ProtocolError::Ended),
+        }
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn messages_round_trip() {
+        let all = [
+            Message::Pid(77),
+            Message::Go,
+            Message::SourceWanted(3),
+            Message::Source,
+            Message::SourceRefused("no".into()),
+            Message::RunHooks,
+            Message::HooksDone,
+            Message::Ready,
+            Message::Run,
+            Message::SeccompListener,
+            Message::ListenerTaken,
+            Message::Error("mounting \"proc\"".into()),
+        ];
+        for message in all {
+            assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn long_errors_are_cut_at_a_character() {
+        let packet = Message::Error("é".repeat(MESSAGE_LIMIT)).encode();
+        assert!(packet.len() <= MESSAGE_LIMIT);
+        assert!(matches!(Message::decode(&packet), Ok(Message::Error(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_panics(packet in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok(message) = Message::decode(&packet) {
+                prop_assert_eq!(Message::decode(&message.encode()).unwrap(), message);
+            }
+        }
+    }
+}

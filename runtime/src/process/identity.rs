@@ -1,0 +1,185 @@
+//! User, groups, capabilities and working directory of the calling process, in the one order that works: bounding set,
+//! keep-capabilities, groups, user, working directory, the capability sets last.
+
+use std::ffi::CString;
+use std::os::fd::BorrowedFd;
+
+use ketch_sys::capability::{self, CapabilitySets};
+use ketch_sys::credential;
+use ketch_sys::process;
+use ketch_sys::{Errno, SyscallError};
+use thiserror::Error;
+
+use crate::plan::capability::CapabilityPlan;
+use crate::plan::process::{ProcessPlan, UserPlan};
+
+/// A step that the kernel refused.
+#[derive(Debug, Error)]
+pub enum IdentityError {
+    /// The bounding set.
+    #[error("unable to apply bounding set")]
+    Bounding(#[source] SyscallError),
+    /// PR_SET_KEEPCAPS.
+    #[error("unable to set keep caps")]
+    KeepCapabilities(#[source] SyscallError),
+    /// setgroups, setgid or setuid.
+    #[error("unable to setup user")]
+    User(#[source] SyscallError),
+    /// The owner of the standard streams.
+    #[error("unable to setup user: unable to change the owner of standard stream {fd}")]
+    StandardStream {
+        /// 0, 1 or 2.
+        fd: i32,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The working directory.
+    #[error("chdir to cwd ({cwd:?}) set in config.json failed: {}", ketch_sys::error::errno_text(source.errno))]
+    WorkingDirectory {
+        /// As configured.
+        cwd: String,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// The working directory is outside of the container (CVE-2024-21626).
+    #[error(
+        "current working directory is outside of container mount namespace root -- possible container breakout detected"
+    )]
+    Outside,
+    /// getcwd(2).
+    #[error("failed to verify if current working directory is safe")]
+    Unverified(#[source] SyscallError),
+    /// capset(2) or the ambient set.
+    #[error("unable to apply caps")]
+    Capabilities(#[source] SyscallError),
+}
+
+/// Becomes the planned user. Called after the root is changed, as late as the plan's seccomp order allows.
+///
+/// # Errors
+/// The step that failed.
+pub fn assume(plan: &ProcessPlan) -> Result<(), IdentityError> {
+    // A directory may be open to the runtime's user only, or (a chowned volume) to the container's user only.
+    let entered_early = match enter(&plan.cwd) {
+        Ok(()) => true,
+        Err(IdentityError::WorkingDirectory { source, .. })
+            if source.errno == Errno::EACCES || source.errno == Errno::EPERM =>
+        {
+            false
+        }
+        Err(error) => return Err(error),
+    };
+    if let Some(capabilities) = &plan.capabilities {
+        capability::limit_bounding_set(capabilities.bounding.0).map_err(IdentityError::Bounding)?;
+        capability::set_keep(true).map_err(IdentityError::KeepCapabilities)?;
+    }
+    become_user(&plan.user)?;
+    if !entered_early {
+        enter(&plan.cwd)?;
+    }
+    verify_inside()?;
+    if let Some(capabilities) = &plan.capabilities {
+        capability::set_keep(false).map_err(IdentityError::KeepCapabilities)?;
+        apply_sets(capabilities)?;
+    }
+    Ok(())
+}
+
+fn enter(cwd: &str) -> Result<(), IdentityError> {
+    if cwd.is_empty() {
+        return Ok(());
+    }
+    let path = CString::new(cwd).unwrap_or_default();
+    process::change_dir(&path)
+        .map_err(|source| IdentityError::WorkingDirectory { cwd: cwd.to_owned(), source })
+}
+
+/// A directory reached through a leaked descriptor is not below the root: the kernel then says "(unreachable)".
+fn verify_inside() -> Result<(), IdentityError> {
+    match process::current_dir() {
+        Ok(path) if path.first() == Some(&b'/') => Ok(()),
+        Ok(_) => Err(IdentityError::Outside),
+        Err(error) if error.errno == Errno::ENOENT => Err(IdentityError::Outside),
+        Err(error) => Err(IdentityError::Unverified(error)),
+    }
+}
+
+fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
+    own_standard_streams(user.uid)?;
+    match credential::set_groups(&user.additional_gids) {
+        // A user namespace mapped without privilege may deny setgroups(2): nothing to do where no group is asked for.
+        Err(error) if error.errno == Errno::EPERM && user.additional_gids.is_empty() => {}
+        other => other.map_err(IdentityError::User)?,
+    }
+    credential::set_gid(user.gid).map_err(IdentityError::User)?;
+    credential::set_uid(user.uid).map_err(IdentityError::User)?;
+    if let Some(umask) = user.umask {
+        process::set_umask(umask);
+    }
+    Ok(())
+}
+
+/// Lets the user open /dev/std* again. Streams that are shared with the host (its /dev/null, other people's files in a
+/// user namespace) keep their owner.
+fn own_standard_streams(uid: u32) -> Result<(), IdentityError> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    /// /dev/null: mem(4).
+    const NULL_DEVICE: u64 = 0x103;
+    for (fd, stream) in
+        [(0, std::io::stdin().as_file()), (1, std::io::stdout().as_file()), (2, std::io::stderr().as_file())]
+    {
+        let Ok(metadata) = stream.metadata() else { continue };
+        if metadata.uid() == uid || (metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE)
+        {
+            continue;
+        }
+        match stream.chown(uid) {
+            Ok(()) => {}
+            // Not ours to give: an unmapped owner, a read-only or foreign file system.
+            Err(error)
+                if matches!(
+                    error.raw_os_error().map(Errno::from_raw),
+                    Some(Errno::EINVAL | Errno::EPERM | Errno::EROFS)
+                ) => {}
+            Err(source) => return Err(IdentityError::StandardStream { fd, source }),
+        }
+    }
+    Ok(())
+}
+
+/// A standard stream as something whose owner can be read and changed, without closing it.
+trait StandardStream {
+    fn as_file(&self) -> Stream;
+}
+
+struct Stream(Option<std::fs::File>);
+
+impl<T: std::os::fd::AsFd> StandardStream for T {
+    fn as_file(&self) -> Stream {
+        let fd: BorrowedFd<'_> = self.as_fd();
+        Stream(fd.try_clone_to_owned().ok().map(std::fs::File::from))
+    }
+}
+
+impl Stream {
+    fn metadata(&self) -> std::io::Result<std::fs::Metadata> {
+        self.0.as_ref().map_or_else(|| Err(std::io::ErrorKind::NotFound.into()), std::fs::File::metadata)
+    }
+
+    fn chown(&self, uid: u32) -> std::io::Result<()> {
+        self.0.as_ref().map_or(Ok(()), |file| std::os::unix::fs::fchown(file, Some(uid), None))
+    }
+}
+
+fn apply_sets(plan: &CapabilityPlan) -> Result<(), IdentityError> {
+    let sets = CapabilitySets {
+        effective: plan.effective.0,
+        permitted: plan.permitted.0,
+        inheritable: plan.inheritable.0,
+    };
+    capability::set(sets).map_err(IdentityError::Capabilities)?;
+    // Ambient capabilities that are not also permitted and inheritable can't be raised; runc ignores them.
+    capability::set_ambient(plan.ambient.0).map_err(IdentityError::Capabilities)?;
+    Ok(())
+}

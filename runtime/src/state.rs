@@ -1,0 +1,344 @@
+//! The container's folder below the state root: `state.json`, `exec.fifo`, and the lock.
+//!
+//! Owns what is remembered between two commands. The file holds facts that can't be derived (ids, paths, the parts of
+//! the configuration that later commands need) and never the status, which comes from the kernel. The keys that runc's
+//! `state.json` has, and that other programs read, have runc's names.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::spec::{self, Hooks, Namespace, Resources};
+
+const STATE_FILE: &str = "state.json";
+const FIFO_FILE: &str = "exec.fifo";
+const FILTER_FILE: &str = "seccomp.json";
+/// The largest state.json that is read: far more than any configuration that `bundle` accepts can make.
+const SIZE_LIMIT: u64 = 32 * 1024 * 1024;
+
+/// `state.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// The container's name.
+    pub id: String,
+    /// Its first process, 0 while there is none yet.
+    pub init_process_pid: i32,
+    /// That process's start time in clock ticks since boot (proc(5), `stat` field 22): with the number, it names one
+    /// process and no later one.
+    pub init_process_start: u64,
+    /// When it was created, RFC 3339.
+    pub created: String,
+    /// The parts of the configuration that later commands need.
+    pub config: StateConfig,
+    /// Whether it was made without root.
+    pub rootless: bool,
+    /// Cgroup directories: by controller on v1, under the empty key on v2.
+    pub cgroup_paths: BTreeMap<String, String>,
+    /// Namespace files of the first process, by runc's names (`NEWPID`).
+    pub namespace_paths: BTreeMap<String, PathBuf>,
+    /// Where the standard streams of the first process lead.
+    pub external_descriptors: Vec<String>,
+    /// Directory in resctrl; empty for none.
+    pub intel_rdt_path: String,
+}
+
+/// What later commands need of the configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StateConfig {
+    /// The root file system on the host.
+    pub rootfs: PathBuf,
+    /// `bundle=<path>`, then the annotations as `key=value`: runc's form.
+    pub labels: Vec<String>,
+    /// The runtime-spec version of the bundle.
+    pub version: String,
+    /// Namespaces, as configured.
+    pub namespaces: Vec<Namespace>,
+    /// Id mappings of the user namespace, as configured.
+    pub uid_mappings: Vec<spec::IdMapping>,
+    /// Id mappings of the user namespace, as configured.
+    pub gid_mappings: Vec<spec::IdMapping>,
+    /// Hooks that are still to come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hooks: Option<Hooks>,
+    /// Limits in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    /// The first process without its arguments and environment: the defaults of those that `exec` adds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<spec::Process>,
+    /// Execution domain of every process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub personality: Option<spec::Personality>,
+    /// NUMA policy of every process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<spec::MemoryPolicy>,
+    /// Resource director groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<spec::IntelRdt>,
+    /// Whether processes keep the session keyring of their caller.
+    pub no_new_keyring: bool,
+}
+
+impl StateConfig {
+    /// The bundle's folder.
+    #[must_use]
+    pub fn bundle(&self) -> &str {
+        self.labels.iter().find_map(|label| label.strip_prefix("bundle=")).unwrap_or("")
+    }
+
+    /// The annotations.
+    #[must_use]
+    pub fn annotations(&self) -> BTreeMap<&str, &str> {
+        self.labels
+            .iter()
+            .filter_map(|label| label.split_once('='))
+            .filter(|(key, _)| *key != "bundle")
+            .collect()
+    }
+}
+
+/// What can go wrong with a container's folder.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// A container of this name is there.
+    #[error("container with given ID already exists")]
+    Exists,
+    /// No container of this name is there.
+    #[error("container does not exist")]
+    Missing,
+    /// A file of the folder.
+    #[error("{action} {path}", path = path.display())]
+    File {
+        /// What was being done.
+        action: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// state.json is not what a runtime wrote.
+    #[error("{path} is damaged; `delete --force` removes the container", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the parser found.
+        source: serde_json::Error,
+    },
+}
+
+/// A container's folder.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+}
+
+/// The folder's lock; free again when this is dropped or its process dies.
+#[derive(Debug)]
+pub struct StateLock {
+    _held: File,
+}
+
+impl StateDir {
+    /// Makes the folder: whoever makes it owns the name.
+    ///
+    /// # Errors
+    /// [`StateError::Exists`], or the file system's refusal.
+    pub fn create(root: &Path, id: &str) -> Result<Self, StateError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the state root is on the host and belongs to the caller"
+        )]
+        let rooted = fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
+        rooted.map_err(file("creating state root", root))?;
+        let path = root.join(id);
+        match fs::DirBuilder::new().mode(0o711).create(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StateError::Exists),
+            Err(error) => return Err(file("creating", &path)(error)),
+        }
+        let dir = Self { path };
+        // The container's root, which may be another user, opens the fifo through this folder: not past the umask.
+        dir.restrict(&dir.path, 0o711)?;
+        Ok(dir)
+    }
+
+    /// The folder of an existing container.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`].
+    pub fn open(root: &Path, id: &str) -> Result<Self, StateError> {
+        let path = root.join(id);
+        if !path.is_dir() {
+            return Err(StateError::Missing);
+        }
+        Ok(Self { path })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the lock that commands which change the container hold; waits for whoever has it.
+    ///
+    /// # Errors
+    /// The folder is gone.
+    pub fn lock(&self) -> Result<StateLock, StateError> {
+        let held = self.lock_file()?;
+        held.lock().map_err(file("locking", &self.path))?;
+        self.locked(held)
+    }
+
+    fn lock_file(&self) -> Result<File, StateError> {
+        File::open(&self.path).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                StateError::Missing
+            } else {
+                file("opening", &self.path)(error)
+            }
+        })
+    }
+
+    fn locked(&self, held: File) -> Result<StateLock, StateError> {
+        // The folder may have been removed, and even made again, while we waited.
+        use std::os::unix::fs::MetadataExt;
+        let ours = held.metadata().map_err(file("locking", &self.path))?;
+        match fs::metadata(&self.path) {
+            Ok(now) if now.ino() == ours.ino() && now.dev() == ours.dev() => Ok(StateLock { _held: held }),
+            _ => Err(StateError::Missing),
+        }
+    }
+
+    /// Reads state.json.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`] when there is none, [`StateError::Damaged`] when it can't be understood.
+    pub fn load(&self) -> Result<State, StateError> {
+        let path = self.path.join(STATE_FILE);
+        let bytes = match fs::metadata(&path) {
+            Ok(metadata) if metadata.len() > SIZE_LIMIT => {
+                return Err(file("reading", &path)(io::ErrorKind::FileTooLarge.into()));
+            }
+            Ok(_) => fs::read(&path),
+            Err(error) => Err(error),
+        };
+        let bytes = bytes.map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                StateError::Missing
+            } else {
+                file("reading", &path)(error)
+            }
+        })?;
+        serde_json::from_slice(&bytes).map_err(|source| StateError::Damaged { path, source })
+    }
+
+    /// Replaces state.json: a reader sees the old one or the new one, whole.
+    ///
+    /// # Errors
+    /// The file system's refusal; the old file stays.
+    pub fn store(&self, state: &State) -> Result<(), StateError> {
+        let bytes = serde_json::to_vec(state)
+            .map_err(|source| StateError::Damaged { path: self.path.join(STATE_FILE), source })?;
+        self.replace(STATE_FILE, &bytes)
+    }
+
+    /// Keeps the compiled filter for the processes that `exec` adds.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn store_filter(&self, filter: &[u8]) -> Result<(), StateError> {
+        self.replace(FILTER_FILE, filter)
+    }
+
+    /// The filter that [`StateDir::store_filter`] kept.
+    ///
+    /// # Errors
+    /// It is there and can't be read.
+    pub fn load_filter(&self) -> Result<Option<Vec<u8>>, StateError> {
+        let path = self.path.join(FILTER_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(file("reading", &path)(error)),
+        }
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let target = self.path.join(name);
+        let draft = self.path.join(format!(".{name}.new"));
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .and_then(|mut file| file.write_all(bytes))
+            .and_then(|()| fs::rename(&draft, &target));
+        written.map_err(|error| {
+            // The draft of a full disk must not stay; what matters is told by the first error.
+            let _gone = fs::remove_file(&draft);
+            file("writing", &target)(error)
+        })
+    }
+
+    /// The fifo at which a created container waits for `start`.
+    #[must_use]
+    pub fn fifo(&self) -> PathBuf {
+        self.path.join(FIFO_FILE)
+    }
+
+    /// Makes the fifo.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn create_fifo(&self) -> Result<(), StateError> {
+        let path = self.fifo();
+        let made = ketch_sys::path::make_fifo(&path, 0o622).map_err(io::Error::from);
+        made.map_err(file("creating", &path))
+    }
+
+    fn restrict(&self, path: &Path, mode: u32) -> Result<(), StateError> {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .map_err(file("changing the mode of", path))
+    }
+
+    /// Removes the folder and all in it.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn remove(&self) -> Result<(), StateError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file("removing", &self.path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all containers below `root`.
+    ///
+    /// # Errors
+    /// The root can't be read; a root that is not there is the caller's to judge.
+    pub fn names(root: &Path) -> Result<Vec<String>, StateError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(root).map_err(file("reading", root))? {
+            let entry = entry.map_err(file("reading", root))?;
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                names.extend(entry.file_name().into_string());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::File { action, path, source }
+}
