@@ -29,7 +29,7 @@ pub enum RootfsError {
         destination: String,
         /// Why.
         #[source]
-        reason: MountError,
+        reason: Box<MountError>,
     },
     /// `/dev` could not be filled.
     #[error("configuring container /dev: {step}{}{path}", if path.is_empty() { "" } else { " " })]

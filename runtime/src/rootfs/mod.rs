@@ -111,7 +111,7 @@ pub fn prepare(plan: &RootfsPlan, context: &mut PrepareContext<'_>) -> Result<Pr
         let later = mounted.map_err(|reason| RootfsError::Mount {
             from: step.source.clone(),
             destination: step.destination.clone(),
-            reason,
+            reason: Box::new(reason),
         })?;
         readonly_later.extend(later.map(|mount| (step.destination.clone(), mount)));
     }

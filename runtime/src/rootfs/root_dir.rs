@@ -76,13 +76,13 @@ impl Walk<'_> {
         self.path.push(name);
     }
 
-    fn to_root(&mut self) {
+    fn back_to_root(&mut self) {
         self.at = None;
         self.path = PathBuf::from("/");
     }
 
     /// `..`: the parent is looked up from the root again, as the directory may have been moved meanwhile.
-    fn to_parent(&mut self) -> Result<()> {
+    fn up_to_parent(&mut self) -> Result<()> {
         if self.at.is_some() {
             self.path.pop();
             let parent = if self.path == Path::new("/") {
@@ -146,7 +146,7 @@ impl RootDir {
         let mut created = false;
         while let Some(name) = rest.pop_front() {
             if name == ".." {
-                walk.to_parent()?;
+                walk.up_to_parent()?;
                 continue;
             }
             let name_path = Path::new(&name);
@@ -197,7 +197,7 @@ impl RootDir {
             }
             let target = PathBuf::from(path::read_link(&entry, Path::new(""))?);
             if target.is_absolute() {
-                walk.to_root();
+                walk.back_to_root();
             }
             for component in components(&target).into_iter().rev() {
                 rest.push_front(component);
