@@ -156,6 +156,7 @@ impl Case {
             folder: self.dir.join("io"),
             tag: self.tag.clone(),
             cwd: None,
+            terminal: None,
         }
     }
 

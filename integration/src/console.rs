@@ -1,16 +1,19 @@
 //! The receiving end of `--console-socket` and of seccomp listeners: descriptors over a Unix socket, and a terminal's
 //! master side.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use crate::wait::DEADLINE;
 
@@ -86,10 +89,23 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Takes a master that the test opened by itself.
+    /// Opens a new terminal; gives its slave side too.
+    ///
+    /// # Panics
+    /// When the machine gives none.
     #[must_use]
-    pub fn new(master: OwnedFd) -> Self {
-        Self { master: File::from(master), seen: String::new() }
+    pub fn open() -> (Self, OwnedFd) {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = openpt(flags).expect("open a terminal");
+        grantpt(&master).and_then(|()| unlockpt(&master)).expect("unlock the terminal");
+        let name = ptsname(&master, Vec::new()).expect("the terminal's name");
+        let slave = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlags::NOCTTY.bits().cast_signed())
+            .open(name.to_str().expect("a path of /dev/pts"))
+            .expect("open the slave side");
+        (Self { master: File::from(master), seen: String::new() }, slave.into())
     }
 
     /// Types.

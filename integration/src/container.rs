@@ -124,6 +124,13 @@ impl<'a> Container<'a> {
         });
     }
 
+    /// Waits for a status, and leaves the removal to somebody else.
+    #[track_caller]
+    pub fn wait_status_and_keep(self, status: &str) {
+        self.wait_status(status);
+        std::mem::forget(self);
+    }
+
     /// Sends SIGKILL and waits until it is stopped.
     #[track_caller]
     pub fn stop(&self) {

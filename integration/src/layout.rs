@@ -64,7 +64,8 @@ impl Layout {
             fs::read_to_string(Path::new(CGROUP_ROOT).join("cgroup.controllers"))
                 .is_ok_and(|all| all.split_whitespace().any(|name| name == controller))
         } else {
-            Path::new(CGROUP_ROOT).join(controller).is_dir()
+            // Folders without a hierarchy mounted on them are no controllers.
+            Path::new(CGROUP_ROOT).join(controller).join("cgroup.procs").exists()
         }
     }
 

@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -84,6 +85,8 @@ pub struct Invocation {
     pub folder: PathBuf,
     pub tag: String,
     pub cwd: Option<PathBuf>,
+    /// A terminal's slave side, in place of the three standard streams.
+    pub terminal: Option<OwnedFd>,
 }
 
 static SERIAL: AtomicUsize = AtomicUsize::new(0);
@@ -119,6 +122,13 @@ impl Invocation {
         self
     }
 
+    /// Gives the command a terminal's slave side as its three standard streams.
+    #[must_use]
+    pub fn terminal(mut self, slave: OwnedFd) -> Self {
+        self.terminal = Some(slave);
+        self
+    }
+
     /// Puts the command behind `sh -c <script>`, which must end in `exec "$@"`: the way to hand over descriptors at
     /// chosen numbers.
     #[must_use]
@@ -149,6 +159,10 @@ impl Invocation {
             .stderr(File::create(&stderr).expect("create stderr file"))
             .current_dir(self.cwd.as_deref().unwrap_or(&self.folder))
             .process_group(0);
+        if let Some(slave) = &self.terminal {
+            let copy = || slave.try_clone().expect("duplicate the terminal");
+            command.stdin(copy()).stdout(copy()).stderr(copy());
+        }
         let shown =
             format!("{} {}", self.program.display(), self.args.join(OsStr::new(" ")).to_string_lossy());
         let mut child = command.spawn().unwrap_or_else(|e| panic!("start {shown}: {e}"));
@@ -292,8 +306,10 @@ impl Output {
     #[track_caller]
     pub fn refuses(self, texts: &[&str]) {
         assert!(self.code != 0, "expected a refusal: {self}");
+        // The text log escapes quotes.
+        let said = self.stderr.replace("\\\"", "\"");
         for text in texts {
-            assert!(self.stderr.contains(text), "no {text:?} in the refusal: {self}");
+            assert!(said.contains(text), "no {text:?} in the refusal: {self}");
         }
     }
 

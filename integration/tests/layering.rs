@@ -11,7 +11,10 @@ use serde_json::Value;
 
 /// Each crate's direct dependencies, development ones included. A new one is added here with its use, or not at all.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
-    ("ketch", &["ketch-sys", "caps", "clap", "serde", "serde_json", "thiserror", "proptest"]),
+    (
+        "ketch",
+        &["ketch-sys", "caps", "clap", "serde", "serde_json", "serde_path_to_error", "thiserror", "proptest"],
+    ),
     ("ketch-sys", &["libc", "nix", "thiserror"]),
     ("ketch-integration", &["rustix", "serde", "serde_json"]),
 ];

@@ -19,7 +19,34 @@ macro_rules! modules {
     };
 }
 
-modules![lifecycle];
+modules![
+    lifecycle,
+    run,
+    hooks,
+    namespaces,
+    userns,
+    mounts,
+    paths,
+    devices,
+    terminal,
+    descriptors,
+    process,
+    sysctl,
+    seccomp,
+    exec,
+    cgroup_v1,
+    cgroup_v2,
+    pause,
+    kill,
+    list_ps,
+    update,
+    events,
+    bad_input,
+    cli,
+    concurrency,
+    kill_sweep,
+    soak,
+];
 
 fn main() -> ExitCode {
     suite::main(MODULES)
