@@ -23,7 +23,7 @@ use crate::plan::cgroup::CgroupPlanError;
 use crate::spec::{ContainerId, SpecError};
 use crate::state::{State, StateDir, StateError};
 
-pub use create::CreateOptions;
+pub use create::{CreateOptions, NotifyFolder};
 pub use exec::{ExecOptions, PausedExec};
 pub use lifecycle::Deletion;
 pub use status::{StateView, Status};

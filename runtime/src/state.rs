@@ -304,6 +304,19 @@ impl StateDir {
         made.map_err(file("creating", &path))
     }
 
+    /// The folder of the container's notification socket, below the container's own.
+    pub const NOTIFY_FOLDER: &str = "notify";
+
+    /// Makes the folder that holds the container's notification socket, which any user in the container may reach.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn create_notify_folder(&self) -> Result<(), StateError> {
+        let path = self.path.join(Self::NOTIFY_FOLDER);
+        fs::DirBuilder::new().mode(0o755).create(&path).map_err(file("creating", &path))?;
+        self.restrict(&path, 0o755)
+    }
+
     fn restrict(&self, path: &Path, mode: u32) -> Result<(), StateError> {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))

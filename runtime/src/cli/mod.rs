@@ -5,11 +5,26 @@
 
 mod argv;
 mod checkpoint;
+mod create;
+mod delete;
+mod exec;
 mod features;
 mod global;
 mod help;
+mod kill;
+mod list;
+mod pause;
+mod pid_file;
+mod ps;
 mod restore;
+mod resume;
+mod run;
+mod size;
 mod spec;
+mod start;
+mod state;
+mod table;
+mod update;
 mod version;
 
 use std::error::Error;
@@ -18,9 +33,13 @@ use std::fmt::{self, Display};
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Command, FromArgMatches};
+use clap::Command;
 
+use crate::container::Container;
+use crate::error::chain;
 use crate::log;
+use crate::seal;
+use crate::spec::ContainerId;
 use argv::{FlagError, Flags, Line};
 pub(crate) use global::Global;
 
@@ -38,11 +57,22 @@ impl Operands {
     const ID: Self = Self { usage: "<container-id>", least: 1, most: 1, flags: Flags::Anywhere };
 }
 
+/// The file that a command runs from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Binary {
+    /// The installed one.
+    AsInstalled,
+    /// One that nobody can write to, as the command puts a process into a container (CVE-2019-5736).
+    Sealed,
+}
+
 /// One command: its clap fields are the flags and operands, this is the rest.
 trait Subcommand: clap::Args {
     const NAME: &'static str;
     const ABOUT: &'static str;
     const OPERANDS: Operands;
+    /// Whether a container's process may see the runtime that it came from.
+    const BINARY: Binary = Binary::AsInstalled;
     /// Paragraphs of the help text.
     const DESCRIPTION: &'static str = "";
 
@@ -57,6 +87,13 @@ pub(crate) enum CliError {
     Usage(String),
     /// The command failed.
     Failed(Box<dyn Error>),
+    /// The same of `create` and `run`, which say so.
+    Command {
+        /// The command.
+        command: &'static str,
+        /// Why.
+        source: Box<dyn Error>,
+    },
     /// There is no such command.
     NoTopic(String),
     /// `exec` failed, which exits with 255 so that it differs from the command's own failure.
@@ -69,9 +106,25 @@ impl CliError {
         Self::Failed(text.into().into())
     }
 
+    /// The same failure, told as that of `command`.
+    fn while_doing(self, command: &'static str) -> Self {
+        match self {
+            Self::Failed(source) => Self::Command { command, source },
+            other => other,
+        }
+    }
+
+    /// The same failure as one of `exec`.
+    fn of_exec(self) -> Self {
+        match self {
+            Self::Failed(source) => Self::Exec(source),
+            other => other,
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Failed(_) => 1,
+            Self::Usage(_) | Self::Failed(_) | Self::Command { .. } => 1,
             Self::NoTopic(_) => 3,
             Self::Exec(_) => 255,
         }
@@ -88,26 +141,13 @@ impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) => f.write_str(text),
+            Self::Command { command, source } => {
+                write!(f, "{} {command} failed: {}", help::program(), chain(source.as_ref()))
+            }
             Self::NoTopic(name) => write!(f, "No help topic for '{name}'"),
-            Self::Failed(error) => Chain(error.as_ref()).fmt(f),
-            Self::Exec(error) => write!(f, "exec failed: {}", Chain(error.as_ref())),
+            Self::Failed(error) => f.write_str(&chain(error.as_ref())),
+            Self::Exec(error) => write!(f, "exec failed: {}", chain(error.as_ref())),
         }
-    }
-}
-
-/// An error and its sources, as one line.
-#[derive(Debug)]
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
-
-impl Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut next = self.0.source();
-        while let Some(error) = next {
-            write!(f, ": {error}")?;
-            next = error.source();
-        }
-        Ok(())
     }
 }
 
@@ -128,10 +168,21 @@ impl Entry {
 
 static COMMANDS: &[Entry] = &[
     Entry::of::<checkpoint::Checkpoint>(),
-    Entry::of::<restore::Restore>(),
-    //SPEC    Entry::of::<spec::Spec>(),
-    Entry::of::<spec::Spec>(),
+    Entry::of::<create::Create>(),
+    Entry::of::<delete::Delete>(),
+    Entry::of::<exec::Exec>(),
     Entry::of::<features::Features>(),
+    Entry::of::<kill::Kill>(),
+    Entry::of::<list::List>(),
+    Entry::of::<pause::Pause>(),
+    Entry::of::<ps::Ps>(),
+    Entry::of::<restore::Restore>(),
+    Entry::of::<resume::Resume>(),
+    Entry::of::<run::Run>(),
+    Entry::of::<spec::Spec>(),
+    Entry::of::<start::Start>(),
+    Entry::of::<state::State>(),
+    Entry::of::<update::Update>(),
 ];
 
 /// Runs the command line `args`, program name first, and gives the exit code of the process.
@@ -179,7 +230,19 @@ fn find(name: &OsString) -> Result<&'static Entry, CliError> {
         .ok_or_else(|| CliError::NoTopic(name.to_string_lossy().into_owned()))
 }
 
+/// The container that a command is about.
+fn load(global: &Global, id: &str) -> Result<Container, CliError> {
+    Ok(Container::load(&global.root, &ContainerId::new(id)?)?)
+}
+
+/// A process's exit code as this one's: the kernel keeps eight bits of either.
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}
+
 fn parse_and_run<S: Subcommand>(mut global: Global, args: Vec<OsString>) -> Result<u8, CliError> {
+    // Before anything is opened: on the first pass this does not return.
+    let sealed = if S::BINARY == Binary::Sealed { seal::ensure() } else { Ok(()) };
     let mut command = command_of::<S>();
     let global_command = Global::command();
     let usage = |error: &dyn Error| usage_error(error, &help_text::<S>());
@@ -190,6 +253,7 @@ fn parse_and_run<S: Subcommand>(mut global: Global, args: Vec<OsString>) -> Resu
     }
     global.merge(global_command, &line.global)?;
     global.apply()?;
+    sealed?;
     check_operands::<S>(line.operands.len())?;
     let args = std::iter::once(OsString::from(S::NAME))
         .chain(line.flags)
@@ -255,7 +319,7 @@ fn print(text: &str) -> Result<u8, CliError> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Args as _;
+    use clap::{Args as _, FromArgMatches as _};
 
     use super::*;
 

@@ -21,6 +21,15 @@ use crate::plan::{KeyringChoice, Plan, PlanOptions, PlannedContainer};
 use crate::spec::{self, ContainerId, Spec, ValidationContext};
 use crate::state::{State, StateConfig, StateDir};
 
+/// Whether the container is shown a socket of its own for sd_notify(3), which the caller binds before `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyFolder {
+    /// It is not.
+    Absent,
+    /// The folder `notify` of the container's is mounted read-only at `/run/notify`, and `NOTIFY_SOCKET` names the socket.
+    Mounted,
+}
+
 /// What a container is made of.
 #[derive(Debug)]
 pub struct CreateOptions<'a> {
@@ -36,6 +45,8 @@ pub struct CreateOptions<'a> {
     pub entry: RootEntry,
     /// The session keyring.
     pub keyring: KeyringChoice,
+    /// The container's notification socket.
+    pub notify: NotifyFolder,
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -52,7 +63,11 @@ impl Container {
             no_pivot: options.entry == RootEntry::MoveMount,
             ..ValidationContext::new(options.bundle.path())
         };
-        let valid = spec::validate(options.spec, &context)?;
+        let mut spec = options.spec;
+        if options.notify == NotifyFolder::Mounted {
+            show_notify_folder(&mut spec, &options.root.join(&id));
+        }
+        let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
         let plan_options = PlanOptions {
             id: &id,
@@ -68,8 +83,12 @@ impl Container {
         let _lock = dir.lock()?;
         let state = first_state(&plan, spec, options.keyring);
         // Before the cgroup is: whatever happens from here on, `delete --force` finds all of it.
-        let made = dir
-            .store(&state)
+        let folder = match options.notify {
+            NotifyFolder::Absent => Ok(()),
+            NotifyFolder::Mounted => dir.create_notify_folder(),
+        };
+        let made = folder
+            .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
             .and_then(|()| build(&plan, &dir, state, options.io));
         match made {
@@ -81,6 +100,20 @@ impl Container {
                 Err(error)
             }
         }
+    }
+}
+
+/// Adds the mount and the variable by which the container finds its notification socket.
+fn show_notify_folder(spec: &mut Spec, dir: &Path) {
+    const INSIDE: &str = "/run/notify";
+    spec.mounts.push(spec::Mount {
+        destination: INSIDE.to_owned(),
+        source: dir.join(StateDir::NOTIFY_FOLDER).display().to_string(),
+        options: ["bind", "nosuid", "noexec", "nodev", "ro"].map(str::to_owned).to_vec(),
+        ..spec::Mount::default()
+    });
+    if let Some(process) = &mut spec.process {
+        process.env.push(format!("NOTIFY_SOCKET={INSIDE}/notify.sock"));
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod notify;
 mod relay;
+mod stdio;
 mod tty;
 
 use std::io;
@@ -20,6 +21,7 @@ use ketch_sys::{Errno, SyscallError, stream, terminal};
 use crate::log;
 pub use notify::NotifySocket;
 use relay::Relay;
+pub use stdio::{Attachment, Connection, ConnectionError, HostEnd, activation_sockets};
 pub use tty::HostTerminal;
 
 /// Something in the foreground's machinery failed.
@@ -34,6 +36,9 @@ pub enum ForegroundError {
     /// The caller has no terminal to show the container's on.
     #[error("open /dev/tty")]
     OpenTerminal(#[source] io::Error),
+    /// The process did not send its terminal.
+    #[error("the process sent no terminal")]
+    NoTerminal,
     /// A terminal could not be set up.
     #[error("set up the terminal")]
     Terminal(#[source] SyscallError),
@@ -94,6 +99,14 @@ pub struct Attended<'a> {
     pub pid: i32,
     /// The same by descriptor: where signals go.
     pub pidfd: BorrowedFd<'a>,
+}
+
+impl Attended<'_> {
+    /// Ends a process that its caller could not be told about.
+    pub fn terminate(self) {
+        let _ = process::pidfd_send_signal(self.pidfd, signal::KILL);
+        let _ = process::wait(self.pidfd);
+    }
 }
 
 /// The runtime in the foreground: signals are taken from here on.
@@ -177,7 +190,7 @@ impl Foreground {
                     Ok(false) => {}
                     Ok(true) => notify = None,
                     Err(error) => {
-                        log::warn(crate::cli::Chain(&error));
+                        log::warn(crate::error::chain(&error));
                         notify = None;
                     }
                 }

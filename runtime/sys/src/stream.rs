@@ -1,6 +1,6 @@
 //! Moving bytes between descriptors: splice(2), fcntl(2). Least kernel: any.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
@@ -15,6 +15,15 @@ pub fn set_nonblocking(fd: impl AsFd) -> Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL).map_err(failed)?);
     fcntl(fd.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
     Ok(())
+}
+
+/// Whether descriptor `fd` is there and was handed over by whoever executed this program: all that the program itself
+/// opens is close-on-exec.
+pub fn is_inherited(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD reads a flag of the number's slot in the table of descriptors, and fails for an empty slot; nothing
+    // is done to the file behind it.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    flags >= 0 && flags & libc::FD_CLOEXEC == 0
 }
 
 /// Whether `fd` is a pipe.
@@ -59,6 +68,14 @@ mod tests {
         let mut text = String::new();
         sink.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello");
+    }
+
+    #[test]
+    fn own_descriptors_are_not_inherited() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(!is_inherited(reader.as_raw_fd()));
+        assert!(!is_inherited(-1));
+        assert!(is_inherited(2));
     }
 
     #[test]
