@@ -184,7 +184,9 @@ impl InnerPath {
         }
         if hierarchy.controllers == [""] {
             // The runtime's own cgroup has processes, so no controller can be enabled below it.
-            return Ok(clean(&format!("{base}{}/../{}", hierarchy.own, self.0)));
+            // Cleaned by itself first: it must not climb out of the mount.
+            let beside = clean(&format!("/{}/../{}", hierarchy.own, self.0));
+            return Ok(clean(&format!("{base}{beside}")));
         }
         Ok(clean(&format!("{base}/{}/{}", relative(&hierarchy.root, &hierarchy.own), self.0)))
     }
@@ -308,6 +310,13 @@ pub(super) mod tests {
             own: "/docker/abc/sub".to_owned(),
         };
         assert_eq!(InnerPath::new(None, "x").place(&hierarchy).unwrap(), "/sys/fs/cgroup/pids/sub/x");
+        let root = Hierarchy {
+            controllers: vec![String::new()],
+            mountpoint: "/sys/fs/cgroup".to_owned(),
+            root: "/".to_owned(),
+            own: "/".to_owned(),
+        };
+        assert_eq!(InnerPath::new(None, "a").place(&root).unwrap(), "/sys/fs/cgroup/a");
         let outside = Hierarchy { own: "/docker".to_owned(), ..hierarchy };
         assert_eq!(InnerPath::new(None, "x").place(&outside).unwrap(), "/sys/fs/cgroup/x");
     }
