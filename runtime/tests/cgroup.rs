@@ -3,9 +3,12 @@
 //!
 //! Every cgroup is called /ketch-test-* and removed at the end.
 
+#![allow(clippy::unwrap_used, reason = "clippy.toml allows it in tests, but not in what they share")]
+
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::process::Command;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use ketch::cgroup::{Cgroup, CgroupError, FreezerState, OomEvent, SubCgroups};
@@ -344,6 +347,9 @@ fn v2_limits_name_what_is_missing() {
     });
 }
 
+/// More than the limit below. Not from the heap: its lock may be held by another test's thread at the clone.
+static MEMORY: [AtomicU8; 64 << 20] = [const { AtomicU8::new(0) }; 64 << 20];
+
 #[test]
 fn running_out_of_memory_is_told() {
     everywhere("running_out_of_memory_is_told", |layout| {
@@ -357,17 +363,17 @@ fn running_out_of_memory_is_told() {
         cgroup.set(&plan.limits).unwrap();
         let mut watch = cgroup.watch_oom().unwrap();
         let child = spawn(&cgroup, || {
-            let memory = vec![1_u8; 64 << 20];
-            i32::from(memory[memory.len() - 1])
+            MEMORY.iter().step_by(4096).for_each(|byte| byte.store(1, Ordering::Relaxed));
+            0
         });
         assert_eq!(process::wait(&child.pidfd).unwrap(), ExitStatus::Signaled(9));
         let ready = process::poll_readable(&[watch.as_fd()], Some(Duration::from_secs(10))).unwrap();
         assert_eq!(ready, [true]);
-        assert_eq!(watch.next().unwrap(), OomEvent::OutOfMemory);
+        assert_eq!(watch.take().unwrap(), OomEvent::OutOfMemory);
         assert!(cgroup.oom_kill_count().unwrap() >= 1);
         cgroup.delete().unwrap();
         process::poll_readable(&[watch.as_fd()], Some(Duration::from_secs(10))).unwrap();
-        assert_eq!(watch.next().unwrap(), OomEvent::Ended);
+        assert_eq!(watch.take().unwrap(), OomEvent::Ended);
     });
 }
 
@@ -397,6 +403,30 @@ fn paths_that_are_no_cgroups_are_refused() {
     assert!(!cgroup.exists());
     assert!(matches!(cgroup.pids(), Err(CgroupError::Open { .. })));
     std::fs::remove_dir(&dir).unwrap();
+}
+
+#[test]
+fn statistics() {
+    everywhere("statistics", |layout| {
+        let plan = planned(layout, "stats", "{}");
+        let cgroup = Cgroup::create(&plan).unwrap();
+        let child = spawn(&cgroup, sleep_forever);
+        eventually("the child is counted", || cgroup.stats().unwrap().pids.current == 1);
+        let stats = cgroup.stats().unwrap();
+        let json = serde_json::to_value(&stats).unwrap();
+        println!("{json}");
+        if layout.mode == CgroupMode::Unified {
+            assert!(json["cpu"]["psi"]["some"].is_object() || json["cpu"]["psi"].is_object());
+        } else {
+            assert!(json["memory"]["usage"]["limit"].as_u64().unwrap() > 0);
+            assert!(json["memory"]["raw"]["cache"].is_u64());
+            assert!(!stats.cpuset.cpus.is_empty());
+            assert_eq!(stats.cpu.usage.percpu.len(), stats.cpu.usage.percpu_user.len());
+        }
+        cgroup.kill_all().unwrap();
+        process::wait(&child.pidfd).unwrap();
+        cgroup.delete().unwrap();
+    });
 }
 
 /// What a container's cgroups cost: create, join by a child, remove.

@@ -108,7 +108,11 @@ fn create_group(
     if group_plan.inherit == Inherit::Cpuset {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             if !group_plan.before_join.iter().any(|write| write.file == file) {
-                inherit(&group.path, root, file)?;
+                match (found, group.path.parent()) {
+                    // A new directory has nothing yet.
+                    (Found::Made, Some(parent)) => group.write(file, inherit(parent, root, file)?.trim())?,
+                    _ => inherit(&group.path, root, file).map(drop)?,
+                }
             }
         }
     }

@@ -25,6 +25,7 @@ mod limits;
 mod oom;
 mod processes;
 mod remove;
+pub mod stats;
 
 pub use error::CgroupError;
 pub use freezer::FreezerState;

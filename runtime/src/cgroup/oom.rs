@@ -7,7 +7,7 @@ use ketch_sys::cgroupfs;
 use super::{Cgroup, CgroupError, Group};
 use crate::plan::cgroup::CgroupMode;
 
-/// A watch on a container's memory. Its descriptor is readable when [`OomWatch::next`] has something to tell.
+/// A watch on a container's memory. Its descriptor is readable when [`OomWatch::take`] has something to tell.
 #[derive(Debug)]
 pub struct OomWatch<'a> {
     notify: OwnedFd,
@@ -63,7 +63,7 @@ impl Group {
 
 impl OomWatch<'_> {
     /// Takes what the descriptor was readable for. Doesn't block.
-    pub fn next(&mut self) -> Result<OomEvent, CgroupError> {
+    pub fn take(&mut self) -> Result<OomEvent, CgroupError> {
         cgroupfs::drain(&self.notify)
             .map_err(|source| CgroupError::WatchOom { path: self.group.path.clone(), source })?;
         // v1 also signals the removal of the cgroup.

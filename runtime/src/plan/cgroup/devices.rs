@@ -261,6 +261,16 @@ impl DevicePolicy {
         Ok(state.into_policy())
     }
 
+    /// Applies the rules of a transition to this policy, as the kernel does when they are written.
+    #[cfg(test)]
+    pub(super) fn after(&self, rules: &[DeviceRule]) -> DevicePolicy {
+        let exceptions =
+            self.exceptions.iter().map(|exception| (exception.device, exception.access)).collect();
+        let mut state = State { default: self.default, exceptions };
+        rules.iter().for_each(|rule| state.apply_as_kernel(rule));
+        state.into_policy()
+    }
+
     /// Reads `devices.list`. A policy that allows by default shows no exceptions there, so none are known of it.
     pub fn parse_list(list: &str) -> Result<DevicePolicy, DeviceRuleError> {
         let mut state = State::default();
@@ -335,19 +345,30 @@ struct State {
 
 impl State {
     fn apply(&mut self, rule: &DeviceRule) -> Result<(), DeviceRuleError> {
-        let Some(device) = rule.device else {
-            *self = State { default: rule.verdict, exceptions: BTreeMap::new() };
-            return Ok(());
-        };
-        if rule.verdict != self.default {
-            let access = self.exceptions.entry(device).or_default();
-            *access = access.union(rule.access);
-            return Ok(());
+        if let Some(device) = rule.device
+            && rule.verdict == self.default
+        {
+            self.refuse_hole(rule, device)?;
         }
-        self.remove(rule, device)
+        self.apply_as_kernel(rule);
+        Ok(())
     }
 
-    fn remove(&mut self, rule: &DeviceRule, device: DeviceMatch) -> Result<(), DeviceRuleError> {
+    fn apply_as_kernel(&mut self, rule: &DeviceRule) {
+        let Some(device) = rule.device else {
+            *self = State { default: rule.verdict, exceptions: BTreeMap::new() };
+            return;
+        };
+        let access = self.exceptions.entry(device).or_default();
+        *access = if rule.verdict == self.default {
+            access.without(rule.access)
+        } else {
+            access.union(rule.access)
+        };
+    }
+
+    /// Taking a part out of a wildcard is what the kernel ignores, which would leave the part in force.
+    fn refuse_hole(&self, rule: &DeviceRule, device: DeviceMatch) -> Result<(), DeviceRuleError> {
         let wildcards = [
             DeviceMatch { major: None, ..device },
             DeviceMatch { minor: None, ..device },
@@ -369,9 +390,6 @@ impl State {
                     wildcard_access,
                 });
             }
-        }
-        if let Some(access) = self.exceptions.get_mut(&device) {
-            *access = access.without(rule.access);
         }
         Ok(())
     }
