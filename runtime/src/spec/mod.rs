@@ -40,6 +40,3 @@ pub use process::{Capabilities, ConsoleSize, CpuAffinity, IoPriority, Process, R
 pub use resources::Resources;
 pub use seccomp::{Seccomp, SeccompArg, SeccompRule};
 pub use validate::{ValidSpec, ValidationContext, validate, validate_process, validate_with};
-
-#[cfg(test)]
-mod property_tests;

@@ -1,9 +1,18 @@
-//! Whatever stands in a `config.json`, it is taken or refused: nothing panics, and what is taken survives writing.
+//! Whatever stands in a `config.json`, it is taken or refused, from its bytes to its plan: nothing panics, and both the
+//! configuration and the plan survive being written. `make fuzz` runs these with very many cases.
 
+use std::path::Path;
+
+use ketch::host::HostFacts;
+use ketch::plan::cgroup::{CgroupLayout, Privilege};
+use ketch::plan::rootfs::RootEntry;
+use ketch::plan::{KeyringChoice, Plan, PlanOptions};
+use ketch::seccomp::FilterFlags;
+use ketch::spec::{
+    ContainerId, MountOptions, Spec, SpecFacts, ValidSpec, ValidationContext, facts, id_list, validate_with,
+};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
-
-use super::*;
 
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -65,7 +74,7 @@ fn any_text() -> impl Strategy<Value = String> {
 
 /// A configuration that uses every part of the model.
 fn full() -> Value {
-    serde_json::from_str(include_str!("testdata/full.json")).unwrap()
+    serde_json::from_str(include_str!("full.json")).unwrap()
 }
 
 /// Replaces the value that a walk along `steps` ends at.
@@ -101,7 +110,46 @@ fn take_or_refuse(json: &[u8]) {
     });
     for context in contexts {
         match validate_with(spec.clone(), &context, &SpecFacts::default()) {
-            Ok(valid) => assert!(valid.rootfs().is_absolute()),
+            Ok(valid) => {
+                assert!(valid.rootfs().is_absolute());
+                plan_or_refuse(valid, &context);
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
+
+fn plan_or_refuse(valid: ValidSpec, context: &ValidationContext) {
+    const UNIFIED: &str = "25 1 0:22 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+    const LEGACY: &str = "25 1 0:22 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+        28 1 0:25 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n";
+    for (mountinfo, own) in [(UNIFIED, "0::/a/b\n"), (LEGACY, "4:memory:/\n1:devices:/\n")] {
+        let host = HostFacts {
+            cgroups: CgroupLayout::parse(mountinfo, own),
+            euid: 0,
+            seccomp_flags: FilterFlags::SPEC_ALLOW,
+        };
+        let options = PlanOptions {
+            id: "x",
+            bundle: Path::new("/bundle"),
+            entry: if context.no_pivot { RootEntry::MoveMount } else { RootEntry::PivotRoot },
+            keyring: KeyringChoice::New,
+            privilege: if context.rootless { Privilege::Rootless } else { Privilege::Root },
+        };
+        match Plan::new(valid.clone(), &host, &options) {
+            Ok(planned) => {
+                let written = serde_json::to_vec(&planned.plan).unwrap();
+                let read: Plan = serde_json::from_slice(&written).unwrap();
+                assert_eq!(read, planned.plan);
+                let root = &planned.plan.rootfs;
+                for mount in &root.mounts {
+                    assert!(mount.target.is_absolute(), "{mount:?}");
+                    assert!(!mount.target.components().any(|part| part.as_os_str() == ".."), "{mount:?}");
+                }
+                for group in &planned.plan.cgroup.groups {
+                    assert!(Path::new(&group.path).starts_with(&group.mountpoint), "{group:?}");
+                }
+            }
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }
@@ -178,7 +226,7 @@ proptest! {
             if let Ok(id) = ContainerId::new(text.clone()) {
                 prop_assert!(!id.as_str().contains('/'));
             }
-            let rootfs = facts::rootfs_path(std::path::Path::new("/b"), text);
+            let rootfs = facts::rootfs_path(Path::new("/b"), text);
             prop_assert!(rootfs.is_absolute());
         }
         let _ = MountOptions::parse(&[text, more]);
