@@ -95,8 +95,8 @@ install: build ## Copy the binaries to PREFIX/bin (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix target/release/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
 
-bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's busybox-static
-	@integration/setup/packages.sh busybox-static
+bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's busybox-static and debootstrap
+	@integration/setup/packages.sh busybox-static debootstrap
 	@integration/setup/rootfs.sh oci-bundles/*/
 
 demo: build bundles ## Run containers from oci-bundles/: output, state, a limit enforced, a system call refused

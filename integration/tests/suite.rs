@@ -44,6 +44,7 @@ modules![
     bad_input,
     cli,
     concurrency,
+    bundles,
     kill_sweep,
     soak,
 ];
