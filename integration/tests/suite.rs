@@ -47,6 +47,8 @@ modules![
     bundles,
     kill_sweep,
     soak,
+    attack_image,
+    attack_inside,
 ];
 
 fn main() -> ExitCode {
