@@ -2,7 +2,7 @@
 //! streams, install its filter.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::namespace;
 use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
@@ -65,6 +65,23 @@ fn join_one(joins: &mut Vec<OpenNamespace>, kind: NamespaceType) -> Result<(), I
         joins.remove(place).join()?;
     }
     Ok(())
+}
+
+/// Closes what the parent has open and this process is not to have: its lock, cgroups, procfs, and whatever its caller
+/// forgot to close (CVE-2024-21626).
+pub(super) fn keep_only<'a>(
+    io: &'a ProcessIo,
+    also: impl IntoIterator<Item = BorrowedFd<'a>>,
+) -> Result<(), InitError> {
+    let mut keep: Vec<BorrowedFd<'a>> = also.into_iter().collect();
+    keep.extend(io.streams.iter().flatten().map(AsFd::as_fd));
+    keep.extend(io.console_socket.as_ref().map(AsFd::as_fd));
+    process::close_other_fds(first_closed_fd(io), &keep).map_err(step("closing descriptors"))
+}
+
+/// The first descriptor that the program does not get.
+pub(super) fn first_closed_fd(io: &ProcessIo) -> i32 {
+    i32::try_from(io.preserved_fds).unwrap_or(i32::MAX - 3) + 3
 }
 
 /// Waits for `wanted`. The parent's end of the channel closes when the parent dies, and so does the child then.

@@ -15,9 +15,9 @@ use ketch_sys::scheduling as affinity;
 
 use super::child::{
     self, LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, expect,
-    install_filter, join_cgroups, reset_signals, take_streams, tell,
+    first_closed_fd, install_filter, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
-use super::init::{c_strings, first_closed_fd};
+use super::init::c_strings;
 use super::namespaces::{OpenNamespace, flag};
 use super::parent::{KillOnDrop, last_words, send_listener, send_pidfd, set_rlimits, write_oom_score};
 use super::protocol::{Channel, Message, ProtocolError};
@@ -142,6 +142,9 @@ fn become_program(
     mut io: ProcessIo,
     channel: &mut Option<Channel>,
 ) -> Result<Infallible, InitError> {
+    drop(io.pidfd_socket.take());
+    let cgroups = target.cgroup_files.iter().map(JoinFile::as_fd);
+    keep_only(&io, cgroups.chain(channel.iter().map(AsFd::as_fd)).chain([target.init.as_fd()]))?;
     expect(channel, &Message::Go, "Go")?;
     join_cgroups(&mut target.cgroup_files)?;
     join_namespaces(plan, target)?;

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::process::{self, Exec};
@@ -14,7 +14,7 @@ use ketch_sys::{link, namespace};
 
 use super::child::{
     LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, create_cgroup_namespace,
-    expect, install_filter, join_cgroups, reset_signals, take_streams, tell,
+    expect, first_closed_fd, install_filter, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
 use super::namespaces::OpenNamespace;
 use super::protocol::{Channel, Message, ProtocolError};
@@ -23,7 +23,7 @@ use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::hooks;
 use crate::plan::Plan;
-use crate::plan::cgroup::{CgroupMode, CgroupPlan};
+use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan};
 use crate::process::keyring::KeyringUse;
 use crate::process::{environment, identity, keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
@@ -50,11 +50,17 @@ pub(super) fn initialize(
 ) -> Result<Infallible, InitError> {
     let Context { plan, joins, mut cgroup_files, fifo, mut io, state } = context;
     let namespaces = &plan.namespaces;
+    drop(io.pidfd_socket.take());
+    let namespace_files = joins.iter().map(|join| join.fd.as_fd());
+    let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
+    let own = channel.iter().map(AsFd::as_fd).chain([fifo.as_fd()]);
+    keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
 
     // Cgroups before the cgroup namespace, whose root is where this process then is.
     join_cgroups(&mut cgroup_files)?;
     join_namespaces(&joins)?;
+    drop(joins);
     if namespaces.creates(NamespaceType::Cgroup) {
         create_cgroup_namespace()?;
     }
@@ -140,7 +146,9 @@ pub(super) fn initialize(
     }
 
     // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
+    // Nothing of the host is open from here on, but the fifo.
     drop(channel.take());
+    keep_only(&io, [fifo.as_fd()])?;
     wait_for_start(fifo)?;
     run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&env))?;
     let exec = Exec::new(program, c_strings(&plan.process.args), c_strings(&env));
@@ -182,11 +190,6 @@ fn wait_for_start(fifo: OwnedFd) -> Result<(), InitError> {
     File::from(fifo).read_exact(&mut byte).map_err(|_| ProtocolError::Ended.into())
 }
 
-/// The first descriptor that the program does not get.
-pub(super) fn first_closed_fd(io: &ProcessIo) -> i32 {
-    i32::try_from(io.preserved_fds).unwrap_or(i32::MAX - 3) + 3
-}
-
 /// The strings for execve. None holds a NUL: a JSON string that does is refused before.
 pub(super) fn c_strings(strings: &[String]) -> Vec<CString> {
     strings.iter().map(|string| CString::new(string.as_str()).unwrap_or_default()).collect()
@@ -205,7 +208,7 @@ fn request_source(channel: &Option<Channel>, index: usize) -> Result<OwnedFd, St
 
 /// Where the container's cgroups are, for its view of them.
 fn cgroup_view(plan: &CgroupPlan) -> CgroupView {
-    let named = |group: &crate::plan::cgroup::GroupPlan| CgroupHierarchy {
+    let named = |group: &GroupPlan| CgroupHierarchy {
         name: Path::new(&group.mountpoint)
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
@@ -218,6 +221,11 @@ fn cgroup_view(plan: &CgroupPlan) -> CgroupView {
             own: PathBuf::from(&group.path),
             access: CgroupAccess::Full,
         },
-        _ => CgroupView::Legacy(plan.groups.iter().map(named).collect()),
+        _ => CgroupView::Legacy(plan.groups.iter().filter(|group| is_v1(group)).map(named).collect()),
     }
+}
+
+/// The v2 hierarchy beside v1 is not shown, as in runc.
+fn is_v1(group: &GroupPlan) -> bool {
+    group.controllers.iter().any(|controller| !controller.is_empty())
 }

@@ -332,6 +332,30 @@ pub fn close_on_exec_from(first: RawFd) -> Result<(), SyscallError> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on but those in `keep`, by close_range(2) of the gaps.
+///
+/// For a clone that never returns into the frames that own the closed descriptors (it ends in execve or `_exit`): what
+/// the parent holds open must not be the child's.
+pub fn close_other_fds(first: RawFd, keep: &[BorrowedFd<'_>]) -> Result<(), SyscallError> {
+    let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut start = first;
+    for fd in kept {
+        if fd > start {
+            close_range(start, fd - 1)?;
+        }
+        start = fd + 1;
+    }
+    close_range(start, RawFd::MAX)
+}
+
+fn close_range(first: RawFd, last: RawFd) -> Result<(), SyscallError> {
+    // SAFETY: no pointers. The owners of these descriptors are in frames that this process never returns to, so none
+    // of them is closed twice.
+    check("close_range", first, unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
+    Ok(())
+}
+
 /// umask(2).
 pub fn set_umask(mask: u32) {
     // SAFETY: no pointers, never fails.
