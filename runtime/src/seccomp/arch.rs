@@ -248,7 +248,7 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 /// A system call's name that at least one architecture knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Syscall(u16);
 
 impl Syscall {

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """Writes syscalls.rs from the kernel's own uapi headers.
 
-Usage: generate-syscalls.py UAPI S390 > syscalls.rs
-  UAPI  the folder usr/lib/linux/uapi of Debian's linux-libc-dev (7.2.13-1 was used), which holds every architecture
-  S390  the folder usr/s390x-linux-gnu/include of linux-libc-dev-s390x-cross (6.1.4-1cross1 was used): newer kernels
-        have dropped the 31-bit table
+Usage: generate-syscalls.py UAPI UAPI_S390 > syscalls.rs
+  UAPI       the folder usr/lib/linux/uapi of Debian's linux-libc-dev (7.2.13-1 was used), which holds every architecture
+  UAPI_S390  the same folder of an older one (6.12.107-1 was used): newer kernels have dropped the 31-bit table of s390
 
 Both come with `apt-get download PACKAGE` and `dpkg -x PACKAGE.deb FOLDER`. Only names and numbers are taken.
 """
@@ -28,7 +27,7 @@ COLUMNS = [
     ("mips64n32", f"{uapi}/mips/asm/unistd_n32.h", 6000),
     ("ppc", f"{uapi}/powerpc/asm/unistd_32.h", 0),
     ("ppc64", f"{uapi}/powerpc/asm/unistd_64.h", 0),
-    ("s390", f"{s390}/asm/unistd_32.h", 0),
+    ("s390", f"{s390}/s390/asm/unistd_32.h", 0),
     ("s390x", f"{uapi}/s390/asm/unistd_64.h", 0),
 ]
 
@@ -43,7 +42,7 @@ def numbers(path, base):
     found = {}
     for line in open(path):
         match = DEFINE.match(line.strip())
-        if match:
+        if match and not re.fullmatch(r"(reserved|unused)\d+", match[1]):
             name, offset, absolute = match.groups()
             found[name] = base + int(offset) if offset is not None else int(absolute)
     return found

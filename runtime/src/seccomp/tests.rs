@@ -333,3 +333,20 @@ proptest! {
         }
     }
 }
+
+/// `cargo test --profile quick -p ketch --lib -- --ignored --nocapture seccomp::tests::time`
+#[test]
+#[ignore = "prints a time and checks nothing"]
+fn time_of_dockers_profile() {
+    let profile = docker();
+    let mut times: Vec<_> = (0..1000)
+        .map(|_| {
+            let start = std::time::Instant::now();
+            std::hint::black_box(compile(std::hint::black_box(&profile), Arch::X86_64, ALL_FLAGS)).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    let first = times[0];
+    times.sort_unstable();
+    println!("Docker's profile compiles in {:?} (the first time in {first:?})", times[times.len() / 2]);
+}
