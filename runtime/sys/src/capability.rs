@@ -88,11 +88,8 @@ pub fn limit_bounding_set(keep: u64) -> Result<(), SyscallError> {
 /// Makes the ambient set exactly `wanted`; gives back what the kernel refused to raise.
 pub fn set_ambient(wanted: u64) -> Result<u64, SyscallError> {
     // SAFETY: integers only.
-    check(
-        "prctl(PR_CAP_AMBIENT_CLEAR_ALL)",
-        "",
-        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) }.into(),
-    )?;
+    let cleared = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    check("prctl(PR_CAP_AMBIENT_CLEAR_ALL)", "", cleared.into())?;
     let mut refused = 0;
     for number in (0..64_u64).filter(|number| wanted & (1 << number) != 0) {
         // SAFETY: integers only.

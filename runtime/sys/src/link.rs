@@ -26,10 +26,7 @@ pub fn bring_up_loopback() -> Result<(), SyscallError> {
         request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as i16;
     }
     // SAFETY: `request` is live; SIOCSIFFLAGS reads its name and flags.
-    check(
-        "ioctl(SIOCSIFFLAGS)",
-        "lo",
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) }.into(),
-    )?;
+    let set = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, std::ptr::from_ref(&request)) };
+    check("ioctl(SIOCSIFFLAGS)", "lo", set.into())?;
     Ok(())
 }

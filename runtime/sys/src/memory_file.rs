@@ -26,11 +26,8 @@ pub fn create_executable(name: &std::ffi::CStr) -> Result<File, SyscallError> {
 /// Forbids every later change of the file's bytes.
 pub fn seal(file: impl AsFd) -> Result<(), SyscallError> {
     // SAFETY: integers only; the fd is borrowed.
-    check(
-        "fcntl(F_ADD_SEALS)",
-        "",
-        unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_ADD_SEALS, ALL_SEALS) }.into(),
-    )?;
+    let sealed = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_ADD_SEALS, ALL_SEALS) };
+    check("fcntl(F_ADD_SEALS)", "", sealed.into())?;
     Ok(())
 }
 

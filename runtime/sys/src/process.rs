@@ -57,17 +57,11 @@ pub fn clone3(options: &CloneOptions<'_>) -> Result<Cloned, SyscallError> {
     let mut pidfd: RawFd = -1;
     // SAFETY: an all-zero `clone_args` is valid: every field is an integer, and zero means "not asked for".
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
-    #[expect(clippy::cast_sign_loss, reason = "kernel flags are bit patterns")]
-    {
-        args.flags = options.namespaces | libc::CLONE_PIDFD as u64;
-        args.exit_signal = libc::SIGCHLD as u64;
-    }
+    args.flags = options.namespaces | libc::CLONE_PIDFD as u64;
+    args.exit_signal = libc::SIGCHLD as u64;
     args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
     if options.parent == CloneParent::CallersParent {
-        #[expect(clippy::cast_sign_loss, reason = "kernel flags are bit patterns")]
-        {
-            args.flags |= libc::CLONE_PARENT as u64;
-        }
+        args.flags |= libc::CLONE_PARENT as u64;
         // The kernel refuses an exit signal here: the child inherits the caller's.
         args.exit_signal = 0;
     }
