@@ -35,6 +35,9 @@ pub struct Container {
     state: State,
 }
 
+/// An entry of [`Container::list`]: a name, and the container or what is wrong with it.
+pub type Listed = (String, Result<Container, ContainerError>);
+
 /// Why something could not be done to a container.
 #[derive(Debug, Error)]
 pub enum ContainerError {
@@ -145,7 +148,7 @@ impl Container {
     ///
     /// # Errors
     /// The root can't be read.
-    pub fn list(root: &Path) -> Result<Vec<(String, Result<Self, ContainerError>)>, ContainerError> {
+    pub fn list(root: &Path) -> Result<Vec<Listed>, ContainerError> {
         let load = |name: String| {
             let loaded = StateDir::open(root, &name)
                 .and_then(|dir| dir.load().map(|state| Self { dir, state }))

@@ -67,7 +67,7 @@ impl Container {
     fn plan_exec(&self, process: Process) -> Result<ExecPlan, ContainerError> {
         let config = &self.state.config;
         let process = with_defaults(process, config.process.as_ref());
-        let Planned { process, warnings } = ProcessPlan::new(&process)?;
+        let Planned { process, warnings } = ProcessPlan::plan(&process)?;
         warnings.iter().for_each(log::warn);
         let linux = spec::Linux {
             personality: config.personality.clone(),

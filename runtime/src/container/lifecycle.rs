@@ -12,6 +12,7 @@ use ketch_sys::process;
 
 use super::status::hook_state;
 use super::{Container, ContainerError, Status};
+use crate::cgroup::stats::Stats;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
@@ -220,6 +221,17 @@ impl Container {
         cgroup
             .pids()
             .map_err(|source| ContainerError::Cgroup { action: "unable to get all container pids", source })
+    }
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// The cgroup can't be read.
+    pub fn stats(&self) -> Result<Stats, ContainerError> {
+        self.cgroup().stats().map_err(|source| ContainerError::Cgroup {
+            action: "unable to get container cgroup stats",
+            source,
+        })
     }
 
     /// Removes the container: processes, cgroup, folder, then its poststop hooks run. Whatever a killed `create` has

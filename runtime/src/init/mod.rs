@@ -7,6 +7,10 @@
 
 mod child;
 pub mod exec;
+#[expect(
+    clippy::module_inception,
+    reason = "runc's and the runtime-spec's word for the container's first process"
+)]
 mod init;
 mod namespaces;
 pub mod parent;

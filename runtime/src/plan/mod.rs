@@ -184,6 +184,7 @@ impl Plan {
     ///
     /// # Errors
     /// What can't be carried out, by the field that asks for it.
+    #[expect(clippy::new_ret_no_self, reason = "what a plan is made of comes back with it")]
     pub fn new(
         valid: ValidSpec,
         host: &HostFacts,
@@ -195,7 +196,7 @@ impl Plan {
         let linux = spec.linux.as_ref().unwrap_or(&no_linux);
         let no_process = spec::Process::default();
         let Planned { process, mut warnings } =
-            ProcessPlan::new(spec.process.as_ref().unwrap_or(&no_process))?;
+            ProcessPlan::plan(spec.process.as_ref().unwrap_or(&no_process))?;
         let seccomp = linux
             .seccomp
             .as_ref()

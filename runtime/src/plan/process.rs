@@ -151,7 +151,7 @@ impl ProcessPlan {
     ///
     /// # Errors
     /// A value that names nothing that Linux has: a limit, a scheduling policy, an I/O class, a CPU list.
-    pub fn new(process: &spec::Process) -> Result<Planned, PlanError> {
+    pub fn plan(process: &spec::Process) -> Result<Planned, PlanError> {
         let mut warnings = Vec::new();
         let capabilities =
             process.capabilities.as_ref().map(|capabilities| plan_capabilities(capabilities, &mut warnings));
@@ -376,7 +376,7 @@ mod tests {
             io_priority: Some(spec::IoPriority { class: "IOPRIO_CLASS_X".into(), priority: 0 }),
             ..Default::default()
         };
-        let error = ProcessPlan::new(&process).unwrap_err().to_string();
+        let error = ProcessPlan::plan(&process).unwrap_err().to_string();
         assert!(error.contains("process.ioPriority.class") && error.contains("IOPRIO_CLASS_X"), "{error}");
     }
 }
