@@ -9,6 +9,7 @@ pub mod cli;
 pub mod compat;
 pub mod container;
 pub mod error;
+pub mod events;
 pub mod features;
 pub mod foreground;
 pub mod hooks;

@@ -7,6 +7,7 @@ mod argv;
 mod checkpoint;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod global;
@@ -170,6 +171,7 @@ static COMMANDS: &[Entry] = &[
     Entry::of::<checkpoint::Checkpoint>(),
     Entry::of::<create::Create>(),
     Entry::of::<delete::Delete>(),
+    Entry::of::<events::Events>(),
     Entry::of::<exec::Exec>(),
     Entry::of::<features::Features>(),
     Entry::of::<kill::Kill>(),
