@@ -64,7 +64,7 @@ pub enum CgroupError {
     #[error("unknown controller {controller} in SubCgroupPaths")]
     UnknownController { controller: String },
     /// Pid 0 is what a process writes to join by itself.
-    #[error("error adding pid 0 to cgroups: cannot open {}", path.display())]
+    #[error("error adding pid 0 to cgroups: {}", path.display())]
     Join { path: PathBuf, source: SyscallError },
     #[error("can't open cgroup")]
     OpenForExec { source: Box<CgroupError> },
