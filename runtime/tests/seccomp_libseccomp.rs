@@ -14,6 +14,12 @@
 //!   most 2" lets 0xc3eef0b7 pass on aarch64). Random profiles therefore name each call in one rule, repeat an argument
 //!   only in equalities, and put no conditions on multiplexed calls. Our own reference covers all of these.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test: it may panic, and feeds its child from a thread"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::io::Write as _;

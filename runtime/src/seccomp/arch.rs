@@ -89,6 +89,7 @@ struct Facts {
 static FACTS: [Facts; 18] = {
     use ArgWidth::{Full, Half};
     use ByteOrder::{Big, Little};
+    #[expect(clippy::too_many_arguments, reason = "a row of the table")]
     const fn facts(
         arch: Arch, oci: &'static str, go: &'static str, audit: u32,
         order: ByteOrder, width: ArgWidth, column: Column, multiplexers: Option<(u32, u32)>,

@@ -63,6 +63,7 @@ print("const X: u32 = NONE;")
 print()
 print("/// Sorted by name. Columns: " + ", ".join(arch for arch, _, _ in COLUMNS) + ".")
 print("#[rustfmt::skip]")
+print('#[expect(clippy::large_const_arrays, reason = "only its packed form is kept")]')
 print(f"pub(super) const ROWS: [(&str, [u32; {len(COLUMNS)}]); {len(names)}] = [")
 for name in names:
     cells = ", ".join(str(tables[arch].get(name, "X")) for arch, _, _ in COLUMNS)

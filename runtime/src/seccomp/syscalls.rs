@@ -7,6 +7,7 @@ const X: u32 = NONE;
 
 /// Sorted by name. Columns: x86_64, x86, x32, arm, aarch64, riscv64, loongarch64, mips, mips64, mips64n32, ppc, ppc64, s390, s390x.
 #[rustfmt::skip]
+#[expect(clippy::large_const_arrays, reason = "only its packed form is kept")]
 pub(super) const ROWS: [(&str, [u32; 14]); 505] = [
     ("_llseek", [X, 140, X, 140, X, X, X, 4140, X, X, 140, 140, 140, X]),
     ("_newselect", [X, 142, X, 142, X, X, X, 4142, 5022, 6022, 142, 142, 142, X]),
