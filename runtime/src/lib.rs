@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod host;
 pub mod init;
 pub mod log;
+pub mod net_device;
 pub mod plan;
 pub mod process;
 pub mod procfs;

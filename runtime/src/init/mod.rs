@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use crate::cgroup::CgroupError;
 use crate::hooks::HookError;
+use crate::net_device::NetDeviceError;
 use crate::process::environment::LookupError;
 use crate::process::identity::IdentityError;
 use crate::process::keyring::KeyringError;
@@ -93,6 +94,9 @@ pub enum InitError {
     /// Mounts and the root.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
+    /// Network devices.
+    #[error("error creating network interfaces")]
+    NetDevice(#[from] NetDeviceError),
     /// Hooks.
     #[error(transparent)]
     Hook(#[from] HookError),

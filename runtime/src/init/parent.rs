@@ -12,6 +12,7 @@ use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, Milestones, ProcessIo, Started, child, init, step};
 use crate::cgroup::Cgroup;
 use crate::error::chain;
+use crate::net_device;
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::RlimitPlan;
 use crate::plan::{FilterPlan, Plan};
@@ -51,6 +52,7 @@ pub fn start(
     let mut guard = KillOnDrop(Some(settle(spawned, &channel)?));
     let started = guard.child()?;
     prepare_from_outside(plan, &proc, started.pid)?;
+    move_net_devices(plan, started)?;
     milestones.born(started).map_err(InitError::Caller)?;
     channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
     cgroup.set(&plan.cgroup.limits)?;
@@ -170,6 +172,17 @@ fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid) -> Result<(), Init
     // Failing to widen the mask leaves the runtime's own; nothing that a container may rely on is lost.
     let _best_effort = scheduling::set_affinity(pid, &[0xff; 1024]);
     Ok(())
+}
+
+/// The child's network namespace is a new one from its birth; one that it joins is known by its file.
+fn move_net_devices(plan: &Plan, started: &Child) -> Result<(), InitError> {
+    if plan.net_devices.is_empty() || !plan.namespaces.has(NamespaceType::Network) {
+        return Ok(());
+    }
+    let joined = plan.namespaces.joins(NamespaceType::Network);
+    let joined = joined.map(|join| OpenNamespace::open(join.kind, &join.path)).transpose()?;
+    let namespace = joined.as_ref().map_or(started.pidfd.as_fd(), |open| open.fd.as_fd());
+    Ok(net_device::move_all(&plan.net_devices, namespace)?)
 }
 
 fn write_map(proc: &ProcFs, pid: Pid, name: &'static str, mappings: &[IdMapping]) -> Result<(), InitError> {

@@ -20,6 +20,7 @@ pub mod path;
 pub mod poll;
 pub mod process;
 pub mod resource;
+pub mod route;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
