@@ -38,7 +38,10 @@ pub const SOCKET_WITHOUT_TERMINAL: &str = "cannot use console socket if runc wil
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::container::ContainerError;
+    use crate::process::environment::LookupError;
     use crate::spec::ContainerIdError;
+    use crate::state::StateError;
     use ketch_sys::{Errno, error::errno_text};
 
     /// containerd, cmd/containerd-shim-runc-v2/process: `checkKillError` makes these "not found", which a stop that comes
@@ -74,6 +77,29 @@ mod tests {
         assert!(podman_not_found(&errno_text(Errno::ENOENT)));
         assert!(podman_not_permitted(&errno_text(Errno::EACCES)));
         assert!(podman_not_permitted(&errno_text(Errno::EPERM)));
+    }
+
+    #[test]
+    fn the_library_fails_in_these_words() {
+        for (error, text) in [
+            (ContainerError::State(StateError::Exists), EXISTS),
+            (ContainerError::State(StateError::Missing), DOES_NOT_EXIST),
+            (ContainerError::NotRunning, NOT_RUNNING),
+            (ContainerError::NotPaused, NOT_PAUSED),
+            (ContainerError::ExecStopped, EXEC_IN_STOPPED),
+            (ContainerError::ExecPaused, EXEC_IN_PAUSED),
+            (ContainerError::StartStopped, START_STOPPED),
+            (ContainerError::AlreadyRunning, START_RUNNING),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    /// podman and dockerd tell a missing program from other failures by these words.
+    #[test]
+    fn a_missing_program_is_told_as_such() {
+        let error = LookupError::NotInPath { name: "nope".to_owned() };
+        assert!(podman_not_found(&error.to_string()), "{error}");
     }
 
     /// containerd's go-runc and its users compare ids' refusals by this text.

@@ -93,9 +93,6 @@ pub enum ContainerError {
     /// It is not paused.
     #[error("container not paused")]
     NotPaused,
-    /// It can't be paused as it is.
-    #[error("container not running or created: {0}")]
-    CantPause(Status),
     /// `start` of a container that runs.
     #[error("cannot start an already running container")]
     AlreadyRunning,

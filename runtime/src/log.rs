@@ -128,14 +128,6 @@ pub fn is_debug() -> bool {
     LOG.get().is_some_and(|log| log.verbosity == Verbosity::Debug)
 }
 
-/// The kernel's words for an I/O error, without the number that std adds.
-pub fn io_text(error: &std::io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => ketch_sys::error::errno_text(ketch_sys::Errno::from_raw(number)),
-        None => error.to_string(),
-    }
-}
-
 fn stderr_sink() -> Sink {
     if std::io::stderr().is_terminal() { Sink::Terminal { started: Instant::now() } } else { Sink::Stderr }
 }

@@ -66,7 +66,7 @@ Its process waits for \"start\".\nThe id must be one that no other container has
 impl Create {
     fn create(self, global: &Global) -> Result<u8, CliError> {
         let created = Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out()?;
-        created.write_pid_file()?;
+        created.write_pid_file().inspect_err(|_| created.remove())?;
         Ok(0)
     }
 }
@@ -142,10 +142,10 @@ impl<'a> Creation<'a> {
 }
 
 impl Created<'_> {
-    /// Writes `--pid-file`; a container whose caller cannot be told its pid is removed again.
+    /// Writes `--pid-file`. A container whose caller cannot be told its pid has to be removed again.
     pub(super) fn write_pid_file(&self) -> Result<(), CliError> {
         let Some(path) = &self.pid_file else { return Ok(()) };
-        pid_file::write(path, self.started.pid).inspect_err(|_| self.remove())
+        pid_file::write(path, self.started.pid)
     }
 
     /// Ends and removes the container.

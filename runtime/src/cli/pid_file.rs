@@ -5,11 +5,12 @@ use std::io::Write;
 use std::path::Path;
 
 use super::CliError;
+use crate::error::io_text;
 
 /// Writes `pid` to a hidden file beside `path`, and renames that.
 pub(super) fn write(path: &Path, pid: i32) -> Result<(), CliError> {
     let failed = |doing: &str, path: &Path, error: std::io::Error| {
-        CliError::text(format!("{doing} {}: {error}", path.display()))
+        CliError::text(format!("{doing} {}: {}", path.display(), io_text(&error)))
     };
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -146,7 +146,7 @@ fn read(file: &str) -> Result<Resources, CliError> {
     } else {
         std::fs::File::open(file)
             .and_then(|opened| opened.take(MAX_LEN).read_to_end(&mut json))
-            .map_err(|error| CliError::text(format!("open {file}: {}", crate::log::io_text(&error))))?;
+            .map_err(|error| CliError::text(format!("open {file}: {}", crate::error::io_text(&error))))?;
     }
     // As in runc, what follows the first JSON value is left alone.
     let mut values = serde_json::Deserializer::from_slice(&json).into_iter();

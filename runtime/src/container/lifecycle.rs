@@ -150,7 +150,7 @@ impl Container {
         let _lock = self.dir.lock()?;
         match self.status() {
             Status::Running | Status::Created => {}
-            other => return Err(ContainerError::CantPause(other)),
+            _ => return Err(ContainerError::NotRunning),
         }
         self.cgroup().freeze().map_err(|source| ContainerError::Cgroup { action: "unable to freeze", source })
     }

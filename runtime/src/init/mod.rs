@@ -57,12 +57,12 @@ pub enum InitError {
         source: SyscallError,
     },
     /// A namespace could not be opened.
-    #[error("namespace path: lstat {path}: {}", ketch_sys::error::errno_text(source.errno))]
+    #[error("namespace path: lstat {path}: {}", ketch_sys::error::errno_text(error.errno))]
     NamespacePath {
         /// As configured.
         path: String,
-        /// The kernel's answer.
-        source: SyscallError,
+        /// The kernel's answer, whose words are in the text.
+        error: SyscallError,
     },
     /// A path that is no namespace of the kind that it is configured as.
     #[error("{path} is not a {kind} namespace")]

@@ -24,7 +24,7 @@ impl OpenNamespace {
     pub(super) fn open(kind: NamespaceType, file: &Path) -> Result<Self, InitError> {
         let shown = file.display().to_string();
         let fd = path::open_host(file, path::READ | path::NON_BLOCKING)
-            .map_err(|source| InitError::NamespacePath { path: shown.clone(), source })?;
+            .map_err(|error| InitError::NamespacePath { path: shown.clone(), error })?;
         match namespace::kind(&fd) {
             Ok(found) if found == flag(kind) => Ok(Self { kind, fd }),
             _ => Err(InitError::NotANamespace { path: shown, kind: kind.name() }),

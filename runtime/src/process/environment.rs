@@ -21,7 +21,7 @@ pub enum LookupError {
         name: String,
     },
     /// The path is not there.
-    #[error("exec: {name:?}: stat {name}: {}", ketch_sys::error::errno_text(source.errno))]
+    #[error("exec: {name:?}")]
     Missing {
         /// As configured.
         name: String,

@@ -35,12 +35,12 @@ pub enum IdentityError {
         source: std::io::Error,
     },
     /// The working directory.
-    #[error("chdir to cwd ({cwd:?}) set in config.json failed: {}", ketch_sys::error::errno_text(source.errno))]
+    #[error("chdir to cwd ({cwd:?}) set in config.json failed: {}", ketch_sys::error::errno_text(error.errno))]
     WorkingDirectory {
         /// As configured.
         cwd: String,
-        /// The kernel's answer.
-        source: SyscallError,
+        /// The kernel's answer, whose words are in the text.
+        error: SyscallError,
     },
     /// The working directory is outside of the container (CVE-2024-21626).
     #[error(
@@ -63,8 +63,8 @@ pub fn assume(plan: &ProcessPlan) -> Result<(), IdentityError> {
     // A directory may be open to the runtime's user only, or (a chowned volume) to the container's user only.
     let entered_early = match enter(&plan.cwd) {
         Ok(()) => true,
-        Err(IdentityError::WorkingDirectory { source, .. })
-            if source.errno == Errno::EACCES || source.errno == Errno::EPERM =>
+        Err(IdentityError::WorkingDirectory { error, .. })
+            if error.errno == Errno::EACCES || error.errno == Errno::EPERM =>
         {
             false
         }
@@ -91,8 +91,7 @@ fn enter(cwd: &str) -> Result<(), IdentityError> {
         return Ok(());
     }
     let path = CString::new(cwd).unwrap_or_default();
-    process::change_dir(&path)
-        .map_err(|source| IdentityError::WorkingDirectory { cwd: cwd.to_owned(), source })
+    process::change_dir(&path).map_err(|error| IdentityError::WorkingDirectory { cwd: cwd.to_owned(), error })
 }
 
 /// A directory reached through a leaked descriptor is not below the root: the kernel then says "(unreachable)".
