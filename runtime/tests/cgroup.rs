@@ -271,7 +271,8 @@ fn v1_limits_are_written() {
         let resources = r#"{"memory":{"limit":41943040,"swap":83886080,"reservation":20971520,"swappiness":50},
             "cpu":{"shares":512,"quota":50000,"period":100000,"burst":1000,"cpus":"0","mems":"0"},
             "pids":{"limit":7},"blockIO":{"throttleReadBpsDevice":[{"major":254,"minor":0,"rate":1048576}]}}"#;
-        let plan = planned(layout, "limits", resources);
+        // Below a directory that is new as well.
+        let plan = planned(layout, "limits/below", resources);
         let cgroup = Cgroup::create(&plan).unwrap();
         cgroup.set(&plan.limits).unwrap();
         let read = |controller: &str, file: &str| {
@@ -312,6 +313,7 @@ fn v1_limits_are_written() {
             "cannot set net_cls limit: container could not join or create cgroup"
         );
         cgroup.delete().unwrap();
+        remove_parents(&plan);
     });
 }
 

@@ -8,6 +8,9 @@ use ketch_sys::{Errno, cgroupfs};
 use super::{Cgroup, CgroupError, FreezerState, Group};
 use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan, Inherit, Join, PathOrigin, Privilege};
 
+/// What a v1 cpuset must have before a process can join it.
+const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+
 /// Whether a directory was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -102,18 +105,22 @@ fn create_group(
     if plan.mode == CgroupMode::Unified {
         enter_domain(plan, group, root)?;
     }
+    let parent = group.path.parent().filter(|_| group_plan.inherit == Inherit::Cpuset && group.path != root);
+    // The parent needs its own even where the container asks for something else: what it may ask for is part of them.
+    let inherited = match parent {
+        Some(parent) => {
+            CPUSET_FILES.map(|file| inherit(parent, root, file)).into_iter().collect::<Result<_, _>>()?
+        }
+        None => Vec::new(),
+    };
     for write in &group_plan.before_join {
         group.apply(write, &mut Default::default())?;
     }
-    if group_plan.inherit == Inherit::Cpuset {
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if !group_plan.before_join.iter().any(|write| write.file == file) {
-                match (found, group.path.parent()) {
-                    // A new directory has nothing yet.
-                    (Found::Made, Some(parent)) => group.write(file, inherit(parent, root, file)?.trim())?,
-                    _ => inherit(&group.path, root, file).map(drop)?,
-                }
-            }
+    for (file, value) in CPUSET_FILES.into_iter().zip(inherited) {
+        let asked = group_plan.before_join.iter().any(|write| write.file == file);
+        // A new directory has nothing yet; one that exists keeps what it has.
+        if !asked && (found == Found::Made || group.read(file)?.trim().is_empty()) {
+            group.write(file, value.trim())?;
         }
     }
     Ok(found)
