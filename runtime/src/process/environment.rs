@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn lookup_texts_are_gos() {
         let env = ["PATH=/nonexistent".to_owned()];
-        let text = |name: &str| find_program(name, &env).unwrap_err().to_string();
+        let text = |name: &str| crate::error::chain(&find_program(name, &env).unwrap_err());
         assert_eq!(text("nope"), "exec: \"nope\": executable file not found in $PATH");
         assert_eq!(text("/nope"), "exec: \"/nope\": stat /nope: no such file or directory");
         assert_eq!(text("/etc"), "exec: \"/etc\": is a directory");
