@@ -41,9 +41,10 @@ pub fn move_all(
         let failed = |step| move |source| NetDeviceError { name: name.clone(), step, source };
         let new_name = if device.name.is_empty() { name } else { &device.name };
         let index = host.index_of(name).map_err(failed("link not found on runtime namespace"))?;
+        // Before it goes down, which takes its IPv6 addresses.
+        let addresses = host.addresses(index).map_err(failed("fail to get ip addresses"))?;
         // What else uses the device on the host sees it go down, and not vanish while it is up.
         host.set_up(index, false).map_err(failed("fail to set link down"))?;
-        let addresses = host.addresses(index).map_err(failed("fail to get ip addresses"))?;
         host.move_to(index, new_name, &namespace).map_err(failed("fail to move network device"))?;
         let index = container.index_of(new_name).map_err(failed("link not found in the container"))?;
         // The kernel drops a device's addresses when it moves.
