@@ -2,7 +2,8 @@
 //! keep-capabilities, groups, user, working directory, the capability sets last.
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::os::fd::AsFd;
 
 use ketch_sys::capability::{self, CapabilitySets};
 use ketch_sys::credential;
@@ -125,50 +126,29 @@ fn own_standard_streams(uid: u32) -> Result<(), IdentityError> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
     /// /dev/null: mem(4).
     const NULL_DEVICE: u64 = 0x103;
-    for (fd, stream) in
-        [(0, std::io::stdin().as_file()), (1, std::io::stdout().as_file()), (2, std::io::stderr().as_file())]
-    {
-        let Ok(metadata) = stream.metadata() else { continue };
-        if metadata.uid() == uid || (metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE)
-        {
+    let streams = [duplicate(std::io::stdin()), duplicate(std::io::stdout()), duplicate(std::io::stderr())];
+    for (fd, stream) in (0..).zip(streams) {
+        // A closed stream needs no owner.
+        let Some((file, metadata)) = stream.and_then(|file| file.metadata().ok().map(|data| (file, data))) else {
+            continue;
+        };
+        let is_null = metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE;
+        if metadata.uid() == uid || is_null {
             continue;
         }
-        match stream.chown(uid) {
+        let refused = |error: &std::io::Error| error.raw_os_error().map(Errno::from_raw);
+        match std::os::unix::fs::fchown(&file, Some(uid), None) {
             Ok(()) => {}
             // Not ours to give: an unmapped owner, a read-only or foreign file system.
-            Err(error)
-                if matches!(
-                    error.raw_os_error().map(Errno::from_raw),
-                    Some(Errno::EINVAL | Errno::EPERM | Errno::EROFS)
-                ) => {}
+            Err(error) if matches!(refused(&error), Some(Errno::EINVAL | Errno::EPERM | Errno::EROFS)) => {}
             Err(source) => return Err(IdentityError::StandardStream { fd, source }),
         }
     }
     Ok(())
 }
 
-/// A standard stream as something whose owner can be read and changed, without closing it.
-trait StandardStream {
-    fn as_file(&self) -> Stream;
-}
-
-struct Stream(Option<std::fs::File>);
-
-impl<T: std::os::fd::AsFd> StandardStream for T {
-    fn as_file(&self) -> Stream {
-        let fd: BorrowedFd<'_> = self.as_fd();
-        Stream(fd.try_clone_to_owned().ok().map(std::fs::File::from))
-    }
-}
-
-impl Stream {
-    fn metadata(&self) -> std::io::Result<std::fs::Metadata> {
-        self.0.as_ref().map_or_else(|| Err(std::io::ErrorKind::NotFound.into()), std::fs::File::metadata)
-    }
-
-    fn chown(&self, uid: u32) -> std::io::Result<()> {
-        self.0.as_ref().map_or(Ok(()), |file| std::os::unix::fs::fchown(file, Some(uid), None))
-    }
+fn duplicate(stream: impl AsFd) -> Option<File> {
+    stream.as_fd().try_clone_to_owned().ok().map(File::from)
 }
 
 fn apply_sets(plan: &CapabilityPlan) -> Result<(), IdentityError> {
