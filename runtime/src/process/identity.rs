@@ -129,7 +129,8 @@ fn own_standard_streams(uid: u32) -> Result<(), IdentityError> {
     let streams = [duplicate(std::io::stdin()), duplicate(std::io::stdout()), duplicate(std::io::stderr())];
     for (fd, stream) in (0..).zip(streams) {
         // A closed stream needs no owner.
-        let Some((file, metadata)) = stream.and_then(|file| file.metadata().ok().map(|data| (file, data))) else {
+        let Some((file, metadata)) = stream.and_then(|file| file.metadata().ok().map(|data| (file, data)))
+        else {
             continue;
         };
         let is_null = metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE;
