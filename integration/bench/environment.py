@@ -52,26 +52,34 @@ class Spawner:
 
     def _answer(self, timeout):
         readable, _, _ = select.select([self.process.stdout], [], [], timeout)
-        if not readable:
-            self.process.kill()
-            raise TimeoutError(f"no answer from the spawner in {timeout} s")
-        return self.process.stdout.readline().decode().strip()
+        return self.process.stdout.readline().decode().strip() if readable else None
 
-    def take(self, steps, timeout=120):
-        """One sample. `steps`: ("X", argv), ("B", argv) or ("R", count)."""
+    def _children(self):
+        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as children:
+            return {int(pid) for pid in children.read().split()}
+
+    def take(self, steps, timeout=20):
+        """One sample. `steps`: ("X", argv), ("B", argv) or ("R", count). What hangs is killed and counts as failed."""
+        before = self._children()
         lines = []
         for kind, what in steps:
             fields = [kind, str(what)] if kind == "R" else [kind, *what]
             lines.append("\x1f".join(fields))
         self.process.stdin.write(("\n".join(lines) + "\nG\n").encode())
-        answer = self._answer(timeout).split()
+        answer, hung = self._answer(timeout), ""
+        while answer is None:
+            hung = f"killed after {timeout} s. "
+            for pid in self._children() - before:
+                os.kill(pid, signal.SIGKILL)
+            answer = self._answer(5)
+        answer = answer.split()
         if len(answer) < 3:
             raise RuntimeError(f"the spawner ended: {self.process.stderr.read().decode()}")
         wall, cpu, peak, *statuses = map(int, answer)
         output = ""
         if any(statuses):
             with open(self.log, encoding="utf-8", errors="replace") as log:
-                output = log.read()[-600:]
+                output = hung + log.read()[-600:]
         return Sample(wall / 1e6, cpu / 1e3, peak, statuses, output)
 
     def end(self):
