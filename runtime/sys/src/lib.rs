@@ -9,6 +9,8 @@ mod call;
 pub mod capability;
 pub mod cgroupfs;
 pub mod credential;
+#[cfg(target_arch = "x86_64")]
+mod entry;
 pub mod error;
 pub mod file;
 pub mod keyring;
