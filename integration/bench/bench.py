@@ -16,7 +16,7 @@ import time
 
 import programs as cli
 import report
-from environment import Environment
+from environment import Environment, kill
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
@@ -125,7 +125,7 @@ class Bench:
 
     def _stop_running(self, program, layout, place):
         for pid in self.environment.pids(place):
-            os.kill(pid, 9)
+            kill(pid)
         self.environment.spawner(layout).take([("R", 1)])  # its status is the SIGKILL
         self._must(program, layout, [("X", cli.delete(program, place, force=True))])
 

@@ -26,6 +26,15 @@ def write(path, value):
         file.write(value)
 
 
+def kill(pid):
+    """Whether there was something to kill."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @dataclass
 class Sample:
     wall_ms: float
@@ -70,7 +79,7 @@ class Spawner:
         while answer is None:
             hung = f"killed after {timeout} s. "
             for pid in self._children() - before:
-                os.kill(pid, signal.SIGKILL)
+                kill(pid)
             answer = self._answer(5)
         answer = answer.split()
         if len(answer) < 3:
@@ -186,11 +195,7 @@ class Environment:
                 for pid in pids:
                     if pid in spawners:
                         continue
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                        ended += 1
-                    except ProcessLookupError:
-                        pass
+                    ended += kill(pid)
         return ended
 
     def close(self):
