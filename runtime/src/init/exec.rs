@@ -1,13 +1,16 @@
 //! A process that joins a running container: both sides of `exec`.
 //!
 //! ```text
-//!   parent: not dumpable; its children go to the container's pid namespace; clone3 into the container's cgroup
-//!   child:  all other namespaces by one setns on init's pidfd; identity; filter; execve
+//!   parent: not dumpable; clone3 into the container's cgroup
+//!   stage:  keeps no descriptor of the host; all namespaces by one setns on init's pidfd; clone3 beside itself
+//!   child:  the first that the container can see; identity; filter; execve
 //! ```
+//! The stage is there because whoever is born in the container's pid namespace can be looked at from that moment on: a
+//! process with CAP_SYS_PTRACE there would get at the host through its root, its working directory or a descriptor,
+//! dumpable or not (CVE-2016-9962). So nothing of the host is left when the child is born.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use ketch_sys::namespace;
 use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec};
@@ -18,8 +21,10 @@ use super::child::{
     first_closed_fd, install_filter, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
 use super::init::c_strings;
-use super::namespaces::{OpenNamespace, flag};
-use super::parent::{KillOnDrop, last_words, send_listener, send_pidfd, set_rlimits, write_oom_score};
+use super::namespaces::flag;
+use super::parent::{
+    KillOnDrop, Spawned, last_words, send_listener, send_pidfd, set_rlimits, settle, write_oom_score,
+};
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
@@ -59,45 +64,38 @@ pub fn start(plan: &ExecPlan, mut target: Target, io: ProcessIo) -> Result<Start
             .map_err(step("error setting initial CPU affinity"))?;
     }
 
-    let own_pid_namespace = enter_pid_namespace(plan, &target)?;
     let options = CloneOptions {
         namespaces: 0,
         into_cgroup: target.into_cgroup.as_ref().map(AsFd::as_fd),
         parent: CloneParent::Caller,
     };
-    let started = match process::clone3(&options).map_err(step("error starting setns process: clone3"))? {
+    let stage = match process::clone3(&options).map_err(step("error starting setns process: clone3"))? {
         Cloned::Child => {
             drop(ours);
-            child::run(theirs, |channel| become_program(plan, &mut target, io, channel))
+            drop(proc);
+            drop(pidfd_socket);
+            child::run(theirs, |channel| enter_container(plan, &mut target, io, channel))
         }
-        Cloned::Parent(started) => started,
+        Cloned::Parent(stage) => stage,
     };
     drop(theirs);
     drop(io);
-    let mut guard = KillOnDrop(Some(started));
-    if let Some(own) = own_pid_namespace {
-        own.join()?;
+    let mut guard = KillOnDrop(Some(stage));
+    let stage = guard.child()?;
+    // The child inherits both.
+    write_oom_score(&proc, stage.pid, plan.process.oom_score_adj)?;
+    set_final_affinity(plan, stage.pid)?;
+    ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
+    if plan.namespaces.contains(&NamespaceType::Pid) {
+        guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours)?));
+        ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     }
     let started = guard.child()?;
-    write_oom_score(&proc, started.pid, plan.process.oom_score_adj)?;
-    set_final_affinity(plan, started.pid)?;
-    ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     converse(plan, &ours, started, &target.state)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, started, "setns")?;
     }
     guard.disarm()
-}
-
-/// Lets this process's children be born in the container's pid namespace; gives its own back, to return to.
-fn enter_pid_namespace(plan: &ExecPlan, target: &Target) -> Result<Option<OpenNamespace>, InitError> {
-    if !plan.namespaces.contains(&NamespaceType::Pid) {
-        return Ok(None);
-    }
-    let own = OpenNamespace::open(NamespaceType::Pid, Path::new("/proc/self/ns/pid"))?;
-    namespace::join(&target.init, namespace::NEW_PID)
-        .map_err(|source| InitError::Join { kind: "pid", source })?;
-    Ok(Some(own))
 }
 
 /// runc widens the mask of a process whose plan names none, so that the container's cpuset decides.
@@ -135,8 +133,9 @@ fn converse(plan: &ExecPlan, channel: &Channel, started: &Started, state: &[u8])
     if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
 }
 
-/// The child, from its first instruction to execve. The order is that of `init::initialize`, for the same reasons.
-fn become_program(
+/// The stage: leaves everything of the host behind and goes on as a child in the container's pid namespace, or by itself
+/// where that is not joined.
+fn enter_container(
     plan: &ExecPlan,
     target: &mut Target,
     mut io: ProcessIo,
@@ -151,6 +150,33 @@ fn become_program(
     if plan.namespaces.contains(&NamespaceType::User) {
         become_namespace_root()?;
     }
+    if !plan.namespaces.contains(&NamespaceType::Pid) {
+        return become_program(plan, io, channel);
+    }
+    keep_only(&io, channel.iter().map(AsFd::as_fd))?;
+    let options = CloneOptions { namespaces: 0, into_cgroup: None, parent: CloneParent::CallersParent };
+    match process::clone3(&options).map_err(step("error starting setns process: clone3"))? {
+        Cloned::Parent(child) => {
+            tell(channel, &Message::Pid(child.pid))?;
+            process::exit_now(0)
+        }
+        Cloned::Child => {
+            let channel = channel.take().ok_or(ProtocolError::Ended)?;
+            child::run(channel, |channel| {
+                // The stage tells its number first.
+                expect(channel, &Message::Go, "Go")?;
+                become_program(plan, io, channel)
+            })
+        }
+    }
+}
+
+/// The child, from its first instruction to execve. The order is that of `init::initialize`, for the same reasons.
+fn become_program(
+    plan: &ExecPlan,
+    mut io: ProcessIo,
+    channel: &mut Option<Channel>,
+) -> Result<Infallible, InitError> {
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;
     take_streams(&mut io)?;
@@ -190,13 +216,10 @@ fn become_program(
     Err(InitError::Exec(exec.replace_process()))
 }
 
-/// All namespaces of the container but the pid namespace, in which this process was born, by one system call.
+/// All namespaces of the container by one system call, which enters the user namespace first. The pid namespace is for
+/// the children.
 fn join_namespaces(plan: &ExecPlan, target: &Target) -> Result<(), InitError> {
-    let kinds = plan
-        .namespaces
-        .iter()
-        .filter(|kind| **kind != NamespaceType::Pid)
-        .fold(0, |flags, kind| flags | flag(*kind));
+    let kinds = plan.namespaces.iter().fold(0, |flags, kind| flags | flag(*kind));
     if kinds == 0 {
         return Ok(());
     }

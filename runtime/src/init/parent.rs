@@ -65,7 +65,7 @@ pub fn start(
 
 /// The first clone: the container's process itself, or (where a user namespace is joined, so that the others must be
 /// made from inside it) a stage that makes it.
-enum Spawned {
+pub(super) enum Spawned {
     Container(Child),
     Stage(Child),
 }
@@ -143,7 +143,7 @@ impl ChildrenElsewhere {
 }
 
 /// The container's own process, whoever made it.
-fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitError> {
+pub(super) fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitError> {
     let stage = match spawned {
         Spawned::Container(child) => return Ok(child),
         Spawned::Stage(stage) => stage,

@@ -6,8 +6,9 @@
 //! ```text
 //!   parent                                    child
 //!     | clone3 -------------------------------> |
-//!     |                       (stage) Pid ----- |   only where a user namespace is joined: the first
-//!     |                                         |   child made the final one, as the parent's child
+//!     |                       (stage) Pid ----- |   only where a user namespace is joined, or by exec a pid
+//!     |                                         |   namespace: the first child made the final one, as the
+//!     |                                         |   parent's child. exec: after a Go of its own
 //!     | id maps, network devices                |
 //!     | Go -----------------------------------> |   the child touches nothing before this
 //!     | resources, oom_score_adj     joins, mounts
