@@ -7,11 +7,11 @@
 use ketch_integration::runtime::{Invocation, Kind};
 use ketch_integration::{Bundle, Case, Container, probe, tests};
 
-tests![create, run, start, delete, exec, kill_of_the_init_process_during_create];
+tests![create, run, start, delete, exec, every_process_of_run_at_its_own_step];
 
-/// The step between two kills: 1 for `make soak`, more in the ordinary suite, which has no hour for it.
-fn stride() -> usize {
-    if std::env::var_os("KETCH_SOAK_CYCLES").is_some() { 1 } else { 9 }
+/// The step between two kills: 1 for `make soak`; in the ordinary suite, which has no hour for it, `usual`.
+fn stride(usual: usize) -> usize {
+    if std::env::var_os("KETCH_SOAK_CYCLES").is_some() { 1 } else { usual }
 }
 
 fn sweepable(case: &Case) {
@@ -34,70 +34,87 @@ fn clear(case: &Case, bundle: &Bundle<'_>, step: usize) {
     assert!(!probe::read("/proc/self/mountinfo").contains(&case.tag), "step {step}: a mount stays");
 }
 
-/// Kills `command` at every step until one run of it gets through.
-fn sweep(case: &Case, bundle: &Bundle<'_>, follow: &[&str], prepare: impl Fn(), command: impl Fn() -> Invocation) {
-    let mut killed = 0;
-    for step in (1..).step_by(stride()) {
-        prepare();
-        let out = killed_at(case, step, command(), follow).run();
-        clear(case, bundle, step);
-        if out.code != 137 && killed > 0 {
-            break;
+/// One command, killed at one step after another.
+struct Sweep<'a> {
+    bundle: &'a Bundle<'a>,
+    /// Every how many steps, in the ordinary suite.
+    stride: usize,
+    /// Makes what the command needs.
+    prepare: &'a dyn Fn(),
+    command: &'a dyn Fn() -> Invocation,
+}
+
+impl Sweep<'_> {
+    /// Goes on until one run of the command gets through.
+    fn run(&self) {
+        let case = self.bundle.case;
+        let mut killed = 0;
+        for step in (1..).step_by(stride(self.stride)) {
+            (self.prepare)();
+            let out = killed_at(case, step, (self.command)(), &[]).run();
+            clear(case, self.bundle, step);
+            if out.code != 137 {
+                break;
+            }
+            killed += 1;
+            assert!(step < 20_000, "no end of the system calls");
         }
-        killed += usize::from(out.code == 137);
-        assert!(step < 20_000, "no end of the system calls");
+        assert!(killed > 3, "only {killed} steps were hit");
     }
-    assert!(killed > 3, "only {killed} steps were hit");
 }
 
 fn create(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle().sleeper();
-    sweep(case, &bundle, &[], || {}, || bundle.create_command().arg(&bundle.id));
+    let bundle = &case.bundle().sleeper();
+    let command = || bundle.create_command().arg(&bundle.id);
+    Sweep { bundle, stride: 9, prepare: &|| {}, command: &command }.run();
 }
 
 fn run(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle();
-    sweep(case, &bundle, &[], || {}, || bundle.run_command().arg(&bundle.id));
+    let bundle = &case.bundle();
+    let command = || bundle.run_command().arg(&bundle.id);
+    Sweep { bundle, stride: 9, prepare: &|| {}, command: &command }.run();
 }
 
 fn start(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle().sleeper();
+    let bundle = &case.bundle().sleeper();
     let prepare = || drop(bundle.create_command().arg(&bundle.id).run().ok());
-    sweep(case, &bundle, &[], prepare, || case.ketch().args(["start", &bundle.id]));
+    let command = || case.ketch().args(["start", &bundle.id]);
+    Sweep { bundle, stride: 3, prepare: &prepare, command: &command }.run();
 }
 
 fn delete(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle();
+    let bundle = &case.bundle();
     let prepare = || {
         let _ = bundle.create_command().arg(&bundle.id).run().ok();
         let _ = case.ketch().args(["kill", &bundle.id, "KILL"]).run().ok();
         Container::adopt(case, &bundle.id).wait_status_and_keep("stopped");
     };
-    sweep(case, &bundle, &[], prepare, || case.ketch().args(["delete", &bundle.id]));
+    let command = || case.ketch().args(["delete", &bundle.id]);
+    Sweep { bundle, stride: 3, prepare: &prepare, command: &command }.run();
 }
 
 fn exec(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle().sleeper();
+    let bundle = &case.bundle().sleeper();
     let prepare = || {
         let _ = bundle.create_command().arg(&bundle.id).run().ok();
         let _ = case.ketch().args(["start", &bundle.id]).run().ok();
     };
-    sweep(case, &bundle, &[], prepare, || case.ketch().args(["exec", &bundle.id, "/bin/true"]));
+    let command = || case.ketch().args(["exec", &bundle.id, "/bin/true"]);
+    Sweep { bundle, stride: 9, prepare: &prepare, command: &command }.run();
 }
 
-fn kill_of_the_init_process_during_create(case: &Case) {
+fn every_process_of_run_at_its_own_step(case: &Case) {
     sweepable(case);
-    let bundle = case.bundle().sleeper();
-    for step in (1..400).step_by(stride() * 3) {
-        // Followed children count their own calls, so that the init process dies at its n-th one; the runtime, whose
-        // n-th call may come first, is then the one to die. Either way nothing may remain.
-        let out = killed_at(case, step, bundle.create_command().arg(&bundle.id), &["-f"]).run();
+    let bundle = case.bundle();
+    for step in (1..600).step_by(stride(23)) {
+        // Followed children count their own calls: the first process that comes to its n-th one dies, be it the runtime
+        // or the container's.
+        drop(killed_at(case, step, bundle.run_command().arg(&bundle.id), &["-f"]).run());
         clear(case, &bundle, step);
-        drop(out);
     }
 }

@@ -137,9 +137,6 @@ pub enum SpecError {
         /// The kind.
         kind: NamespaceType,
     },
-    /// Id mappings without a user namespace.
-    #[error("user namespace mappings specified, but user namespace isn't enabled in the config")]
-    MappingsWithoutUserNamespace,
     /// A new user namespace without ids.
     #[error("user namespaces enabled, but no {kind} mappings found")]
     NoMappings {

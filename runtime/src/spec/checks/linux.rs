@@ -128,10 +128,6 @@ pub(super) fn namespaces(subject: &Subject<'_>) -> Result<(), SpecError> {
     if let Some(&kind) = subject.facts.missing_namespaces.first() {
         return Err(SpecError::NamespaceNotInKernel { kind });
     }
-    let mapped = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-    if mapped && !subject.has(NamespaceType::User) {
-        return Err(SpecError::MappingsWithoutUserNamespace);
-    }
     if linux.time_offsets.is_empty() {
         return Ok(());
     }
