@@ -101,7 +101,6 @@ fn create_group(
 ) -> Result<Found, CgroupError> {
     let root = Path::new(&group_plan.mountpoint);
     let found = make(&group.path, root, made)?;
-    group.dir()?;
     if plan.mode == CgroupMode::Unified {
         enter_domain(plan, group, root)?;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use ketch_sys::{SyscallError, cgroupfs};
 
@@ -121,22 +121,19 @@ impl Cgroup {
                     return Err(CgroupError::UnknownController { controller: controller.clone() });
                 }
             }
-            let beside = self.v2_group().map(|group| open_below(group, sub.of(group))).transpose()?;
-            let clone_into = match beside {
-                Some(Ok(dir)) => Some(dir),
-                Some(Err(_)) | None => None,
-            };
+            let beside = self.v2_group().map(|group| below(group, sub.of(group))).transpose()?;
+            let clone_into = beside.and_then(|path| open_dir(path).ok());
             return Ok(ExecJoin { clone_into, files: self.join_files(sub)? });
         };
         if let Some(controller) = sub.0.keys().find(|controller| !controller.is_empty()) {
             return Err(CgroupError::UnknownController { controller: controller.clone() });
         }
         let wanted = sub.of(group);
-        let clone_into = match open_below(group, wanted)? {
+        let clone_into = match open_dir(below(group, wanted)?) {
             Ok(dir) => dir,
             Err(error) => {
                 match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
-                    Some(path) => Self::init_dir_at(&path)?,
+                    Some(path) => open_dir(path)?,
                     None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
                 }
             }
@@ -148,52 +145,44 @@ impl Cgroup {
     /// unified host.
     pub fn init_dir(&self, proc_cgroup: &str) -> Option<Result<OwnedFd, CgroupError>> {
         let path = init_path(proc_cgroup).filter(|_| self.mode == CgroupMode::Unified)?;
-        Some(Self::init_dir_at(&path))
-    }
-
-    fn init_dir_at(path: &Path) -> Result<OwnedFd, CgroupError> {
-        let failed = |source| CgroupError::Open { path: path.to_owned(), source };
-        cgroupfs::open_dir(path).map(|(dir, _)| dir).map_err(failed)
+        Some(open_dir(path))
     }
 
     fn join_files(&self, sub: &SubCgroups) -> Result<Vec<JoinFile>, CgroupError> {
         let mut files = Vec::with_capacity(self.groups.len());
         for group in self.groups.iter().filter(|group| !group.has("")) {
-            let wanted = sub.of(group);
-            let opened = open_below(group, wanted)?.and_then(|dir| {
-                cgroupfs::open_to_write(&dir, "tasks")
-                    .map_err(|source| CgroupError::Join { path: group.path.join("tasks"), source })
-            });
-            match opened {
+            let tasks = below(group, sub.of(group))?.join("tasks");
+            match cgroupfs::open_file_to_write(&tasks) {
                 Ok(file) => files.push(JoinFile { file, join: group.join }),
                 Err(_) if group.join == Join::IfPossible => {}
-                Err(CgroupError::Open { path, source }) => return Err(CgroupError::Join { path, source }),
-                Err(error) => return Err(error),
+                Err(source) => return Err(CgroupError::Join { path: tasks, source }),
             }
         }
         Ok(files)
     }
 }
 
-/// The directory at `sub` below the group's own. The outer error is for a path that leads out of it: components are
-/// counted, so that a sibling whose name merely starts alike (`/a/b` and `/a/bc`) is no way out.
-fn open_below(group: &Group, sub: Option<&str>) -> Result<Result<OwnedFd, CgroupError>, CgroupError> {
-    let mut below = PathBuf::new();
-    for part in sub.unwrap_or_default().split('/') {
+/// The directory at `sub` below the group's own. Components are counted, so that a sibling whose name merely starts
+/// alike (`/a/b` and `/a/bc`) is no way out; there are no symlinks in a cgroup file system.
+fn below(group: &Group, sub: Option<&str>) -> Result<PathBuf, CgroupError> {
+    let sub = sub.unwrap_or_default();
+    let mut parts: Vec<&str> = Vec::new();
+    for part in sub.split('/') {
         match part {
             "" | "." => {}
-            ".." if !below.pop() => {
-                return Err(CgroupError::BadSubCgroup { path: sub.unwrap_or_default().to_owned() });
-            }
+            ".." if parts.pop().is_none() => return Err(CgroupError::BadSubCgroup { path: sub.to_owned() }),
             ".." => {}
-            part => below.push(part),
+            part => parts.push(part),
         }
     }
-    let name = if below.as_os_str().is_empty() { Path::new(".") } else { &below };
-    Ok(group.dir().and_then(|dir| {
-        let path = group.path.join(&below);
-        cgroupfs::open_sub_dir(dir, name).map_err(|source| CgroupError::Open { path, source })
-    }))
+    Ok(parts.iter().fold(group.path.clone(), |path, part| path.join(part)))
+}
+
+fn open_dir(path: PathBuf) -> Result<OwnedFd, CgroupError> {
+    match cgroupfs::open_dir(&path) {
+        Ok((dir, _)) => Ok(dir),
+        Err(source) => Err(CgroupError::Open { path, source }),
+    }
 }
 
 fn init_path(proc_cgroup: &str) -> Option<PathBuf> {
@@ -203,6 +192,8 @@ fn init_path(proc_cgroup: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Vec<(String, String)>, String> {
@@ -233,14 +224,13 @@ mod tests {
     #[test]
     fn no_way_out_of_the_container() {
         let group = Group::new(vec!["cpu".to_owned()], "/nonexistent/a/b", Join::Required);
-        let refused = |path| matches!(open_below(&group, Some(path)), Err(CgroupError::BadSubCgroup { .. }));
-        assert!(refused(".."));
-        assert!(refused("../bc"));
-        assert!(refused("x/../../bc"));
-        assert!(refused("/.."));
-        assert!(!refused("/"));
-        assert!(!refused("x/../y"));
-        assert!(!refused("..x"));
+        for path in ["..", "../bc", "x/../../bc", "/..", "./../b"] {
+            assert!(matches!(below(&group, Some(path)), Err(CgroupError::BadSubCgroup { .. })), "{path}");
+        }
+        for (path, expected) in [("/", ""), ("x/../y", "/y"), ("..x", "/..x"), ("/x//./z/", "/x/z")] {
+            let found = below(&group, Some(path)).unwrap();
+            assert_eq!(found, Path::new(&format!("/nonexistent/a/b{expected}")), "{path}");
+        }
     }
 
     #[test]

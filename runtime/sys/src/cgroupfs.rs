@@ -22,10 +22,19 @@ pub enum Version {
 /// openat2(2): a handle on the cgroup directory at an absolute path, reached through no symlink. What is not on a
 /// cgroup file system fails with EINVAL.
 pub fn open_dir(path: &Path) -> Result<(OwnedFd, Version)> {
-    let dir = with_c_path("openat2", path, |c_path| {
+    open_checked(path, PATH | DIRECTORY)
+}
+
+/// openat2(2): the file at an absolute path, to write to; checked as in [`open_dir`].
+pub fn open_file_to_write(path: &Path) -> Result<OwnedFd> {
+    open_checked(path, WRITE).map(|(file, _)| file)
+}
+
+fn open_checked(path: &Path, flags: i32) -> Result<(OwnedFd, Version)> {
+    let opened = with_c_path("openat2", path, |c_path| {
         // SAFETY: open_how is plain integers, for which zero is a value.
         let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-        how.flags = u64::from((PATH | DIRECTORY | libc::O_CLOEXEC).cast_unsigned());
+        how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
         how.resolve = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
         retry("openat2", path.display(), || {
             // SAFETY: c_path is NUL-terminated and alive, how is alive and its true size is given.
@@ -41,9 +50,9 @@ pub fn open_dir(path: &Path) -> Result<(OwnedFd, Version)> {
         })
         .map(own)
     })?;
-    match stat::file_system(&dir)? {
-        stat::CGROUP1 => Ok((dir, Version::V1)),
-        stat::CGROUP2 => Ok((dir, Version::V2)),
+    match stat::file_system(&opened)? {
+        stat::CGROUP1 => Ok((opened, Version::V1)),
+        stat::CGROUP2 => Ok((opened, Version::V2)),
         _ => Err(SyscallError::new("open", format!("{} (not a cgroup)", path.display()), Errno::EINVAL)),
     }
 }
