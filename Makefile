@@ -37,7 +37,8 @@ help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
 setup: ## Install the Debian packages that building and testing need, when missing
-	@integration/setup/packages.sh gcc libc6-dev busybox-static procps util-linux iproute2 strace jq
+	@integration/setup/packages.sh gcc libc6-dev busybox-static procps util-linux iproute2 strace jq \
+		containerd docker.io podman buildah
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev

@@ -21,6 +21,7 @@ pub mod layout;
 pub mod leak;
 pub mod probe;
 pub mod runtime;
+pub mod site;
 pub mod suite;
 pub mod wait;
 
@@ -29,5 +30,6 @@ pub use case::Case;
 pub use container::Container;
 pub use layout::Layout;
 pub use runtime::Output;
+pub use site::Site;
 pub use suite::Test;
 pub use wait::wait_until;

@@ -1,0 +1,225 @@
+//! A place for a daemon: mount and network namespaces of a test's own, held open by one process.
+//!
+//! Daemons that make mounts and networks (containerd, dockerd, podman) run in here, and whatever they leave goes with
+//! it: [`Site`]'s end kills every process that is still in its mount namespace. Called by the `callers` tests.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::case::Case;
+use crate::runtime::Output;
+use crate::wait::wait_until;
+
+/// The namespaces, and the folder of everything in them.
+#[derive(Debug)]
+pub struct Site<'a> {
+    pub case: &'a Case,
+    pub dir: PathBuf,
+    holder: Child,
+}
+
+/// A daemon of a site.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl<'a> Site<'a> {
+    /// Makes the namespaces.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn new(case: &'a Case) -> Self {
+        let dir = case.dir.join("site");
+        fs::create_dir_all(&dir).expect("make the site's folder");
+        // These are the only places outside of their own folders that the daemons write to.
+        // Their own folders apart, the daemons write to these; and podman makes plain folders in /sys/fs/cgroup for
+        // hierarchies that are not mounted, so that it gets a folder of the site's with the machine's mounts in it.
+        let script = r#"
+            set -e
+            ip link set lo up
+            for d in /run/containerd /run/docker /run/containers /run/netns /var/lib/cni; do
+                mkdir -p $d; mount -t tmpfs site $d
+            done
+            mkdir $0/cgroup; mount -t tmpfs site $0/cgroup
+            for h in /sys/fs/cgroup/*; do
+                if mountpoint -q $h; then mkdir $0/cgroup/${h##*/}; mount --bind $h $0/cgroup/${h##*/}; fi
+            done
+            mount --rbind $0/cgroup /sys/fs/cgroup; umount -R -l $0/cgroup
+            echo ready >$0/ready
+            exec sleep infinity
+        "#;
+        let holder = Command::new("unshare")
+            .args(["--mount", "--net", "sh", "-c", script])
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start the holder of the namespaces");
+        let ready = dir.join("ready");
+        wait_until("the site's namespaces", || {
+            if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
+        });
+        Self { case, dir, holder }
+    }
+
+    /// A file of the site.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Runs a program inside, with the harness's timeout.
+    #[must_use]
+    pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Output {
+        let holder = self.holder.id().to_string();
+        self.case
+            .program("nsenter")
+            .args(["--target", &holder, "--mount", "--net", "--", program])
+            .args(args)
+            .env("CONTAINERS_CONF", self.path("containers.conf"))
+            .run()
+    }
+
+    /// Starts a daemon inside.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn daemon<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Daemon {
+        let log = self.path(&format!("{program}.log"));
+        let file = fs::File::create(&log).expect("create the daemon's log");
+        let child = Command::new("nsenter")
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--", program])
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("share the log"))
+            .stderr(file)
+            .spawn()
+            .expect("start the daemon");
+        Daemon { child, name: program.to_owned(), log }
+    }
+
+    /// Writes a tar of a root file system of busybox: the image that the daemons import.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn busybox_tar(&self) -> PathBuf {
+        let root = self.path("image");
+        for folder in ["bin", "etc", "tmp", "proc", "dev", "sys"] {
+            fs::create_dir_all(root.join(folder)).expect("make the image's folders");
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("copy busybox (package busybox-static)");
+        for applet in
+            ["sh", "true", "false", "echo", "sleep", "ps", "id", "cat", "head", "tail", "ls", "grep", "stat"]
+        {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).expect("link an applet");
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/:/bin/sh\n")
+            .expect("write passwd");
+        fs::write(root.join("etc/group"), "root:x:0:\nuser:x:1000:\n").expect("write group");
+        let tar = self.path("image.tar");
+        let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
+        assert!(made.is_ok_and(|status| status.success()), "make the image's tar");
+        tar
+    }
+
+    /// Processes that are in the site's mount namespace.
+    fn inhabitants(&self) -> Vec<i32> {
+        let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|data| data.ino()).ok();
+        let Some(ours) = namespace(&self.holder.id().to_string()) else { return Vec::new() };
+        fs::read_dir("/proc")
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()) && namespace(pid) == Some(ours))
+            .filter_map(|pid| pid.parse().ok())
+            .collect()
+    }
+}
+
+impl Drop for Site<'_> {
+    fn drop(&mut self) {
+        let holder = i32::try_from(self.holder.id()).unwrap_or(0);
+        for pid in self.inhabitants().into_iter().filter(|pid| *pid != holder).filter_map(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        // The parent cgroup, and podman's for conmon, are the daemon's, which leaves them behind; one that still holds a
+        // container's is a leak, and stays for the leak check to find. A killed conmon takes its time to go.
+        let parents = || {
+            let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+            hierarchies.map(|entry| entry.path().join(&self.case.tag)).filter(|parent| parent.exists())
+        };
+        for _ in 0..1000 {
+            for parent in parents() {
+                let _ = fs::remove_dir(parent.join("conmon"));
+                let _ = fs::remove_dir(parent);
+            }
+            if parents().next().is_none() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+    }
+}
+
+impl Daemon {
+    /// Waits until `ready` holds; a daemon that ends instead fails the test with its log.
+    ///
+    /// # Panics
+    /// When it ends, or is not ready in time.
+    pub fn wait_ready(&mut self, mut ready: impl FnMut() -> bool) {
+        let (child, name, log) = (&mut self.child, &self.name, &self.log);
+        wait_until(name, || {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("{name} ended with {status}: {}", last_lines(log));
+            }
+            if ready() { Ok(()) } else { Err(last_lines(log)) }
+        });
+    }
+
+    /// Asks it to end, and waits.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn stop(mut self) {
+        self.terminate(Signal::TERM);
+        let (child, name) = (&mut self.child, &self.name);
+        wait_until("the daemon's end", || match child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{name}: {other:?}")),
+        });
+    }
+
+    fn terminate(&self, signal: Signal) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Ok(None) = self.child.try_wait() {
+            self.terminate(Signal::KILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn last_lines(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(15).collect();
+    lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+}
