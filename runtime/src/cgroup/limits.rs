@@ -3,7 +3,7 @@
 use ketch_sys::{Errno, cgroupfs};
 
 use super::{Cgroup, CgroupError, Group};
-use crate::plan::cgroup::{Limits, MemoryCheck, Tolerate, When, Write};
+use crate::plan::cgroup::{CgroupMode, Limits, MemoryCheck, Tolerate, When, Write};
 
 /// What earlier writes of a list came to, for the conditions of later ones.
 #[derive(Debug, Default)]
@@ -28,6 +28,16 @@ impl Cgroup {
         match &limits.devices {
             Some(devices) => self.set_devices(devices),
             None => Ok(()),
+        }
+    }
+
+    /// The device rules of v1 alone. They pass through a moment in which every device is denied, so they must stand
+    /// before the container's first process makes or opens one. A program of v2 is there in one step: it comes with
+    /// [`Cgroup::set`], which finds nothing left to do for v1.
+    pub fn set_device_rules_ahead(&self, limits: &Limits) -> Result<(), CgroupError> {
+        match &limits.devices {
+            Some(devices) if self.mode != CgroupMode::Unified => self.set_devices(devices),
+            _ => Ok(()),
         }
     }
 

@@ -54,6 +54,7 @@ pub fn start(
     prepare_from_outside(plan, &proc, started.pid)?;
     move_net_devices(plan, started)?;
     milestones.born(started).map_err(InitError::Caller)?;
+    cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
     channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
     cgroup.set(&plan.cgroup.limits)?;
     converse(plan, &channel, started, &mut sources, milestones)?;
