@@ -35,6 +35,12 @@ pub const TERMINAL_WITHOUT_SOCKET: &str =
 /// A console socket without a use.
 pub const SOCKET_WITHOUT_TERMINAL: &str = "cannot use console socket if runc will not detach or allocate tty";
 
+/// What a failed `create` begins with. Tests of runc and logs' readers look for the whole of it, the name included.
+pub const CREATE_FAILED: &str = "runc create failed";
+
+/// What a failed `run` begins with.
+pub const RUN_FAILED: &str = "runc run failed";
+
 #[cfg(test)]
 mod tests {
     use super::*;

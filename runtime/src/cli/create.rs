@@ -7,6 +7,7 @@ use clap::Args;
 use super::global::absolute;
 use super::{Binary, CliError, Global, Operands, Subcommand, pid_file};
 use crate::bundle::Bundle;
+use crate::compat;
 use crate::container::{Container, CreateOptions, Deletion, NotifyFolder};
 use crate::foreground::{self, Attachment, Connection, HostEnd, NotifySocket};
 use crate::init::Started;
@@ -59,7 +60,7 @@ Its process waits for \"start\".\nThe id must be one that no other container has
     const BINARY: Binary = Binary::Sealed;
 
     fn run(self, global: &Global) -> Result<u8, CliError> {
-        self.create(global).map_err(|error| error.while_doing("create"))
+        self.create(global).map_err(|error| error.told_as(compat::CREATE_FAILED))
     }
 }
 

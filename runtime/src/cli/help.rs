@@ -67,7 +67,7 @@ fn options(command: Command) -> String {
 }
 
 /// The name by which this program was called, without its folder.
-pub(super) fn program() -> String {
+fn program() -> String {
     let typed = program_as_typed();
     let name = Path::new(&typed).file_name().map(|name| name.to_string_lossy().into_owned());
     name.unwrap_or_else(|| "ketch".to_owned())

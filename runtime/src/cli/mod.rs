@@ -90,8 +90,8 @@ pub(crate) enum CliError {
     Failed(Box<dyn Error>),
     /// The same of `create` and `run`, which say so.
     Command {
-        /// The command.
-        command: &'static str,
+        /// What callers look for.
+        words: &'static str,
         /// Why.
         source: Box<dyn Error>,
     },
@@ -107,10 +107,10 @@ impl CliError {
         Self::Failed(text.into().into())
     }
 
-    /// The same failure, told as that of `command`.
-    fn while_doing(self, command: &'static str) -> Self {
+    /// The same failure with words in front.
+    fn told_as(self, words: &'static str) -> Self {
         match self {
-            Self::Failed(source) => Self::Command { command, source },
+            Self::Failed(source) => Self::Command { words, source },
             other => other,
         }
     }
@@ -142,9 +142,7 @@ impl Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) => f.write_str(text),
-            Self::Command { command, source } => {
-                write!(f, "{} {command} failed: {}", help::program(), chain(source.as_ref()))
-            }
+            Self::Command { words, source } => write!(f, "{words}: {}", chain(source.as_ref())),
             Self::NoTopic(name) => write!(f, "No help topic for '{name}'"),
             Self::Failed(error) => f.write_str(&chain(error.as_ref())),
             Self::Exec(error) => write!(f, "exec failed: {}", chain(error.as_ref())),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::create::{CreateFlags, Created, Creation};
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code};
+use crate::compat;
 use crate::foreground::{Attachment, Attended, Foreground, HostEnd, Subreaper};
 use crate::log;
 use crate::signal::Signal;
@@ -37,7 +38,7 @@ and waits until its process has ended,\nwhose exit code it exits with. The id mu
     const BINARY: Binary = Binary::Sealed;
 
     fn run(self, global: &Global) -> Result<u8, CliError> {
-        self.create_and_start(global).map_err(|error| error.while_doing("run"))
+        self.create_and_start(global).map_err(|error| error.told_as(compat::RUN_FAILED))
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::process::{self, Exec};
-use ketch_sys::{link, namespace};
+use ketch_sys::{link, namespace, signal};
 
 use super::child::{
     LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, create_cgroup_namespace,
@@ -69,6 +69,8 @@ pub(super) fn initialize(
     }
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;
+    // A created container can be asked to end before its program has started.
+    signal::exit_when_asked().map_err(step("preparing for signals"))?;
     take_streams(&mut io)?;
     if let Some(keyring) = &plan.keyring {
         let user_namespace = namespaces.has(NamespaceType::User);

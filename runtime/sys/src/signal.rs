@@ -1,7 +1,7 @@
 //! Signals: signal(7), sigprocmask(2), signalfd(2).
 //!
-//! Least kernel: any. The runtime takes signals from a descriptor only, never by a handler, so no code of its own ever
-//! runs at an arbitrary point. What a process execs must be given the signal state of a fresh process: [`reset`].
+//! Least kernel: any. The runtime takes signals from a descriptor and not by a handler, so no code of its own runs
+//! at an arbitrary point; the one handler ends the process and does nothing else. What a process execs must be given the signal state of a fresh process: [`reset`].
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -98,6 +98,23 @@ pub fn reset() -> Result<()> {
         .map_err(|errno| SyscallError::new("rt_sigaction", "SIGPIPE", errno))?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| SyscallError::new("rt_sigprocmask", "", errno))
+}
+
+/// Makes the signals that ask a process to end do so even in the first process of a pid namespace, where the kernel drops
+/// a signal whose action is the default. An execve undoes it.
+pub fn exit_when_asked() -> Result<()> {
+    let action = SigAction::new(SigHandler::Handler(exit_now), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        // SAFETY: the handler does nothing but call _exit(2), which may be called from a handler (signal-safety(7)).
+        unsafe { sigaction(signal, &action) }
+            .map_err(|errno| SyscallError::new("rt_sigaction", signal.as_str(), errno))?;
+    }
+    Ok(())
+}
+
+extern "C" fn exit_now(signal: i32) {
+    // SAFETY: _exit(2) ends the process without running any code of it.
+    unsafe { libc::_exit(128 + signal) }
 }
 
 #[cfg(test)]
