@@ -41,9 +41,7 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
     run(channel, |channel| {
         let Some(mut context) = context.take() else { return Err(ProtocolError::Ended.into()) };
         join_cgroups(&mut context.cgroup_files)?;
-        // The pid namespace first: joining it takes rights in this process's user namespace, and in its owner.
-        join_one(&mut context.joins, NamespaceType::Pid)?;
-        join_one(&mut context.joins, NamespaceType::User)?;
+        join_what_is_ours(&mut context.joins)?;
         let options = CloneOptions { namespaces, into_cgroup: None, parent: CloneParent::CallersParent };
         match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
             Cloned::Parent(child) => {
@@ -60,11 +58,16 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
     })
 }
 
-fn join_one(joins: &mut Vec<OpenNamespace>, kind: NamespaceType) -> Result<(), InitError> {
-    if let Some(place) = joins.iter().position(|join| join.kind == kind) {
-        joins.remove(place).join()?;
-    }
-    Ok(())
+/// Joins the user namespace, and before it whatever it may not own: our own rights end there. What only its owner may
+/// join is left for afterwards, but for the pid namespace, which must be the next process's from its birth.
+fn join_what_is_ours(joins: &mut Vec<OpenNamespace>) -> Result<(), InitError> {
+    let (user, others): (Vec<_>, Vec<_>) = joins.drain(..).partition(|join| join.kind == NamespaceType::User);
+    let refused = others.into_iter().filter(|join| join.join().is_err()).collect::<Vec<_>>();
+    user.iter().try_for_each(OpenNamespace::join)?;
+    let (pid, others): (Vec<_>, Vec<_>) =
+        refused.into_iter().partition(|join| join.kind == NamespaceType::Pid);
+    joins.extend(others);
+    pid.iter().try_for_each(OpenNamespace::join)
 }
 
 /// Closes what the parent has open and this process is not to have: its lock, cgroups, procfs, and whatever its caller

@@ -124,7 +124,8 @@ pub(super) fn initialize(
     if plan.process.no_new_privileges {
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
-    scheduling::apply(&plan.process)?;
+    let restricted = plan.cgroup.restricts_cpus();
+    scheduling::apply(&plan.process).map_err(|error| if restricted { error.in_cpuset() } else { error })?;
     // The parent sets the rlimits, for which a user namespace has no right, and remembers the container before it may
     // run: a start that is cut short leaves nothing unknown.
     tell(channel, &Message::Ready)?;

@@ -70,6 +70,11 @@ pub(super) fn plan_capabilities(
         unknown.dedup();
         warnings.push(format!("ignoring unknown or unavailable capabilities: [{}]", unknown.join(" ")));
     }
+    // capabilities(7): only what is both permitted and inheritable can be raised; init skips what can't.
+    let refused = CapabilityMask(plan.ambient.0 & !(plan.permitted.0 & plan.inheritable.0));
+    for name in refused.names() {
+        warnings.push(format!("can't raise ambient capability {name}: operation not permitted"));
+    }
     plan
 }
 
@@ -87,6 +92,20 @@ fn mask(names: &[String], unknown: &mut Vec<String>) -> CapabilityMask {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ambient_capability_that_is_not_inheritable_warns() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let capabilities = spec::Capabilities {
+            permitted: list(&["CAP_KILL", "CAP_CHOWN"]),
+            inheritable: list(&["CAP_KILL"]),
+            ambient: list(&["CAP_KILL", "CAP_CHOWN"]),
+            ..Default::default()
+        };
+        let mut warnings = Vec::new();
+        plan_capabilities(&capabilities, &mut warnings);
+        assert_eq!(warnings, ["can't raise ambient capability CAP_CHOWN: operation not permitted"]);
+    }
 
     #[test]
     fn unknown_names_warn_once_and_count_for_nothing() {

@@ -1,7 +1,7 @@
 //! Scheduler, I/O priority, personality and memory policy of the calling process.
 
-use ketch_sys::SyscallError;
 use ketch_sys::scheduling::{self, SchedulerAttributes};
+use ketch_sys::{Errno, SyscallError};
 use thiserror::Error;
 
 use crate::plan::process::ProcessPlan;
@@ -12,6 +12,9 @@ pub enum SchedulingError {
     /// sched_setattr(2).
     #[error("error setting scheduler")]
     Scheduler(#[source] SyscallError),
+    /// sched_setattr(2) of a process that a cpuset keeps from some CPUs: a deadline can't be promised then.
+    #[error("process scheduler can't be used together with AllowedCPUs")]
+    SchedulerInCpuset,
     /// ioprio_set(2).
     #[error("failed to set io priority")]
     IoPriority(#[source] SyscallError),
@@ -21,6 +24,17 @@ pub enum SchedulingError {
     /// set_mempolicy(2).
     #[error("failed to set memory policy")]
     MemoryPolicy(#[source] SyscallError),
+}
+
+impl SchedulingError {
+    /// The same error for a container whose CPUs are restricted.
+    #[must_use]
+    pub fn in_cpuset(self) -> Self {
+        match self {
+            Self::Scheduler(error) if error.errno == Errno::EPERM => Self::SchedulerInCpuset,
+            other => other,
+        }
+    }
 }
 
 /// Applies what the plan asks for.

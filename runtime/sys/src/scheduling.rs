@@ -82,8 +82,8 @@ pub fn set_io_priority(class: u32, priority: u32) -> Result<(), SyscallError> {
 
 /// set_mempolicy(2): `mode` with its flags, `nodes` as bit n for each NUMA node n.
 pub fn set_memory_policy(mode: u32, nodes: &[u64]) -> Result<(), SyscallError> {
-    // The kernel takes one bit less than `maxnode` says (set_mempolicy(2), BUGS).
-    let bits = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    // The kernel takes one bit less than `maxnode` says (set_mempolicy(2), BUGS): 1 is none, and 0 is refused.
+    let bits = nodes.len() * 64 + 1;
     // SAFETY: pointer and bit count describe the live slice.
     check("set_mempolicy", "", unsafe {
         libc::syscall(libc::SYS_set_mempolicy, mode, nodes.as_ptr(), bits)

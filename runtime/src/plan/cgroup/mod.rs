@@ -71,6 +71,15 @@ pub struct CgroupPlan {
     pub path: PathOrigin,
 }
 
+impl CgroupPlan {
+    /// Whether a cpuset keeps the container from some CPUs.
+    #[must_use]
+    pub fn restricts_cpus(&self) -> bool {
+        let before = self.groups.iter().flat_map(|group| &group.before_join);
+        before.chain(&self.limits.writes).any(|write| write.file == "cpuset.cpus")
+    }
+}
+
 /// Where the path of a cgroup comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
