@@ -78,6 +78,10 @@ impl Container {
         };
         let PlannedContainer { plan, spec, warnings } = Plan::new(valid, &host, &plan_options)?;
         warnings.iter().for_each(log::warn);
+        if let Some(filter) = &plan.seccomp {
+            filter.program.warnings.iter().filter(|warning| warning.is_debug()).for_each(log::debug);
+            log::debug(format_args!("seccomp filter flags: {}", filter.program.flags.bits()));
+        }
 
         let dir = StateDir::create(options.root, &id)?;
         let _lock = dir.lock()?;
