@@ -2,6 +2,7 @@
 //!
 //! Runs in the parent for the runtime's hooks and in the child for the container's. Texts are runc's.
 
+use std::borrow::Cow;
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -45,23 +46,52 @@ fn io_text(error: &io::Error) -> String {
 fn status_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),
-        (None, Some(signal)) => format!("signal: {}", signal_text(signal)),
+        (None, Some(signal)) => {
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("signal: {}{core}", signal_text(signal))
+        }
         (None, None) => String::from("unknown status"),
     }
 }
 
-fn signal_text(signal: i32) -> String {
-    match signal {
-        1 => "hangup".into(),
-        2 => "interrupt".into(),
-        3 => "quit".into(),
-        6 => "aborted".into(),
-        9 => "killed".into(),
-        11 => "segmentation fault".into(),
-        13 => "broken pipe".into(),
-        15 => "terminated".into(),
-        other => format!("signal {other}"),
-    }
+/// Go's names of the signals, from 1.
+const SIGNAL_TEXTS: [&str; 31] = [
+    "hangup",
+    "interrupt",
+    "quit",
+    "illegal instruction",
+    "trace/breakpoint trap",
+    "aborted",
+    "bus error",
+    "floating point exception",
+    "killed",
+    "user defined signal 1",
+    "segmentation fault",
+    "user defined signal 2",
+    "broken pipe",
+    "alarm clock",
+    "terminated",
+    "stack fault",
+    "child exited",
+    "continued",
+    "stopped (signal)",
+    "stopped",
+    "stopped (tty input)",
+    "stopped (tty output)",
+    "urgent I/O condition",
+    "CPU time limit exceeded",
+    "file size limit exceeded",
+    "virtual timer expired",
+    "profiling timer expired",
+    "window changed",
+    "I/O possible",
+    "power failure",
+    "bad system call",
+];
+
+fn signal_text(signal: i32) -> Cow<'static, str> {
+    let known = usize::try_from(signal - 1).ok().and_then(|at| SIGNAL_TEXTS.get(at));
+    known.map_or_else(|| format!("signal {signal}").into(), |text| (*text).into())
 }
 
 /// Runs the hooks of one list in order, each with `state` (JSON) on its stdin; `name` is the list's name in the
@@ -216,6 +246,14 @@ mod tests {
         let hooks = [shell("cat >/dev/null", None), shell("echo out; echo err >&2; exit 3", None)];
         let error = run("prestart", &hooks, b"{}", None).unwrap_err().to_string();
         assert_eq!(error, "error running prestart hook #1: exit status 3, stdout: out\n, stderr: err\n");
+    }
+
+    #[test]
+    fn signals_have_the_names_that_go_gives_them() {
+        for (signal, text) in [(9, "killed"), (15, "terminated"), (31, "bad system call"), (34, "signal 34")]
+        {
+            assert_eq!(signal_text(signal), text);
+        }
     }
 
     #[test]

@@ -320,9 +320,34 @@ pub(crate) fn prctl(call: &'static str, option: i32, value: libc::c_ulong) -> Re
 /// close_range(2) with CLOSE_RANGE_CLOEXEC: every fd from `first` on is closed at the next execve (CVE-2024-21626).
 pub fn close_on_exec_from(first: RawFd) -> Result<(), SyscallError> {
     // SAFETY: no pointers. It only sets a flag, so no owner's fd goes away under it.
-    check("close_range", first, unsafe {
-        libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    })?;
+    let returned =
+        unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if returned == 0 {
+        return Ok(());
+    }
+    one_by_one("fcntl", first, LAST_POSSIBLE_FD, |fd| {
+        // SAFETY: as above.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }
+    })
+}
+
+/// The highest fd that is tried where close_range(2) is refused. Descriptors are given out from the lowest free number
+/// on, and those above 2 were closed before there could be a filter.
+const LAST_POSSIBLE_FD: RawFd = 1 << 16;
+
+/// What close_range(2) would do, for a container's seccomp filter that refuses that call: profiles older than it are
+/// many. A number that is no descriptor is passed over.
+fn one_by_one(
+    call: &'static str,
+    first: RawFd,
+    last: RawFd,
+    act: impl Fn(RawFd) -> i32,
+) -> Result<(), SyscallError> {
+    for fd in first..=last.min(LAST_POSSIBLE_FD) {
+        if act(fd) < 0 && Errno::last() != Errno::EBADF {
+            return Err(SyscallError::last(call, fd.to_string()));
+        }
+    }
     Ok(())
 }
 
@@ -346,8 +371,13 @@ pub fn close_other_fds(first: RawFd, keep: &[BorrowedFd<'_>]) -> Result<(), Sysc
 fn close_range(first: RawFd, last: RawFd) -> Result<(), SyscallError> {
     // SAFETY: no pointers. The owners of these descriptors are in frames that this process never returns to, so none
     // of them is closed twice.
-    check("close_range", first, unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) })?;
-    Ok(())
+    if unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0 {
+        return Ok(());
+    }
+    one_by_one("close", first, last, |fd| {
+        // SAFETY: as above.
+        unsafe { libc::close(fd) }
+    })
 }
 
 /// umask(2).
@@ -374,11 +404,21 @@ pub fn current_dir() -> Result<Vec<u8>, SyscallError> {
     Ok(buffer)
 }
 
-/// Whether this process may execute the file, by the ids that count for execve (faccessat2(2) AT_EACCESS).
+/// Whether this process may execute the file, by the ids that count for execve (faccessat2(2) AT_EACCESS). Where a
+/// seccomp filter refuses that call, by the real ids (faccessat(2)): those are the same once a process has become its
+/// user.
 pub fn may_execute(path: &CStr) -> Result<(), SyscallError> {
     // SAFETY: a live NUL-terminated string.
-    check("faccessat2", path.to_string_lossy(), unsafe {
+    let returned = unsafe {
         libc::syscall(libc::SYS_faccessat2, libc::AT_FDCWD, path.as_ptr(), libc::X_OK, libc::AT_EACCESS)
-    })?;
+    };
+    if returned < 0 && matches!(Errno::last(), Errno::ENOSYS | Errno::EPERM) {
+        // SAFETY: as above.
+        let returned =
+            unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) };
+        check("faccessat", path.to_string_lossy(), returned)?;
+        return Ok(());
+    }
+    check("faccessat2", path.to_string_lossy(), returned)?;
     Ok(())
 }
