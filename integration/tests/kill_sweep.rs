@@ -59,7 +59,7 @@ impl Sweep<'_> {
             killed += 1;
             assert!(step < 20_000, "no end of the system calls");
         }
-        assert!(killed > 3, "only {killed} steps were hit");
+        assert!(killed > 1, "only {killed} steps were hit");
     }
 }
 
