@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use ketch_sys::poll::{self, Until};
 use ketch_sys::process::{self, ExitStatus};
 use ketch_sys::signal::{self, SignalQueue};
-use ketch_sys::{Errno, SyscallError, stream, terminal};
+use ketch_sys::{Errno, SyscallError, stream};
 
 use crate::log;
 pub use notify::NotifySocket;
@@ -142,10 +142,6 @@ impl Foreground {
                 self.relays.push(Relay::new(stderr, standard(2)?));
             }
             Stdio::Terminal { master, host } => {
-                let settings = terminal::settings(&master).map_err(ForegroundError::Terminal)?;
-                terminal::apply(&master, &settings.without_carriage_returns())
-                    .map_err(ForegroundError::Terminal)?;
-                host.copy_size_to(master.as_fd());
                 host.set_raw()?;
                 stream::set_nonblocking(&master).map_err(ForegroundError::Terminal)?;
                 let copy =

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ketch_sys::socket::{self, SocketKind};
-use ketch_sys::{SyscallError, path, stream};
+use ketch_sys::{SyscallError, path, stream, terminal};
 
 use super::{ForegroundError, HostTerminal, Stdio};
 use crate::compat;
@@ -168,10 +168,11 @@ impl Connection<'_> {
 }
 
 impl HostEnd {
-    /// The runtime's streams, once the process has been started (a terminal's master has been sent then).
+    /// The runtime's streams, once the process exists (a terminal's master has been sent then). The container's program
+    /// has to wait for this: what it wrote before would have two carriage returns, and it would see another size.
     ///
     /// # Errors
-    /// No master came.
+    /// No master came, or it is no terminal.
     pub fn open(self) -> Result<Stdio, ForegroundError> {
         match self {
             Self::Inherited => Ok(Stdio::Inherited),
@@ -181,6 +182,10 @@ impl HostEnd {
                 let mut name = [0; 4096];
                 let (_, mut fds) = socket::receive(&socket, &mut name).map_err(ForegroundError::Terminal)?;
                 let master = fds.pop().ok_or(ForegroundError::NoTerminal)?;
+                let settings = terminal::settings(&master).map_err(ForegroundError::Terminal)?;
+                terminal::apply(&master, &settings.without_carriage_returns())
+                    .map_err(ForegroundError::Terminal)?;
+                host.copy_size_to(master.as_fd());
                 Ok(Stdio::Terminal { master, host })
             }
         }

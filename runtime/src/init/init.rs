@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::process::{self, Exec};
-use ketch_sys::{link, namespace, signal};
+use ketch_sys::{link, namespace, path, signal};
 
 use super::child::{
     LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, create_cgroup_namespace,
@@ -89,6 +89,10 @@ pub(super) fn initialize(
     if plan.hooks.runs_before_pivot() {
         tell(channel, &Message::RunHooks)?;
         expect(channel, &Message::HooksDone, "HooksDone")?;
+    }
+    if !plan.hooks.create_container.is_empty() {
+        // As in runc, these hooks find the new root as their working directory.
+        path::change_dir_to(prepared.root()).map_err(step("chdir to the root"))?;
     }
     run_container_hooks(state, "createContainer", &plan.hooks.create_container, "creating", None)?;
     // Opened while the host's procfs is still there; what follows has only the container's.
