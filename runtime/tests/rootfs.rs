@@ -2,6 +2,11 @@
 //!
 //! Needs root (it says so and passes otherwise). Canaries lie in the scenario's own scratch directory; nothing outside
 //! of it is written. `harness = false`, because namespaces and the root are changed by single-threaded processes only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "tests: a failure ends the scenario, and the rule on paths inside a rootfs binds the runtime"
+)]
 
 use std::fs::{self, File};
 use std::io::Read;

@@ -4,14 +4,23 @@
 //! paths, and how the root is entered. It makes no system call and opens nothing: `rootfs` carries it out in the
 //! container's first process. Built by `Plan::new`.
 
-use std::path::{Component, Path, PathBuf};
+mod dev;
+mod paths;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::mount_flags::{MountFlags, Propagation, PropagationKind, TreeAttributes};
 use crate::spec::mount_options::{self, Recursion};
-use crate::spec::{Device, IdMapping, Linux, Mount, NamespaceType, Spec};
+use crate::spec::{IdMapping, Linux, Mount, NamespaceType, Spec};
+
+pub use dev::{DevPlan, DeviceKind, DeviceNode};
+pub use paths::clean;
+
+use dev::device_nodes;
+use paths::strip_root;
 
 /// Everything that `rootfs` carries out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,56 +147,6 @@ pub enum IdmapSource {
     },
     /// Those of the user namespace at this path.
     Namespace(PathBuf),
-}
-
-/// What `/dev` is filled with, besides the links that every container gets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DevPlan {
-    /// Device nodes, the default ones first.
-    pub nodes: Vec<DeviceNode>,
-}
-
-/// A device node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceNode {
-    /// Where in the container.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: DeviceKind,
-    /// Major number.
-    pub major: u32,
-    /// Minor number.
-    pub minor: u32,
-    /// Permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-}
-
-/// The kinds of device nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeviceKind {
-    /// A character device.
-    Character,
-    /// A block device.
-    Block,
-    /// A named pipe.
-    Fifo,
-}
-
-impl DeviceKind {
-    /// The letter that the runtime-spec has for it.
-    #[must_use]
-    pub const fn letter(self) -> char {
-        match self {
-            Self::Character => 'c',
-            Self::Block => 'b',
-            Self::Fifo => 'p',
-        }
-    }
 }
 
 /// What the bundle alone does not tell.
@@ -380,100 +339,12 @@ fn id_mappings(mount: &Mount, linux: &Linux) -> Result<IdmapSource, &'static str
     }
 }
 
-/// The nodes that every container has, as path and number, in runc's order.
-const DEFAULT_NODES: [(&str, u32, u32); 6] = [
-    ("/dev/null", 1, 3),
-    ("/dev/random", 1, 8),
-    ("/dev/full", 1, 7),
-    ("/dev/tty", 5, 0),
-    ("/dev/zero", 1, 5),
-    ("/dev/urandom", 1, 9),
-];
-
-fn device_nodes(devices: &[Device]) -> Result<Vec<DeviceNode>, RootfsPlanError> {
-    let mut nodes = Vec::with_capacity(DEFAULT_NODES.len() + devices.len());
-    for (path, major, minor) in DEFAULT_NODES {
-        if devices.iter().any(|device| device.path == path) {
-            continue;
-        }
-        nodes.push(DeviceNode {
-            path: PathBuf::from(path),
-            kind: DeviceKind::Character,
-            major,
-            minor,
-            mode: 0o666,
-            uid: 0,
-            gid: 0,
-        });
-    }
-    for device in devices {
-        let kind = match device.kind.as_str() {
-            "c" | "u" => DeviceKind::Character,
-            "b" => DeviceKind::Block,
-            "p" => DeviceKind::Fifo,
-            other => return Err(RootfsPlanError::DeviceType(other.to_owned())),
-        };
-        // Without a path it is there for the cgroup's sake only; /dev/ptmx is always the link into the container's
-        // own devpts.
-        if device.path.is_empty() || clean(&Path::new("/").join(&device.path)) == Path::new("/dev/ptmx") {
-            continue;
-        }
-        let number = |value: i64| {
-            u32::try_from(value).map_err(|_| RootfsPlanError::DeviceNumber {
-                path: device.path.clone(),
-                major: device.major,
-                minor: device.minor,
-            })
-        };
-        let (major, minor) =
-            if kind == DeviceKind::Fifo { (0, 0) } else { (number(device.major)?, number(device.minor)?) };
-        nodes.push(DeviceNode {
-            path: PathBuf::from(&device.path),
-            kind,
-            major,
-            minor,
-            mode: device.file_mode.unwrap_or(0o666) & 0o7777,
-            uid: device.uid.unwrap_or(0),
-            gid: device.gid.unwrap_or(0),
-        });
-    }
-    Ok(nodes)
-}
-
 /// A bind source: as the bundle has it when absolute, else below the bundle.
 fn clean_source(bundle: &Path, source: &str) -> String {
     if Path::new(source).is_absolute() {
         return source.to_owned();
     }
     clean(&bundle.join(source)).to_string_lossy().into_owned()
-}
-
-/// `path` as an absolute path without `.`, `..` and doubled slashes, by its text alone; `..` ends at `/`.
-#[must_use]
-pub fn clean(path: &Path) -> PathBuf {
-    let mut cleaned = PathBuf::from("/");
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => cleaned.push(name),
-            Component::ParentDir => {
-                cleaned.pop();
-            }
-            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-        }
-    }
-    cleaned
-}
-
-/// `path` below the root, by its text alone: callers may name a destination with the root's own host path in front.
-fn strip_root(root: &Path, path: &Path) -> PathBuf {
-    let path = clean(path);
-    if root == Path::new("/") {
-        return path;
-    }
-    match path.strip_prefix(root) {
-        Ok(below) => Path::new("/").join(below),
-        Err(_) => path,
-    }
 }
 
 #[cfg(test)]
@@ -486,19 +357,6 @@ mod tests {
 
     fn planned(json: &str) -> Result<RootfsPlan, RootfsPlanError> {
         plan(&spec(json), &RootfsOptions { bundle: Path::new("/b/./c/.."), entry: RootEntry::PivotRoot })
-    }
-
-    #[test]
-    fn paths_are_cleaned_by_their_text() {
-        assert_eq!(clean(Path::new("/a//b/./../c/")), Path::new("/a/c"));
-        assert_eq!(clean(Path::new("../../x")), Path::new("/x"));
-        assert_eq!(strip_root(Path::new("/foo/bar"), Path::new("/foo/barbaz")), Path::new("/foo/barbaz"));
-        assert_eq!(
-            strip_root(Path::new("/foo/bar"), Path::new("/foo/bar/foo/bar/x")),
-            Path::new("/foo/bar/x")
-        );
-        assert_eq!(strip_root(Path::new("/foo/bar"), Path::new("foo/bar/../baz")), Path::new("/foo/baz"));
-        assert_eq!(strip_root(Path::new("/"), Path::new("/a")), Path::new("/a"));
     }
 
     #[test]
