@@ -37,7 +37,7 @@ help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
 setup: ## Install the Debian packages that building and testing need, when missing
-	@integration/setup/packages.sh gcc libc6-dev busybox-static procps util-linux iproute2 strace jq \
+	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
 		containerd docker.io podman buildah
 
 build: ## Static release binaries at target/release/
@@ -85,7 +85,9 @@ attack: setup $(BUILD_OF_RUNTIME) ## Only the attacks of integration/tests/attac
 soak: setup $(BUILD_OF_RUNTIME) ## 2,000 run cycles and the kill -9 sweep at every step
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep::
 
-fuzz: ## The property tests with very many cases (PROPTEST_CASES, 200,000 by default)
+fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
+	@integration/setup/packages.sh g++ libc6-dev
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) runtime/fuzz/run.sh
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
 
 fix: ## Format, and apply what clippy can repair
