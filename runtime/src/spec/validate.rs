@@ -82,6 +82,7 @@ pub fn validate_with(
     }
     let mappings = match &facts.joined_mappings {
         Some(Ok(joined)) => joined.clone(),
+        _ if linux.namespace(NamespaceType::User).is_none() => IdMappings::default(),
         _ => IdMappings { uid: linux.uid_mappings.clone(), gid: linux.gid_mappings.clone() },
     };
     let root = spec.root.as_ref().ok_or(SpecError::NoRoot)?;

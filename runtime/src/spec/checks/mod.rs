@@ -20,7 +20,7 @@
 //! | `net_devices` | config-linux.md#network-devices | no network namespace; rootless; impossible names |
 //! | `uts` | config.md#hostname | a host or domain name without a UTS namespace |
 //! | `restricted_paths` | config-linux.md#masked-paths | masked or read-only paths without a mount namespace |
-//! | `namespaces` | config-linux.md#namespaces | kinds that the kernel lacks; mappings and offsets without their namespace |
+//! | `namespaces` | config-linux.md#namespaces | kinds that the kernel lacks; offsets without a time namespace of its own |
 //! | `sysctl` | config-linux.md#sysctl | parameters of namespaces that the container does not have |
 //! | `intel_rdt` | config-linux.md#intelrdt | no resctrl; impossible names; schemas the machine lacks |
 //! | `rootless` | config-linux.md#user-namespace-mappings | rootless without ids; mount options with unmapped ids |
