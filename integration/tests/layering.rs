@@ -24,7 +24,7 @@ const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[
     ("runtime/src", &["nix::", "libc::", "rustix::"], "the runtime's only door to the kernel is ketch_sys"),
     (
         "runtime/src",
-        &["tokio", "std::thread", "thread::spawn"],
+        &["tokio", "thread::spawn", "thread::scope", "thread::Builder"],
         "the runtime is synchronous and single-threaded",
     ),
     ("runtime/src", &["unsafe {", "unsafe fn", "unsafe impl"], "`unsafe` lives in runtime/sys only"),

@@ -1,5 +1,6 @@
 //! Whatever stands in a `config.json`, it is taken or refused, from its bytes to its plan: nothing panics, and both the
 //! configuration and the plan survive being written. `make fuzz` runs these with very many cases.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
 
 use std::path::Path;
 

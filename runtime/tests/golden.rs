@@ -2,6 +2,7 @@
 //!
 //! A difference is either a fault or a decision. After a decision: `KETCH_BLESS=1 cargo test -p ketch --test golden`,
 //! and read the diff before committing it. Pure: needs no privileges and no rootfs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

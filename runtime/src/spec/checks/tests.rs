@@ -1,3 +1,5 @@
+//! Each check: what it lets pass, and the text with which it refuses the rest.
+
 use super::*;
 use crate::spec::facts::{IntelRdtFact, RootfsFact};
 use crate::spec::user_namespace::IdMappings;
