@@ -166,7 +166,7 @@ def busybox_image(images):
 
 
 def debian_image(images):
-    """A minimal Debian without documentation, manuals, locales and package lists."""
+    """A minimal Debian without documentation, manuals, locales and package tools: each test unpacks it."""
     target = images / f"debian-{SUITE_TAR_ARCH}.tar.xz"
     if target.exists():
         return target
@@ -175,7 +175,9 @@ def debian_image(images):
         shutil.rmtree(root)
     run(["debootstrap", "--variant=minbase", DEBIAN_SUITE, root], stdout=subprocess.DEVNULL)
     for folder in ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/zoneinfo",
-                   "usr/share/i18n", "usr/lib/x86_64-linux-gnu/gconv", "var/cache/apt", "var/lib/apt/lists"):
+                   "usr/share/i18n", "usr/lib/x86_64-linux-gnu/gconv", "usr/lib/x86_64-linux-gnu/perl-base",
+                   "usr/lib/apt", "usr/share/perl5", "var/cache/apt", "var/cache/debconf", "var/lib/apt",
+                   "var/lib/dpkg"):
         shutil.rmtree(root / folder, ignore_errors=True)
     for path in (root / "dev").iterdir():
         if path.is_dir() and not path.is_symlink():

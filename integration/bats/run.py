@@ -318,10 +318,10 @@ def main():
         if not options.ketch.exists():
             sys.exit(f"bats: {options.ketch} is not there: make build")
         chosen.append(("ketch", options.ketch.resolve()))
-    with open(build.cache_root() / "bats/lock", "w") as lock:
-        # The suite's container and cgroup names are fixed, so two runs at once would meet.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for suite in suites:
+    for suite in suites:
+        with open(build.cache_root() / f"bats/lock-{suite.section}", "w") as lock:
+            # A suite's container and cgroup names are fixed, so two runs at once would meet.
+            fcntl.flock(lock, fcntl.LOCK_EX)
             for layout in layouts:
                 for name, runtime in chosen:
                     measure(suite, name, runtime, layout, options)
