@@ -2,10 +2,11 @@
 //! streams, install its filter.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
+use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec};
 use ketch_sys::{SyscallError, credential, path, signal, socket, terminal};
 
 use super::namespaces::OpenNamespace;
@@ -13,6 +14,9 @@ use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, init, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
+use crate::plan::FilterPlan;
+use crate::plan::process::ProcessPlan;
+use crate::process::{environment, identity};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
@@ -145,7 +149,7 @@ pub(super) fn reset_signals() -> Result<(), InitError> {
 }
 
 /// Loads the filter and hands its listener over.
-pub(super) fn install_filter(program: &Program, channel: &Option<Channel>) -> Result<(), InitError> {
+fn install_filter(program: &Program, channel: &Option<Channel>) -> Result<(), InitError> {
     let Some(listener) = seccomp::install(program).map_err(step("unable to init seccomp"))? else {
         return Ok(());
     };
@@ -204,4 +208,46 @@ impl InitError {
         let errno = error.raw_os_error().map_or(ketch_sys::Errno::UnknownErrno, ketch_sys::Errno::from_raw);
         Self::Step { step: "duplicating a descriptor", source: SyscallError::new("fcntl", "", errno) }
     }
+}
+
+/// What execve is called with, once the process is the planned user.
+pub(super) struct FoundProgram {
+    path: CString,
+    /// The environment, `HOME` included.
+    pub(super) env: Vec<String>,
+}
+
+impl FoundProgram {
+    /// The call, with everything that it needs allocated.
+    pub(super) fn exec(&self, args: &[String]) -> Exec {
+        // None holds a NUL: a JSON string that does is refused before.
+        let c_strings = |strings: &[String]| {
+            strings.iter().map(|string| CString::new(string.as_str()).unwrap_or_default()).collect()
+        };
+        Exec::new(self.path.clone(), c_strings(args), c_strings(&self.env))
+    }
+}
+
+/// Becomes the planned user under the container's filter, and finds the program as that user.
+///
+/// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
+/// so that the profile need not allow what stands between.
+pub(super) fn assume_identity(
+    plan: &ProcessPlan,
+    filter: Option<&FilterPlan>,
+    io: &ProcessIo,
+    channel: &Option<Channel>,
+) -> Result<FoundProgram, InitError> {
+    let filter = filter.map(|filter| &filter.program);
+    if let (Some(filter), false) = (filter, plan.no_new_privileges) {
+        install_filter(filter, channel)?;
+    }
+    process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))?;
+    let env = environment::with_home(plan.env.clone(), plan.user.uid);
+    identity::assume(plan)?;
+    let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
+    if let (Some(filter), true) = (filter, plan.no_new_privileges) {
+        install_filter(filter, channel)?;
+    }
+    Ok(FoundProgram { path, env })
 }

@@ -13,24 +13,23 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec};
+use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
 use super::child::{
-    self, LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, expect,
-    first_closed_fd, install_filter, join_cgroups, keep_only, reset_signals, take_streams, tell,
+    self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
+    expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
-use super::init::c_strings;
 use super::namespaces::flag;
 use super::parent::{
-    KillOnDrop, Spawned, last_words, send_listener, send_pidfd, set_rlimits, settle, write_oom_score,
+    Answers, KillOnDrop, Spawned, converse, last_words, send_pidfd, settle, write_oom_score,
 };
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
 use crate::plan::ExecPlan;
 use crate::process::keyring::KeyringUse;
-use crate::process::{environment, identity, keyring, scheduling};
+use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::{self, RootDir};
 use crate::spec::NamespaceType;
@@ -91,7 +90,8 @@ pub fn start(plan: &ExecPlan, mut target: Target, io: ProcessIo) -> Result<Start
         ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     }
     let started = guard.child()?;
-    converse(plan, &ours, started, &target.state)?;
+    let mut state = RunningState(&target.state);
+    converse(&plan.process, plan.seccomp.as_ref(), (&ours, started), &mut state)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, started, "setns")?;
     }
@@ -110,27 +110,17 @@ fn set_final_affinity(plan: &ExecPlan, pid: process::Pid) -> Result<(), InitErro
     Ok(())
 }
 
-fn converse(plan: &ExecPlan, channel: &Channel, started: &Started, state: &[u8]) -> Result<(), InitError> {
-    let mut ready = false;
-    while let Some((message, mut fds)) = channel.receive()? {
-        match message {
-            Message::Ready => {
-                set_rlimits(started.pid, &plan.process.rlimits)?;
-                ready = true;
-                channel.send(&Message::Run)?;
-            }
-            Message::SeccompListener => {
-                let listener = fds.pop().ok_or(ProtocolError::Ended)?;
-                if let Some(source) = &plan.seccomp {
-                    send_listener(source, &listener, state, started.pid)?;
-                }
-                channel.send(&Message::ListenerTaken)?;
-            }
-            Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
-            found => return Err(ProtocolError::Unexpected { found, expected: "Ready" }.into()),
-        }
+/// The container's state for a filter's agent; a process that joins asks for nothing else.
+struct RunningState<'a>(&'a [u8]);
+
+impl Answers for RunningState<'_> {
+    fn state(&self, _pid: process::Pid) -> Vec<u8> {
+        self.0.to_vec()
     }
-    if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
+
+    fn answer(&mut self, found: Message, _: &Channel, _: &Started) -> Result<(), InitError> {
+        Err(ProtocolError::Unexpected { found, expected: "Ready" }.into())
+    }
 }
 
 /// The stage: leaves everything of the host behind and goes on as a child in the container's pid namespace, or by itself
@@ -199,19 +189,8 @@ fn become_program(
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     drop(proc);
-    let filter = plan.seccomp.as_ref().map(|seccomp| &seccomp.program);
-    if let (Some(filter), false) = (filter, plan.process.no_new_privileges) {
-        install_filter(filter, channel)?;
-    }
-    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
-    let env = environment::with_home(plan.process.env.clone(), plan.process.user.uid);
-    identity::assume(&plan.process)?;
-    let name = plan.process.args.first().map_or("", String::as_str);
-    let program = environment::find_program(name, &env)?;
-    let exec = Exec::new(program, c_strings(&plan.process.args), c_strings(&env));
-    if let (Some(filter), true) = (filter, plan.process.no_new_privileges) {
-        install_filter(filter, channel)?;
-    }
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+    let exec = program.exec(&plan.process.args);
     // The channel closes at execve: an execve that fails can still be told.
     Err(InitError::Exec(exec.replace_process()))
 }

@@ -3,18 +3,18 @@
 //! The order is the security: what each step must come before or after stands beside it.
 
 use std::convert::Infallible;
-use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use ketch_sys::process::{self, Exec};
+use ketch_sys::process;
 use ketch_sys::{link, namespace, path, signal};
 
 use super::child::{
-    LazyProc, apply_apparmor, apply_selinux, attach_console, become_namespace_root, create_cgroup_namespace,
-    expect, first_closed_fd, install_filter, join_cgroups, keep_only, reset_signals, take_streams, tell,
+    LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
+    create_cgroup_namespace, expect, first_closed_fd, join_cgroups, keep_only, reset_signals, take_streams,
+    tell,
 };
 use super::namespaces::OpenNamespace;
 use super::protocol::{Channel, Message, ProtocolError};
@@ -25,7 +25,7 @@ use crate::hooks;
 use crate::plan::Plan;
 use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan};
 use crate::process::keyring::KeyringUse;
-use crate::process::{environment, identity, keyring, scheduling};
+use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::{self, CgroupAccess, CgroupHierarchy, CgroupView, PrepareContext};
 use crate::spec::NamespaceType;
@@ -137,28 +137,15 @@ pub(super) fn initialize(
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
-    // Without no_new_privs a filter needs CAP_SYS_ADMIN: before the capabilities go. With it: as late as can be, so
-    // that the profile need not allow what stands between.
-    let filter = plan.seccomp.as_ref().map(|seccomp| &seccomp.program);
-    if let (Some(filter), false) = (filter, plan.process.no_new_privileges) {
-        install_filter(filter, channel)?;
-    }
-    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
-    let env = environment::with_home(plan.process.env.clone(), plan.process.user.uid);
-    identity::assume(&plan.process)?;
-    let name = plan.process.args.first().map_or("", String::as_str);
-    let program = environment::find_program(name, &env)?;
-    if let (Some(filter), true) = (filter, plan.process.no_new_privileges) {
-        install_filter(filter, channel)?;
-    }
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
 
     // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
     // Nothing of the host is open from here on, but the fifo.
     drop(channel.take());
     keep_only(&io, [fifo.as_fd()])?;
     wait_for_start(fifo)?;
-    run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&env))?;
-    let exec = Exec::new(program, c_strings(&plan.process.args), c_strings(&env));
+    run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&program.env))?;
+    let exec = program.exec(&plan.process.args);
     // A second time, for what hooks or the filter's listener opened since (CVE-2024-21626).
     process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
     Err(InitError::Exec(exec.replace_process()))
@@ -195,11 +182,6 @@ fn write_sysctls(plan: &Plan, proc: &mut LazyProc) -> Result<(), InitError> {
 fn wait_for_start(fifo: OwnedFd) -> Result<(), InitError> {
     let mut byte = [0];
     File::from(fifo).read_exact(&mut byte).map_err(|_| ProtocolError::Ended.into())
-}
-
-/// The strings for execve. None holds a NUL: a JSON string that does is refused before.
-pub(super) fn c_strings(strings: &[String]) -> Vec<CString> {
-    strings.iter().map(|string| CString::new(string.as_str()).unwrap_or_default()).collect()
 }
 
 /// Asks the parent for a bind source.

@@ -14,7 +14,7 @@ use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::net_device;
 use crate::plan::namespaces::NamespacePlan;
-use crate::plan::process::RlimitPlan;
+use crate::plan::process::{ProcessPlan, RlimitPlan};
 use crate::plan::{FilterPlan, Plan};
 use crate::procfs::ProcFs;
 use crate::rootfs::source::SourceOpener;
@@ -34,7 +34,6 @@ pub fn start(
     milestones: &mut dyn Milestones,
 ) -> Result<Started, InitError> {
     let joins = open_all(&plan.namespaces)?;
-    let mut sources = LazySources::default();
     let proc = ProcFs::host().map_err(step("verifying procfs"))?;
     let pidfd_socket =
         io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
@@ -57,7 +56,8 @@ pub fn start(
     cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
     channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
     cgroup.set(&plan.cgroup.limits)?;
-    converse(plan, &channel, started, &mut sources, milestones)?;
+    let mut requests = Requests { plan, sources: LazySources::default(), milestones };
+    converse(&plan.process, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, started, "standard")?;
     }
@@ -202,44 +202,66 @@ pub(super) fn write_oom_score(proc: &ProcFs, pid: Pid, score: Option<i32>) -> Re
         .map_err(step("failed to set /proc/self/oom_score_adj"))
 }
 
+/// What the child of `create` asks for on its way, and that of `exec` does not.
+struct Requests<'a> {
+    plan: &'a Plan,
+    sources: LazySources,
+    milestones: &'a mut dyn Milestones,
+}
+
+impl Answers for Requests<'_> {
+    fn state(&self, pid: Pid) -> Vec<u8> {
+        self.milestones.state_for_hooks("creating", pid)
+    }
+
+    fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError> {
+        match request {
+            Message::SourceWanted(index) => match self.sources.open(self.plan, index, started) {
+                Ok(mount) => Ok(channel.send_with(&Message::Source, &[mount.as_fd()])?),
+                Err(reason) => Ok(channel.send(&Message::SourceRefused(reason))?),
+            },
+            Message::RunHooks => {
+                self.milestones.run_hooks(started.pid).map_err(InitError::Caller)?;
+                Ok(channel.send(&Message::HooksDone)?)
+            }
+            found => Err(ProtocolError::Unexpected { found, expected: "Ready" }.into()),
+        }
+    }
+}
+
+/// How the parent answers what not every child asks for.
+pub(super) trait Answers {
+    /// The container's state, for a filter's agent.
+    fn state(&self, pid: Pid) -> Vec<u8>;
+
+    /// A request that is not of every child.
+    fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError>;
+}
+
 /// The rest of the conversation, until the child has closed its end.
-fn converse(
-    plan: &Plan,
-    channel: &Channel,
-    started: &Child,
-    sources: &mut LazySources,
-    milestones: &mut dyn Milestones,
+pub(super) fn converse(
+    process: &ProcessPlan,
+    filter: Option<&FilterPlan>,
+    (channel, started): (&Channel, &Child),
+    answers: &mut dyn Answers,
 ) -> Result<(), InitError> {
     let mut ready = false;
     while let Some((message, mut fds)) = channel.receive()? {
         match message {
-            Message::SourceWanted(index) => match sources.open(plan, index, started) {
-                Ok(mount) => channel.send_with(&Message::Source, &[mount.as_fd()])?,
-                Err(reason) => channel.send(&Message::SourceRefused(reason))?,
-            },
-            Message::RunHooks => {
-                milestones.run_hooks(started.pid).map_err(InitError::Caller)?;
-                channel.send(&Message::HooksDone)?;
-            }
             Message::Ready => {
-                set_rlimits(started.pid, &plan.process.rlimits)?;
+                set_rlimits(started.pid, &process.rlimits)?;
                 ready = true;
                 channel.send(&Message::Run)?;
             }
             Message::SeccompListener => {
                 let listener = fds.pop().ok_or(ProtocolError::Ended)?;
-                if let Some(source) = &plan.seccomp {
-                    send_listener(
-                        source,
-                        &listener,
-                        &milestones.state_for_hooks("creating", started.pid),
-                        started.pid,
-                    )?;
+                if let Some(source) = filter {
+                    send_listener(source, &listener, &answers.state(started.pid), started.pid)?;
                 }
                 channel.send(&Message::ListenerTaken)?;
             }
             Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
-            found => return Err(ProtocolError::Unexpected { found, expected: "Ready" }.into()),
+            request => answers.answer(request, channel, started)?,
         }
     }
     if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
@@ -260,7 +282,7 @@ impl LazySources {
     }
 }
 
-pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
+fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
     for limit in limits {
         let failed = |source| InitError::Rlimit { kind: limit.kind.clone(), source };
         let number = resource::rlimit_number(&limit.kind)
@@ -272,12 +294,7 @@ pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitErr
 
 /// Hands the filter's listener to the agent that the configuration names, with the state that the runtime-spec
 /// gives it (config-linux.md, "The Container Process State").
-pub(super) fn send_listener(
-    source: &FilterPlan,
-    listener: &OwnedFd,
-    state: &[u8],
-    pid: Pid,
-) -> Result<(), InitError> {
+fn send_listener(source: &FilterPlan, listener: &OwnedFd, state: &[u8], pid: Pid) -> Result<(), InitError> {
     let state: serde_json::Value = serde_json::from_slice(state).unwrap_or_default();
     let process_state = serde_json::json!({
         "ociVersion": crate::spec::OCI_VERSION,
