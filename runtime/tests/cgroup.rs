@@ -318,6 +318,70 @@ fn v1_limits_are_written() {
 }
 
 #[test]
+fn v2_limits_are_written() {
+    everywhere("v2_limits_are_written", |layout| {
+        if layout.mode != CgroupMode::Unified {
+            return;
+        }
+        let controllers = std::fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+        if let Some(missing) =
+            ["cpu", "cpuset", "memory", "pids"].iter().find(|name| !controllers.contains(**name))
+        {
+            skip(&format!("no {missing} controller on cgroup2 here"));
+            return;
+        }
+        let resources = r#"{"memory":{"limit":41943040,"swap":83886080,"reservation":20971520},
+            "cpu":{"shares":3333,"quota":50000,"period":100000,"burst":1000,"cpus":"0","mems":"0"},
+            "pids":{"limit":0},"unified":{"memory.high":"31457280"}}"#;
+        let plan = planned(layout, "limits/below", resources);
+        let cgroup = Cgroup::create(&plan).unwrap();
+        cgroup.set(&plan.limits).unwrap();
+        let dir = cgroup.path("").unwrap();
+        let read =
+            |file: &str| std::fs::read_to_string(dir.join(file)).map(|content| content.trim().to_owned());
+        let is = |file: &str, value: &str| assert_eq!(read(file).unwrap(), value, "{file}");
+        is("memory.max", "41943040");
+        is("memory.low", "20971520");
+        is("memory.high", "31457280");
+        is("cpu.max", "50000 100000");
+        is("cpu.max.burst", "1000");
+        is("cpu.weight", "256");
+        is("cpuset.cpus", "0");
+        is("pids.max", "1");
+        if read("memory.swap.max").is_ok() {
+            is("memory.swap.max", "41943040");
+        }
+        let set = |resources: &str| cgroup.set(&planned(layout, "limits", resources).limits);
+        // A burst above the old quota, and one that no quota is given for.
+        set(r#"{"cpu":{"quota":90000,"burst":80000},"pids":{"limit":-1}}"#).unwrap();
+        is("cpu.max.burst", "80000");
+        is("pids.max", "max");
+        assert_eq!(set(r#"{"cpu":{"burst":200000}}"#).unwrap_err().to_string(), "cannot set cpu limit");
+        set(r#"{"memory":{"limit":-1},"cpu":{"quota":-1,"idle":1}}"#).unwrap();
+        is("memory.max", "max");
+        is("cpu.max", "max 100000");
+        is("cpu.idle", "1");
+
+        let child = spawn(&cgroup, || {
+            MEMORY[..16 << 20].iter().step_by(4096).for_each(|byte| byte.store(1, Ordering::Relaxed));
+            sleep_forever()
+        });
+        eventually("memory is in use", || cgroup.stats().unwrap().memory.usage.usage > 12 << 20);
+        let check = r#"{"memory":{"limit":1048576,"checkBeforeUpdate":true}}"#;
+        let refused = set(check).unwrap_err().to_string();
+        assert!(refused.starts_with("rejecting memory limit 1048576 <= usage "), "{refused}");
+        let check = r#"{"memory":{"limit":900000,"swap":1048576,"checkBeforeUpdate":true}}"#;
+        let refused = set(check).unwrap_err().to_string();
+        assert!(refused.starts_with("rejecting memory+swap limit 1048576 <= usage "), "{refused}");
+        println!("{}", serde_json::to_string(&cgroup.stats().unwrap()).unwrap());
+        cgroup.kill_all().unwrap();
+        process::wait(&child.pidfd).unwrap();
+        cgroup.delete().unwrap();
+        remove_parents(&plan);
+    });
+}
+
+#[test]
 fn v2_limits_name_what_is_missing() {
     everywhere("v2_limits_name_what_is_missing", |layout| {
         if layout.mode != CgroupMode::Unified {
@@ -339,8 +403,8 @@ fn v2_limits_name_what_is_missing() {
             r#"unified resource "nothing" must be in the form CONTROLLER.PARAMETER"#
         );
         assert_eq!(
-            refused(r#"{"unified":{"rdma.max":"1"}}"#).to_string(),
-            r#"unified resource "rdma.max" can't be set: controller "rdma" not available"#
+            refused(r#"{"unified":{"nothere.max":"1"}}"#).to_string(),
+            r#"unified resource "nothere.max" can't be set: controller "nothere" not available"#
         );
         if !controllers.contains("memory") {
             assert_eq!(refused(r#"{"memory":{"limit":5000000}}"#).to_string(), "cannot set memory limit");
