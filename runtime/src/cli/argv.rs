@@ -4,6 +4,7 @@
 //! of short flags. Every flag comes out as `--name` or `--name=value`, so nothing of a value is ever taken for a flag.
 //! Owns the words of the errors about flags, which podman's probes match. Called by `cli` only; no I/O.
 
+use std::cell::LazyCell;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -50,10 +51,10 @@ pub(super) enum FlagError {
     },
 }
 
-/// Splits `args` by the flags that `command` and, behind a command's name, `global` define.
+/// Splits `args` by the flags that `command` and, behind a command's name, `global` define (built only if asked).
 pub(super) fn normalise(
     command: &Command,
-    global: Option<&Command>,
+    global: Option<&LazyCell<Command>>,
     args: impl IntoIterator<Item = OsString>,
     flags: Flags,
 ) -> Result<Line, FlagError> {
@@ -95,10 +96,12 @@ pub(super) fn normalise(
             line.help = true;
             continue;
         }
-        let (known, into) = match (find(command, name), global.and_then(|global| find(global, name))) {
-            (Some(known), _) => (known, &mut line.flags),
-            (None, Some(known)) => (known, &mut line.global),
-            (None, None) => return Err(FlagError::Unknown(lossy(name))),
+        let (known, into) = match find(command, name) {
+            Some(known) => (known, &mut line.flags),
+            None => match global.and_then(|global| find(global, name)) {
+                Some(known) => (known, &mut line.global),
+                None => return Err(FlagError::Unknown(lossy(name))),
+            },
         };
         let long = known.get_long().unwrap_or_default();
         if known.get_action().takes_values() && !may_stand_alone(known) {
@@ -175,7 +178,12 @@ mod tests {
     }
 
     fn split(args: &[&str], flags: Flags) -> Result<Line, FlagError> {
-        normalise(&command(), Some(&global()), args.iter().map(OsString::from), flags)
+        normalise(
+            &command(),
+            Some(&LazyCell::new(global as fn() -> Command)),
+            args.iter().map(OsString::from),
+            flags,
+        )
     }
 
     #[test]

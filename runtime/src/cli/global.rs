@@ -79,12 +79,12 @@ impl Global {
     }
 
     /// Adds global flags that were typed behind the command's name.
-    pub(super) fn merge(&mut self, command: Command, flags: &[OsString]) -> Result<(), CliError> {
+    pub(super) fn merge(&mut self, flags: &[OsString]) -> Result<(), CliError> {
         if flags.is_empty() {
             return Ok(());
         }
         let typed = |name: &str| flags.iter().any(|flag| flag.to_string_lossy().starts_with(name));
-        let later = Self::parse(command, flags)?;
+        let later = Self::parse(Self::command(), flags)?;
         if later.root_is_explicit {
             self.root = later.root;
             self.root_is_explicit = true;
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn later_flags_win() {
         let mut global = parse(&["--root=/a", "--log-format=json"]);
-        global.merge(Global::command(), &["--root=/b".into()]).unwrap();
+        global.merge(&["--root=/b".into()]).unwrap();
         assert_eq!((global.root.as_path(), global.log_format.as_str()), (Path::new("/b"), "json"));
     }
 

@@ -28,6 +28,7 @@ mod table;
 mod update;
 mod version;
 
+use std::cell::LazyCell;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
@@ -244,14 +245,14 @@ fn parse_and_run<S: Subcommand>(mut global: Global, args: Vec<OsString>) -> Resu
     // Before anything is opened: on the first pass this does not return.
     let sealed = if S::BINARY == Binary::Sealed { seal::ensure() } else { Ok(()) };
     let mut command = command_of::<S>();
-    let global_command = Global::command();
+    let global_command = LazyCell::new(Global::command as fn() -> Command);
     let usage = |error: &dyn Error| usage_error(error, &help_text::<S>());
     let line = argv::normalise(&command, Some(&global_command), args, S::OPERANDS.flags)
         .map_err(|error| usage(&error))?;
     if line.help {
         return print(&help_text::<S>());
     }
-    global.merge(global_command, &line.global)?;
+    global.merge(&line.global)?;
     global.apply()?;
     sealed?;
     check_operands::<S>(line.operands.len())?;

@@ -85,7 +85,7 @@ impl Subcommand for Update {
     fn run(self, global: &Global) -> Result<u8, CliError> {
         let mut container = load(global, &self.id)?;
         let update = match self.resources.as_deref() {
-            None | Some("") => self.from_flags()?,
+            None | Some("") => self.resources_of_flags()?,
             Some(file) => read(file)?,
         };
         if update.memory.as_ref().is_some_and(|memory| memory.kernel.is_some() || memory.kernel_tcp.is_some())
@@ -107,7 +107,7 @@ impl Subcommand for Update {
 }
 
 impl Update {
-    fn from_flags(&self) -> Result<Resources, CliError> {
+    fn resources_of_flags(&self) -> Result<Resources, CliError> {
         Ok(Resources {
             memory: Some(Memory {
                 limit: bytes("memory", &self.memory)?,
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn absent_flags_change_nothing() {
-        let resources = Update::default().from_flags().unwrap();
+        let resources = Update::default().resources_of_flags().unwrap();
         assert_eq!(resources.cpu, Some(Cpu::default()));
         assert_eq!(resources.pids, Some(Pids::default()));
         assert_eq!(resources.block_io, Some(BlockIo::default()));
@@ -203,7 +203,7 @@ mod tests {
             pids_limit: Some(0),
             ..Update::default()
         };
-        let resources = update.from_flags().unwrap();
+        let resources = update.resources_of_flags().unwrap();
         let memory = resources.memory.unwrap();
         assert_eq!((memory.limit, memory.swap), (Some(64 << 20), Some(-1)));
         let cpu = resources.cpu.unwrap();
@@ -214,9 +214,11 @@ mod tests {
     #[test]
     fn the_flag_is_named_in_errors() {
         let update = Update { memory: flag("lots"), ..Update::default() };
-        let error = update.from_flags().unwrap_err();
+        let error = update.resources_of_flags().unwrap_err();
         assert_eq!(error.to_string(), "invalid value for memory: invalid size: 'lots'");
         let update = Update { cpu_share: flag("-5"), ..Update::default() };
-        assert!(update.from_flags().unwrap_err().to_string().starts_with("invalid value for cpu-share: "));
+        assert!(
+            update.resources_of_flags().unwrap_err().to_string().starts_with("invalid value for cpu-share: ")
+        );
     }
 }

@@ -305,6 +305,15 @@ pub fn duplicate_onto_standard_stream(fd: impl AsFd, stream: RawFd) -> Result<()
     Ok(())
 }
 
+/// mkfifo(3) of a path of the host.
+pub fn make_fifo(path: &Path, mode: u32) -> Result<()> {
+    with_c_path("mkfifo", path, |c_path| {
+        // SAFETY: c_path is NUL-terminated and alive.
+        retry("mkfifo", path.display(), || unsafe { libc::mkfifo(c_path.as_ptr(), mode) }.into())?;
+        Ok(())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -362,13 +371,4 @@ mod tests {
         assert_eq!(list_dir(&root).unwrap(), ["f"]);
         fs::remove_dir_all(&dir).unwrap();
     }
-}
-
-/// mkfifo(3) of a path of the host.
-pub fn make_fifo(path: &Path, mode: u32) -> Result<()> {
-    with_c_path("mkfifo", path, |c_path| {
-        // SAFETY: c_path is NUL-terminated and alive.
-        retry("mkfifo", path.display(), || unsafe { libc::mkfifo(c_path.as_ptr(), mode) }.into())?;
-        Ok(())
-    })
 }
