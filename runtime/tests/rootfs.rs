@@ -50,6 +50,7 @@ const SCENARIOS: &[Scenario] = &[
     ("without_pivot_the_hosts_procfs_is_covered", without_pivot_the_hosts_procfs_is_covered),
     ("without_a_mount_namespace", without_a_mount_namespace),
     ("a_cgroup_view_as_of_a_new_mount", a_cgroup_view_as_of_a_new_mount),
+    ("a_unified_cgroup_view_as_of_a_new_mount", a_unified_cgroup_view_as_of_a_new_mount),
     ("mapped_owners", mapped_owners),
     ("user_namespaces_bind_devices", user_namespaces_bind_devices),
     ("errors_name_the_mount", errors_name_the_mount),
@@ -751,7 +752,41 @@ fn a_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
         names
     };
     assert_eq!(names("/sys/fs/cgroup/pids"), names("/new"));
-    let _ = CgroupAccess::Full;
+}
+
+fn a_unified_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let Some(line) = table.lines().find(|line| line.contains(" - cgroup2 ")) else {
+        println!("rootfs: a_unified_cgroup_view_as_of_a_new_mount: skipped: no cgroup2 is mounted");
+        return;
+    };
+    let mountpoint = PathBuf::from(line.split(' ').nth(4).unwrap());
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let below = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap().to_owned();
+    let view = CgroupView::Unified { own: mountpoint.join(below), mountpoint, access: CgroupAccess::Full };
+    namespace::unshare(namespace::NEW_CGROUP).unwrap();
+    let json = format!(
+        r#"{{"root":{{"path":"rootfs"}},"mounts":[{DEFAULT_MOUNTS},
+            {{"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["nosuid","noexec","nodev","relatime","ro"]}},
+            {{"destination":"/new","type":"cgroup2","source":"cgroup","options":["nosuid","nodev","noexec","relatime","ro"]}}],
+            "linux":{{"namespaces":[{{"type":"mount"}},{{"type":"cgroup"}}]}}}}"#
+    );
+    let plan = scratch.plan(&json);
+    let mut context = PrepareContext { request_source: &mut no_source, cgroups: &view };
+    let prepared = rootfs::prepare(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let entered = prepared.enter(&plan).unwrap();
+    rootfs::finalize(&plan, entered).unwrap();
+    let fields = |place: &str| {
+        let line = mount_info(place).unwrap();
+        let (mount, file_system) = line.split_once(" - ").unwrap();
+        let mount: Vec<_> = mount.split(' ').map(str::to_owned).collect();
+        let file_system: Vec<_> = file_system.split(' ').map(str::to_owned).collect();
+        // All but the ids, the place and the source.
+        (mount[2].clone(), mount[3].clone(), mount[5].clone(), file_system[0].clone(), file_system[2].clone())
+    };
+    assert_eq!(fields("/sys/fs/cgroup"), fields("/new"));
+    assert_eq!(fields("/new").1, "/");
+    assert_eq!(fs::metadata("/sys/fs/cgroup").unwrap().ino(), fs::metadata("/new").unwrap().ino());
 }
 
 fn mapped_owners(scratch: &Scratch) {
