@@ -76,6 +76,9 @@ pub enum ContainerError {
         /// Why it failed.
         source: CgroupError,
     },
+    /// Something of the runtime-spec that is not built yet: refused, as a container without it is not the one asked for.
+    #[error("{0} is not supported yet")]
+    Unsupported(&'static str),
     /// It is stopped.
     #[error("container not running")]
     NotRunning,

@@ -69,6 +69,9 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
+        if valid.linux().intel_rdt.is_some() {
+            return Err(ContainerError::Unsupported("Intel RDT (linux.intelRdt)"));
+        }
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
