@@ -1,6 +1,8 @@
 //! Whatever stands in a `state.json`, it is read or refused: a file that a crash or a hand has damaged must not make
 //! `list` or `delete` panic. `make fuzz` runs these with very many cases.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
