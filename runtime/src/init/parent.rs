@@ -39,6 +39,11 @@ pub fn start(
         io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
     let cgroup_files = cgroup.child_join()?;
+    cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
+    let at_once = needs_nothing_first(plan);
+    if at_once {
+        ours.send(&Message::Go)?;
+    }
 
     process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
     let (mut channel, mut theirs) = (Some(ours), Some(theirs));
@@ -50,11 +55,15 @@ pub fn start(
 
     let mut guard = KillOnDrop(Some(settle(spawned, &channel)?));
     let started = guard.child()?;
-    prepare_from_outside(plan, &proc, started.pid)?;
-    move_net_devices(plan, started)?;
-    milestones.born(started).map_err(InitError::Caller)?;
-    cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
-    channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
+    let prepared = prepare_from_outside(plan, &proc, started.pid)
+        .and_then(|()| move_net_devices(plan, started))
+        .and_then(|()| milestones.born(started).map_err(InitError::Caller));
+    if at_once {
+        prepared.map_err(|error| last_words(&channel, error))?;
+    } else {
+        prepared?;
+        channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
+    }
     cgroup.set(&plan.cgroup.limits)?;
     let mut requests = Requests { plan, sources: LazySources::default(), milestones };
     converse(&plan.process, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
@@ -313,8 +322,15 @@ pub(super) fn send_pidfd(socket: &OwnedFd, started: &Child, name: &str) -> Resul
     socket::send(socket, name.as_bytes(), &[started.pidfd.as_fd()]).map_err(step("failed to setup pidfd"))
 }
 
-/// A send fails when the child is gone; it may have said why.
-pub(super) fn last_words(channel: &Channel, error: ProtocolError) -> InitError {
+/// Whether the child may begin while the parent still does and remembers its part: it waits for `Run` before it becomes
+/// the program in any case, and it dies with the parent. Not where its ids have to be mapped first, or devices moved.
+fn needs_nothing_first(plan: &Plan) -> bool {
+    !plan.namespaces.has(NamespaceType::User) && plan.net_devices.is_empty()
+}
+
+/// What is done to a child fails when it is gone; it may have said why. Only for a child that has its `Go`: another one
+/// would be waited for without end.
+pub(super) fn last_words(channel: &Channel, error: impl Into<InitError>) -> InitError {
     match channel.receive() {
         Ok(Some((Message::Error(text), _))) => ProtocolError::Reported(text).into(),
         _ => error.into(),

@@ -10,7 +10,8 @@
 //!     |                                         |   namespace: the first child made the final one, as the
 //!     |                                         |   parent's child. exec: after a Go of its own
 //!     | id maps, network devices                |
-//!     | Go -----------------------------------> |   the child touches nothing before this
+//!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
+//!     |                                         |   of the above, it is there from the start
 //!     | resources, oom_score_adj     joins, mounts
 //!     | <------------------------ SourceWanted |   a bind that the child may not open or map by itself
 //!     | Source (fd) or SourceRefused --------> |
