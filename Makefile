@@ -19,7 +19,9 @@ FILTER ?=
 JOBS ?=
 
 SUITE_ARGS = $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
-SUITE = RUNTIME=$(RUNTIME) cargo test --quiet --package ketch-integration --test suite --
+# Cargo runs a test in its package's folder, so a path is made absolute; a bare name stays one on PATH.
+RUNTIME_PATH = $(if $(findstring /,$(RUNTIME)),$(abspath $(RUNTIME)),$(RUNTIME))
+SUITE = RUNTIME=$(RUNTIME_PATH) cargo test --quiet --package ketch-integration --test suite --
 # Only our own binary is ours to build.
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
