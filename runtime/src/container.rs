@@ -79,6 +79,9 @@ pub enum ContainerError {
     /// Something of the runtime-spec that is not built yet: refused, as a container without it is not the one asked for.
     #[error("{0} is not supported yet")]
     Unsupported(&'static str),
+    /// Its `create` has not ended.
+    #[error("container is being created")]
+    BeingCreated,
     /// It is stopped.
     #[error("container not running")]
     NotRunning,

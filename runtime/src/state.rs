@@ -5,10 +5,11 @@
 //! `state.json` has, and that other programs read, have runc's names.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -18,6 +19,8 @@ use crate::spec::{self, Hooks, Namespace, Resources};
 const STATE_FILE: &str = "state.json";
 const FIFO_FILE: &str = "exec.fifo";
 const FILTER_FILE: &str = "seccomp.json";
+/// How long a command waits for another one that changes the same container.
+const LOCK_DEADLINE: Duration = Duration::from_secs(10);
 /// The largest state.json that is read: far more than any configuration that `bundle` accepts can make.
 const SIZE_LIMIT: u64 = 32 * 1024 * 1024;
 
@@ -85,6 +88,15 @@ pub struct StateConfig {
     pub no_new_keyring: bool,
 }
 
+impl State {
+    /// Whether both are about one container, and not about two of the same name.
+    #[must_use]
+    pub fn is_same_container(&self, other: &Self) -> bool {
+        (self.init_process_pid, self.init_process_start) == (other.init_process_pid, other.init_process_start)
+            && self.created == other.created
+    }
+}
+
 impl StateConfig {
     /// The bundle's folder.
     #[must_use]
@@ -112,6 +124,9 @@ pub enum StateError {
     /// No container of this name is there.
     #[error("container does not exist")]
     Missing,
+    /// Another command has been changing it for a long time.
+    #[error("container is being created or changed by another command")]
+    Busy,
     /// A file of the folder.
     #[error("{action} {path}", path = path.display())]
     File {
@@ -123,7 +138,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// state.json is not what a runtime wrote.
-    #[error("{path} is damaged; `delete --force` removes the container", path = path.display())]
+    #[error("{path} is damaged; `delete --force` removes its folder", path = path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -182,14 +197,23 @@ impl StateDir {
         &self.path
     }
 
-    /// Takes the lock that commands which change the container hold; waits for whoever has it.
+    /// Takes the lock that commands which change the container hold; waits for whoever has it, but not for ever: `create`
+    /// holds it while hooks run, which may hang, or be who asks.
     ///
     /// # Errors
-    /// The folder is gone.
+    /// The folder is gone, or [`StateError::Busy`].
     pub fn lock(&self) -> Result<StateLock, StateError> {
+        const BEAT: Duration = Duration::from_millis(5);
         let held = self.lock_file()?;
-        held.lock().map_err(file("locking", &self.path))?;
-        self.locked(held)
+        let deadline = Instant::now() + LOCK_DEADLINE;
+        loop {
+            match held.try_lock() {
+                Ok(()) => return self.locked(held),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Err(StateError::Busy),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(BEAT),
+                Err(TryLockError::Error(error)) => return Err(file("locking", &self.path)(error)),
+            }
+        }
     }
 
     fn lock_file(&self) -> Result<File, StateError> {
@@ -240,9 +264,26 @@ impl StateDir {
     /// # Errors
     /// The file system's refusal; the old file stays.
     pub fn store(&self, state: &State) -> Result<(), StateError> {
+        self.draft(state)?;
+        self.publish()
+    }
+
+    /// Writes what state.json will be beside it, for [`StateDir::publish`].
+    ///
+    /// # Errors
+    /// The file system's refusal; the old file stays.
+    pub fn draft(&self, state: &State) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(state)
             .map_err(|source| StateError::Damaged { path: self.path.join(STATE_FILE), source })?;
-        self.replace(STATE_FILE, &bytes)
+        self.write_draft(STATE_FILE, &bytes)
+    }
+
+    /// Makes the draft state.json.
+    ///
+    /// # Errors
+    /// The file system's refusal; the old file stays.
+    pub fn publish(&self) -> Result<(), StateError> {
+        self.publish_draft(STATE_FILE)
     }
 
     /// Keeps the compiled filter for the processes that `exec` adds.
@@ -267,21 +308,33 @@ impl StateDir {
     }
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
-        let target = self.path.join(name);
-        let draft = self.path.join(format!(".{name}.new"));
+        self.write_draft(name, bytes)?;
+        self.publish_draft(name)
+    }
+
+    fn draft_path(&self, name: &str) -> PathBuf {
+        self.path.join(format!(".{name}.new"))
+    }
+
+    fn write_draft(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let draft = self.draft_path(name);
         let written = fs::OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
             .mode(0o600)
             .open(&draft)
-            .and_then(|mut file| file.write_all(bytes))
-            .and_then(|()| fs::rename(&draft, &target));
+            .and_then(|mut file| file.write_all(bytes));
         written.map_err(|error| {
             // The draft of a full disk must not stay; what matters is told by the first error.
             let _gone = fs::remove_file(&draft);
-            file("writing", &target)(error)
+            file("writing", &self.path.join(name))(error)
         })
+    }
+
+    fn publish_draft(&self, name: &str) -> Result<(), StateError> {
+        let target = self.path.join(name);
+        fs::rename(self.draft_path(name), &target).map_err(file("writing", &target))
     }
 
     /// The fifo at which a created container waits for `start`.

@@ -88,7 +88,9 @@ impl Group {
         Err(CgroupError::Freeze)
     }
 
+    /// A task in an uninterruptible sleep keeps a cgroup FREEZING; it is taken for frozen after a while, as it was asked to be.
     fn state_v1(&self) -> Result<FreezerState, CgroupError> {
+        let deadline = Instant::now() + FREEZE_TIMEOUT;
         loop {
             let Some(content) = self.read_if_present("freezer.state")? else {
                 return Ok(FreezerState::Unknown);
@@ -100,6 +102,7 @@ impl Group {
                     let own = own.is_none_or(|own| own.trim() == "1");
                     return Ok(if own { FreezerState::Frozen } else { FreezerState::Thawed });
                 }
+                "FREEZING" if Instant::now() >= deadline => return Ok(FreezerState::Frozen),
                 "FREEZING" => std::thread::sleep(Duration::from_millis(1)),
                 _ => return Err(CgroupError::Unexpected { path: self.path.join("freezer.state"), content }),
             }

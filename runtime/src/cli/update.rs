@@ -99,9 +99,7 @@ impl Subcommand for Update {
         if rdt(&self.mem_bw_schema) {
             return Err(CliError::text("Intel RDT/MBA: memory bandwidth schema is not enabled"));
         }
-        let mut resources = container.state().config.resources.clone().unwrap_or_default();
-        resources.apply_update(&update);
-        container.update(resources)?;
+        container.update(|resources| resources.apply_update(&update))?;
         Ok(0)
     }
 }

@@ -18,7 +18,7 @@ use crate::log;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{KeyringChoice, Plan, PlanOptions, PlannedContainer};
-use crate::spec::{self, ContainerId, Spec, ValidationContext};
+use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
 use crate::state::{State, StateConfig, StateDir};
 
 /// Whether the container is shown a socket of its own for sd_notify(3), which the caller binds before `start`.
@@ -89,6 +89,8 @@ impl Container {
         let dir = StateDir::create(options.root, &id)?;
         let _lock = dir.lock()?;
         let state = first_state(&plan, spec, options.keyring);
+        let poststop = state.config.hooks.as_ref().map(|hooks| hooks.poststop.clone()).unwrap_or_default();
+        let stopped = hook_state(&state, "stopped", 0);
         // Before the cgroup is: whatever happens from here on, `delete --force` finds all of it.
         let folder = match options.notify {
             NotifyFolder::Absent => Ok(()),
@@ -103,6 +105,10 @@ impl Container {
             Err(error) => {
                 if let Err(leftover) = dir.remove() {
                     log::warn(crate::error::chain(&leftover));
+                }
+                // Hooks may have set up what only they can take down (runtime-spec, "Lifecycle").
+                if let Err(failed) = hooks::run("poststop", &poststop, &stopped, None) {
+                    log::warn(crate::error::chain(&failed));
                 }
                 Err(error)
             }
@@ -145,6 +151,10 @@ fn build(
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
+            if !plan.namespaces.creates(NamespaceType::Pid) {
+                // What a hook has left behind did not end with init.
+                let _told_by_delete = cgroup.kill_all();
+            }
             if let Err(leftover) = cgroup.delete() {
                 log::warn(crate::error::chain(&leftover));
             }
@@ -213,15 +223,22 @@ impl Milestones for Creation<'_> {
 
     fn born(&mut self, child: &Child) -> Outcome {
         self.state.init_process_pid = child.pid;
-        self.state.init_process_start = ProcessStat::read(child.pid).map_or(0, |stat| stat.start);
+        // It can't be gone: it is this process's child, and not waited for. Without its start time it could later be
+        // taken for another process.
+        let stat = ProcessStat::read(child.pid).ok_or("reading the start time of the container's init")?;
+        self.state.init_process_start = stat.start;
         self.state.created = now();
         self.state.namespace_paths = namespace_paths(child.pid);
         self.state.external_descriptors = (0..3)
             .filter_map(|fd| fs::read_link(format!("/proc/{}/fd/{fd}", child.pid)).ok())
             .map(|path| path.display().to_string())
             .collect();
-        self.dir.store(&self.state)?;
+        self.dir.draft(&self.state)?;
         Ok(())
+    }
+
+    fn ready(&mut self) -> Outcome {
+        Ok(self.dir.publish()?)
     }
 
     fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8> {

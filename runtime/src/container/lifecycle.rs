@@ -17,9 +17,9 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
 use crate::log;
-use crate::plan::cgroup::{self, CgroupRequest, Devices, Privilege, UserNamespace};
+use crate::plan::cgroup::{self, CgroupMode, CgroupRequest, Devices, Privilege, UserNamespace};
 use crate::spec::{ContainerId, Hooks, NamespaceType, Resources};
-use crate::state::{StateDir, StateError};
+use crate::state::{StateDir, StateError, StateLock};
 
 const SIGKILL: i32 = 9;
 /// How long `delete --force` waits for the end of a killed process.
@@ -40,7 +40,7 @@ impl Container {
     /// # Errors
     /// It is in another status, its init died, or a hook failed (which kills it).
     pub fn start(&mut self) -> Result<(), ContainerError> {
-        let lock = self.dir.lock()?;
+        let lock = self.locked()?;
         match self.status() {
             Status::Created => {}
             Status::Running => return Err(ContainerError::AlreadyRunning),
@@ -53,6 +53,20 @@ impl Container {
         self.run_poststart()
     }
 
+    /// Takes the lock, and what is true of the container now that it is held. A container that is still being created is
+    /// refused at once: its `create` holds the lock, and may be waiting for the hook that asks.
+    fn locked(&mut self) -> Result<StateLock, ContainerError> {
+        if self.state.init_process_pid == 0 {
+            self.state = self.dir.load()?;
+        }
+        if self.state.init_process_pid == 0 {
+            return Err(ContainerError::BeingCreated);
+        }
+        let lock = self.dir.lock()?;
+        self.state = self.dir.load()?;
+        Ok(lock)
+    }
+
     /// Gives init the byte that it waits for. Without init there is no reader, and the open fails.
     fn open_fifo(&self) -> Result<(), ContainerError> {
         const O_NONBLOCK: i32 = 0o4000;
@@ -61,7 +75,12 @@ impl Container {
         let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&path);
         let mut fifo = match opened {
             Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENXIO) => {
-                return Err(ContainerError::FifoEmpty);
+                if self.init().is_none() {
+                    return Err(ContainerError::FifoEmpty);
+                }
+                // A `start` that died between the byte and the name.
+                fs::remove_file(&path).map_err(failed)?;
+                return Err(ContainerError::AlreadyRunning);
             }
             other => other.map_err(failed)?,
         };
@@ -78,6 +97,7 @@ impl Container {
             return Ok(());
         }
         let state = hook_state(&self.state, "running", self.state.init_process_pid);
+        keep_descriptors_from_hooks()?;
         hooks::run("poststart", list, &state, None).map_err(|error| {
             if let Err(also) = self.kill(SIGKILL) {
                 log::warn(crate::error::chain(&also));
@@ -118,7 +138,8 @@ impl Container {
     /// On v1 a killed process of a frozen cgroup dies only once it is thawed.
     fn thaw_for_kill(&self) {
         let cgroup = self.cgroup();
-        if frozen(&cgroup).unwrap_or(false)
+        if cgroup.mode() != CgroupMode::Unified
+            && cgroup.exists()
             && let Err(error) = cgroup.thaw()
         {
             log::warn(crate::error::chain(&error));
@@ -146,8 +167,8 @@ impl Container {
     ///
     /// # Errors
     /// It is neither running nor created, or the kernel refuses.
-    pub fn pause(&self) -> Result<(), ContainerError> {
-        let _lock = self.dir.lock()?;
+    pub fn pause(&mut self) -> Result<(), ContainerError> {
+        let _lock = self.locked()?;
         match self.status() {
             Status::Running | Status::Created => {}
             _ => return Err(ContainerError::NotRunning),
@@ -159,23 +180,29 @@ impl Container {
     ///
     /// # Errors
     /// It is not paused, or the kernel refuses.
-    pub fn resume(&self) -> Result<(), ContainerError> {
-        let _lock = self.dir.lock()?;
+    pub fn resume(&mut self) -> Result<(), ContainerError> {
+        let _lock = self.locked()?;
         if self.status() != Status::Paused {
             return Err(ContainerError::NotPaused);
         }
         self.cgroup().thaw().map_err(|source| ContainerError::Cgroup { action: "unable to thaw", source })
     }
 
-    /// Puts new limits in force and remembers them. `resources` is complete: what is not in it is not limited by it.
+    /// Puts new limits in force and remembers them. `change` makes them of those that are in force.
     ///
     /// # Errors
     /// It is stopped, or a limit can't be set; the old ones are in force again then, as far as they can be.
-    pub fn update(&mut self, resources: Resources) -> Result<(), ContainerError> {
-        let _lock = self.dir.lock()?;
+    pub fn update(&mut self, change: impl FnOnce(&mut Resources)) -> Result<(), ContainerError> {
+        let _lock = self.locked()?;
         if self.status() == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }
+        let mut resources = self.state.config.resources.clone().unwrap_or_default();
+        change(&mut resources);
+        self.set_limits(resources)
+    }
+
+    fn set_limits(&mut self, resources: Resources) -> Result<(), ContainerError> {
         let cgroup = self.cgroup();
         let mode = HostFacts::probe()?.cgroups.mode;
         let limits_of = |resources: &Resources| {
@@ -253,25 +280,42 @@ impl Container {
             }
             Err(damaged @ StateError::Damaged { .. }) if deletion == Deletion::Force => {
                 log::warn(crate::error::chain(&damaged));
+                let _lock = dir.lock()?;
                 return Ok(dir.remove()?);
             }
             Err(other) => return Err(other.into()),
         };
         let container = Self { dir, state };
-        match (container.status(), deletion) {
-            (Status::Stopped, _) => {}
-            // A created container waits for a `start` that will not come.
-            (Status::Created, _) | (_, Deletion::Force) => container.end_processes()?,
-            (status, Deletion::Stopped) => {
-                return Err(ContainerError::NotStopped { id: container.state.id, status });
+        if deletion == Deletion::Force {
+            // Before anything is asked of it: a freezer that is stuck must not keep the signal from being sent.
+            container.end_processes()?;
+        } else {
+            match container.status() {
+                Status::Stopped => {}
+                // A created container waits for a `start` that will not come.
+                Status::Created => container.end_processes()?,
+                status => return Err(ContainerError::NotStopped { id: container.state.id, status }),
             }
         }
-        container.destroy()
+        match container.destroy(deletion)? {
+            Destroyed::This => Ok(()),
+            // Its creation ended while this command waited for the lock.
+            Destroyed::Nothing => match Self::delete(root, id, deletion) {
+                Err(ContainerError::State(StateError::Missing)) => Ok(()),
+                other => other,
+            },
+        }
     }
 
     /// Kills the container and waits for the end of its first process.
     fn end_processes(&self) -> Result<(), ContainerError> {
-        let Some(init) = self.init() else { return Ok(()) };
+        let Some(init) = self.init() else {
+            if self.state.init_process_pid == 0 {
+                // A creation: its number is not known yet, but its cgroup is.
+                let _none_there = self.cgroup().kill_all();
+            }
+            return Ok(());
+        };
         match self.kill(SIGKILL) {
             Ok(()) | Err(ContainerError::NotRunning) => {}
             Err(error) => return Err(error),
@@ -283,12 +327,22 @@ impl Container {
     }
 
     /// Removes what is left of a container whose first process is gone.
-    pub(super) fn destroy(self) -> Result<(), ContainerError> {
+    fn destroy(self, deletion: Deletion) -> Result<Destroyed, ContainerError> {
         let lock = match self.dir.lock() {
             // Removed by another delete, which runs the hooks.
-            Err(StateError::Missing) => return Ok(()),
+            Err(StateError::Missing) => return Ok(Destroyed::This),
             other => other?,
         };
+        match self.dir.load() {
+            Ok(now) if now.init_process_pid == 0 || now.is_same_container(&self.state) => {}
+            // Created while this command waited: it runs, or it is another one of this name.
+            Ok(_) if self.state.init_process_pid == 0 && deletion == Deletion::Force => {
+                return Ok(Destroyed::Nothing);
+            }
+            Ok(_) => return Ok(Destroyed::This),
+            Err(StateError::Missing) => return Ok(Destroyed::This),
+            Err(other) => return Err(other.into()),
+        }
         let cgroup = self.cgroup();
         if !self.has_own(NamespaceType::Pid) || self.state.init_process_pid == 0 {
             // Processes may have outlived the first one.
@@ -302,8 +356,27 @@ impl Container {
         drop(lock);
         let list = self.hook_list(|hooks| &hooks.poststop);
         let state = hook_state(&self.state, "stopped", 0);
-        Ok(hooks::run("poststop", list, &state, None)?)
+        if !list.is_empty() {
+            keep_descriptors_from_hooks()?;
+        }
+        hooks::run("poststop", list, &state, None)?;
+        Ok(Destroyed::This)
     }
+}
+
+/// What this command's caller left open is not for hooks, which may outlive both.
+fn keep_descriptors_from_hooks() -> Result<(), ContainerError> {
+    process::close_on_exec_from(3)
+        .map_err(|source| ContainerError::Signal { action: "closing descriptors", source })
+}
+
+/// What became of a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Destroyed {
+    /// The container that was asked for is gone.
+    This,
+    /// Nothing was touched: the container became another one in between.
+    Nothing,
 }
 
 /// Whether the cgroup is frozen; one that is gone is not.

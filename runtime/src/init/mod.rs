@@ -139,11 +139,17 @@ pub trait Milestones {
     /// Ends the start.
     fn run_hooks(&mut self, pid: Pid) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    /// The process is born: its number may be remembered.
+    /// The process is born: its number is known. Until [`Milestones::ready`] the container is one that is being created.
     ///
     /// # Errors
     /// Ends the start.
     fn born(&mut self, child: &Child) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// The process is all that it was to be but its program: from here on it is a container that others may see.
+    ///
+    /// # Errors
+    /// Ends the start.
+    fn ready(&mut self) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
     /// The container's state as the hooks of the container get it, with the process's number in the container.
     fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8>;

@@ -50,6 +50,8 @@ pub fn start(
     let mut context = Some(init::Context { plan, joins, cgroup_files, fifo, io, state: &*milestones });
     let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
     drop(theirs);
+    // Now that the process has those it was to get: what the caller left open is not for the hooks either.
+    process::close_on_exec_from(3).map_err(step("closing descriptors"))?;
     let Some(channel) = channel else { return Err(ProtocolError::Ended.into()) };
     drop(context);
 
@@ -223,6 +225,10 @@ impl Answers for Requests<'_> {
         self.milestones.state_for_hooks("creating", pid)
     }
 
+    fn ready(&mut self) -> Result<(), InitError> {
+        self.milestones.ready().map_err(InitError::Caller)
+    }
+
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError> {
         match request {
             Message::SourceWanted(index) => match self.sources.open(self.plan, index, started) {
@@ -243,6 +249,11 @@ pub(super) trait Answers {
     /// The container's state, for a filter's agent.
     fn state(&self, pid: Pid) -> Vec<u8>;
 
+    /// The child is ready for its program.
+    fn ready(&mut self) -> Result<(), InitError> {
+        Ok(())
+    }
+
     /// A request that is not of every child.
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError>;
 }
@@ -259,6 +270,7 @@ pub(super) fn converse(
         match message {
             Message::Ready => {
                 set_rlimits(started.pid, &process.rlimits)?;
+                answers.ready()?;
                 ready = true;
                 channel.send(&Message::Run)?;
             }
