@@ -18,6 +18,7 @@ tests![
     kill_all_reaches_every_process,
     the_view_inside_is_its_own_root,
     removed_with_what_was_made_below,
+    exec_where_only_the_leaves_take_processes,
 ];
 
 fn limited<'a>(case: &'a Case, resources: &Value) -> Bundle<'a> {
@@ -122,4 +123,28 @@ fn removed_with_what_was_made_below(case: &Case) {
     container.stop();
     let _ = container.delete().ok();
     assert!(!bundle.cgroup("").exists());
+}
+
+/// What systemd does at its start: it moves itself into a leaf and gives the controllers to those below.
+fn exec_where_only_the_leaves_take_processes(case: &Case) {
+    case.needs_controller("hugetlb");
+    let own = "/sys/fs/cgroup";
+    let delegate = format!(
+        "mkdir {own}/init && echo 1 >{own}/init/cgroup.procs && echo +hugetlb >{own}/cgroup.subtree_control && exec sleep 1000"
+    );
+    let bundle = limited(case, &json!({})).script(&delegate).edit(|spec| {
+        for mount in spec["mounts"].as_array_mut().expect("mounts") {
+            if mount["type"] == "cgroup" {
+                mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
+            }
+        }
+    });
+    let container = bundle.start();
+    let control = bundle.cgroup("").join("cgroup.subtree_control");
+    ketch_integration::wait_until("the controllers of those below", || {
+        let seen = read(&control);
+        if seen.contains("hugetlb") { Ok(()) } else { Err(seen) }
+    });
+    assert_eq!(container.sh("grep ^0: /proc/self/cgroup"), "0::/init");
+    let _ = container.exec_with(&["--cgroup", "/no-such"], &["/bin/true"]).refuses(&["no-such"]);
 }

@@ -13,6 +13,7 @@ tests![
     descriptors_not_preserved_are_closed,
     listen_fds_hands_them_over,
     a_preserved_descriptor_that_is_not_open_is_refused,
+    a_socket_of_an_activation_that_is_not_open_is_refused,
     exec_preserve_fds,
     notify_socket_is_relayed,
     notify_socket_is_removed_with_the_container,
@@ -70,6 +71,16 @@ fn a_preserved_descriptor_that_is_not_open_is_refused(case: &Case) {
     let bundle = case.bundle();
     let run = bundle.run_command().args(["--preserve-fds", "200"]).arg(&bundle.id);
     run.run().refuses(&["preserve"]);
+}
+
+fn a_socket_of_an_activation_that_is_not_open_is_refused(case: &Case) {
+    case.not_on_runc("does not look");
+    for count in ["2", "4294967295", "99999999999"] {
+        let bundle = case.bundle();
+        let run = bundle.run_command().arg(&bundle.id).env("LISTEN_FDS", count);
+        let out = run.through_shell("LISTEN_PID=$$ exec 3<<three \"$@\"\nactivated\nthree\n").run();
+        out.refuses(&["unable to stat socket-activation fd 1 "]);
+    }
 }
 
 fn exec_preserve_fds(case: &Case) {

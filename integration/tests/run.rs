@@ -18,6 +18,7 @@ tests![
     a_working_folder_that_is_a_file_is_refused,
     environment_is_the_specs,
     a_failed_run_leaves_nothing,
+    a_failed_run_keeps_what_is_to_be_kept,
     the_first_process_is_pid_one,
     orphans_die_with_the_container,
     path_is_searched_inside_the_rootfs,
@@ -99,6 +100,15 @@ fn a_failed_run_leaves_nothing(case: &Case) {
     let _ = bundle.run_command().arg(&bundle.id).run().exits(1);
     assert!(!case.state_root().join(&bundle.id).exists());
     assert!(!bundle.cgroup("pids").exists());
+}
+
+fn a_failed_run_keeps_what_is_to_be_kept(case: &Case) {
+    let bundle = case.bundle().sleeper();
+    let flags = ["--keep", "--pid-file", "/no/such/folder/pid"];
+    bundle.run_command().args(flags).arg(&bundle.id).run().refuses(&["/no/such/folder"]);
+    let kept = Container::adopt(case, &bundle.id);
+    assert_eq!(kept.state()["status"], "stopped");
+    let _ = kept.delete().ok();
 }
 
 fn the_first_process_is_pid_one(case: &Case) {

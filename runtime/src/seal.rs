@@ -6,18 +6,19 @@
 //! can remount it; where that can't be had (no CAP_SYS_ADMIN), a sealed copy in memory. Costs one execve, about
 //! 0.4 ms. Called by `main` before anything else is opened.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 
-use ketch_sys::process::Exec;
+use ketch_sys::process::{Exec, Pid};
 use ketch_sys::{SyscallError, memory_file, mount, path, process, stat};
 use thiserror::Error;
 
-/// Set for the second life of the process, so that a seal that does not hold ends in an error and not in a loop.
+/// Set to this process's pid for its second life, so that a seal that does not hold ends in an error and not in a loop.
+/// execve keeps the pid, and whoever inherits the mark (a hook, and a ketch that it runs) has another one.
 const MARK: &str = "_KETCH_SEALED";
 const SELF: &str = "/proc/self/exe";
 
@@ -49,7 +50,7 @@ pub fn ensure() -> Result<(), SealError> {
         let _cosmetic = process::set_name(c"ketch");
         return Ok(());
     }
-    if std::env::var_os(MARK).is_some() {
+    if is_marked(std::env::var_os(MARK).as_deref(), process::own_pid()) {
         return Err(SealError::Unsealed);
     }
     let sealed = match read_only_bind(&exe) {
@@ -57,6 +58,11 @@ pub fn ensure() -> Result<(), SealError> {
         Err(_) => sealed_copy(exe).map_err(SealError::Copy)?,
     };
     Err(SealError::Exec(second_life().replace_process_from(sealed.as_fd())))
+}
+
+/// Whether `mark` is of this very process.
+fn is_marked(mark: Option<&OsStr>, pid: Pid) -> bool {
+    mark.is_some_and(|mark| mark == OsStr::new(&pid.to_string()))
 }
 
 fn is_sealed(exe: &OwnedFd) -> bool {
@@ -84,12 +90,26 @@ fn second_life() -> Exec {
     let c_string = |text: OsString| CString::new(text.into_vec()).unwrap_or_default();
     let args = std::env::args_os().map(c_string).collect();
     let env = std::env::vars_os()
+        .filter(|(name, _)| name != MARK)
         .map(|(mut name, value)| {
             name.push("=");
             name.push(value);
             c_string(name)
         })
-        .chain([c_string(format!("{MARK}=1").into())])
+        .chain([c_string(format!("{MARK}={}", process::own_pid()).into())])
         .collect();
     Exec::new(CString::from(c"/proc/self/exe"), args, env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_inherited_mark_is_not_ours() {
+        assert!(is_marked(Some(OsStr::new("77")), 77));
+        for mark in [None, Some("1"), Some("777"), Some("")] {
+            assert!(!is_marked(mark.map(OsStr::new), 77), "{mark:?}");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 
 use clap::Args;
+use ketch_sys::process;
 
 use super::create::{CreateFlags, Created, Creation};
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code};
@@ -62,9 +63,26 @@ impl Run {
                 Ok(code)
             }
             Err(error) => {
-                created.remove();
+                if keep {
+                    // Whoever asked to keep it wants to look into it, the more so now; its process must not stay.
+                    created.end();
+                } else {
+                    created.remove();
+                }
                 Err(error)
             }
+        }
+    }
+}
+
+impl Created<'_> {
+    /// Ends the container's process and leaves the container.
+    fn end(&self) {
+        match self.container.kill(Signal::KILL.number()) {
+            // Stopped by the time that the caller asks for its state; it has been waited for already where attending
+            // failed late.
+            Ok(()) => drop(process::wait(&self.started.pidfd)),
+            Err(error) => log::debug(crate::error::chain(&error)),
         }
     }
 }

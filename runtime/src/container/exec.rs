@@ -5,8 +5,8 @@ use std::fs;
 use super::status::hook_state;
 use super::{Container, ContainerError, Status};
 use crate::cgroup::SubCgroups;
-use crate::init::exec::{self, Target};
-use crate::init::{ProcessIo, Started};
+use crate::init::exec::{self, CgroupFallback, Target};
+use crate::init::{InitError, ProcessIo, Started};
 use crate::log;
 use crate::plan::process::{Planned, ProcessPlan};
 use crate::plan::{ExecPlan, FilterPlan};
@@ -49,14 +49,20 @@ impl Container {
         spec::validate_process(&options.process)?;
         let plan = self.plan_exec(options.process)?;
         let cgroup = self.cgroup();
+        let cgroup_of_init = || fs::read_to_string(format!("/proc/{}/cgroup", self.state.init_process_pid));
         let join = cgroup
-            .exec_join(&options.cgroups, || {
-                fs::read_to_string(format!("/proc/{}/cgroup", self.state.init_process_pid)).ok()
-            })
+            .exec_join(&options.cgroups, || cgroup_of_init().ok())
             .map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?;
+        // On a unified host init's own cgroup, as runc does. On a hybrid one v1 has all the controllers, and the process
+        // does without the cgroup2 beside them. An explicit sub-cgroup has no substitute.
+        let fallback: CgroupFallback<'_> = Box::new(|| {
+            let text = cgroup_of_init().map_err(|error| InitError::Caller(error.into()))?;
+            Ok(cgroup.init_dir(&text).transpose()?)
+        });
         let target = Target {
             init,
             into_cgroup: join.clone_into,
+            fallback: options.cgroups.is_empty().then_some(fallback),
             cgroup_files: join.files,
             state: hook_state(&self.state, "running", self.state.init_process_pid),
         };

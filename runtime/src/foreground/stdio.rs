@@ -54,6 +54,14 @@ pub enum ConnectionError {
     /// A console socket is for a detached terminal only.
     #[error("{}", compat::SOCKET_WITHOUT_TERMINAL)]
     SocketWithoutTerminal,
+    /// A socket of the activation is not there.
+    #[error("unable to stat socket-activation fd {number} (of {count}): no such file or directory")]
+    NotActivated {
+        /// Counted from 0.
+        number: u32,
+        /// `LISTEN_FDS`.
+        count: u32,
+    },
     /// A descriptor to be preserved is not there.
     #[error("unable to stat preserved-fd {number} (of {count}): no such file or directory")]
     NotPreserved {
@@ -140,14 +148,23 @@ impl Connection<'_> {
         Ok((io, host))
     }
 
+    /// All of them must be there: a free number would be taken by one of the runtime's own, which the process would then
+    /// get. No count is too large for this, as the first that is missing ends it.
     fn check_preserved(&self) -> Result<u32, ConnectionError> {
-        let first = FIRST_EXTRA.saturating_add_unsigned(self.listen_fds);
-        for number in 0..self.preserve_fds {
-            if !stream::is_inherited(first.saturating_add_unsigned(number)) {
-                return Err(ConnectionError::NotPreserved { number, count: self.preserve_fds });
-            }
+        let missing = |first: Option<i32>, count: u32| {
+            let is_there = |number| {
+                first.and_then(|first| first.checked_add_unsigned(number)).is_some_and(stream::is_inherited)
+            };
+            (0..count).find(|number| !is_there(*number))
+        };
+        if let Some(number) = missing(Some(FIRST_EXTRA), self.listen_fds) {
+            return Err(ConnectionError::NotActivated { number, count: self.listen_fds });
         }
-        Ok(self.listen_fds + self.preserve_fds)
+        let not_preserved = |number| ConnectionError::NotPreserved { number, count: self.preserve_fds };
+        match missing(FIRST_EXTRA.checked_add_unsigned(self.listen_fds), self.preserve_fds) {
+            Some(number) => Err(not_preserved(number)),
+            None => self.listen_fds.checked_add(self.preserve_fds).ok_or_else(|| not_preserved(0)),
+        }
     }
 
     /// Three pipes that belong to the container's root, so that it can open `/dev/stdout` again.
@@ -209,7 +226,8 @@ pub fn activation_sockets() -> u32 {
     if number("LISTEN_PID") != Some(ketch_sys::process::own_pid().into()) {
         return 0;
     }
-    number("LISTEN_FDS").and_then(|count| u32::try_from(count).ok()).unwrap_or(0)
+    // A number that is too large is not none at all: it is found to be wrong when the descriptors are looked for.
+    number("LISTEN_FDS").map_or(0, |count| u32::try_from(count.max(0)).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -252,10 +270,16 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_not_there_is_not_preserved() {
         let mut connection = connection(Attachment::Detached, false, None);
-        connection.preserve_fds = 100;
-        connection.listen_fds = 1_000_000;
-        let error = connection.make().unwrap_err();
-        assert_eq!(error.to_string(), "unable to stat preserved-fd 0 (of 100): no such file or directory");
+        // Whoever runs the tests may hand over a descriptor or two, hence any number.
+        for count in [1_000_000, u32::MAX] {
+            connection.preserve_fds = count;
+            let text = connection.make().unwrap_err().to_string();
+            assert!(text.starts_with("unable to stat preserved-fd "), "{text}");
+            assert!(text.ends_with(&format!(" (of {count}): no such file or directory")), "{text}");
+        }
+        connection.listen_fds = u32::MAX;
+        let text = connection.make().unwrap_err().to_string();
+        assert!(text.starts_with("unable to stat socket-activation fd "), "{text}");
     }
 
     #[test]

@@ -44,6 +44,13 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
     let mut context = Some(context);
     run(channel, |channel| {
         let Some(mut context) = context.take() else { return Err(ProtocolError::Ended.into()) };
+        // The owner of a namespace that we join may look at us from then on: nothing of the host's may be open but
+        // what the next process needs.
+        drop(context.io.pidfd_socket.take());
+        let needed = context.joins.iter().map(|join| join.fd.as_fd());
+        let needed = needed.chain(context.cgroup_files.iter().map(JoinFile::as_fd));
+        let needed = needed.chain(channel.iter().map(AsFd::as_fd)).chain([context.fifo.as_fd()]);
+        keep_only(&context.io, needed)?;
         join_cgroups(&mut context.cgroup_files)?;
         join_what_is_ours(&mut context.joins)?;
         let options = CloneOptions { namespaces, into_cgroup: None, parent: CloneParent::CallersParent };

@@ -27,6 +27,8 @@ use super::parent::{
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
+use crate::error::chain;
+use crate::log;
 use crate::plan::ExecPlan;
 use crate::process::keyring::KeyringUse;
 use crate::process::{keyring, scheduling};
@@ -34,13 +36,19 @@ use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::{self, RootDir};
 use crate::spec::NamespaceType;
 
+/// The cgroup for the second attempt of clone3; none means that the process is born in its parent's.
+pub type CgroupFallback<'a> = Box<dyn FnOnce() -> Result<Option<OwnedFd>, InitError> + 'a>;
+
 /// Where the new process goes.
-#[derive(Debug)]
-pub struct Target {
+#[expect(missing_debug_implementations, reason = "a closure has none")]
+pub struct Target<'a> {
     /// The container's first process.
     pub init: OwnedFd,
     /// v2: the cgroup in which the process is born.
     pub into_cgroup: Option<OwnedFd>,
+    /// What is tried when the kernel refuses `into_cgroup`. Nobody may be born in a v2 cgroup that has enabled domain
+    /// controllers for those below it (EBUSY): a container with an init system of its own is one.
+    pub fallback: Option<CgroupFallback<'a>>,
     /// v1: the cgroups that it joins.
     pub cgroup_files: Vec<JoinFile>,
     /// The container's state as JSON, for a filter's agent.
@@ -51,7 +59,7 @@ pub struct Target {
 ///
 /// # Errors
 /// The step that failed, on either side; the process is dead and reaped then.
-pub fn start(plan: &ExecPlan, mut target: Target, io: ProcessIo) -> Result<Started, InitError> {
+pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<Started, InitError> {
     let proc = ProcFs::host().map_err(step("verifying procfs"))?;
     let pidfd_socket =
         io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
@@ -63,12 +71,7 @@ pub fn start(plan: &ExecPlan, mut target: Target, io: ProcessIo) -> Result<Start
             .map_err(step("error setting initial CPU affinity"))?;
     }
 
-    let options = CloneOptions {
-        namespaces: 0,
-        into_cgroup: target.into_cgroup.as_ref().map(AsFd::as_fd),
-        parent: CloneParent::Caller,
-    };
-    let stage = match process::clone3(&options).map_err(step("error starting setns process: clone3"))? {
+    let stage = match clone_stage(&mut target)? {
         Cloned::Child => {
             drop(ours);
             drop(proc);
@@ -96,6 +99,22 @@ pub fn start(plan: &ExecPlan, mut target: Target, io: ProcessIo) -> Result<Start
         send_pidfd(&socket, started, "setns")?;
     }
     guard.disarm()
+}
+
+/// The stage's birth, with a second attempt elsewhere where there is a fallback.
+fn clone_stage(target: &mut Target<'_>) -> Result<Cloned, InitError> {
+    let clone = |cgroup: Option<&OwnedFd>| {
+        let into_cgroup = cgroup.map(AsFd::as_fd);
+        process::clone3(&CloneOptions { namespaces: 0, into_cgroup, parent: CloneParent::Caller })
+            .map_err(step("error starting setns process: clone3"))
+    };
+    match (clone(target.into_cgroup.as_ref()), target.fallback.take()) {
+        (Err(refused), Some(fallback)) if target.into_cgroup.is_some() => {
+            log::debug(format!("exec into the container's cgroup: {}; trying elsewhere", chain(&refused)));
+            clone(fallback()?.as_ref())
+        }
+        (cloned, _) => cloned,
+    }
 }
 
 /// runc widens the mask of a process whose plan names none, so that the container's cpuset decides.
@@ -127,7 +146,7 @@ impl Answers for RunningState<'_> {
 /// where that is not joined.
 fn enter_container(
     plan: &ExecPlan,
-    target: &mut Target,
+    target: &mut Target<'_>,
     mut io: ProcessIo,
     channel: &mut Option<Channel>,
 ) -> Result<Infallible, InitError> {
@@ -197,7 +216,7 @@ fn become_program(
 
 /// All namespaces of the container by one system call, which enters the user namespace first. The pid namespace is for
 /// the children.
-fn join_namespaces(plan: &ExecPlan, target: &Target) -> Result<(), InitError> {
+fn join_namespaces(plan: &ExecPlan, target: &Target<'_>) -> Result<(), InitError> {
     let kinds = plan.namespaces.iter().fold(0, |flags, kind| flags | flag(*kind));
     if kinds == 0 {
         return Ok(());

@@ -9,7 +9,7 @@
 //!     |                       (stage) Pid ----- |   only where a user namespace is joined, or by exec a pid
 //!     |                                         |   namespace: the first child made the final one, as the
 //!     |                                         |   parent's child. exec: after a Go of its own
-//!     | id maps, network devices                |
+//!     | id maps, network devices, state.json    |
 //!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
 //!     |                                         |   of the above, it is there from the start
 //!     | resources, oom_score_adj     joins, mounts
@@ -19,7 +19,7 @@
 //!     | HooksDone ----------------------------> |
 //!     |               createContainer hooks, pivot, masks, sysctls
 //!     | <--------------------------------- Ready |
-//!     | rlimits, state.json                     |
+//!     | rlimits                                 |
 //!     | Run ----------------------------------> |
 //!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
 //!     | ListenerTaken ------------------------> |

@@ -108,23 +108,6 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> Result<(), SyscallErr
     Ok(())
 }
 
-/// pidfd_getfd(2): a copy of another process's file descriptor.
-pub fn pidfd_getfd(pidfd: impl AsFd, target: RawFd) -> Result<OwnedFd, SyscallError> {
-    let raw = pidfd.as_fd().as_raw_fd();
-    // SAFETY: no pointers; the result is checked.
-    let fd = check("pidfd_getfd", target, unsafe { libc::syscall(libc::SYS_pidfd_getfd, raw, target, 0) })?;
-    #[expect(clippy::cast_possible_truncation, reason = "fds fit an int")]
-    // SAFETY: a fresh fd of ours, O_CLOEXEC by the call's definition.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
-}
-
-/// kill(2) by number. Only for callers that have made sure that the number can't have been reused.
-pub fn kill(pid: Pid, signal: i32) -> Result<(), SyscallError> {
-    // SAFETY: no pointers.
-    check("kill", pid, unsafe { libc::kill(pid, signal) }.into())?;
-    Ok(())
-}
-
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -198,13 +181,6 @@ pub fn poll_readable(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Resul
             Err(error) => return Err(error),
         }
     }
-}
-
-/// getppid(2): 0 when the parent is outside of the pid namespace.
-#[must_use]
-pub fn parent_pid() -> Pid {
-    // SAFETY: no arguments, never fails.
-    unsafe { libc::getppid() }
 }
 
 /// getpid(2).
@@ -283,11 +259,6 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
 /// prctl(2) PR_SET_DUMPABLE 0: nobody in a container may ptrace this process or read its /proc entries (CVE-2016-9962).
 pub fn set_not_dumpable() -> Result<(), SyscallError> {
     prctl("prctl(PR_SET_DUMPABLE)", libc::PR_SET_DUMPABLE, 0)
-}
-
-/// prctl(2) PR_SET_DUMPABLE 1.
-pub fn set_dumpable() -> Result<(), SyscallError> {
-    prctl("prctl(PR_SET_DUMPABLE)", libc::PR_SET_DUMPABLE, 1)
 }
 
 /// prctl(2) PR_SET_NO_NEW_PRIVS.

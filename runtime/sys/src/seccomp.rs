@@ -69,12 +69,6 @@ pub fn knows_flags(flags: u32) -> bool {
     returned < 0 && Errno::last() == Errno::EFAULT
 }
 
-/// SECCOMP_GET_ACTION_AVAIL (Linux 4.14): whether the kernel knows a verdict, one of `SECCOMP_RET_*`.
-pub fn knows_action(action: u32) -> bool {
-    // SAFETY: the kernel reads one u32 through a live pointer.
-    unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) == 0 }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,12 +77,6 @@ mod tests {
     fn known_flags_are_told_from_unknown_ones() {
         assert!(knows_flags(libc::SECCOMP_FILTER_FLAG_LOG as u32));
         assert!(!knows_flags(1 << 30));
-    }
-
-    #[test]
-    fn known_actions_are_told_from_unknown_ones() {
-        assert!(knows_action(libc::SECCOMP_RET_ALLOW));
-        assert!(!knows_action(0x1234_0000));
     }
 
     #[test]

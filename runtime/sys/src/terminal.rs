@@ -21,15 +21,6 @@ pub fn open_peer(master: impl AsFd) -> Result<OwnedFd> {
     check("ioctl(TIOCGPTPEER)", "", unsafe { libc::ioctl(raw, libc::TIOCGPTPEER, flags) }.into()).map(own)
 }
 
-/// `TIOCGPTN`: the number of the slave of `master` below `/dev/pts`.
-pub fn peer_number(master: impl AsFd) -> Result<u32> {
-    let mut number: libc::c_uint = 0;
-    // SAFETY: master is borrowed; the argument points to a live unsigned int, which the ioctl fills.
-    let returned = unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCGPTN, &raw mut number) };
-    check("ioctl(TIOCGPTN)", "", returned.into())?;
-    Ok(number)
-}
-
 /// `TIOCSWINSZ`, in characters.
 pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -103,7 +94,6 @@ mod tests {
         };
         let peer = open_peer(&master).unwrap();
         set_size(&master, 25, 80).unwrap();
-        peer_number(&master).unwrap();
         master.write_all(b"x\n").unwrap();
         let mut buffer = [0_u8; 8];
         let mut reader = std::fs::File::from(peer);
