@@ -19,6 +19,8 @@ tests![
     a_failing_poststop_hook_does_not_stop_delete,
     a_hook_that_times_out_is_killed,
     a_missing_hook_program_is_named,
+    what_the_caller_ignores_is_ignored_by_nobody_else,
+    a_start_container_hook_need_not_read_a_large_state,
 ];
 
 const ON_HOST: [&str; 5] = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"];
@@ -174,4 +176,29 @@ fn a_hook_that_times_out_is_killed(case: &Case) {
 fn a_missing_hook_program_is_named(case: &Case) {
     let entry = json!([{ "path": "/no/such/hook" }]);
     case.bundle().set("/hooks/createRuntime", entry).run().refuses(&["/no/such/hook", "no such file"]);
+}
+
+/// A SIGCHLD that is ignored makes the kernel reap children by itself: a runtime that leaves it so waits for ever.
+fn what_the_caller_ignores_is_ignored_by_nobody_else(case: &Case) {
+    // But for signal 32, the C library's, which runc does not reset. The shell must not execute the last grep in its own
+    // place: busybox's ignores SIGQUIT there.
+    let fresh = "grep -q 'SigBlk:.0*$' /proc/self/status && grep -q 'SigIgn:.0*[08]0000000$' /proc/self/status \
+        || { grep Sig /proc/self/status; exit 1; }";
+    let bundle = case
+        .bundle()
+        .script(&format!("{fresh} && exit 7"))
+        .set("/hooks/prestart", hook(fresh))
+        .set("/hooks/startContainer", hook(fresh));
+    let run = bundle.run_command().arg(&bundle.id).through_shell("trap '' CHLD HUP USR1 PIPE; exec \"$@\"");
+    let _ = run.run().exits(7);
+}
+
+fn a_start_container_hook_need_not_read_a_large_state(case: &Case) {
+    let bundle = case
+        .bundle()
+        .script("grep -q 'SigIgn:.0*[08]0000000$' /proc/self/status && exit 7")
+        .set("/annotations", json!({ "large": "x".repeat(200_000) }))
+        .set("/hooks/createContainer", hook("exit 0"))
+        .set("/hooks/startContainer", hook("exit 0"));
+    let _ = bundle.run().exits(7);
 }

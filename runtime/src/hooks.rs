@@ -4,12 +4,14 @@
 
 use std::borrow::Cow;
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use ketch_sys::process::{pidfd_open, poll_readable};
-use std::os::fd::AsFd;
+use ketch_sys::poll::{self, Until};
+use ketch_sys::process::pidfd_open;
+use ketch_sys::signal;
 use thiserror::Error;
 
 use crate::spec::Hook;
@@ -115,8 +117,10 @@ fn run_one(hook: &Hook, state: &[u8], default_env: Option<&[String]>) -> Result<
     let mut child = command(hook, default_env)
         .spawn()
         .map_err(|source| HookFailure::Start { path: hook.path.clone(), source })?;
-    let deadline = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-    let talked = converse(&mut child, state, deadline);
+    let timeout = hook.timeout.and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
+    // A startContainer hook runs under the container's filter, which may not know this call.
+    let pidfd = i32::try_from(child.id()).ok().and_then(|pid| pidfd_open(pid).ok());
+    let talked = converse(&mut child, pidfd.as_ref(), state, timeout);
     let outcome = match talked {
         Ok(Some((stdout, stderr))) => {
             let status = child.wait().map_err(HookFailure::Io)?;
@@ -126,7 +130,7 @@ fn run_one(hook: &Hook, state: &[u8], default_env: Option<&[String]>) -> Result<
                 Err(HookFailure::Status { status, stdout, stderr })
             };
         }
-        Ok(None) => HookFailure::Timeout(deadline.unwrap_or_default()),
+        Ok(None) => HookFailure::Timeout(timeout.unwrap_or_default()),
         Err(error) => HookFailure::Io(error),
     };
     let _already_gone = child.kill();
@@ -145,51 +149,97 @@ fn command(hook: &Hook, default_env: Option<&[String]>) -> Command {
         command.envs(env.iter().filter_map(|entry| entry.split_once('=')));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // The runtime in the foreground has every signal blocked, and a hook is to end when it is asked to.
+    signal::reset_in(&mut command);
     command
 }
 
+/// How often a hook without a pidfd is asked whether it has ended.
+const PACE: Duration = Duration::from_millis(5);
+
 /// Gives the hook its state and takes its output until it ends; `None` when the time is over first.
 ///
-/// A pipe takes at least 64 KiB without a reader (pipe(7)), and a state is smaller; output that a hook's own children
-/// go on writing after its end is not waited for.
+/// All in one loop, as a hook may write more than a pipe holds before it reads a state that is larger than that too.
+/// Output that a hook's own children go on writing after its end is not waited for.
 fn converse(
     child: &mut Child,
+    pidfd: Option<&OwnedFd>,
     state: &[u8],
     timeout: Option<Duration>,
 ) -> io::Result<Option<(String, String)>> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    if let Some(mut stdin) = child.stdin.take() {
-        match stdin.write_all(state) {
-            // A hook need not read its state.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            other => other?,
-        }
-    }
-    let pidfd = pidfd_open(i32::try_from(child.id()).unwrap_or(0))?;
+    // A time that no clock can tell is no limit.
+    let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let mut input = Input { stream: child.stdin.take(), left: state };
+    input.close_at_end();
     let mut streams = [
         Output::new(child.stdout.take().map(|stream| Box::new(stream) as Box<dyn ReadFd>)),
         Output::new(child.stderr.take().map(|stream| Box::new(stream) as Box<dyn ReadFd>)),
     ];
     loop {
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if left == Some(Duration::ZERO) {
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
             return Ok(None);
         }
-        let mut polled = vec![pidfd.as_fd()];
-        polled
-            .extend(streams.iter().filter_map(|output| output.stream.as_ref().map(|stream| stream.as_fd())));
-        let ready = poll_readable(&polled, left)?;
-        let mut readable = ready.iter().skip(1).copied().collect::<Vec<_>>().into_iter();
+        let wake = if pidfd.is_some() {
+            deadline
+        } else {
+            let next = now + PACE;
+            Some(deadline.map_or(next, |deadline| deadline.min(next)))
+        };
+        // Asked before the output is looked at: whatever is not there then was written after the hook's end.
+        let has_ended = pidfd.is_none() && child.try_wait()?.is_some();
+        let mut waits: Vec<_> = pidfd.iter().map(|pidfd| (pidfd.as_fd(), Until::Readable)).collect();
+        waits.extend(input.stream.iter().map(|stream| (stream.as_fd(), Until::Writable)));
+        waits.extend(
+            streams
+                .iter()
+                .filter_map(|output| output.stream.as_ref().map(|stream| (stream.as_fd(), Until::Readable))),
+        );
+        let ready = poll::wait_until(&waits, if has_ended { Some(now) } else { wake })?;
+        let mut ready = ready.into_iter();
+        let ended = if pidfd.is_some() { ready.next() == Some(true) } else { has_ended };
+        if input.stream.is_some() && ready.next() == Some(true) {
+            input.write()?;
+        }
         let mut progress = false;
         for output in streams.iter_mut().filter(|output| output.stream.is_some()) {
-            if readable.next() == Some(true) {
-                output.read()?;
-                progress = true;
+            if ready.next() == Some(true) {
+                progress |= output.read()?;
             }
         }
-        if !progress && ready.first() == Some(&true) {
+        if ended && !progress {
             let [stdout, stderr] = streams;
             return Ok(Some((stdout.text(), stderr.text())));
+        }
+    }
+}
+
+/// A hook's state on its way to it; closed when the hook has all of it, or wants no more.
+struct Input<'a> {
+    stream: Option<ChildStdin>,
+    left: &'a [u8],
+}
+
+impl Input<'_> {
+    /// `PIPE_BUF`: a pipe that is ready takes as much without blocking (pipe(7)), which no descriptor has to be told.
+    const AT_ONCE: usize = 4096;
+
+    fn write(&mut self) -> io::Result<()> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        match stream.write(&self.left[..self.left.len().min(Self::AT_ONCE)]) {
+            Ok(length) => self.left = &self.left[length..],
+            // A hook need not read its state.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.left = &[],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        self.close_at_end();
+        Ok(())
+    }
+
+    fn close_at_end(&mut self) {
+        if self.left.is_empty() {
+            self.stream = None;
         }
     }
 }
@@ -210,17 +260,20 @@ impl Output {
         Self { stream, taken: Vec::new() }
     }
 
-    fn read(&mut self) -> io::Result<()> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+    /// Whether that has brought something that is kept.
+    fn read(&mut self) -> io::Result<bool> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
         let mut buffer = [0; 4096];
-        match stream.read(&mut buffer)? {
-            0 => self.stream = None,
-            length => {
-                let room = Self::LIMIT.saturating_sub(self.taken.len());
-                self.taken.extend_from_slice(&buffer[..length.min(room)]);
-            }
+        let length = match stream.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            other => other?,
+        };
+        if length == 0 {
+            self.stream = None;
         }
-        Ok(())
+        let kept = length.min(Self::LIMIT.saturating_sub(self.taken.len()));
+        self.taken.extend_from_slice(&buffer[..kept]);
+        Ok(kept > 0)
     }
 
     fn text(&self) -> String {
@@ -261,6 +314,56 @@ mod tests {
         run("prestart", &[shell("test \"$(cat)\" = state", None)], b"state", None).unwrap();
     }
 
+    /// More than a pipe holds.
+    const LARGE: &[u8] = &[b'x'; 200_000];
+
+    #[test]
+    fn a_large_state_and_a_large_output_cross() {
+        let hook = shell("head -c 200000 /dev/zero; test $(wc -c) = 200000", None);
+        run("prestart", &[hook], LARGE, None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_need_not_read_its_state() {
+        run(
+            "prestart",
+            &[shell("exec <&-; head -c 100000 /dev/zero", None), shell("exit 0", None)],
+            LARGE,
+            None,
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn a_hook_is_waited_for_without_a_pidfd() {
+        let hook = shell("test $(wc -c) = 200000 || exit 1; echo out; echo err >&2; exit 3", None);
+        let mut child = command(&hook, None).spawn().unwrap();
+        let (stdout, stderr) = converse(&mut child, None, LARGE, None).unwrap().unwrap();
+        assert_eq!((stdout.as_str(), stderr.as_str()), ("out\n", "err\n"));
+        assert_eq!(child.wait().unwrap().code(), Some(3));
+        let mut child = command(&shell("exec sleep 60 >&- 2>&-", None), None).spawn().unwrap();
+        assert!(converse(&mut child, None, b"", Some(Duration::from_millis(20))).unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_child_that_goes_on_writing_is_not_waited_for() {
+        let hook = shell("(trap '' PIPE; while echo more; do :; done) 2>/dev/null & exit 0", Some(60));
+        run("prestart", &[hook], b"", None).unwrap();
+    }
+
+    #[test]
+    fn a_hook_starts_without_blocked_signals() {
+        // The mask is the thread's own.
+        let hook = shell("exec grep -q 'SigBlk:.0000000000000000' /proc/self/status", None);
+        let ran = std::thread::Builder::new().spawn(move || {
+            let _blocked = signal::SignalQueue::open().unwrap();
+            run("prestart", &[hook], b"{}", None)
+        });
+        ran.unwrap().join().unwrap().unwrap();
+    }
+
     #[test]
     fn a_missing_program_is_named() {
         let hook = Hook { path: "/nope".into(), ..Default::default() };
@@ -271,7 +374,7 @@ mod tests {
     #[test]
     fn the_timeout_ends_a_hook() {
         let error =
-            run("poststart", &[shell("exec sleep 60", Some(1))], b"{}", None).unwrap_err().to_string();
+            run("poststart", &[shell("exec sleep 60", Some(1))], LARGE, None).unwrap_err().to_string();
         assert_eq!(error, "error running poststart hook #0: hook ran past specified timeout of 1.0s");
     }
 }

@@ -19,6 +19,14 @@ impl Signal {
     }
 }
 
+/// To be done before the process has any child: whether a child's end is told is up to whoever started this process.
+///
+/// # Errors
+/// The kernel's.
+pub fn keep_ended_children() -> Result<(), ketch_sys::SyscallError> {
+    ketch_sys::signal::keep_ended_children()
+}
+
 /// A text that names no signal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown signal {0:?}")]

@@ -41,6 +41,7 @@ use crate::container::Container;
 use crate::error::chain;
 use crate::log;
 use crate::seal;
+use crate::signal;
 use crate::spec::ContainerId;
 use argv::{FlagError, Flags, Line};
 pub(crate) use global::Global;
@@ -188,7 +189,8 @@ static COMMANDS: &[Entry] = &[
 
 /// Runs the command line `args`, program name first, and gives the exit code of the process.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match dispatch(args.into_iter().skip(1)) {
+    let prepared = signal::keep_ended_children().map_err(CliError::from);
+    match prepared.and_then(|()| dispatch(args.into_iter().skip(1))) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             let code = error.code();

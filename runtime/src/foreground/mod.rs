@@ -167,7 +167,8 @@ impl Foreground {
             return Ok(status);
         }
         loop {
-            let mut waits = vec![(self.signals.as_fd(), Until::Readable)];
+            // The process beside its SIGCHLD: a signal that gets lost must not make this wait for ever.
+            let mut waits = vec![(self.signals.as_fd(), Until::Readable), (process.pidfd, Until::Readable)];
             waits.extend(notify.map(|socket| (socket.as_fd(), Until::Readable)));
             let relayed = waits.len();
             let busy: Vec<usize> =
@@ -180,7 +181,7 @@ impl Foreground {
                 }
             }
             if let Some(socket) = notify
-                && ready[1]
+                && ready[2]
             {
                 match socket.forward(process::own_pid()) {
                     Ok(false) => {}
@@ -195,6 +196,13 @@ impl Foreground {
                 && let Some(status) = self.take_signals(process)?
             {
                 return Ok(status);
+            }
+            if ready[1] {
+                return match reap(process.pid)? {
+                    Some(status) => Ok(status),
+                    // Its tracer is told first, and then this wait; or its status is nobody's, which is an error.
+                    None => process::wait(process.pidfd).map_err(ForegroundError::Wait),
+                };
             }
         }
     }

@@ -150,9 +150,9 @@ pub(super) fn attach_console(console: &Console, socket: Option<OwnedFd>) -> Resu
 }
 
 /// Signal dispositions and mask of a fresh process: the runtime in the foreground has its own, and a blocked mask
-/// survives execve(2).
+/// survives execve(2). But up to there a hook that ends without reading its state is no reason for this process to die.
 pub(super) fn reset_signals() -> Result<(), InitError> {
-    signal::reset().map_err(step("resetting signals"))
+    signal::reset().and_then(|()| signal::survive_broken_pipes()).map_err(step("resetting signals"))
 }
 
 /// Loads the filter and hands its listener over.

@@ -4,6 +4,7 @@
 //! refuses, count as ready here.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Instant;
 
 use crate::call::retry;
 use crate::error::Result;
@@ -20,6 +21,11 @@ pub enum Until {
 /// Waits without limit; the answer says for each descriptor whether it is ready (an error and a hangup count: the next
 /// read or write will tell).
 pub fn wait(waits: &[(BorrowedFd<'_>, Until)]) -> Result<Vec<bool>> {
+    wait_until(waits, None)
+}
+
+/// [`wait`], but no longer than until `deadline`: then nothing is ready.
+pub fn wait_until(waits: &[(BorrowedFd<'_>, Until)], deadline: Option<Instant>) -> Result<Vec<bool>> {
     let mut polled: Vec<libc::pollfd> = waits
         .iter()
         .map(|(fd, until)| {
@@ -31,8 +37,13 @@ pub fn wait(waits: &[(BorrowedFd<'_>, Until)]) -> Result<Vec<bool>> {
         })
         .collect();
     retry("poll", "", || {
+        let milliseconds = deadline.map_or(-1, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up, so that the last wait is not a busy loop of zero milliseconds.
+            i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
         // SAFETY: the pointer and the length describe the live vector; the descriptors are borrowed by the caller.
-        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) }.into()
+        unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, milliseconds) }.into()
     })?;
     Ok(polled.iter().map(|entry| entry.revents != 0).collect())
 }
@@ -41,12 +52,15 @@ pub fn wait(waits: &[(BorrowedFd<'_>, Until)]) -> Result<Vec<bool>> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+    use std::time::Duration;
 
     #[test]
     fn readiness_is_told_for_each() {
         let (reader, writer) = std::io::pipe().unwrap();
         let both = [(reader.as_fd(), Until::Readable), (writer.as_fd(), Until::Writable)];
         assert_eq!(wait(&both).unwrap(), [false, true]);
+        let soon = Instant::now() + Duration::from_millis(1);
+        assert_eq!(wait_until(&[(reader.as_fd(), Until::Readable)], Some(soon)).unwrap(), [false]);
         drop(writer);
         assert_eq!(wait(&[(reader.as_fd(), Until::Readable)]).unwrap(), [true]);
     }

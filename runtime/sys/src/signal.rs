@@ -1,9 +1,12 @@
 //! Signals: signal(7), sigprocmask(2), signalfd(2).
 //!
 //! Least kernel: any. The runtime takes signals from a descriptor and not by a handler, so no code of its own runs
-//! at an arbitrary point; the one handler ends the process and does nothing else. What a process execs must be given the signal state of a fresh process: [`reset`].
+//! at an arbitrary point; the handlers that there are end the process, or do nothing at all. What a process execs must be
+//! given the signal state of a fresh process: [`reset`].
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -89,28 +92,73 @@ impl AsFd for SignalQueue {
     }
 }
 
-/// What a process has to do before it execs another program: no signal blocked, and `SIGPIPE`, which Rust's start-up
-/// ignores, back to its default. Every other disposition is the default already, or is one that the caller set.
+/// What a process has to do before it execs another program: every signal's action the default, and none blocked. An
+/// execve keeps what is ignored and what is blocked, so a program would otherwise get what the runtime's caller ignores
+/// (`nohup`), the `SIGPIPE` that Rust's start-up does, and the mask of [`SignalQueue`].
 pub fn reset() -> Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    // SAFETY: the default action runs no code of this process.
-    unsafe { sigaction(Signal::SIGPIPE, &default) }
-        .map_err(|errno| SyscallError::new("rt_sigaction", "SIGPIPE", errno))?;
+    // The kernel's own struct, no longer than this on any architecture. The C library's function refuses the two signals
+    // that the C library uses, and whoever starts the runtime may ignore these as well.
+    let default = [0_usize; 8];
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: `default` is live, and all zeros mean the default action with no flags, which runs no code of this
+        // process; the old action is not asked for; 8 is the size of the kernel's set of signals.
+        let returned = unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<usize>(),
+                8_usize,
+            )
+        };
+        // SIGKILL and SIGSTOP have no other action.
+        if returned < 0 && Errno::last() != Errno::EINVAL {
+            return Err(SyscallError::last("rt_sigaction", ""));
+        }
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
         .map_err(|errno| SyscallError::new("rt_sigprocmask", "", errno))
+}
+
+/// Has `command`'s process [`reset`] its signals before it executes the program.
+pub fn reset_in(command: &mut Command) -> &mut Command {
+    // SAFETY: what runs between fork and execve may be called from a handler (signal-safety(7)): sigaction(2) and
+    // sigprocmask(2), on values of the stack. An error has no detail that would be allocated, and is reduced to its number.
+    unsafe {
+        command.pre_exec(|| reset().map_err(|error| std::io::Error::from_raw_os_error(error.raw_os_error())))
+    }
+}
+
+/// Has the kernel tell of children that end, and keep their status until it is waited for, as is the default. Whoever
+/// started this process may have left it with `SIGCHLD` ignored, and then the kernel does neither (waitpid(2), NOTES).
+pub fn keep_ended_children() -> Result<()> {
+    act(Signal::SIGCHLD, SigHandler::SigDfl)
+}
+
+/// Makes a write to a pipe without readers fail and do nothing else, until the next execve: unlike what is ignored, a
+/// handler does not outlive that, so the program gets the default without a system call that its filter may refuse.
+pub fn survive_broken_pipes() -> Result<()> {
+    act(Signal::SIGPIPE, SigHandler::Handler(do_nothing))
+}
+
+fn act(signal: Signal, handler: SigHandler) -> Result<()> {
+    let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
+    // SAFETY: what is given is the default or (by a test) to ignore, which run no code of this process, or a handler of this
+    // file; those call nothing but _exit(2), which may be called from a handler (signal-safety(7)).
+    unsafe { sigaction(signal, &action) }
+        .map(drop)
+        .map_err(|errno| SyscallError::new("rt_sigaction", signal.as_str(), errno))
 }
 
 /// Makes the signals that ask a process to end do so even in the first process of a pid namespace, where the kernel drops
 /// a signal whose action is the default. An execve undoes it.
 pub fn exit_when_asked() -> Result<()> {
-    let action = SigAction::new(SigHandler::Handler(exit_now), SaFlags::empty(), SigSet::empty());
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
-        // SAFETY: the handler does nothing but call _exit(2), which may be called from a handler (signal-safety(7)).
-        unsafe { sigaction(signal, &action) }
-            .map_err(|errno| SyscallError::new("rt_sigaction", signal.as_str(), errno))?;
-    }
-    Ok(())
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM]
+        .into_iter()
+        .try_for_each(|signal| act(signal, SigHandler::Handler(exit_now)))
 }
+
+extern "C" fn do_nothing(_: i32) {}
 
 extern "C" fn exit_now(signal: i32) {
     // SAFETY: _exit(2) ends the process without running any code of it.
@@ -120,6 +168,20 @@ extern "C" fn exit_now(signal: i32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_starts_with_fresh_signals() {
+        act(Signal::SIGUSR2, SigHandler::SigIgn).unwrap();
+        // The mask is the thread's own.
+        let status = std::thread::Builder::new().spawn(|| {
+            let _blocked = SignalQueue::open().unwrap();
+            let mut command = Command::new("grep");
+            reset_in(command.args(["-E", "^Sig(Blk|Ign)", "/proc/self/status"])).output().unwrap()
+        });
+        let text = String::from_utf8(status.unwrap().join().unwrap().stdout).unwrap();
+        let none = "0000000000000000";
+        assert!(text.contains(&format!("SigBlk:\t{none}\nSigIgn:\t{none}\n")), "{text}");
+    }
 
     #[test]
     fn names_are_those_of_signal_7() {
