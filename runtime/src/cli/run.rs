@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 
 use clap::Args;
-use ketch_sys::process;
 
 use super::create::{CreateFlags, Created, Creation};
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code};
@@ -78,12 +77,11 @@ impl Run {
 impl Created<'_> {
     /// Ends the container's process and leaves the container.
     fn end(&self) {
-        match self.container.kill(Signal::KILL.number()) {
-            // Stopped by the time that the caller asks for its state; it has been waited for already where attending
-            // failed late.
-            Ok(()) => drop(process::wait(&self.started.pidfd)),
-            Err(error) => log::debug(crate::error::chain(&error)),
+        if let Err(error) = self.container.kill(Signal::KILL.number()) {
+            log::debug(crate::error::chain(&error));
         }
+        // Stopped by the time that the caller asks for its state.
+        Attended { pid: self.started.pid, pidfd: self.started.pidfd.as_fd() }.terminate();
     }
 }
 
