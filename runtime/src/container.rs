@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::bundle::BundleError;
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::compat;
 use crate::hooks::HookError;
 use crate::host::HostError;
 use crate::init::InitError;
@@ -83,7 +84,7 @@ pub enum ContainerError {
     #[error("container is being created")]
     BeingCreated,
     /// It is stopped.
-    #[error("container not running")]
+    #[error("{}", compat::NOT_RUNNING)]
     NotRunning,
     /// It is running.
     #[error("cannot delete container {id} that is not stopped: {status}")]
@@ -93,26 +94,23 @@ pub enum ContainerError {
         /// Its status.
         status: Status,
     },
-    /// It is paused.
-    #[error("container paused")]
-    Paused,
     /// It is not paused.
-    #[error("container not paused")]
+    #[error("{}", compat::NOT_PAUSED)]
     NotPaused,
     /// `start` of a container that runs.
-    #[error("cannot start an already running container")]
+    #[error("{}", compat::START_RUNNING)]
     AlreadyRunning,
     /// `start` of a container that has stopped.
-    #[error("cannot start a container that has stopped")]
+    #[error("{}", compat::START_STOPPED)]
     StartStopped,
     /// `start` in another status.
     #[error("cannot start a container in the {0} state")]
     StartIn(Status),
     /// `exec` in a stopped container.
-    #[error("cannot exec in a stopped container")]
+    #[error("{}", compat::EXEC_IN_STOPPED)]
     ExecStopped,
     /// `exec` in a paused container.
-    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    #[error("{}", compat::EXEC_IN_PAUSED)]
     ExecPaused,
     /// The init died before it was told to go on.
     #[error(

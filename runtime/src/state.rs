@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::compat;
 use crate::spec::{self, Hooks, Namespace, Resources};
 
 const STATE_FILE: &str = "state.json";
@@ -119,10 +120,10 @@ impl StateConfig {
 #[derive(Debug, Error)]
 pub enum StateError {
     /// A container of this name is there.
-    #[error("container with given ID already exists")]
+    #[error("{}", compat::EXISTS)]
     Exists,
     /// No container of this name is there.
-    #[error("container does not exist")]
+    #[error("{}", compat::DOES_NOT_EXIST)]
     Missing,
     /// Another command has been changing it for a long time.
     #[error("container is being created or changed by another command")]
