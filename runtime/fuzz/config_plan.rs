@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use ketch::host::HostFacts;
-use ketch::plan::cgroup::{CgroupLayout, Privilege};
+use ketch::plan::cgroup::{CgroupLayout, Privilege, UserNamespace};
 use ketch::plan::rootfs::RootEntry;
-use ketch::plan::{KeyringChoice, Plan, PlanOptions};
+use ketch::plan::{Caller, KeyringChoice, Plan, PlanOptions};
 use ketch::seccomp::FilterFlags;
 use ketch::spec::{Spec, SpecFacts, ValidationContext, validate_with};
 use libfuzzer_sys::fuzz_target;
@@ -20,7 +20,8 @@ const LEGACY: &str = "25 1 0:22 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,me
 static HOSTS: LazyLock<[HostFacts; 2]> = LazyLock::new(|| {
     [(UNIFIED, "0::/\n"), (LEGACY, "3:memory:/\n2:cpu,cpuacct:/\n1:devices:/\n")].map(|(mountinfo, own)| HostFacts {
         cgroups: CgroupLayout::parse(mountinfo, own),
-        euid: 0,
+        caller: Caller::Root,
+        user_namespace: UserNamespace::Initial,
         seccomp_flags: FilterFlags::SPEC_ALLOW,
     })
 });

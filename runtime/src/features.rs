@@ -42,7 +42,7 @@ pub struct Build<'a> {
     pub seccomp_flags: FilterFlags,
 }
 
-/// The document. checkpoint, the systemd driver and rootless are not claimed: they are not there yet.
+/// The document. checkpoint and the systemd driver are not claimed: they are not there yet.
 pub fn document(build: &Build<'_>) -> Value {
     let mut mount_options: Vec<&str> = mount_options::known_mount_options().collect();
     mount_options.sort_unstable();

@@ -3,10 +3,13 @@
 //! Called once by a command; the facts go into `Plan::new` as data, so that a plan is the same wherever it is made.
 
 use std::fs;
+use std::path::Path;
 
+use ketch_sys::Errno;
 use thiserror::Error;
 
-use crate::plan::cgroup::CgroupLayout;
+use crate::plan::Caller;
+use crate::plan::cgroup::{CgroupLayout, UserNamespace};
 use crate::seccomp::{self, FilterFlags};
 
 /// Facts about the host that a plan depends on.
@@ -14,8 +17,10 @@ use crate::seccomp::{self, FilterFlags};
 pub struct HostFacts {
     /// Which cgroup hierarchies there are, and where.
     pub cgroups: CgroupLayout,
-    /// The effective user of the runtime.
-    pub euid: u32,
+    /// Who runs the runtime.
+    pub caller: Caller,
+    /// Where it runs.
+    pub user_namespace: UserNamespace,
     /// Flags of seccomp(2) that the kernel takes.
     pub seccomp_flags: FilterFlags,
 }
@@ -43,10 +48,76 @@ impl HostFacts {
         let own_cgroup = read("/proc/self/cgroup")?;
         Ok(Self {
             cgroups: CgroupLayout::parse(&mountinfo, &own_cgroup),
-            euid: ketch_sys::credential::effective_uid(),
+            caller: caller(),
+            user_namespace: user_namespace(),
             seccomp_flags: seccomp::kernel_flags(),
         })
     }
+}
+
+/// Who runs the runtime: root of its user namespace, or a user of it.
+#[must_use]
+pub fn caller() -> Caller {
+    match ketch_sys::credential::effective_uid() {
+        0 => Caller::Root,
+        _ => Caller::User,
+    }
+}
+
+/// Whether the runtime is in the user namespace that the kernel booted with. One that maps every id onto itself counts as
+/// that one, as with runc, though the kernel gives it less.
+#[must_use]
+pub fn user_namespace() -> UserNamespace {
+    /// `USER_NS_INIT_INO` of linux/nsfs.h: one call for the usual answer.
+    const INITIAL: &str = "user:[4026531837]";
+    if fs::read_link("/proc/self/ns/user").is_ok_and(|link| link == Path::new(INITIAL)) {
+        return UserNamespace::Initial;
+    }
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let whole = map.split_ascii_whitespace().eq(["0", "0", "4294967295"]);
+    // A kernel without user namespaces has no such file.
+    if whole || map.is_empty() { UserNamespace::Initial } else { UserNamespace::Nested }
+}
+
+/// Why the kernel may have refused a user namespace with `errno`, by the settings that have a say in it: theirs are
+/// the words that tell an administrator what to change. Empty when none of them explains it.
+#[must_use]
+pub fn why_no_user_namespace(errno: Errno) -> String {
+    let setting = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default();
+    let is = |name: &str, value: &str| setting(name).trim() == value;
+    if is("user/max_user_namespaces", "0") {
+        return "user.max_user_namespaces is 0".to_owned();
+    }
+    // Debian's and Ubuntu's own switch.
+    if errno == Errno::EPERM && is("kernel/unprivileged_userns_clone", "0") {
+        return "kernel.unprivileged_userns_clone is 0".to_owned();
+    }
+    if matches!(errno, Errno::EPERM | Errno::EACCES)
+        && let Some(hint) = apparmor_restriction()
+    {
+        return hint;
+    }
+    match errno {
+        Errno::ENOSPC => {
+            "there are as many as user.max_user_namespaces allows, or 32 inside each other".to_owned()
+        }
+        Errno::EPERM => {
+            "a root directory changed by chroot, an id without a mapping, or a security module forbids it"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+/// Ubuntu's restriction: an unconfined program gets a user namespace in which it has no capability.
+#[must_use]
+pub fn apparmor_restriction() -> Option<String> {
+    let name = "kernel.apparmor_restrict_unprivileged_userns";
+    let path = format!("/proc/sys/{}", name.replace('.', "/"));
+    let on = fs::read_to_string(path).is_ok_and(|value| value.trim() == "1");
+    on.then(|| {
+        format!("{name} is 1: AppArmor takes every capability in the user namespace of a program without a profile")
+    })
 }
 
 fn read(path: &'static str) -> Result<String, HostError> {

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::compat;
+use crate::plan::Caller;
+use crate::plan::cgroup::Privilege;
 use crate::spec::{self, Hooks, Namespace, Resources};
 
 const STATE_FILE: &str = "state.json";
@@ -87,6 +89,12 @@ pub struct StateConfig {
     pub intel_rdt: Option<spec::IntelRdt>,
     /// Whether processes keep the session keyring of their caller.
     pub no_new_keyring: bool,
+    /// Whether a user made it that is not root.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rootless_euid: bool,
+    /// Whether its cgroups may be missing, or refuse what is asked of them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rootless_cgroups: bool,
 }
 
 impl State {
@@ -103,6 +111,18 @@ impl StateConfig {
     #[must_use]
     pub fn bundle(&self) -> &str {
         self.labels.iter().find_map(|label| label.strip_prefix("bundle=")).unwrap_or("")
+    }
+
+    /// Who made it.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        if self.rootless_euid { Caller::User } else { Caller::Root }
+    }
+
+    /// Whether refusals of its cgroups are expected.
+    #[must_use]
+    pub fn privilege(&self) -> Privilege {
+        if self.rootless_cgroups { Privilege::Rootless } else { Privilege::Root }
     }
 
     /// The annotations.

@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use ketch::host::HostFacts;
-use ketch::plan::cgroup::{CgroupLayout, Privilege};
+use ketch::plan::cgroup::{CgroupLayout, Privilege, UserNamespace};
 use ketch::plan::rootfs::RootEntry;
-use ketch::plan::{KeyringChoice, Plan, PlanOptions};
+use ketch::plan::{Caller, KeyringChoice, Plan, PlanOptions};
 use ketch::seccomp::FilterFlags;
 use ketch::spec::{
     ContainerId, MountOptions, Spec, SpecFacts, ValidSpec, ValidationContext, facts, id_list, validate_with,
@@ -127,7 +127,8 @@ fn plan_or_refuse(valid: ValidSpec, context: &ValidationContext) {
     for (mountinfo, own) in [(UNIFIED, "0::/a/b\n"), (LEGACY, "4:memory:/\n1:devices:/\n")] {
         let host = HostFacts {
             cgroups: CgroupLayout::parse(mountinfo, own),
-            euid: 0,
+            caller: if context.rootless { Caller::User } else { Caller::Root },
+            user_namespace: UserNamespace::Initial,
             seccomp_flags: FilterFlags::SPEC_ALLOW,
         };
         let options = PlanOptions {

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ketch::host::HostFacts;
-use ketch::plan::cgroup::{CgroupLayout, Privilege};
+use ketch::plan::cgroup::{CgroupLayout, Privilege, UserNamespace};
 use ketch::plan::rootfs::RootEntry;
-use ketch::plan::{KeyringChoice, Plan, PlanOptions};
+use ketch::plan::{Caller, KeyringChoice, Plan, PlanOptions};
 use ketch::seccomp::FilterFlags;
 use ketch::spec::{Spec, SpecFacts, ValidationContext, validate_with};
 use serde_json::Value;
@@ -35,7 +35,8 @@ fn bundles() -> Vec<PathBuf> {
 fn host(mountinfo: &str, own_cgroup: &str) -> HostFacts {
     HostFacts {
         cgroups: CgroupLayout::parse(mountinfo, own_cgroup),
-        euid: 0,
+        caller: Caller::Root,
+        user_namespace: UserNamespace::Initial,
         seccomp_flags: FilterFlags::SPEC_ALLOW,
     }
 }

@@ -146,7 +146,7 @@ fn no_source(_: usize) -> Result<OwnedFd, String> {
 
 fn prepare(plan: &RootfsPlan) -> Result<Prepared, RootfsError> {
     let cgroups = CgroupView::Legacy(Vec::new());
-    rootfs::prepare(plan, &mut PrepareContext { request_source: &mut no_source, cgroups: &cgroups })
+    rootfs::prepare(plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &cgroups })
 }
 
 fn enter(plan: &RootfsPlan) -> ContainerRoot {
@@ -730,7 +730,7 @@ fn a_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
     let mut plan = scratch.plan(&json);
     plan.mounts.last_mut().unwrap().kind = ketch::plan::rootfs::MountKind::Filesystem(String::from("cgroup"));
     let prepared =
-        rootfs::prepare(&plan, &mut PrepareContext { request_source: &mut no_source, cgroups: &view })
+        rootfs::prepare(&plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &view })
             .unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
@@ -772,7 +772,7 @@ fn a_unified_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
             "linux":{{"namespaces":[{{"type":"mount"}},{{"type":"cgroup"}}]}}}}"#
     );
     let plan = scratch.plan(&json);
-    let mut context = PrepareContext { request_source: &mut no_source, cgroups: &view };
+    let mut context = PrepareContext { request_source: Some(&mut no_source), cgroups: &view };
     let prepared = rootfs::prepare(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
@@ -809,7 +809,7 @@ fn mapped_owners(scratch: &Scratch) {
     let mut request = |index: usize| opener.open(&steps[index], me.as_fd()).map_err(|error| chain(&error));
     let cgroups = CgroupView::Legacy(Vec::new());
     let prepared =
-        rootfs::prepare(&plan, &mut PrepareContext { request_source: &mut request, cgroups: &cgroups });
+        rootfs::prepare(&plan, &mut PrepareContext { request_source: Some(&mut request), cgroups: &cgroups });
     match prepared {
         Err(error) if chain(&error).contains("maybe the filesystem used doesn't support idmap") => {
             println!("rootfs: mapped_owners: skipped: {}", chain(&error));
@@ -877,7 +877,7 @@ fn user_namespaces_bind_devices(scratch: &Scratch) {
                     fds.pop().ok_or_else(|| String::from_utf8_lossy(&buffer[..length]).into_owned())
                 };
                 let cgroups = CgroupView::Legacy(Vec::new());
-                let mut context = PrepareContext { request_source: &mut request, cgroups: &cgroups };
+                let mut context = PrepareContext { request_source: Some(&mut request), cgroups: &cgroups };
                 let prepared =
                     rootfs::prepare(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
                 let entered = prepared.enter(&plan).unwrap();

@@ -48,7 +48,8 @@ impl Cgroup {
         let mut existing: Vec<usize> = Vec::new();
         for group_plan in &plan.groups {
             let group = Group::new(group_plan.controllers.clone(), &group_plan.path, group_plan.join);
-            match create_group(plan, group_plan, &group, made) {
+            let created = create_group(plan, group_plan, &group, made);
+            match created.and_then(|found| may_be_joined(plan, &group).map(|()| found)) {
                 Ok(Found::Made) => {}
                 Ok(Found::Existing) => existing.push(cgroup.groups.len()),
                 Err(_) if group_plan.join == Join::IfPossible => continue,
@@ -91,6 +92,18 @@ impl Cgroup {
 /// A rootless container goes without the cgroups that it may not have, if it asked for none.
 fn is_expected(plan: &CgroupPlan, error: &CgroupError) -> bool {
     plan.privilege == Privilege::Rootless && plan.path == PathOrigin::Default && error.is_refusal()
+}
+
+/// A v1 directory that is somebody else's can be there and take no process of a rootless container.
+fn may_be_joined(plan: &CgroupPlan, group: &Group) -> Result<(), CgroupError> {
+    if plan.privilege == Privilege::Root || group.has("") {
+        return Ok(());
+    }
+    let tasks = group.path.join("tasks");
+    match cgroupfs::open_file_to_write(&tasks) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(CgroupError::Join { path: tasks, source }),
+    }
 }
 
 fn create_group(

@@ -42,6 +42,14 @@ pub struct ExecJoin {
     pub files: Vec<JoinFile>,
 }
 
+impl ExecJoin {
+    /// No cgroup: what is left to a rootless container that has none, or may not put a process in it.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { clone_into: None, files: Vec::new() }
+    }
+}
+
 /// The sub-cgroups of `exec --cgroup`: controller -> path below the container's cgroup; the empty name stands for all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubCgroups(BTreeMap<String, String>);
@@ -100,6 +108,13 @@ impl Cgroup {
     #[must_use]
     pub fn clone_into_fd(&self) -> Option<BorrowedFd<'_>> {
         self.v2_group().and_then(|group| group.dir().ok())
+    }
+
+    /// What it means that clone3 refused the cgroup: an error on a unified host, nothing beside v1.
+    #[must_use]
+    pub fn refused(&self, source: SyscallError) -> Option<CgroupError> {
+        let group = self.v2_group().filter(|_| self.mode == CgroupMode::Unified)?;
+        Some(CgroupError::Join { path: group.path.clone(), source })
     }
 
     /// What the child writes itself into, in order; nothing on a unified host.

@@ -12,8 +12,8 @@ use crate::container::{Container, CreateOptions, Deletion, NotifyFolder};
 use crate::foreground::{self, Attachment, Connection, HostEnd, NotifySocket};
 use crate::init::Started;
 use crate::log;
-use crate::plan::KeyringChoice;
 use crate::plan::rootfs::RootEntry;
+use crate::plan::{KeyringChoice, RootlessChoice};
 use crate::spec::{ContainerId, IdMapping, Spec};
 
 /// What `create` and `run` share.
@@ -75,6 +75,7 @@ impl Create {
 /// A container about to be made.
 pub(super) struct Creation<'a> {
     global: &'a Global,
+    rootless: RootlessChoice,
     id: ContainerId,
     flags: CreateFlags,
     bundle: Bundle,
@@ -101,12 +102,13 @@ impl<'a> Creation<'a> {
         attachment: Attachment,
     ) -> Result<Self, CliError> {
         global.check_cgroup_driver()?;
+        let rootless = global.rootless()?;
         let pid_file = given(flags.pid_file.as_deref()).map(absolute).transpose()?;
         let bundle = Bundle::open(given(flags.bundle.as_deref()))?;
         // Paths in the configuration, and the sockets of the flags, are relative to the bundle.
         std::env::set_current_dir(bundle.path())?;
         let spec = bundle.load()?;
-        Ok(Self { global, id: ContainerId::new(id)?, flags, bundle, spec, attachment, pid_file })
+        Ok(Self { global, rootless, id: ContainerId::new(id)?, flags, bundle, spec, attachment, pid_file })
     }
 
     pub(super) fn carry_out(mut self) -> Result<Created<'a>, CliError> {
@@ -135,6 +137,7 @@ impl<'a> Creation<'a> {
             spec: self.spec,
             entry: if self.flags.no_pivot { RootEntry::MoveMount } else { RootEntry::PivotRoot },
             keyring: if self.flags.no_new_keyring { KeyringChoice::Inherit } else { KeyringChoice::New },
+            rootless: self.rootless,
             notify: if notify.is_some() { NotifyFolder::Mounted } else { NotifyFolder::Absent },
             io,
         })?;

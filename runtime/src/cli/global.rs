@@ -1,12 +1,18 @@
 //! The flags in front of the command: where state is kept, where the log goes, which cgroup driver.
 
 use std::ffi::OsString;
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use clap::{Args, Command, FromArgMatches};
 
 use super::{CliError, FlagError, first_line, help, usage_error};
+use crate::error::io_text;
+use crate::host;
 use crate::log::{self, Format, Verbosity};
+use crate::plan::cgroup::UserNamespace;
+use crate::plan::{Caller, RootlessChoice};
 
 /// Where containers are kept when `--root` does not say otherwise: runc's folder, so that tools which look there find it.
 const DEFAULT_ROOT: &str = "/run/runc";
@@ -22,13 +28,14 @@ struct GlobalFlags {
     /// form of the log lines: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     log_format: String,
-    /// directory in which the containers' state is kept (it should be on a tmpfs) [default: /run/runc]
+    /// directory in which the containers' state is kept (it should be on a tmpfs) [default: /run/runc; without root
+    /// $XDG_RUNTIME_DIR/runc]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// let systemd make the cgroups; cgroupsPath is then "slice:prefix:name" (not supported yet)
     #[arg(long)]
     systemd_cgroup: bool,
-    /// whether to go without cgroups that may not be written: true, false or auto (true is not supported yet)
+    /// whether to go without cgroups that may not be written: true, false or auto (whoever is not the host's root)
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     rootless: String,
     /// print the version
@@ -108,6 +115,9 @@ impl Global {
             if self.root == Path::new("/") {
                 return Err(CliError::text("Option --root argument should not be set to /"));
             }
+        } else if let Some(root) = users_root() {
+            make_users_root(&root)?;
+            self.root = root;
         }
         let verbosity = if self.debug { Verbosity::Debug } else { Verbosity::Quiet };
         let format = match self.log_format.as_str() {
@@ -125,17 +135,47 @@ impl Global {
         if self.systemd_cgroup {
             return Err(CliError::text("--systemd-cgroup: the systemd cgroup driver is not supported yet"));
         }
-        match self.rootless.to_ascii_lowercase().as_str() {
-            "" | "auto" | "false" | "0" | "f" => Ok(()),
-            "true" | "1" | "t" => {
-                Err(CliError::text("--rootless=true: rootless containers are not supported yet"))
-            }
+        Ok(())
+    }
+
+    /// `--rootless`, in Go's forms of a boolean.
+    pub(crate) fn rootless(&self) -> Result<RootlessChoice, CliError> {
+        match self.rootless.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(RootlessChoice::Yes),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(RootlessChoice::No),
+            auto if auto.is_empty() || auto.eq_ignore_ascii_case("auto") => Ok(RootlessChoice::Auto),
             other => {
                 let error = FlagError::NotBoolean { value: other.to_owned(), name: "rootless".to_owned() };
                 Err(CliError::from(error))
             }
         }
     }
+}
+
+/// Where a user keeps containers: below `$XDG_RUNTIME_DIR`. Root of the host goes on with its own folder, as its session
+/// may have such a variable, too; and so does who became root in a user namespace by login.
+fn users_root() -> Option<PathBuf> {
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty())?;
+    let honoured = match (host::caller(), host::user_namespace()) {
+        (Caller::User, _) => true,
+        (Caller::Root, UserNamespace::Initial) => false,
+        (Caller::Root, UserNamespace::Nested) => std::env::var_os("USER").is_none_or(|user| user != "root"),
+    };
+    honoured.then(|| Path::new(&runtime_dir).join("runc"))
+}
+
+/// The sticky bit keeps it: what is not touched for long may be removed from `$XDG_RUNTIME_DIR` (XDG Base Directory
+/// Specification).
+fn make_users_root(root: &Path) -> Result<(), CliError> {
+    let failed = |advice: &str, call: &str, error: &std::io::Error| {
+        CliError::text(format!("{advice}: {call} {}: {}", root.display(), io_text(error)))
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(|error| {
+        failed("the path in $XDG_RUNTIME_DIR must be writable by the user", "mkdir", &error)
+    })?;
+    fs::set_permissions(root, Permissions::from_mode(0o1700)).map_err(|error| {
+        failed("you should check permission of the path in $XDG_RUNTIME_DIR", "chmod", &error)
+    })
 }
 
 /// `path` from the root, cleaned as Go's `filepath.Abs` does: by its text, not by what its links point to.
@@ -187,8 +227,18 @@ mod tests {
     fn what_is_not_supported_yet_says_so() {
         let error = parse(&["--systemd-cgroup"]).check_cgroup_driver().unwrap_err();
         assert!(error.to_string().contains("not supported yet"));
-        let error = parse(&["--rootless=true"]).check_cgroup_driver().unwrap_err();
-        assert!(error.to_string().contains("not supported yet"));
-        assert!(parse(&["--rootless=false"]).check_cgroup_driver().is_ok());
+    }
+
+    #[test]
+    fn rootless_is_a_boolean_or_auto() {
+        for (flags, choice) in [
+            (&["--rootless=true"][..], RootlessChoice::Yes),
+            (&["--rootless=F"], RootlessChoice::No),
+            (&["--rootless=AUTO"], RootlessChoice::Auto),
+            (&[], RootlessChoice::Auto),
+        ] {
+            assert_eq!(parse(flags).rootless().unwrap(), choice);
+        }
+        assert!(parse(&["--rootless=perhaps"]).rootless().is_err());
     }
 }

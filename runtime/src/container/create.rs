@@ -17,7 +17,7 @@ use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
 use crate::plan::rootfs::RootEntry;
-use crate::plan::{KeyringChoice, Plan, PlanOptions, PlannedContainer};
+use crate::plan::{Caller, KeyringChoice, Plan, PlanOptions, PlannedContainer, RootlessChoice};
 use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
 use crate::state::{State, StateConfig, StateDir};
 
@@ -45,6 +45,8 @@ pub struct CreateOptions<'a> {
     pub entry: RootEntry,
     /// The session keyring.
     pub keyring: KeyringChoice,
+    /// Whether cgroups may be refused.
+    pub rootless: RootlessChoice,
     /// The container's notification socket.
     pub notify: NotifyFolder,
     /// Streams and descriptors.
@@ -59,7 +61,10 @@ impl Container {
     pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
         let host = HostFacts::probe()?;
         let id = options.id.as_str().to_owned();
+        let privilege = Privilege::decide(options.rootless, host.caller, host.user_namespace);
         let context = ValidationContext {
+            rootless: host.caller == Caller::User,
+            rootless_cgroups: privilege == Privilege::Rootless,
             no_pivot: options.entry == RootEntry::MoveMount,
             ..ValidationContext::new(options.bundle.path())
         };
@@ -77,7 +82,7 @@ impl Container {
             bundle: options.bundle.path(),
             entry: options.entry,
             keyring: options.keyring,
-            privilege: Privilege::Root,
+            privilege,
         };
         let PlannedContainer { plan, spec, warnings } = Plan::new(valid, &host, &plan_options)?;
         warnings.iter().for_each(log::warn);
@@ -147,6 +152,11 @@ fn build(
     let cgroup =
         Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
     let mut creation = Creation { plan, dir, state };
+    if plan.cgroup.privilege == Privilege::Rootless {
+        // Without those that this user may not have.
+        creation.state.cgroup_paths = cgroup.paths();
+        warn_of_loose_processes(plan, &cgroup);
+    }
     match parent::start(plan, &cgroup, fifo, io, &mut creation) {
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
@@ -163,11 +173,25 @@ fn build(
     }
 }
 
+/// Without a cgroup, and without a pid namespace whose end is everybody's, nothing tells which processes are the
+/// container's.
+fn warn_of_loose_processes(plan: &Plan, cgroup: &Cgroup) {
+    if cgroup.paths().is_empty() && !plan.namespaces.creates(NamespaceType::Pid) {
+        log::warn(
+            "Creating a rootless container with no cgroup and no private pid namespace. Such configuration is \
+             strongly discouraged (as it is impossible to properly kill all container's processes) and will result in \
+             an error in a future runc version.",
+        );
+    }
+}
+
 /// What is remembered before there is a process.
 fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
     let bundle = format!("bundle={}", plan.bundle.display());
     let annotations = spec.annotations.iter().map(|(key, value)| format!("{key}={value}"));
     let linux = spec.linux.unwrap_or_default();
+    let rootless_euid = plan.caller == Caller::User;
+    let rootless_cgroups = plan.cgroup.privilege == Privilege::Rootless;
     let process = spec.process.map(|process| spec::Process { args: Vec::new(), env: Vec::new(), ..process });
     State {
         id: plan.id.clone(),
@@ -188,8 +212,10 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
             memory_policy: linux.memory_policy,
             intel_rdt: linux.intel_rdt,
             no_new_keyring: keyring == KeyringChoice::Inherit,
+            rootless_euid,
+            rootless_cgroups,
         },
-        rootless: false,
+        rootless: rootless_euid && rootless_cgroups,
         cgroup_paths: cgroup_paths(&plan.cgroup),
         namespace_paths: BTreeMap::new(),
         external_descriptors: Vec::new(),

@@ -4,10 +4,11 @@ use std::fs;
 
 use super::status::hook_state;
 use super::{Container, ContainerError, Status};
-use crate::cgroup::SubCgroups;
+use crate::cgroup::{ExecJoin, SubCgroups};
 use crate::init::exec::{self, CgroupFallback, Target};
 use crate::init::{InitError, ProcessIo, Started};
 use crate::log;
+use crate::plan::cgroup::Privilege;
 use crate::plan::process::{Planned, ProcessPlan};
 use crate::plan::{ExecPlan, FilterPlan};
 use crate::spec::{self, Process};
@@ -50,19 +51,25 @@ impl Container {
         let plan = self.plan_exec(options.process)?;
         let cgroup = self.cgroup();
         let cgroup_of_init = || fs::read_to_string(format!("/proc/{}/cgroup", self.state.init_process_pid));
-        let join = cgroup
-            .exec_join(&options.cgroups, || cgroup_of_init().ok())
-            .map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?;
+        let privilege = self.state.config.privilege();
+        let join = match cgroup.exec_join(&options.cgroups, || cgroup_of_init().ok()) {
+            Err(_) if privilege == Privilege::Rootless && options.cgroups.is_empty() => ExecJoin::none(),
+            join => join.map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?,
+        };
         // On a unified host init's own cgroup, as runc does. On a hybrid one v1 has all the controllers, and the process
         // does without the cgroup2 beside them. An explicit sub-cgroup has no substitute.
         let fallback: CgroupFallback<'_> = Box::new(|| {
             let text = cgroup_of_init().map_err(|error| InitError::Caller(error.into()))?;
-            Ok(cgroup.init_dir(&text).transpose()?)
+            match cgroup.init_dir(&text).transpose() {
+                Err(_) if privilege == Privilege::Rootless => Ok(None),
+                dir => Ok(dir?),
+            }
         });
         let target = Target {
             init,
             into_cgroup: join.clone_into,
             fallback: options.cgroups.is_empty().then_some(fallback),
+            cgroups: privilege,
             cgroup_files: join.files,
             state: hook_state(&self.state, "running", self.state.init_process_pid),
         };
@@ -74,6 +81,7 @@ impl Container {
         let config = &self.state.config;
         let process = with_defaults(process, config.process.as_ref());
         let Planned { process, warnings } = ProcessPlan::plan(&process)?;
+        process.check_caller(config.caller())?;
         warnings.iter().for_each(log::warn);
         let linux = spec::Linux {
             personality: config.personality.clone(),
@@ -82,6 +90,7 @@ impl Container {
         };
         Ok(ExecPlan {
             process: process.with_container(&linux)?,
+            caller: config.caller(),
             namespaces: config.namespaces.iter().filter_map(spec::Namespace::namespace_type).collect(),
             keyring: (!config.no_new_keyring).then(|| self.state.id.clone()),
             seccomp: self.filter()?,

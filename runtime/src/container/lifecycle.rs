@@ -17,7 +17,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
 use crate::log;
-use crate::plan::cgroup::{self, CgroupMode, CgroupRequest, Devices, Privilege, UserNamespace};
+use crate::plan::cgroup::{self, CgroupMode, CgroupRequest, Devices, Privilege};
 use crate::spec::{ContainerId, Hooks, NamespaceType, Resources};
 use crate::state::{StateDir, StateError, StateLock};
 
@@ -122,6 +122,10 @@ impl Container {
         if signal == SIGKILL && !self.has_own(NamespaceType::Pid) {
             return self.kill_all();
         }
+        self.signal_init(signal)
+    }
+
+    fn signal_init(&self, signal: i32) -> Result<(), ContainerError> {
         let init = self.init().ok_or(ContainerError::NotRunning)?;
         match process::pidfd_send_signal(&init, signal) {
             Err(error) if error.errno == Errno::ESRCH => return Err(ContainerError::NotRunning),
@@ -151,9 +155,17 @@ impl Container {
         if !cgroup.exists() && self.init().is_none() {
             return Err(ContainerError::NotRunning);
         }
-        cgroup
-            .kill_all()
-            .map_err(|source| ContainerError::Cgroup { action: "unable to kill all processes", source })
+        match cgroup.kill_all() {
+            Err(error) if self.state.config.privilege() == Privilege::Rootless => {
+                log::warn(format!(
+                    "failed to kill all processes, possibly due to lack of cgroup (Hint: enable cgroup v2 delegation): {}",
+                    crate::error::chain(&error)
+                ));
+                self.signal_init(SIGKILL)
+            }
+            result => result
+                .map_err(|source| ContainerError::Cgroup { action: "unable to kill all processes", source }),
+        }
     }
 
     /// Whether the container has a namespace of this kind made for it.
@@ -204,15 +216,16 @@ impl Container {
 
     fn set_limits(&mut self, resources: Resources) -> Result<(), ContainerError> {
         let cgroup = self.cgroup();
-        let mode = HostFacts::probe()?.cgroups.mode;
+        let HostFacts { cgroups, user_namespace, .. } = HostFacts::probe()?;
+        let mode = cgroups.mode;
         let limits_of = |resources: &Resources| {
             let request = CgroupRequest {
                 id: &self.state.id,
                 cgroups_path: None,
                 resources,
                 devices: Devices::Untouched,
-                privilege: Privilege::Root,
-                user_namespace: UserNamespace::Initial,
+                privilege: self.state.config.privilege(),
+                user_namespace,
             };
             cgroup::limits(&request, mode)
         };

@@ -6,12 +6,11 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec};
-use ketch_sys::{SyscallError, credential, path, signal, socket, terminal};
+use ketch_sys::process::{self, Exec};
+use ketch_sys::{Errno, SyscallError, credential, path, signal, socket, terminal};
 
-use super::namespaces::OpenNamespace;
 use super::protocol::{Channel, Message, ProtocolError};
-use super::{InitError, ProcessIo, init, step};
+use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::plan::FilterPlan;
@@ -20,7 +19,6 @@ use crate::process::{environment, identity};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
-use crate::spec::NamespaceType;
 
 /// Runs a child to its end. An error goes to the parent; where the channel is closed already (`create` is over),
 /// to standard error, as a last resort.
@@ -37,48 +35,6 @@ pub(super) fn run(
         let _last_resort = writeln!(std::io::stderr(), "{text}");
     }
     process::exit_now(255)
-}
-
-/// The first child where a user namespace is joined: the others must be made from inside it, to be owned by it.
-pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces: u64) -> ! {
-    let mut context = Some(context);
-    run(channel, |channel| {
-        let Some(mut context) = context.take() else { return Err(ProtocolError::Ended.into()) };
-        // The owner of a namespace that we join may look at us from then on: nothing of the host's may be open but
-        // what the next process needs.
-        drop(context.io.pidfd_socket.take());
-        let needed = context.joins.iter().map(|join| join.fd.as_fd());
-        let needed = needed.chain(context.cgroup_files.iter().map(JoinFile::as_fd));
-        let needed = needed.chain(channel.iter().map(AsFd::as_fd)).chain([context.fifo.as_fd()]);
-        keep_only(&context.io, needed)?;
-        join_cgroups(&mut context.cgroup_files)?;
-        join_what_is_ours(&mut context.joins)?;
-        let options = CloneOptions { namespaces, into_cgroup: None, parent: CloneParent::CallersParent };
-        match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
-            Cloned::Parent(child) => {
-                if let Some(channel) = channel.take() {
-                    channel.send(&Message::Pid(child.pid))?;
-                }
-                process::exit_now(0)
-            }
-            Cloned::Child => {
-                let channel = channel.take().ok_or(ProtocolError::Ended)?;
-                run(channel, |channel| init::initialize(channel, context))
-            }
-        }
-    })
-}
-
-/// Joins the user namespace, and before it whatever it may not own: our own rights end there. What only its owner may
-/// join is left for afterwards, but for the pid namespace, which must be the next process's from its birth.
-fn join_what_is_ours(joins: &mut Vec<OpenNamespace>) -> Result<(), InitError> {
-    let (user, others): (Vec<_>, Vec<_>) = joins.drain(..).partition(|join| join.kind == NamespaceType::User);
-    let refused = others.into_iter().filter(|join| join.join().is_err()).collect::<Vec<_>>();
-    user.iter().try_for_each(OpenNamespace::join)?;
-    let (pid, others): (Vec<_>, Vec<_>) =
-        refused.into_iter().partition(|join| join.kind == NamespaceType::Pid);
-    joins.extend(others);
-    pid.iter().try_for_each(OpenNamespace::join)
 }
 
 /// Closes what the parent has open and this process is not to have: its lock, cgroups, procfs, and whatever its caller
@@ -121,7 +77,7 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 /// be shown as the overflow id.
 pub(super) fn become_namespace_root() -> Result<(), InitError> {
     match credential::set_groups(&[]) {
-        Err(error) if error.errno == ketch_sys::Errno::EPERM => {}
+        Err(error) if error.errno == Errno::EPERM => {}
         other => other.map_err(step("dropping groups in the user namespace"))?,
     }
     credential::set_gid(0).map_err(step("becoming the group of the user namespace's root"))?;
@@ -197,7 +153,13 @@ impl LazyProc {
         match &mut self.mounted {
             Some(proc) => Ok(proc),
             empty => {
-                let proc = ProcFs::private(self.contents).map_err(step("mounting a private procfs"))?;
+                let proc = match ProcFs::private(self.contents) {
+                    // The kernel gives a user namespace no procfs that shows more than what is mounted: then that one,
+                    // proven, and without what may be mounted in it.
+                    Err(error) if error.errno == Errno::EPERM => ProcFs::host().map_err(|_| error),
+                    private => private,
+                };
+                let proc = proc.map_err(step("mounting a private procfs"))?;
                 Ok(empty.insert(proc))
             }
         }
@@ -212,7 +174,7 @@ pub(super) fn create_cgroup_namespace() -> Result<(), InitError> {
 impl InitError {
     /// An I/O error of the standard library around a system call of no name.
     pub(super) fn from_io(error: std::io::Error) -> Self {
-        let errno = error.raw_os_error().map_or(ketch_sys::Errno::UnknownErrno, ketch_sys::Errno::from_raw);
+        let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);
         Self::Step { step: "duplicating a descriptor", source: SyscallError::new("fcntl", "", errno) }
     }
 }

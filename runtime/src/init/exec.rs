@@ -29,7 +29,8 @@ use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::log;
-use crate::plan::ExecPlan;
+use crate::plan::cgroup::Privilege;
+use crate::plan::{Caller, ExecPlan};
 use crate::process::keyring::KeyringUse;
 use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
@@ -49,6 +50,8 @@ pub struct Target<'a> {
     /// What is tried when the kernel refuses `into_cgroup`. Nobody may be born in a v2 cgroup that has enabled domain
     /// controllers for those below it (EBUSY): a container with an init system of its own is one.
     pub fallback: Option<CgroupFallback<'a>>,
+    /// Whether a process without a cgroup is better than none.
+    pub cgroups: Privilege,
     /// v1: the cgroups that it joins.
     pub cgroup_files: Vec<JoinFile>,
     /// The container's state as JSON, for a filter's agent.
@@ -64,8 +67,11 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     let pidfd_socket =
         io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the exec channel"))?;
-    // Before the first join: in the container's pid namespace its root may look at us (CVE-2016-9962).
-    process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    // Before the first join: in the container's pid namespace its root may look at us (CVE-2016-9962). A user's stage
+    // does it by itself, after its score is written: the files of a process that is not dumpable are root's.
+    if plan.caller == Caller::Root {
+        process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    }
     if !plan.process.affinity.initial.is_empty() {
         affinity::set_affinity(0, &plan.process.affinity.initial)
             .map_err(step("error setting initial CPU affinity"))?;
@@ -89,7 +95,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     set_final_affinity(plan, stage.pid)?;
     ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
-        guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours)?));
+        guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
         ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     }
     let started = guard.child()?;
@@ -99,6 +105,11 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         send_pidfd(&socket, started, "setns")?;
     }
     guard.disarm()
+}
+
+/// The container's user namespace has its maps.
+fn no_ids_to_map(_: process::Pid) -> Result<(), InitError> {
+    Err(ProtocolError::Unexpected { found: Message::MapIds, expected: "Pid" }.into())
 }
 
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
@@ -111,7 +122,11 @@ fn clone_stage(target: &mut Target<'_>) -> Result<Cloned, InitError> {
     match (clone(target.into_cgroup.as_ref()), target.fallback.take()) {
         (Err(refused), Some(fallback)) if target.into_cgroup.is_some() => {
             log::debug(format!("exec into the container's cgroup: {}; trying elsewhere", chain(&refused)));
-            clone(fallback()?.as_ref())
+            match clone(fallback()?.as_ref()) {
+                // The container may have no cgroup either, or none that its user may put a process in.
+                Err(_) if target.cgroups == Privilege::Rootless => clone(None),
+                cloned => cloned,
+            }
         }
         (cloned, _) => cloned,
     }
@@ -154,6 +169,9 @@ fn enter_container(
     let cgroups = target.cgroup_files.iter().map(JoinFile::as_fd);
     keep_only(&io, cgroups.chain(channel.iter().map(AsFd::as_fd)).chain([target.init.as_fd()]))?;
     expect(channel, &Message::Go, "Go")?;
+    if plan.caller == Caller::User {
+        process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    }
     join_cgroups(&mut target.cgroup_files)?;
     join_namespaces(plan, target)?;
     if plan.namespaces.contains(&NamespaceType::User) {

@@ -19,11 +19,11 @@ use super::child::{
 use super::namespaces::OpenNamespace;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, Milestones, ProcessIo, step};
-use crate::cgroup::JoinFile;
+use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;
 use crate::hooks;
-use crate::plan::Plan;
-use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan};
+use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan, Privilege};
+use crate::plan::{Caller, Plan};
 use crate::process::keyring::KeyringUse;
 use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
@@ -35,6 +35,8 @@ pub(super) struct Context<'a> {
     pub(super) plan: &'a Plan,
     /// Namespaces to join, in order.
     pub(super) joins: Vec<OpenNamespace>,
+    /// The container's cgroups, as far as it has them.
+    pub(super) cgroup: &'a Cgroup,
     /// v1 cgroups to join.
     pub(super) cgroup_files: Vec<JoinFile>,
     /// Open before the root changes: no path, and no procfs of the container's, leads to it later.
@@ -48,7 +50,7 @@ pub(super) fn initialize(
     channel: &mut Option<Channel>,
     context: Context<'_>,
 ) -> Result<Infallible, InitError> {
-    let Context { plan, joins, mut cgroup_files, fifo, mut io, state } = context;
+    let Context { plan, joins, cgroup, mut cgroup_files, fifo, mut io, state } = context;
     let namespaces = &plan.namespaces;
     drop(io.pidfd_socket.take());
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
@@ -56,6 +58,10 @@ pub(super) fn initialize(
     let own = channel.iter().map(AsFd::as_fd).chain([fifo.as_fd()]);
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
+    if plan.caller == Caller::User {
+        // Its maps are written; before the first join (CVE-2016-9962).
+        process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    }
 
     // Cgroups before the cgroup namespace, whose root is where this process then is.
     join_cgroups(&mut cgroup_files)?;
@@ -82,9 +88,12 @@ pub(super) fn initialize(
 
     // Mode bits of nodes and mount points are the plan's, not those of the caller's mask.
     process::set_umask(0);
-    let cgroups = cgroup_view(&plan.cgroup);
+    let cgroups = cgroup_view(&plan.cgroup, cgroup);
     let mut request_source = |index| request_source(channel, index);
-    let mut context_of_mounts = PrepareContext { request_source: &mut request_source, cgroups: &cgroups };
+    // A user's parent reaches nothing that its child does not, and may not enter the mount namespace.
+    let request_source: Option<&mut rootfs::RequestSource<'_>> =
+        if plan.caller == Caller::User { None } else { Some(&mut request_source) };
+    let mut context_of_mounts = PrepareContext { request_source, cgroups: &cgroups };
     let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts)?;
     if plan.hooks.runs_before_pivot() {
         tell(channel, &Message::RunHooks)?;
@@ -143,6 +152,10 @@ pub(super) fn initialize(
     // Nothing of the host is open from here on, but the fifo.
     drop(channel.take());
     keep_only(&io, [fifo.as_fd()])?;
+    if plan.caller == Caller::User && namespaces.creates(NamespaceType::User) {
+        // Or its own user could not enter it, nor give it a network, before its start: it is no longer root's to look at.
+        process::set_dumpable().map_err(step("becoming dumpable"))?;
+    }
     wait_for_start(fifo)?;
     run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&program.env))?;
     let exec = program.exec(&plan.process.args);
@@ -196,22 +209,31 @@ fn request_source(channel: &Option<Channel>, index: usize) -> Result<OwnedFd, St
 }
 
 /// Where the container's cgroups are, for its view of them.
-fn cgroup_view(plan: &CgroupPlan) -> CgroupView {
+fn cgroup_view(plan: &CgroupPlan, made: &Cgroup) -> CgroupView {
+    let rootless = plan.privilege == Privilege::Rootless;
     let named = |group: &GroupPlan| CgroupHierarchy {
         name: Path::new(&group.mountpoint)
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default(),
-        own: PathBuf::from(&group.path),
+        own: own_cgroup(group, made),
     };
     match (plan.mode, plan.groups.first()) {
         (CgroupMode::Unified, Some(group)) => CgroupView::Unified {
             mountpoint: PathBuf::from(&group.mountpoint),
             own: PathBuf::from(&group.path),
-            access: CgroupAccess::Full,
+            access: if rootless { CgroupAccess::Rootless } else { CgroupAccess::Full },
         },
         _ => CgroupView::Legacy(plan.groups.iter().filter(|group| is_v1(group)).map(named).collect()),
     }
+}
+
+/// Where the container's process is in a hierarchy: a rootless one that may have no cgroup stays in the runtime's, below
+/// which its own would have been.
+fn own_cgroup(group: &GroupPlan, made: &Cgroup) -> PathBuf {
+    let path = Path::new(&group.path);
+    let is_made = group.controllers.iter().any(|controller| made.path(controller) == Some(path));
+    if is_made { path.to_owned() } else { path.parent().unwrap_or(path).to_owned() }
 }
 
 /// The v2 hierarchy beside v1 is not shown, as in runc.

@@ -7,6 +7,7 @@
 
 mod child;
 pub mod exec;
+mod id_map;
 #[expect(
     clippy::module_inception,
     reason = "runc's and the runtime-spec's word for the container's first process"
@@ -15,6 +16,7 @@ mod init;
 mod namespaces;
 pub mod parent;
 pub mod protocol;
+mod stage;
 
 use std::os::fd::OwnedFd;
 
@@ -24,6 +26,7 @@ use thiserror::Error;
 
 use crate::cgroup::CgroupError;
 use crate::hooks::HookError;
+use crate::host;
 use crate::net_device::NetDeviceError;
 use crate::process::environment::LookupError;
 use crate::process::identity::IdentityError;
@@ -31,6 +34,8 @@ use crate::process::keyring::KeyringError;
 use crate::process::scheduling::SchedulingError;
 use crate::rootfs::RootfsError;
 use protocol::ProtocolError;
+
+pub use id_map::IdMapError;
 
 /// What the new process gets for its standard streams and descriptors.
 #[derive(Debug, Default)]
@@ -56,6 +61,17 @@ pub enum InitError {
         /// The kernel's answer.
         source: SyscallError,
     },
+    /// The kernel gives no user namespace.
+    #[error("cannot create a user namespace{hint}")]
+    UserNamespace {
+        /// Which setting forbids it, in parentheses; empty when that is not known.
+        hint: String,
+        /// The kernel's answer.
+        source: SyscallError,
+    },
+    /// Its ids could not be mapped.
+    #[error(transparent)]
+    IdMap(#[from] IdMapError),
     /// A namespace could not be opened.
     #[error("namespace path: lstat {path}: {}", ketch_sys::error::errno_text(error.errno))]
     NamespacePath {
@@ -126,6 +142,13 @@ pub enum InitError {
 /// Wraps a system call's failure in the name of the step.
 fn step(step: &'static str) -> impl FnOnce(SyscallError) -> InitError {
     move |source| InitError::Step { step, source }
+}
+
+/// A refused user namespace, with the setting that forbids it.
+fn user_namespace_refused(source: SyscallError) -> InitError {
+    let hint = host::why_no_user_namespace(source.errno);
+    let hint = if hint.is_empty() { hint } else { format!(" ({hint})") };
+    InitError::UserNamespace { hint, source }
 }
 
 /// A process that has started: it waits at the fifo, or runs.

@@ -9,8 +9,9 @@ use std::path::Path;
 use ketch_sys::namespace;
 use ketch_sys::path;
 
-use super::InitError;
+use super::{InitError, step};
 use crate::plan::namespaces::NamespacePlan;
+use crate::procfs::ProcFs;
 use crate::spec::NamespaceType;
 
 /// A namespace to join.
@@ -40,6 +41,17 @@ impl OpenNamespace {
 /// Opens all namespaces that the plan joins, in the order in which they are joined.
 pub(super) fn open_all(plan: &NamespacePlan) -> Result<Vec<OpenNamespace>, InitError> {
     plan.join.iter().map(|join| OpenNamespace::open(join.kind, &join.path)).collect()
+}
+
+/// Makes the time namespace of this process's children, with its offsets: they can't be set once a process is inside.
+pub(super) fn make_time_namespace(offsets: &str) -> Result<(), InitError> {
+    namespace::unshare(namespace::NEW_TIME).map_err(step("creating the time namespace"))?;
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    ProcFs::host()
+        .and_then(|proc| proc.write_self("timens_offsets", offsets.as_bytes()))
+        .map_err(step("failed to update /proc/self/timens_offsets"))
 }
 
 /// The `CLONE_NEW*` flag of a kind.

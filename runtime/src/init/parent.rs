@@ -7,18 +7,19 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned, Pid};
 use ketch_sys::{Errno, SyscallError, resource, scheduling, socket};
 
-use super::namespaces::{OpenNamespace, flag, open_all};
+use super::namespaces::{OpenNamespace, flag, make_time_namespace, open_all};
 use super::protocol::{Channel, Message, ProtocolError};
-use super::{InitError, Milestones, ProcessIo, Started, child, init, step};
+use super::stage::run_stage;
+use super::{InitError, Milestones, ProcessIo, Started, child, id_map, init, step, user_namespace_refused};
 use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::net_device;
 use crate::plan::namespaces::NamespacePlan;
 use crate::plan::process::{ProcessPlan, RlimitPlan};
-use crate::plan::{FilterPlan, Plan};
+use crate::plan::{Caller, FilterPlan, Plan};
 use crate::procfs::ProcFs;
 use crate::rootfs::source::SourceOpener;
-use crate::spec::{IdMapping, NamespaceType};
+use crate::spec::NamespaceType;
 
 /// Starts the container's first process. It ends up waiting at the fifo, everything about it set.
 ///
@@ -45,19 +46,29 @@ pub fn start(
         ours.send(&Message::Go)?;
     }
 
-    process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    if plan.caller == Caller::Root {
+        process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    }
     let (mut channel, mut theirs) = (Some(ours), Some(theirs));
-    let mut context = Some(init::Context { plan, joins, cgroup_files, fifo, io, state: &*milestones });
+    let mut context =
+        Some(init::Context { plan, joins, cgroup, cgroup_files, fifo, io, state: &*milestones });
     let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
     drop(theirs);
+    if plan.caller == Caller::User {
+        // The files of a process that is not dumpable are root's: the child becomes it once its maps are written. Until
+        // then it is in its own user namespace, whose owner is this user and nobody in any container.
+        process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
+    }
     // Now that the process has those it was to get: what the caller left open is not for the hooks either.
     process::close_on_exec_from(3).map_err(step("closing descriptors"))?;
     let Some(channel) = channel else { return Err(ProtocolError::Ended.into()) };
     drop(context);
 
-    let mut guard = KillOnDrop(Some(settle(spawned, &channel)?));
+    let staged = matches!(spawned, Spawned::Stage(_));
+    let map_ids = |pid| Ok(id_map::write(&plan.namespaces, plan.caller, &proc, pid)?);
+    let mut guard = KillOnDrop(Some(settle(spawned, &channel, &map_ids)?));
     let started = guard.child()?;
-    let prepared = prepare_from_outside(plan, &proc, started.pid)
+    let prepared = prepare_from_outside(plan, &proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
         .and_then(|()| milestones.born(started).map_err(InitError::Caller));
     if at_once {
@@ -75,8 +86,7 @@ pub fn start(
     guard.disarm()
 }
 
-/// The first clone: the container's process itself, or (where a user namespace is joined, so that the others must be
-/// made from inside it) a stage that makes it.
+/// The first clone: the container's process itself, or a stage that makes it.
 pub(super) enum Spawned {
     Container(Child),
     Stage(Child),
@@ -90,14 +100,9 @@ fn spawn(
     ours: &mut Option<Channel>,
 ) -> Result<Spawned, InitError> {
     let namespaces = &plan.namespaces;
-    let staged = namespaces.joins(NamespaceType::User).is_some();
-    let children = ChildrenElsewhere::enter(namespaces, staged)?;
-    let options = CloneOptions {
-        namespaces: if staged { 0 } else { clone_flags(namespaces) },
-        into_cgroup: cgroup.clone_into_fd(),
-        parent: CloneParent::Caller,
-    };
-    match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
+    let staged = namespaces.need_stage(plan.caller);
+    let children = ChildrenElsewhere::enter(namespaces, plan.caller, staged)?;
+    match clone_into(cgroup, if staged { 0 } else { clone_flags(namespaces) })? {
         Cloned::Parent(spawned) => {
             children.come_back()?;
             Ok(if staged { Spawned::Stage(spawned) } else { Spawned::Container(spawned) })
@@ -106,7 +111,8 @@ fn spawn(
             drop(ours.take());
             match (context.take(), theirs.take()) {
                 (Some(context), Some(channel)) if staged => {
-                    child::run_stage(channel, context, clone_flags(namespaces))
+                    // It has made the user namespace by itself.
+                    run_stage(channel, context, clone_flags(namespaces) & !namespace::NEW_USER)
                 }
                 (Some(context), Some(channel)) => {
                     child::run(channel, |channel| init::initialize(channel, context))
@@ -115,6 +121,29 @@ fn spawn(
             }
         }
     }
+}
+
+fn clone_into(cgroup: &Cgroup, namespaces: u64) -> Result<Cloned, InitError> {
+    let clone =
+        |into_cgroup| process::clone3(&CloneOptions { namespaces, into_cgroup, parent: CloneParent::Caller });
+    let place = cgroup.clone_into_fd();
+    match clone(place) {
+        Err(source) if place.is_some() && is_of_cgroup(source.errno) => match cgroup.refused(source) {
+            Some(error) => Err(error.into()),
+            // Beside v1, which has all the controllers.
+            None => clone(None).map_err(step("unable to start init: clone3")),
+        },
+        Err(source) if namespaces & namespace::NEW_USER != 0 && !is_of_cgroup(source.errno) => {
+            Err(user_namespace_refused(source))
+        }
+        cloned => cloned.map_err(step("unable to start init: clone3")),
+    }
+}
+
+/// What CLONE_INTO_CGROUP is refused with (clone(2), cgroups(7)), and namespaces never are: no right to move a process
+/// there, not a part of the same delegation, processes or threads not wanted there.
+fn is_of_cgroup(errno: Errno) -> bool {
+    matches!(errno, Errno::EACCES | Errno::ENOENT | Errno::ENODEV | Errno::EBUSY | Errno::EOPNOTSUPP)
 }
 
 /// The flags of the namespaces that a clone makes. The cgroup namespace is made by the child, once it is in its
@@ -130,21 +159,17 @@ fn clone_flags(plan: &NamespacePlan) -> u64 {
 struct ChildrenElsewhere(Vec<OpenNamespace>);
 
 impl ChildrenElsewhere {
-    fn enter(plan: &NamespacePlan, staged: bool) -> Result<Self, InitError> {
+    fn enter(plan: &NamespacePlan, caller: Caller, staged: bool) -> Result<Self, InitError> {
         let mut own = Vec::new();
         // A stage joins it by itself: inside it, it could not tell us a number that we know.
         if let (Some(join), false) = (plan.joins(NamespaceType::Pid), staged) {
             own.push(OpenNamespace::open(NamespaceType::Pid, Path::new("/proc/self/ns/pid"))?);
             OpenNamespace::open(NamespaceType::Pid, &join.path)?.join()?;
         }
-        if plan.creates(NamespaceType::Time) {
+        // A user has the right to make one only in the user namespace: that is the stage's to do.
+        if plan.creates(NamespaceType::Time) && caller == Caller::Root {
             own.push(OpenNamespace::open(NamespaceType::Time, Path::new("/proc/self/ns/time"))?);
-            namespace::unshare(namespace::NEW_TIME).map_err(step("creating the time namespace"))?;
-            if !plan.time_offsets.is_empty() {
-                ProcFs::host()
-                    .and_then(|proc| proc.write_self("timens_offsets", plan.time_offsets.as_bytes()))
-                    .map_err(step("failed to update /proc/self/timens_offsets"))?;
-            }
+            make_time_namespace(&plan.time_offsets)?;
         }
         Ok(Self(own))
     }
@@ -155,32 +180,44 @@ impl ChildrenElsewhere {
 }
 
 /// The container's own process, whoever made it.
-pub(super) fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitError> {
-    let stage = match spawned {
+pub(super) fn settle(
+    spawned: Spawned,
+    channel: &Channel,
+    map_ids: &dyn Fn(Pid) -> Result<(), InitError>,
+) -> Result<Child, InitError> {
+    let mut stage = match spawned {
         Spawned::Container(child) => return Ok(child),
-        Spawned::Stage(stage) => stage,
+        Spawned::Stage(stage) => KillOnDrop(Some(stage)),
     };
-    let received = channel.receive();
-    let _reaped = process::wait(&stage.pidfd);
-    match received? {
-        // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for it.
-        Some((Message::Pid(pid), _)) => {
-            let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
-            Ok(Child { pid, pidfd })
+    loop {
+        match channel.receive()? {
+            Some((Message::MapIds, _)) => {
+                map_ids(stage.child()?.pid)?;
+                channel.send(&Message::IdsMapped)?;
+            }
+            // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for
+            // it.
+            Some((Message::Pid(pid), _)) => {
+                let _reaped = process::wait(&stage.disarm()?.pidfd);
+                let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
+                return Ok(Child { pid, pidfd });
+            }
+            Some((Message::Error(text), _)) => return Err(ProtocolError::Reported(text).into()),
+            Some((found, _)) => return Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
+            None => return Err(ProtocolError::Ended.into()),
         }
-        Some((Message::Error(text), _)) => Err(ProtocolError::Reported(text).into()),
-        Some((found, _)) => Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
-        None => Err(ProtocolError::Ended.into()),
     }
 }
 
-/// What only the parent may do to the child: its id maps, and its oom score.
-fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid) -> Result<(), InitError> {
-    if plan.namespaces.creates(NamespaceType::User) {
-        write_map(proc, pid, "uid_map", &plan.namespaces.uid_mappings)?;
-        write_map(proc, pid, "gid_map", &plan.namespaces.gid_mappings)?;
+/// What only the parent may do to the child: its id maps, and its oom score. A stage has got its own maps, and a user's
+/// stage has set the score.
+fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid, staged: bool) -> Result<(), InitError> {
+    if plan.namespaces.creates(NamespaceType::User) && !staged {
+        id_map::write(&plan.namespaces, plan.caller, proc, pid)?;
     }
-    write_oom_score(proc, pid, plan.process.oom_score_adj)?;
+    if !staged || plan.caller == Caller::Root {
+        write_oom_score(proc, pid, plan.process.oom_score_adj)?;
+    }
     // Failing to widen the mask leaves the runtime's own; nothing that a container may rely on is lost.
     let _best_effort = scheduling::set_affinity(pid, &[0xff; 1024]);
     Ok(())
@@ -197,19 +234,17 @@ fn move_net_devices(plan: &Plan, started: &Child) -> Result<(), InitError> {
     Ok(net_device::move_all(&plan.net_devices, namespace)?)
 }
 
-fn write_map(proc: &ProcFs, pid: Pid, name: &'static str, mappings: &[IdMapping]) -> Result<(), InitError> {
-    use std::fmt::Write;
-    let mut lines = String::new();
-    for mapping in mappings {
-        let _infallible = writeln!(lines, "{} {} {}", mapping.container_id, mapping.host_id, mapping.size);
-    }
-    proc.write(&PathBuf::from(format!("{pid}/{name}")), lines.as_bytes())
-        .map_err(step("mapping ids of the user namespace"))
-}
-
 pub(super) fn write_oom_score(proc: &ProcFs, pid: Pid, score: Option<i32>) -> Result<(), InitError> {
     let Some(score) = score else { return Ok(()) };
     proc.write(&PathBuf::from(format!("{pid}/oom_score_adj")), score.to_string().as_bytes())
+        .map_err(step("failed to set /proc/self/oom_score_adj"))
+}
+
+/// The same by a process for itself, while it is still the owner of its own files.
+pub(super) fn write_own_oom_score(score: Option<i32>) -> Result<(), InitError> {
+    let Some(score) = score else { return Ok(()) };
+    ProcFs::host()
+        .and_then(|proc| proc.write_self("oom_score_adj", score.to_string().as_bytes()))
         .map_err(step("failed to set /proc/self/oom_score_adj"))
 }
 

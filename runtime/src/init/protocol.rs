@@ -6,9 +6,11 @@
 //! ```text
 //!   parent                                    child
 //!     | clone3 -------------------------------> |
-//!     |                       (stage) Pid ----- |   only where a user namespace is joined, or by exec a pid
-//!     |                                         |   namespace: the first child made the final one, as the
-//!     |                                         |   parent's child. exec: after a Go of its own
+//!     |                    (stage) MapIds ----- |   only where a stage makes the user namespace
+//!     | IdsMapped ----------------------------> |
+//!     |                       (stage) Pid ----- |   only with a stage (create: `stage`; exec: in a pid namespace):
+//!     |                                         |   the first child made the final one, as the parent's child.
+//!     |                                         |   exec: after a Go of its own
 //!     | id maps, network devices, state.json    |
 //!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
 //!     |                                         |   of the above, it is there from the start
@@ -41,6 +43,10 @@ const MESSAGE_LIMIT: usize = 16 * 1024;
 pub enum Message {
     /// Stage to parent: the process that goes on, as a number in the parent's pid namespace.
     Pid(i32),
+    /// Stage to parent: in a new user namespace, whose ids are to be mapped.
+    MapIds,
+    /// Parent to stage: they are.
+    IdsMapped,
     /// Parent to child: your ids are mapped, your cgroup is there.
     Go,
     /// Child to parent: the mount with this index in the plan needs a source from outside.
@@ -108,6 +114,8 @@ impl Message {
         };
         match self {
             Self::Pid(pid) => tagged(b'P', &pid.to_string()),
+            Self::MapIds => tagged(b'U', ""),
+            Self::IdsMapped => tagged(b'u', ""),
             Self::Go => tagged(b'G', ""),
             Self::SourceWanted(index) => tagged(b'M', &index.to_string()),
             Self::Source => tagged(b'm', ""),
@@ -132,6 +140,8 @@ impl Message {
         let text = std::str::from_utf8(text).map_err(|_| malformed())?;
         let message = match tag {
             b'P' => Self::Pid(text.parse().map_err(|_| malformed())?),
+            b'U' => Self::MapIds,
+            b'u' => Self::IdsMapped,
             b'G' => Self::Go,
             b'M' => Self::SourceWanted(text.parse().map_err(|_| malformed())?),
             b'm' => Self::Source,
@@ -230,6 +240,8 @@ mod tests {
     fn messages_round_trip() {
         let all = [
             Message::Pid(77),
+            Message::MapIds,
+            Message::IdsMapped,
             Message::Go,
             Message::SourceWanted(3),
             Message::Source,

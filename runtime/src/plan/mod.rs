@@ -19,7 +19,7 @@ use thiserror::Error;
 use crate::host::HostFacts;
 use crate::seccomp::{self, Arch, FilterFlags, Program, SeccompError};
 use crate::spec::{self, Hooks, NamespaceType, Resources, Spec, ValidSpec};
-use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Privilege, UserNamespace};
+use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Privilege};
 use namespaces::NamespacePlan;
 use process::{Planned, ProcessPlan};
 use rootfs::{RootEntry, RootfsOptions, RootfsPlan, RootfsPlanError};
@@ -44,6 +44,9 @@ pub enum PlanError {
     /// The filter.
     #[error("unable to compile the seccomp profile")]
     Seccomp(#[from] SeccompError),
+    /// Groups beside the one that every user may have: the kernel gives a user's own namespace none.
+    #[error("cannot set any additional groups in a rootless container")]
+    AdditionalGroups,
 }
 
 /// A container, from nothing to its program.
@@ -53,6 +56,9 @@ pub struct Plan {
     pub id: String,
     /// Its bundle.
     pub bundle: PathBuf,
+    /// Who makes it.
+    #[serde(default, skip_serializing_if = "Caller::is_root")]
+    pub caller: Caller,
     /// Namespaces.
     pub namespaces: NamespacePlan,
     /// Cgroups and limits.
@@ -136,6 +142,8 @@ pub struct FilterPlan {
 pub struct ExecPlan {
     /// The process.
     pub process: ProcessPlan,
+    /// Who made the container.
+    pub caller: Caller,
     /// The namespaces that the container has of its own.
     pub namespaces: Vec<NamespaceType>,
     /// Name of the session keyring; `None` keeps the caller's.
@@ -157,6 +165,34 @@ pub struct PlanOptions<'a> {
     pub keyring: KeyringChoice,
     /// Whether refusals of cgroups are expected.
     pub privilege: Privilege,
+}
+
+/// Who runs the runtime.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Caller {
+    /// Root of the user namespace that it is in.
+    #[default]
+    Root,
+    /// Somebody else: all rights are in the container's user namespace, which is this user's own.
+    User,
+}
+
+impl Caller {
+    fn is_root(&self) -> bool {
+        *self == Self::Root
+    }
+}
+
+/// `--rootless`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootlessChoice {
+    /// By who runs the runtime, and where.
+    Auto,
+    /// Cgroups may be refused.
+    Yes,
+    /// They may not.
+    No,
 }
 
 /// `--no-new-keyring` or not.
@@ -202,11 +238,13 @@ impl Plan {
             .as_ref()
             .map(|profile| FilterPlan::new(profile, host.seccomp_flags, &mut warnings))
             .transpose()?;
+        process.check_caller(host.caller)?;
         let cgroup = plan_cgroup(linux, host, options)?;
         warnings.extend(cgroup.limits.warnings.iter().cloned());
         let plan = Self {
             id: options.id.to_owned(),
             bundle: options.bundle.to_owned(),
+            caller: host.caller,
             namespaces: NamespacePlan::new(linux, mappings)?,
             cgroup,
             rootfs: rootfs::plan(&spec, &RootfsOptions { bundle: options.bundle, entry: options.entry })?,
@@ -237,7 +275,7 @@ fn plan_cgroup(
         resources: linux.resources.as_ref().unwrap_or(&no_resources),
         devices: Devices::Controlled { defaults: &defaults },
         privilege: options.privilege,
-        user_namespace: UserNamespace::Initial,
+        user_namespace: host.user_namespace,
     };
     cgroup::plan(&request, &host.cgroups)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::PlanError;
+use super::{Caller, PlanError};
 use crate::spec::{self, IdMapping, NamespaceType};
 
 /// The namespaces of a container.
@@ -81,6 +81,16 @@ impl NamespacePlan {
         self.join.iter().find(|join| join.kind == kind)
     }
 
+    /// Whether the container's process can't be born by one clone of the runtime's: it joins namespaces and has a user
+    /// namespace, which own them or not, or makes a time namespace that only the user namespace gives the right to.
+    #[must_use]
+    pub fn need_stage(&self, caller: Caller) -> bool {
+        let joins_others = self.join.iter().any(|join| join.kind != NamespaceType::Pid);
+        let makes_time = caller == Caller::User && self.creates(NamespaceType::Time);
+        self.joins(NamespaceType::User).is_some()
+            || (self.creates(NamespaceType::User) && (joins_others || makes_time))
+    }
+
     /// Whether the container has a namespace of this kind other than the runtime's own.
     #[must_use]
     pub fn has(&self, kind: NamespaceType) -> bool {
@@ -95,5 +105,35 @@ fn join_order(kind: NamespaceType) -> u8 {
         NamespaceType::User => 0,
         NamespaceType::Mount => 2,
         _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(namespaces: &[(&str, &str)]) -> NamespacePlan {
+        let namespaces = namespaces
+            .iter()
+            .map(|(kind, path)| spec::Namespace { kind: (*kind).to_owned(), path: (*path).to_owned() })
+            .collect();
+        NamespacePlan::new(&spec::Linux { namespaces, ..spec::Linux::default() }, (Vec::new(), Vec::new()))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_stage_is_for_what_one_clone_cannot_do() {
+        for (namespaces, by_root, by_user) in [
+            (&[("mount", ""), ("network", "/n")][..], false, false),
+            (&[("user", ""), ("network", "")], false, false),
+            (&[("user", ""), ("network", "/n")], true, true),
+            (&[("user", "/u"), ("mount", "")], true, true),
+            (&[("user", ""), ("pid", "/p")], false, false),
+            (&[("user", ""), ("time", "")], false, true),
+        ] {
+            let plan = plan(namespaces);
+            assert_eq!(plan.need_stage(Caller::Root), by_root, "{namespaces:?}");
+            assert_eq!(plan.need_stage(Caller::User), by_user, "{namespaces:?}");
+        }
     }
 }

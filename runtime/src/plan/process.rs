@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::PlanError;
 use super::capability::{CapabilityPlan, plan_capabilities};
+use super::{Caller, PlanError};
 use crate::spec;
 
 /// What a process of a container is to be.
@@ -183,6 +183,17 @@ impl ProcessPlan {
             selinux_label: named(&process.selinux_label),
         };
         Ok(Planned { process: plan, warnings })
+    }
+
+    /// Refuses what `caller` can't give a process.
+    ///
+    /// # Errors
+    /// Supplementary groups, for a user.
+    pub fn check_caller(&self, caller: Caller) -> Result<(), PlanError> {
+        match caller {
+            Caller::User if !self.user.additional_gids.is_empty() => Err(PlanError::AdditionalGroups),
+            _ => Ok(()),
+        }
     }
 
     /// Adds what the Linux part of the configuration says about every process of the container.

@@ -26,6 +26,16 @@ pub enum IdentityError {
     /// setgroups, setgid or setuid.
     #[error("unable to setup user")]
     User(#[source] SyscallError),
+    /// An id that the user namespace does not have.
+    #[error("unable to setup user: cannot {call} to unmapped {kind} {id} in user namespace")]
+    Unmapped {
+        /// The call.
+        call: &'static str,
+        /// `uid` or `gid`.
+        kind: &'static str,
+        /// As configured.
+        id: u32,
+    },
     /// The owner of the standard streams.
     #[error("unable to setup user: unable to change the owner of standard stream {fd}")]
     StandardStream {
@@ -108,16 +118,29 @@ fn verify_inside() -> Result<(), IdentityError> {
 fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
     own_standard_streams(user.uid)?;
     match credential::set_groups(&user.additional_gids) {
-        // A user namespace mapped without privilege may deny setgroups(2): nothing to do where no group is asked for.
-        Err(error) if error.errno == Errno::EPERM && user.additional_gids.is_empty() => {}
+        // A user namespace that was mapped without privilege denies setgroups(2). As in runc, its processes go without
+        // the groups, which none of its files can belong to.
+        Err(error)
+            if error.errno == Errno::EPERM && (user.additional_gids.is_empty() || groups_are_denied()) => {}
         other => other.map_err(IdentityError::User)?,
     }
-    credential::set_gid(user.gid).map_err(IdentityError::User)?;
-    credential::set_uid(user.uid).map_err(IdentityError::User)?;
+    credential::set_gid(user.gid).map_err(|error| match error.errno {
+        Errno::EINVAL => IdentityError::Unmapped { call: "setgid", kind: "gid", id: user.gid },
+        _ => IdentityError::User(error),
+    })?;
+    credential::set_uid(user.uid).map_err(|error| match error.errno {
+        Errno::EINVAL => IdentityError::Unmapped { call: "setuid", kind: "uid", id: user.uid },
+        _ => IdentityError::User(error),
+    })?;
     if let Some(umask) = user.umask {
         process::set_umask(umask);
     }
     Ok(())
+}
+
+/// Only asked once the kernel has refused. Whoever covers the file with another text loses groups by it.
+fn groups_are_denied() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 
 /// Lets the user open /dev/std* again. Streams that are shared with the host (its /dev/null, other people's files in a

@@ -32,12 +32,15 @@ pub use working_dir::{make_working_dir, verify_working_dir};
 
 use crate::plan::rootfs::RootfsPlan;
 
+/// Asks the parent for the source of a mount, by its index in the plan.
+pub type RequestSource<'a> = dyn FnMut(usize) -> Result<OwnedFd, String> + 'a;
+
 /// What the plan cannot hold, since it is known only at run time.
 pub struct PrepareContext<'a> {
     /// Asks the parent for the detached mount of the bind with this index in [`RootfsPlan::mounts`]: it is asked for
     /// id-mapped mounts, and for sources that the user namespace may not reach. The parent answers with
-    /// [`source::SourceOpener::open`]; the error is its message.
-    pub request_source: &'a mut dyn FnMut(usize) -> Result<OwnedFd, String>,
+    /// [`source::SourceOpener::open`]; the error is its message. `None` for a parent that reaches no more than its child.
+    pub request_source: Option<&'a mut RequestSource<'a>>,
     /// Where the container's cgroups are on the host.
     pub cgroups: &'a CgroupView,
 }

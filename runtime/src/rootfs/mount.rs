@@ -170,16 +170,19 @@ impl Executor<'_, '_> {
     /// that it shows what earlier steps have mounted; only what the user namespace may not reach or map comes from the
     /// parent.
     fn bind_source(&mut self, index: usize, step: &MountStep) -> Result<OwnedFd, MountError> {
+        let request = self.context.request_source.as_mut();
         if step.id_map.is_none() {
             match mount::clone_host_tree(Path::new(&step.source), bind_extent(step)) {
                 Ok(tree) => return Ok(tree),
                 Err(error)
-                    if self.plan.user_namespace && matches!(error.errno, Errno::EACCES | Errno::EPERM) => {}
+                    if self.plan.user_namespace
+                        && request.is_some()
+                        && matches!(error.errno, Errno::EACCES | Errno::EPERM) => {}
                 Err(error) => return Err(refused(step, error)),
             }
         }
-        (self.context.request_source)(index)
-            .map_err(|reason| MountError::Request { from: step.source.clone(), reason })
+        let asked = request.map_or_else(|| Err("nobody to ask".to_owned()), |request| request(index));
+        asked.map_err(|reason| MountError::Request { from: step.source.clone(), reason })
     }
 
     /// Makes a new file system with `data` and attaches it to `target`.

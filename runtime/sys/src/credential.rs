@@ -1,4 +1,4 @@
-//! User and group ids: setresuid(2), setresgid(2), setgroups(2). Raw calls, as the process is single-threaded.
+//! User and group ids: setresuid(2), setresgid(2), setgroups(2), getauxval(3). Raw calls, as the process is single-threaded.
 
 use crate::call::check;
 use crate::error::SyscallError;
@@ -24,16 +24,22 @@ pub fn set_uid(uid: u32) -> Result<(), SyscallError> {
     Ok(())
 }
 
-/// geteuid(2).
+/// The effective user that this program was executed as (getauxval(3) `AT_EUID`): what the kernel has told already costs
+/// no call.
 #[must_use]
 pub fn effective_uid() -> u32 {
-    // SAFETY: no arguments, never fails.
-    unsafe { libc::geteuid() }
+    told_at_start(libc::AT_EUID)
 }
 
-/// getegid(2).
+/// The same of its effective group (`AT_EGID`).
 #[must_use]
 pub fn effective_gid() -> u32 {
-    // SAFETY: no arguments, never fails.
-    unsafe { libc::getegid() }
+    told_at_start(libc::AT_EGID)
+}
+
+fn told_at_start(what: libc::c_ulong) -> u32 {
+    // SAFETY: takes and gives an integer.
+    let id = unsafe { libc::getauxval(what) };
+    // The kernel writes an id of 32 bits there.
+    u32::try_from(id).unwrap_or(u32::MAX)
 }

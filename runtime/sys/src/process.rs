@@ -261,6 +261,11 @@ pub fn set_not_dumpable() -> Result<(), SyscallError> {
     prctl("prctl(PR_SET_DUMPABLE)", libc::PR_SET_DUMPABLE, 0)
 }
 
+/// prctl(2) PR_SET_DUMPABLE 1: the process's /proc entries are its user's again.
+pub fn set_dumpable() -> Result<(), SyscallError> {
+    prctl("prctl(PR_SET_DUMPABLE)", libc::PR_SET_DUMPABLE, 1)
+}
+
 /// prctl(2) PR_SET_NO_NEW_PRIVS.
 pub fn set_no_new_privileges() -> Result<(), SyscallError> {
     prctl("prctl(PR_SET_NO_NEW_PRIVS)", libc::PR_SET_NO_NEW_PRIVS, 1)

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Caller, RootlessChoice};
 use crate::spec::resources::Resources;
 
 pub mod device_program;
@@ -49,6 +50,20 @@ pub enum Privilege {
     Root,
     /// Cgroups that can't be made are done without, as long as no limit needs them and no path was asked for.
     Rootless,
+}
+
+impl Privilege {
+    /// runc's rule for `--rootless`: what was asked for; else whoever is not root of the initial user namespace.
+    #[must_use]
+    pub fn decide(asked: RootlessChoice, caller: Caller, user_namespace: UserNamespace) -> Self {
+        match (asked, caller, user_namespace) {
+            (RootlessChoice::Yes, ..) => Self::Rootless,
+            (RootlessChoice::No, ..) | (RootlessChoice::Auto, Caller::Root, UserNamespace::Initial) => {
+                Self::Root
+            }
+            (RootlessChoice::Auto, ..) => Self::Rootless,
+        }
+    }
 }
 
 /// Where the runtime runs.
@@ -438,6 +453,19 @@ mod tests {
         assert!(json.contains(
             r#"{"controller":"memory","file":"memory.limit_in_bytes","value":"5","when":"rejected"}"#
         ));
+    }
+
+    #[test]
+    fn rootless_is_decided_as_by_runc() {
+        use {Caller::*, RootlessChoice::*, UserNamespace::*};
+        assert_eq!(Privilege::decide(Auto, Root, Initial), Privilege::Root);
+        for (asked, caller, namespace) in [(Auto, User, Initial), (Auto, Root, Nested), (Yes, Root, Initial)]
+        {
+            assert_eq!(Privilege::decide(asked, caller, namespace), Privilege::Rootless);
+        }
+        for (caller, namespace) in [(User, Initial), (Root, Nested), (User, Nested)] {
+            assert_eq!(Privilege::decide(No, caller, namespace), Privilege::Root);
+        }
     }
 
     #[test]
