@@ -31,6 +31,7 @@ TEST_STEPS := check unit suite-native suite-v2
 -include integration/peers/peers.mk
 -include integration/bats/bats.mk
 -include integration/bench/bench.mk
+-include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 \
 	attack soak fuzz fix install bundles demo
