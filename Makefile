@@ -33,7 +33,7 @@ TEST_STEPS := check unit suite-native suite-v2
 -include integration/bench/bench.mk
 -include integration/vm/vm.mk
 
-.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 \
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 fault-injection \
 	attack soak fuzz fix install bundles demo
 
 help: ## This list
@@ -60,6 +60,7 @@ fmt-check:
 
 clippy:
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --package ketch --bin ketch --features fault-injection --quiet -- -D warnings
 
 deny:
 	@integration/setup/cargo-deny.sh check --hide-inclusion-graph bans licenses sources
@@ -73,20 +74,23 @@ unit: ## Unit, golden and property tests
 test: setup ## Everything: checks, unit tests, the integration suite on both cgroup layouts; ends with the counts
 	@integration/setup/run-steps.sh $(TEST_STEPS)
 
+fault-injection: ## The build for fault_sweep::, which lets the n-th system call fail; apart from the release
+	cargo build --quiet --profile quick --bin ketch --features fault-injection --target-dir target/fault-injection
+
 integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc LAYOUT=native|v2 FILTER='hooks exec::' JOBS=1
 	$(SUITE) $(SUITE_ARGS)
 
-suite-native: $(BUILD_OF_RUNTIME)
+suite-native: $(BUILD_OF_RUNTIME) fault-injection
 	$(SUITE) --layout native $(FILTER)
 
-suite-v2: $(BUILD_OF_RUNTIME)
+suite-v2: $(BUILD_OF_RUNTIME) fault-injection
 	$(SUITE) --layout v2 $(FILTER)
 
 attack: setup $(BUILD_OF_RUNTIME) ## Only the attacks of integration/tests/attack*.rs
 	$(SUITE) $(addprefix --layout ,$(LAYOUT)) attack
 
-soak: setup $(BUILD_OF_RUNTIME) ## 2,000 run cycles and the kill -9 sweep at every step
-	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep::
+soak: setup $(BUILD_OF_RUNTIME) fault-injection ## 2,000 run cycles, kill -9 and every error at every system call
+	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep:: fault_sweep::
 
 fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
 	@integration/setup/packages.sh g++ libc6-dev

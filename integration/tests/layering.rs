@@ -68,14 +68,18 @@ fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(|(index, line)| (index + 1, line))
 }
 
-fn direct_dependencies() -> BTreeMap<String, Vec<String>> {
+fn metadata() -> Value {
     let out = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())
         .output()
         .expect("run cargo metadata");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let metadata: Value = serde_json::from_slice(&out.stdout).expect("cargo prints JSON");
+    serde_json::from_slice(&out.stdout).expect("cargo prints JSON")
+}
+
+fn direct_dependencies() -> BTreeMap<String, Vec<String>> {
+    let metadata = metadata();
     let packages = metadata["packages"].as_array().expect("packages");
     packages
         .iter()
@@ -99,6 +103,31 @@ fn crates_depend_only_on_what_their_allow_list_names() {
         broken.extend(extra.map(|name| format!("{package} -> {name}")));
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// What is for tests only is a feature that nothing turns on: no default, no dependency, no build of the Makefile's
+/// release. That the binary has none of it, fault_sweep::the_release_has_no_door sees.
+#[test]
+fn no_release_has_a_feature_for_tests() {
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().expect("packages") {
+        assert!(package["features"].get("default").is_none(), "{} has default features", package["name"]);
+        for dependency in package["dependencies"].as_array().expect("dependencies") {
+            let turned_on = dependency["features"].as_array().expect("features");
+            assert!(
+                !turned_on.iter().any(|name| name == "fault-injection"),
+                "{} turns it on",
+                package["name"]
+            );
+        }
+    }
+    let makefile = fs::read_to_string(root().join("Makefile")).expect("read the Makefile");
+    let release = makefile.lines().filter(|line| line.contains("cargo build") && line.contains("--release"));
+    assert!(release.clone().count() > 0, "the Makefile builds a release");
+    assert!(
+        !release.into_iter().any(|line| line.contains("--features")),
+        "the release is built without features"
+    );
 }
 
 #[test]

@@ -46,6 +46,7 @@ modules![
     concurrency,
     bundles,
     kill_sweep,
+    fault_sweep,
     callers_containerd,
     callers_dockerd,
     callers_podman,

@@ -94,6 +94,15 @@ impl Bundle {
         Ok(Self { path })
     }
 
+    /// Makes it this process's working directory.
+    ///
+    /// # Errors
+    /// [`BundleError::Enter`].
+    pub fn enter(&self) -> Result<(), BundleError> {
+        std::env::set_current_dir(&self.path)
+            .map_err(|error| BundleError::Enter { path: self.path.clone(), error })
+    }
+
     /// Its absolute path, without symbolic links.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -3,5 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "fault-injection")]
+    ketch_sys::fault_injection::begin();
     ketch::cli::run(std::env::args_os())
 }

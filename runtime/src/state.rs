@@ -181,13 +181,32 @@ pub struct StateLock {
 }
 
 impl StateDir {
+    /// Makes the folder and takes its lock. Nothing of it stays after an error.
+    ///
+    /// # Errors
+    /// As [`StateDir::create`] and [`StateDir::lock`].
+    pub fn create_locked(root: &Path, id: &str) -> Result<(Self, StateLock), StateError> {
+        let dir = Self::create(root, id)?;
+        match dir.lock() {
+            Ok(lock) => Ok((dir, lock)),
+            Err(error) => {
+                let _first_error_counts = dir.remove();
+                Err(error)
+            }
+        }
+    }
+
     /// Makes the folder: whoever makes it owns the name.
     ///
     /// # Errors
     /// [`StateError::Exists`], or the file system's refusal.
     pub fn create(root: &Path, id: &str) -> Result<Self, StateError> {
         let rooted = fs::DirBuilder::new().recursive(true).mode(0o700).create(root);
-        rooted.map_err(file("creating state root", root))?;
+        match rooted {
+            // It is there and could not be looked at, or is no folder: what is made in it will say.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => other.map_err(file("creating state root", root))?,
+        }
         let path = root.join(id);
         match fs::DirBuilder::new().mode(0o711).create(&path) {
             Ok(()) => {}
@@ -196,7 +215,10 @@ impl StateDir {
         }
         let dir = Self { path };
         // The container's root, which may be another user, opens the fifo through this folder: not past the umask.
-        dir.restrict(&dir.path, 0o711)?;
+        if let Err(error) = dir.restrict(&dir.path, 0o711) {
+            let _first_error_counts = dir.remove();
+            return Err(error);
+        }
         Ok(dir)
     }
 
@@ -206,10 +228,13 @@ impl StateDir {
     /// [`StateError::Missing`].
     pub fn open(root: &Path, id: &str) -> Result<Self, StateError> {
         let path = root.join(id);
-        if !path.is_dir() {
-            return Err(StateError::Missing);
+        match fs::metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => Ok(Self { path }),
+            Ok(_) => Err(StateError::Missing),
+            Err(error) if is_absence(&error) => Err(StateError::Missing),
+            // Whoever is told that there is no such container forgets it.
+            Err(error) => Err(file("reading", &path)(error)),
         }
-        Ok(Self { path })
     }
 
     /// The folder.
@@ -253,7 +278,9 @@ impl StateDir {
         let ours = held.metadata().map_err(file("locking", &self.path))?;
         match fs::metadata(&self.path) {
             Ok(now) if now.ino() == ours.ino() && now.dev() == ours.dev() => Ok(StateLock { _held: held }),
-            _ => Err(StateError::Missing),
+            Ok(_) => Err(StateError::Missing),
+            Err(error) if is_absence(&error) => Err(StateError::Missing),
+            Err(error) => Err(file("locking", &self.path)(error)),
         }
     }
 
@@ -364,6 +391,15 @@ impl StateDir {
         self.path.join(FIFO_FILE)
     }
 
+    /// Whether the container still waits at its fifo.
+    ///
+    /// # Errors
+    /// The file system's refusal.
+    pub fn waits_for_start(&self) -> Result<bool, StateError> {
+        let path = self.fifo();
+        path.try_exists().map_err(file("reading", &path))
+    }
+
     /// Makes the fifo.
     ///
     /// # Errors
@@ -419,6 +455,10 @@ impl StateDir {
         names.sort();
         Ok(names)
     }
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {

@@ -127,7 +127,7 @@ fn life_of_a_cgroup() {
         // Everything that follows works from the paths of state.json as well.
         let opened = Cgroup::open(&cgroup.paths());
         assert_eq!((opened.mode(), opened.paths()), (layout.mode, cgroup.paths()));
-        assert!(opened.exists());
+        assert!(opened.exists().unwrap());
         assert!(matches!(Cgroup::create(&plan), Err(CgroupError::NotEmpty { count: 1 })));
 
         opened.freeze().unwrap();
@@ -140,7 +140,7 @@ fn life_of_a_cgroup() {
         opened.kill_all().unwrap();
         assert_eq!(process::wait(&child.pidfd).unwrap(), ExitStatus::Signaled(9));
         opened.delete().unwrap();
-        assert!(!opened.exists());
+        assert!(!opened.exists().unwrap());
         assert!(matches!(opened.kill_all(), Err(CgroupError::NotExist)));
         opened.delete().unwrap();
         remove_parents(&plan);
@@ -466,7 +466,7 @@ fn paths_that_are_no_cgroups_are_refused() {
     let dir = format!("/tmp/ketch-test-nocgroup-{}", std::process::id());
     std::fs::create_dir(&dir).unwrap();
     let cgroup = Cgroup::open(&BTreeMap::from([(String::new(), dir.clone())]));
-    assert!(!cgroup.exists());
+    assert!(!cgroup.exists().unwrap());
     assert!(matches!(cgroup.pids(), Err(CgroupError::Open { .. })));
     std::fs::remove_dir(&dir).unwrap();
 }

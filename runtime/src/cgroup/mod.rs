@@ -138,9 +138,14 @@ impl Cgroup {
     }
 
     /// Whether the directory that processes are counted by still exists.
-    #[must_use]
-    pub fn exists(&self) -> bool {
-        self.processes_group().is_some_and(|group| cgroupfs::open_dir(&group.path).is_ok())
+    pub fn exists(&self) -> Result<bool, CgroupError> {
+        let Some(group) = self.processes_group() else { return Ok(false) };
+        match cgroupfs::open_dir(&group.path) {
+            Ok(_) => Ok(true),
+            // EINVAL: there is something else by now.
+            Err(source) if is_gone(&source) || source.errno == Errno::EINVAL => Ok(false),
+            Err(source) => Err(CgroupError::Open { path: group.path.clone(), source }),
+        }
     }
 
     fn group(&self, controller: &str) -> Option<&Group> {

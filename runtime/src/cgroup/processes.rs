@@ -24,7 +24,7 @@ impl Cgroup {
     /// Sends SIGKILL to every process, also to those that are frozen. The processes end in their own time; removing
     /// the cgroup waits for that.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
-        if !self.exists() {
+        if !self.exists()? {
             return Err(CgroupError::NotExist);
         }
         if let Some(group) = self.v2_group() {

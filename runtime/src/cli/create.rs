@@ -8,13 +8,14 @@ use super::global::absolute;
 use super::{Binary, CliError, Global, Operands, Subcommand, pid_file};
 use crate::bundle::Bundle;
 use crate::compat;
-use crate::container::{Container, CreateOptions, Deletion, NotifyFolder};
+use crate::container::{Container, ContainerError, CreateOptions, Deletion, NotifyFolder};
 use crate::foreground::{self, Attachment, Connection, HostEnd, NotifySocket};
 use crate::init::Started;
 use crate::log;
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{KeyringChoice, RootlessChoice};
 use crate::spec::{ContainerId, IdMapping, Spec};
+use crate::state::StateError;
 
 /// What `create` and `run` share.
 #[derive(Debug, Args)]
@@ -106,7 +107,7 @@ impl<'a> Creation<'a> {
         let pid_file = given(flags.pid_file.as_deref()).map(absolute).transpose()?;
         let bundle = Bundle::open(given(flags.bundle.as_deref()))?;
         // Paths in the configuration, and the sockets of the flags, are relative to the bundle.
-        std::env::set_current_dir(bundle.path())?;
+        bundle.enter()?;
         let spec = bundle.load()?;
         Ok(Self { global, rootless, id: ContainerId::new(id)?, flags, bundle, spec, attachment, pid_file })
     }
@@ -152,10 +153,14 @@ impl Created<'_> {
         pid_file::write(path, self.started.pid)
     }
 
-    /// Ends and removes the container.
+    /// Ends and removes the container. In a second attempt as well: what kept the first from it may have been passing, and
+    /// nobody else knows of the container.
     pub(super) fn remove(&self) {
-        if let Err(error) = Container::delete(&self.global.root, &self.id, Deletion::Force) {
-            log::warn(crate::error::chain(&error));
+        for _ in 0..2 {
+            match Container::delete(&self.global.root, &self.id, Deletion::Force) {
+                Ok(()) | Err(ContainerError::State(StateError::Missing)) => return,
+                Err(error) => log::warn(crate::error::chain(&error)),
+            }
         }
     }
 

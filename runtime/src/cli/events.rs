@@ -29,7 +29,7 @@ impl Subcommand for Events {
         let interval = size::duration(&self.interval)
             .filter(|interval| !interval.is_zero())
             .ok_or_else(|| CliError::text("duration interval must be greater than 0"))?;
-        if container.status() == Status::Stopped {
+        if container.status()? == Status::Stopped {
             return Err(CliError::text(format!("container with id {} is not running", container.id())));
         }
         if self.stats {

@@ -89,8 +89,12 @@ this command.\nExits with the exit code of the process, with 255 if it could not
 
     const BINARY: Binary = Binary::Sealed;
 
+    fn failure(error: CliError) -> CliError {
+        error.of_exec()
+    }
+
     fn run(self, global: &Global) -> Result<u8, CliError> {
-        self.exec(global).map_err(CliError::of_exec)
+        self.exec(global).map_err(Self::failure)
     }
 }
 
@@ -98,7 +102,7 @@ impl Exec {
     fn exec(self, global: &Global) -> Result<u8, CliError> {
         let pid_file = given(self.pid_file.as_deref()).map(absolute).transpose()?;
         let container = load(global, &self.id)?;
-        match container.status() {
+        match container.status()? {
             Status::Stopped => return Err(CliError::text(compat::EXEC_IN_STOPPED)),
             Status::Paused if !self.ignore_paused => return Err(CliError::text(compat::EXEC_IN_PAUSED)),
             _ => {}
@@ -108,7 +112,7 @@ impl Exec {
             Some(file) => bundle::load_process(file)?,
             None => {
                 let bundle = Bundle::open(Some(&container.bundle()))?;
-                std::env::set_current_dir(bundle.path())?;
+                bundle.enter()?;
                 let process = bundle.load()?.process;
                 self.adapt(process.ok_or_else(|| CliError::text("process property must not be empty"))?)?
             }

@@ -53,9 +53,8 @@ fn views(global: &Global) -> Result<Vec<StateView>, CliError> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let mut views = Vec::new();
     for (name, container) in Container::list(&global.root)? {
-        match container {
-            Ok(container) => {
-                let mut view = container.view();
+        match container.and_then(|container| Ok((container.view()?, container))) {
+            Ok((mut view, container)) => {
                 // The folder goes away when another command deletes the container meanwhile.
                 if let Ok(folder) = fs::metadata(container.dir()) {
                     view.owner = owner(&users, folder.uid());

@@ -79,6 +79,11 @@ trait Subcommand: clap::Args {
     /// Paragraphs of the help text.
     const DESCRIPTION: &'static str = "";
 
+    /// The failure of this command, with its exit code.
+    fn failure(error: CliError) -> CliError {
+        error
+    }
+
     /// Does it, and gives the exit code.
     fn run(self, global: &Global) -> Result<u8, CliError>;
 }
@@ -246,6 +251,7 @@ fn exit_code(code: i32) -> u8 {
 fn parse_and_run<S: Subcommand>(mut global: Global, args: Vec<OsString>) -> Result<u8, CliError> {
     // Before anything is opened: on the first pass this does not return.
     let sealed = if S::BINARY == Binary::Sealed { seal::ensure() } else { Ok(()) };
+    let sealed = sealed.map_err(|error| S::failure(error.into()));
     let mut command = command_of::<S>();
     let global_command = LazyCell::new(Global::command as fn() -> Command);
     let usage = |error: &dyn Error| usage_error(error, &help_text::<S>());

@@ -21,7 +21,7 @@ impl Subcommand for Start {
 
     fn run(self, global: &Global) -> Result<u8, CliError> {
         let mut container = load(global, &self.id)?;
-        let notify = match (notify_host(), container.init()) {
+        let notify = match (notify_host(), container.init()?) {
             (Some(host), Some(init)) => Some((NotifySocket::bind(container.dir(), &host)?, init)),
             _ => None,
         };

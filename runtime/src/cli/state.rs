@@ -16,6 +16,6 @@ impl Subcommand for State {
     const OPERANDS: Operands = Operands::ID;
 
     fn run(self, global: &Global) -> Result<u8, CliError> {
-        print(&serde_json::to_string_pretty(&load(global, &self.id)?.view())?)
+        print(&serde_json::to_string_pretty(&load(global, &self.id)?.view()?)?)
     }
 }

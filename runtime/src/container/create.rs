@@ -91,8 +91,7 @@ impl Container {
             log::debug(format_args!("seccomp filter flags: {}", filter.program.flags.bits()));
         }
 
-        let dir = StateDir::create(options.root, &id)?;
-        let _lock = dir.lock()?;
+        let (dir, _lock) = StateDir::create_locked(options.root, &id)?;
         let state = first_state(&plan, spec, options.keyring);
         let poststop = state.config.hooks.as_ref().map(|hooks| hooks.poststop.clone()).unwrap_or_default();
         let stopped = hook_state(&state, "stopped", 0);
@@ -251,7 +250,12 @@ impl Milestones for Creation<'_> {
         self.state.init_process_pid = child.pid;
         // It can't be gone: it is this process's child, and not waited for. Without its start time it could later be
         // taken for another process.
-        let stat = ProcessStat::read(child.pid).ok_or("reading the start time of the container's init")?;
+        let stat = ProcessStat::read(child.pid)
+            .map_err(|source| ContainerError::Signal {
+                action: "reading the start time of the container's init",
+                source,
+            })?
+            .ok_or("the container's init has no start time")?;
         self.state.init_process_start = stat.start;
         self.state.created = now();
         self.state.namespace_paths = namespace_paths(child.pid);

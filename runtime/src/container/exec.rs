@@ -41,12 +41,12 @@ impl Container {
     /// # Errors
     /// The container is stopped or paused, or the process can't be started.
     pub fn exec(&self, options: ExecOptions) -> Result<Started, ContainerError> {
-        match self.status() {
+        match self.status()? {
             Status::Stopped | Status::Creating => return Err(ContainerError::ExecStopped),
             Status::Paused if options.paused == PausedExec::Refuse => return Err(ContainerError::ExecPaused),
             _ => {}
         }
-        let init = self.init().ok_or(ContainerError::ExecStopped)?;
+        let init = self.init()?.ok_or(ContainerError::ExecStopped)?;
         spec::validate_process(&options.process)?;
         let plan = self.plan_exec(options.process)?;
         let cgroup = self.cgroup();

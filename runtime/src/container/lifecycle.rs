@@ -41,7 +41,7 @@ impl Container {
     /// It is in another status, its init died, or a hook failed (which kills it).
     pub fn start(&mut self) -> Result<(), ContainerError> {
         let lock = self.locked()?;
-        match self.status() {
+        match self.status()? {
             Status::Created => {}
             Status::Running => return Err(ContainerError::AlreadyRunning),
             Status::Stopped => return Err(ContainerError::StartStopped),
@@ -75,7 +75,7 @@ impl Container {
         let opened = OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(&path);
         let mut fifo = match opened {
             Err(error) if error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENXIO) => {
-                if self.init().is_none() {
+                if self.init()?.is_none() {
                     return Err(ContainerError::FifoEmpty);
                 }
                 // A `start` that died between the byte and the name.
@@ -126,7 +126,7 @@ impl Container {
     }
 
     fn signal_init(&self, signal: i32) -> Result<(), ContainerError> {
-        let init = self.init().ok_or(ContainerError::NotRunning)?;
+        let init = self.init()?.ok_or(ContainerError::NotRunning)?;
         match process::pidfd_send_signal(&init, signal) {
             Err(error) if error.errno == Errno::ESRCH => return Err(ContainerError::NotRunning),
             other => {
@@ -143,8 +143,7 @@ impl Container {
     fn thaw_for_kill(&self) {
         let cgroup = self.cgroup();
         if cgroup.mode() != CgroupMode::Unified
-            && cgroup.exists()
-            && let Err(error) = cgroup.thaw()
+            && let Err(error) = cgroup.exists().and_then(|there| if there { cgroup.thaw() } else { Ok(()) })
         {
             log::warn(crate::error::chain(&error));
         }
@@ -152,7 +151,7 @@ impl Container {
 
     fn kill_all(&self) -> Result<(), ContainerError> {
         let cgroup = self.cgroup();
-        if !cgroup.exists() && self.init().is_none() {
+        if !exists(&cgroup)? && self.init()?.is_none() {
             return Err(ContainerError::NotRunning);
         }
         match cgroup.kill_all() {
@@ -181,7 +180,7 @@ impl Container {
     /// It is neither running nor created, or the kernel refuses.
     pub fn pause(&mut self) -> Result<(), ContainerError> {
         let _lock = self.locked()?;
-        match self.status() {
+        match self.status()? {
             Status::Running | Status::Created => {}
             _ => return Err(ContainerError::NotRunning),
         }
@@ -194,7 +193,7 @@ impl Container {
     /// It is not paused, or the kernel refuses.
     pub fn resume(&mut self) -> Result<(), ContainerError> {
         let _lock = self.locked()?;
-        if self.status() != Status::Paused {
+        if self.status()? != Status::Paused {
             return Err(ContainerError::NotPaused);
         }
         self.cgroup().thaw().map_err(|source| ContainerError::Cgroup { action: "unable to thaw", source })
@@ -206,7 +205,7 @@ impl Container {
     /// It is stopped, or a limit can't be set; the old ones are in force again then, as far as they can be.
     pub fn update(&mut self, change: impl FnOnce(&mut Resources)) -> Result<(), ContainerError> {
         let _lock = self.locked()?;
-        if self.status() == Status::Stopped {
+        if self.status()? == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }
         let mut resources = self.state.config.resources.clone().unwrap_or_default();
@@ -255,7 +254,7 @@ impl Container {
     /// The cgroup can't be read.
     pub fn processes(&self) -> Result<Vec<i32>, ContainerError> {
         let cgroup = self.cgroup();
-        if !cgroup.exists() && self.init().is_none() {
+        if !exists(&cgroup)? && self.init()?.is_none() {
             return Ok(Vec::new());
         }
         cgroup
@@ -303,7 +302,7 @@ impl Container {
             // Before anything is asked of it: a freezer that is stuck must not keep the signal from being sent.
             container.end_processes()?;
         } else {
-            match container.status() {
+            match container.status()? {
                 Status::Stopped => {}
                 // A created container waits for a `start` that will not come.
                 Status::Created => container.end_processes()?,
@@ -322,7 +321,7 @@ impl Container {
 
     /// Kills the container and waits for the end of its first process.
     fn end_processes(&self) -> Result<(), ContainerError> {
-        let Some(init) = self.init() else {
+        let Some(init) = self.init()? else {
             if self.state.init_process_pid == 0 {
                 // A creation: its number is not known yet, but its cgroup is.
                 let _none_there = self.cgroup().kill_all();
@@ -392,9 +391,15 @@ enum Destroyed {
     Nothing,
 }
 
+fn exists(cgroup: &Cgroup) -> Result<bool, ContainerError> {
+    cgroup
+        .exists()
+        .map_err(|source| ContainerError::Cgroup { action: "looking for the container's cgroup", source })
+}
+
 /// Whether the cgroup is frozen; one that is gone is not.
 pub(super) fn frozen(cgroup: &Cgroup) -> Result<bool, ContainerError> {
-    if !cgroup.exists() {
+    if !exists(cgroup)? {
         return Ok(false);
     }
     cgroup

@@ -5,11 +5,11 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
-use ketch_sys::process;
+use ketch_sys::{Errno, SyscallError, process};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use super::Container;
+use super::{Container, ContainerError};
 use crate::rfc3339;
 use crate::state::State;
 
@@ -100,32 +100,39 @@ pub(super) fn hook_state(state: &State, status: &str, pid: i32) -> Vec<u8> {
 
 impl Container {
     /// A handle on the first process, if it lives: its number and start time are what is remembered.
-    #[must_use]
-    pub fn init(&self) -> Option<OwnedFd> {
+    ///
+    /// # Errors
+    /// It can't be looked at, which says nothing of whether it lives.
+    pub fn init(&self) -> Result<Option<OwnedFd>, ContainerError> {
         live_process(self.state.init_process_pid, self.state.init_process_start)
+            .map_err(|source| ContainerError::Signal { action: "looking at the container's init", source })
     }
 
     /// What the container does now.
-    #[must_use]
-    pub fn status(&self) -> Status {
+    ///
+    /// # Errors
+    /// The kernel did not say: a process that can't be looked at is not a stopped one.
+    pub fn status(&self) -> Result<Status, ContainerError> {
         if self.state.init_process_pid == 0 {
-            return Status::Creating;
+            return Ok(Status::Creating);
         }
-        if self.init().is_none() {
-            return Status::Stopped;
+        if self.init()?.is_none() {
+            return Ok(Status::Stopped);
         }
-        if super::lifecycle::frozen(&self.cgroup()).unwrap_or(false) {
-            return Status::Paused;
+        if super::lifecycle::frozen(&self.cgroup())? {
+            return Ok(Status::Paused);
         }
-        if self.dir.fifo().exists() { Status::Created } else { Status::Running }
+        Ok(if self.dir.waits_for_start()? { Status::Created } else { Status::Running })
     }
 
     /// The output of `state`.
-    #[must_use]
-    pub fn view(&self) -> StateView {
-        let status = self.status();
+    ///
+    /// # Errors
+    /// As [`Container::status`].
+    pub fn view(&self) -> Result<StateView, ContainerError> {
+        let status = self.status()?;
         let config = &self.state.config;
-        StateView {
+        Ok(StateView {
             oci_version: crate::spec::OCI_VERSION.to_owned(),
             id: self.state.id.clone(),
             pid: if status == Status::Stopped { 0 } else { self.state.init_process_pid },
@@ -139,19 +146,23 @@ impl Container {
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .collect(),
             owner: String::new(),
-        }
+        })
     }
 }
 
 /// A handle on the process `pid` that started at `start`, unless it is gone, a zombie, or another one by now.
-pub(super) fn live_process(pid: i32, start: u64) -> Option<OwnedFd> {
+pub(super) fn live_process(pid: i32, start: u64) -> Result<Option<OwnedFd>, SyscallError> {
     if pid <= 0 {
-        return None;
+        return Ok(None);
     }
     // The handle first: what is read after it is about the process that it holds, or one that came later.
-    let handle = process::pidfd_open(pid).ok()?;
+    let handle = match process::pidfd_open(pid) {
+        // The number is nobody's, or a thread's by now.
+        Err(error) if matches!(error.errno, Errno::ESRCH | Errno::EINVAL) => return Ok(None),
+        other => other?,
+    };
     let stat = ProcessStat::read(pid)?;
-    (stat.start == start && !stat.is_dead()).then_some(handle)
+    Ok(stat.filter(|stat| stat.start == start && !stat.is_dead()).map(|_| handle))
 }
 
 /// What `/proc/<pid>/stat` says (proc(5)).
@@ -163,8 +174,16 @@ pub(super) struct ProcessStat {
 }
 
 impl ProcessStat {
-    pub(super) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+    /// None for a process that is gone.
+    pub(super) fn read(pid: i32) -> Result<Option<Self>, SyscallError> {
+        let path = format!("/proc/{pid}/stat");
+        match fs::read(&path) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) => match error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
+                Errno::ENOENT | Errno::ESRCH => Ok(None),
+                errno => Err(SyscallError::new("read", path, errno)),
+            },
+        }
     }
 
     /// The name, in parentheses, may hold anything, so that fields are counted from its end.
@@ -199,8 +218,8 @@ mod tests {
     #[test]
     fn this_process_lives() {
         let pid = process::own_pid();
-        let start = ProcessStat::read(pid).unwrap().start;
-        assert!(live_process(pid, start).is_some());
-        assert!(live_process(pid, start + 1).is_none());
+        let start = ProcessStat::read(pid).unwrap().unwrap().start;
+        assert!(live_process(pid, start).unwrap().is_some());
+        assert!(live_process(pid, start + 1).unwrap().is_none());
     }
 }

@@ -172,6 +172,17 @@ pub(super) fn create_cgroup_namespace() -> Result<(), InitError> {
 }
 
 impl InitError {
+    /// What kept this process from hearing `start`.
+    pub(super) fn while_waiting(error: std::io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::Step {
+                step: "waiting for start",
+                source: SyscallError::new("read", "exec.fifo", ketch_sys::Errno::from_raw(errno)),
+            },
+            None => ProtocolError::Ended.into(),
+        }
+    }
+
     /// An I/O error of the standard library around a system call of no name.
     pub(super) fn from_io(error: std::io::Error) -> Self {
         let errno = error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw);

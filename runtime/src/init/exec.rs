@@ -21,9 +21,7 @@ use super::child::{
     expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
 use super::namespaces::flag;
-use super::parent::{
-    Answers, KillOnDrop, Spawned, converse, last_words, send_pidfd, settle, write_oom_score,
-};
+use super::parent::{self, Answers, KillOnDrop, Spawned, converse, send_pidfd, settle, write_oom_score};
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
@@ -93,10 +91,10 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     // The child inherits both.
     write_oom_score(&proc, stage.pid, plan.process.oom_score_adj)?;
     set_final_affinity(plan, stage.pid)?;
-    ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
+    parent::tell(&ours, &Message::Go)?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
-        ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
+        parent::tell(&ours, &Message::Go)?;
     }
     let started = guard.child()?;
     let mut state = RunningState(&target.state);

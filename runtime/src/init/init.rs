@@ -17,7 +17,7 @@ use super::child::{
     tell,
 };
 use super::namespaces::OpenNamespace;
-use super::protocol::{Channel, Message, ProtocolError};
+use super::protocol::{Channel, Message};
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;
@@ -194,7 +194,7 @@ fn write_sysctls(plan: &Plan, proc: &mut LazyProc) -> Result<(), InitError> {
 /// open and write is no end of file. One read(2), which every profile that can run a program allows.
 fn wait_for_start(fifo: OwnedFd) -> Result<(), InitError> {
     let mut byte = [0];
-    File::from(fifo).read_exact(&mut byte).map_err(|_| ProtocolError::Ended.into())
+    File::from(fifo).read_exact(&mut byte).map_err(InitError::while_waiting)
 }
 
 /// Asks the parent for a bind source.

@@ -1,6 +1,6 @@
 //! The parent's side of starting a container's first process: [`start`] is the whole of it, in order.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::namespace;
@@ -75,7 +75,7 @@ pub fn start(
         prepared.map_err(|error| last_words(&channel, error))?;
     } else {
         prepared?;
-        channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
+        tell(&channel, &Message::Go)?;
     }
     cgroup.set(&plan.cgroup.limits)?;
     let mut requests = Requests { plan, sources: LazySources::default(), milestones };
@@ -193,7 +193,7 @@ pub(super) fn settle(
         match channel.receive()? {
             Some((Message::MapIds, _)) => {
                 map_ids(stage.child()?.pid)?;
-                channel.send(&Message::IdsMapped)?;
+                tell(channel, &Message::IdsMapped)?;
             }
             // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for
             // it.
@@ -267,12 +267,12 @@ impl Answers for Requests<'_> {
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError> {
         match request {
             Message::SourceWanted(index) => match self.sources.open(self.plan, index, started) {
-                Ok(mount) => Ok(channel.send_with(&Message::Source, &[mount.as_fd()])?),
-                Err(reason) => Ok(channel.send(&Message::SourceRefused(reason))?),
+                Ok(mount) => tell_with(channel, &Message::Source, &[mount.as_fd()]),
+                Err(reason) => tell(channel, &Message::SourceRefused(reason)),
             },
             Message::RunHooks => {
                 self.milestones.run_hooks(started.pid).map_err(InitError::Caller)?;
-                Ok(channel.send(&Message::HooksDone)?)
+                tell(channel, &Message::HooksDone)
             }
             found => Err(ProtocolError::Unexpected { found, expected: "Ready" }.into()),
         }
@@ -307,14 +307,14 @@ pub(super) fn converse(
                 set_rlimits(started.pid, &process.rlimits)?;
                 answers.ready()?;
                 ready = true;
-                channel.send(&Message::Run)?;
+                tell(channel, &Message::Run)?;
             }
             Message::SeccompListener => {
                 let listener = fds.pop().ok_or(ProtocolError::Ended)?;
                 if let Some(source) = filter {
                     send_listener(source, &listener, &answers.state(started.pid), started.pid)?;
                 }
-                channel.send(&Message::ListenerTaken)?;
+                tell(channel, &Message::ListenerTaken)?;
             }
             Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
             request => answers.answer(request, channel, started)?,
@@ -373,6 +373,21 @@ pub(super) fn send_pidfd(socket: &OwnedFd, started: &Child, name: &str) -> Resul
 /// the program in any case, and it dies with the parent. Not where its ids have to be mapped first, or devices moved.
 fn needs_nothing_first(plan: &Plan) -> bool {
     !plan.namespaces.has(NamespaceType::User) && plan.net_devices.is_empty()
+}
+
+/// Sends a message to the child; what it has said before it hung up counts more than that it has.
+pub(super) fn tell(channel: &Channel, message: &Message) -> Result<(), InitError> {
+    tell_with(channel, message, &[])
+}
+
+fn tell_with(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), InitError> {
+    channel.send_with(message, fds).map_err(|error| match error {
+        ProtocolError::Socket(ref refused) if matches!(refused.errno, Errno::EPIPE | Errno::ECONNRESET) => {
+            last_words(channel, error)
+        }
+        // It is still there and waits, for ever if it were listened to.
+        error => error.into(),
+    })
 }
 
 /// What is done to a child fails when it is gone; it may have said why. Only for a child that has its `Go`: another one

@@ -200,9 +200,15 @@ impl Channel {
     /// A packet that is no message, or a failing socket.
     pub fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, ProtocolError> {
         let mut buffer = vec![0; MESSAGE_LIMIT];
-        let (length, fds) = match socket::receive(&self.0, &mut buffer) {
-            // A SEQPACKET peer that dies with unread data resets the connection.
-            Err(error) if error.errno == ketch_sys::Errno::ECONNRESET => return Ok(None),
+        let mut received = socket::receive(&self.0, &mut buffer);
+        let is_reset = |error: &SyscallError| error.errno == ketch_sys::Errno::ECONNRESET;
+        // A SEQPACKET peer that dies with unread data resets the connection. That is told once, and before what the peer
+        // has still said.
+        if received.as_ref().is_err_and(is_reset) {
+            received = socket::receive(&self.0, &mut buffer);
+        }
+        let (length, fds) = match received {
+            Err(error) if is_reset(&error) => return Ok(None),
             other => other?,
         };
         if length == 0 {
@@ -264,6 +270,16 @@ mod tests {
         let packet = Message::Error("é".repeat(MESSAGE_LIMIT)).encode();
         assert!(packet.len() <= MESSAGE_LIMIT);
         assert!(matches!(Message::decode(&packet), Ok(Message::Error(_))));
+    }
+
+    #[test]
+    fn last_words_are_heard_past_a_message_that_was_not_read() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.send(&Message::Go).unwrap();
+        theirs.send(&Message::Error("no".into())).unwrap();
+        drop(theirs);
+        assert_eq!(ours.receive().unwrap().unwrap().0, Message::Error("no".into()));
+        assert!(ours.receive().unwrap().is_none());
     }
 
     proptest! {

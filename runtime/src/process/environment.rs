@@ -82,7 +82,10 @@ fn check_program(name: &str, candidate: &str) -> Result<CString, LookupError> {
     }
     match process::may_execute(&path) {
         Ok(()) => Ok(path),
-        Err(_) => Err(LookupError::Denied { name }),
+        Err(error) if matches!(error.errno, Errno::EACCES | Errno::EPERM) => {
+            Err(LookupError::Denied { name })
+        }
+        Err(source) => Err(LookupError::Missing { name, source }),
     }
 }
 

@@ -151,28 +151,40 @@ fn own_standard_streams(uid: u32) -> Result<(), IdentityError> {
     const NULL_DEVICE: u64 = 0x103;
     let streams = [duplicate(std::io::stdin()), duplicate(std::io::stdout()), duplicate(std::io::stderr())];
     for (fd, stream) in (0..).zip(streams) {
-        // A closed stream needs no owner.
-        let Some((file, metadata)) = stream.and_then(|file| file.metadata().ok().map(|data| (file, data)))
-        else {
-            continue;
+        let failed = |source| IdentityError::StandardStream { fd, source };
+        let file = match stream {
+            Ok(file) => file,
+            // A closed stream needs no owner; and the container's filter may forbid to look.
+            Err(error) if matches!(errno_of(&error), Some(Errno::EBADF | Errno::EPERM | Errno::ENOSYS)) => {
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let metadata = match file.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(errno_of(&error), Some(Errno::EPERM | Errno::ENOSYS)) => continue,
+            Err(error) => return Err(failed(error)),
         };
         let is_null = metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE;
         if metadata.uid() == uid || is_null {
             continue;
         }
-        let refused = |error: &std::io::Error| error.raw_os_error().map(Errno::from_raw);
         match std::os::unix::fs::fchown(&file, Some(uid), None) {
             Ok(()) => {}
             // Not ours to give: an unmapped owner, a read-only or foreign file system.
-            Err(error) if matches!(refused(&error), Some(Errno::EINVAL | Errno::EPERM | Errno::EROFS)) => {}
-            Err(source) => return Err(IdentityError::StandardStream { fd, source }),
+            Err(error) if matches!(errno_of(&error), Some(Errno::EINVAL | Errno::EPERM | Errno::EROFS)) => {}
+            Err(error) => return Err(failed(error)),
         }
     }
     Ok(())
 }
 
-fn duplicate(stream: impl AsFd) -> Option<File> {
-    stream.as_fd().try_clone_to_owned().ok().map(File::from)
+fn duplicate(stream: impl AsFd) -> std::io::Result<File> {
+    stream.as_fd().try_clone_to_owned().map(File::from)
+}
+
+fn errno_of(error: &std::io::Error) -> Option<Errno> {
+    error.raw_os_error().map(Errno::from_raw)
 }
 
 fn apply_sets(plan: &CapabilityPlan) -> Result<(), IdentityError> {

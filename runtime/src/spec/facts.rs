@@ -86,7 +86,7 @@ impl SpecFacts {
             (NamespaceType::Cgroup, "/proc/self/ns/cgroup"),
             (NamespaceType::Time, "/proc/self/timens_offsets"),
         ] {
-            if linux.namespace(kind).is_some() && !Path::new(file).exists() {
+            if linux.namespace(kind).is_some() && matches!(Path::new(file).try_exists(), Ok(false)) {
                 facts.missing_namespaces.push(kind);
             }
         }

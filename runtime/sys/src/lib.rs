@@ -12,6 +12,8 @@ pub mod credential;
 #[cfg(target_arch = "x86_64")]
 mod entry;
 pub mod error;
+#[cfg(feature = "fault-injection")]
+pub mod fault_injection;
 pub mod file;
 pub mod keyring;
 pub mod link;
