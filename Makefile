@@ -15,10 +15,12 @@ RUNTIME ?= target/release/ketch
 LAYOUT ?=
 # Parts of test names, as `module::test`.
 FILTER ?=
+# Who runs the runtime: root, or user (one without rights, made for the tests).
+CALLER ?= root
 # Tests at once; the number of cpus when empty.
 JOBS ?=
 
-SUITE_ARGS = $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
+SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
 # Cargo runs a test in its package's folder, so a path is made absolute; a bare name stays one on PATH.
 RUNTIME_PATH = $(if $(findstring /,$(RUNTIME)),$(abspath $(RUNTIME)),$(RUNTIME))
 SUITE = RUNTIME=$(RUNTIME_PATH) cargo test --quiet --package ketch-integration --test suite --
@@ -26,22 +28,22 @@ SUITE = RUNTIME=$(RUNTIME_PATH) cargo test --quiet --package ketch-integration -
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
 # What `make test` runs, in order; the included files add their own.
-TEST_STEPS := check unit suite-native suite-v2
+TEST_STEPS := check unit suite-native suite-v2 suite-user
 
 -include integration/peers/peers.mk
 -include integration/bats/bats.mk
 -include integration/bench/bench.mk
 -include integration/vm/vm.mk
 
-.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 fault-injection \
-	attack soak fuzz fix install bundles demo
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user \
+	fault-injection attack soak fuzz fix install bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
 
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
-		containerd docker.io podman buildah
+		containerd docker.io podman buildah uidmap
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
@@ -77,7 +79,7 @@ test: setup ## Everything: checks, unit tests, the integration suite on both cgr
 fault-injection: ## The build for fault_sweep::, which lets the n-th system call fail; apart from the release
 	cargo build --quiet --profile quick --bin ketch --features fault-injection --target-dir target/fault-injection
 
-integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc LAYOUT=native|v2 FILTER='hooks exec::' JOBS=1
+integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc LAYOUT=native|v2 CALLER=root|user FILTER='hooks exec::' JOBS=1
 	$(SUITE) $(SUITE_ARGS)
 
 suite-native: $(BUILD_OF_RUNTIME) fault-injection
@@ -85,6 +87,9 @@ suite-native: $(BUILD_OF_RUNTIME) fault-injection
 
 suite-v2: $(BUILD_OF_RUNTIME) fault-injection
 	$(SUITE) --layout v2 $(FILTER)
+
+suite-user: $(BUILD_OF_RUNTIME)
+	$(SUITE) --as user $(FILTER)
 
 attack: setup $(BUILD_OF_RUNTIME) ## Only the attacks of integration/tests/attack*.rs
 	$(SUITE) $(addprefix --layout ,$(LAYOUT)) attack

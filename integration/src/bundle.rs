@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::case::Case;
 use crate::container::Container;
 use crate::runtime::{Invocation, Output};
+use crate::user::{self, Caller};
 
 const BUSYBOX: &str = "/bin/busybox";
 
@@ -31,7 +32,11 @@ impl<'a> Bundle<'a> {
         let id = case.fresh_id();
         let dir = case.folder(&format!("bundle-{id}"));
         make_rootfs(&dir.join("rootfs"));
-        let spec = default_spec(&format!("/{id}"));
+        let mut spec = default_spec(&format!("/{id}"));
+        if case.caller == Caller::User {
+            walk(&dir).iter().for_each(|entry| user::own(entry));
+            user::rootless(&mut spec);
+        }
         Self { case, dir, spec, id }
     }
 
@@ -123,6 +128,7 @@ impl<'a> Bundle<'a> {
     /// When the rootfs cannot be given away.
     #[must_use]
     pub fn user_namespace(self, first: u32) -> Self {
+        self.case.root_only("maps ids that are not the user's");
         for entry in walk(&self.rootfs()) {
             std::os::unix::fs::lchown(&entry, Some(first), Some(first)).expect("chown the rootfs");
         }
@@ -130,6 +136,20 @@ impl<'a> Bundle<'a> {
         self.namespace("user", None)
             .set("/linux/uidMappings", mapping.clone())
             .set("/linux/gidMappings", mapping)
+    }
+
+    /// Ids beside root's: a user's container gets those that are subordinate to the user.
+    #[must_use]
+    pub fn several_ids(self) -> Self {
+        if self.case.caller == Caller::Root {
+            return self;
+        }
+        let map = |own, first| {
+            json!([{ "containerID": 0, "hostID": own, "size": 1 },
+                   { "containerID": 1, "hostID": first, "size": user::COUNT }])
+        };
+        self.set("/linux/uidMappings", map(user::ID, user::FIRST_UID))
+            .set("/linux/gidMappings", map(user::ID, user::FIRST_GID))
     }
 
     /// Gives the process exactly these capabilities in every set but the ambient one.
@@ -210,7 +230,8 @@ impl<'a> Bundle<'a> {
     /// The container's cgroup folder for `controller`.
     #[must_use]
     pub fn cgroup(&self, controller: &str) -> PathBuf {
-        let path = self.spec["linux"]["cgroupsPath"].as_str().expect("a cgroupsPath");
+        // Without a path the folder would have the container's name.
+        let path = self.spec["linux"]["cgroupsPath"].as_str().unwrap_or(&self.id);
         self.case.layout.cgroup_dir(controller, path)
     }
 }

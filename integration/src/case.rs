@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::bundle::Bundle;
 use crate::layout::Layout;
 use crate::runtime::{Invocation, Kind, Runtime};
+use crate::user::{self, Caller};
 
 /// Thrown by [`Case::skip`]; the suite counts it and prints the reason.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub struct Case {
     pub name: String,
     pub layout: Layout,
     pub runtime: Runtime,
+    /// Who runs it.
+    pub caller: Caller,
     /// Unique on the machine; part of every name that the case makes. Ends in `x`, so that no tag starts another.
     pub tag: String,
     /// The case's own folder, taken away at its end.
@@ -33,13 +36,24 @@ impl Case {
     /// # Panics
     /// When the folder cannot be made.
     #[must_use]
-    pub fn new(name: &str, number: usize, layout: Layout, runtime: &Runtime) -> Self {
+    pub fn new(name: &str, number: usize, layout: Layout, caller: Caller, runtime: &Runtime) -> Self {
         let tag = format!("kit{}n{number}x", std::process::id());
         let dir = PathBuf::from("/tmp/ketch-integration").join(&tag);
         for folder in ["state", "io"] {
             fs::create_dir_all(dir.join(folder)).expect("make the case's folder");
         }
-        Self { name: name.into(), layout, runtime: runtime.clone(), tag, dir, serial: AtomicUsize::new(0) }
+        let case = Self {
+            name: name.into(),
+            layout,
+            runtime: runtime.clone(),
+            caller,
+            tag,
+            dir,
+            serial: AtomicUsize::new(0),
+        };
+        case.give(&case.dir);
+        case.give(case.state_root());
+        case
     }
 
     /// Ends the test as skipped.
@@ -51,6 +65,23 @@ impl Case {
     pub fn needs(&self, fact: bool, reason: &str) {
         if !fact {
             self.skip(reason);
+        }
+    }
+
+    /// Goes on only with root as the caller.
+    pub fn root_only(&self, reason: &str) {
+        self.needs(self.caller == Caller::Root, &format!("root only: {reason}"));
+    }
+
+    /// Goes on only where the container gets a cgroup without being delegated one.
+    pub fn needs_own_cgroup(&self) {
+        self.root_only("a user's container has no cgroup but in what is delegated (rootless::)");
+    }
+
+    /// Gives a file or folder to whoever runs the runtime.
+    pub fn give(&self, path: impl AsRef<Path>) {
+        if self.caller == Caller::User {
+            user::own(path.as_ref());
         }
     }
 
@@ -124,6 +155,7 @@ impl Case {
     pub fn folder(&self, name: &str) -> PathBuf {
         let path = self.dir.join(name);
         fs::create_dir_all(&path).expect("make a folder of the case");
+        self.give(&path);
         path
     }
 
@@ -142,7 +174,17 @@ impl Case {
     /// The runtime without any argument.
     #[must_use]
     pub fn bare(&self) -> Invocation {
-        self.program(&self.runtime.path)
+        match self.caller {
+            Caller::Root => self.program(&self.runtime.path),
+            Caller::User => self.as_user(&self.runtime.path),
+        }
+    }
+
+    /// A program, run by the user.
+    #[must_use]
+    pub fn as_user(&self, path: impl AsRef<Path>) -> Invocation {
+        let invocation = self.program("/usr/bin/setpriv").args(user::become_user()).arg(path.as_ref());
+        Invocation { caller: Caller::User, ..invocation }
     }
 
     /// Another program, run like the runtime: with timeout, captured output and the case's tag.
@@ -155,6 +197,7 @@ impl Case {
             stdin: None,
             folder: self.dir.join("io"),
             tag: self.tag.clone(),
+            caller: Caller::Root,
             cwd: None,
             terminal: None,
         }

@@ -1,11 +1,11 @@
 //! The receiving end of `--console-socket` and of seccomp listeners: descriptors over a Unix socket, and a terminal's
 //! master side.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,6 +42,8 @@ impl FdSocket {
     pub fn bind(folder: &Path, name: &str) -> Self {
         let path = folder.join(name);
         let listener = UnixListener::bind(&path).expect("bind the descriptor socket");
+        // The runtime's user may be another one.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("open the socket to everybody");
         Self { path, listener }
     }
 

@@ -18,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::leak::TAG_VARIABLE;
+use crate::user::{self, Caller};
 
 /// How long one command of the runtime may take.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -84,6 +85,8 @@ pub struct Invocation {
     pub stdin: Option<Vec<u8>>,
     pub folder: PathBuf,
     pub tag: String,
+    /// Who owns the files that take the output.
+    pub caller: Caller,
     pub cwd: Option<PathBuf>,
     /// A terminal's slave side, in place of the three standard streams.
     pub terminal: Option<OwnedFd>,
@@ -149,14 +152,22 @@ impl Invocation {
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let stdout = self.folder.join(format!("out.{serial}"));
         let stderr = self.folder.join(format!("err.{serial}"));
+        let create = |path: &Path| {
+            let file = File::create(path).expect("create a file for output");
+            if self.caller == Caller::User {
+                // A container's `echo >/dev/stdout` opens the file anew.
+                user::own(path);
+            }
+            file
+        };
         let mut command = Command::new(&self.program);
         command
             .args(&self.args)
             .env(TAG_VARIABLE, &self.tag)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(File::create(&stdout).expect("create stdout file"))
-            .stderr(File::create(&stderr).expect("create stderr file"))
+            .stdout(create(&stdout))
+            .stderr(create(&stderr))
             .current_dir(self.cwd.as_deref().unwrap_or(&self.folder))
             .process_group(0);
         if let Some(slave) = &self.terminal {

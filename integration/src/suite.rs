@@ -1,6 +1,6 @@
 //! The suite's main: picks tests by name, runs each layout, counts, and says why it skipped.
 //!
-//! `suite [--layout native|v2]... [--jobs N] [--list] [filter]...`; `RUNTIME` names the binary. A module's tests run
+//! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--list] [filter]...`; `RUNTIME` names the binary. A module's tests run
 //! side by side, modules one after another, so that a module's wall time means something. The last line is
 //! `N passed, N failed, N skipped`, which `.ci/run` adds up.
 
@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -18,6 +19,7 @@ use crate::case::{Case, Skip};
 use crate::layout::Layout;
 use crate::leak::Leaks;
 use crate::runtime::Runtime;
+use crate::user::{self, Caller};
 
 /// One test.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +33,8 @@ pub struct Test {
 pub struct Module {
     pub name: &'static str,
     pub tests: &'static [Test],
+    /// Who can run it.
+    pub callers: &'static [Caller],
 }
 
 /// Lists functions `fn(&Case)` as the tests of a module.
@@ -65,6 +69,7 @@ impl std::fmt::Display for Counts {
 #[derive(Debug)]
 struct Options {
     layouts: Vec<Layout>,
+    caller: Caller,
     inside: bool,
     jobs: usize,
     list: bool,
@@ -73,12 +78,20 @@ struct Options {
 
 fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut options = Options { layouts: Vec::new(), inside: false, jobs, list: false, filters: Vec::new() };
+    let mut options = Options {
+        layouts: Vec::new(),
+        caller: Caller::Root,
+        inside: false,
+        jobs,
+        list: false,
+        filters: Vec::new(),
+    };
     let mut args = args.skip(1);
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or(format!("{arg} needs a value"));
         match arg.as_str() {
             "--layout" => options.layouts.push(value()?.parse()?),
+            "--as" => options.caller = value()?.parse()?,
             "--inside" => options.inside = true,
             "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
             "--list" => options.list = true,
@@ -117,28 +130,43 @@ fn run(modules: &[Module], options: &Options) -> Result<Counts, String> {
         return Ok(counts);
     }
     let name = std::env::var("RUNTIME").unwrap_or_else(|_| "target/release/ketch".into());
-    let runtime = Runtime::find(&name)?;
+    let mut runtime = Runtime::find(&name)?;
     for layout in &options.layouts {
-        if *layout == Layout::V2 && !options.inside {
-            counts.add(in_private_namespace(options, &runtime)?);
+        let is_private = *layout == Layout::V2 || options.caller == Caller::User;
+        if is_private && !options.inside {
+            counts.add(in_private_namespace(options, *layout, &runtime)?);
             continue;
         }
-        if options.inside {
+        if *layout == Layout::V2 {
             Layout::enter_v2();
         }
-        println!("# {} ({}), layout {layout}", runtime.path.display(), runtime.version);
+        let folder = PathBuf::from(format!("/tmp/ketch-integration/user{}", std::process::id()));
+        if options.caller == Caller::User {
+            user::enter(&folder);
+            runtime.path = user::reachable(&runtime.path, &folder);
+        }
+        println!(
+            "# {} ({}), layout {layout}, run by {}",
+            runtime.path.display(),
+            runtime.version,
+            options.caller
+        );
         counts.add(run_layout(modules, options, *layout, &runtime));
+        if options.caller == Caller::User {
+            let _ = fs::remove_dir_all(&folder);
+        }
     }
     Ok(counts)
 }
 
 /// Starts the suite again in a mount namespace of its own; the last line that it prints is its counts.
-fn in_private_namespace(options: &Options, runtime: &Runtime) -> Result<Counts, String> {
+fn in_private_namespace(options: &Options, layout: Layout, runtime: &Runtime) -> Result<Counts, String> {
     let own = std::env::current_exe().map_err(|e| format!("own path: {e}"))?;
     let mut child = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "--"])
         .arg(own)
-        .args(["--inside", "--layout", "v2", "--jobs", &options.jobs.to_string()])
+        .args(["--inside", "--layout", &layout.to_string(), "--as", &options.caller.to_string()])
+        .args(["--jobs", &options.jobs.to_string()])
         .args(&options.filters)
         .env("RUNTIME", &runtime.path)
         .stdout(std::process::Stdio::piped())
@@ -154,7 +182,7 @@ fn in_private_namespace(options: &Options, runtime: &Runtime) -> Result<Counts, 
     }
     let _ = child.wait();
     let counts = last.as_deref().and_then(parse_counts);
-    counts.ok_or_else(|| format!("the v2 suite ended without counts; its last line: {last:?}"))
+    counts.ok_or_else(|| format!("the inner suite ended without counts; its last line: {last:?}"))
 }
 
 fn parse_counts(line: &str) -> Option<Counts> {
@@ -173,7 +201,7 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         PLACE.with_borrow_mut(|last| *last = place);
     }));
-    for module in modules {
+    for module in modules.iter().filter(|module| module.callers.contains(&options.caller)) {
         let queue: VecDeque<(usize, Test)> = module
             .tests
             .iter()
@@ -195,7 +223,8 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
                     while let Some((number, test)) = { queue.lock().expect("no panic holds it").pop_front() }
                     {
                         let name = format!("{}::{}", module.name, test.name);
-                        run_one(&name, number, layout, runtime, test, &results);
+                        let case = Case::new(&name, number, layout, options.caller, runtime);
+                        run_one(&case, test, &results);
                     }
                 });
             }
@@ -224,17 +253,10 @@ thread_local! {
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-fn run_one(
-    name: &str,
-    number: usize,
-    layout: Layout,
-    runtime: &Runtime,
-    test: Test,
-    results: &Mutex<(Counts, Vec<(String, String)>)>,
-) {
+fn run_one(case: &Case, test: Test, results: &Mutex<(Counts, Vec<(String, String)>)>) {
+    let (name, layout) = (&case.name, case.layout);
     let started = Instant::now();
-    let case = Case::new(name, number, layout, runtime);
-    let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(&case)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(case)));
     let mut problem = None;
     let mut skipped = None;
     if let Err(thrown) = outcome {
@@ -243,7 +265,7 @@ fn run_one(
             Err(thrown) => problem = Some(format!("{}\nat {}", message_of(&*thrown), PLACE.take())),
         }
     }
-    if let Some(leaks) = settled_leaks(&case) {
+    if let Some(leaks) = settled_leaks(case) {
         leaks.sweep();
         let text = leaks.to_string();
         problem = Some(problem.map_or_else(|| text.clone(), |first| format!("{first}\n{text}")));

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use ketch_integration::runtime::Kind;
-use ketch_integration::{Bundle, Case, Container, tests};
+use ketch_integration::{Bundle, Caller, Case, Container, tests};
 use serde_json::json;
 
 tests![
@@ -44,7 +44,11 @@ const GRAB: &str = r#"
 fn attack(case: &Case, container: &Container<'_>, program: &Path, args: &[String]) -> (bool, bool) {
     let before = fs::read(program).expect("read the copy");
     for _ in 0..25 {
-        let _ = case.program(program).args(args).run();
+        let command = match case.caller {
+            Caller::Root => case.program(program),
+            Caller::User => case.as_user(program),
+        };
+        let _ = command.args(args).run();
         if fs::read(program).expect("read the copy") != before {
             break;
         }
@@ -66,16 +70,25 @@ fn the_attack_on_the_binary_works(case: &Case) {
     let container = grabbing_bundle(case).start();
     let copy = case.folder("copy").join("nsenter");
     fs::copy("/bin/busybox", &copy).expect("copy busybox");
+    case.give(&copy);
     let target = container.pid().to_string();
-    let args = ["-t", &target, "-m", "-u", "-i", "-n", "-p", "/proc/self/exe", "x"].map(str::to_owned);
+    let kinds: &[&str] =
+        if case.caller == Caller::User { &["-U", "-m", "-u", "-i", "-p"] } else { &["-m", "-u", "-i", "-n", "-p"] };
+    let args: Vec<String> =
+        ["-t", &target].iter().chain(kinds).chain(&["/proc/self/exe", "x"]).map(|arg| (*arg).to_owned()).collect();
     let (grabbed, written) = attack(case, &container, &copy, &args);
     container.stop();
     assert!(grabbed && written, "the attack fails on an unsealed binary, too: {grabbed} {written}");
 }
 
 fn attack_binary(case: &Case, prepare: impl FnOnce(&Path), args: &[&str]) {
+    if case.caller == Caller::User {
+        case.not_on_runc("its process stays out of the attack's sight");
+    }
     let copy = case.folder("copy").join(case.runtime.path.file_name().expect("a file name"));
     fs::copy(&case.runtime.path, &copy).expect("copy the runtime");
+    // A user's own binary is the container's to write to as far as the file goes.
+    case.give(&copy);
     let bundle = grabbing_bundle(case);
     prepare(&bundle.rootfs());
     let container = bundle.start();
@@ -145,7 +158,7 @@ fn inheritable_capabilities(case: &Case) {
 
 /// CVE-2026-30892 (crun): a user that is not wholly a number became another one.
 fn a_user_with_trailing_garbage(case: &Case) {
-    let container: Container<'_> = case.bundle().sleeper().start();
+    let container: Container<'_> = case.bundle().several_ids().sleeper().start();
     case.not_on_crun("1.8.1 falls: it takes 33: for 33");
     // Every runc takes 2^32 for 0.
     let overflow = if matches!(case.runtime.kind, Kind::Runc { .. }) { "x" } else { "4294967296" };

@@ -1,7 +1,7 @@
 //! The rest of the command line: version, help, spec, features, the log, single-dash flags.
 
 use ketch_integration::runtime::Kind;
-use ketch_integration::{Case, tests};
+use ketch_integration::{Caller, Case, tests};
 use serde_json::{Value, json};
 
 tests![
@@ -41,14 +41,17 @@ fn help_of_every_command(case: &Case) {
 fn spec_makes_a_bundle_that_runs(case: &Case) {
     let bundle = case.bundle();
     std::fs::remove_file(bundle.write().join("config.json")).expect("remove");
-    let _ = case.bare().arg("spec").arg("--bundle").arg(&bundle.dir).run().ok();
+    let rootless = if case.caller == Caller::User { Some("--rootless") } else { None };
+    let _ = case.bare().arg("spec").args(rootless).arg("--bundle").arg(&bundle.dir).run().ok();
     let text = std::fs::read_to_string(bundle.dir.join("config.json")).expect("spec wrote it");
     let mut spec: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(spec["process"]["args"], json!(["sh"]));
     assert_eq!(spec["root"], json!({ "path": "rootfs", "readonly": true }));
     spec["process"]["terminal"] = json!(false);
     spec["process"]["args"] = json!(["/bin/echo", "ran"]);
-    spec["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
+    if case.caller == Caller::Root {
+        spec["linux"]["cgroupsPath"] = json!(format!("/{}", bundle.id));
+    }
     std::fs::write(bundle.dir.join("config.json"), spec.to_string()).expect("write");
     let out = case.ketch().arg("run").arg("-b").arg(&bundle.dir).arg(&bundle.id).run().ok();
     assert_eq!(out.stdout, "ran\n");

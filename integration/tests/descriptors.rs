@@ -93,6 +93,7 @@ fn exec_preserve_fds(case: &Case) {
 fn notify_socket_is_relayed(case: &Case) {
     let path = case.dir.join("notify.sock");
     let socket = UnixDatagram::bind(&path).expect("bind the notify socket");
+    case.give(&path);
     socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
     let bundle = with_probe(case, "notify");
     let run = bundle.run_command().arg("--detach").arg(&bundle.id).env("NOTIFY_SOCKET", &path).spawn();

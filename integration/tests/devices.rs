@@ -46,12 +46,16 @@ fn with_unused_device(bundle: Bundle<'_>) -> Bundle<'_> {
     })
 }
 
+const NO_NODES: &str = "a user's container gets the host's devices, and makes none (rootless::)";
+
 fn an_asked_for_device_is_made(case: &Case) {
+    case.root_only(NO_NODES);
     let bundle = with_unused_device(case.bundle()).script("stat -c '%F %a %t:%T %u:%g' /dev/unused");
     assert_eq!(bundle.prints(), "character special file 640 f0:4d 3:4");
 }
 
 fn a_device_rule_refuses(case: &Case) {
+    case.root_only(NO_NODES);
     let out = with_unused_device(case.bundle()).edit(|spec| {
         spec["process"]["capabilities"]["effective"] = json!(["CAP_DAC_OVERRIDE"]);
         spec["process"]["capabilities"]["permitted"] = json!(["CAP_DAC_OVERRIDE"]);
@@ -62,6 +66,7 @@ fn a_device_rule_refuses(case: &Case) {
 }
 
 fn a_device_rule_allows(case: &Case) {
+    case.root_only(NO_NODES);
     let bundle = with_unused_device(case.bundle()).capabilities(&["CAP_DAC_OVERRIDE"]).edit(|spec| {
         spec["linux"]["resources"]["devices"] = json!([
             { "allow": false, "access": "rwm" },
@@ -93,6 +98,7 @@ fn a_device_that_is_there_already(case: &Case) {
 }
 
 fn a_fifo_is_made(case: &Case) {
+    case.root_only(NO_NODES);
     let bundle = case.bundle().script("stat -c %F /dev/queue").edit(|spec| {
         spec["linux"]["devices"] = json!([{ "path": "/dev/queue", "type": "p", "fileMode": 0o600 }]);
     });

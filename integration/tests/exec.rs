@@ -80,6 +80,7 @@ fn working_folder(case: &Case) {
 }
 
 fn user_and_groups(case: &Case) {
+    case.root_only("a user's container gets no additional groups");
     let container = case.bundle().sleeper().start();
     let out = container.exec_with(&["--user", "33:44", "-g", "7", "-g", "8"], &["/bin/id"]).ok();
     assert_eq!(out.text(), "uid=33(www) gid=44 groups=7,8");
@@ -102,7 +103,7 @@ fn no_new_privileges_flag(case: &Case) {
 }
 
 fn a_process_file(case: &Case) {
-    let container = case.bundle().sleeper().start();
+    let container = case.bundle().several_ids().sleeper().start();
     let file = container.process_file(|process| {
         process["args"] = json!(["/bin/sh", "-c", "pwd; id -u; echo $ONLY; grep CapEff /proc/self/status"]);
         process["cwd"] = json!("/tmp");
@@ -127,6 +128,7 @@ fn detached_with_a_pid_file(case: &Case) {
 }
 
 fn into_a_sub_cgroup(case: &Case) {
+    case.needs_own_cgroup();
     let bundle = case.bundle().sleeper();
     let container = bundle.start();
     let below = bundle.cgroup("pids").join("below");
@@ -166,6 +168,7 @@ fn of_a_created_container(case: &Case) {
 }
 
 fn of_a_paused_container(case: &Case) {
+    case.needs_own_cgroup();
     let container = case.bundle().sleeper().start();
     let _ = container.command("pause", &[]).run().ok();
     let out = container.exec(&["/bin/true"]).exits(255);

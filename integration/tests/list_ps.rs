@@ -1,6 +1,6 @@
 //! list and ps, as tables and as JSON.
 
-use ketch_integration::{Case, tests};
+use ketch_integration::{Caller, Case, tests, user};
 
 tests![
     list_table,
@@ -23,7 +23,8 @@ fn list_table(case: &Case) {
     assert_eq!(lines[0], ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]);
     let pid = container.pid().to_string();
     assert_eq!(lines[1][..4], [bundle.id.as_str(), &pid, "running", bundle.dir.to_str().expect("a path")]);
-    assert_eq!(lines[1][5], "root");
+    let owner = if case.caller == Caller::User { user::NAME } else { "root" };
+    assert_eq!(lines[1][5], owner);
 }
 
 fn list_json(case: &Case) {
@@ -57,6 +58,7 @@ fn list_of_a_missing_root(case: &Case) {
 }
 
 fn ps_json(case: &Case) {
+    case.needs_own_cgroup();
     let container = case.bundle().sleeper().start();
     let pids = case.ketch().args(["ps", "--format", "json", &container.id]).run().ok().json();
     let pids: Vec<i64> = pids.as_array().expect("a list").iter().map(|pid| pid.as_i64().expect("a pid")).collect();
@@ -64,6 +66,7 @@ fn ps_json(case: &Case) {
 }
 
 fn ps_table(case: &Case) {
+    case.needs_own_cgroup();
     case.needs(case.has_program("ps"), "no ps program");
     let container = case.bundle().sleeper().start();
     let out = case.ketch().args(["ps", &container.id]).run().ok();
@@ -72,6 +75,7 @@ fn ps_table(case: &Case) {
 }
 
 fn ps_passes_options_on(case: &Case) {
+    case.needs_own_cgroup();
     case.needs(case.has_program("ps"), "no ps program");
     let container = case.bundle().sleeper().start();
     let out = case.ketch().args(["ps", &container.id, "-e", "-x"]).run().ok();

@@ -3,7 +3,8 @@
 use std::fs;
 
 use ketch_integration::probe::namespace_of;
-use ketch_integration::{Bundle, Case, tests};
+use ketch_integration::{Bundle, Caller, Case, tests, wait_until};
+use rustix::process::Signal;
 use serde_json::json;
 
 tests![
@@ -14,6 +15,7 @@ tests![
     ipc_and_uts_namespaces_by_path,
     cgroup_namespace_by_path,
     user_namespace_by_path,
+    a_new_user_namespace_joins_what_the_host_owns,
     time_namespace_with_offsets,
     time_namespace_by_path,
     a_missing_path_is_named,
@@ -37,12 +39,15 @@ fn asked_for_namespaces_are_new(case: &Case) {
     let container = case.bundle().sleeper().start();
     let pid = container.pid();
     for (_, file) in FILES {
-        assert_ne!(namespace_of(pid, file), namespace_of(own_pid(), file), "{file}");
+        let same = namespace_of(pid, file) == namespace_of(own_pid(), file);
+        assert_eq!(same, case.caller == Caller::User && file == "net", "{file}");
     }
-    assert_eq!(namespace_of(pid, "user"), namespace_of(own_pid(), "user"));
+    let same = namespace_of(pid, "user") == namespace_of(own_pid(), "user");
+    assert_eq!(same, case.caller == Caller::Root);
 }
 
 fn namespaces_not_asked_for_are_the_callers(case: &Case) {
+    case.root_only("mqueue is only mounted in an ipc namespace of the user's own");
     let bundle = ["network", "ipc", "uts", "cgroup"].iter().fold(case.bundle().sleeper(), |b, kind| {
         b.without_namespace(kind)
     });
@@ -57,7 +62,11 @@ fn namespaces_not_asked_for_are_the_callers(case: &Case) {
     }
 }
 
+/// A user's container owns its namespaces, and has no right to those of another one.
+const OWNED: &str = "joins what another container's user namespace owns";
+
 fn joined(case: &Case, kinds: &[(&str, &str)], change: impl Fn(Bundle<'_>) -> Bundle<'_>) {
+    case.root_only(OWNED);
     let holder = change(case.bundle().sleeper()).start();
     let pid = holder.pid();
     let bundle = kinds.iter().fold(case.bundle().sleeper(), |bundle, (kind, file)| {
@@ -102,6 +111,34 @@ fn user_namespace_by_path(case: &Case) {
     assert_eq!(container.sh("id -u"), "0");
 }
 
+fn a_new_user_namespace_joins_what_the_host_owns(case: &Case) {
+    case.root_only("a user may not join what the host owns");
+    let holder = case.program("/usr/bin/unshare").args(["--net", "--ipc", "--uts", "sleep", "1000"]).spawn();
+    wait_until("the holder's namespaces", || {
+        let seen = namespace_of(holder.pid(), "net");
+        if seen == namespace_of(own_pid(), "net") { Err(seen) } else { Ok(()) }
+    });
+    let of_holder = |file| format!("/proc/{}/ns/{file}", holder.pid());
+    let bundle = case.bundle().sleeper().user_namespace(100_000);
+    let bundle = [("network", "net"), ("ipc", "ipc"), ("uts", "uts")]
+        .into_iter()
+        .fold(bundle, |bundle, (kind, file)| bundle.namespace(kind, Some(&of_holder(file))));
+    let bundle = bundle.edit(|spec| {
+        // They can be mounted where the user namespace owns the network and ipc namespaces only.
+        spec["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "sysfs" && m["type"] != "mqueue");
+        spec["mounts"].as_array_mut().unwrap().retain(|m| m["type"] != "cgroup");
+        spec.as_object_mut().unwrap().remove("hostname");
+    });
+    let container = bundle.start();
+    for file in ["net", "ipc", "uts"] {
+        assert_eq!(namespace_of(container.pid(), file), namespace_of(holder.pid(), file), "{file}");
+    }
+    assert_ne!(namespace_of(container.pid(), "user"), namespace_of(holder.pid(), "user"));
+    assert_eq!(container.sh("id -u"), "0");
+    holder.signal(Signal::KILL);
+    let _ = holder.wait();
+}
+
 fn time_namespace_with_offsets(case: &Case) {
     case.needs_runc(1, 2, "no time namespaces");
     let bundle = case.bundle().command(&["/bin/cat", "/proc/self/timens_offsets"]).namespace("time", None);
@@ -112,6 +149,7 @@ fn time_namespace_with_offsets(case: &Case) {
 }
 
 fn time_namespace_by_path(case: &Case) {
+    case.root_only(OWNED);
     case.needs_runc(1, 2, "no time namespaces");
     let holder = case.bundle().sleeper().namespace("time", None);
     let holder = holder.set("/linux/timeOffsets", json!({ "boottime": { "secs": 4242 } })).start();

@@ -21,6 +21,7 @@ fn frozen(case: &Case, bundle: &ketch_integration::Bundle<'_>) -> bool {
 }
 
 fn pause_freezes_and_resume_thaws(case: &Case) {
+    case.needs_own_cgroup();
     let bundle = case.bundle().sleeper();
     let container = bundle.start();
     let _ = container.command("pause", &[]).run().ok();
@@ -32,6 +33,7 @@ fn pause_freezes_and_resume_thaws(case: &Case) {
 }
 
 fn pause_twice_is_refused(case: &Case) {
+    case.needs_own_cgroup();
     let container = case.bundle().sleeper().start();
     let _ = container.command("pause", &[]).run().ok();
     container.command("pause", &[]).run().refuses(&["container not running"]);
@@ -43,6 +45,7 @@ fn resume_of_a_running_container_is_refused(case: &Case) {
 }
 
 fn kill_of_a_paused_container(case: &Case) {
+    case.needs_own_cgroup();
     let container = case.bundle().sleeper().start();
     let _ = container.command("pause", &[]).run().ok();
     let _ = container.kill("KILL").ok();
@@ -54,6 +57,7 @@ fn kill_of_a_paused_container(case: &Case) {
 }
 
 fn delete_force_of_a_paused_container(case: &Case) {
+    case.needs_own_cgroup();
     let container = case.bundle().sleeper().start();
     let _ = container.command("pause", &[]).run().ok();
     let _ = case.ketch().args(["delete", "--force", &container.id]).run().ok();

@@ -38,11 +38,13 @@ fn status(bundle: Bundle<'_>) -> impl Fn(&str) -> String {
 }
 
 fn user_and_group(case: &Case) {
-    let bundle = case.bundle().command(&["/bin/id"]).set("/process/user", json!({ "uid": 33, "gid": 44 }));
+    let bundle = case.bundle().several_ids().command(&["/bin/id"]);
+    let bundle = bundle.set("/process/user", json!({ "uid": 33, "gid": 44 }));
     assert_eq!(bundle.prints(), "uid=33(www) gid=44");
 }
 
 fn additional_groups(case: &Case) {
+    case.root_only("a user's container gets no additional groups");
     let user = json!({ "uid": 0, "gid": 0, "additionalGids": [5, 6] });
     assert_eq!(case.bundle().command(&["/bin/id", "-G"]).set("/process/user", user).prints(), "0 5 6");
 }
@@ -65,7 +67,7 @@ fn capabilities_are_the_specs(case: &Case) {
 
 fn ambient_capabilities(case: &Case) {
     let names = json!(["CAP_NET_BIND_SERVICE"]);
-    let bundle = case.bundle().set("/process/user", json!({ "uid": 33, "gid": 33 })).edit(|spec| {
+    let bundle = case.bundle().several_ids().set("/process/user", json!({ "uid": 33, "gid": 33 })).edit(|spec| {
         for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
             spec["process"]["capabilities"][set] = names.clone();
         }
@@ -89,7 +91,7 @@ fn an_unknown_capability_is_warned_about(case: &Case) {
 }
 
 fn a_user_keeps_no_capability_without_ambient(case: &Case) {
-    let field = status(case.bundle().set("/process/user", json!({ "uid": 33, "gid": 33 })));
+    let field = status(case.bundle().several_ids().set("/process/user", json!({ "uid": 33, "gid": 33 })));
     assert_eq!(field("CapEff"), "0000000000000000");
     assert_eq!(field("CapBnd"), "0000000020000420");
 }
@@ -191,12 +193,12 @@ fn personality(case: &Case) {
 }
 
 fn home_is_the_users(case: &Case) {
-    let bundle = case.bundle().script("echo $HOME").set("/process/user", json!({ "uid": 33, "gid": 33 }));
+    let bundle = case.bundle().several_ids().script("echo $HOME").set("/process/user", json!({ "uid": 33, "gid": 33 }));
     assert_eq!(bundle.prints(), "/tmp");
 }
 
 fn user_ids_without_a_passwd_entry(case: &Case) {
-    let bundle = case.bundle().script("id -u; echo $HOME").set("/process/user", json!({ "uid": 4711, "gid": 4711 }));
+    let bundle = case.bundle().several_ids().script("id -u; echo $HOME").set("/process/user", json!({ "uid": 4711, "gid": 4711 }));
     assert_eq!(bundle.prints(), "4711\n/");
 }
 

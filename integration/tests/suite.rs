@@ -10,40 +10,56 @@
 
 use std::process::ExitCode;
 
+use ketch_integration::Caller;
 use ketch_integration::suite::{self, Module};
 
+/// Who runs a module: root, or (`--as user`) a user without rights.
+macro_rules! callers {
+    () => {
+        &[Caller::Root]
+    };
+    (both) => {
+        &[Caller::Root, Caller::User]
+    };
+    (user) => {
+        &[Caller::User]
+    };
+}
+
 macro_rules! modules {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(($callers:ident))?),* $(,)?) => {
         $(mod $name;)*
-        const MODULES: &[Module] = &[$(Module { name: stringify!($name), tests: $name::TESTS }),*];
+        const MODULES: &[Module] = &[
+            $(Module { name: stringify!($name), tests: $name::TESTS, callers: callers!($($callers)?) }),*
+        ];
     };
 }
 
 modules![
-    lifecycle,
-    run,
-    hooks,
-    namespaces,
+    lifecycle(both),
+    run(both),
+    hooks(both),
+    namespaces(both),
     userns,
-    mounts,
-    paths,
-    devices,
-    terminal,
-    descriptors,
-    process,
-    sysctl,
-    seccomp,
-    exec,
+    mounts(both),
+    paths(both),
+    devices(both),
+    terminal(both),
+    descriptors(both),
+    process(both),
+    sysctl(both),
+    seccomp(both),
+    exec(both),
     cgroup_v1,
     cgroup_v2,
-    pause,
-    kill,
-    list_ps,
+    pause(both),
+    kill(both),
+    list_ps(both),
     update,
     events,
-    bad_input,
-    cli,
-    concurrency,
+    bad_input(both),
+    cli(both),
+    concurrency(both),
     bundles,
     kill_sweep,
     fault_sweep,
@@ -51,8 +67,9 @@ modules![
     callers_dockerd,
     callers_podman,
     soak,
-    attack_image,
-    attack_inside,
+    attack_image(both),
+    attack_inside(both),
+    rootless(user),
 ];
 
 fn main() -> ExitCode {

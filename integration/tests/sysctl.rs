@@ -16,7 +16,7 @@ tests![
 fn a_network_parameter_is_set_inside_only(case: &Case) {
     let file = "/proc/sys/net/ipv4/ip_default_ttl";
     let before = probe::read(file);
-    let bundle = case.bundle().command(&["/bin/cat", file]);
+    let bundle = case.bundle().namespace("network", None).command(&["/bin/cat", file]);
     assert_eq!(bundle.set("/linux/sysctl", json!({ "net.ipv4.ip_default_ttl": "77" })).prints(), "77");
     assert_eq!(probe::read(file), before);
 }
@@ -47,11 +47,13 @@ fn the_hostname_parameter_is_refused(case: &Case) {
 }
 
 fn an_unknown_parameter_is_named(case: &Case) {
-    let bundle = case.bundle().set("/linux/sysctl", json!({ "net.ipv4.no_such": "1" }));
+    let bundle = case.bundle().namespace("network", None);
+    let bundle = bundle.set("/linux/sysctl", json!({ "net.ipv4.no_such": "1" }));
     bundle.run().refuses(&["net/ipv4/no_such"]);
 }
 
 fn slashes_work_too(case: &Case) {
-    let bundle = case.bundle().command(&["/bin/cat", "/proc/sys/net/ipv4/ip_default_ttl"]);
+    let bundle = case.bundle().namespace("network", None);
+    let bundle = bundle.command(&["/bin/cat", "/proc/sys/net/ipv4/ip_default_ttl"]);
     assert_eq!(bundle.set("/linux/sysctl", json!({ "net/ipv4/ip_default_ttl": "78" })).prints(), "78");
 }
