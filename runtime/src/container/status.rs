@@ -1,7 +1,6 @@
 //! What a container is doing now, as the kernel has it.
 
 use std::fmt;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
@@ -10,8 +9,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::Container;
-use crate::rfc3339;
 use crate::state::State;
+use crate::{host, rfc3339};
 
 /// The runtime-spec's statuses, and runc's `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -164,7 +163,7 @@ pub(super) struct ProcessStat {
 
 impl ProcessStat {
     pub(super) fn read(pid: i32) -> Option<Self> {
-        Self::parse(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+        Self::parse(&host::read_procfs(&format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// The name, in parentheses, may hold anything, so that fields are counted from its end.

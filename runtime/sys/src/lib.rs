@@ -21,6 +21,7 @@ pub mod namespace;
 pub mod path;
 pub mod poll;
 pub mod process;
+pub mod program;
 pub mod resource;
 pub mod route;
 pub mod scheduling;
