@@ -22,7 +22,7 @@ use crate::init::InitError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupPlanError;
 use crate::spec::{ContainerId, SpecError};
-use crate::state::{State, StateDir, StateError};
+use crate::state::{State, StateDir, StateError, StateLock};
 
 pub use create::{CreateOptions, NotifyFolder};
 pub use exec::{ExecOptions, PausedExec};
@@ -34,6 +34,8 @@ pub use status::{StateView, Status};
 pub struct Container {
     dir: StateDir,
     state: State,
+    /// Held by the process that has just created it, up to its `start`: what is in `state` is true until then.
+    fresh: Option<StateLock>,
 }
 
 /// An entry of [`Container::list`]: a name, and the container or what is wrong with it.
@@ -141,7 +143,7 @@ impl Container {
     pub fn load(root: &Path, id: &ContainerId) -> Result<Self, ContainerError> {
         let dir = StateDir::open(root, id.as_str())?;
         let state = dir.load()?;
-        Ok(Self { dir, state })
+        Ok(Self { dir, state, fresh: None })
     }
 
     /// All containers below `root`, in order of their names. A folder without a readable state (a create that was cut
@@ -152,7 +154,7 @@ impl Container {
     pub fn list(root: &Path) -> Result<Vec<Listed>, ContainerError> {
         let load = |name: String| {
             let loaded = StateDir::open(root, &name)
-                .and_then(|dir| dir.load().map(|state| Self { dir, state }))
+                .and_then(|dir| dir.load().map(|state| Self { dir, state, fresh: None }))
                 .map_err(ContainerError::from);
             (name, loaded)
         };

@@ -66,8 +66,12 @@ Its process waits for \"start\".\nThe id must be one that no other container has
 
 impl Create {
     fn create(self, global: &Global) -> Result<u8, CliError> {
-        let created = Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out()?;
-        created.write_pid_file().inspect_err(|_| created.remove())?;
+        let mut created = Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out()?;
+        let told = created.write_pid_file();
+        if told.is_err() {
+            created.remove();
+        }
+        told?;
         Ok(0)
     }
 }
@@ -150,7 +154,8 @@ impl Created<'_> {
     }
 
     /// Ends and removes the container.
-    pub(super) fn remove(&self) {
+    pub(super) fn remove(&mut self) {
+        self.container.release();
         if let Err(error) = Container::delete(&self.global.root, &self.id, Deletion::Force) {
             log::warn(crate::error::chain(&error));
         }

@@ -106,8 +106,8 @@ fn start_and_attend(
     };
     foreground.connect(stdio)?;
     let status = foreground.attend(process, notify.as_ref())?;
-    // Without a pid namespace of its own nothing else ends with the first process, and they may hold our pipes.
-    if let Err(error) = created.container.kill(Signal::KILL.number()) {
+    // They may hold our pipes.
+    if let Err(error) = created.container.kill_rest() {
         log::debug(crate::error::chain(&error));
     }
     foreground.finish()?;

@@ -87,7 +87,7 @@ impl Container {
         }
 
         let dir = StateDir::create(options.root, &id)?;
-        let _lock = dir.lock()?;
+        let lock = dir.lock()?;
         let state = first_state(&plan, spec, options.keyring);
         let poststop = state.config.hooks.as_ref().map(|hooks| hooks.poststop.clone()).unwrap_or_default();
         let stopped = hook_state(&state, "stopped", 0);
@@ -101,7 +101,7 @@ impl Container {
             .map_err(ContainerError::from)
             .and_then(|()| build(&plan, &dir, state, options.io));
         match made {
-            Ok((state, started)) => Ok((Self { dir, state }, started)),
+            Ok((state, started)) => Ok((Self { dir, state, fresh: Some(lock) }, started)),
             Err(error) => {
                 if let Err(leftover) = dir.remove() {
                     log::warn(crate::error::chain(&leftover));

@@ -40,13 +40,20 @@ impl Container {
     /// # Errors
     /// It is in another status, its init died, or a hook failed (which kills it).
     pub fn start(&mut self) -> Result<(), ContainerError> {
-        let lock = self.locked()?;
-        match self.status() {
-            Status::Created => {}
-            Status::Running => return Err(ContainerError::AlreadyRunning),
-            Status::Stopped => return Err(ContainerError::StartStopped),
-            other => return Err(ContainerError::StartIn(other)),
-        }
+        let lock = match self.fresh.take() {
+            // Nobody else can have started it, and one that has ended meanwhile has no reader at the fifo.
+            Some(lock) => lock,
+            None => {
+                let lock = self.locked()?;
+                match self.status() {
+                    Status::Created => {}
+                    Status::Running => return Err(ContainerError::AlreadyRunning),
+                    Status::Stopped => return Err(ContainerError::StartStopped),
+                    other => return Err(ContainerError::StartIn(other)),
+                }
+                lock
+            }
+        };
         self.open_fifo()?;
         // A poststart hook may ask for anything of the container but this lock.
         drop(lock);
@@ -133,6 +140,19 @@ impl Container {
             self.thaw_for_kill();
         }
         Ok(())
+    }
+
+    /// Kills what does not end with the first process: without a pid namespace of its own, nothing does.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`], or the kernel's refusal.
+    pub fn kill_rest(&self) -> Result<(), ContainerError> {
+        if self.has_own(NamespaceType::Pid) { Ok(()) } else { self.kill_all() }
+    }
+
+    /// Lets others at a container that this process has created and will not start.
+    pub fn release(&mut self) {
+        self.fresh = None;
     }
 
     /// On v1 a killed process of a frozen cgroup dies only once it is thawed.
@@ -285,7 +305,7 @@ impl Container {
             }
             Err(other) => return Err(other.into()),
         };
-        let container = Self { dir, state };
+        let container = Self { dir, state, fresh: None };
         if deletion == Deletion::Force {
             // Before anything is asked of it: a freezer that is stuck must not keep the signal from being sent.
             container.end_processes()?;

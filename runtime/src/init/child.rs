@@ -6,10 +6,11 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec};
+use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, Exec, Pid};
 use ketch_sys::{SyscallError, credential, path, signal, socket, terminal};
 
 use super::namespaces::OpenNamespace;
+use super::parent::{RlimitsBy, set_rlimits};
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, init, step};
 use crate::cgroup::JoinFile;
@@ -21,6 +22,9 @@ use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
 use crate::spec::NamespaceType;
+
+/// prlimit(2).
+const THIS_PROCESS: Pid = 0;
 
 /// Runs a child to its end. An error goes to the parent; where the channel is closed already (`create` is over),
 /// to standard error, as a last resort.
@@ -109,6 +113,26 @@ pub(super) fn expect(
 
 pub(super) fn tell(channel: &Option<Channel>, message: &Message) -> Result<(), InitError> {
     channel.as_ref().ok_or(ProtocolError::Ended)?.send(message).map_err(InitError::from)
+}
+
+/// Waits until the parent has remembered this process, which must not become its program before: a start that is cut
+/// short leaves nothing unknown. As late as may be, since the parent is at it while the child goes on.
+pub(super) fn await_run(channel: &Option<Channel>) -> Result<(), InitError> {
+    channel.as_ref().ok_or(ProtocolError::Ended)?.await_run().map_err(InitError::from)
+}
+
+/// Says that all is set but what the program itself needs, and sets the rlimits where that is this process's to do: a user
+/// namespace has no right to, so its parent does, and the next steps wait for that.
+pub(super) fn be_ready(
+    channel: &Option<Channel>,
+    process: &ProcessPlan,
+    rlimits: RlimitsBy,
+) -> Result<(), InitError> {
+    tell(channel, &Message::Ready)?;
+    match rlimits {
+        RlimitsBy::Parent => await_run(channel),
+        RlimitsBy::Child => set_rlimits(THIS_PROCESS, &process.rlimits),
+    }
 }
 
 /// v1: this single-threaded process writes itself into each hierarchy, which does not pay the RCU grace period that
@@ -237,6 +261,8 @@ impl FoundProgram {
 
 /// Becomes the planned user under the container's filter, and finds the program as that user.
 ///
+/// The parent's `Run` is waited for before the filter, which may not allow to receive it.
+///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
 /// so that the profile need not allow what stands between.
 pub(super) fn assume_identity(
@@ -247,6 +273,7 @@ pub(super) fn assume_identity(
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
+        await_run(channel)?;
         install_filter(filter, channel)?;
     }
     process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))?;
@@ -254,6 +281,7 @@ pub(super) fn assume_identity(
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
+        await_run(channel)?;
         install_filter(filter, channel)?;
     }
     Ok(FoundProgram { path, env })

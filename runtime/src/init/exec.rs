@@ -17,12 +17,12 @@ use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
 use super::child::{
-    self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
-    expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
+    self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
+    become_namespace_root, expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
 };
 use super::namespaces::flag;
 use super::parent::{
-    Answers, KillOnDrop, Spawned, converse, last_words, send_pidfd, settle, write_oom_score,
+    Answers, KillOnDrop, RlimitsBy, Spawned, converse, last_words, send_pidfd, settle, write_oom_score,
 };
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
@@ -94,11 +94,15 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     }
     let started = guard.child()?;
     let mut state = RunningState(&target.state);
-    converse(&plan.process, plan.seccomp.as_ref(), (&ours, started), &mut state)?;
+    converse(rlimits_by(plan).parents(&plan.process), plan.seccomp.as_ref(), (&ours, started), &mut state)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, started, "setns")?;
     }
     guard.disarm()
+}
+
+fn rlimits_by(plan: &ExecPlan) -> RlimitsBy {
+    RlimitsBy::of(plan.namespaces.contains(&NamespaceType::User))
 }
 
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
@@ -201,8 +205,7 @@ fn become_program(
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
     scheduling::apply(&plan.process)?;
-    tell(channel, &Message::Ready)?;
-    expect(channel, &Message::Run, "Run")?;
+    be_ready(channel, &plan.process, rlimits_by(plan))?;
 
     let mut proc = LazyProc::new(Contents::Processes);
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
@@ -210,6 +213,7 @@ fn become_program(
     drop(proc);
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
     let exec = program.exec(&plan.process.args);
+    await_run(channel)?;
     // The channel closes at execve: an execve that fails can still be told.
     Err(InitError::Exec(exec.replace_process()))
 }

@@ -12,11 +12,12 @@ use ketch_sys::process;
 use ketch_sys::{link, namespace, path, signal};
 
 use super::child::{
-    LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
-    create_cgroup_namespace, expect, first_closed_fd, join_cgroups, keep_only, reset_signals, take_streams,
-    tell,
+    LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
+    become_namespace_root, create_cgroup_namespace, expect, first_closed_fd, join_cgroups, keep_only,
+    reset_signals, take_streams, tell,
 };
 use super::namespaces::OpenNamespace;
+use super::parent::RlimitsBy;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::JoinFile;
@@ -130,14 +131,13 @@ pub(super) fn initialize(
     }
     let restricted = plan.cgroup.restricts_cpus();
     scheduling::apply(&plan.process).map_err(|error| if restricted { error.in_cpuset() } else { error })?;
-    // The parent sets the rlimits, for which a user namespace has no right, and remembers the container before it may
-    // run: a start that is cut short leaves nothing unknown.
-    tell(channel, &Message::Ready)?;
-    expect(channel, &Message::Run, "Run")?;
+    be_ready(channel, &plan.process, RlimitsBy::of(namespaces.has(NamespaceType::User)))?;
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+
+    await_run(channel)?;
 
     // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
     // Nothing of the host is open from here on, but the fifo.

@@ -68,7 +68,8 @@ pub fn start(
     }
     cgroup.set(&plan.cgroup.limits)?;
     let mut requests = Requests { plan, sources: LazySources::default(), milestones };
-    converse(&plan.process, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
+    let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
+    converse(rlimits, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
     if let Some(socket) = pidfd_socket {
         send_pidfd(&socket, started, "standard")?;
     }
@@ -260,7 +261,7 @@ pub(super) trait Answers {
 
 /// The rest of the conversation, until the child has closed its end.
 pub(super) fn converse(
-    process: &ProcessPlan,
+    rlimits: &[RlimitPlan],
     filter: Option<&FilterPlan>,
     (channel, started): (&Channel, &Child),
     answers: &mut dyn Answers,
@@ -269,7 +270,7 @@ pub(super) fn converse(
     while let Some((message, mut fds)) = channel.receive()? {
         match message {
             Message::Ready => {
-                set_rlimits(started.pid, &process.rlimits)?;
+                set_rlimits(started.pid, rlimits)?;
                 answers.ready()?;
                 ready = true;
                 channel.send(&Message::Run)?;
@@ -303,7 +304,30 @@ impl LazySources {
     }
 }
 
-fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
+/// Who sets the rlimits, once nothing but the program's own needs is left to be done under them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RlimitsBy {
+    /// The process itself, while its parent remembers it.
+    Child,
+    /// The parent, as the user namespace that the process is in has no right to raise them.
+    Parent,
+}
+
+impl RlimitsBy {
+    pub(super) fn of(user_namespace: bool) -> Self {
+        if user_namespace { Self::Parent } else { Self::Child }
+    }
+
+    /// Those that the parent has to set.
+    pub(super) fn parents(self, process: &ProcessPlan) -> &[RlimitPlan] {
+        match self {
+            Self::Child => &[],
+            Self::Parent => &process.rlimits,
+        }
+    }
+}
+
+pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
     for limit in limits {
         let failed = |source| InitError::Rlimit { kind: limit.kind.clone(), source };
         let number = resource::rlimit_number(&limit.kind)

@@ -19,14 +19,15 @@
 //!     | HooksDone ----------------------------> |
 //!     |               createContainer hooks, pivot, masks, sysctls
 //!     | <--------------------------------- Ready |
-//!     | rlimits                                 |
-//!     | Run ----------------------------------> |
+//!     | rlimits of a user namespace, state.json |   meanwhile, but for a user namespace: rlimits, SELinux label,
+//!     | Run ----------------------------------> |   identity; waited for before the filter, or at the latest here
 //!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
 //!     | ListenerTaken ------------------------> |
 //!     | <------------------- end of the stream   |   create: blocks on the exec fifo; exec: execve is done
 //! ```
 //! At any point the child may send `Error` and end. The parent answers an error of its own by killing the child.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::SyscallError;
@@ -156,7 +157,11 @@ impl Message {
 
 /// One end of the conversation.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel {
+    socket: OwnedFd,
+    /// Whether `Run` has been received.
+    run: Cell<bool>,
+}
 
 impl Channel {
     /// The two ends.
@@ -165,7 +170,11 @@ impl Channel {
     /// The socket pair could not be made.
     pub fn pair() -> Result<(Self, Self), SyscallError> {
         let (parent, child) = socket::pair(socket::SocketKind::SeqPacket)?;
-        Ok((Self(parent), Self(child)))
+        Ok((Self::over(parent), Self::over(child)))
+    }
+
+    fn over(socket: OwnedFd) -> Self {
+        Self { socket, run: Cell::new(false) }
     }
 
     /// Sends one message.
@@ -181,7 +190,7 @@ impl Channel {
     /// # Errors
     /// The other end is gone.
     pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
-        Ok(socket::send(&self.0, &message.encode(), fds)?)
+        Ok(socket::send(&self.socket, &message.encode(), fds)?)
     }
 
     /// The next message and its descriptors; `None` at the end of the stream.
@@ -190,7 +199,7 @@ impl Channel {
     /// A packet that is no message, or a failing socket.
     pub fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, ProtocolError> {
         let mut buffer = vec![0; MESSAGE_LIMIT];
-        let (length, fds) = match socket::receive(&self.0, &mut buffer) {
+        let (length, fds) = match socket::receive(&self.socket, &mut buffer) {
             // A SEQPACKET peer that dies with unread data resets the connection.
             Err(error) if error.errno == ketch_sys::Errno::ECONNRESET => return Ok(None),
             other => other?,
@@ -213,11 +222,23 @@ impl Channel {
             None => Err(ProtocolError::Ended),
         }
     }
+
+    /// Waits for `Run`, unless it has come already.
+    ///
+    /// # Errors
+    /// Anything else that comes, the end of the stream included.
+    pub fn await_run(&self) -> Result<(), ProtocolError> {
+        if !self.run.get() {
+            self.expect(&Message::Run, "Run")?;
+            self.run.set(true);
+        }
+        Ok(())
+    }
 }
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
