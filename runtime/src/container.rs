@@ -24,7 +24,7 @@ use crate::plan::cgroup::CgroupPlanError;
 use crate::spec::{ContainerId, SpecError};
 use crate::state::{State, StateDir, StateError, StateLock};
 
-pub use create::{CreateOptions, NotifyFolder};
+pub use create::{CreateOptions, NotifyFolder, Start};
 pub use exec::{ExecOptions, PausedExec};
 pub use lifecycle::Deletion;
 pub use status::{StateView, Status};
@@ -34,8 +34,15 @@ pub use status::{StateView, Status};
 pub struct Container {
     dir: StateDir,
     state: State,
-    /// Held by the process that has just created it, up to its `start`: what is in `state` is true until then.
-    fresh: Option<StateLock>,
+    /// Of the process that has just created it, up to its `start`.
+    fresh: Option<Fresh>,
+}
+
+/// What the creator of a container knows: nobody else can have changed anything.
+#[derive(Debug)]
+struct Fresh {
+    lock: StateLock,
+    start: Start,
 }
 
 /// An entry of [`Container::list`]: a name, and the container or what is wrong with it.

@@ -8,7 +8,7 @@ use super::global::absolute;
 use super::{Binary, CliError, Global, Operands, Subcommand, pid_file};
 use crate::bundle::Bundle;
 use crate::compat;
-use crate::container::{Container, CreateOptions, Deletion, NotifyFolder};
+use crate::container::{Container, CreateOptions, Deletion, NotifyFolder, Start};
 use crate::foreground::{self, Attachment, Connection, HostEnd, NotifySocket};
 use crate::init::Started;
 use crate::log;
@@ -66,7 +66,8 @@ Its process waits for \"start\".\nThe id must be one that no other container has
 
 impl Create {
     fn create(self, global: &Global) -> Result<u8, CliError> {
-        let mut created = Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out()?;
+        let mut created =
+            Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out(Start::WhenAsked)?;
         let told = created.write_pid_file();
         if told.is_err() {
             created.remove();
@@ -113,9 +114,11 @@ impl<'a> Creation<'a> {
         Ok(Self { global, id: ContainerId::new(id)?, flags, bundle, spec, attachment, pid_file })
     }
 
-    pub(super) fn carry_out(mut self) -> Result<Created<'a>, CliError> {
+    pub(super) fn carry_out(mut self, start: Start) -> Result<Created<'a>, CliError> {
         let listen_fds = foreground::activation_sockets();
         let notify = notify_host();
+        // Its socket has to be there before the program is.
+        let start = if notify.is_some() { Start::WhenAsked } else { start };
         if let Some(process) = &mut self.spec.process
             && listen_fds > 0
         {
@@ -140,6 +143,7 @@ impl<'a> Creation<'a> {
             entry: if self.flags.no_pivot { RootEntry::MoveMount } else { RootEntry::PivotRoot },
             keyring: if self.flags.no_new_keyring { KeyringChoice::Inherit } else { KeyringChoice::New },
             notify: if notify.is_some() { NotifyFolder::Mounted } else { NotifyFolder::Absent },
+            start,
             io,
         })?;
         Ok(Created { global: self.global, id: self.id, container, started, host, pid_file: self.pid_file })

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ketch_sys::path;
 use ketch_sys::process::{Child, Pid};
 
 use super::status::{ProcessStat, hook_state, now};
-use super::{Container, ContainerError};
+use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::hooks;
@@ -30,6 +31,16 @@ pub enum NotifyFolder {
     Mounted,
 }
 
+/// When the container's program starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// When `start` gives the byte that init waits for at the fifo.
+    WhenAsked,
+    /// As soon as the container is there and remembered: for a caller who would ask at once. [`Container::start`] then only
+    /// says that it has.
+    AtOnce,
+}
+
 /// What a container is made of.
 #[derive(Debug)]
 pub struct CreateOptions<'a> {
@@ -47,6 +58,8 @@ pub struct CreateOptions<'a> {
     pub keyring: KeyringChoice,
     /// The container's notification socket.
     pub notify: NotifyFolder,
+    /// The program's start.
+    pub start: Start,
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -99,9 +112,11 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
-            .and_then(|()| build(&plan, &dir, state, options.io));
+            .and_then(|()| build(&plan, &dir, state, (options.start, options.io)));
         match made {
-            Ok((state, started)) => Ok((Self { dir, state, fresh: Some(lock) }, started)),
+            Ok((state, started)) => {
+                Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
+            }
             Err(error) => {
                 if let Err(leftover) = dir.remove() {
                     log::warn(crate::error::chain(&leftover));
@@ -135,15 +150,16 @@ fn build(
     plan: &Plan,
     dir: &StateDir,
     state: State,
-    io: ProcessIo,
+    (start, io): (Start, ProcessIo),
 ) -> Result<(State, Started), ContainerError> {
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
         dir.store_filter(&bytes)?;
     }
-    dir.create_fifo()?;
-    let fifo = path::open_host(&dir.fifo(), path::READ_WRITE)
-        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })?;
+    let fifo = match start {
+        Start::WhenAsked => Some(make_fifo(dir)?),
+        Start::AtOnce => None,
+    };
     let cgroup =
         Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
     let mut creation = Creation { plan, dir, state };
@@ -161,6 +177,12 @@ fn build(
             if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
         }
     }
+}
+
+fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
+    dir.create_fifo()?;
+    path::open_host(&dir.fifo(), path::READ_WRITE)
+        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
 }
 
 /// What is remembered before there is a process.

@@ -11,7 +11,7 @@ use ketch_sys::Errno;
 use ketch_sys::process;
 
 use super::status::hook_state;
-use super::{Container, ContainerError, Status};
+use super::{Container, ContainerError, Fresh, Start, Status};
 use crate::cgroup::stats::Stats;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
@@ -41,8 +41,11 @@ impl Container {
     /// It is in another status, its init died, or a hook failed (which kills it).
     pub fn start(&mut self) -> Result<(), ContainerError> {
         let lock = match self.fresh.take() {
-            // Nobody else can have started it, and one that has ended meanwhile has no reader at the fifo.
-            Some(lock) => lock,
+            Some(Fresh { lock, start: Start::AtOnce }) => lock,
+            Some(Fresh { lock, start: Start::WhenAsked }) => {
+                self.open_fifo()?;
+                lock
+            }
             None => {
                 let lock = self.locked()?;
                 match self.status() {
@@ -51,10 +54,10 @@ impl Container {
                     Status::Stopped => return Err(ContainerError::StartStopped),
                     other => return Err(ContainerError::StartIn(other)),
                 }
+                self.open_fifo()?;
                 lock
             }
         };
-        self.open_fifo()?;
         // A poststart hook may ask for anything of the container but this lock.
         drop(lock);
         self.run_poststart()

@@ -39,7 +39,8 @@ pub(super) struct Context<'a> {
     /// v1 cgroups to join.
     pub(super) cgroup_files: Vec<JoinFile>,
     /// Open before the root changes: no path, and no procfs of the container's, leads to it later.
-    pub(super) fifo: OwnedFd,
+    /// `None` for a program that starts at once.
+    pub(super) fifo: Option<OwnedFd>,
     pub(super) io: ProcessIo,
     pub(super) state: &'a dyn Milestones,
 }
@@ -54,7 +55,7 @@ pub(super) fn initialize(
     drop(io.pidfd_socket.take());
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
     let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
-    let own = channel.iter().map(AsFd::as_fd).chain([fifo.as_fd()]);
+    let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
 
@@ -142,8 +143,10 @@ pub(super) fn initialize(
     // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
     // Nothing of the host is open from here on, but the fifo.
     drop(channel.take());
-    keep_only(&io, [fifo.as_fd()])?;
-    wait_for_start(fifo)?;
+    keep_only(&io, fifo.iter().map(AsFd::as_fd))?;
+    if let Some(fifo) = fifo {
+        wait_for_start(fifo)?;
+    }
     run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&program.env))?;
     let exec = program.exec(&plan.process.args);
     // A second time, for what hooks or the filter's listener opened since (CVE-2024-21626).

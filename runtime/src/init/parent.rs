@@ -20,7 +20,8 @@ use crate::procfs::ProcFs;
 use crate::rootfs::source::SourceOpener;
 use crate::spec::{IdMapping, NamespaceType};
 
-/// Starts the container's first process. It ends up waiting at the fifo, everything about it set.
+/// Starts the container's first process. It ends up waiting at the fifo, everything about it set; without one, as its
+/// program.
 ///
 /// On an error the process is dead and reaped; the cgroup is the caller's to remove.
 ///
@@ -29,7 +30,7 @@ use crate::spec::{IdMapping, NamespaceType};
 pub fn start(
     plan: &Plan,
     cgroup: &Cgroup,
-    fifo: OwnedFd,
+    fifo: Option<OwnedFd>,
     io: ProcessIo,
     milestones: &mut dyn Milestones,
 ) -> Result<Started, InitError> {
