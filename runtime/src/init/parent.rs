@@ -274,7 +274,8 @@ pub(super) fn converse(
                 set_rlimits(started.pid, rlimits)?;
                 answers.ready()?;
                 ready = true;
-                channel.send(&Message::Run)?;
+                // The child has gone on meanwhile, and may have failed.
+                channel.send(&Message::Run).map_err(|error| last_words(channel, error))?;
             }
             Message::SeccompListener => {
                 let listener = fds.pop().ok_or(ProtocolError::Ended)?;

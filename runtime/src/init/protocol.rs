@@ -30,8 +30,7 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ketch_sys::SyscallError;
-use ketch_sys::socket;
+use ketch_sys::{Errno, SyscallError, socket};
 use thiserror::Error;
 
 /// The longest message: an error with all its causes. Longer ones are cut by the sender.
@@ -200,8 +199,8 @@ impl Channel {
     pub fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, ProtocolError> {
         let mut buffer = vec![0; MESSAGE_LIMIT];
         let (length, fds) = match socket::receive(&self.socket, &mut buffer) {
-            // A SEQPACKET peer that dies with unread data resets the connection.
-            Err(error) if error.errno == ketch_sys::Errno::ECONNRESET => return Ok(None),
+            // A SEQPACKET peer that dies with unread data resets the connection, once. What it said before is still there.
+            Err(error) if error.errno == Errno::ECONNRESET => socket::receive(&self.socket, &mut buffer)?,
             other => other?,
         };
         if length == 0 {
@@ -273,6 +272,17 @@ mod tests {
         let packet = Message::Error("é".repeat(MESSAGE_LIMIT)).encode();
         assert!(packet.len() <= MESSAGE_LIMIT);
         assert!(matches!(Message::decode(&packet), Ok(Message::Error(_))));
+    }
+
+    #[test]
+    fn the_last_words_of_a_peer_with_unread_mail_are_heard() {
+        let (parent, child) = Channel::pair().unwrap();
+        child.send(&Message::Error("no such file".into())).unwrap();
+        parent.send(&Message::Run).unwrap();
+        drop(child);
+        let heard = parent.receive().unwrap().map(|(message, _)| message);
+        assert_eq!(heard, Some(Message::Error("no such file".into())));
+        assert!(parent.receive().unwrap().is_none());
     }
 
     proptest! {
