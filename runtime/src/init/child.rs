@@ -98,8 +98,18 @@ pub(super) fn keep_only<'a>(
     process::close_other_fds(first_closed_fd(io), &keep).map_err(step("closing descriptors"))
 }
 
+/// An agent that answers the filter's notifications can put descriptors into this process at any of its calls
+/// (SECCOMP_IOCTL_NOTIF_ADDFD), so these are marked as late as can be. Whatever else came after [`keep_only`] closes at
+/// execve by itself.
+pub(super) fn close_what_agents_added(filter: Option<&FilterPlan>, io: &ProcessIo) -> Result<(), InitError> {
+    if !filter.is_some_and(|filter| filter.program.notify) {
+        return Ok(());
+    }
+    process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))
+}
+
 /// The first descriptor that the program does not get.
-pub(super) fn first_closed_fd(io: &ProcessIo) -> i32 {
+fn first_closed_fd(io: &ProcessIo) -> i32 {
     i32::try_from(io.preserved_fds).unwrap_or(i32::MAX - 3) + 3
 }
 
@@ -269,7 +279,6 @@ impl FoundProgram {
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
-    io: &ProcessIo,
     channel: &Option<Channel>,
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
@@ -277,7 +286,6 @@ pub(super) fn assume_identity(
         await_run(channel)?;
         install_filter(filter, channel)?;
     }
-    process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))?;
     let env = environment::with_home(plan.env.clone(), plan.user.uid);
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;

@@ -18,7 +18,8 @@ use ketch_sys::scheduling as affinity;
 
 use super::child::{
     self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
-    become_namespace_root, expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
+    become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
+    take_streams, tell,
 };
 use super::namespaces::flag;
 use super::parent::{
@@ -211,9 +212,12 @@ fn become_program(
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     drop(proc);
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+    // Before the filter, which may refuse close_range(2).
+    keep_only(&io, channel.iter().map(AsFd::as_fd))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
     let exec = program.exec(&plan.process.args);
     await_run(channel)?;
+    close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     // The channel closes at execve: an execve that fails can still be told.
     Err(InitError::Exec(exec.replace_process()))
 }

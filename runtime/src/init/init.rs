@@ -13,7 +13,7 @@ use ketch_sys::{link, namespace, path, signal};
 
 use super::child::{
     LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
-    become_namespace_root, create_cgroup_namespace, expect, first_closed_fd, join_cgroups, keep_only,
+    become_namespace_root, close_what_agents_added, create_cgroup_namespace, expect, join_cgroups, keep_only,
     reset_signals, take_streams, tell,
 };
 use super::namespaces::OpenNamespace;
@@ -136,21 +136,21 @@ pub(super) fn initialize(
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+    // Nothing of the host is open from here on but these, which close by themselves (CVE-2024-21626). Before the
+    // filter, which may refuse close_range(2): one by one, the descriptors would take longer than all the rest.
+    keep_only(&io, channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd)))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
 
     await_run(channel)?;
 
     // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
-    // Nothing of the host is open from here on, but the fifo.
     drop(channel.take());
-    keep_only(&io, fifo.iter().map(AsFd::as_fd))?;
     if let Some(fifo) = fifo {
         wait_for_start(fifo)?;
     }
     run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&program.env))?;
     let exec = program.exec(&plan.process.args);
-    // A second time, for what hooks or the filter's listener opened since (CVE-2024-21626).
-    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
+    close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     Err(InitError::Exec(exec.replace_process()))
 }
 
