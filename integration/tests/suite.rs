@@ -46,6 +46,7 @@ modules![
     concurrency,
     bundles,
     kill_sweep,
+    kill_sweep_init,
     callers_containerd,
     callers_dockerd,
     callers_podman,

@@ -34,9 +34,11 @@ pub(super) fn run(
 ) -> ! {
     let mut channel = Some(channel);
     let Err(error) = body(&mut channel);
+    // Without a parent there is nobody whose error it is.
+    let orphaned = matches!(error, InitError::Protocol(ProtocolError::Ended));
     let text = chain(&error);
     let told = channel.as_ref().is_some_and(|channel| channel.send(&Message::Error(text.clone())).is_ok());
-    if !told {
+    if !told && !orphaned {
         use std::io::Write;
         let _last_resort = writeln!(std::io::stderr(), "{text}");
     }

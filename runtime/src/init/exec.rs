@@ -13,7 +13,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
+use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
 use super::child::{
@@ -84,26 +84,34 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     drop(theirs);
     drop(io);
     let mut guard = KillOnDrop(Some(stage));
-    let stage = guard.child()?;
-    // The child inherits both.
-    write_oom_score(&proc, stage.pid, plan.process.oom_score_adj)?;
-    set_final_affinity(plan, stage.pid)?;
-    ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
+    prepare_stage(plan, &proc, (&ours, guard.child()?)).map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours)?));
         ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
     }
-    let started = guard.child()?;
     let mut state = RunningState(&target.state);
-    converse(rlimits_by(plan).parents(&plan.process), plan.seccomp.as_ref(), (&ours, started), &mut state)?;
+    let rlimits = rlimits_by(plan).parents(&plan.process);
+    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut state)
+        .map_err(|error| guard.how_it_ended(error))?;
     if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, started, "setns")?;
+        send_pidfd(&socket, guard.child()?, "setns")?;
     }
     guard.disarm()
 }
 
 fn rlimits_by(plan: &ExecPlan) -> RlimitsBy {
     RlimitsBy::of(plan.namespaces.contains(&NamespaceType::User))
+}
+
+/// What only the parent may do; the child inherits both.
+fn prepare_stage(
+    plan: &ExecPlan,
+    proc: &ProcFs,
+    (channel, stage): (&Channel, &Child),
+) -> Result<(), InitError> {
+    write_oom_score(proc, stage.pid, plan.process.oom_score_adj)?;
+    set_final_affinity(plan, stage.pid)?;
+    channel.send(&Message::Go).map_err(|error| last_words(channel, error))
 }
 
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
@@ -140,6 +148,10 @@ struct RunningState<'a>(&'a [u8]);
 impl Answers for RunningState<'_> {
     fn state(&self, _pid: process::Pid) -> Vec<u8> {
         self.0.to_vec()
+    }
+
+    fn is_done_at_the_end(&self) -> bool {
+        true
     }
 
     fn answer(&mut self, found: Message, _: &Channel, _: &Started) -> Result<(), InitError> {

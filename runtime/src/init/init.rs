@@ -142,9 +142,8 @@ pub(super) fn initialize(
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
 
     await_run(channel)?;
-
-    // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
-    drop(channel.take());
+    // Nobody hears an error of what follows but standard error.
+    channel.take().ok_or(ProtocolError::Ended)?.close_with(&Message::Created)?;
     if let Some(fifo) = fifo {
         wait_for_start(fifo)?;
     }

@@ -19,7 +19,7 @@ pub mod protocol;
 use std::os::fd::OwnedFd;
 
 use ketch_sys::SyscallError;
-use ketch_sys::process::{Child, Pid};
+use ketch_sys::process::{Child, ExitStatus, Pid};
 use thiserror::Error;
 
 use crate::cgroup::CgroupError;
@@ -118,9 +118,19 @@ pub enum InitError {
     /// The conversation broke, or the child reported an error.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// The process is gone, and has not said why.
+    #[error("the process {} before it was ready", ending(*.0))]
+    Died(ExitStatus),
     /// A step of the caller's in between.
     #[error(transparent)]
     Caller(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn ending(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Exited(code) => format!("exited with code {code}"),
+        ExitStatus::Signaled(signal) => format!("was killed by signal {signal}"),
+    }
 }
 
 /// Wraps a system call's failure in the name of the step.

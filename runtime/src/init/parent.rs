@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned, Pid};
@@ -41,8 +42,7 @@ pub fn start(
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
     let cgroup_files = cgroup.child_join()?;
     cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
-    let at_once = needs_nothing_first(plan);
-    if at_once {
+    if needs_nothing_first(plan) {
         ours.send(&Message::Go)?;
     }
 
@@ -57,24 +57,35 @@ pub fn start(
     drop(context);
 
     let mut guard = KillOnDrop(Some(settle(spawned, &channel)?));
-    let started = guard.child()?;
-    let prepared = prepare_from_outside(plan, &proc, started.pid)
+    guide(plan, &proc, cgroup, (&channel, guard.child()?), milestones)
+        .map_err(|error| guard.how_it_ended(error))?;
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(&socket, guard.child()?, "standard")?;
+    }
+    guard.disarm()
+}
+
+/// What is done to and for the child, from its birth to its waiting for `start`.
+fn guide(
+    plan: &Plan,
+    proc: &ProcFs,
+    cgroup: &Cgroup,
+    (channel, started): (&Channel, &Child),
+    milestones: &mut dyn Milestones,
+) -> Result<(), InitError> {
+    let prepared = prepare_from_outside(plan, proc, started.pid)
         .and_then(|()| move_net_devices(plan, started))
         .and_then(|()| milestones.born(started).map_err(InitError::Caller));
-    if at_once {
-        prepared.map_err(|error| last_words(&channel, error))?;
+    if needs_nothing_first(plan) {
+        prepared.map_err(|error| last_words(channel, error))?;
     } else {
         prepared?;
-        channel.send(&Message::Go).map_err(|error| last_words(&channel, error))?;
+        channel.send(&Message::Go).map_err(|error| last_words(channel, error))?;
     }
     cgroup.set(&plan.cgroup.limits)?;
     let mut requests = Requests { plan, sources: LazySources::default(), milestones };
     let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
-    if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, started, "standard")?;
-    }
-    guard.disarm()
+    converse(rlimits, plan.seccomp.as_ref(), (channel, started), &mut requests)
 }
 
 /// The first clone: the container's process itself, or (where a user namespace is joined, so that the others must be
@@ -162,9 +173,9 @@ pub(super) fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitE
         Spawned::Container(child) => return Ok(child),
         Spawned::Stage(stage) => stage,
     };
-    let received = channel.receive();
-    let _reaped = process::wait(&stage.pidfd);
-    match received? {
+    let received = if has_word(channel, &stage)? { channel.receive()? } else { None };
+    let ended = process::wait(&stage.pidfd);
+    match received {
         // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for it.
         Some((Message::Pid(pid), _)) => {
             let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
@@ -172,8 +183,18 @@ pub(super) fn settle(spawned: Spawned, channel: &Channel) -> Result<Child, InitE
         }
         Some((Message::Error(text), _)) => Err(ProtocolError::Reported(text).into()),
         Some((found, _)) => Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
-        None => Err(ProtocolError::Ended.into()),
+        None => Err(InitError::Died(ended.map_err(step("waiting for the stage"))?)),
     }
+}
+
+/// Waits for the stage's word or its end. A stage that is killed just after its child's birth says nothing, and is not
+/// missed on the channel, whose other end the child has too. The child ends with our end of it.
+fn has_word(channel: &Channel, stage: &Child) -> Result<bool, InitError> {
+    let both = [channel.as_fd(), stage.pidfd.as_fd()];
+    let poll = |fds, timeout| process::poll_readable(fds, timeout).map_err(step("waiting for the stage"));
+    // It may have spoken between the kernel's looks at the one and at the other.
+    Ok(poll(&both, None)?.first() == Some(&true)
+        || poll(&both[..1], Some(Duration::ZERO))?.first() == Some(&true))
 }
 
 /// What only the parent may do to the child: its id maps, and its oom score.
@@ -231,6 +252,10 @@ impl Answers for Requests<'_> {
         self.milestones.ready().map_err(InitError::Caller)
     }
 
+    fn is_done_at_the_end(&self) -> bool {
+        false
+    }
+
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError> {
         match request {
             Message::SourceWanted(index) => match self.sources.open(self.plan, index, started) {
@@ -256,11 +281,14 @@ pub(super) trait Answers {
         Ok(())
     }
 
+    /// Whether the child is done once its end closes: then execve has closed it.
+    fn is_done_at_the_end(&self) -> bool;
+
     /// A request that is not of every child.
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError>;
 }
 
-/// The rest of the conversation, until the child has closed its end.
+/// The rest of the conversation, until the child says that it is done, or does what shows it.
 pub(super) fn converse(
     rlimits: &[RlimitPlan],
     filter: Option<&FilterPlan>,
@@ -284,11 +312,12 @@ pub(super) fn converse(
                 }
                 channel.send(&Message::ListenerTaken)?;
             }
+            Message::Created if ready => return Ok(()),
             Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
             request => answers.answer(request, channel, started)?,
         }
     }
-    if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
+    if ready && answers.is_done_at_the_end() { Ok(()) } else { Err(ProtocolError::Ended.into()) }
 }
 
 /// Opens bind sources that the child may not; set up when the first one is asked for.
@@ -371,6 +400,7 @@ fn needs_nothing_first(plan: &Plan) -> bool {
 pub(super) fn last_words(channel: &Channel, error: impl Into<InitError>) -> InitError {
     match channel.receive() {
         Ok(Some((Message::Error(text), _))) => ProtocolError::Reported(text).into(),
+        Ok(None) => ProtocolError::Ended.into(),
         _ => error.into(),
     }
 }
@@ -381,6 +411,20 @@ pub(super) struct KillOnDrop(pub(super) Option<Child>);
 impl KillOnDrop {
     pub(super) fn child(&self) -> Result<&Child, InitError> {
         self.0.as_ref().ok_or_else(|| ProtocolError::Ended.into())
+    }
+
+    /// A child that fell silent is ending, or has ended: the error then says how.
+    pub(super) fn how_it_ended(&self, error: InitError) -> InitError {
+        const SOON: Duration = Duration::from_secs(1);
+        let (InitError::Protocol(ProtocolError::Ended), Some(child)) = (&error, &self.0) else {
+            return error;
+        };
+        match process::poll_readable(&[child.pidfd.as_fd()], Some(SOON)) {
+            Ok(ended) if ended.first() == Some(&true) => {
+                process::wait(&child.pidfd).map_or(error, InitError::Died)
+            }
+            _ => error,
+        }
     }
 
     pub(super) fn disarm(&mut self) -> Result<Child, InitError> {

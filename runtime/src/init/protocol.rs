@@ -23,7 +23,8 @@
 //!     | Run ----------------------------------> |   identity; waited for before the filter, or at the latest here
 //!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
 //!     | ListenerTaken ------------------------> |
-//!     | <------------------- end of the stream   |   create: blocks on the exec fifo; exec: execve is done
+//!     | <------------------------------- Created |   not by exec: nothing is left but start and execve
+//!     | <------------------- end of the stream   |   exec: execve is done
 //! ```
 //! At any point the child may send `Error` and end. The parent answers an error of its own by killing the child.
 
@@ -61,6 +62,8 @@ pub enum Message {
     SeccompListener,
     /// Parent to child: the listener is in good hands.
     ListenerTaken,
+    /// Child to parent: it waits for `start`, or becomes its program where it is not to wait.
+    Created,
     /// Child to parent: it failed, and why.
     Error(String),
 }
@@ -72,7 +75,7 @@ pub enum ProtocolError {
     #[error("talking to the container's init")]
     Socket(#[from] SyscallError),
     /// The other side is gone.
-    #[error("the container's init ended before it was ready")]
+    #[error("the other side ended before it was ready")]
     Ended,
     /// The other side sent something else than was its turn.
     #[error("unexpected message {found:?} while waiting for {expected}")]
@@ -118,6 +121,7 @@ impl Message {
             Self::Run => tagged(b'r', ""),
             Self::SeccompListener => tagged(b'S', ""),
             Self::ListenerTaken => tagged(b's', ""),
+            Self::Created => tagged(b'C', ""),
             Self::Error(text) => tagged(b'E', text),
         }
     }
@@ -142,6 +146,7 @@ impl Message {
             b'r' => Self::Run,
             b'S' => Self::SeccompListener,
             b's' => Self::ListenerTaken,
+            b'C' => Self::Created,
             b'E' => Self::Error(text.to_owned()),
             _ => return Err(malformed()),
         };
@@ -189,7 +194,19 @@ impl Channel {
     /// # Errors
     /// The other end is gone.
     pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
-        Ok(socket::send(&self.socket, &message.encode(), fds)?)
+        socket::send(&self.socket, &message.encode(), fds).map_err(|error| match error.errno {
+            ketch_sys::Errno::EPIPE | ketch_sys::Errno::ECONNRESET => ProtocolError::Ended,
+            _ => error.into(),
+        })
+    }
+
+    /// Says the last word, by write(2): a filter that lets a container run at all lets it write, and runc's init writes
+    /// there too. Not so the calls of sockets.
+    ///
+    /// # Errors
+    /// The other end is gone, or the filter refuses.
+    pub fn close_with(self, message: &Message) -> Result<(), ProtocolError> {
+        Ok(socket::write(&self.socket, &message.encode())?)
     }
 
     /// The next message and its descriptors; `None` at the end of the stream.
@@ -260,6 +277,7 @@ mod tests {
             Message::Run,
             Message::SeccompListener,
             Message::ListenerTaken,
+            Message::Created,
             Message::Error("mounting \"proc\"".into()),
         ];
         for message in all {
