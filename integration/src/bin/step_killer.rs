@@ -54,6 +54,7 @@ fn main() -> ExitCode {
     };
     // Stopped until it is followed: no process of its own can be born unseen.
     let mut shell = Command::new("/bin/sh");
+    #[expect(clippy::zombie_processes, reason = "waited for with all the others that are followed")]
     let started =
         shell.args(["-c", "kill -STOP $$; exec \"$@\"", "sh"]).args(command).spawn().expect("start");
     let command = Pid::from_raw(started.id().try_into().expect("a pid"));
