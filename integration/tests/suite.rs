@@ -41,6 +41,7 @@ modules![
     list_ps,
     update,
     events,
+    intel_rdt,
     bad_input,
     cli,
     concurrency,

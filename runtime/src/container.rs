@@ -6,6 +6,7 @@
 mod create;
 mod exec;
 mod lifecycle;
+mod resctrl;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -21,12 +22,14 @@ use crate::host::HostError;
 use crate::init::InitError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupPlanError;
+use crate::resctrl::ResctrlError;
 use crate::spec::{ContainerId, SpecError};
 use crate::state::{State, StateDir, StateError, StateLock};
 
 pub use create::{CreateOptions, NotifyFolder, Start};
 pub use exec::{ExecOptions, PausedExec};
 pub use lifecycle::Deletion;
+pub use resctrl::SchemaUpdate;
 pub use status::{StateView, Status};
 
 /// A container that is there.
@@ -86,9 +89,23 @@ pub enum ContainerError {
         /// Why it failed.
         source: CgroupError,
     },
-    /// Something of the runtime-spec that is not built yet: refused, as a container without it is not the one asked for.
-    #[error("{0} is not supported yet")]
-    Unsupported(&'static str),
+    /// Its groups in resctrl.
+    #[error("{action}")]
+    Resctrl {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        source: ResctrlError,
+    },
+    /// `update --l3-cache-schema` on a machine that can't.
+    #[error("Intel RDT/CAT: l3 cache schema is not enabled")]
+    NoCacheAllocation,
+    /// `update --mem-bw-schema` on a machine that can't.
+    #[error("Intel RDT/MBA: memory bandwidth schema is not enabled")]
+    NoBandwidthAllocation,
+    /// New schemata for a container without `linux.intelRdt`.
+    #[error("updating a non-existent Intel RDT configuration is not supported")]
+    NoIntelRdt,
     /// Its `create` has not ended.
     #[error("container is being created")]
     BeingCreated,

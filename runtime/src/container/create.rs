@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ketch_sys::path;
 use ketch_sys::process::{Child, Pid};
 
+use super::resctrl::remove_groups;
 use super::status::{ProcessStat, hook_state, now};
 use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
@@ -17,8 +18,10 @@ use crate::host::HostFacts;
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
+use crate::plan::resctrl::{GroupOrigin, ResctrlPlan};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{KeyringChoice, Plan, PlanOptions, PlannedContainer};
+use crate::resctrl::{Group, ResctrlError};
 use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
 use crate::state::{State, StateConfig, StateDir};
 
@@ -82,9 +85,6 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
-        if valid.linux().intel_rdt.is_some() {
-            return Err(ContainerError::Unsupported("Intel RDT (linux.intelRdt)"));
-        }
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
@@ -99,9 +99,16 @@ impl Container {
             log::debug(format_args!("seccomp filter flags: {}", filter.program.flags.bits()));
         }
 
+        let makes_group = match &plan.resctrl {
+            Some(resctrl) if resctrl.origin == GroupOrigin::Container => {
+                !Group::is_there(resctrl).map_err(|error| ContainerError::Init(error.into()))?
+            }
+            _ => false,
+        };
         let dir = StateDir::create(options.root, &id)?;
         let lock = dir.lock()?;
-        let state = first_state(&plan, spec, options.keyring);
+        let mut state = first_state(&plan, spec, options.keyring);
+        state.intel_rdt_made = makes_group;
         let poststop = state.config.hooks.as_ref().map(|hooks| hooks.poststop.clone()).unwrap_or_default();
         let stopped = hook_state(&state, "stopped", 0);
         // Before the cgroup is: whatever happens from here on, `delete --force` finds all of it.
@@ -162,8 +169,9 @@ fn build(
     };
     let cgroup =
         Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
-    let mut creation = Creation { plan, dir, state };
-    match parent::start(plan, &cgroup, fifo, io, &mut creation) {
+    let mut creation = Creation { plan, dir, state, group: None };
+    let started = creation.make_group().map_err(InitError::from);
+    match started.and_then(|()| parent::start(plan, &cgroup, fifo, io, &mut creation)) {
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
@@ -172,6 +180,9 @@ fn build(
                 let _told_by_delete = cgroup.kill_all();
             }
             if let Err(leftover) = cgroup.delete() {
+                log::warn(crate::error::chain(&leftover));
+            }
+            if let Err(leftover) = remove_groups(&creation.state) {
                 log::warn(crate::error::chain(&leftover));
             }
             if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
@@ -215,8 +226,14 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
         cgroup_paths: cgroup_paths(&plan.cgroup),
         namespace_paths: BTreeMap::new(),
         external_descriptors: Vec::new(),
-        intel_rdt_path: String::new(),
+        intel_rdt_path: path_text(plan.resctrl.as_ref().map(ResctrlPlan::path)),
+        intel_rdt_mon_path: path_text(plan.resctrl.as_ref().and_then(ResctrlPlan::monitor_path)),
+        intel_rdt_made: false,
     }
+}
+
+fn path_text(path: Option<PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn cgroup_paths(plan: &CgroupPlan) -> BTreeMap<String, String> {
@@ -231,6 +248,16 @@ struct Creation<'a> {
     plan: &'a Plan,
     dir: &'a StateDir,
     state: State,
+    /// Its groups in resctrl, for a configuration that asks for them.
+    group: Option<Group>,
+}
+
+impl Creation<'_> {
+    /// Limited before anybody is in it.
+    fn make_group(&mut self) -> Result<(), ResctrlError> {
+        self.group = self.plan.resctrl.as_ref().map(Group::make).transpose()?;
+        Ok(())
+    }
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -256,6 +283,9 @@ impl Milestones for Creation<'_> {
             .map(|path| path.display().to_string())
             .collect();
         self.dir.draft(&self.state)?;
+        if let Some(group) = &self.group {
+            group.join(child.pid).map_err(InitError::from)?;
+        }
         Ok(())
     }
 

@@ -10,8 +10,9 @@ use std::time::Duration;
 use ketch_sys::Errno;
 use ketch_sys::process;
 
+use super::resctrl::remove_groups;
 use super::status::hook_state;
-use super::{Container, ContainerError, Fresh, Start, Status};
+use super::{Container, ContainerError, Fresh, SchemaUpdate, Start, Status};
 use crate::cgroup::stats::Stats;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
@@ -215,14 +216,26 @@ impl Container {
     ///
     /// # Errors
     /// It is stopped, or a limit can't be set; the old ones are in force again then, as far as they can be.
-    pub fn update(&mut self, change: impl FnOnce(&mut Resources)) -> Result<(), ContainerError> {
+    pub fn update(
+        &mut self,
+        schemas: SchemaUpdate<'_>,
+        change: impl FnOnce(&mut Resources),
+    ) -> Result<(), ContainerError> {
         let _lock = self.locked()?;
+        let rdt = self.updated_rdt(schemas)?;
         if self.status() == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }
-        let mut resources = self.state.config.resources.clone().unwrap_or_default();
+        let old = self.state.config.resources.clone().unwrap_or_default();
+        let mut resources = old.clone();
         change(&mut resources);
-        self.set_limits(resources)
+        self.set_limits(resources)?;
+        let Some(rdt) = rdt else { return Ok(()) };
+        self.set_rdt(rdt).inspect_err(|_| {
+            if let Err(also) = self.set_limits(old) {
+                log::warn(crate::error::chain(&also));
+            }
+        })
     }
 
     fn set_limits(&mut self, resources: Resources) -> Result<(), ContainerError> {
@@ -276,12 +289,20 @@ impl Container {
     /// What it uses.
     ///
     /// # Errors
-    /// The cgroup can't be read.
+    /// The cgroup or resctrl can't be read.
     pub fn stats(&self) -> Result<Stats, ContainerError> {
-        self.cgroup().stats().map_err(|source| ContainerError::Cgroup {
+        let mut stats = self.cgroup().stats().map_err(|source| ContainerError::Cgroup {
             action: "unable to get container cgroup stats",
             source,
-        })
+        })?;
+        let group = self.resctrl().and_then(|group| group.map(|group| group.stats()).transpose());
+        stats.intel_rdt = group
+            .map_err(|source| ContainerError::Resctrl {
+                action: "unable to get container Intel RDT stats",
+                source,
+            })?
+            .unwrap_or_default();
+        Ok(stats)
     }
 
     /// Removes the container: processes, cgroup, folder, then its poststop hooks run. Whatever a killed `create` has
@@ -375,6 +396,7 @@ impl Container {
             action: "unable to remove container's cgroup",
             source,
         })?;
+        remove_groups(&self.state)?;
         self.dir.remove()?;
         drop(lock);
         let list = self.hook_list(|hooks| &hooks.poststop);

@@ -34,6 +34,7 @@ use crate::plan::ExecPlan;
 use crate::process::keyring::KeyringUse;
 use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
+use crate::resctrl::Group;
 use crate::rootfs::{self, RootDir};
 use crate::spec::NamespaceType;
 
@@ -52,6 +53,8 @@ pub struct Target<'a> {
     pub fallback: Option<CgroupFallback<'a>>,
     /// v1: the cgroups that it joins.
     pub cgroup_files: Vec<JoinFile>,
+    /// Its groups in resctrl.
+    pub resctrl: Option<Group>,
     /// The container's state as JSON, for a filter's agent.
     pub state: Vec<u8>,
 }
@@ -84,7 +87,8 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     drop(theirs);
     drop(io);
     let mut guard = KillOnDrop(Some(stage));
-    prepare_stage(plan, &proc, (&ours, guard.child()?)).map_err(|error| guard.how_it_ended(error))?;
+    prepare_stage(plan, &proc, target.resctrl.take(), (&ours, guard.child()?))
+        .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours)?));
         ours.send(&Message::Go).map_err(|error| last_words(&ours, error))?;
@@ -107,8 +111,12 @@ fn rlimits_by(plan: &ExecPlan) -> RlimitsBy {
 fn prepare_stage(
     plan: &ExecPlan,
     proc: &ProcFs,
+    resctrl: Option<Group>,
     (channel, stage): (&Channel, &Child),
 ) -> Result<(), InitError> {
+    if let Some(group) = resctrl {
+        group.join(stage.pid)?;
+    }
     write_oom_score(proc, stage.pid, plan.process.oom_score_adj)?;
     set_final_affinity(plan, stage.pid)?;
     channel.send(&Message::Go).map_err(|error| last_words(channel, error))

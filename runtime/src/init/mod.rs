@@ -29,6 +29,7 @@ use crate::process::environment::LookupError;
 use crate::process::identity::IdentityError;
 use crate::process::keyring::KeyringError;
 use crate::process::scheduling::SchedulingError;
+use crate::resctrl::ResctrlError;
 use crate::rootfs::RootfsError;
 use protocol::ProtocolError;
 
@@ -91,6 +92,9 @@ pub enum InitError {
     /// Cgroups.
     #[error("unable to apply cgroup configuration")]
     Cgroup(#[from] CgroupError),
+    /// Intel RDT.
+    #[error("unable to apply Intel RDT configuration")]
+    Resctrl(#[from] ResctrlError),
     /// Mounts and the root.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),

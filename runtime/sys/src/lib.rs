@@ -22,6 +22,7 @@ pub mod path;
 pub mod poll;
 pub mod process;
 pub mod program;
+pub mod resctrl;
 pub mod resource;
 pub mod route;
 pub mod scheduling;
