@@ -22,6 +22,7 @@ pub mod layout;
 pub mod leak;
 pub mod probe;
 pub mod runtime;
+pub mod sample;
 pub mod site;
 pub mod suite;
 pub mod user;

@@ -40,8 +40,7 @@ impl<'a> Site<'a> {
     pub fn new(case: &'a Case) -> Self {
         let dir = case.dir.join("site");
         fs::create_dir_all(&dir).expect("make the site's folder");
-        // These are the only places outside of their own folders that the daemons write to.
-        // Their own folders apart, the daemons write to these; and podman makes plain folders in /sys/fs/cgroup for
+        // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman makes plain folders in /sys/fs/cgroup for
         // hierarchies that are not mounted, so that it gets a folder of the site's with the machine's mounts in it.
         let script = r#"
             set -e
@@ -49,6 +48,7 @@ impl<'a> Site<'a> {
             for d in /run/containerd /run/docker /run/containers /run/netns /var/lib/cni; do
                 mkdir -p $d; mount -t tmpfs site $d
             done
+            mount -t tmpfs -o mode=1777 site /dev/shm
             mkdir $0/cgroup; mount -t tmpfs site $0/cgroup
             for h in /sys/fs/cgroup/*; do
                 if mountpoint -q $h; then mkdir $0/cgroup/${h##*/}; mount --bind $h $0/cgroup/${h##*/}; fi

@@ -7,14 +7,10 @@
 use std::collections::HashMap;
 
 use ketch_integration::runtime::{Invocation, Kind};
+use ketch_integration::sample::Sample;
 use ketch_integration::{Bundle, Case, Container, probe, tests};
 
 tests![create, run, start, delete, exec];
-
-/// The step between two kills: 1 for `make soak`; in the ordinary suite, which has no hour for it, `usual`.
-fn stride(usual: usize) -> usize {
-    if std::env::var_os("KETCH_SOAK_CYCLES").is_some() { 1 } else { usual }
-}
 
 fn sweepable(case: &Case) {
     case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
@@ -75,15 +71,18 @@ impl Sweep<'_> {
         (self.prepare)();
         let steps = steps(case, (self.command)());
         let _ = case.ketch().args(["delete", "--force", &self.bundle.id]).run().ok();
+        let sample = Sample::of(case, steps.len(), self.stride);
         let mut killed = 0;
-        for step in steps.iter().step_by(stride(self.stride)) {
+        for number in sample.numbers() {
+            let step = &steps[number];
             (self.prepare)();
             let out = killed_at(case, step, (self.command)()).run();
             clear(case, self.bundle, step);
             killed += usize::from(out.code == 137);
         }
+        sample.tell(killed);
         // A wait may take one call more or less from run to run.
-        assert!(killed * 10 >= steps.len() / stride(self.stride) * 8, "only {killed} of {} were hit", steps.len());
+        assert!(killed * 10 >= sample.numbers().count() * 8, "only {killed} of {} were hit", sample.numbers().count());
     }
 }
 

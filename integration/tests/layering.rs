@@ -16,7 +16,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &["ketch-sys", "caps", "clap", "serde", "serde_json", "serde_path_to_error", "thiserror", "proptest"],
     ),
     ("ketch-sys", &["libc", "nix", "thiserror"]),
-    ("ketch-integration", &["rustix", "serde", "serde_json"]),
+    ("ketch-integration", &["nix", "rustix", "serde", "serde_json"]),
 ];
 
 /// Under a folder, text that no line of code may hold, and why.

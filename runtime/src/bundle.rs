@@ -154,7 +154,7 @@ pub fn load_process(path: &Path) -> Result<Process, BundleError> {
 fn read(path: &Path) -> Result<Vec<u8>, BundleError> {
     let failed = |error| BundleError::Read { path: path.to_owned(), error };
     let file = File::open(path).map_err(failed)?;
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(16 * 1024);
     // The file may be a pipe: its size is known only once it has been read.
     file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_LEN {

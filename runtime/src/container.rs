@@ -6,6 +6,7 @@
 mod create;
 mod exec;
 mod lifecycle;
+mod resctrl;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -21,12 +22,14 @@ use crate::host::HostError;
 use crate::init::InitError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupPlanError;
+use crate::resctrl::ResctrlError;
 use crate::spec::{ContainerId, SpecError};
-use crate::state::{State, StateDir, StateError};
+use crate::state::{State, StateDir, StateError, StateLock};
 
-pub use create::{CreateOptions, NotifyFolder};
+pub use create::{CreateOptions, NotifyFolder, Start};
 pub use exec::{ExecOptions, PausedExec};
 pub use lifecycle::Deletion;
+pub use resctrl::SchemaUpdate;
 pub use status::{StateView, Status};
 
 /// A container that is there.
@@ -34,6 +37,15 @@ pub use status::{StateView, Status};
 pub struct Container {
     dir: StateDir,
     state: State,
+    /// Of the process that has just created it, up to its `start`.
+    fresh: Option<Fresh>,
+}
+
+/// What the creator of a container knows: nobody else can have changed anything.
+#[derive(Debug)]
+struct Fresh {
+    lock: StateLock,
+    start: Start,
 }
 
 /// An entry of [`Container::list`]: a name, and the container or what is wrong with it.
@@ -77,9 +89,23 @@ pub enum ContainerError {
         /// Why it failed.
         source: CgroupError,
     },
-    /// Something of the runtime-spec that is not built yet: refused, as a container without it is not the one asked for.
-    #[error("{0} is not supported yet")]
-    Unsupported(&'static str),
+    /// Its groups in resctrl.
+    #[error("{action}")]
+    Resctrl {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        source: ResctrlError,
+    },
+    /// `update --l3-cache-schema` on a machine that can't.
+    #[error("Intel RDT/CAT: l3 cache schema is not enabled")]
+    NoCacheAllocation,
+    /// `update --mem-bw-schema` on a machine that can't.
+    #[error("Intel RDT/MBA: memory bandwidth schema is not enabled")]
+    NoBandwidthAllocation,
+    /// New schemata for a container without `linux.intelRdt`.
+    #[error("updating a non-existent Intel RDT configuration is not supported")]
+    NoIntelRdt,
     /// Its `create` has not ended.
     #[error("container is being created")]
     BeingCreated,
@@ -141,7 +167,7 @@ impl Container {
     pub fn load(root: &Path, id: &ContainerId) -> Result<Self, ContainerError> {
         let dir = StateDir::open(root, id.as_str())?;
         let state = dir.load()?;
-        Ok(Self { dir, state })
+        Ok(Self { dir, state, fresh: None })
     }
 
     /// All containers below `root`, in order of their names. A folder without a readable state (a create that was cut
@@ -152,7 +178,7 @@ impl Container {
     pub fn list(root: &Path) -> Result<Vec<Listed>, ContainerError> {
         let load = |name: String| {
             let loaded = StateDir::open(root, &name)
-                .and_then(|dir| dir.load().map(|state| Self { dir, state }))
+                .and_then(|dir| dir.load().map(|state| Self { dir, state, fresh: None }))
                 .map_err(ContainerError::from);
             (name, loaded)
         };

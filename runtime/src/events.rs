@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::cgroup::stats::Stats;
 use crate::cgroup::{CgroupError, OomEvent};
-use crate::container::Container;
+use crate::container::{Container, ContainerError};
 use crate::error::chain;
 use crate::log;
 
@@ -42,8 +42,8 @@ pub enum EventKind {
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
     /// What the container uses cannot be read.
-    #[error("unable to get container cgroup stats")]
-    Sample(#[source] CgroupError),
+    #[error(transparent)]
+    Sample(ContainerError),
     /// The memory cannot be watched.
     #[error("watch the container's memory")]
     Watch(#[source] CgroupError),
@@ -60,7 +60,7 @@ pub enum EventsError {
 /// # Errors
 /// The cgroup cannot be read.
 pub fn sample(container: &Container) -> Result<Event<'_>, EventsError> {
-    let stats = container.cgroup().stats().map_err(EventsError::Sample)?;
+    let stats = container.stats().map_err(EventsError::Sample)?;
     Ok(Event { kind: EventKind::Stats, id: container.id(), data: Some(stats) })
 }
 

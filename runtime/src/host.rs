@@ -2,7 +2,8 @@
 //!
 //! Called once by a command; the facts go into `Plan::new` as data, so that a plan is the same wherever it is made.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use ketch_sys::Errno;
@@ -121,5 +122,18 @@ pub fn apparmor_restriction() -> Option<String> {
 }
 
 fn read(path: &'static str) -> Result<String, HostError> {
-    fs::read_to_string(path).map_err(|source| HostError::Read { path, source })
+    let text = read_procfs(path).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
+    text.map_err(|source| HostError::Read { path, source })
+}
+
+/// A file of procfs, whole. It has no size to ask for, and each read costs the kernel the work of making it up to there:
+/// so one read, and one that finds the end, where the standard library probes from 32 bytes on.
+///
+/// # Errors
+/// Those of open(2) and read(2).
+pub(crate) fn read_procfs(path: &str) -> io::Result<Vec<u8>> {
+    let mut text = Vec::with_capacity(8192);
+    // Not the file's own `read_to_end`, which asks for its size.
+    File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
+    Ok(text)
 }

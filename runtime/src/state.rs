@@ -51,6 +51,12 @@ pub struct State {
     pub external_descriptors: Vec<String>,
     /// Directory in resctrl; empty for none.
     pub intel_rdt_path: String,
+    /// Its monitoring group there; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub intel_rdt_mon_path: String,
+    /// Whether the first of the two was made for this container, and goes with it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub intel_rdt_made: bool,
 }
 
 /// What later commands need of the configuration.

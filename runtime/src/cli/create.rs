@@ -8,7 +8,7 @@ use super::global::absolute;
 use super::{Binary, CliError, Global, Operands, Subcommand, pid_file};
 use crate::bundle::Bundle;
 use crate::compat;
-use crate::container::{Container, ContainerError, CreateOptions, Deletion, NotifyFolder};
+use crate::container::{Container, ContainerError, CreateOptions, Deletion, NotifyFolder, Start};
 use crate::foreground::{self, Attachment, Connection, HostEnd, NotifySocket};
 use crate::init::Started;
 use crate::log;
@@ -67,8 +67,13 @@ Its process waits for \"start\".\nThe id must be one that no other container has
 
 impl Create {
     fn create(self, global: &Global) -> Result<u8, CliError> {
-        let created = Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out()?;
-        created.write_pid_file().inspect_err(|_| created.remove())?;
+        let mut created =
+            Creation::new(global, self.flags, &self.id, Attachment::Detached)?.carry_out(Start::WhenAsked)?;
+        let told = created.write_pid_file();
+        if told.is_err() {
+            created.remove();
+        }
+        told?;
         Ok(0)
     }
 }
@@ -112,9 +117,11 @@ impl<'a> Creation<'a> {
         Ok(Self { global, rootless, id: ContainerId::new(id)?, flags, bundle, spec, attachment, pid_file })
     }
 
-    pub(super) fn carry_out(mut self) -> Result<Created<'a>, CliError> {
+    pub(super) fn carry_out(mut self, start: Start) -> Result<Created<'a>, CliError> {
         let listen_fds = foreground::activation_sockets();
         let notify = notify_host();
+        // Its socket has to be there before the program is.
+        let start = if notify.is_some() { Start::WhenAsked } else { start };
         if let Some(process) = &mut self.spec.process
             && listen_fds > 0
         {
@@ -140,6 +147,7 @@ impl<'a> Creation<'a> {
             keyring: if self.flags.no_new_keyring { KeyringChoice::Inherit } else { KeyringChoice::New },
             rootless: self.rootless,
             notify: if notify.is_some() { NotifyFolder::Mounted } else { NotifyFolder::Absent },
+            start,
             io,
         })?;
         Ok(Created { global: self.global, id: self.id, container, started, host, pid_file: self.pid_file })
@@ -155,7 +163,8 @@ impl Created<'_> {
 
     /// Ends and removes the container. In a second attempt as well: what kept the first from it may have been passing, and
     /// nobody else knows of the container.
-    pub(super) fn remove(&self) {
+    pub(super) fn remove(&mut self) {
+        self.container.release();
         for _ in 0..2 {
             match Container::delete(&self.global.root, &self.id, Deletion::Force) {
                 Ok(()) | Err(ContainerError::State(StateError::Missing)) => return,

@@ -33,7 +33,6 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::Write;
-use std::process::ExitCode;
 
 use clap::Command;
 
@@ -193,17 +192,17 @@ static COMMANDS: &[Entry] = &[
 ];
 
 /// Runs the command line `args`, program name first, and gives the exit code of the process.
-pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
     let prepared = signal::keep_ended_children().map_err(CliError::from);
     match prepared.and_then(|()| dispatch(args.into_iter().skip(1))) {
-        Ok(code) => ExitCode::from(code),
+        Ok(code) => code,
         Err(error) => {
             let code = error.code();
             log::error(&error);
             if log::is_file() {
                 eprintln!("{error}");
             }
-            ExitCode::from(code)
+            code
         }
     }
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use super::create::{CreateFlags, Created, Creation};
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code};
 use crate::compat;
+use crate::container::Start;
 use crate::foreground::{Attachment, Attended, Foreground, HostEnd, Subreaper};
 use crate::log;
 use crate::signal::Signal;
@@ -52,7 +53,7 @@ impl Run {
             Attachment::Attached => Some(Foreground::prepare(subreaper)?),
             Attachment::Detached => None,
         };
-        let mut created = creation.carry_out()?;
+        let mut created = creation.carry_out(Start::AtOnce)?;
         let host = std::mem::replace(&mut created.host, HostEnd::Inherited);
         match start_and_attend(&mut created, foreground, host) {
             Ok(code) => {
@@ -106,8 +107,8 @@ fn start_and_attend(
     };
     foreground.connect(stdio)?;
     let status = foreground.attend(process, notify.as_ref())?;
-    // Without a pid namespace of its own nothing else ends with the first process, and they may hold our pipes.
-    if let Err(error) = created.container.kill(Signal::KILL.number()) {
+    // They may hold our pipes.
+    if let Err(error) = created.container.kill_rest() {
         log::debug(crate::error::chain(&error));
     }
     foreground.finish()?;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::{CliError, Global, Operands, Subcommand, load, size};
+use crate::container::SchemaUpdate;
 use crate::log;
 use crate::spec::Resources;
 use crate::spec::resources::{BlockIo, Cpu, Memory, Pids};
@@ -92,14 +93,11 @@ impl Subcommand for Update {
         {
             log::warn("Kernel memory settings are ignored and will be removed");
         }
-        let rdt = |schema: &Option<String>| schema.as_deref().is_some_and(|schema| !schema.is_empty());
-        if rdt(&self.l3_cache_schema) {
-            return Err(CliError::text("Intel RDT/CAT: l3 cache schema is not enabled"));
-        }
-        if rdt(&self.mem_bw_schema) {
-            return Err(CliError::text("Intel RDT/MBA: memory bandwidth schema is not enabled"));
-        }
-        container.update(|resources| resources.apply_update(&update))?;
+        let schemas = SchemaUpdate {
+            l3_cache: self.l3_cache_schema.as_deref().unwrap_or_default(),
+            memory_bandwidth: self.mem_bw_schema.as_deref().unwrap_or_default(),
+        };
+        container.update(schemas, |resources| resources.apply_update(&update))?;
         Ok(0)
     }
 }

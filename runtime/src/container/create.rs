@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ketch_sys::path;
 use ketch_sys::process::{Child, Pid};
 
+use super::resctrl::remove_groups;
 use super::status::{ProcessStat, hook_state, now};
-use super::{Container, ContainerError};
+use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::hooks;
@@ -16,8 +18,10 @@ use crate::host::HostFacts;
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
+use crate::plan::resctrl::{GroupOrigin, ResctrlPlan};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{Caller, KeyringChoice, Plan, PlanOptions, PlannedContainer, RootlessChoice};
+use crate::resctrl::{Group, ResctrlError};
 use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
 use crate::state::{State, StateConfig, StateDir};
 
@@ -28,6 +32,16 @@ pub enum NotifyFolder {
     Absent,
     /// The folder `notify` of the container's is mounted read-only at `/run/notify`, and `NOTIFY_SOCKET` names the socket.
     Mounted,
+}
+
+/// When the container's program starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// When `start` gives the byte that init waits for at the fifo.
+    WhenAsked,
+    /// As soon as the container is there and remembered: for a caller who would ask at once. [`Container::start`] then only
+    /// says that it has.
+    AtOnce,
 }
 
 /// What a container is made of.
@@ -49,6 +63,8 @@ pub struct CreateOptions<'a> {
     pub rootless: RootlessChoice,
     /// The container's notification socket.
     pub notify: NotifyFolder,
+    /// The program's start.
+    pub start: Start,
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -74,9 +90,6 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
-        if valid.linux().intel_rdt.is_some() {
-            return Err(ContainerError::Unsupported("Intel RDT (linux.intelRdt)"));
-        }
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
@@ -91,8 +104,15 @@ impl Container {
             log::debug(format_args!("seccomp filter flags: {}", filter.program.flags.bits()));
         }
 
-        let (dir, _lock) = StateDir::create_locked(options.root, &id)?;
-        let state = first_state(&plan, spec, options.keyring);
+        let makes_group = match &plan.resctrl {
+            Some(resctrl) if resctrl.origin == GroupOrigin::Container => {
+                !Group::is_there(resctrl).map_err(|error| ContainerError::Init(error.into()))?
+            }
+            _ => false,
+        };
+        let (dir, lock) = StateDir::create_locked(options.root, &id)?;
+        let mut state = first_state(&plan, spec, options.keyring);
+        state.intel_rdt_made = makes_group;
         let poststop = state.config.hooks.as_ref().map(|hooks| hooks.poststop.clone()).unwrap_or_default();
         let stopped = hook_state(&state, "stopped", 0);
         // Before the cgroup is: whatever happens from here on, `delete --force` finds all of it.
@@ -103,9 +123,11 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
-            .and_then(|()| build(&plan, &dir, state, options.io));
+            .and_then(|()| build(&plan, &dir, state, (options.start, options.io)));
         match made {
-            Ok((state, started)) => Ok((Self { dir, state }, started)),
+            Ok((state, started)) => {
+                Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
+            }
             Err(error) => {
                 if let Err(leftover) = dir.remove() {
                     log::warn(crate::error::chain(&leftover));
@@ -139,24 +161,26 @@ fn build(
     plan: &Plan,
     dir: &StateDir,
     state: State,
-    io: ProcessIo,
+    (start, io): (Start, ProcessIo),
 ) -> Result<(State, Started), ContainerError> {
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
         dir.store_filter(&bytes)?;
     }
-    dir.create_fifo()?;
-    let fifo = path::open_host(&dir.fifo(), path::READ_WRITE)
-        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })?;
+    let fifo = match start {
+        Start::WhenAsked => Some(make_fifo(dir)?),
+        Start::AtOnce => None,
+    };
     let cgroup =
         Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
-    let mut creation = Creation { plan, dir, state };
+    let mut creation = Creation { plan, dir, state, group: None };
     if plan.cgroup.privilege == Privilege::Rootless {
         // Without those that this user may not have.
         creation.state.cgroup_paths = cgroup.paths();
         warn_of_loose_processes(plan, &cgroup);
     }
-    match parent::start(plan, &cgroup, fifo, io, &mut creation) {
+    let started = creation.make_group().map_err(InitError::from);
+    match started.and_then(|()| parent::start(plan, &cgroup, fifo, io, &mut creation)) {
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
@@ -165,6 +189,9 @@ fn build(
                 let _told_by_delete = cgroup.kill_all();
             }
             if let Err(leftover) = cgroup.delete() {
+                log::warn(crate::error::chain(&leftover));
+            }
+            if let Err(leftover) = remove_groups(&creation.state) {
                 log::warn(crate::error::chain(&leftover));
             }
             if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
@@ -182,6 +209,12 @@ fn warn_of_loose_processes(plan: &Plan, cgroup: &Cgroup) {
              an error in a future runc version.",
         );
     }
+}
+
+fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
+    dir.create_fifo()?;
+    path::open_host(&dir.fifo(), path::READ_WRITE)
+        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
 }
 
 /// What is remembered before there is a process.
@@ -218,8 +251,14 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
         cgroup_paths: cgroup_paths(&plan.cgroup),
         namespace_paths: BTreeMap::new(),
         external_descriptors: Vec::new(),
-        intel_rdt_path: String::new(),
+        intel_rdt_path: path_text(plan.resctrl.as_ref().map(ResctrlPlan::path)),
+        intel_rdt_mon_path: path_text(plan.resctrl.as_ref().and_then(ResctrlPlan::monitor_path)),
+        intel_rdt_made: false,
     }
+}
+
+fn path_text(path: Option<PathBuf>) -> String {
+    path.map(|path| path.display().to_string()).unwrap_or_default()
 }
 
 fn cgroup_paths(plan: &CgroupPlan) -> BTreeMap<String, String> {
@@ -234,6 +273,16 @@ struct Creation<'a> {
     plan: &'a Plan,
     dir: &'a StateDir,
     state: State,
+    /// Its groups in resctrl, for a configuration that asks for them.
+    group: Option<Group>,
+}
+
+impl Creation<'_> {
+    /// Limited before anybody is in it.
+    fn make_group(&mut self) -> Result<(), ResctrlError> {
+        self.group = self.plan.resctrl.as_ref().map(Group::make).transpose()?;
+        Ok(())
+    }
 }
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -264,6 +313,9 @@ impl Milestones for Creation<'_> {
             .map(|path| path.display().to_string())
             .collect();
         self.dir.draft(&self.state)?;
+        if let Some(group) = &self.group {
+            group.join(child.pid).map_err(InitError::from)?;
+        }
         Ok(())
     }
 

@@ -71,6 +71,7 @@ impl Container {
             fallback: options.cgroups.is_empty().then_some(fallback),
             cgroups: privilege,
             cgroup_files: join.files,
+            resctrl: self.resctrl().map_err(|error| ContainerError::Exec(error.into()))?,
             state: hook_state(&self.state, "running", self.state.init_process_pid),
         };
         exec::start(&plan, target, options.io).map_err(ContainerError::Exec)

@@ -10,8 +10,9 @@ use std::time::Duration;
 use ketch_sys::Errno;
 use ketch_sys::process;
 
+use super::resctrl::remove_groups;
 use super::status::hook_state;
-use super::{Container, ContainerError, Status};
+use super::{Container, ContainerError, Fresh, SchemaUpdate, Start, Status};
 use crate::cgroup::stats::Stats;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
@@ -40,14 +41,24 @@ impl Container {
     /// # Errors
     /// It is in another status, its init died, or a hook failed (which kills it).
     pub fn start(&mut self) -> Result<(), ContainerError> {
-        let lock = self.locked()?;
-        match self.status()? {
-            Status::Created => {}
-            Status::Running => return Err(ContainerError::AlreadyRunning),
-            Status::Stopped => return Err(ContainerError::StartStopped),
-            other => return Err(ContainerError::StartIn(other)),
-        }
-        self.open_fifo()?;
+        let lock = match self.fresh.take() {
+            Some(Fresh { lock, start: Start::AtOnce }) => lock,
+            Some(Fresh { lock, start: Start::WhenAsked }) => {
+                self.open_fifo()?;
+                lock
+            }
+            None => {
+                let lock = self.locked()?;
+                match self.status()? {
+                    Status::Created => {}
+                    Status::Running => return Err(ContainerError::AlreadyRunning),
+                    Status::Stopped => return Err(ContainerError::StartStopped),
+                    other => return Err(ContainerError::StartIn(other)),
+                }
+                self.open_fifo()?;
+                lock
+            }
+        };
         // A poststart hook may ask for anything of the container but this lock.
         drop(lock);
         self.run_poststart()
@@ -139,6 +150,19 @@ impl Container {
         Ok(())
     }
 
+    /// Kills what does not end with the first process: without a pid namespace of its own, nothing does.
+    ///
+    /// # Errors
+    /// [`ContainerError::NotRunning`], or the kernel's refusal.
+    pub fn kill_rest(&self) -> Result<(), ContainerError> {
+        if self.has_own(NamespaceType::Pid) { Ok(()) } else { self.kill_all() }
+    }
+
+    /// Lets others at a container that this process has created and will not start.
+    pub fn release(&mut self) {
+        self.fresh = None;
+    }
+
     /// On v1 a killed process of a frozen cgroup dies only once it is thawed.
     fn thaw_for_kill(&self) {
         let cgroup = self.cgroup();
@@ -203,14 +227,26 @@ impl Container {
     ///
     /// # Errors
     /// It is stopped, or a limit can't be set; the old ones are in force again then, as far as they can be.
-    pub fn update(&mut self, change: impl FnOnce(&mut Resources)) -> Result<(), ContainerError> {
+    pub fn update(
+        &mut self,
+        schemas: SchemaUpdate<'_>,
+        change: impl FnOnce(&mut Resources),
+    ) -> Result<(), ContainerError> {
         let _lock = self.locked()?;
+        let rdt = self.updated_rdt(schemas)?;
         if self.status()? == Status::Stopped {
             return Err(ContainerError::NotRunning);
         }
-        let mut resources = self.state.config.resources.clone().unwrap_or_default();
+        let old = self.state.config.resources.clone().unwrap_or_default();
+        let mut resources = old.clone();
         change(&mut resources);
-        self.set_limits(resources)
+        self.set_limits(resources)?;
+        let Some(rdt) = rdt else { return Ok(()) };
+        self.set_rdt(rdt).inspect_err(|_| {
+            if let Err(also) = self.set_limits(old) {
+                log::warn(crate::error::chain(&also));
+            }
+        })
     }
 
     fn set_limits(&mut self, resources: Resources) -> Result<(), ContainerError> {
@@ -265,12 +301,20 @@ impl Container {
     /// What it uses.
     ///
     /// # Errors
-    /// The cgroup can't be read.
+    /// The cgroup or resctrl can't be read.
     pub fn stats(&self) -> Result<Stats, ContainerError> {
-        self.cgroup().stats().map_err(|source| ContainerError::Cgroup {
+        let mut stats = self.cgroup().stats().map_err(|source| ContainerError::Cgroup {
             action: "unable to get container cgroup stats",
             source,
-        })
+        })?;
+        let group = self.resctrl().and_then(|group| group.map(|group| group.stats()).transpose());
+        stats.intel_rdt = group
+            .map_err(|source| ContainerError::Resctrl {
+                action: "unable to get container Intel RDT stats",
+                source,
+            })?
+            .unwrap_or_default();
+        Ok(stats)
     }
 
     /// Removes the container: processes, cgroup, folder, then its poststop hooks run. Whatever a killed `create` has
@@ -297,7 +341,7 @@ impl Container {
             }
             Err(other) => return Err(other.into()),
         };
-        let container = Self { dir, state };
+        let container = Self { dir, state, fresh: None };
         if deletion == Deletion::Force {
             // Before anything is asked of it: a freezer that is stuck must not keep the signal from being sent.
             container.end_processes()?;
@@ -364,6 +408,7 @@ impl Container {
             action: "unable to remove container's cgroup",
             source,
         })?;
+        remove_groups(&self.state)?;
         self.dir.remove()?;
         drop(lock);
         let list = self.hook_list(|hooks| &hooks.poststop);

@@ -1,7 +1,6 @@
 //! What a container is doing now, as the kernel has it.
 
 use std::fmt;
-use std::fs;
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
@@ -10,8 +9,8 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 use super::{Container, ContainerError};
-use crate::rfc3339;
 use crate::state::State;
+use crate::{host, rfc3339};
 
 /// The runtime-spec's statuses, and runc's `paused`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -177,7 +176,7 @@ impl ProcessStat {
     /// None for a process that is gone.
     pub(super) fn read(pid: i32) -> Result<Option<Self>, SyscallError> {
         let path = format!("/proc/{pid}/stat");
-        match fs::read(&path) {
+        match host::read_procfs(&path) {
             Ok(text) => Ok(Self::parse(&text)),
             Err(error) => match error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw) {
                 Errno::ENOENT | Errno::ESRCH => Ok(None),

@@ -6,9 +6,10 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, Exec};
+use ketch_sys::process::{self, Exec, Pid};
 use ketch_sys::{Errno, SyscallError, credential, path, signal, socket, terminal};
 
+use super::parent::{RlimitsBy, set_rlimits};
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
@@ -20,6 +21,9 @@ use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
 
+/// prlimit(2).
+const THIS_PROCESS: Pid = 0;
+
 /// Runs a child to its end. An error goes to the parent; where the channel is closed already (`create` is over),
 /// to standard error, as a last resort.
 pub(super) fn run(
@@ -28,9 +32,11 @@ pub(super) fn run(
 ) -> ! {
     let mut channel = Some(channel);
     let Err(error) = body(&mut channel);
+    // Without a parent there is nobody whose error it is.
+    let orphaned = matches!(error, InitError::Protocol(ProtocolError::Ended));
     let text = chain(&error);
     let told = channel.as_ref().is_some_and(|channel| channel.send(&Message::Error(text.clone())).is_ok());
-    if !told {
+    if !told && !orphaned {
         use std::io::Write;
         let _last_resort = writeln!(std::io::stderr(), "{text}");
     }
@@ -49,8 +55,18 @@ pub(super) fn keep_only<'a>(
     process::close_other_fds(first_closed_fd(io), &keep).map_err(step("closing descriptors"))
 }
 
+/// An agent that answers the filter's notifications can put descriptors into this process at any of its calls
+/// (SECCOMP_IOCTL_NOTIF_ADDFD), so these are marked as late as can be. Whatever else came after [`keep_only`] closes at
+/// execve by itself.
+pub(super) fn close_what_agents_added(filter: Option<&FilterPlan>, io: &ProcessIo) -> Result<(), InitError> {
+    if !filter.is_some_and(|filter| filter.program.notify) {
+        return Ok(());
+    }
+    process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))
+}
+
 /// The first descriptor that the program does not get.
-pub(super) fn first_closed_fd(io: &ProcessIo) -> i32 {
+fn first_closed_fd(io: &ProcessIo) -> i32 {
     i32::try_from(io.preserved_fds).unwrap_or(i32::MAX - 3) + 3
 }
 
@@ -65,6 +81,26 @@ pub(super) fn expect(
 
 pub(super) fn tell(channel: &Option<Channel>, message: &Message) -> Result<(), InitError> {
     channel.as_ref().ok_or(ProtocolError::Ended)?.send(message).map_err(InitError::from)
+}
+
+/// Waits until the parent has remembered this process, which must not become its program before: a start that is cut
+/// short leaves nothing unknown. As late as may be, since the parent is at it while the child goes on.
+pub(super) fn await_run(channel: &Option<Channel>) -> Result<(), InitError> {
+    channel.as_ref().ok_or(ProtocolError::Ended)?.await_run().map_err(InitError::from)
+}
+
+/// Says that all is set but what the program itself needs, and sets the rlimits where that is this process's to do: a user
+/// namespace has no right to, so its parent does, and the next steps wait for that.
+pub(super) fn be_ready(
+    channel: &Option<Channel>,
+    process: &ProcessPlan,
+    rlimits: RlimitsBy,
+) -> Result<(), InitError> {
+    tell(channel, &Message::Ready)?;
+    match rlimits {
+        RlimitsBy::Parent => await_run(channel),
+        RlimitsBy::Child => set_rlimits(THIS_PROCESS, &process.rlimits),
+    }
 }
 
 /// v1: this single-threaded process writes itself into each hierarchy, which does not pay the RCU grace period that
@@ -210,23 +246,25 @@ impl FoundProgram {
 
 /// Becomes the planned user under the container's filter, and finds the program as that user.
 ///
+/// The parent's `Run` is waited for before the filter, which may not allow to receive it.
+///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
 /// so that the profile need not allow what stands between.
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
-    io: &ProcessIo,
     channel: &Option<Channel>,
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
+        await_run(channel)?;
         install_filter(filter, channel)?;
     }
-    process::close_on_exec_from(first_closed_fd(io)).map_err(step("closing descriptors"))?;
     let env = environment::with_home(plan.env.clone(), plan.user.uid);
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
+        await_run(channel)?;
         install_filter(filter, channel)?;
     }
     Ok(FoundProgram { path, env })

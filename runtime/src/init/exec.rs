@@ -13,15 +13,18 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned};
+use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
 use super::child::{
-    self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
-    expect, join_cgroups, keep_only, reset_signals, take_streams, tell,
+    self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
+    become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
+    take_streams, tell,
 };
 use super::namespaces::flag;
-use super::parent::{self, Answers, KillOnDrop, Spawned, converse, send_pidfd, settle, write_oom_score};
+use super::parent::{
+    self, Answers, KillOnDrop, RlimitsBy, Spawned, converse, send_pidfd, settle, write_oom_score,
+};
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::JoinFile;
@@ -32,6 +35,7 @@ use crate::plan::{Caller, ExecPlan};
 use crate::process::keyring::KeyringUse;
 use crate::process::{keyring, scheduling};
 use crate::procfs::{Contents, ProcFs};
+use crate::resctrl::Group;
 use crate::rootfs::{self, RootDir};
 use crate::spec::NamespaceType;
 
@@ -52,6 +56,8 @@ pub struct Target<'a> {
     pub cgroups: Privilege,
     /// v1: the cgroups that it joins.
     pub cgroup_files: Vec<JoinFile>,
+    /// Its groups in resctrl.
+    pub resctrl: Option<Group>,
     /// The container's state as JSON, for a filter's agent.
     pub state: Vec<u8>,
 }
@@ -87,20 +93,18 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     drop(theirs);
     drop(io);
     let mut guard = KillOnDrop(Some(stage));
-    let stage = guard.child()?;
-    // The child inherits both.
-    write_oom_score(&proc, stage.pid, plan.process.oom_score_adj)?;
-    set_final_affinity(plan, stage.pid)?;
-    parent::tell(&ours, &Message::Go)?;
+    prepare_stage(plan, &proc, target.resctrl.take(), (&ours, guard.child()?))
+        .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
         parent::tell(&ours, &Message::Go)?;
     }
-    let started = guard.child()?;
     let mut state = RunningState(&target.state);
-    converse(&plan.process, plan.seccomp.as_ref(), (&ours, started), &mut state)?;
+    let rlimits = rlimits_by(plan).parents(&plan.process);
+    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut state)
+        .map_err(|error| guard.how_it_ended(error))?;
     if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, started, "setns")?;
+        send_pidfd(&socket, guard.child()?, "setns")?;
     }
     guard.disarm()
 }
@@ -108,6 +112,25 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
 /// The container's user namespace has its maps.
 fn no_ids_to_map(_: process::Pid) -> Result<(), InitError> {
     Err(ProtocolError::Unexpected { found: Message::MapIds, expected: "Pid" }.into())
+}
+
+fn rlimits_by(plan: &ExecPlan) -> RlimitsBy {
+    RlimitsBy::of(plan.namespaces.contains(&NamespaceType::User))
+}
+
+/// What only the parent may do; the child inherits both.
+fn prepare_stage(
+    plan: &ExecPlan,
+    proc: &ProcFs,
+    resctrl: Option<Group>,
+    (channel, stage): (&Channel, &Child),
+) -> Result<(), InitError> {
+    if let Some(group) = resctrl {
+        group.join(stage.pid)?;
+    }
+    write_oom_score(proc, stage.pid, plan.process.oom_score_adj)?;
+    set_final_affinity(plan, stage.pid)?;
+    parent::tell(channel, &Message::Go)
 }
 
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
@@ -148,6 +171,10 @@ struct RunningState<'a>(&'a [u8]);
 impl Answers for RunningState<'_> {
     fn state(&self, _pid: process::Pid) -> Vec<u8> {
         self.0.to_vec()
+    }
+
+    fn is_done_at_the_end(&self) -> bool {
+        true
     }
 
     fn answer(&mut self, found: Message, _: &Channel, _: &Started) -> Result<(), InitError> {
@@ -217,15 +244,18 @@ fn become_program(
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
     scheduling::apply(&plan.process)?;
-    tell(channel, &Message::Ready)?;
-    expect(channel, &Message::Run, "Run")?;
+    be_ready(channel, &plan.process, rlimits_by(plan))?;
 
     let mut proc = LazyProc::new(Contents::Processes);
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     drop(proc);
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+    // Before the filter, which may refuse close_range(2).
+    keep_only(&io, channel.iter().map(AsFd::as_fd))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
     let exec = program.exec(&plan.process.args);
+    await_run(channel)?;
+    close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     // The channel closes at execve: an execve that fails can still be told.
     Err(InitError::Exec(exec.replace_process()))
 }

@@ -12,12 +12,13 @@ use ketch_sys::process;
 use ketch_sys::{link, namespace, path, signal};
 
 use super::child::{
-    LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, become_namespace_root,
-    create_cgroup_namespace, expect, first_closed_fd, join_cgroups, keep_only, reset_signals, take_streams,
-    tell,
+    LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
+    become_namespace_root, close_what_agents_added, create_cgroup_namespace, expect, join_cgroups, keep_only,
+    reset_signals, take_streams, tell,
 };
 use super::namespaces::OpenNamespace;
-use super::protocol::{Channel, Message};
+use super::parent::RlimitsBy;
+use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;
@@ -40,7 +41,8 @@ pub(super) struct Context<'a> {
     /// v1 cgroups to join.
     pub(super) cgroup_files: Vec<JoinFile>,
     /// Open before the root changes: no path, and no procfs of the container's, leads to it later.
-    pub(super) fifo: OwnedFd,
+    /// `None` for a program that starts at once.
+    pub(super) fifo: Option<OwnedFd>,
     pub(super) io: ProcessIo,
     pub(super) state: &'a dyn Milestones,
 }
@@ -55,7 +57,7 @@ pub(super) fn initialize(
     drop(io.pidfd_socket.take());
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
     let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
-    let own = channel.iter().map(AsFd::as_fd).chain([fifo.as_fd()]);
+    let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
     if plan.caller == Caller::User {
@@ -139,28 +141,28 @@ pub(super) fn initialize(
     }
     let restricted = plan.cgroup.restricts_cpus();
     scheduling::apply(&plan.process).map_err(|error| if restricted { error.in_cpuset() } else { error })?;
-    // The parent sets the rlimits, for which a user namespace has no right, and remembers the container before it may
-    // run: a start that is cut short leaves nothing unknown.
-    tell(channel, &Message::Ready)?;
-    expect(channel, &Message::Run, "Run")?;
+    be_ready(channel, &plan.process, RlimitsBy::of(namespaces.has(NamespaceType::User)))?;
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), &io, channel)?;
+    // Nothing of the host is open from here on but these, which close by themselves (CVE-2024-21626). Before the
+    // filter, which may refuse close_range(2): one by one, the descriptors would take longer than all the rest.
+    keep_only(&io, channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd)))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
 
-    // Created: the parent sees the end of the stream. Nobody hears an error of what follows but standard error.
-    // Nothing of the host is open from here on, but the fifo.
-    drop(channel.take());
-    keep_only(&io, [fifo.as_fd()])?;
+    await_run(channel)?;
+    // Nobody hears an error of what follows but standard error.
+    channel.take().ok_or(ProtocolError::Ended)?.close_with(&Message::Created)?;
     if plan.caller == Caller::User && namespaces.creates(NamespaceType::User) {
         // Or its own user could not enter it, nor give it a network, before its start: it is no longer root's to look at.
         process::set_dumpable().map_err(step("becoming dumpable"))?;
     }
-    wait_for_start(fifo)?;
+    if let Some(fifo) = fifo {
+        wait_for_start(fifo)?;
+    }
     run_container_hooks(state, "startContainer", &plan.hooks.start_container, "created", Some(&program.env))?;
     let exec = program.exec(&plan.process.args);
-    // A second time, for what hooks or the filter's listener opened since (CVE-2024-21626).
-    process::close_on_exec_from(first_closed_fd(&io)).map_err(step("closing descriptors"))?;
+    close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     Err(InitError::Exec(exec.replace_process()))
 }
 

@@ -21,7 +21,7 @@ mod stage;
 use std::os::fd::OwnedFd;
 
 use ketch_sys::SyscallError;
-use ketch_sys::process::{Child, Pid};
+use ketch_sys::process::{Child, ExitStatus, Pid};
 use thiserror::Error;
 
 use crate::cgroup::CgroupError;
@@ -32,6 +32,7 @@ use crate::process::environment::LookupError;
 use crate::process::identity::IdentityError;
 use crate::process::keyring::KeyringError;
 use crate::process::scheduling::SchedulingError;
+use crate::resctrl::ResctrlError;
 use crate::rootfs::RootfsError;
 use protocol::ProtocolError;
 
@@ -107,6 +108,9 @@ pub enum InitError {
     /// Cgroups.
     #[error("unable to apply cgroup configuration")]
     Cgroup(#[from] CgroupError),
+    /// Intel RDT.
+    #[error("unable to apply Intel RDT configuration")]
+    Resctrl(#[from] ResctrlError),
     /// Mounts and the root.
     #[error(transparent)]
     Rootfs(#[from] RootfsError),
@@ -134,9 +138,19 @@ pub enum InitError {
     /// The conversation broke, or the child reported an error.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    /// The process is gone, and has not said why.
+    #[error("the process {} before it was ready", ending(*.0))]
+    Died(ExitStatus),
     /// A step of the caller's in between.
     #[error(transparent)]
     Caller(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn ending(status: ExitStatus) -> String {
+    match status {
+        ExitStatus::Exited(code) => format!("exited with code {code}"),
+        ExitStatus::Signaled(signal) => format!("was killed by signal {signal}"),
+    }
 }
 
 /// Wraps a system call's failure in the name of the step.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned, Pid};
@@ -21,7 +22,8 @@ use crate::procfs::ProcFs;
 use crate::rootfs::source::SourceOpener;
 use crate::spec::NamespaceType;
 
-/// Starts the container's first process. It ends up waiting at the fifo, everything about it set.
+/// Starts the container's first process. It ends up waiting at the fifo, everything about it set; without one, as its
+/// program.
 ///
 /// On an error the process is dead and reaped; the cgroup is the caller's to remove.
 ///
@@ -30,7 +32,7 @@ use crate::spec::NamespaceType;
 pub fn start(
     plan: &Plan,
     cgroup: &Cgroup,
-    fifo: OwnedFd,
+    fifo: Option<OwnedFd>,
     io: ProcessIo,
     milestones: &mut dyn Milestones,
 ) -> Result<Started, InitError> {
@@ -41,8 +43,7 @@ pub fn start(
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
     let cgroup_files = cgroup.child_join()?;
     cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
-    let at_once = needs_nothing_first(plan);
-    if at_once {
+    if needs_nothing_first(plan) {
         ours.send(&Message::Go)?;
     }
 
@@ -67,23 +68,35 @@ pub fn start(
     let staged = matches!(spawned, Spawned::Stage(_));
     let map_ids = |pid| Ok(id_map::write(&plan.namespaces, plan.caller, &proc, pid)?);
     let mut guard = KillOnDrop(Some(settle(spawned, &channel, &map_ids)?));
-    let started = guard.child()?;
-    let prepared = prepare_from_outside(plan, &proc, started.pid, staged)
+    guide(plan, &proc, cgroup, (&channel, guard.child()?, staged), milestones)
+        .map_err(|error| guard.how_it_ended(error))?;
+    if let Some(socket) = pidfd_socket {
+        send_pidfd(&socket, guard.child()?, "standard")?;
+    }
+    guard.disarm()
+}
+
+/// What is done to and for the child, from its birth to its waiting for `start`.
+fn guide(
+    plan: &Plan,
+    proc: &ProcFs,
+    cgroup: &Cgroup,
+    (channel, started, staged): (&Channel, &Child, bool),
+    milestones: &mut dyn Milestones,
+) -> Result<(), InitError> {
+    let prepared = prepare_from_outside(plan, proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
         .and_then(|()| milestones.born(started).map_err(InitError::Caller));
-    if at_once {
-        prepared.map_err(|error| last_words(&channel, error))?;
+    if needs_nothing_first(plan) {
+        prepared.map_err(|error| last_words(channel, error))?;
     } else {
         prepared?;
-        tell(&channel, &Message::Go)?;
+        tell(channel, &Message::Go)?;
     }
     cgroup.set(&plan.cgroup.limits)?;
     let mut requests = Requests { plan, sources: LazySources::default(), milestones };
-    converse(&plan.process, plan.seccomp.as_ref(), (&channel, started), &mut requests)?;
-    if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, started, "standard")?;
-    }
-    guard.disarm()
+    let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
+    converse(rlimits, plan.seccomp.as_ref(), (channel, started), &mut requests)
 }
 
 /// The first clone: the container's process itself, or a stage that makes it.
@@ -190,7 +203,8 @@ pub(super) fn settle(
         Spawned::Stage(stage) => KillOnDrop(Some(stage)),
     };
     loop {
-        match channel.receive()? {
+        let received = if has_word(channel, stage.child()?)? { channel.receive()? } else { None };
+        match received {
             Some((Message::MapIds, _)) => {
                 map_ids(stage.child()?.pid)?;
                 tell(channel, &Message::IdsMapped)?;
@@ -204,9 +218,19 @@ pub(super) fn settle(
             }
             Some((Message::Error(text), _)) => return Err(ProtocolError::Reported(text).into()),
             Some((found, _)) => return Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
-            None => return Err(ProtocolError::Ended.into()),
+            None => return Err(stage.how_it_ended(ProtocolError::Ended.into())),
         }
     }
+}
+
+/// Waits for the stage's word or its end. A stage that is killed just after its child's birth says nothing, and is not
+/// missed on the channel, whose other end the child has too. The child ends with our end of it.
+fn has_word(channel: &Channel, stage: &Child) -> Result<bool, InitError> {
+    let both = [channel.as_fd(), stage.pidfd.as_fd()];
+    let poll = |fds, timeout| process::poll_readable(fds, timeout).map_err(step("waiting for the stage"));
+    // It may have spoken between the kernel's looks at the one and at the other.
+    Ok(poll(&both, None)?.first() == Some(&true)
+        || poll(&both[..1], Some(Duration::ZERO))?.first() == Some(&true))
 }
 
 /// What only the parent may do to the child: its id maps, and its oom score. A stage has got its own maps, and a user's
@@ -264,6 +288,10 @@ impl Answers for Requests<'_> {
         self.milestones.ready().map_err(InitError::Caller)
     }
 
+    fn is_done_at_the_end(&self) -> bool {
+        false
+    }
+
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError> {
         match request {
             Message::SourceWanted(index) => match self.sources.open(self.plan, index, started) {
@@ -289,13 +317,16 @@ pub(super) trait Answers {
         Ok(())
     }
 
+    /// Whether the child is done once its end closes: then execve has closed it.
+    fn is_done_at_the_end(&self) -> bool;
+
     /// A request that is not of every child.
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError>;
 }
 
-/// The rest of the conversation, until the child has closed its end.
+/// The rest of the conversation, until the child says that it is done, or does what shows it.
 pub(super) fn converse(
-    process: &ProcessPlan,
+    rlimits: &[RlimitPlan],
     filter: Option<&FilterPlan>,
     (channel, started): (&Channel, &Child),
     answers: &mut dyn Answers,
@@ -304,9 +335,10 @@ pub(super) fn converse(
     while let Some((message, mut fds)) = channel.receive()? {
         match message {
             Message::Ready => {
-                set_rlimits(started.pid, &process.rlimits)?;
+                set_rlimits(started.pid, rlimits)?;
                 answers.ready()?;
                 ready = true;
+                // The child has gone on meanwhile, and may have failed.
                 tell(channel, &Message::Run)?;
             }
             Message::SeccompListener => {
@@ -316,11 +348,12 @@ pub(super) fn converse(
                 }
                 tell(channel, &Message::ListenerTaken)?;
             }
+            Message::Created if ready => return Ok(()),
             Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
             request => answers.answer(request, channel, started)?,
         }
     }
-    if ready { Ok(()) } else { Err(ProtocolError::Ended.into()) }
+    if ready && answers.is_done_at_the_end() { Ok(()) } else { Err(ProtocolError::Ended.into()) }
 }
 
 /// Opens bind sources that the child may not; set up when the first one is asked for.
@@ -338,7 +371,30 @@ impl LazySources {
     }
 }
 
-fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
+/// Who sets the rlimits, once nothing but the program's own needs is left to be done under them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RlimitsBy {
+    /// The process itself, while its parent remembers it.
+    Child,
+    /// The parent, as the user namespace that the process is in has no right to raise them.
+    Parent,
+}
+
+impl RlimitsBy {
+    pub(super) fn of(user_namespace: bool) -> Self {
+        if user_namespace { Self::Parent } else { Self::Child }
+    }
+
+    /// Those that the parent has to set.
+    pub(super) fn parents(self, process: &ProcessPlan) -> &[RlimitPlan] {
+        match self {
+            Self::Child => &[],
+            Self::Parent => &process.rlimits,
+        }
+    }
+}
+
+pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
     for limit in limits {
         let failed = |source| InitError::Rlimit { kind: limit.kind.clone(), source };
         let number = resource::rlimit_number(&limit.kind)
@@ -395,6 +451,7 @@ fn tell_with(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Re
 pub(super) fn last_words(channel: &Channel, error: impl Into<InitError>) -> InitError {
     match channel.receive() {
         Ok(Some((Message::Error(text), _))) => ProtocolError::Reported(text).into(),
+        Ok(None) => ProtocolError::Ended.into(),
         _ => error.into(),
     }
 }
@@ -405,6 +462,20 @@ pub(super) struct KillOnDrop(pub(super) Option<Child>);
 impl KillOnDrop {
     pub(super) fn child(&self) -> Result<&Child, InitError> {
         self.0.as_ref().ok_or_else(|| ProtocolError::Ended.into())
+    }
+
+    /// A child that fell silent is ending, or has ended: the error then says how.
+    pub(super) fn how_it_ended(&self, error: InitError) -> InitError {
+        const SOON: Duration = Duration::from_secs(1);
+        let (InitError::Protocol(ProtocolError::Ended), Some(child)) = (&error, &self.0) else {
+            return error;
+        };
+        match process::poll_readable(&[child.pidfd.as_fd()], Some(SOON)) {
+            Ok(ended) if ended.first() == Some(&true) => {
+                process::wait(&child.pidfd).map_or(error, InitError::Died)
+            }
+            _ => error,
+        }
     }
 
     pub(super) fn disarm(&mut self) -> Result<Child, InitError> {

@@ -21,18 +21,19 @@
 //!     | HooksDone ----------------------------> |
 //!     |               createContainer hooks, pivot, masks, sysctls
 //!     | <--------------------------------- Ready |
-//!     | rlimits                                 |
-//!     | Run ----------------------------------> |
+//!     | rlimits of a user namespace, state.json |   meanwhile, but for a user namespace: rlimits, SELinux label,
+//!     | Run ----------------------------------> |   identity; waited for before the filter, or at the latest here
 //!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
 //!     | ListenerTaken ------------------------> |
-//!     | <------------------- end of the stream   |   create: blocks on the exec fifo; exec: execve is done
+//!     | <------------------------------- Created |   not by exec: nothing is left but start and execve
+//!     | <------------------- end of the stream   |   exec: execve is done
 //! ```
 //! At any point the child may send `Error` and end. The parent answers an error of its own by killing the child.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ketch_sys::SyscallError;
-use ketch_sys::socket;
+use ketch_sys::{Errno, SyscallError, socket};
 use thiserror::Error;
 
 /// The longest message: an error with all its causes. Longer ones are cut by the sender.
@@ -67,6 +68,8 @@ pub enum Message {
     SeccompListener,
     /// Parent to child: the listener is in good hands.
     ListenerTaken,
+    /// Child to parent: it waits for `start`, or becomes its program where it is not to wait.
+    Created,
     /// Child to parent: it failed, and why.
     Error(String),
 }
@@ -78,7 +81,7 @@ pub enum ProtocolError {
     #[error("talking to the container's init")]
     Socket(#[from] SyscallError),
     /// The other side is gone.
-    #[error("the container's init ended before it was ready")]
+    #[error("the other side ended before it was ready")]
     Ended,
     /// The other side sent something else than was its turn.
     #[error("unexpected message {found:?} while waiting for {expected}")]
@@ -126,6 +129,7 @@ impl Message {
             Self::Run => tagged(b'r', ""),
             Self::SeccompListener => tagged(b'S', ""),
             Self::ListenerTaken => tagged(b's', ""),
+            Self::Created => tagged(b'C', ""),
             Self::Error(text) => tagged(b'E', text),
         }
     }
@@ -152,6 +156,7 @@ impl Message {
             b'r' => Self::Run,
             b'S' => Self::SeccompListener,
             b's' => Self::ListenerTaken,
+            b'C' => Self::Created,
             b'E' => Self::Error(text.to_owned()),
             _ => return Err(malformed()),
         };
@@ -166,7 +171,11 @@ impl Message {
 
 /// One end of the conversation.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
+pub struct Channel {
+    socket: OwnedFd,
+    /// Whether `Run` has been received.
+    run: Cell<bool>,
+}
 
 impl Channel {
     /// The two ends.
@@ -175,7 +184,11 @@ impl Channel {
     /// The socket pair could not be made.
     pub fn pair() -> Result<(Self, Self), SyscallError> {
         let (parent, child) = socket::pair(socket::SocketKind::SeqPacket)?;
-        Ok((Self(parent), Self(child)))
+        Ok((Self::over(parent), Self::over(child)))
+    }
+
+    fn over(socket: OwnedFd) -> Self {
+        Self { socket, run: Cell::new(false) }
     }
 
     /// Sends one message.
@@ -191,7 +204,19 @@ impl Channel {
     /// # Errors
     /// The other end is gone.
     pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
-        Ok(socket::send(&self.0, &message.encode(), fds)?)
+        socket::send(&self.socket, &message.encode(), fds).map_err(|error| match error.errno {
+            ketch_sys::Errno::EPIPE | ketch_sys::Errno::ECONNRESET => ProtocolError::Ended,
+            _ => error.into(),
+        })
+    }
+
+    /// Says the last word, by write(2): a filter that lets a container run at all lets it write, and runc's init writes
+    /// there too. Not so the calls of sockets.
+    ///
+    /// # Errors
+    /// The other end is gone, or the filter refuses.
+    pub fn close_with(self, message: &Message) -> Result<(), ProtocolError> {
+        Ok(socket::write(&self.socket, &message.encode())?)
     }
 
     /// The next message and its descriptors; `None` at the end of the stream.
@@ -200,15 +225,10 @@ impl Channel {
     /// A packet that is no message, or a failing socket.
     pub fn receive(&self) -> Result<Option<(Message, Vec<OwnedFd>)>, ProtocolError> {
         let mut buffer = vec![0; MESSAGE_LIMIT];
-        let mut received = socket::receive(&self.0, &mut buffer);
-        let is_reset = |error: &SyscallError| error.errno == ketch_sys::Errno::ECONNRESET;
-        // A SEQPACKET peer that dies with unread data resets the connection. That is told once, and before what the peer
-        // has still said.
-        if received.as_ref().is_err_and(is_reset) {
-            received = socket::receive(&self.0, &mut buffer);
-        }
-        let (length, fds) = match received {
-            Err(error) if is_reset(&error) => return Ok(None),
+        let (length, fds) = match socket::receive(&self.socket, &mut buffer) {
+            // A SEQPACKET peer that dies with unread data resets the connection. That is told once, and before what the
+            // peer has still said.
+            Err(error) if error.errno == Errno::ECONNRESET => socket::receive(&self.socket, &mut buffer)?,
             other => other?,
         };
         if length == 0 {
@@ -229,11 +249,23 @@ impl Channel {
             None => Err(ProtocolError::Ended),
         }
     }
+
+    /// Waits for `Run`, unless it has come already.
+    ///
+    /// # Errors
+    /// Anything else that comes, the end of the stream included.
+    pub fn await_run(&self) -> Result<(), ProtocolError> {
+        if !self.run.get() {
+            self.expect(&Message::Run, "Run")?;
+            self.run.set(true);
+        }
+        Ok(())
+    }
 }
 
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -258,6 +290,7 @@ mod tests {
             Message::Run,
             Message::SeccompListener,
             Message::ListenerTaken,
+            Message::Created,
             Message::Error("mounting \"proc\"".into()),
         ];
         for message in all {
@@ -273,13 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn last_words_are_heard_past_a_message_that_was_not_read() {
-        let (ours, theirs) = Channel::pair().unwrap();
-        ours.send(&Message::Go).unwrap();
-        theirs.send(&Message::Error("no".into())).unwrap();
-        drop(theirs);
-        assert_eq!(ours.receive().unwrap().unwrap().0, Message::Error("no".into()));
-        assert!(ours.receive().unwrap().is_none());
+    fn the_last_words_of_a_peer_with_unread_mail_are_heard() {
+        let (parent, child) = Channel::pair().unwrap();
+        child.send(&Message::Error("no such file".into())).unwrap();
+        parent.send(&Message::Run).unwrap();
+        drop(child);
+        let heard = parent.receive().unwrap().map(|(message, _)| message);
+        assert_eq!(heard, Some(Message::Error("no such file".into())));
+        assert!(parent.receive().unwrap().is_none());
     }
 
     proptest! {

@@ -35,7 +35,8 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
         drop(context.io.pidfd_socket.take());
         let needed = context.joins.iter().map(|join| join.fd.as_fd());
         let needed = needed.chain(context.cgroup_files.iter().map(JoinFile::as_fd));
-        let needed = needed.chain(channel.iter().map(AsFd::as_fd)).chain([context.fifo.as_fd()]);
+        let needed =
+            needed.chain(channel.iter().map(AsFd::as_fd)).chain(context.fifo.iter().map(AsFd::as_fd));
         keep_only(&context.io, needed)?;
         let plan = context.plan;
         let is_new = plan.namespaces.creates(NamespaceType::User);

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod mount_flags;
 pub mod namespaces;
 pub mod process;
+pub mod resctrl;
 pub mod rootfs;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use crate::spec::{self, Hooks, NamespaceType, Resources, Spec, ValidSpec};
 use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Privilege};
 use namespaces::NamespacePlan;
 use process::{Planned, ProcessPlan};
+use resctrl::ResctrlPlan;
 use rootfs::{RootEntry, RootfsOptions, RootfsPlan, RootfsPlanError};
 
 /// Why a configuration that passed the checks can't be planned.
@@ -63,6 +65,9 @@ pub struct Plan {
     pub namespaces: NamespacePlan,
     /// Cgroups and limits.
     pub cgroup: CgroupPlan,
+    /// Intel RDT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resctrl: Option<ResctrlPlan>,
     /// Mounts and the root.
     pub rootfs: RootfsPlan,
     /// The first process.
@@ -226,6 +231,7 @@ impl Plan {
         host: &HostFacts,
         options: &PlanOptions<'_>,
     ) -> Result<PlannedContainer, PlanError> {
+        let resctrl_mount = valid.resctrl().map(Path::to_owned);
         let mappings = (valid.uid_mappings().to_vec(), valid.gid_mappings().to_vec());
         let spec = valid.into_spec();
         let no_linux = spec::Linux::default();
@@ -247,6 +253,11 @@ impl Plan {
             caller: host.caller,
             namespaces: NamespacePlan::new(linux, mappings)?,
             cgroup,
+            resctrl: linux
+                .intel_rdt
+                .as_ref()
+                .zip(resctrl_mount.as_deref())
+                .map(|(rdt, mountpoint)| ResctrlPlan::new(rdt, options.id, mountpoint)),
             rootfs: rootfs::plan(&spec, &RootfsOptions { bundle: options.bundle, entry: options.entry })?,
             process: process.with_container(linux)?,
             hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),

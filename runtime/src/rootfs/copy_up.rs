@@ -14,7 +14,7 @@ use super::error::MountError;
 
 /// Copies what is in `from` into `to`: types, modes, owners and contents.
 pub(super) fn copy_tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), MountError> {
-    copy_entries(from, to, Path::new(""))
+    path::without_umask(|| copy_entries(from, to, Path::new("")))
 }
 
 fn copy_entries(from: BorrowedFd<'_>, to: BorrowedFd<'_>, below: &Path) -> Result<(), MountError> {

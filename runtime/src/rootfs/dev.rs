@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use ketch_sys::mount::{self, Extent};
-use ketch_sys::path::NodeKind;
+use ketch_sys::path::{self, NodeKind};
 use ketch_sys::{Errno, SyscallError, stat};
 
-use super::root_dir::{LastLink, Missing, NewNode, RootDir};
+use super::entries::{Entries, NewNode};
+use super::root_dir::{LastLink, Missing, RootDir};
 use super::{RootfsError, error};
 use crate::plan::rootfs::{DevPlan, DeviceKind, DeviceNode, RootfsPlan};
 
@@ -21,14 +22,19 @@ const LINKS: [(&str, &str); 4] = [
 
 /// Makes the nodes and links of `/dev`.
 pub(super) fn fill(root: &RootDir, dev: &DevPlan, plan: &RootfsPlan) -> Result<(), error::RootfsError> {
+    path::without_umask(|| fill_with_exact_modes(root, dev, plan))
+}
+
+fn fill_with_exact_modes(root: &RootDir, dev: &DevPlan, plan: &RootfsPlan) -> Result<(), RootfsError> {
+    let mut entries = Entries::new(root);
     for node in &dev.nodes {
-        make_node(root, node, plan).map_err(|source| RootfsError::Dev {
+        make_node(root, &mut entries, node, plan).map_err(|source| RootfsError::Dev {
             step: "error creating device nodes: create device inode",
             path: node.path.display().to_string(),
             source,
         })?;
     }
-    link_ptmx(root).map_err(|source| RootfsError::Dev {
+    link_ptmx(&mut entries).map_err(|source| RootfsError::Dev {
         step: "error setting up ptmx",
         path: String::new(),
         source,
@@ -38,7 +44,7 @@ pub(super) fn fill(root: &RootDir, dev: &DevPlan, plan: &RootfsPlan) -> Result<(
     // A kernel may have no /proc/kcore; the container's procfs is the same kernel's.
     let core = Path::new("/proc/kcore").exists().then_some(("/proc/kcore", "/dev/core"));
     for (target, link) in LINKS.into_iter().chain(core) {
-        match root.make_symlink(Path::new(target), Path::new(link)) {
+        match entries.make_symlink(Path::new(target), Path::new(link)) {
             Err(error) if error.errno != Errno::EEXIST => return Err(failed(error)),
             _ => {}
         }
@@ -47,16 +53,21 @@ pub(super) fn fill(root: &RootDir, dev: &DevPlan, plan: &RootfsPlan) -> Result<(
 }
 
 /// `/dev/ptmx` is the multiplexer of the container's own devpts, whatever the image has there.
-fn link_ptmx(root: &RootDir) -> Result<(), SyscallError> {
+fn link_ptmx(entries: &mut Entries<'_>) -> Result<(), SyscallError> {
     let ptmx = Path::new("/dev/ptmx");
-    match root.unlink(ptmx) {
+    match entries.unlink(ptmx) {
         Err(error) if error.errno != Errno::ENOENT => return Err(error),
         _ => {}
     }
-    root.make_symlink(Path::new("pts/ptmx"), ptmx)
+    entries.make_symlink(Path::new("pts/ptmx"), ptmx)
 }
 
-fn make_node(root: &RootDir, node: &DeviceNode, plan: &RootfsPlan) -> Result<(), SyscallError> {
+fn make_node(
+    root: &RootDir,
+    entries: &mut Entries<'_>,
+    node: &DeviceNode,
+    plan: &RootfsPlan,
+) -> Result<(), SyscallError> {
     // A user namespace may not make devices, only bind those of the host.
     if plan.user_namespace {
         return bind_node(root, node);
@@ -69,7 +80,7 @@ fn make_node(root: &RootDir, node: &DeviceNode, plan: &RootfsPlan) -> Result<(),
         uid: node.uid,
         gid: node.gid,
     };
-    match root.make_node(&new) {
+    match entries.make_node(&new) {
         Err(error) if error.errno == Errno::EEXIST => Ok(()),
         // The runtime itself may be in a user namespace.
         Err(error) if error.errno == Errno::EPERM => bind_node(root, node),

@@ -10,6 +10,7 @@ use ketch_sys::{Errno, SyscallError, path, stat};
 
 use super::options::attributes;
 use super::{ContainerRoot, RootDir, RootfsError};
+use crate::mountinfo::unescape;
 use crate::plan::mount_flags::MountFlags;
 use crate::plan::rootfs::RootfsPlan;
 
@@ -136,24 +137,7 @@ fn whole_pseudo_filesystem(line: &str) -> Option<PathBuf> {
     let kind = file_system.split(' ').next()?;
     let mut fields = mount.split(' ').skip(3);
     let (root, place) = (fields.next()?, fields.next()?);
-    (root == "/" && matches!(kind, "proc" | "sysfs")).then(|| unescaped(place))
-}
-
-/// Undoes mountinfo's octal escapes of blanks and backslashes.
-fn unescaped(field: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let bytes = field.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let code = bytes
-            .get(at + 1..at + 4)
-            .filter(|_| byte == b'\\')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        plain.push(code.unwrap_or(byte));
-        at += if code.is_some() { 4 } else { 1 };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
+    (root == "/" && matches!(kind, "proc" | "sysfs")).then(|| PathBuf::from(unescape(place)))
 }
 
 #[cfg(test)]
@@ -171,6 +155,5 @@ mod tests {
         assert_eq!(place("24 1 0:22 /sys /proc/sys ro - proc proc rw"), None);
         assert_eq!(place("24 1 0:22 / /tmp rw - tmpfs tmpfs rw"), None);
         assert_eq!(place("nonsense"), None);
-        assert_eq!(unescaped("a\\134b\\0"), Path::new("a\\b\\0"));
     }
 }

@@ -10,6 +10,7 @@ mod console;
 mod copy_up;
 mod dev;
 mod enter;
+mod entries;
 mod error;
 mod mask;
 mod mount;
@@ -24,9 +25,10 @@ use std::path::PathBuf;
 
 pub use console::{Console, open_console};
 pub use enter::ContainerRoot;
+pub use entries::{Entries, NewNode};
 pub use error::{MountDescription, MountError, RootfsError};
 pub use mask::finalize;
-pub use root_dir::{LastLink, Missing, NewNode, Resolved, RootDir};
+pub use root_dir::{LastLink, Missing, Resolved, RootDir};
 pub use standard_streams::reopen_null_streams;
 pub use working_dir::{make_working_dir, verify_working_dir};
 

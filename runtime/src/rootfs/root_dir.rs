@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use ketch_sys::error::SyscallError;
-use ketch_sys::path::{self, NodeKind, Resolve};
+use ketch_sys::path::{self, Resolve};
 use ketch_sys::{Errno, stat};
 
 type Result<T> = std::result::Result<T, SyscallError>;
@@ -224,52 +224,12 @@ impl RootDir {
         }
     }
 
-    /// The directory that holds `path`, made if missing, and the last name of `path`.
+    /// The directory at `path`, made if missing.
     ///
     /// # Errors
-    /// As [`RootDir::resolve_or_create`]; `EINVAL` for a path that ends in `..` or is the root.
-    pub fn parent_of<'p>(&self, path: &'p Path) -> Result<(Resolved, &'p Path)> {
-        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(SyscallError::new("mkdirat", path.display().to_string(), Errno::EINVAL));
-        };
-        Ok((self.resolve_or_create(parent, Missing::Directory, LastLink::Follow)?, Path::new(name)))
-    }
-
-    /// Makes a device node. What is there already is left alone and reported as `EEXIST`.
-    ///
-    /// # Errors
-    /// What mknodat(2) fails with; `ENODEV` when the node was replaced before its handle was opened.
-    pub fn make_node(&self, node: &NewNode<'_>) -> Result<()> {
-        let (parent, name) = self.parent_of(node.path)?;
-        path::make_node(&parent.fd, name, node.kind, node.mode, node.device)?;
-        let flags = path::PATH | path::NO_FOLLOW;
-        let made = path::open_at(&parent.fd, name, flags, 0, Resolve::BeneathNoSymlinks)?;
-        let status = stat::status(&made)?;
-        if status.file_type() != node.kind.file_type() || status.special_device != node.device {
-            return Err(SyscallError::new("fstat", node.path.display().to_string(), Errno::ENODEV));
-        }
-        if (status.uid, status.gid) != (node.uid, node.gid) {
-            path::change_owner(&made, node.uid, node.gid)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a symlink; the target is not looked at.
-    ///
-    /// # Errors
-    /// What symlinkat(2) fails with.
-    pub fn make_symlink(&self, target: &Path, link: &Path) -> Result<()> {
-        let (parent, name) = self.parent_of(link)?;
-        path::make_symlink(target, &parent.fd, name)
-    }
-
-    /// Removes a name that is no directory.
-    ///
-    /// # Errors
-    /// What unlinkat(2) fails with.
-    pub fn unlink(&self, path: &Path) -> Result<()> {
-        let (parent, name) = self.parent_of(path)?;
-        path::unlink(&parent.fd, name)
+    /// As [`RootDir::resolve_or_create`].
+    pub fn folder(&self, path: &Path) -> Result<OwnedFd> {
+        Ok(self.resolve_or_create(path, Missing::Directory, LastLink::Follow)?.fd)
     }
 }
 
@@ -277,23 +237,6 @@ impl AsFd for RootDir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-/// A node for [`RootDir::make_node`].
-#[derive(Clone, Copy, Debug)]
-pub struct NewNode<'a> {
-    /// Where.
-    pub path: &'a Path,
-    /// What.
-    pub kind: NodeKind,
-    /// Its device number; 0 for a pipe.
-    pub device: u64,
-    /// Permission bits, exactly.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
 }
 
 /// The names of `path`; `..` stays, as only the walk knows where it leads.
@@ -421,28 +364,6 @@ mod tests {
         fs::write(scratch.root("f"), "data").unwrap();
         root.resolve_or_create(Path::new("/f"), Missing::File, LastLink::Follow).unwrap();
         assert_eq!(fs::read(scratch.root("f")).unwrap(), b"data");
-    }
-
-    #[test]
-    fn nodes_and_links_land_in_the_root_though_dev_is_a_link_to_the_host() {
-        // CVE-2026-41579, CVE-2026-47766.
-        let (scratch, root) = Scratch::new("dev");
-        symlink(scratch.0.join("host"), scratch.root("dev")).unwrap();
-        root.make_symlink(Path::new("pts/ptmx"), Path::new("/dev/ptmx")).unwrap();
-        let node = NewNode {
-            path: Path::new("/dev/pipe"),
-            kind: NodeKind::Fifo,
-            device: 0,
-            mode: 0o666,
-            uid: ketch_sys::credential::effective_uid(),
-            gid: ketch_sys::credential::effective_gid(),
-        };
-        root.make_node(&node).unwrap();
-        assert_eq!(root.make_node(&node).unwrap_err().errno, Errno::EEXIST);
-        assert!(scratch.host_is_untouched());
-        root.unlink(Path::new("/dev/ptmx")).unwrap();
-        assert_eq!(root.unlink(Path::new("/dev/ptmx")).unwrap_err().errno, Errno::ENOENT);
-        assert_eq!(root.parent_of(Path::new("/a/..")).unwrap_err().errno, Errno::EINVAL);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use ketch_sys::error::{Errno, errno_text};
 
+use crate::mountinfo::unescape;
+
 use super::user_namespace::{self, IdMappings};
 use super::{NamespaceType, Spec};
 
@@ -42,10 +44,10 @@ pub enum RootfsFact {
 }
 
 /// What resctrl offers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntelRdtFact {
-    /// resctrl is mounted.
-    pub mounted: bool,
+    /// Where resctrl is mounted.
+    pub mountpoint: Option<PathBuf>,
     /// Cache allocation.
     pub cache_allocation: bool,
     /// Memory bandwidth allocation.
@@ -61,7 +63,7 @@ impl Default for SpecFacts {
             joined_mappings: None,
             selinux: true,
             intel_rdt: IntelRdtFact {
-                mounted: true,
+                mountpoint: Some(PathBuf::from("/sys/fs/resctrl")),
                 cache_allocation: true,
                 memory_bandwidth_allocation: true,
             },
@@ -99,7 +101,7 @@ impl SpecFacts {
                 Some(user_namespace::mappings(Path::new(path)).map_err(|error| error.to_string()));
         }
         if linux.intel_rdt.is_some() {
-            facts.intel_rdt = look_at_resctrl();
+            facts.intel_rdt = IntelRdtFact::look();
         }
         facts
     }
@@ -140,22 +142,29 @@ pub(super) fn selinux_enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
 }
 
-fn look_at_resctrl() -> IntelRdtFact {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    // mountinfo: the filesystem's type follows the lone dash, the mount point is the fifth field.
-    let root = mounts.lines().find_map(|line| {
+impl IntelRdtFact {
+    /// Looks for resctrl among this process's mounts.
+    #[must_use]
+    pub fn look() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let Some(mountpoint) = resctrl_mount(&mounts) else { return Self::default() };
+        let info = mountpoint.join("info");
+        let has = |name: &str| info.join(name).exists();
+        Self {
+            cache_allocation: has("L3") || has("L3CODE"),
+            memory_bandwidth_allocation: has("MB"),
+            mountpoint: Some(mountpoint),
+        }
+    }
+}
+
+/// mountinfo: the file system's type follows the lone dash, the mount point is the fifth field.
+fn resctrl_mount(mounts: &str) -> Option<PathBuf> {
+    mounts.lines().find_map(|line| {
         let (before, after) = line.split_once(" - ")?;
         let is_resctrl = after.split(' ').next() == Some("resctrl");
-        is_resctrl.then(|| before.split(' ').nth(4)).flatten()
-    });
-    let Some(root) = root else { return IntelRdtFact::default() };
-    let info = Path::new(root).join("info");
-    let has = |name: &str| info.join(name).exists();
-    IntelRdtFact {
-        mounted: true,
-        cache_allocation: has("L3") || has("L3CODE"),
-        memory_bandwidth_allocation: has("MB"),
-    }
+        is_resctrl.then(|| before.split(' ').nth(4)).flatten().map(|field| PathBuf::from(unescape(field)))
+    })
 }
 
 /// The kernel's words for an I/O error, as runc prints them.
@@ -197,6 +206,13 @@ mod tests {
         assert_eq!(seen.0, RootfsFact::Exists);
         assert_eq!(seen.1, RootfsFact::Symlink);
         assert_eq!(seen.2, RootfsFact::Missing("no such file or directory".into()));
+    }
+
+    #[test]
+    fn resctrl_is_found_among_the_mounts() {
+        let mounts = "25 1 0:23 / /sys rw - sysfs sysfs rw\n31 25 0:30 / /sys/fs/res\\040ctrl rw shared:7 - resctrl resctrl rw\n";
+        assert_eq!(resctrl_mount(mounts), Some(PathBuf::from("/sys/fs/res ctrl")));
+        assert_eq!(resctrl_mount("25 1 0:23 / /resctrl rw - sysfs resctrl rw\n"), None);
     }
 
     #[test]

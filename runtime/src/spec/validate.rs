@@ -48,6 +48,7 @@ pub struct ValidSpec {
     linux: Linux,
     rootfs: PathBuf,
     mappings: IdMappings,
+    resctrl: Option<PathBuf>,
     bundle: PathBuf,
     warnings: Vec<String>,
 }
@@ -88,7 +89,9 @@ pub fn validate_with(
     let root = spec.root.as_ref().ok_or(SpecError::NoRoot)?;
     let rootfs = rootfs_path(&context.bundle, &root.path);
     let process = spec.process.take().ok_or(SpecError::NoProcess)?;
-    Ok(ValidSpec { rest: spec, process, linux, rootfs, mappings, bundle: context.bundle.clone(), warnings })
+    let resctrl = linux.intel_rdt.as_ref().and_then(|_| facts.intel_rdt.mountpoint.clone());
+    let bundle = context.bundle.clone();
+    Ok(ValidSpec { rest: spec, process, linux, rootfs, mappings, resctrl, bundle, warnings })
 }
 
 /// Checks the process that `exec` adds to a container.
@@ -177,6 +180,12 @@ impl ValidSpec {
     #[must_use]
     pub fn gid_mappings(&self) -> &[IdMapping] {
         &self.mappings.gid
+    }
+
+    /// Where resctrl is mounted, for a container that is to be in it.
+    #[must_use]
+    pub fn resctrl(&self) -> Option<&Path> {
+        self.resctrl.as_deref()
     }
 
     /// The entry for namespaces of `kind`.

@@ -23,6 +23,8 @@ pub mod namespace;
 pub mod path;
 pub mod poll;
 pub mod process;
+pub mod program;
+pub mod resctrl;
 pub mod resource;
 pub mod route;
 pub mod scheduling;

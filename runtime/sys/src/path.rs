@@ -185,19 +185,25 @@ impl NodeKind {
     }
 }
 
-/// mknodat(2) with exactly the permission bits of `mode`: the umask is set aside for the call.
+/// Runs `body` with no umask, so that what it makes has just the modes that it names.
+pub fn without_umask<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: umask cannot fail and touches no memory. The runtime is single-threaded, so nobody else sees it changed.
+    let umask = unsafe { libc::umask(0) };
+    let made = body();
+    // SAFETY: as above.
+    unsafe { libc::umask(umask) };
+    made
+}
+
+/// mknodat(2). The umask applies: see [`without_umask`].
 pub fn make_node(dir: impl AsFd, name: &Path, kind: NodeKind, mode: u32, device: u64) -> Result<()> {
     let raw = dir.as_fd().as_raw_fd();
     with_c_path("mknodat", name, |c_name| {
-        // SAFETY: umask cannot fail and touches no memory. The runtime is single-threaded, so nobody sees it changed.
-        let umask = unsafe { libc::umask(0) };
         // SAFETY: dir is borrowed, c_name is NUL-terminated and alive.
         let returned =
             unsafe { libc::mknodat(raw, c_name.as_ptr(), kind.file_type() | (mode & 0o7777), device) };
-        let made = check("mknodat", name.display(), returned.into());
-        // SAFETY: as above.
-        unsafe { libc::umask(umask) };
-        made.map(|_| ())
+        check("mknodat", name.display(), returned.into())?;
+        Ok(())
     })
 }
 
@@ -364,7 +370,7 @@ mod tests {
     fn a_fifo_gets_its_exact_mode() {
         let dir = scratch("fifo");
         let root = open_host(&dir, PATH | DIRECTORY).unwrap();
-        make_node(&root, Path::new("f"), NodeKind::Fifo, 0o666, 0).unwrap();
+        without_umask(|| make_node(&root, Path::new("f"), NodeKind::Fifo, 0o666, 0)).unwrap();
         let fifo = open_at(&root, Path::new("f"), PATH | NO_FOLLOW, 0, Resolve::BeneathNoSymlinks).unwrap();
         let status = crate::stat::status(&fifo).unwrap();
         assert_eq!(status.mode, libc::S_IFIFO | 0o666);

@@ -307,8 +307,8 @@ pub fn close_on_exec_from(first: RawFd) -> Result<(), SyscallError> {
     })
 }
 
-/// The highest fd that is tried where close_range(2) is refused. Descriptors are given out from the lowest free number
-/// on, and those above 2 were closed before there could be a filter.
+/// The highest fd that is tried where close_range(2) is refused, by a kernel before 5.11 or by a filter. Descriptors are
+/// given out from the lowest free number on.
 const LAST_POSSIBLE_FD: RawFd = 1 << 16;
 
 /// What close_range(2) would do, for a container's seccomp filter that refuses that call: profiles older than it are

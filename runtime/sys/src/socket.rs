@@ -73,6 +73,17 @@ pub fn send(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()
     }
 }
 
+/// write(2) of `data` as one packet, for where a seccomp filter may know no other call. SIGPIPE is the caller's.
+pub fn write(socket: impl AsFd, data: &[u8]) -> Result<(), SyscallError> {
+    loop {
+        match nix::unistd::write(socket.as_fd(), data) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SyscallError::new("write", "", errno)),
+        }
+    }
+}
+
 /// recvmsg(2): the length of what was put in `buffer` (0 at the end of the stream) and the descriptors that came along.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), SyscallError> {
     loop {

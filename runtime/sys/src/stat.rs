@@ -2,9 +2,11 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 
 use crate::call::check;
 use crate::error::Result;
+use crate::path::with_c_path;
 
 /// `PROC_SUPER_MAGIC`.
 pub const PROC: i64 = 0x9fa0;
@@ -90,16 +92,35 @@ pub fn status(fd: impl AsFd) -> Result<Status> {
     // SAFETY: the fd is borrowed; the buffer is as large as the call writes.
     check("fstat", "", unsafe { libc::fstat(fd.as_fd().as_raw_fd(), buffer.as_mut_ptr()) }.into())?;
     // SAFETY: fstat has succeeded, so it has filled the buffer.
-    let stat = unsafe { buffer.assume_init() };
-    Ok(Status {
-        mode: stat.st_mode,
-        links: stat.st_nlink,
-        inode: stat.st_ino,
-        device: stat.st_dev,
-        special_device: stat.st_rdev,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
+    Ok(Status::from(unsafe { buffer.assume_init() }))
+}
+
+/// fstatat(2) of `name` in `dir` itself, a symlink not followed.
+pub fn status_at(dir: impl AsFd, name: &Path) -> Result<Status> {
+    let raw = dir.as_fd().as_raw_fd();
+    with_c_path("fstatat", name, |c_name| {
+        let mut buffer = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: dir is borrowed, c_name is NUL-terminated and alive, the buffer is as large as the call writes.
+        let returned =
+            unsafe { libc::fstatat(raw, c_name.as_ptr(), buffer.as_mut_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
+        check("fstatat", name.display(), returned.into())?;
+        // SAFETY: fstatat has succeeded, so it has filled the buffer.
+        Ok(Status::from(unsafe { buffer.assume_init() }))
     })
+}
+
+impl From<libc::stat> for Status {
+    fn from(stat: libc::stat) -> Self {
+        Self {
+            mode: stat.st_mode,
+            links: stat.st_nlink,
+            inode: stat.st_ino,
+            device: stat.st_dev,
+            special_device: stat.st_rdev,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+        }
+    }
 }
 
 /// statx(2): the id of the mount that the descriptor was opened on, as in `/proc/self/mountinfo`.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Cgroup, CgroupError};
 use crate::plan::cgroup::CgroupMode;
+use crate::resctrl::stats::ResctrlStats;
 
 mod parse;
 mod v1;
@@ -25,7 +26,7 @@ pub struct Stats {
     /// Page size (`2MB`) -> use.
     pub hugetlb: BTreeMap<String, Hugetlb>,
     /// Filled in by the caller, who knows the container's resctrl group.
-    pub intel_rdt: serde_json::Map<String, serde_json::Value>,
+    pub intel_rdt: ResctrlStats,
     /// Always `null`: the specification has no networks for a runtime to set up.
     pub network_interfaces: (),
 }

@@ -3,6 +3,10 @@
 //! Pure: an assembler for the few instructions that it takes (kernel: Documentation/bpf/standardization/
 //! instruction-set.rst; `struct bpf_cgroup_dev_ctx` in include/uapi/linux/bpf.h). `cgroup::devices` loads the result.
 //! The program answers 1 to let an access pass and 0 to refuse it.
+//!
+//! It has not one jump: each exception's difference from the access is worked out, and the answer is whether one of them
+//! is zero. The kernel's verifier follows both ways of every jump, which took 0.4 ms of each start for the default rules
+//! with a jump per comparison; this takes a tenth. What it costs when a device is opened is some 150 plain instructions.
 
 use super::devices::{Access, DeviceKind, DevicePolicy, Exception, Verdict};
 
@@ -39,24 +43,29 @@ pub const MOVE_IMMEDIATE: u8 = 0xb4;
 pub const MOVE_REGISTER: u8 = 0xbc;
 /// 32-bit `destination &= immediate`.
 pub const AND_IMMEDIATE: u8 = 0x54;
+/// 32-bit `destination &= source`.
+pub const AND_REGISTER: u8 = 0x5c;
+/// 32-bit `destination |= source`.
+pub const OR_REGISTER: u8 = 0x4c;
+/// 32-bit `destination ^= immediate`.
+pub const XOR_IMMEDIATE: u8 = 0xa4;
+/// 32-bit `destination = -destination`.
+pub const NEGATE: u8 = 0x84;
 /// 32-bit `destination >>= immediate`.
 pub const SHIFT_RIGHT_IMMEDIATE: u8 = 0x74;
-/// Skip `offset` instructions if the low 32 bits of `destination` differ from `immediate`.
-pub const JUMP_IF_NOT_IMMEDIATE: u8 = 0x56;
-/// Skip `offset` instructions if the low 32 bits of `destination` equal `immediate`.
-pub const JUMP_IF_IMMEDIATE: u8 = 0x16;
-/// Skip `offset` instructions if the low 32 bits of `destination` differ from those of `source`.
-pub const JUMP_IF_NOT_REGISTER: u8 = 0x5e;
 /// Return r0.
 pub const EXIT: u8 = 0x95;
 
-/// The registers: the verdict and scratch, the context, and what the program takes apart from it.
-const VERDICT: u8 = 0;
+/// The registers: the answer, the context, what the program takes from it, and scratch.
+const ANSWER: u8 = 0;
 const CONTEXT: u8 = 1;
 const KIND: u8 = 2;
 const ACCESS: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
+const DIFFERENCE: u8 = 6;
+const SCRATCH: u8 = 7;
+const NEGATED: u8 = 8;
 
 /// `BPF_DEVCG_DEV_BLOCK` and `BPF_DEVCG_DEV_CHAR`.
 const BLOCK: i32 = 1;
@@ -67,68 +76,76 @@ const CHAR: i32 = 2;
 pub fn assemble(policy: &DevicePolicy) -> Vec<Instruction> {
     let mut program = vec![
         load(KIND, 0),
-        Instruction { source: KIND, ..immediate(MOVE_REGISTER, ACCESS, 0) },
+        register(MOVE_REGISTER, ACCESS, KIND),
         // The type is in the lower half of the first word, the access in the upper.
         immediate(AND_IMMEDIATE, KIND, 0xffff),
         immediate(SHIFT_RIGHT_IMMEDIATE, ACCESS, 16),
         load(MAJOR, 4),
         load(MINOR, 8),
+        // 1 as long as no exception is the access's.
+        immediate(MOVE_IMMEDIATE, ANSWER, 1),
     ];
     for exception in &policy.exceptions {
-        push_exception(&mut program, exception, policy.default);
+        push_difference(&mut program, exception, policy.default);
+        push_whether_not_zero(&mut program, DIFFERENCE);
+        program.push(register(AND_REGISTER, ANSWER, DIFFERENCE));
     }
-    push_return(&mut program, policy.default);
+    if policy.default == Verdict::Deny {
+        program.push(immediate(XOR_IMMEDIATE, ANSWER, 1));
+    }
+    program.push(immediate(EXIT, 0, 0));
     program
 }
 
-/// A block that returns the opposite of the default if the access is the exception's, and falls out at its end if not.
-fn push_exception(program: &mut Vec<Instruction>, exception: &Exception, default: Verdict) {
+/// Leaves in [`DIFFERENCE`] zero if the access is the exception's, else something.
+fn push_difference(program: &mut Vec<Instruction>, exception: &Exception, default: Verdict) {
     let device = exception.device;
-    let start = program.len();
     let kind = match device.kind {
         DeviceKind::Block => BLOCK,
         DeviceKind::Char => CHAR,
     };
-    program.push(immediate(JUMP_IF_NOT_IMMEDIATE, KIND, kind));
-    for (register, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
+    program.push(register(MOVE_REGISTER, DIFFERENCE, KIND));
+    program.push(immediate(XOR_IMMEDIATE, DIFFERENCE, kind));
+    for (value, number) in [(MAJOR, device.major), (MINOR, device.minor)] {
         if let Some(number) = number {
-            program.push(immediate(JUMP_IF_NOT_IMMEDIATE, register, number.cast_signed()));
+            program.push(register(MOVE_REGISTER, SCRATCH, value));
+            program.push(immediate(XOR_IMMEDIATE, SCRATCH, number.cast_signed()));
+            program.push(register(OR_REGISTER, DIFFERENCE, SCRATCH));
         }
     }
-    if exception.access != Access::ALL {
-        program.push(Instruction { source: ACCESS, ..immediate(MOVE_REGISTER, VERDICT, 0) });
-        program.push(immediate(AND_IMMEDIATE, VERDICT, i32::from(exception.access.bits())));
-        program.push(match default {
-            // Allowed is what asks for nothing beyond the exception.
-            Verdict::Deny => Instruction { source: ACCESS, ..immediate(JUMP_IF_NOT_REGISTER, VERDICT, 0) },
-            // Denied is what asks for anything in it, as in v1's controller: "deny reading" also stops an open for
-            // reading and writing. (runc 1.5 lets that one pass on v2.)
-            Verdict::Allow => immediate(JUMP_IF_IMMEDIATE, VERDICT, 0),
-        });
+    if exception.access == Access::ALL {
+        return;
     }
-    push_return(
-        program,
-        match default {
-            Verdict::Allow => Verdict::Deny,
-            Verdict::Deny => Verdict::Allow,
-        },
-    );
-    let end = program.len();
-    for (at, instruction) in program.iter_mut().enumerate().skip(start) {
-        if matches!(instruction.opcode, JUMP_IF_NOT_IMMEDIATE | JUMP_IF_IMMEDIATE | JUMP_IF_NOT_REGISTER) {
-            // A block has at most eight instructions.
-            instruction.offset = i16::try_from(end - at - 1).unwrap_or(i16::MAX);
+    let exempt = i32::from(exception.access.bits());
+    program.push(register(MOVE_REGISTER, SCRATCH, ACCESS));
+    match default {
+        // Allowed is what asks for nothing beyond the exception.
+        Verdict::Deny => program.push(immediate(AND_IMMEDIATE, SCRATCH, !exempt)),
+        // Denied is what asks for anything in it, as in v1's controller: "deny reading" also stops an open for
+        // reading and writing. (runc 1.5 lets that one pass on v2.)
+        Verdict::Allow => {
+            program.push(immediate(AND_IMMEDIATE, SCRATCH, exempt));
+            push_whether_not_zero(program, SCRATCH);
+            program.push(immediate(XOR_IMMEDIATE, SCRATCH, 1));
         }
     }
+    program.push(register(OR_REGISTER, DIFFERENCE, SCRATCH));
 }
 
-fn push_return(program: &mut Vec<Instruction>, verdict: Verdict) {
-    program.push(immediate(MOVE_IMMEDIATE, VERDICT, i32::from(verdict == Verdict::Allow)));
-    program.push(immediate(EXIT, 0, 0));
+/// Makes of `value` 0 if it is zero and else 1: of a number and its negation, one has the highest bit unless both are zero.
+fn push_whether_not_zero(program: &mut Vec<Instruction>, value: u8) {
+    program.push(register(MOVE_REGISTER, NEGATED, value));
+    program.push(immediate(NEGATE, NEGATED, 0));
+    program.push(register(OR_REGISTER, value, NEGATED));
+    program.push(immediate(SHIFT_RIGHT_IMMEDIATE, value, 31));
 }
 
 fn load(destination: u8, offset: i16) -> Instruction {
     Instruction { opcode: LOAD_WORD, destination, source: CONTEXT, offset, immediate: 0 }
+}
+
+fn register(opcode: u8, destination: u8, source: u8) -> Instruction {
+    Instruction { opcode, destination, source, offset: 0, immediate: 0 }
 }
 
 fn immediate(opcode: u8, destination: u8, immediate: i32) -> Instruction {
@@ -161,44 +178,31 @@ mod tests {
         let context = [u32::from(ask.access.bits()) << 16 | kind, ask.major, ask.minor];
         let mut registers: [Option<u64>; 11] = [None; 11];
         registers[1] = Some(0);
-        let mut at = 0;
-        loop {
-            let Instruction { opcode, destination, source, offset, immediate } = program[at];
+        for &Instruction { opcode, destination, source, offset, immediate } in program {
             let read = |register: u8| registers[usize::from(register)].unwrap() as u32;
             let immediate = immediate as u32;
-            let mut jump = false;
             let result = match opcode {
                 LOAD_WORD => {
                     assert_eq!(source, 1);
-                    Some(context[usize::try_from(offset).unwrap() / 4])
+                    context[usize::try_from(offset).unwrap() / 4]
                 }
-                MOVE_IMMEDIATE => Some(immediate),
-                MOVE_REGISTER => Some(read(source)),
-                AND_IMMEDIATE => Some(read(destination) & immediate),
-                SHIFT_RIGHT_IMMEDIATE => Some(read(destination) >> immediate),
-                JUMP_IF_NOT_IMMEDIATE => {
-                    jump = read(destination) != immediate;
-                    None
-                }
-                JUMP_IF_IMMEDIATE => {
-                    jump = read(destination) == immediate;
-                    None
-                }
-                JUMP_IF_NOT_REGISTER => {
-                    jump = read(destination) != read(source);
-                    None
-                }
-                EXIT => return read(0) == 1,
+                MOVE_IMMEDIATE => immediate,
+                MOVE_REGISTER => read(source),
+                AND_IMMEDIATE => read(destination) & immediate,
+                AND_REGISTER => read(destination) & read(source),
+                OR_REGISTER => read(destination) | read(source),
+                XOR_IMMEDIATE => read(destination) ^ immediate,
+                NEGATE => read(destination).wrapping_neg(),
+                SHIFT_RIGHT_IMMEDIATE => read(destination) >> immediate,
+                EXIT => match read(0) {
+                    answer @ (0 | 1) => return answer == 1,
+                    other => panic!("the kernel refuses to load a program that may answer {other}"),
+                },
                 other => panic!("opcode {other:#x}"),
             };
-            if let Some(result) = result {
-                registers[usize::from(destination)] = Some(u64::from(result));
-            }
-            at += 1;
-            if jump {
-                at += usize::try_from(offset).unwrap();
-            }
+            registers[usize::from(destination)] = Some(u64::from(result));
         }
+        panic!("no end")
     }
 
     /// The reference: v1's words. By default denied, an access passes if one exception covers all of it; by default
@@ -292,7 +296,8 @@ mod tests {
                 [0x74, 0x03, 0, 0, 16, 0, 0, 0],
                 [0x61, 0x14, 4, 0, 0, 0, 0, 0],
                 [0x61, 0x15, 8, 0, 0, 0, 0, 0],
-                [0xb4, 0x00, 0, 0, 0, 0, 0, 0],
+                [0xb4, 0x00, 0, 0, 1, 0, 0, 0],
+                [0xa4, 0x00, 0, 0, 1, 0, 0, 0],
                 [0x95, 0x00, 0, 0, 0, 0, 0, 0],
             ]
         );

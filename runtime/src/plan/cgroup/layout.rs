@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::CgroupPlanError;
+use crate::mountinfo::unescape;
 
 /// The mount point that makes a system "unified" when a cgroup2 file system is on it.
 const DEFAULT_ROOT: &str = "/sys/fs/cgroup";
@@ -143,21 +144,6 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// mountinfo writes space, tab, newline and backslash as three octal digits.
-fn unescape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        let (letter, length) = code.map_or(('\\', 1), |code| (char::from(code), 4));
-        out.push(letter);
-        rest = &rest[at + length..];
-    }
-    out.push_str(rest);
-    out
-}
-
 /// The path of a container's cgroup relative to something: with a leading `/`, to the mount point; without, to the
 /// runtime's own cgroup. No `..` survives in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -275,11 +261,6 @@ pub(super) mod tests {
         assert_eq!((under.mode, under.hierarchies.len()), (CgroupMode::Hybrid, 9));
         let none = CgroupLayout::parse("", "0::/\n");
         assert_eq!((none.mode, none.hierarchies.len()), (CgroupMode::Legacy, 0));
-    }
-
-    #[test]
-    fn escapes_in_mountinfo() {
-        assert_eq!(unescape(r"/a\040b\134c\"), r"/a b\c\");
     }
 
     #[test]

@@ -119,8 +119,8 @@ pub(super) fn personality_flags(subject: &Subject<'_>, warnings: &mut Vec<String
 
 pub(super) fn intel_rdt(subject: &Subject<'_>) -> Result<(), SpecError> {
     let Some(rdt) = &subject.linux.intel_rdt else { return Ok(()) };
-    let facts = subject.facts.intel_rdt;
-    if !facts.mounted {
+    let facts = &subject.facts.intel_rdt;
+    if facts.mountpoint.is_none() {
         return Err(SpecError::NoIntelRdt);
     }
     // "/" alone means the root group.

@@ -400,15 +400,15 @@ fn intel_rdt() {
         run(&with("/linux/intelRdt", rdt), &context(), &facts)
     };
     let all = SpecFacts::default().intel_rdt;
-    let bare = IntelRdtFact { mounted: true, ..IntelRdtFact::default() };
-    assert_eq!(check(json!({"closID": "/"}), all), Ok(vec![]));
+    let bare = IntelRdtFact { mountpoint: all.mountpoint.clone(), ..IntelRdtFact::default() };
+    assert_eq!(check(json!({"closID": "/"}), all.clone()), Ok(vec![]));
     assert_eq!(
         check(json!({}), IntelRdtFact::default()).unwrap_err(),
         "intelRdt is specified in config, but Intel RDT is not enabled"
     );
     assert_eq!(check(json!({"closID": "a/b"}), all).unwrap_err(), "invalid intelRdt.ClosID \"a/b\"");
     assert_eq!(
-        check(json!({"l3CacheSchema": "L3:0=f"}), bare).unwrap_err(),
+        check(json!({"l3CacheSchema": "L3:0=f"}), bare.clone()).unwrap_err(),
         "intelRdt.l3CacheSchema is specified in config, but Intel RDT/CAT is not enabled"
     );
     assert_eq!(

@@ -1,0 +1,185 @@
+//! kill -9 of the container's own processes at every system call on their way to execve: its first process, and the two
+//! that `exec` makes. The runtime must end by itself and say what happened, and `delete --force` clears the rest.
+//!
+//! `step_killer` delivers the signal; `kill_sweep` does the same to the runtime.
+
+use std::path::PathBuf;
+
+use ketch_integration::runtime::{Invocation, Kind};
+use ketch_integration::sample::Sample;
+use ketch_integration::{Bundle, Case, Container, Output, probe, tests};
+
+tests![create, create_in_a_joined_user_namespace, run, start, exec_stage, exec];
+
+/// What the runtime says of a process that was killed before it could say anything itself.
+const KILLED: &str = "the process was killed by signal 9 before it was ready";
+
+/// One command; one of the processes around it is killed at one step after another.
+struct Sweep<'a> {
+    bundle: &'a Bundle<'a>,
+    /// Every how many steps, in the ordinary suite.
+    stride: usize,
+    /// Makes what the command needs.
+    prepare: &'a dyn Fn(),
+    /// As `step_killer` names it.
+    victim: &'a dyn Fn() -> String,
+    command: &'a dyn Fn() -> Invocation,
+    /// Whether the command's end is the right one.
+    ended_well: &'a dyn Fn(&Output) -> bool,
+}
+
+impl Sweep<'_> {
+    fn run(&self) {
+        let case = self.bundle.case;
+        case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
+        let _ = self.killed_at(0);
+        clear(case, self.bundle, 0);
+        let sample = Sample::of(case, self.steps().len(), self.stride);
+        let mut hit = 0;
+        for number in sample.numbers().map(|number| number + 1) {
+            let out = self.killed_at(number);
+            // The way may be a call shorter than the first time.
+            if self.steps().len() == number {
+                hit += 1;
+                assert!((self.ended_well)(&out), "killed at step {number}: {out}");
+            }
+            clear(case, self.bundle, number);
+        }
+        sample.tell(hit);
+        assert!(hit * 10 >= sample.numbers().count() * 8, "only {hit} were hit");
+    }
+
+    fn report(&self) -> PathBuf {
+        self.bundle.case.dir.join("steps")
+    }
+
+    /// What the victim called up to its end.
+    fn steps(&self) -> Vec<String> {
+        probe::read(self.report()).lines().map(str::to_owned).collect()
+    }
+
+    fn killed_at(&self, step: usize) -> Output {
+        (self.prepare)();
+        let command = (self.command)();
+        let killer = self.bundle.case.program(env!("CARGO_BIN_EXE_step_killer"));
+        let killer = killer.arg(self.report()).arg((self.victim)()).arg(step.to_string());
+        killer.arg(&command.program).args(command.args).run()
+    }
+}
+
+fn clear(case: &Case, bundle: &Bundle<'_>, step: usize) {
+    let out = case.ketch().args(["delete", "--force", &bundle.id]).run();
+    assert!(out.code == 0, "step {step}: {out}");
+    assert!(!case.state_root().join(&bundle.id).exists(), "step {step}: the state folder stays");
+    assert!(!bundle.cgroup("pids").exists(), "step {step}: the cgroup stays");
+    assert!(!probe::read("/proc/self/mountinfo").contains(&bundle.id), "step {step}: a mount stays");
+}
+
+fn failed_with_the_reason(out: &Output) -> bool {
+    out.code != 0 && out.stderr.contains(KILLED)
+}
+
+fn create(case: &Case) {
+    let bundle = &case.bundle().sleeper();
+    Sweep {
+        bundle,
+        stride: 13,
+        prepare: &|| {},
+        victim: &|| "child:1".into(),
+        command: &|| bundle.create_command().arg(&bundle.id),
+        // What has failed has also cleaned up.
+        ended_well: &|out| failed_with_the_reason(out) && !case.state_root().join(&bundle.id).exists(),
+    }
+    .run();
+}
+
+/// There a first process makes the second, and ends.
+fn create_in_a_joined_user_namespace(case: &Case) {
+    let holder = case.bundle().user_namespace(100_000).sleeper().start();
+    let path = format!("/proc/{}/ns/user", holder.pid());
+    let joined = |spec: &mut serde_json::Value| {
+        for mappings in ["uidMappings", "gidMappings"] {
+            let _ = spec["linux"].as_object_mut().unwrap().remove(mappings);
+        }
+    };
+    let bundle = case.bundle().user_namespace(100_000).edit(joined).namespace("user", Some(&path));
+    let bundle = &bundle.sleeper();
+    for (victim, stride) in [("child:1", 7), ("child:2", 29)] {
+        Sweep {
+            bundle,
+            stride,
+            prepare: &|| {},
+            victim: &|| victim.into(),
+            command: &|| bundle.create_command().arg(&bundle.id),
+            // The stage has nothing more to do at its last step.
+            ended_well: &|out| failed_with_the_reason(out) || (victim == "child:1" && out.code == 0),
+        }
+        .run();
+    }
+}
+
+fn run(case: &Case) {
+    let bundle = &case.bundle();
+    Sweep {
+        bundle,
+        stride: 13,
+        prepare: &|| {},
+        victim: &|| "child:1".into(),
+        command: &|| bundle.run_command().arg(&bundle.id),
+        // Once it may run, its end is the container's.
+        ended_well: &|out| failed_with_the_reason(out) || out.code == 137 || out.stderr.contains("has stopped"),
+    }
+    .run();
+}
+
+fn start(case: &Case) {
+    let bundle = &case.bundle().sleeper();
+    Sweep {
+        bundle,
+        stride: 1,
+        prepare: &|| drop(bundle.create_command().arg(&bundle.id).run().ok()),
+        victim: &|| {
+            let state = case.ketch().args(["state", &bundle.id]).run().ok().json();
+            format!("pid:{}", state["pid"])
+        },
+        command: &|| case.ketch().args(["start", &bundle.id]),
+        // `start` is done with its byte; what it has started is seen to be gone.
+        ended_well: &|_| {
+            Container::adopt(case, &bundle.id).wait_status_and_keep("stopped");
+            true
+        },
+    }
+    .run();
+}
+
+fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output) -> bool) {
+    let bundle = &case.bundle().sleeper();
+    Sweep {
+        bundle,
+        stride,
+        prepare: &|| {
+            let _ = bundle.create_command().arg(&bundle.id).run().ok();
+            let _ = case.ketch().args(["start", &bundle.id]).run().ok();
+        },
+        victim: &|| victim.into(),
+        command: &|| case.ketch().args(["exec", &bundle.id, "/bin/true"]),
+        ended_well: &|out| {
+            let container = Container::adopt(case, &bundle.id);
+            let lives = container.status() == "running" && container.exec(&["/bin/true"]).code == 0;
+            std::mem::forget(container);
+            lives && ended_well(out)
+        },
+    }
+    .run();
+}
+
+/// What is born outside of the container's pid namespace, and makes the process there.
+fn exec_stage(case: &Case) {
+    // It has nothing more to do at its last step.
+    exec_of(case, "child:1", 3, &|out| failed_with_the_reason(out) || out.code == 0);
+}
+
+fn exec(case: &Case) {
+    // Once it may run, its end is that of the program.
+    exec_of(case, "child:2", 13, &|out| failed_with_the_reason(out) || out.code == 137);
+}
