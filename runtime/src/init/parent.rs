@@ -438,9 +438,7 @@ pub(super) fn tell(channel: &Channel, message: &Message) -> Result<(), InitError
 
 fn tell_with(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), InitError> {
     channel.send_with(message, fds).map_err(|error| match error {
-        ProtocolError::Socket(ref refused) if matches!(refused.errno, Errno::EPIPE | Errno::ECONNRESET) => {
-            last_words(channel, error)
-        }
+        ProtocolError::Ended => last_words(channel, error),
         // It is still there and waits, for ever if it were listened to.
         error => error.into(),
     })

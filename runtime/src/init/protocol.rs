@@ -205,7 +205,7 @@ impl Channel {
     /// The other end is gone.
     pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
         socket::send(&self.socket, &message.encode(), fds).map_err(|error| match error.errno {
-            ketch_sys::Errno::EPIPE | ketch_sys::Errno::ECONNRESET => ProtocolError::Ended,
+            Errno::EPIPE | Errno::ECONNRESET => ProtocolError::Ended,
             _ => error.into(),
         })
     }
