@@ -46,9 +46,8 @@ impl Sweep<'_> {
             clear(case, self.bundle, number);
         }
         sample.tell(hit);
-        // One may be missed where there are few: the way of a busy machine is another one.
-        let steps = sample.numbers().count();
-        assert!(hit + 1 >= steps || hit * 10 >= steps * 8, "only {hit} of {steps} were hit");
+        let taken = sample.numbers().count();
+        assert!(taken - hit <= 1 + taken / 5, "only {hit} of {taken} were hit");
     }
 
     fn report(&self) -> PathBuf {

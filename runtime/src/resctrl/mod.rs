@@ -247,18 +247,23 @@ mod tests {
     use super::*;
     use std::fs;
 
+    #[expect(clippy::disallowed_methods, reason = "a test's own folder")]
+    pub(super) fn make_dirs(path: &Path) {
+        fs::create_dir_all(path).unwrap();
+    }
+
     /// A folder in place of resctrl: it takes what a group is told, but makes no files in a new one.
     struct Folder(PathBuf);
 
     impl Folder {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("ketch-resctrl-{name}-{}", std::process::id()));
-            fs::DirBuilder::new().recursive(true).create(&path).unwrap();
+            make_dirs(&path);
             Self(path)
         }
 
         fn with_group(self, name: &str) -> Self {
-            fs::DirBuilder::new().recursive(true).create(self.0.join(name)).unwrap();
+            make_dirs(&self.0.join(name));
             ["tasks", "schemata"]
                 .iter()
                 .for_each(|file| fs::write(self.0.join(name).join(file), "").unwrap());

@@ -184,6 +184,7 @@ fn line_of(lines: &[String], resource: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::resctrl::ResctrlPlan;
+    use crate::resctrl::tests::make_dirs;
     use ketch_sys::path;
     use std::fs;
     use std::path::PathBuf;
@@ -191,7 +192,7 @@ mod tests {
     fn folder(files: &[(&str, &str)]) -> PathBuf {
         let root = std::env::temp_dir().join(format!("ketch-resctrl-stats-{}", std::process::id()));
         for (file, content) in files {
-            fs::DirBuilder::new().recursive(true).create(root.join(file).parent().unwrap()).unwrap();
+            make_dirs(root.join(file).parent().unwrap());
             fs::write(root.join(file), content).unwrap();
         }
         root

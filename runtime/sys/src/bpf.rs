@@ -78,6 +78,16 @@ pub fn load_device_program(instructions: &[[u8; 8]]) -> Result<OwnedFd> {
         // SAFETY: the instructions and the licence are alive, and the count is theirs; the kernel only reads them.
         unsafe { bpf("bpf(BPF_PROG_LOAD)", PROG_LOAD, &mut attribute) }.map(own)
     };
+    // The verifier gives up as soon as a signal is pending, one that is ignored included: the end of a child is enough.
+    let load = || {
+        let mut attempts = 0;
+        loop {
+            match load() {
+                Err(error) if error.errno == Errno::EAGAIN && attempts < 16 => attempts += 1,
+                other => return other,
+            }
+        }
+    };
     load().or_else(|error| {
         if error.errno != Errno::EPERM {
             return Err(error);
