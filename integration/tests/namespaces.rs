@@ -113,6 +113,7 @@ fn user_namespace_by_path(case: &Case) {
 
 fn a_new_user_namespace_joins_what_the_host_owns(case: &Case) {
     case.root_only("a user may not join what the host owns");
+    case.needs_runc(1, 3, "exec enters the user namespace first, and may not join the rest from there");
     let holder = case.program("/usr/bin/unshare").args(["--net", "--ipc", "--uts", "sleep", "1000"]).spawn();
     wait_until("the holder's namespaces", || {
         let seen = namespace_of(holder.pid(), "net");
