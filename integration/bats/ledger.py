@@ -6,8 +6,9 @@ from pathlib import Path
 import build
 
 INNER_TEXT = Path(__file__).resolve().parent / "inner-text.txt"
-LAYOUTS = ("v1", "v2")
-NOT_RUN = "not run with ketch"
+# In the VM: root with the cgroupfs driver, root with RUNC_USE_SYSTEMD, a user in its own session with RUNC_USE_SYSTEMD.
+VM_MODES = ("vm-root", "vm-systemd", "vm-rootless")
+LAYOUTS = ("v1", "v2", *VM_MODES)
 
 
 def inner_text(suite_folder):
@@ -35,18 +36,36 @@ def newest(section, name, suite_hash):
 
 
 def load(folder, layout):
+    """The records of a runtime on a layout; those of the VM are kept for each image, and the newest image counts."""
     results = {}
-    if folder and (folder / layout).is_dir():
-        for kept in sorted((folder / layout).glob("*.json")):
-            for record in json.loads(kept.read_text()):
-                results[(kept.stem, record["name"])] = record
+    if not folder:
+        return results
+    places = [folder / layout, *folder.glob(f"{layout}@*")]
+    places = sorted((place for place in places if place.is_dir()), key=lambda place: place.stat().st_mtime)
+    for kept in sorted(places[-1].glob("*.json")) if places else []:
+        for record in json.loads(kept.read_text()):
+            results[(kept.stem, record["name"])] = record
     return results
+
+
+def earlier(target):
+    """What the ledger says already: the rows and the totals of each suite and layout."""
+    rows, totals = {}, {}
+    for line in target.read_text().splitlines() if target.exists() else []:
+        if line.startswith("#"):
+            words = line[1:].split()
+            if len(words) > 2 and words[1] in LAYOUTS:
+                totals.setdefault((words[0], words[1]), []).append(line)
+        elif line:
+            section, layout = line.split("\t")[:2]
+            rows.setdefault((section, layout), []).append(line)
+    return rows, totals
 
 
 def ketch_verdict(baseline, record, text):
     """The verdict and reason for ketch, given the test's verdict with runc."""
     if record is None:
-        return "n/a", NOT_RUN
+        return "not run", ""
     if record["status"] == "fail" and text:
         return "n/a", f"its only evidence is runc's inner text: {text}"
     if record["status"] == "fail" and baseline and baseline["status"] == "fail":
@@ -54,9 +73,9 @@ def ketch_verdict(baseline, record, text):
     return record["status"], record["reason"]
 
 
-def is_red(baseline, verdict, reason):
-    """A test that passes with runc is red unless it passes with ketch, or is n/a for its inner text."""
-    return baseline == "pass" and (verdict in ("fail", "skip") or reason == NOT_RUN)
+def is_red(baseline, verdict):
+    """A test that passes with runc is red when it runs with ketch and does not pass, unless it is n/a for its inner text."""
+    return baseline == "pass" and verdict in ("fail", "skip")
 
 
 def write_red(target, suites):
@@ -69,7 +88,7 @@ def write_red(target, suites):
             baseline, ours = load(runs["runc"], layout), load(runs["ketch"], layout)
             for key, record in sorted(ours.items()):
                 verdict, reason = ketch_verdict(baseline.get(key), record, texts.get(key))
-                if is_red(baseline.get(key, {}).get("status"), verdict, reason):
+                if is_red(baseline.get(key, {}).get("status"), verdict):
                     lines.append(f"## {suite.section} {layout} {key[0]}: {key[1]} ({verdict} {reason})".rstrip(" ()") + ")")
                     lines += ["    " + text for text in record["detail"][:60]] + [""]
     target.write_text("\n".join(lines) + "\n")
@@ -78,24 +97,28 @@ def write_red(target, suites):
 def write(target, suites):
     """Writes the ledger and gives the number of tests that pass with runc and neither pass nor are n/a with ketch."""
     lines, totals, red = [], [], 0
+    rows_before, totals_before = earlier(target)
+    measured = {(suite.section, layout) for suite in suites for layout in LAYOUTS}
     for suite in suites:
         texts = inner_text(suite.folder) if suite.section == "runc" else {}
         runs = {name: newest(suite.section, name, suite.hash) for name in ("runc", "ketch")}
         for layout in LAYOUTS:
             by_runtime = {name: load(folder, layout) for name, folder in runs.items()}
             if not by_runtime["runc"] and not by_runtime["ketch"]:
+                # Measured on another machine, or never.
+                measured.discard((suite.section, layout))
                 continue
             counts = {}
             body = []
-            for key in sorted(set(by_runtime["runc"]) | set(by_runtime["ketch"])):
+            for key in sorted(set(by_runtime["runc"]) | set(by_runtime["ketch"]) | planned(suite, layout)):
                 baseline = by_runtime["runc"].get(key)
                 verdict, reason = ketch_verdict(baseline, by_runtime["ketch"].get(key), texts.get(key))
-                base = baseline["status"] if baseline else "n/a"
+                base = baseline["status"] if baseline else "not run"
                 if base == "skip" and not reason:
                     reason = baseline["reason"]
                 if base == "fail" and verdict != "fail":
                     reason = reason or f"runc: {baseline['reason']}".rstrip(": ")
-                red += is_red(base, verdict, reason)
+                red += is_red(base, verdict)
                 counts[("runc", base)] = counts.get(("runc", base), 0) + 1
                 counts[("ketch", verdict)] = counts.get(("ketch", verdict), 0) + 1
                 body.append(f"{suite.section}\t{layout}\t{base}\t{verdict}\t{key[0]}: {key[1]}\t{reason}".rstrip())
@@ -104,9 +127,22 @@ def write(target, suites):
                 binary = runs[name].name.removesuffix(f"-{suite.hash}") if runs[name] else f"{name}, no results"
                 totals.append(f"# {suite.section} {layout} {binary}: {words}")
             lines += body
-    head = ["# Generated by `make bats`; never edited by hand. checkpoint.bats is left out.",
-            "# Columns: suite, cgroup layout, verdict with runc, verdict with ketch, test, reason.",
+    for key, rows in rows_before.items():
+        if key not in measured:
+            lines += rows
+            totals += totals_before.get(key, [])
+            cells = [row.split("\t") for row in rows]
+            red += sum(is_red(cell[2], cell[3]) for cell in cells)
+    head = ["# Generated by `make bats`; never edited by hand. checkpoint.bats runs in the VM only.",
+            "# Columns: suite, layout (v1, v2: the machine's; vm-*: `make vm-bats`), verdict with runc, with ketch, test, reason.",
             "# Totals, with the start of the SHA-256 of the runtime's binary:",
             *totals, f"# pass with runc and not with ketch: {red}"]
     target.write_text("\n".join(head + lines) + "\n")
     return red
+
+
+def planned(suite, layout):
+    """Every test that the VM's columns must speak of, run or not."""
+    if layout not in VM_MODES or suite.section != "runc":
+        return set()
+    return {(unit, name) for unit in suite.all_units() for name in suite.names(unit)}

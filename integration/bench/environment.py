@@ -17,6 +17,8 @@ import programs as cli
 
 V1 = ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "systemd"]
 CGROUPS = "/sys/fs/cgroup"
+# A machine that booted with v2 alone, with the controllers on it: `make vm-bench`.
+IS_UNIFIED = os.path.exists(f"{CGROUPS}/cgroup.controllers")
 CPU_SHARES = 262144  # the kernel's most
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -129,12 +131,24 @@ class Environment:
             os.symlink("busybox", f"{self.rootfs}/bin/{applet}")
 
     def _cgroup_dirs(self):
+        if IS_UNIFIED:
+            return [f"{CGROUPS}/{self.name}"]
         return [f"{CGROUPS}/{hierarchy}/{self.name}" for hierarchy in [*V1, "unified"]]
 
     def _make_cgroups(self):
         """The parent of all containers' cgroups, so that every program makes and removes the leaf only."""
         for folder in self._cgroup_dirs():
             os.mkdir(folder)
+        if IS_UNIFIED:
+            own = f"{CGROUPS}/{self.name}"
+            with open(f"{CGROUPS}/cgroup.controllers", encoding="ascii") as source:
+                every = " ".join(f"+{controller}" for controller in source.read().split())
+            # Each container's cgroup has every controller, whether or not it asks for a limit.
+            for folder in (CGROUPS, own):
+                write(f"{folder}/cgroup.subtree_control", every)
+            os.mkdir(f"{own}/spawners")
+            write(f"{own}/cpu.weight", "10000")
+            return
         for file in ("cpuset.cpus", "cpuset.mems"):
             with open(f"{CGROUPS}/cpuset/{file}", encoding="ascii") as source:
                 write(f"{CGROUPS}/cpuset/{self.name}/{file}", source.read())
@@ -144,7 +158,8 @@ class Environment:
         if layout not in self.spawners:
             spawner = Spawner(f"{self.build}/spawner", layout, f"{self.scratch}/spawner-{layout}.log")
             # Against everything else that runs here the bench gets the CPU first; an idle machine sees no difference.
-            write(f"{CGROUPS}/cpu/{self.name}/cgroup.procs", str(spawner.process.pid))
+            own = f"{self.name}/spawners" if IS_UNIFIED else f"cpu/{self.name}"
+            write(f"{CGROUPS}/{own}/cgroup.procs", str(spawner.process.pid))
             self.spawners[layout] = spawner
         return self.spawners[layout]
 
@@ -178,9 +193,9 @@ class Environment:
 
     def pids(self, place):
         """The container's processes, from its cgroup as the host sees it."""
-        hierarchy = "unified" if place.layout == "v2" else "pids"
+        hierarchy = "" if IS_UNIFIED else "/unified" if place.layout == "v2" else "/pids"
         try:
-            with open(f"{CGROUPS}/{hierarchy}{place.cgroup}/cgroup.procs", encoding="ascii") as procs:
+            with open(f"{CGROUPS}{hierarchy}{place.cgroup}/cgroup.procs", encoding="ascii") as procs:
                 return [int(pid) for pid in procs]
         except FileNotFoundError:
             return []
@@ -212,7 +227,7 @@ class Environment:
         deadline = time.monotonic() + 20
         for top in self._cgroup_dirs():
             for folder, _, _ in os.walk(top, topdown=False):
-                if folder != top:
+                if folder not in (top, f"{top}/spawners"):
                     left.append(f"cgroup {folder}")
                 while True:
                     try:

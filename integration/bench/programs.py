@@ -47,6 +47,13 @@ def version_of(path):
     return found.group(1) if found else ""
 
 
+def may_raise_limits():
+    """Whether this process has CAP_SYS_RESOURCE, which root lacks on some machines."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) >> 24 & 1)
+
+
 def find(floor, ketch, peers):
     """All programs of this machine, and one line for each that is absent. `peers`: the folder of the current ones."""
     wanted = [
@@ -67,7 +74,8 @@ def find(floor, ketch, peers):
             absent.append(f"{key}: {path} is not there" + ("; `make peers` builds it" if key.endswith("-new") else ""))
     for program in programs:
         if program.key == "crun-old":
-            program.left_out["v2"] = "crun 1.8 wants RLIMIT_MEMLOCK raised, which needs CAP_SYS_RESOURCE"
+            if not may_raise_limits():
+                program.left_out["v2"] = "crun 1.8 wants RLIMIT_MEMLOCK raised, which needs CAP_SYS_RESOURCE"
             program.left_out["hybrid"] = "crun refuses the hybrid layout"
         if program.key == "crun-new":
             program.left_out["hybrid"] = "crun refuses the hybrid layout"

@@ -13,6 +13,7 @@
     reason = "the rules on threads and on paths inside a rootfs bind the runtime, not the program that drives it"
 )]
 
+pub mod apparmor;
 pub mod bundle;
 pub mod case;
 pub mod console;

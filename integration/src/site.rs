@@ -40,8 +40,9 @@ impl<'a> Site<'a> {
     pub fn new(case: &'a Case) -> Self {
         let dir = case.dir.join("site");
         fs::create_dir_all(&dir).expect("make the site's folder");
-        // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman makes plain folders in /sys/fs/cgroup for
-        // hierarchies that are not mounted, so that it gets a folder of the site's with the machine's mounts in it.
+        // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman
+        // makes plain folders in a v1 /sys/fs/cgroup for hierarchies that are not mounted, so that it gets a folder of
+        // the site's with the machine's mounts in it.
         let script = r#"
             set -e
             ip link set lo up
@@ -49,11 +50,13 @@ impl<'a> Site<'a> {
                 mkdir -p $d; mount -t tmpfs site $d
             done
             mount -t tmpfs -o mode=1777 site /dev/shm
-            mkdir $0/cgroup; mount -t tmpfs site $0/cgroup
-            for h in /sys/fs/cgroup/*; do
-                if mountpoint -q $h; then mkdir $0/cgroup/${h##*/}; mount --bind $h $0/cgroup/${h##*/}; fi
-            done
-            mount --rbind $0/cgroup /sys/fs/cgroup; umount -R -l $0/cgroup
+            if [ ! -e /sys/fs/cgroup/cgroup.controllers ]; then
+                mkdir $0/cgroup; mount -t tmpfs site $0/cgroup
+                for h in /sys/fs/cgroup/*; do
+                    if mountpoint -q $h; then mkdir $0/cgroup/${h##*/}; mount --bind $h $0/cgroup/${h##*/}; fi
+                done
+                mount --rbind $0/cgroup /sys/fs/cgroup; umount -R -l $0/cgroup
+            fi
             echo ready >$0/ready
             exec sleep infinity
         "#;
@@ -158,8 +161,10 @@ impl Drop for Site<'_> {
         // The parent cgroup, and podman's for conmon, are the daemon's, which leaves them behind; one that still holds a
         // container's is a leak, and stays for the leak check to find. A killed conmon takes its time to go.
         let parents = || {
-            let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-            hierarchies.map(|entry| entry.path().join(&self.case.tag)).filter(|parent| parent.exists())
+            let trees =
+                fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+            let trees = trees.chain([PathBuf::from("/sys/fs/cgroup")]);
+            trees.map(|tree| tree.join(&self.case.tag)).filter(|parent| parent.exists())
         };
         for _ in 0..1000 {
             for parent in parents() {

@@ -40,7 +40,7 @@ impl<'a> Docker<'a> {
         let file = site.path("daemon.json");
         let text = format!(
             r#"{{"runtimes": {{"tested": {{"path": {:?}}}}}, "default-runtime": "tested", "storage-driver": "vfs",
-                "iptables": false, "bridge": "none", "cgroup-parent": "/{}", "data-root": {:?}, "exec-root": {:?},
+                "iptables": false, "bridge": "none", "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": "/{}", "data-root": {:?}, "exec-root": {:?},
                 "pidfile": {:?}, "hosts": ["unix://{}"], "containerd": {containerd:?}}}"#,
             case.runtime.path,
             case.tag,
@@ -118,10 +118,11 @@ fn pause_and_update(case: &Case) {
     let _ = docker.docker(["update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "50", "box"]).ok();
     let id = docker.inspect("box", "{{.Id}}");
     let limit = |controller: &str, file: &str| {
-        let path = format!("/sys/fs/cgroup/{controller}/{}/{id}/{file}", docker.site.case.tag);
-        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}")).trim().to_owned()
+        let path = format!("{}/{id}", docker.site.case.tag);
+        ketch_integration::probe::read(case.layout.cgroup_dir(controller, &path).join(file))
     };
-    assert_eq!(limit("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    let file = if case.layout.is_v2() { "memory.max" } else { "memory.limit_in_bytes" };
+    assert_eq!(limit("memory", file), (64 << 20).to_string());
     assert_eq!(limit("pids", "pids.max"), "50");
     let _ = docker.docker(["rm", "--force", "box"]).ok();
     docker.end();

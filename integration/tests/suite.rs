@@ -48,10 +48,14 @@ modules![
     descriptors(both),
     process(both),
     sysctl(both),
+    lsm,
+    net_devices,
+    memory_policy,
     seccomp(both),
     exec(both),
     cgroup_v1,
     cgroup_v2,
+    cgroup_v2_limits,
     pause(both),
     kill(both),
     list_ps(both),
@@ -71,6 +75,7 @@ modules![
     soak,
     attack_image(both),
     attack_inside(both),
+    attack_label,
     rootless(user),
 ];
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Builds the root image of the VM with debootstrap, once, into the cache, and prints the folder that holds it:
 #   build.sh [--selinux]
-# The folder is $KETCH_CACHE/vm/<hash of this file and the package list>-<layer>, and has root.img (ext4, never written
+# The folder is $KETCH_CACHE/vm/<hash of this file and the package list>-<layer>; it has root.img (ext4, never written
 # to again: each run puts a layer above it), vmlinuz, modules/ (what an initrd needs to find the root) and packages (the
 # versions). --selinux is the layer with Debian's policy, every file labelled. A second caller waits for the first.
 # Needs root, debootstrap, mke2fs and the Debian mirror that apt is configured with.
@@ -15,6 +15,7 @@ selinux_packages=(selinux-basics selinux-policy-default policycoreutils)
 
 # What an image is made of decides its name; a changed recipe is another image.
 key=$(cat "$here/build.sh" "$here/packages.txt" | sha256sum | head -c 16)
+policy_key=$(cat "$here/selinux.cil" <(ls -R "$here/guest/root") | sha256sum | head -c 8)
 
 mirror() {
 	local files=(/etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources)
@@ -94,13 +95,26 @@ selinux_tree() {
 	cp -a "$cache/$key-base/tree" "$tree"
 	install_packages "$tree" "${selinux_packages[@]}"
 	printf 'SELINUX=permissive\nSELINUXTYPE=default\n' >"$tree/etc/selinux/config"
-	inside "$tree" setfiles -F -r / "$policy/contexts/files/file_contexts" / >/dev/null
+	cp "$here/selinux.cil" "$tree/tmp/ketch_vm.cil"
+	inside "$tree" semodule --noreload --install /tmp/ketch_vm.cil
+	# The initrd writes these again at each boot; a file that is there keeps its label.
+	cp -a "$here/guest/root/." "$tree/"
+	inside "$tree" setfiles -F -e /proc -e /sys -e /dev "$policy/contexts/files/file_contexts" / >/dev/null
 	rm -rf "$tree"/var/cache/apt/*
+}
+
+folder_of() {
+	case $1 in
+	base) echo "$cache/$key-base" ;;
+	selinux) echo "$cache/$key-selinux-$policy_key" ;;
+	esac
 }
 
 # image LAYER: fills the folder beside its place, and moves it there only when it is whole.
 image() {
-	local folder=$cache/$key-$1 scratch=$cache/$key-$1.new version module code
+	local folder scratch version module code
+	folder=$(folder_of "$1")
+	scratch=$folder.new
 	[ ! -d "$folder" ] || return 0
 	[ "$1" = base ] || image base
 	echo "vm: building the $1 image from $(mirror) (log: $cache/build-$1.log)" >&2
@@ -136,9 +150,10 @@ image() {
 layer=base
 [ "${1-}" != --selinux ] || layer=selinux
 mkdir -p "$cache"
-if [ ! -d "$cache/$key-$layer" ]; then
+folder=$(folder_of "$layer")
+if [ ! -d "$folder" ]; then
 	exec 9>"$cache/lock"
 	flock 9
 	image "$layer"
 fi
-echo "$cache/$key-$layer"
+echo "$folder"

@@ -1,0 +1,73 @@
+#!/bin/bash
+# The integration suite in the VM, where the machine has systemd, cgroup v2 with every controller and a security module:
+# as root and as a user (on two NUMA nodes, with AppArmor), then the label tests once more under SELinux. The last line is
+# `N passed, N failed, N skipped` over all of them. Environment:
+#   FULL=1        every module; otherwise the ones whose subject is different there
+#   FILTER        parts of test names, as `module::test`, in place of either
+#   RUNTIME       the binary that is copied in (target/release/ketch), or a name that the VM has (runc, crun)
+#   VM_TIMEOUT    seconds for the commands of one boot (1800)
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+runtime=${RUNTIME:-target/release/ketch}
+sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
+	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore)
+
+# One program with all tests, and the one that they run inside containers; both are static.
+suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |
+	jq -r 'select(.target.name? == "suite" and .executable).executable')
+probe=$(readlink -f "$(dirname "$suite")/../container_probe")
+mkdir -p target/vm
+strip -o target/vm/suite "$suite"
+
+copies=(--copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy oci-bundles --copy integration/setup)
+case $runtime in
+*/*) copies+=(--copy "$runtime:/usr/local/bin/ketch") && inside=/usr/local/bin/ketch ;;
+*) inside=$runtime ;;
+esac
+
+passed=0 failed=0 skipped=0
+log=target/vm/log
+: >"$log"
+
+# boot NAME COUNTS [run.sh's options]... -- COMMAND...: adds up the counts; a boot that prints fewer is a failure.
+boot() {
+	local name=$1 wanted=$2 found=0 p f s options=() code=0
+	shift 2
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	echo "# VM: $name"
+	integration/vm/run.sh "${options[@]}" --timeout "${VM_TIMEOUT:-1800}" "${copies[@]}" --env RUNTIME="$inside" -- "$@" |
+		tee target/vm/boot.log || code=$?
+	cat target/vm/boot.log >>"$log"
+	while read -r p _ f _ s _; do
+		passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s)) found=$((found + 1))
+	done < <(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' target/vm/boot.log)
+	if [ "$found" -lt "$wanted" ]; then
+		echo "the VM ($name) ended with $code, and with $found of $wanted counts"
+		failed=$((failed + 1))
+	fi
+}
+
+# shellcheck disable=SC2206 # words on purpose
+if [ -n "${FILTER-}" ]; then
+	chosen=($FILTER)
+elif [ -n "${FULL-}" ]; then
+	chosen=()
+else
+	chosen=("${sample[@]}")
+fi
+start=$SECONDS
+if [ -n "${FILTER-}" ]; then
+	boot "root, AppArmor, two NUMA nodes" 1 --numa -- suite --layout native "${chosen[@]}"
+else
+	# shellcheck disable=SC2016 # expanded in the guest
+	boot "root and user, AppArmor, two NUMA nodes" 2 --numa -- \
+		sh -c 'suite --layout native "$@"; suite --layout native --as user rootless:: lifecycle:: exec::' sh "${chosen[@]}"
+	boot "root, SELinux enforcing" 1 --selinux enforcing -- suite --layout native lsm::selinux
+fi
+echo "# VM: $((SECONDS - start)) s; the output is in $log"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
