@@ -47,8 +47,13 @@ def run_unit(folder, unit, options):
     scratch.mkdir(mode=0o755)
     report = scratch / "report"
     report.mkdir()
+    # All that the suite asks of Go at run time is the name of the architecture.
+    tools = scratch / "tools"
+    tools.mkdir()
+    (tools / "go").write_text('#!/bin/sh\n[ "$*" = "env GOARCH" ] && echo amd64\n')
+    (tools / "go").chmod(0o755)
     command = ["bats", "--timing", "--tap", "--report-formatter", "tap", "--output", str(report), str(folder / unit)]
-    variables = environment(options) | {"TMPDIR": str(scratch)}
+    variables = environment(options) | {"TMPDIR": str(scratch), "PATH": f"{tools}:{os.environ['PATH']}"}
     screen, _ = run.run_on_terminal(command, variables, options.timeout)
     taps = list(report.glob("*.tap"))
     text = taps[0].read_text(errors="replace") if taps else screen.replace("\r\n", "\n")
