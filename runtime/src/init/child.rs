@@ -15,7 +15,7 @@ use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::plan::FilterPlan;
-use crate::plan::process::ProcessPlan;
+use crate::plan::process::{ProcessPlan, Supplementary};
 use crate::process::{environment, identity};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
@@ -111,10 +111,12 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 
 /// The root user of the user namespace that this process is in now. Its id outside means nothing inside, and would
 /// be shown as the overflow id.
-pub(super) fn become_namespace_root() -> Result<(), InitError> {
-    match credential::set_groups(&[]) {
-        Err(error) if error.errno == Errno::EPERM => {}
-        other => other.map_err(step("dropping groups in the user namespace"))?,
+pub(super) fn become_namespace_root(groups: Supplementary) -> Result<(), InitError> {
+    if groups == Supplementary::Planned {
+        match credential::set_groups(&[]) {
+            Err(error) if error.errno == Errno::EPERM => {}
+            other => other.map_err(step("dropping groups in the user namespace"))?,
+        }
     }
     credential::set_gid(0).map_err(step("becoming the group of the user namespace's root"))?;
     credential::set_uid(0).map_err(step("becoming the user namespace's root"))
@@ -249,11 +251,12 @@ impl FoundProgram {
 /// The parent's `Run` is waited for before the filter, which may not allow to receive it.
 ///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
-/// so that the profile need not allow what stands between.
+/// so that the profile need not allow what stands between. `last` is the last thing to be done as the user.
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
     channel: &Option<Channel>,
+    last: impl FnOnce() -> Result<(), InitError>,
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
@@ -263,6 +266,7 @@ pub(super) fn assume_identity(
     let env = environment::with_home(plan.env.clone(), plan.user.uid);
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
+    last()?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
         await_run(channel)?;
         install_filter(filter, channel)?;
