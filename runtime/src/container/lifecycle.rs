@@ -261,6 +261,7 @@ impl Container {
                 devices: Devices::Untouched,
                 privilege: self.state.config.privilege(),
                 user_namespace,
+                driver: cgroup::Driver::Cgroupfs,
             };
             cgroup::limits(&request, mode)
         };
