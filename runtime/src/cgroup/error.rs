@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ketch_sys::{Errno, SyscallError};
 
+use super::systemd::SystemdError;
 use crate::plan::cgroup::DeviceRuleError;
 
 /// A failure of [`super::Cgroup`].
@@ -56,6 +57,10 @@ pub enum CgroupError {
     LoadProgram { source: SyscallError },
     #[error("cannot {action} device program of cgroup {}", path.display())]
     DeviceProgram { action: &'static str, path: PathBuf, source: SyscallError },
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    #[error("cannot give {} to user {owner}", path.display())]
+    Give { path: PathBuf, owner: u32, source: std::io::Error },
     #[error(transparent)]
     DeviceRules(#[from] DeviceRuleError),
 

@@ -107,7 +107,7 @@ impl Cgroup {
     /// v1 on a hybrid host, where a refusal is no error: then the child is born without.
     #[must_use]
     pub fn clone_into_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2_group().and_then(|group| group.dir().ok())
+        self.v2_group().filter(|_| !self.is_planned()).and_then(|group| group.dir().ok())
     }
 
     /// What it means that clone3 refused the cgroup: an error on a unified host, nothing beside v1.
@@ -117,8 +117,11 @@ impl Cgroup {
         Some(CgroupError::Join { path: group.path.clone(), source })
     }
 
-    /// What the child writes itself into, in order; nothing on a unified host.
+    /// What the child writes itself into, in order; nothing on a unified host, nor where systemd moves it.
     pub fn child_join(&self) -> Result<Vec<JoinFile>, CgroupError> {
+        if self.is_planned() {
+            return Ok(Vec::new());
+        }
         self.join_files(&SubCgroups::default())
     }
 

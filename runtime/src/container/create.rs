@@ -12,18 +12,20 @@ use super::resctrl::remove_groups;
 use super::status::{ProcessStat, hook_state, now};
 use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::Manager;
+use crate::cgroup::{Cgroup, CgroupDriver, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
+use crate::plan::cgroup::systemd::Instance;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
 use crate::plan::resctrl::{GroupOrigin, ResctrlPlan};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{Caller, KeyringChoice, Plan, PlanOptions, PlannedContainer, RootlessChoice};
 use crate::resctrl::{Group, ResctrlError};
 use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
-use crate::state::{State, StateConfig, StateDir};
+use crate::state::{State, StateConfig, StateDir, UnitState};
 
 /// Whether the container is shown a socket of its own for sd_notify(3), which the caller binds before `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +65,13 @@ pub struct CreateOptions<'a> {
     pub rootless: RootlessChoice,
     /// The container's notification socket.
     pub notify: NotifyFolder,
+<<<<<<< HEAD
     /// The program's start.
     pub start: Start,
+=======
+    /// Who makes the cgroups.
+    pub driver: CgroupDriver,
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -75,13 +82,14 @@ impl Container {
     /// # Errors
     /// The step that failed.
     pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
-        let host = HostFacts::probe()?;
+        let mut host = HostFacts::probe()?;
         let id = options.id.as_str().to_owned();
         let privilege = Privilege::decide(options.rootless, host.caller, host.user_namespace);
         let context = ValidationContext {
             rootless: host.caller == Caller::User,
             rootless_cgroups: privilege == Privilege::Rootless,
             no_pivot: options.entry == RootEntry::MoveMount,
+            systemd_cgroup: options.driver == CgroupDriver::Systemd,
             ..ValidationContext::new(options.bundle.path())
         };
         let mut spec = options.spec;
@@ -90,6 +98,16 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
+<<<<<<< HEAD
+=======
+        if valid.linux().intel_rdt.is_some() {
+            return Err(ContainerError::Unsupported("Intel RDT (linux.intelRdt)"));
+        }
+        let manager = match options.driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => Some(ask_systemd(privilege, &mut host).map_err(cgroup_failed)?),
+        };
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
@@ -123,7 +141,11 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
+<<<<<<< HEAD
             .and_then(|()| build(&plan, &dir, state, (options.start, options.io)));
+=======
+            .and_then(|()| build(&plan, (&dir, state), manager, options.io));
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
         match made {
             Ok((state, started)) => {
                 Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
@@ -159,14 +181,21 @@ fn show_notify_folder(spec: &mut Spec, dir: &Path) {
 /// The cgroup and the process. The cgroup goes again if the process does not start.
 fn build(
     plan: &Plan,
+<<<<<<< HEAD
     dir: &StateDir,
     state: State,
     (start, io): (Start, ProcessIo),
+=======
+    (dir, state): (&StateDir, State),
+    manager: Option<Manager>,
+    io: ProcessIo,
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
 ) -> Result<(State, Started), ContainerError> {
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
         dir.store_filter(&bytes)?;
     }
+<<<<<<< HEAD
     let fifo = match start {
         Start::WhenAsked => Some(make_fifo(dir)?),
         Start::AtOnce => None,
@@ -174,13 +203,28 @@ fn build(
     let cgroup =
         Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
     let mut creation = Creation { plan, dir, state, group: None };
+=======
+    dir.create_fifo()?;
+    let fifo = path::open_host(&dir.fifo(), path::READ_WRITE)
+        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })?;
+    let cgroup = match (&plan.cgroup.unit, manager) {
+        (Some(unit), Some(manager)) => Cgroup::of_unit(&plan.cgroup, unit, manager),
+        _ => Cgroup::create(&plan.cgroup),
+    };
+    let mut cgroup = cgroup.map_err(cgroup_failed)?;
+    let mut creation = Creation { plan, dir, state };
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
     if plan.cgroup.privilege == Privilege::Rootless {
         // Without those that this user may not have.
         creation.state.cgroup_paths = cgroup.paths();
         warn_of_loose_processes(plan, &cgroup);
     }
+<<<<<<< HEAD
     let started = creation.make_group().map_err(InitError::from);
     match started.and_then(|()| parent::start(plan, &cgroup, fifo, io, &mut creation)) {
+=======
+    match parent::start(plan, &mut cgroup, fifo, io, &mut creation) {
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
@@ -211,10 +255,22 @@ fn warn_of_loose_processes(plan: &Plan, cgroup: &Cgroup) {
     }
 }
 
+<<<<<<< HEAD
 fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
     dir.create_fifo()?;
     path::open_host(&dir.fifo(), path::READ_WRITE)
         .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
+=======
+/// Connects to the systemd that is to make the cgroups, and learns what a plan must know of it.
+fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, CgroupError> {
+    let mut manager = Manager::connect(Instance::of(privilege))?;
+    host.systemd = Some(manager.facts()?);
+    Ok(manager)
+}
+
+fn cgroup_failed(source: CgroupError) -> ContainerError {
+    ContainerError::Init(InitError::Cgroup(source))
+>>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
 }
 
 /// What is remembered before there is a process.
@@ -239,6 +295,7 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
             gid_mappings: plan.namespaces.gid_mappings.clone(),
             hooks: spec.hooks,
             resources: linux.resources,
+            cgroups: plan.cgroup.unit.as_ref().map(|unit| UnitState::new(unit.name.clone(), unit.instance)),
             process,
             personality: linux.personality,
             memory_policy: linux.memory_policy,

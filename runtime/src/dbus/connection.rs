@@ -10,7 +10,7 @@ use ketch_sys::{credential, socket};
 
 use super::DbusError;
 use super::address::{Address, Transport};
-use super::message::{Call, Kind, Message, PREFIX};
+use super::message::{Answer, Call, Kind, Message, PREFIX};
 use super::value::Value;
 
 /// The longest line that authentication may answer.
@@ -32,6 +32,8 @@ pub struct Connection {
     wanted: Option<SignalName>,
     /// Those that came while something else was waited for.
     signals: VecDeque<Message>,
+    /// Who answered the last call: on a bus, anybody may send a signal of any name.
+    answerer: String,
 }
 
 impl Connection {
@@ -59,6 +61,7 @@ impl Connection {
             buffer: Vec::new(),
             wanted: None,
             signals: VecDeque::new(),
+            answerer: String::new(),
         };
         connection.authenticate()?;
         if transport == Transport::Bus {
@@ -87,7 +90,10 @@ impl Connection {
         if !answer.starts_with("OK") {
             return Err(DbusError::Refused { answer });
         }
-        self.send(b"BEGIN\r\n")
+        // A systemd that reads the end of the authentication and the first call at once forgets the call until more
+        // comes. So both ends are asked for together, and the call waits for the answer to the first of them.
+        self.send(b"NEGOTIATE_UNIX_FD\r\nBEGIN\r\n")?;
+        self.line(QUESTION, until).map(|_whatever| ())
     }
 
     /// Listens to a signal from now on; [`Connection::signal`] gives them.
@@ -110,18 +116,16 @@ impl Connection {
     /// # Errors
     /// [`DbusError::Answer`] when the answer is an error; otherwise the connection is of no more use.
     pub fn call(&mut self, question: &'static str, call: &Call<'_>) -> Result<Vec<Value>, DbusError> {
-        self.serial += 1;
-        let serial = self.serial;
-        let destination = match self.transport {
-            Transport::Bus => call.destination,
-            Transport::Peer => "",
-        };
-        self.send(&Call { destination, ..*call }.encode(serial)?)?;
+        let serial = self.post(call, Answer::Wanted)?;
         let until = self.deadline();
         loop {
             let message = self.receive(question, until)?;
             match message.kind {
-                Kind::Return if message.reply_serial == serial => return Ok(message.values()?),
+                Kind::Return if message.reply_serial == serial => {
+                    let values = message.values()?;
+                    self.answerer = message.sender;
+                    return Ok(values);
+                }
                 Kind::Error if message.reply_serial == serial => {
                     let text =
                         message.values().ok().and_then(|values| values.first()?.as_text().map(str::to_owned));
@@ -134,7 +138,22 @@ impl Connection {
         }
     }
 
-    /// The first signal of those that are listened to in whose values `pick` finds something.
+    /// Calls a method without waiting for what becomes of it.
+    ///
+    /// # Errors
+    /// The call can't be sent.
+    pub fn tell(&mut self, call: &Call<'_>) -> Result<(), DbusError> {
+        self.post(call, Answer::Unwanted).map(|_serial| ())
+    }
+
+    fn post(&mut self, call: &Call<'_>, answer: Answer) -> Result<u32, DbusError> {
+        self.serial += 1;
+        self.send(&call.encode(self.serial, answer)?)?;
+        Ok(self.serial)
+    }
+
+    /// The first signal of those that are listened to, of whoever answered the last call, in whose values `pick` finds
+    /// something.
     ///
     /// # Errors
     /// None came in time.
@@ -150,6 +169,7 @@ impl Connection {
                 None => self.receive(question, until)?,
             };
             if self.is_wanted(&message)
+                && message.sender == self.answerer
                 && let Some(found) = pick(&message.values()?)
             {
                 return Ok(found);

@@ -13,7 +13,11 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
+
+/// The flag of a call that is not to be answered.
+const NO_REPLY: u8 = 1;
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,12 +38,21 @@ pub struct Call<'a> {
     pub body: &'a [Value],
 }
 
+/// Whether a call is to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    Wanted,
+    Unwanted,
+}
+
 /// A message that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub kind: Kind,
     pub interface: String,
     pub member: String,
+    /// Who sent it, by the word of the bus.
+    pub sender: String,
     /// The name of the error that it is.
     pub error_name: String,
     /// The serial number of the call that it answers; 0 for none.
@@ -54,7 +67,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// It is too long.
-    pub fn encode(&self, serial: u32) -> Result<Vec<u8>, WireError> {
+    pub fn encode(&self, serial: u32, answer: Answer) -> Result<Vec<u8>, WireError> {
         let mut body = Encoder::default();
         self.body.iter().for_each(|value| body.value(value));
         let signature: String = self.body.iter().map(|value| value.kind().to_string()).collect();
@@ -63,18 +76,16 @@ impl Call<'_> {
             header_field(PATH, Value::Path(self.path.to_owned())),
             header_field(INTERFACE, Value::text(self.interface)),
             header_field(MEMBER, Value::text(self.member)),
+            header_field(DESTINATION, Value::text(self.destination)),
         ];
-        // Whom we are connected to directly has no name.
-        if !self.destination.is_empty() {
-            fields.push(header_field(DESTINATION, Value::text(self.destination)));
-        }
         if !signature.is_empty() {
             if Type::parse_all(&signature).is_err() {
                 return Err(WireError::Invalid("signature"));
             }
             fields.push(header_field(SIGNATURE, Value::Signature(signature)));
         }
-        let mut message = Encoder { bytes: vec![b'l', 1, 0, 1] };
+        let flags = if answer == Answer::Wanted { 0 } else { NO_REPLY };
+        let mut message = Encoder { bytes: vec![b'l', 1, flags, 1] };
         let length = u32::try_from(body.bytes.len()).map_err(|_| WireError::Long)?;
         message.u32(length);
         message.u32(serial);
@@ -136,6 +147,7 @@ impl Message {
             kind,
             interface: String::new(),
             member: String::new(),
+            sender: String::new(),
             error_name: String::new(),
             reply_serial: 0,
             body,
@@ -156,12 +168,13 @@ impl Message {
         match (code, *value) {
             (INTERFACE, Value::Text(text)) => self.interface = text,
             (MEMBER, Value::Text(text)) => self.member = text,
+            (SENDER, Value::Text(text)) => self.sender = text,
             (ERROR_NAME, Value::Text(text)) => self.error_name = text,
             (REPLY_SERIAL, Value::U32(serial)) => self.reply_serial = serial,
             (SIGNATURE, Value::Signature(text)) => {
                 self.signature = Type::parse_all(&text).map_err(|_| WireError::Invalid("signature"))?;
             }
-            (INTERFACE | MEMBER | ERROR_NAME | REPLY_SERIAL | SIGNATURE, _) => {
+            (INTERFACE | MEMBER | SENDER | ERROR_NAME | REPLY_SERIAL | SIGNATURE, _) => {
                 return Err(WireError::Invalid("header"));
             }
             _ => {}
@@ -194,7 +207,7 @@ mod tests {
         let body = [Value::text("a.scope"), Value::U32(7)];
         let call =
             Call { destination: "org.a", path: "/a", interface: "org.a.B", member: "Start", body: &body };
-        call.encode(5).unwrap()
+        call.encode(5, Answer::Wanted).unwrap()
     }
 
     #[test]

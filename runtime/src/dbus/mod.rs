@@ -19,7 +19,7 @@ use thiserror::Error;
 
 pub use address::{Address, Transport};
 pub use connection::Connection;
-pub use message::{Call, Kind, Message};
+pub use message::{Answer, Call, Kind, Message};
 pub use signature::{SignatureError, Type};
 pub use text::TextError;
 pub use value::Value;
