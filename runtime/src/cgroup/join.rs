@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use ketch_sys::process::Pid;
 use ketch_sys::{SyscallError, cgroupfs};
 
 use super::{Cgroup, CgroupError, Group};
@@ -157,6 +158,21 @@ impl Cgroup {
             }
         };
         Ok(ExecJoin { clone_into: Some(clone_into), files: Vec::new() })
+    }
+
+    /// Whether a process that could not be born in the cgroup can be moved there by [`Cgroup::adopt`].
+    #[must_use]
+    pub fn can_adopt(&self) -> bool {
+        self.unit.is_some() && self.mode == CgroupMode::Unified
+    }
+
+    /// Has systemd move a process into the unit that it made: a user may have the right to do so in the whole of the way
+    /// between two cgroups only together with it.
+    pub fn adopt(&self, sub: &SubCgroups, pid: Pid) -> Result<(), CgroupError> {
+        let group = self.v2_group().ok_or(CgroupError::NotExist)?;
+        let place = below(group, sub.of(group))?;
+        let place = place.strip_prefix(&group.path).unwrap_or(&place);
+        self.attach_to_unit(&format!("/{}", place.display()), pid)
     }
 
     /// The cgroup2 directory that a container's init is in now, by the text of its `/proc/<pid>/cgroup`. Only on a

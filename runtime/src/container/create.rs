@@ -65,13 +65,10 @@ pub struct CreateOptions<'a> {
     pub rootless: RootlessChoice,
     /// The container's notification socket.
     pub notify: NotifyFolder,
-<<<<<<< HEAD
     /// The program's start.
     pub start: Start,
-=======
     /// Who makes the cgroups.
     pub driver: CgroupDriver,
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -98,16 +95,10 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
-<<<<<<< HEAD
-=======
-        if valid.linux().intel_rdt.is_some() {
-            return Err(ContainerError::Unsupported("Intel RDT (linux.intelRdt)"));
-        }
         let manager = match options.driver {
             CgroupDriver::Cgroupfs => None,
             CgroupDriver::Systemd => Some(ask_systemd(privilege, &mut host).map_err(cgroup_failed)?),
         };
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
@@ -141,11 +132,7 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
-<<<<<<< HEAD
-            .and_then(|()| build(&plan, &dir, state, (options.start, options.io)));
-=======
-            .and_then(|()| build(&plan, (&dir, state), manager, options.io));
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
+            .and_then(|()| build(&plan, (&dir, state), (manager, options.start, options.io)));
         match made {
             Ok((state, started)) => {
                 Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
@@ -181,50 +168,30 @@ fn show_notify_folder(spec: &mut Spec, dir: &Path) {
 /// The cgroup and the process. The cgroup goes again if the process does not start.
 fn build(
     plan: &Plan,
-<<<<<<< HEAD
-    dir: &StateDir,
-    state: State,
-    (start, io): (Start, ProcessIo),
-=======
     (dir, state): (&StateDir, State),
-    manager: Option<Manager>,
-    io: ProcessIo,
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
+    (manager, start, io): (Option<Manager>, Start, ProcessIo),
 ) -> Result<(State, Started), ContainerError> {
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
         dir.store_filter(&bytes)?;
     }
-<<<<<<< HEAD
     let fifo = match start {
         Start::WhenAsked => Some(make_fifo(dir)?),
         Start::AtOnce => None,
     };
-    let cgroup =
-        Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
-    let mut creation = Creation { plan, dir, state, group: None };
-=======
-    dir.create_fifo()?;
-    let fifo = path::open_host(&dir.fifo(), path::READ_WRITE)
-        .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })?;
     let cgroup = match (&plan.cgroup.unit, manager) {
         (Some(unit), Some(manager)) => Cgroup::of_unit(&plan.cgroup, unit, manager),
         _ => Cgroup::create(&plan.cgroup),
     };
     let mut cgroup = cgroup.map_err(cgroup_failed)?;
-    let mut creation = Creation { plan, dir, state };
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
+    let mut creation = Creation { plan, dir, state, group: None };
     if plan.cgroup.privilege == Privilege::Rootless {
         // Without those that this user may not have.
         creation.state.cgroup_paths = cgroup.paths();
         warn_of_loose_processes(plan, &cgroup);
     }
-<<<<<<< HEAD
     let started = creation.make_group().map_err(InitError::from);
-    match started.and_then(|()| parent::start(plan, &cgroup, fifo, io, &mut creation)) {
-=======
-    match parent::start(plan, &mut cgroup, fifo, io, &mut creation) {
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
+    match started.and_then(|()| parent::start(plan, &mut cgroup, fifo, io, &mut creation)) {
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
@@ -255,12 +222,12 @@ fn warn_of_loose_processes(plan: &Plan, cgroup: &Cgroup) {
     }
 }
 
-<<<<<<< HEAD
 fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
     dir.create_fifo()?;
     path::open_host(&dir.fifo(), path::READ_WRITE)
         .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
-=======
+}
+
 /// Connects to the systemd that is to make the cgroups, and learns what a plan must know of it.
 fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, CgroupError> {
     let mut manager = Manager::connect(Instance::of(privilege))?;
@@ -270,7 +237,6 @@ fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, Cg
 
 fn cgroup_failed(source: CgroupError) -> ContainerError {
     ContainerError::Init(InitError::Cgroup(source))
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
 }
 
 /// What is remembered before there is a process.

@@ -31,13 +31,8 @@ use crate::spec::NamespaceType;
 /// The step that failed, on either side.
 pub fn start(
     plan: &Plan,
-<<<<<<< HEAD
-    cgroup: &Cgroup,
-    fifo: Option<OwnedFd>,
-=======
     cgroup: &mut Cgroup,
-    fifo: OwnedFd,
->>>>>>> dd4fe2b (systemd makes the cgroup: --systemd-cgroup)
+    fifo: Option<OwnedFd>,
     io: ProcessIo,
     milestones: &mut dyn Milestones,
 ) -> Result<Started, InitError> {
@@ -85,7 +80,7 @@ pub fn start(
 fn guide(
     plan: &Plan,
     proc: &ProcFs,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     (channel, started, staged): (&Channel, &Child, bool),
     milestones: &mut dyn Milestones,
 ) -> Result<(), InitError> {

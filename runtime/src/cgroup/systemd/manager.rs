@@ -148,6 +148,17 @@ impl Manager {
         set.map(|_nothing| ()).map_err(|source| SystemdError::Set { unit: unit.to_owned(), source })
     }
 
+    /// Moves a process into the cgroup of a unit, or one below it: an absolute path, seen from there.
+    ///
+    /// # Errors
+    /// The process is gone or somebody else's, or the cgroup is not there.
+    pub fn attach(&mut self, unit: &str, below: &str, pid: Pid) -> Result<(), SystemdError> {
+        let body = [Value::text(unit), Value::text(below), numbers(&[pid])];
+        let attached = self.call("AttachProcessesToUnit", &body);
+        let failed = |source| SystemdError::Attach { unit: unit.to_owned(), pid, source };
+        attached.map(|_nothing| ()).map_err(failed)
+    }
+
     fn reset_failed(&mut self, unit: &str) -> Result<(), DbusError> {
         self.call("ResetFailedUnit", &[Value::text(unit)]).map(|_nothing| ())
     }

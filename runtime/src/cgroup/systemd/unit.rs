@@ -147,6 +147,12 @@ impl Cgroup {
         set.and(self.thaw())
     }
 
+    /// Moves a process into the unit's cgroup, or one below it.
+    pub(in super::super) fn attach_to_unit(&self, below: &str, pid: Pid) -> Result<(), CgroupError> {
+        let unit = self.unit.as_ref().ok_or(CgroupError::NotExist)?;
+        Ok(unit.ask(|manager| manager.attach(&unit.name, below, pid))?)
+    }
+
     /// Ends the unit. Without systemd its cgroup is removed all the same, which systemd will find.
     pub(in super::super) fn stop_unit(&self) {
         let Some(unit) = &self.unit else { return };

@@ -11,18 +11,19 @@ const SECOND: u128 = 1_000_000;
 /// A hundredth of a CPU, in microseconds for a second.
 const STEP: u128 = 10_000;
 
+fn exact(quota: u64, period: u64) -> u128 {
+    u128::from(quota) * SECOND / u128::from(period.max(1))
+}
+
 /// The microseconds of each second that a quota comes to, in whole hundredths of a CPU, rounded up.
 fn per_second(quota: u64, period: u64) -> u64 {
-    let exact = u128::from(quota) * SECOND / u128::from(period.max(1));
-    u64::try_from(exact.next_multiple_of(STEP)).unwrap_or(u64::MAX)
+    u64::try_from(exact(quota, period).next_multiple_of(STEP)).unwrap_or(u64::MAX)
 }
 
 /// The quota that systemd makes of one, so that what is written to the cgroup is the same.
 fn rounded(quota: i64, period: u64) -> i64 {
     match u64::try_from(quota) {
-        Ok(positive)
-            if positive > 0 && u128::from(positive) * SECOND / u128::from(period.max(1)) % STEP != 0 =>
-        {
+        Ok(positive) if positive > 0 && !exact(positive, period).is_multiple_of(STEP) => {
             let quota = u128::from(per_second(positive, period)) * u128::from(period) / SECOND;
             i64::try_from(quota).unwrap_or(i64::MAX)
         }
