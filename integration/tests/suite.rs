@@ -52,6 +52,7 @@ modules![
     exec(both),
     cgroup_v1,
     cgroup_v2,
+    cgroup_systemd,
     pause(both),
     kill(both),
     list_ps(both),

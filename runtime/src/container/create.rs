@@ -12,7 +12,7 @@ use super::resctrl::remove_groups;
 use super::status::{ProcessStat, hook_state, now};
 use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
-use crate::cgroup::systemd::Manager;
+use crate::cgroup::systemd::{self, Manager};
 use crate::cgroup::{Cgroup, CgroupDriver, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
@@ -81,7 +81,7 @@ impl Container {
     pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
         let mut host = HostFacts::probe()?;
         let id = options.id.as_str().to_owned();
-        let privilege = Privilege::decide(options.rootless, host.caller, host.user_namespace);
+        let privilege = privilege(options.driver, options.rootless, &host);
         let context = ValidationContext {
             rootless: host.caller == Caller::User,
             rootless_cgroups: privilege == Privilege::Rootless,
@@ -226,6 +226,21 @@ fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
     dir.create_fifo()?;
     path::open_host(&dir.fifo(), path::READ_WRITE)
         .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
+}
+
+/// Whether cgroups may be refused. Root of a user namespace may be root of a system in it, with a systemd of its own, or a
+/// user who has become root there: then the session's bus is somebody's who is not root.
+fn privilege(driver: CgroupDriver, choice: RootlessChoice, host: &HostFacts) -> Privilege {
+    let decided = Privilege::decide(choice, host.caller, host.user_namespace);
+    let unclear = choice == RootlessChoice::Auto && host.caller == Caller::Root;
+    if decided == Privilege::Rootless
+        && unclear
+        && driver == CgroupDriver::Systemd
+        && systemd::user_bus_owner().unwrap_or(0) == 0
+    {
+        return Privilege::Root;
+    }
+    decided
 }
 
 /// Connects to the systemd that is to make the cgroups, and learns what a plan must know of it.

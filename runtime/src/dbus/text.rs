@@ -24,6 +24,8 @@ pub enum TextError {
     Type { text: String, wanted: String },
     #[error("the type of an empty list is unknown")]
     Untyped,
+    #[error("no signature has room for its type")]
+    Large,
 }
 
 /// What a value looks like, before its type is known.
@@ -112,6 +114,9 @@ impl Node {
 
     fn into_value(self) -> Result<Value, TextError> {
         let kind = self.guess().ok_or(TextError::Untyped)?.kind;
+        if Type::parse(&kind.to_string()).is_err() {
+            return Err(TextError::Large);
+        }
         self.build(&kind)
     }
 }
@@ -348,5 +353,6 @@ mod tests {
             refused(text);
         }
         refused(&"[".repeat(100_000));
+        assert_eq!(refused(&format!("<({}1)>", "1,".repeat(300))), "no signature has room for its type");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::dbus::{Address, Connection, DbusError, Transport};
+use crate::dbus::{Address, Call, Connection, DbusError, Transport, Value};
 use crate::plan::cgroup::systemd::Instance;
 
 /// How long an answer may take, of the socket, of a call, and of a job. As runc waits for a job: a system that starts
@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The system's instance, itself: no bus in between that may be down, or that others keep busy.
 const SYSTEM_PEER: &str = "/run/systemd/private";
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
+/// What a bus calls itself.
+const BUS: &str = "org.freedesktop.DBus";
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -52,6 +54,21 @@ fn connect_system() -> Result<Connection, BusError> {
             Ok(open(&Address::Path(SYSTEM_BUS.into()), Transport::Bus)?)
         }
         other => Ok(other?),
+    }
+}
+
+/// The user whose session's bus this is, by the word of the bus: in a user namespace its numbers are other ones than ours.
+/// Nothing where there is none.
+#[must_use]
+pub fn user_bus_owner() -> Option<u32> {
+    let (address, transport) = user_address().ok().filter(|(_, transport)| *transport == Transport::Bus)?;
+    let mut bus = Connection::open(&address, transport, PATIENCE).ok()?;
+    let name = [Value::text(BUS)];
+    let (path, member) = ("/org/freedesktop/DBus", "GetConnectionUnixUser");
+    let call = Call { destination: BUS, path, interface: BUS, member, body: &name };
+    match bus.call(member, &call).ok()?[..] {
+        [Value::U32(user)] => Some(user),
+        _ => None,
     }
 }
 

@@ -11,7 +11,7 @@ mod bus;
 mod manager;
 pub(super) mod unit;
 
-pub use bus::BusError;
+pub use bus::{BusError, user_bus_owner};
 pub use manager::Manager;
 
 use crate::dbus::DbusError;
