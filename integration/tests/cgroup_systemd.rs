@@ -9,6 +9,7 @@ use std::process::Command;
 
 use ketch_integration::probe::read;
 use ketch_integration::wait::wait_until;
+use ketch_integration::runtime::Invocation;
 use ketch_integration::{Bundle, Case, Container, tests};
 use serde_json::json;
 
@@ -31,6 +32,8 @@ tests![
     a_bus_that_is_not_there,
     a_bus_that_hangs,
     a_scope_that_vanishes,
+    a_users_scope_is_in_the_users_manager,
+    a_user_without_a_bus,
     without_systemd_the_flag_is_refused,
 ];
 
@@ -349,6 +352,77 @@ fn a_scope_that_vanishes(case: &Case) {
     assert!(!cgroup(&bundle).exists());
     assert_eq!(case.ketch().args(["ps", "--format", "json"]).arg(&container.id).run().ok().text(), "null");
     let _ = container.delete().ok();
+}
+
+/// The user of the VM, who has a manager.
+const USER: &str = "ketch";
+const USER_ID: u32 = 1000;
+
+/// The command line that runs what follows it as the user, below the user's manager.
+const IN_SESSION: [&str; 7] =
+    ["--user", "--machine=ketch@.host", "--quiet", "--collect", "--wait", "--pipe", "--service-type=exec"];
+
+/// A bundle of the user's, in a user namespace of its own.
+fn users_bundle(case: &Case) -> Bundle<'_> {
+    let bundle = in_slice(case, SLICE);
+    let entry = format!("{USER}:x:{USER_ID}:");
+    let known = fs::read_to_string("/etc/passwd").unwrap_or_default().lines().any(|line| line.starts_with(&entry));
+    case.needs(known, "no user with a manager, as the VM has");
+    std::os::unix::fs::chown(case.state_root(), Some(USER_ID), None).expect("chown the state root");
+    let own = json!([{ "containerID": 0, "hostID": USER_ID, "size": 1 }]);
+    bundle
+        .without_namespace("network")
+        .namespace("user", None)
+        .set("/linux/uidMappings", own.clone())
+        .set("/linux/gidMappings", own)
+        .edit(|spec| {
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            mounts.retain(|mount| mount["destination"] != "/dev/pts" && mount["destination"] != "/sys");
+            mounts.retain(|mount| mount["destination"] != "/dev/mqueue" && mount["type"] != "cgroup");
+        })
+}
+
+/// A command of the runtime that the user gives.
+fn as_user(case: &Case, more: &[&str]) -> Invocation {
+    let ketch = case.ketch();
+    let args = IN_SESSION.iter().chain(more).map(|arg| (*arg).into()).chain([ketch.program.into()]).chain(ketch.args);
+    Invocation { program: "systemd-run".into(), args: args.collect(), ..ketch }
+}
+
+/// As a user would do it who asks for more than may be had: the scope, its limits, and a process that comes later from
+/// another cgroup.
+fn a_users_scope_is_in_the_users_manager(case: &Case) {
+    let bundle = users_bundle(case).set("/linux/resources", json!({ "pids": { "limit": 20 } }));
+    case.needs_controller("pids");
+    bundle.write();
+    let run = as_user(case, &[]).args(["--systemd-cgroup", "run", "--detach", "--bundle"]).arg(&bundle.dir);
+    let _ = run.arg(&bundle.id).run().ok();
+    let show = |name: &str| {
+        let machine = format!("--machine={USER}@.host");
+        systemctl(&["--user", &machine, "show", "--value", "--property", name, &unit(&bundle)])
+    };
+    let place = show("ControlGroup");
+    assert!(place.starts_with(&format!("/user.slice/user-{USER_ID}.slice/user@{USER_ID}.service/")), "{place}");
+    assert!(place.ends_with(&format!("/{SLICE}/{}", unit(&bundle))), "{place}");
+    assert_eq!(show("TasksMax"), "20");
+    let file = |name: &str| read(Path::new("/sys/fs/cgroup").join(place.trim_start_matches('/')).join(name));
+    assert_eq!(file("pids.max"), "20");
+
+    let before = file("cgroup.procs").lines().count();
+    let _ = as_user(case, &[]).args(["exec", "--detach", &bundle.id, "sleep", "1000"]).run().ok();
+    assert_eq!(file("cgroup.procs").lines().count(), before + 1);
+    let _ = as_user(case, &[]).args(["update", "--pids-limit", "30", &bundle.id]).run().ok();
+    assert_eq!((show("TasksMax"), file("pids.max")), ("30".to_owned(), "30".to_owned()));
+    let _ = as_user(case, &[]).args(["delete", "--force", &bundle.id]).run().ok();
+    assert_eq!(show("LoadState"), "not-found");
+}
+
+fn a_user_without_a_bus(case: &Case) {
+    let bundle = users_bundle(case);
+    bundle.write();
+    let nothing = ["--property=UnsetEnvironment=DBUS_SESSION_BUS_ADDRESS XDG_RUNTIME_DIR"];
+    let run = as_user(case, &nothing).args(["--systemd-cgroup", "run", "--bundle"]).arg(&bundle.dir);
+    run.arg(&bundle.id).run().refuses(&["DBUS_SESSION_BUS_ADDRESS"]);
 }
 
 fn without_systemd_the_flag_is_refused(case: &Case) {
