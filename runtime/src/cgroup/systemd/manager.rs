@@ -145,7 +145,9 @@ impl Manager {
         let properties = properties.iter().cloned().map(property_value).collect();
         let body = [Value::text(unit), Value::Bool(true), Value::Array(property_type(), properties)];
         let set = self.call("SetUnitProperties", &body);
-        set.map(|_nothing| ()).map_err(|source| SystemdError::Set { unit: unit.to_owned(), source })
+        set.map_err(|source| SystemdError::Set { unit: unit.to_owned(), source })?;
+        // It answers first and writes then, but both before it reads another call: what we write comes after that.
+        self.property("Version").map(|_version| ())
     }
 
     /// Moves a process into the cgroup of a unit, or one below it: an absolute path, seen from there.

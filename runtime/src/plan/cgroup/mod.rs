@@ -404,14 +404,14 @@ pub fn limits(request: &CgroupRequest<'_>, mode: CgroupMode) -> Result<Limits, C
             },
         }),
     };
-    let rounded;
+    let adapted;
     let (resources, properties) = match &request.driver {
         Driver::Cgroupfs => (resources, Vec::new()),
         Driver::Systemd(systemd) => {
             let policy = devices.as_ref().map(|devices| &devices.policy);
             let properties = systemd::limits(resources, policy, systemd, mode, &mut warnings)?;
-            rounded = systemd::rounded_quota(resources);
-            (&rounded, properties)
+            adapted = systemd::adapted(resources, systemd.facts, mode);
+            (&adapted, properties)
         }
     };
     let (writes, memory_check) = match mode {

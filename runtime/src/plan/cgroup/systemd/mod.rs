@@ -21,7 +21,6 @@ mod quota;
 mod resources;
 
 pub use name::{UnitName, expand_slice};
-pub(super) use quota::rounded_quota;
 
 /// What a plan must know of the systemd that will make the unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -165,6 +164,22 @@ fn oom_policy(resources: &Resources, facts: &SystemdFacts) -> Result<Option<Prop
     Ok(Some(Property::new("OOMPolicy", Value::text(policy))))
 }
 
+/// The resources as systemd can have them, so that what is written is what it writes.
+pub(super) fn adapted(resources: &Resources, facts: &SystemdFacts, mode: CgroupMode) -> Resources {
+    let has_no_weight = |idle| mode == CgroupMode::Unified && resources::has_no_weight(idle, facts);
+    let mut resources = resources.clone();
+    if has_no_weight(resources::is_idle_by_unified(&resources)) {
+        resources.unified.remove("cpu.weight");
+    }
+    if let Some(cpu) = &mut resources.cpu {
+        quota::round(cpu);
+        if has_no_weight(cpu.idle == Some(1)) {
+            cpu.shares = None;
+        }
+    }
+    resources
+}
+
 /// The limits as properties, of a unit that is to be or of one that is there.
 pub(super) fn limits(
     resources: &Resources,
@@ -251,6 +266,21 @@ mod tests {
         assert!(made.limits.properties.is_empty());
         let limits = super::super::limits(&request, CgroupMode::Unified).unwrap();
         assert_eq!(limits.properties.len(), 4);
+    }
+
+    #[test]
+    fn an_idle_cgroup_is_given_no_weight() {
+        let json =
+            r#"{"cpu":{"idle":1,"shares":200},"unified":{"cpu.idle":"1","cpu.weight":"8","pids.max":"5"}}"#;
+        let resources: Resources = serde_json::from_str(json).unwrap();
+        let written = |version, mode| {
+            let facts = SystemdFacts { version, ..SystemdFacts::default() };
+            let adapted = adapted(&resources, &facts, mode);
+            (adapted.cpu.unwrap().shares, adapted.unified.iter().count())
+        };
+        assert_eq!(written(252, CgroupMode::Unified), (None, 2));
+        assert_eq!(written(251, CgroupMode::Unified), (Some(200), 3));
+        assert_eq!(written(252, CgroupMode::Legacy), (Some(200), 3));
     }
 
     #[test]

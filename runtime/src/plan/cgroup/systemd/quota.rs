@@ -3,7 +3,7 @@
 use super::super::nonzero;
 use super::{Property, SystemdFacts};
 use crate::dbus::Value;
-use crate::spec::resources::{Cpu, Resources};
+use crate::spec::resources::Cpu;
 
 /// Microseconds: the kernel's default.
 const DEFAULT_PERIOD: u64 = 100_000;
@@ -31,14 +31,10 @@ fn rounded(quota: i64, period: u64) -> i64 {
     }
 }
 
-/// These resources with a quota that systemd can have.
-pub(in super::super) fn rounded_quota(resources: &Resources) -> Resources {
-    let mut resources = resources.clone();
-    if let Some(cpu) = &mut resources.cpu {
-        let period = nonzero(cpu.period).unwrap_or(DEFAULT_PERIOD);
-        cpu.quota = cpu.quota.map(|quota| rounded(quota, period));
-    }
-    resources
+/// A quota that systemd can have.
+pub(super) fn round(cpu: &mut Cpu) {
+    let period = nonzero(cpu.period).unwrap_or(DEFAULT_PERIOD);
+    cpu.quota = cpu.quota.map(|quota| rounded(quota, period));
 }
 
 /// `cpu.quota` and `cpu.period`.

@@ -71,6 +71,16 @@ fn tasks(resources: &Resources) -> Option<u64> {
     Some(u64::try_from(limit).map_or(u64::MAX, |limit| limit.max(1)))
 }
 
+/// Whether `unified` asks for an idle cgroup.
+pub(super) fn is_idle_by_unified(resources: &Resources) -> bool {
+    resources.unified.iter().any(|(file, value)| file == "cpu.idle" && value.trim() == "1")
+}
+
+/// Whether this systemd makes a cgroup idle, which then has no weight.
+pub(super) fn has_no_weight(idle: bool, facts: &SystemdFacts) -> bool {
+    idle && facts.version >= IDLE_SINCE
+}
+
 /// A weight of zero makes the cgroup an idle one, and so there is no other.
 fn cpu_weight(
     idle: bool,
@@ -78,7 +88,7 @@ fn cpu_weight(
     facts: &SystemdFacts,
     warnings: &mut Vec<String>,
 ) -> Option<u64> {
-    if !idle || facts.version < IDLE_SINCE {
+    if !has_no_weight(idle, facts) {
         return weight;
     }
     if weight.is_some() {
@@ -144,7 +154,7 @@ fn unified(
     properties: &mut Vec<Property>,
     warnings: &mut Vec<String>,
 ) -> Result<(), CgroupPlanError> {
-    let idle = resources.unified.iter().any(|(file, value)| file == "cpu.idle" && value.trim() == "1");
+    let idle = is_idle_by_unified(resources);
     let mut weight = None;
     for (file, value) in resources.unified.iter() {
         if file.find('.').is_none_or(|at| at == 0) {
