@@ -58,7 +58,7 @@ pub enum CgroupError {
     #[error("cannot {action} device program of cgroup {}", path.display())]
     DeviceProgram { action: &'static str, path: PathBuf, source: SyscallError },
     #[error(transparent)]
-    Systemd(#[from] SystemdError),
+    Systemd(Box<SystemdError>),
     #[error("cannot give {} to user {owner}", path.display())]
     Give { path: PathBuf, owner: u32, source: std::io::Error },
     #[error(transparent)]
@@ -92,6 +92,12 @@ pub enum CgroupError {
     WatchOom { path: PathBuf, source: SyscallError },
     #[error("unable to parse {}: malformed line: {line}", path.display())]
     Malformed { path: PathBuf, line: String },
+}
+
+impl From<SystemdError> for CgroupError {
+    fn from(error: SystemdError) -> Self {
+        CgroupError::Systemd(Box::new(error))
+    }
 }
 
 impl CgroupError {
