@@ -56,6 +56,7 @@ modules![
     cgroup_v1,
     cgroup_v2,
     cgroup_v2_limits,
+    cgroup_systemd,
     pause(both),
     kill(both),
     list_ps(both),

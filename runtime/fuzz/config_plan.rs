@@ -23,6 +23,7 @@ static HOSTS: LazyLock<[HostFacts; 2]> = LazyLock::new(|| {
         caller: Caller::Root,
         user_namespace: UserNamespace::Initial,
         seccomp_flags: FilterFlags::SPEC_ALLOW,
+        systemd: None,
     })
 });
 

@@ -15,6 +15,7 @@ for target in "${targets[@]}"; do
 	config_plan) for bundle in ../../oci-bundles/*/config.json; do cp "$bundle" "$corpus/$(basename "$(dirname "$bundle")")"; done ;;
 	seccomp_bpf) cp ../../oci-bundles/*/seccomp.json seeds/seccomp_bpf/* "$corpus/" ;;
 	state_json) cp seeds/state_json/* "$corpus/" ;;
+	dbus) cp seeds/dbus/* "$corpus/" ;;
 	init_protocol) for tag in P1 G M3 m xno H h R r S s Ebad; do printf %s "$tag" >"$corpus/$tag"; done ;;
 	esac
 	echo "== $target, ${FUZZ_SECONDS:-60} s"

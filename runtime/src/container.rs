@@ -212,6 +212,10 @@ impl Container {
     /// Its cgroup, whether it is still there or not.
     #[must_use]
     pub fn cgroup(&self) -> Cgroup {
-        Cgroup::open(&self.state.cgroup_paths)
+        let paths = &self.state.cgroup_paths;
+        match &self.state.config.cgroups {
+            Some(unit) if unit.systemd => Cgroup::open_unit(paths, &unit.name, unit.instance()),
+            _ => Cgroup::open(paths),
+        }
     }
 }

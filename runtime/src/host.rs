@@ -10,6 +10,7 @@ use ketch_sys::Errno;
 use thiserror::Error;
 
 use crate::plan::Caller;
+use crate::plan::cgroup::systemd::SystemdFacts;
 use crate::plan::cgroup::{CgroupLayout, UserNamespace};
 use crate::seccomp::{self, FilterFlags};
 
@@ -24,6 +25,9 @@ pub struct HostFacts {
     pub user_namespace: UserNamespace,
     /// Flags of seccomp(2) that the kernel takes.
     pub seccomp_flags: FilterFlags,
+    /// The systemd that makes the cgroups; `None` where the runtime does so itself. It is asked by whoever connects to it
+    /// (`cgroup::systemd`).
+    pub systemd: Option<SystemdFacts>,
 }
 
 /// A fact that could not be had.
@@ -52,6 +56,7 @@ impl HostFacts {
             caller: caller(),
             user_namespace: user_namespace(),
             seccomp_flags: seccomp::kernel_flags(),
+            systemd: None,
         })
     }
 }

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod compat;
 pub mod container;
+pub mod dbus;
 pub mod error;
 pub mod events;
 pub mod features;

@@ -17,6 +17,7 @@ use thiserror::Error;
 use crate::compat;
 use crate::plan::Caller;
 use crate::plan::cgroup::Privilege;
+use crate::plan::cgroup::systemd::{Instance, UnitName};
 use crate::spec::{self, Hooks, Namespace, Resources};
 
 const STATE_FILE: &str = "state.json";
@@ -81,6 +82,9 @@ pub struct StateConfig {
     /// Limits in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
+    /// The unit whose cgroup the container has, where systemd made it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroups: Option<UnitState>,
     /// The first process without its arguments and environment: the defaults of those that `exec` adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<spec::Process>,
@@ -101,6 +105,34 @@ pub struct StateConfig {
     /// Whether its cgroups may be missing, or refuse what is asked of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rootless_cgroups: bool,
+}
+
+/// The unit of a container's cgroup, by runc's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitState {
+    /// Slice, prefix and name.
+    #[serde(flatten)]
+    pub name: UnitName,
+    /// Whether it is one.
+    #[serde(rename = "Systemd", default)]
+    pub systemd: bool,
+    /// Whether it is of a user's systemd.
+    #[serde(rename = "Rootless", default, skip_serializing_if = "std::ops::Not::not")]
+    pub rootless: bool,
+}
+
+impl UnitState {
+    /// A unit of an instance.
+    #[must_use]
+    pub fn new(name: UnitName, instance: Instance) -> Self {
+        Self { name, systemd: true, rootless: instance == Instance::User }
+    }
+
+    /// Whose unit it is.
+    #[must_use]
+    pub fn instance(&self) -> Instance {
+        if self.rootless { Instance::User } else { Instance::System }
+    }
 }
 
 impl State {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ketch::cgroup::{Cgroup, CgroupError, FreezerState, OomEvent, SubCgroups};
 use ketch::plan::cgroup::devices::default_rules;
 use ketch::plan::cgroup::{
-    CgroupLayout, CgroupMode, CgroupPlan, CgroupRequest, Devices, Privilege, UserNamespace, plan,
+    CgroupLayout, CgroupMode, CgroupPlan, CgroupRequest, Devices, Driver, Privilege, UserNamespace, plan,
 };
 use ketch::spec::Resources;
 use ketch_sys::process::{self, CloneOptions, CloneParent, Cloned, ExitStatus};
@@ -69,6 +69,7 @@ fn planned(layout: &CgroupLayout, name: &str, resources: &str) -> CgroupPlan {
         devices: Devices::Controlled { defaults: &defaults },
         privilege: Privilege::Root,
         user_namespace: UserNamespace::Initial,
+        driver: Driver::Cgroupfs,
     };
     plan(&request, layout).unwrap()
 }

@@ -130,6 +130,7 @@ fn plan_or_refuse(valid: ValidSpec, context: &ValidationContext) {
             caller: if context.rootless { Caller::User } else { Caller::Root },
             user_namespace: UserNamespace::Initial,
             seccomp_flags: FilterFlags::SPEC_ALLOW,
+            systemd: None,
         };
         let options = PlanOptions {
             id: "x",

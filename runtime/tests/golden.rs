@@ -38,6 +38,7 @@ fn host(mountinfo: &str, own_cgroup: &str) -> HostFacts {
         caller: Caller::Root,
         user_namespace: UserNamespace::Initial,
         seccomp_flags: FilterFlags::SPEC_ALLOW,
+        systemd: None,
     }
 }
 

@@ -13,14 +13,14 @@ const CPUSET_FILES: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
 /// Whether a directory was there before.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
+pub(super) enum Found {
     Made,
     Existing,
 }
 
 /// The directories made so far, which are taken back if a later step fails.
 #[derive(Default)]
-struct Made(Vec<PathBuf>);
+pub(super) struct Made(Vec<PathBuf>);
 
 impl Made {
     fn undo(self) {
@@ -44,7 +44,8 @@ impl Cgroup {
     }
 
     fn create_all(plan: &CgroupPlan, made: &mut Made) -> Result<Cgroup, CgroupError> {
-        let mut cgroup = Cgroup { mode: plan.mode, groups: Vec::with_capacity(plan.groups.len()) };
+        let mut cgroup =
+            Cgroup { mode: plan.mode, groups: Vec::with_capacity(plan.groups.len()), unit: None };
         let mut existing: Vec<usize> = Vec::new();
         for group_plan in &plan.groups {
             let group = Group::new(group_plan.controllers.clone(), &group_plan.path, group_plan.join);
@@ -89,6 +90,17 @@ impl Cgroup {
     }
 }
 
+/// Refuses the directories of a plan that are there and in use, without making any.
+pub(super) fn refuse_used_before(plan: &CgroupPlan) -> Result<(), CgroupError> {
+    let mut cgroup = Cgroup { mode: plan.mode, groups: Vec::new(), unit: None };
+    for group in &plan.groups {
+        if cgroupfs::open_dir(Path::new(&group.path)).is_ok() {
+            cgroup.groups.push(Group::new(group.controllers.clone(), &group.path, group.join));
+        }
+    }
+    cgroup.refuse_used(&(0..cgroup.groups.len()).collect::<Vec<_>>())
+}
+
 /// A rootless container goes without the cgroups that it may not have, if it asked for none.
 fn is_expected(plan: &CgroupPlan, error: &CgroupError) -> bool {
     plan.privilege == Privilege::Rootless && plan.path == PathOrigin::Default && error.is_refusal()
@@ -106,7 +118,7 @@ fn may_be_joined(plan: &CgroupPlan, group: &Group) -> Result<(), CgroupError> {
     }
 }
 
-fn create_group(
+pub(super) fn create_group(
     plan: &CgroupPlan,
     group_plan: &GroupPlan,
     group: &Group,
@@ -176,7 +188,7 @@ fn inherit(path: &Path, root: &Path, file: &str) -> Result<String, CgroupError> 
 
 /// v2: makes every controller of the mount available in the new directory, and refuses a directory that limits could
 /// not work in.
-fn enter_domain(plan: &CgroupPlan, group: &Group, root: &Path) -> Result<(), CgroupError> {
+pub(super) fn enter_domain(plan: &CgroupPlan, group: &Group, root: &Path) -> Result<(), CgroupError> {
     let top = Group::new(Vec::new(), root, Join::Required);
     let controllers = |group: &Group| group.read("cgroup.controllers");
     let wanted = controllers(&top)?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ketch_sys::{Errno, SyscallError};
 
+use super::systemd::SystemdError;
 use crate::plan::cgroup::DeviceRuleError;
 
 /// A failure of [`super::Cgroup`].
@@ -57,6 +58,10 @@ pub enum CgroupError {
     #[error("cannot {action} device program of cgroup {}", path.display())]
     DeviceProgram { action: &'static str, path: PathBuf, source: SyscallError },
     #[error(transparent)]
+    Systemd(Box<SystemdError>),
+    #[error("cannot give {} to user {owner}", path.display())]
+    Give { path: PathBuf, owner: u32, source: std::io::Error },
+    #[error(transparent)]
     DeviceRules(#[from] DeviceRuleError),
 
     #[error("bad sub cgroup path: {path}")]
@@ -87,6 +92,12 @@ pub enum CgroupError {
     WatchOom { path: PathBuf, source: SyscallError },
     #[error("unable to parse {}: malformed line: {line}", path.display())]
     Malformed { path: PathBuf, line: String },
+}
+
+impl From<SystemdError> for CgroupError {
+    fn from(error: SystemdError) -> Self {
+        CgroupError::Systemd(Box::new(error))
+    }
 }
 
 impl CgroupError {

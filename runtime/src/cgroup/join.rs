@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
+use ketch_sys::process::Pid;
 use ketch_sys::{SyscallError, cgroupfs};
 
 use super::{Cgroup, CgroupError, Group};
@@ -107,7 +108,7 @@ impl Cgroup {
     /// v1 on a hybrid host, where a refusal is no error: then the child is born without.
     #[must_use]
     pub fn clone_into_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2_group().and_then(|group| group.dir().ok())
+        self.v2_group().filter(|_| !self.is_planned()).and_then(|group| group.dir().ok())
     }
 
     /// What it means that clone3 refused the cgroup: an error on a unified host, nothing beside v1.
@@ -117,8 +118,11 @@ impl Cgroup {
         Some(CgroupError::Join { path: group.path.clone(), source })
     }
 
-    /// What the child writes itself into, in order; nothing on a unified host.
+    /// What the child writes itself into, in order; nothing on a unified host, nor where systemd moves it.
     pub fn child_join(&self) -> Result<Vec<JoinFile>, CgroupError> {
+        if self.is_planned() {
+            return Ok(Vec::new());
+        }
         self.join_files(&SubCgroups::default())
     }
 
@@ -154,6 +158,21 @@ impl Cgroup {
             }
         };
         Ok(ExecJoin { clone_into: Some(clone_into), files: Vec::new() })
+    }
+
+    /// Whether a process that could not be born in the cgroup can be moved there by [`Cgroup::adopt`].
+    #[must_use]
+    pub fn can_adopt(&self) -> bool {
+        self.unit.is_some() && self.mode == CgroupMode::Unified
+    }
+
+    /// Has systemd move a process into the unit that it made: a user may have the right to do so in the whole of the way
+    /// between two cgroups only together with it.
+    pub fn adopt(&self, sub: &SubCgroups, pid: Pid) -> Result<(), CgroupError> {
+        let group = self.v2_group().ok_or(CgroupError::NotExist)?;
+        let place = below(group, sub.of(group))?;
+        let place = place.strip_prefix(&group.path).unwrap_or(&place);
+        self.attach_to_unit(&format!("/{}", place.display()), pid)
     }
 
     /// The cgroup2 directory that a container's init is in now, by the text of its `/proc/<pid>/cgroup`. Only on a

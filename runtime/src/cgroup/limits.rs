@@ -18,6 +18,7 @@ impl Cgroup {
         if let Some(check) = &limits.memory_check {
             self.check_memory(check)?;
         }
+        self.set_properties(&limits.properties)?;
         let mut outcomes = Outcomes::default();
         for write in &limits.writes {
             let Some(group) = self.group(&write.controller) else {
@@ -36,7 +37,9 @@ impl Cgroup {
     /// [`Cgroup::set`], which finds nothing left to do for v1.
     pub fn set_device_rules_ahead(&self, limits: &Limits) -> Result<(), CgroupError> {
         match &limits.devices {
-            Some(devices) if self.mode != CgroupMode::Unified => self.set_devices(devices),
+            Some(devices) if self.mode != CgroupMode::Unified && !self.is_planned() => {
+                self.set_devices(devices)
+            }
             _ => Ok(()),
         }
     }

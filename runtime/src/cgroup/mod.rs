@@ -5,7 +5,7 @@
 //!
 //! A process enters by being born there: `clone3` with [`Cgroup::clone_into_fd`] for cgroup2, and for v1 the
 //! single-threaded child writes itself into each hierarchy ([`Cgroup::child_join`]). Neither pays the RCU grace period
-//! that a write to `cgroup.procs` waits for.
+//! that a write to `cgroup.procs` waits for. Where systemd makes the cgroups ([`systemd`]), it moves the process in.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use ketch_sys::{Errno, SyscallError, cgroupfs};
 
 use crate::plan::cgroup::{CgroupMode, Join};
+use systemd::unit::Unit;
 
 mod create;
 mod devices;
@@ -26,17 +27,29 @@ mod oom;
 mod processes;
 mod remove;
 pub mod stats;
+pub mod systemd;
 
 pub use error::CgroupError;
 pub use freezer::FreezerState;
 pub use join::{ExecJoin, JoinFile, SubCgroups, SubCgroupsError};
 pub use oom::{OomEvent, OomWatch};
 
+/// Who makes a container's cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// The runtime.
+    Cgroupfs,
+    /// systemd: `--systemd-cgroup`.
+    Systemd,
+}
+
 /// The cgroups of one container.
 #[derive(Debug)]
 pub struct Cgroup {
     mode: CgroupMode,
     groups: Vec<Group>,
+    /// Where systemd makes them.
+    unit: Option<Unit>,
 }
 
 /// One directory in one hierarchy.
@@ -113,7 +126,7 @@ impl Cgroup {
                 }
             }
         }
-        Cgroup { mode, groups }
+        Cgroup { mode, groups, unit: None }
     }
 
     /// How the host mounts its cgroups, as far as these paths show it.
@@ -157,7 +170,12 @@ impl Cgroup {
 
     /// The group whose processes stand for the container's: on v1 that of the device controller, as in runc.
     fn processes_group(&self) -> Option<&Group> {
-        self.group("devices")
+        self.group("devices").filter(|_| !self.is_planned())
+    }
+
+    /// Whether the cgroups are still to be made, by [`Cgroup::enter`].
+    fn is_planned(&self) -> bool {
+        self.unit.as_ref().is_some_and(Unit::is_planned)
     }
 
     /// cgroup2, on a unified or hybrid host.

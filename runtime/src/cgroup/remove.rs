@@ -15,6 +15,10 @@ impl Cgroup {
     /// Removes every directory. One that is gone counts as removed; one that can't be removed doesn't keep the others,
     /// and the first failure is told.
     pub fn delete(&self) -> Result<(), CgroupError> {
+        if self.is_planned() {
+            return Ok(());
+        }
+        self.stop_unit();
         let mut first = Ok(());
         for group in &self.groups {
             if let Err(error) = group.remove()

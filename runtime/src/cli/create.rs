@@ -107,7 +107,6 @@ impl<'a> Creation<'a> {
         id: &str,
         attachment: Attachment,
     ) -> Result<Self, CliError> {
-        global.check_cgroup_driver()?;
         let rootless = global.rootless()?;
         let pid_file = given(flags.pid_file.as_deref()).map(absolute).transpose()?;
         let bundle = Bundle::open(given(flags.bundle.as_deref()))?;
@@ -146,6 +145,7 @@ impl<'a> Creation<'a> {
             entry: if self.flags.no_pivot { RootEntry::MoveMount } else { RootEntry::PivotRoot },
             keyring: if self.flags.no_new_keyring { KeyringChoice::Inherit } else { KeyringChoice::New },
             rootless: self.rootless,
+            driver: self.global.cgroup_driver(),
             notify: if notify.is_some() { NotifyFolder::Mounted } else { NotifyFolder::Absent },
             start,
             io,

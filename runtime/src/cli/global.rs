@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use clap::{Args, Command, FromArgMatches};
 
 use super::{CliError, FlagError, first_line, help, usage_error};
+use crate::cgroup::CgroupDriver;
 use crate::error::io_text;
 use crate::host;
 use crate::log::{self, Format, Verbosity};
@@ -32,7 +33,7 @@ struct GlobalFlags {
     /// $XDG_RUNTIME_DIR/runc]
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// let systemd make the cgroups; cgroupsPath is then "slice:prefix:name" (not supported yet)
+    /// let systemd make the cgroups; cgroupsPath is then "slice:prefix:name"
     #[arg(long)]
     systemd_cgroup: bool,
     /// whether to go without cgroups that may not be written: true, false or auto (whoever is not the host's root)
@@ -50,8 +51,7 @@ pub(crate) struct Global {
     pub(crate) root: PathBuf,
     /// `--root` was given, so a missing folder is an error.
     pub(crate) root_is_explicit: bool,
-    /// `--systemd-cgroup`.
-    pub(crate) systemd_cgroup: bool,
+    systemd_cgroup: bool,
     pub(super) version: bool,
     rootless: String,
     log: Option<PathBuf>,
@@ -130,12 +130,9 @@ impl Global {
         Ok(())
     }
 
-    /// Refuses the drivers that this version lacks; called by the commands that would make a cgroup.
-    pub(crate) fn check_cgroup_driver(&self) -> Result<(), CliError> {
-        if self.systemd_cgroup {
-            return Err(CliError::text("--systemd-cgroup: the systemd cgroup driver is not supported yet"));
-        }
-        Ok(())
+    /// Who makes the cgroups.
+    pub(crate) fn cgroup_driver(&self) -> CgroupDriver {
+        if self.systemd_cgroup { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs }
     }
 
     /// `--rootless`, in Go's forms of a boolean.
@@ -221,12 +218,6 @@ mod tests {
         let mut global = parse(&["--root=/a", "--log-format=json"]);
         global.merge(&["--root=/b".into()]).unwrap();
         assert_eq!((global.root.as_path(), global.log_format.as_str()), (Path::new("/b"), "json"));
-    }
-
-    #[test]
-    fn what_is_not_supported_yet_says_so() {
-        let error = parse(&["--systemd-cgroup"]).check_cgroup_driver().unwrap_err();
-        assert!(error.to_string().contains("not supported yet"));
     }
 
     #[test]

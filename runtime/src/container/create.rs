@@ -12,18 +12,20 @@ use super::resctrl::remove_groups;
 use super::status::{ProcessStat, hook_state, now};
 use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::{self, Manager};
+use crate::cgroup::{Cgroup, CgroupDriver, CgroupError};
 use crate::hooks;
 use crate::host::{self, HostFacts};
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
+use crate::plan::cgroup::systemd::Instance;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
 use crate::plan::resctrl::{GroupOrigin, ResctrlPlan};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{Caller, KeyringChoice, Plan, PlanOptions, PlannedContainer, RootlessChoice};
 use crate::resctrl::{Group, ResctrlError};
 use crate::spec::{self, ContainerId, NamespaceType, Spec, ValidationContext};
-use crate::state::{State, StateConfig, StateDir};
+use crate::state::{State, StateConfig, StateDir, UnitState};
 
 /// Whether the container is shown a socket of its own for sd_notify(3), which the caller binds before `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,8 @@ pub struct CreateOptions<'a> {
     pub notify: NotifyFolder,
     /// The program's start.
     pub start: Start,
+    /// Who makes the cgroups.
+    pub driver: CgroupDriver,
     /// Streams and descriptors.
     pub io: ProcessIo,
 }
@@ -75,13 +79,14 @@ impl Container {
     /// # Errors
     /// The step that failed.
     pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
-        let host = HostFacts::probe()?;
+        let mut host = HostFacts::probe()?;
         let id = options.id.as_str().to_owned();
-        let privilege = Privilege::decide(options.rootless, host.caller, host.user_namespace);
+        let privilege = privilege(options.driver, options.rootless, &host);
         let context = ValidationContext {
             rootless: host.caller == Caller::User,
             rootless_cgroups: privilege == Privilege::Rootless,
             no_pivot: options.entry == RootEntry::MoveMount,
+            systemd_cgroup: options.driver == CgroupDriver::Systemd,
             ..ValidationContext::new(options.bundle.path())
         };
         let mut spec = options.spec;
@@ -90,6 +95,10 @@ impl Container {
         }
         let valid = spec::validate(spec, &context)?;
         valid.warnings().iter().for_each(log::warn);
+        let manager = match options.driver {
+            CgroupDriver::Cgroupfs => None,
+            CgroupDriver::Systemd => Some(ask_systemd(privilege, &mut host).map_err(cgroup_failed)?),
+        };
         let plan_options = PlanOptions {
             id: &id,
             bundle: options.bundle.path(),
@@ -123,7 +132,7 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
-            .and_then(|()| build(&plan, &dir, state, (options.start, options.io)));
+            .and_then(|()| build(&plan, (&dir, state), (manager, options.start, options.io)));
         match made {
             Ok((state, started)) => {
                 Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
@@ -159,9 +168,8 @@ fn show_notify_folder(spec: &mut Spec, dir: &Path) {
 /// The cgroup and the process. The cgroup goes again if the process does not start.
 fn build(
     plan: &Plan,
-    dir: &StateDir,
-    state: State,
-    (start, io): (Start, ProcessIo),
+    (dir, state): (&StateDir, State),
+    (manager, start, io): (Option<Manager>, Start, ProcessIo),
 ) -> Result<(State, Started), ContainerError> {
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
@@ -171,8 +179,11 @@ fn build(
         Start::WhenAsked => Some(make_fifo(dir)?),
         Start::AtOnce => None,
     };
-    let cgroup =
-        Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
+    let cgroup = match (&plan.cgroup.unit, manager) {
+        (Some(unit), Some(manager)) => Cgroup::of_unit(&plan.cgroup, unit, manager),
+        _ => Cgroup::create(&plan.cgroup),
+    };
+    let mut cgroup = cgroup.map_err(cgroup_failed)?;
     let mut creation = Creation { plan, dir, state, group: None };
     if plan.cgroup.privilege == Privilege::Rootless {
         // Without those that this user may not have.
@@ -180,7 +191,7 @@ fn build(
         warn_of_loose_processes(plan, &cgroup);
     }
     let started = creation.make_group().map_err(InitError::from);
-    match started.and_then(|()| parent::start(plan, &cgroup, fifo, io, &mut creation)) {
+    match started.and_then(|()| parent::start(plan, &mut cgroup, fifo, io, &mut creation)) {
         Ok(started) => Ok((creation.state, started)),
         Err(error) => {
             let out_of_memory = cgroup.oom_kill_count().is_ok_and(|kills| kills > 0);
@@ -223,6 +234,32 @@ fn make_fifo(dir: &StateDir) -> Result<OwnedFd, ContainerError> {
         .map_err(|source| ContainerError::Signal { action: "opening the exec fifo", source })
 }
 
+/// Whether cgroups may be refused. Root of a user namespace may be root of a system in it, with a systemd of its own, or a
+/// user who has become root there: then the session's bus is somebody's who is not root.
+fn privilege(driver: CgroupDriver, choice: RootlessChoice, host: &HostFacts) -> Privilege {
+    let decided = Privilege::decide(choice, host.caller, host.user_namespace);
+    let unclear = choice == RootlessChoice::Auto && host.caller == Caller::Root;
+    if decided == Privilege::Rootless
+        && unclear
+        && driver == CgroupDriver::Systemd
+        && systemd::user_bus_owner().unwrap_or(0) == 0
+    {
+        return Privilege::Root;
+    }
+    decided
+}
+
+/// Connects to the systemd that is to make the cgroups, and learns what a plan must know of it.
+fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, CgroupError> {
+    let mut manager = Manager::connect(Instance::of(privilege))?;
+    host.systemd = Some(manager.facts()?);
+    Ok(manager)
+}
+
+fn cgroup_failed(source: CgroupError) -> ContainerError {
+    ContainerError::Init(InitError::Cgroup(source))
+}
+
 /// What is remembered before there is a process.
 fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
     let bundle = format!("bundle={}", plan.bundle.display());
@@ -245,6 +282,7 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
             gid_mappings: plan.namespaces.gid_mappings.clone(),
             hooks: spec.hooks,
             resources: linux.resources,
+            cgroups: plan.cgroup.unit.as_ref().map(|unit| UnitState::new(unit.name.clone(), unit.instance)),
             process,
             personality: linux.personality,
             memory_policy: linux.memory_policy,

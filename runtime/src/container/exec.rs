@@ -5,7 +5,7 @@ use std::fs;
 use super::status::hook_state;
 use super::{Container, ContainerError, Status};
 use crate::cgroup::{ExecJoin, SubCgroups};
-use crate::init::exec::{self, CgroupFallback, Target};
+use crate::init::exec::{self, Adoption, CgroupFallback, Target};
 use crate::init::{InitError, ProcessIo, Started};
 use crate::log;
 use crate::plan::cgroup::Privilege;
@@ -57,18 +57,28 @@ impl Container {
             join => join.map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?,
         };
         // On a unified host init's own cgroup, as runc does. On a hybrid one v1 has all the controllers, and the process
-        // does without the cgroup2 beside them. An explicit sub-cgroup has no substitute.
+        // does without the cgroup2 beside them. An explicit sub-cgroup has no substitute, but where systemd made it, it
+        // can move the process there.
         let fallback: CgroupFallback<'_> = Box::new(|| {
+            if !options.cgroups.is_empty() {
+                return Ok(None);
+            }
             let text = cgroup_of_init().map_err(|error| InitError::Caller(error.into()))?;
             match cgroup.init_dir(&text).transpose() {
                 Err(_) if privilege == Privilege::Rootless => Ok(None),
                 dir => Ok(dir?),
             }
         });
+        let adoption: Option<Adoption<'_>> = if cgroup.can_adopt() {
+            Some(Box::new(|pid| Ok(cgroup.adopt(&options.cgroups, pid)?)))
+        } else {
+            None
+        };
         let target = Target {
             init,
             into_cgroup: join.clone_into,
-            fallback: options.cgroups.is_empty().then_some(fallback),
+            fallback: (options.cgroups.is_empty() || adoption.is_some()).then_some(fallback),
+            adoption,
             cgroups: privilege,
             cgroup_files: join.files,
             resctrl: self.resctrl().map_err(|error| ContainerError::Exec(error.into()))?,

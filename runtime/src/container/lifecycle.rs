@@ -1,5 +1,6 @@
 //! What happens to a container between its creation and its end: start, signals, pause, limits, removal.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -18,7 +19,8 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks;
 use crate::host::HostFacts;
 use crate::log;
-use crate::plan::cgroup::{self, CgroupMode, CgroupRequest, Devices, Privilege};
+use crate::plan::cgroup::systemd::SystemdRequest;
+use crate::plan::cgroup::{self, CgroupMode, CgroupRequest, Devices, Driver, Privilege};
 use crate::spec::{ContainerId, Hooks, NamespaceType, Resources};
 use crate::state::{StateDir, StateError, StateLock};
 
@@ -253,6 +255,9 @@ impl Container {
         let cgroup = self.cgroup();
         let HostFacts { cgroups, user_namespace, .. } = HostFacts::probe()?;
         let mode = cgroups.mode;
+        let facts = cgroup.systemd_facts();
+        let facts = facts.map_err(|source| ContainerError::Cgroup { action: "", source })?;
+        let no_annotations = BTreeMap::new();
         let limits_of = |resources: &Resources| {
             let request = CgroupRequest {
                 id: &self.state.id,
@@ -261,6 +266,12 @@ impl Container {
                 devices: Devices::Untouched,
                 privilege: self.state.config.privilege(),
                 user_namespace,
+                driver: match &facts {
+                    None => Driver::Cgroupfs,
+                    Some(facts) => {
+                        Driver::Systemd(SystemdRequest { facts, annotations: &no_annotations, owner: None })
+                    }
+                },
             };
             cgroup::limits(&request, mode)
         };

@@ -42,6 +42,9 @@ use crate::spec::NamespaceType;
 /// The cgroup for the second attempt of clone3; none means that the process is born in its parent's.
 pub type CgroupFallback<'a> = Box<dyn FnOnce() -> Result<Option<OwnedFd>, InitError> + 'a>;
 
+/// Puts a process that was born in none of the container's cgroups into the one that it belongs to.
+pub type Adoption<'a> = Box<dyn FnOnce(process::Pid) -> Result<(), InitError> + 'a>;
+
 /// Where the new process goes.
 #[expect(missing_debug_implementations, reason = "a closure has none")]
 pub struct Target<'a> {
@@ -52,6 +55,8 @@ pub struct Target<'a> {
     /// What is tried when the kernel refuses `into_cgroup`. Nobody may be born in a v2 cgroup that has enabled domain
     /// controllers for those below it (EBUSY): a container with an init system of its own is one.
     pub fallback: Option<CgroupFallback<'a>>,
+    /// Whoever has the right to move it where its user has not; asked when the process could be born in no cgroup.
+    pub adoption: Option<Adoption<'a>>,
     /// Whether a process without a cgroup is better than none.
     pub cgroups: Privilege,
     /// v1: the cgroups that it joins.
@@ -81,7 +86,8 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
             .map_err(step("error setting initial CPU affinity"))?;
     }
 
-    let stage = match clone_stage(&mut target)? {
+    let (cloned, birthplace) = clone_stage(&mut target)?;
+    let stage = match cloned {
         Cloned::Child => {
             drop(ours);
             drop(proc);
@@ -93,6 +99,9 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     drop(theirs);
     drop(io);
     let mut guard = KillOnDrop(Some(stage));
+    if let (Birthplace::Elsewhere, Some(adopt)) = (birthplace, target.adoption.take()) {
+        adopt(guard.child()?.pid)?;
+    }
     prepare_stage(plan, &proc, target.resctrl.take(), (&ours, guard.child()?))
         .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
@@ -133,8 +142,17 @@ fn prepare_stage(
     parent::tell(channel, &Message::Go)
 }
 
+/// In which cgroup a stage was born.
+#[derive(Clone, Copy)]
+enum Birthplace {
+    /// In one of the container's, or it joins those by itself.
+    Container,
+    /// In the runtime's, as no other would have it.
+    Elsewhere,
+}
+
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
-fn clone_stage(target: &mut Target<'_>) -> Result<Cloned, InitError> {
+fn clone_stage(target: &mut Target<'_>) -> Result<(Cloned, Birthplace), InitError> {
     let clone = |cgroup: Option<&OwnedFd>| {
         let into_cgroup = cgroup.map(AsFd::as_fd);
         process::clone3(&CloneOptions { namespaces: 0, into_cgroup, parent: CloneParent::Caller })
@@ -143,13 +161,15 @@ fn clone_stage(target: &mut Target<'_>) -> Result<Cloned, InitError> {
     match (clone(target.into_cgroup.as_ref()), target.fallback.take()) {
         (Err(refused), Some(fallback)) if target.into_cgroup.is_some() => {
             log::debug(format!("exec into the container's cgroup: {}; trying elsewhere", chain(&refused)));
-            match clone(fallback()?.as_ref()) {
+            let second = fallback()?;
+            match clone(second.as_ref()) {
                 // The container may have no cgroup either, or none that its user may put a process in.
-                Err(_) if target.cgroups == Privilege::Rootless => clone(None),
-                cloned => cloned,
+                Err(_) if target.cgroups == Privilege::Rootless => Ok((clone(None)?, Birthplace::Elsewhere)),
+                cloned if second.is_none() => Ok((cloned?, Birthplace::Elsewhere)),
+                cloned => Ok((cloned?, Birthplace::Container)),
             }
         }
-        (cloned, _) => cloned,
+        (cloned, _) => Ok((cloned?, Birthplace::Container)),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::spec::NamespaceType;
 /// The step that failed, on either side.
 pub fn start(
     plan: &Plan,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     fifo: Option<OwnedFd>,
     io: ProcessIo,
     milestones: &mut dyn Milestones,
@@ -80,12 +80,13 @@ pub fn start(
 fn guide(
     plan: &Plan,
     proc: &ProcFs,
-    cgroup: &Cgroup,
+    cgroup: &mut Cgroup,
     (channel, started, staged): (&Channel, &Child, bool),
     milestones: &mut dyn Milestones,
 ) -> Result<(), InitError> {
     let prepared = prepare_from_outside(plan, proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
+        .and_then(|()| Ok(cgroup.enter(&plan.cgroup, started.pid)?))
         .and_then(|()| milestones.born(started).map_err(InitError::Caller));
     if needs_nothing_first(plan) {
         prepared.map_err(|error| last_words(channel, error))?;
@@ -426,9 +427,10 @@ pub(super) fn send_pidfd(socket: &OwnedFd, started: &Child, name: &str) -> Resul
 }
 
 /// Whether the child may begin while the parent still does and remembers its part: it waits for `Run` before it becomes
-/// the program in any case, and it dies with the parent. Not where its ids have to be mapped first, or devices moved.
+/// the program in any case, and it dies with the parent. Not where its ids have to be mapped first, or devices moved, or
+/// systemd makes its cgroup around it.
 fn needs_nothing_first(plan: &Plan) -> bool {
-    !plan.namespaces.has(NamespaceType::User) && plan.net_devices.is_empty()
+    !plan.namespaces.has(NamespaceType::User) && plan.net_devices.is_empty() && plan.cgroup.unit.is_none()
 }
 
 /// Sends a message to the child; what it has said before it hung up counts more than that it has.

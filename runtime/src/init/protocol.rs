@@ -11,7 +11,8 @@
 //!     |                       (stage) Pid ----- |   only with a stage (create: `stage`; exec: in a pid namespace):
 //!     |                                         |   the first child made the final one, as the parent's child.
 //!     |                                         |   exec: after a Go of its own
-//!     | id maps, network devices, state.json    |
+//!     | id maps, network devices, state.json,   |
+//!     | the unit, where systemd makes the cgroup |
 //!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
 //!     |                                         |   of the above, it is there from the start
 //!     | resources, oom_score_adj     joins, mounts

@@ -19,8 +19,9 @@ use thiserror::Error;
 
 use crate::host::HostFacts;
 use crate::seccomp::{self, Arch, FilterFlags, Program, SeccompError};
-use crate::spec::{self, Hooks, NamespaceType, Resources, Spec, ValidSpec};
-use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Privilege};
+use crate::spec::{self, Hooks, IdMapping, NamespaceType, Resources, Spec, ValidSpec};
+use cgroup::systemd::SystemdRequest;
+use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Driver, Privilege};
 use namespaces::NamespacePlan;
 use process::{Planned, ProcessPlan};
 use resctrl::ResctrlPlan;
@@ -245,13 +246,15 @@ impl Plan {
             .as_ref()
             .map(|profile| FilterPlan::new(profile, host.seccomp_flags, &mut warnings))
             .transpose()?;
-        let cgroup = plan_cgroup(linux, host, options)?;
+        let namespaces = NamespacePlan::new(linux, mappings)?;
+        let owner = cgroup_owner(&spec, &namespaces);
+        let cgroup = plan_cgroup(&spec, linux, host, (options, owner))?;
         warnings.extend(cgroup.limits.warnings.iter().cloned());
         let plan = Self {
             id: options.id.to_owned(),
             bundle: options.bundle.to_owned(),
             caller: host.caller,
-            namespaces: NamespacePlan::new(linux, mappings)?,
+            namespaces,
             cgroup,
             resctrl: linux
                 .intel_rdt
@@ -272,10 +275,29 @@ impl Plan {
     }
 }
 
+/// The host's user that is to own the cgroup: that of the container's process, where it may write to its own part of
+/// the cgroups.
+fn cgroup_owner(spec: &Spec, namespaces: &NamespacePlan) -> Option<u32> {
+    let writable = |mount: &spec::Mount| {
+        mount.source == "cgroup"
+            && rootfs::clean(Path::new(&mount.destination)) == Path::new("/sys/fs/cgroup")
+            && !mount.options.iter().any(|option| option == "ro")
+    };
+    if !namespaces.creates(NamespaceType::Cgroup) || !spec.mounts.iter().any(writable) {
+        return None;
+    }
+    let user = spec.process.as_ref().map_or(0, |process| process.user.uid);
+    if !namespaces.has(NamespaceType::User) {
+        return Some(user);
+    }
+    IdMapping::host_id_of(&namespaces.uid_mappings, user)
+}
+
 fn plan_cgroup(
+    spec: &Spec,
     linux: &spec::Linux,
     host: &HostFacts,
-    options: &PlanOptions<'_>,
+    (options, owner): (&PlanOptions<'_>, Option<u32>),
 ) -> Result<CgroupPlan, CgroupPlanError> {
     let no_resources = Resources::default();
     let paths: Vec<&str> = linux.devices.iter().map(|device| device.path.as_str()).collect();
@@ -287,6 +309,10 @@ fn plan_cgroup(
         devices: Devices::Controlled { defaults: &defaults },
         privilege: options.privilege,
         user_namespace: host.user_namespace,
+        driver: match &host.systemd {
+            None => Driver::Cgroupfs,
+            Some(facts) => Driver::Systemd(SystemdRequest { facts, annotations: &spec.annotations, owner }),
+        },
     };
     cgroup::plan(&request, &host.cgroups)
 }

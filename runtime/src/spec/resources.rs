@@ -24,7 +24,8 @@ pub struct Resources {
     pub devices: Vec<DeviceCgroup>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    /// Go takes keys in any case, and `update` is given these in runc's.
+    #[serde(alias = "CPU", deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub pids: Option<Pids>,
@@ -105,9 +106,9 @@ pub struct Cpu {
     pub realtime_runtime: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub realtime_period: Option<u64>,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    #[serde(alias = "Cpus", skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub cpus: String,
-    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
+    #[serde(alias = "Mems", skip_serializing_if = "String::is_empty", deserialize_with = "null_is_default")]
     pub mems: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<i64>,
@@ -228,6 +229,10 @@ impl<V> OrderedMap<V> {
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    pub fn remove(&mut self, key: &str) {
+        self.0.retain(|(known, _)| known != key);
     }
 
     pub fn insert(&mut self, key: String, value: V) {

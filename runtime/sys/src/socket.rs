@@ -1,13 +1,15 @@
-//! Unix sockets: socketpair(2), connect(2), sendmsg(2) and recvmsg(2) with descriptors (cmsg(3)).
+//! Unix sockets: socketpair(2), connect(2), setsockopt(2), sendmsg(2) and recvmsg(2) with descriptors (cmsg(3)).
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
-    recvmsg, sendmsg, socket, socketpair,
+    recvmsg, sendmsg, setsockopt, socket, socketpair, sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::error::{Errno, SyscallError};
 
@@ -49,6 +51,41 @@ pub fn connect_unix(kind: SocketKind, path: &Path) -> Result<OwnedFd, SyscallErr
             Ok(()) => return Ok(fd),
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(SyscallError::new("connect", detail(), errno)),
+        }
+    }
+}
+
+/// Where a stream socket listens.
+#[derive(Debug, Clone, Copy)]
+pub enum UnixName<'a> {
+    /// In the file system.
+    Path(&'a Path),
+    /// In the abstract namespace (unix(7)).
+    Abstract(&'a [u8]),
+}
+
+/// socket(2) and connect(2) to a listener whose queue may be full: the kernel waits no longer than `limit` for a place
+/// in it, and then fails with EAGAIN. The same limit holds for every later write to the socket (SO_SNDTIMEO).
+pub fn connect_stream_within(name: UnixName<'_>, limit: Duration) -> Result<OwnedFd, SyscallError> {
+    let detail = || match name {
+        UnixName::Path(path) => path.display().to_string(),
+        UnixName::Abstract(name) => format!("@{}", name.escape_ascii()),
+    };
+    let failed = |call| move |errno| SyscallError::new(call, detail(), errno);
+    let address = match name {
+        UnixName::Path(path) => UnixAddr::new(path),
+        UnixName::Abstract(name) => UnixAddr::new_abstract(name),
+    };
+    let address = address.map_err(failed("connect"))?;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(failed("socket"))?;
+    let limit = TimeVal::microseconds(i64::try_from(limit.as_micros()).unwrap_or(i64::MAX));
+    setsockopt(&fd, sockopt::SendTimeout, &limit).map_err(failed("setsockopt"))?;
+    loop {
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => return Ok(fd),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(failed("connect")(errno)),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::spec::resources::Resources;
 pub mod device_program;
 pub mod devices;
 mod layout;
+pub mod systemd;
 mod v1;
 mod v2;
 
@@ -21,6 +22,7 @@ pub use devices::{DevicePolicy, DeviceRule, DeviceRuleError};
 pub use layout::{CgroupLayout, CgroupMode, Hierarchy};
 
 use layout::InnerPath;
+use systemd::{Property, SystemdRequest, UnitPlan};
 
 /// What a plan is made of.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,16 @@ pub struct CgroupRequest<'a> {
     pub devices: Devices<'a>,
     pub privilege: Privilege,
     pub user_namespace: UserNamespace,
+    pub driver: Driver<'a>,
+}
+
+/// Who makes the cgroups.
+#[derive(Debug, Clone, Copy)]
+pub enum Driver<'a> {
+    /// The runtime, by itself.
+    Cgroupfs,
+    /// systemd, as the cgroup of a unit: `--systemd-cgroup`.
+    Systemd(SystemdRequest<'a>),
 }
 
 /// Whether device access is controlled.
@@ -84,6 +96,9 @@ pub struct CgroupPlan {
     pub limits: Limits,
     pub privilege: Privilege,
     pub path: PathOrigin,
+    /// The unit whose cgroup it is, where systemd makes it: it then has the limits that systemd knows from its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<UnitPlan>,
 }
 
 impl CgroupPlan {
@@ -156,6 +171,9 @@ pub struct Limits {
     pub memory_check: Option<MemoryCheck>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub devices: Option<DeviceLimits>,
+    /// What systemd is told before anything is written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub properties: Vec<Property>,
     /// What the caller should warn about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
@@ -311,13 +329,43 @@ pub enum CgroupPlanError {
     NegativeMemory { value: i64 },
     #[error("memory+swap limit should be >= memory limit")]
     SwapBelowMemory,
+    #[error("unified resource {file:?} must be in the form CONTROLLER.PARAMETER")]
+    UnifiedForm { file: String },
+    #[error("unified resource {file:?} value invalid: {value:?}")]
+    UnifiedValue { file: String, value: String },
+    #[error("{field}={list:?} is no list of numbers")]
+    NotAList { field: String, list: String },
+    #[error(
+        "expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups, got {path:?} instead"
+    )]
+    SystemdPath { path: String },
+    #[error("{unit:?} can't be the name of a systemd unit")]
+    UnitName { unit: String },
+    #[error("invalid slice name: {slice}")]
+    SliceName { slice: String },
+    #[error("cannot use rootless systemd cgroups manager on cgroup v1")]
+    RootlessSystemdOnV1,
+    #[error(
+        "annotation {annotation} name incorrect: a property's name has three letters or more, and nothing else"
+    )]
+    PropertyName { annotation: String },
+    #[error("annotation {annotation}={value} value parse error: {reason}")]
+    PropertyValue { annotation: String, value: String, reason: String },
     #[error(transparent)]
     Devices(#[from] DeviceRuleError),
 }
 
 /// The plan for creating a container's cgroups.
 pub fn plan(request: &CgroupRequest<'_>, layout: &CgroupLayout) -> Result<CgroupPlan, CgroupPlanError> {
-    let inner = InnerPath::new(request.cgroups_path, request.id);
+    let mut limits = limits(request, layout.mode)?;
+    let (inner, unit) = match &request.driver {
+        Driver::Cgroupfs => (InnerPath::new(request.cgroups_path, request.id), None),
+        Driver::Systemd(systemd) => {
+            let (mut unit, path) = systemd::unit(request, systemd, layout.mode)?;
+            unit.properties.append(&mut limits.properties);
+            (InnerPath::new(Some(&path), request.id), Some(unit))
+        }
+    };
     let groups = match layout.mode {
         CgroupMode::Unified => v2::groups(&inner, layout)?,
         CgroupMode::Legacy | CgroupMode::Hybrid => v1::groups(&inner, layout, request)?,
@@ -326,9 +374,10 @@ pub fn plan(request: &CgroupRequest<'_>, layout: &CgroupLayout) -> Result<Cgroup
     Ok(CgroupPlan {
         mode: layout.mode,
         groups,
-        limits: limits(request, layout.mode)?,
+        limits,
         privilege: request.privilege,
-        path: if asked { PathOrigin::Asked } else { PathOrigin::Default },
+        path: if asked || unit.is_some() { PathOrigin::Asked } else { PathOrigin::Default },
+        unit,
     })
 }
 
@@ -355,11 +404,21 @@ pub fn limits(request: &CgroupRequest<'_>, mode: CgroupMode) -> Result<Limits, C
             },
         }),
     };
+    let adapted;
+    let (resources, properties) = match &request.driver {
+        Driver::Cgroupfs => (resources, Vec::new()),
+        Driver::Systemd(systemd) => {
+            let policy = devices.as_ref().map(|devices| &devices.policy);
+            let properties = systemd::limits(resources, policy, systemd, mode, &mut warnings)?;
+            adapted = systemd::adapted(resources, systemd.facts, mode);
+            (&adapted, properties)
+        }
+    };
     let (writes, memory_check) = match mode {
         CgroupMode::Unified => (v2::writes(resources)?, v2::memory_check(resources)),
         CgroupMode::Legacy | CgroupMode::Hybrid => (v1::writes(resources)?, None),
     };
-    Ok(Limits { writes, memory_check, devices, warnings })
+    Ok(Limits { writes, memory_check, devices, properties, warnings })
 }
 
 /// Go's zero value: what runc treats like an absent number.
@@ -412,6 +471,7 @@ mod tests {
             devices: Devices::Controlled { defaults: &[] },
             privilege: Privilege::Root,
             user_namespace: UserNamespace::Initial,
+            driver: Driver::Cgroupfs,
         }
     }
 

@@ -83,7 +83,7 @@ fn memory(memory: &Memory, writes: &mut Vec<Write>) -> Result<(), CgroupPlanErro
 }
 
 /// v1 and the specification count memory and swap together, v2 apart. -1 means unlimited.
-fn swap_max(memory: &Memory) -> Result<Option<i64>, CgroupPlanError> {
+pub(super) fn swap_max(memory: &Memory) -> Result<Option<i64>, CgroupPlanError> {
     match (memory.limit.unwrap_or(0), memory.swap.unwrap_or(0)) {
         (-1, 0) => Ok(Some(-1)),
         (_, 0) => Ok(None),
@@ -117,7 +117,7 @@ fn cpu(cpu: &Cpu, writes: &mut Vec<Write>) {
 
 /// `cpu.shares` (2 to 262144, default 1024) as `cpu.weight` (1 to 10000, default 100): the curve through those three
 /// pairs that runc and crun agreed on in 2025, exponent = (l² + 125 l) / 612 - 7/34 with l = log2(shares).
-fn weight(shares: u64) -> Option<u64> {
+pub(super) fn weight(shares: u64) -> Option<u64> {
     match shares {
         0 => None,
         1..=2 => Some(1),
@@ -136,12 +136,18 @@ fn weight(shares: u64) -> Option<u64> {
     }
 }
 
+/// `blockIO.weight` (10 to 1000) as `io.weight` (1 to 10000).
+pub(super) fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
+}
+
 fn io(block_io: &BlockIo, writes: &mut Vec<Write>) {
     if let Some(weight) = nonzero(block_io.weight) {
         // BFQ's file takes the specification's scale, 10 to 1000; io.weight's is 1 to 10000.
         writes.push(Write::new("io", "io.bfq.weight", weight).tolerate(Tolerate::Absent));
-        let converted = 1 + u64::from(weight).saturating_sub(10) * 9999 / 990;
-        writes.push(Write::new("io", "io.weight", converted).when(When::Absent("io.bfq.weight".to_owned())));
+        writes.push(
+            Write::new("io", "io.weight", io_weight(weight)).when(When::Absent("io.bfq.weight".to_owned())),
+        );
     }
     for device in &block_io.weight_device {
         let line = format!("{}:{} {}", device.major, device.minor, device.weight.unwrap_or(0));
