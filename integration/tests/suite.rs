@@ -65,12 +65,14 @@ modules![
     kill_sweep,
     kill_sweep_init,
     fault_sweep,
+    landlock,
     callers_containerd,
     callers_dockerd,
     callers_podman,
     soak,
     attack_image(both),
     attack_inside(both),
+    attack_host,
     rootless(user),
 ];
 
