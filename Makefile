@@ -36,7 +36,7 @@ TEST_STEPS := check unit suite-native suite-v2 suite-user
 -include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user \
-	fault-injection attack soak fuzz fix install bundles demo
+	fault-injection attack soak fuzz fix install man completions bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -91,8 +91,13 @@ suite-v2: $(BUILD_OF_RUNTIME) fault-injection
 suite-user: $(BUILD_OF_RUNTIME)
 	$(SUITE) --as user $(FILTER)
 
-attack: setup $(BUILD_OF_RUNTIME) ## Only the attacks of integration/tests/attack*.rs
-	$(SUITE) $(addprefix --layout ,$(LAYOUT)) attack
+# Debian's runtimes and the current ones, as far as they are here.
+ATTACK_PEERS = $(wildcard /usr/sbin/runc /usr/bin/crun /var/cache/ketch/peers/bin/runc /var/cache/ketch/peers/bin/crun)
+
+attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs on ketch and its peers: the table of who falls
+	cargo test --quiet --package ketch-integration --test suite --no-run
+	integration/attack/table.py $$(ls -t $(BUILD_DIR)/$(TARGET)/debug/deps/suite-* | grep -v '\.d$$' | head -1) \
+		$(RUNTIME_PATH) $(ATTACK_PEERS)
 
 soak: setup $(BUILD_OF_RUNTIME) fault-injection ## 2,000 run cycles; kill -9 of ketch and of the container's init, and every error, at every system call
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep::
@@ -106,9 +111,17 @@ fix: ## Format, and apply what clippy can repair
 	cargo fmt --all
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-install: build ## Copy the binaries to PREFIX/bin (/usr/local)
+man completions: ## Manual pages and completions (bash, zsh, fish), from the command line's own types, in target/share
+	cargo run --quiet --profile quick --package ketch --example manual -- target/share
+
+SHARE = $(DESTDIR)$(PREFIX)/share
+install: build man ## Copy the binaries to PREFIX/bin (/usr/local), the manual pages and completions to PREFIX/share
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix target/release/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
+	install -D -m 644 -t $(SHARE)/man/man1 target/share/man1/*.1
+	install -D -m 644 target/share/completions/ketch.bash $(SHARE)/bash-completion/completions/ketch
+	install -D -m 644 -t $(SHARE)/zsh/site-functions target/share/completions/_ketch
+	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d target/share/completions/ketch.fish
 
 bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's busybox-static and debootstrap
 	@integration/setup/packages.sh busybox-static debootstrap

@@ -135,6 +135,18 @@ impl Case {
         }
     }
 
+    /// Marks peers that fall to an attack, by the beginnings of their versions: skipped with the reason, but for the table
+    /// of `make attack` (KETCH_ATTACK_TABLE), which is to see them fall.
+    pub fn falls(&self, known: &[(&str, &str)]) {
+        if std::env::var_os("KETCH_ATTACK_TABLE").is_some() {
+            return;
+        }
+        if let Some((_, reason)) = known.iter().find(|(version, _)| self.runtime.version.starts_with(version))
+        {
+            self.skip(format!("{} falls: {reason}", self.runtime.version));
+        }
+    }
+
     /// A name that no other container of the machine has.
     #[must_use]
     pub fn fresh_id(&self) -> String {

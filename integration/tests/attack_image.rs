@@ -62,8 +62,7 @@ fn replace_by_link(bundle: &Bundle<'_>, name: &str, target: &Path) {
 /// CVE-2026-41579 (runc), CVE-2026-47766 (crun). Both fall: runc makes its links in the host's folder, crun its devices,
 /// too.
 fn dev_as_a_link_to_the_host(case: &Case) {
-    case.needs_runc(1, 4, "it falls: links are made on the host");
-    case.not_on_crun("1.8.1 falls: devices and links are made on the host");
+    case.falls(&[("runc version 1.1", "links are made on the host"), ("runc version 1.3", "links are made on the host"), ("crun version 1.8", "devices and links are made on the host")]);
     let bundle = without_mount(case.bundle().command(&["/bin/true"]), "/dev");
     replace_by_link(&bundle, "dev", &canary(case));
     let out = bundle.run();
@@ -88,8 +87,7 @@ fn sys_as_a_link(case: &Case) {
 
 /// CVE-2019-16884, CVE-2019-19921. runc falls to the volume behind a link, crun to every one.
 fn a_volume_over_proc(case: &Case) {
-    case.needs_runc(1, 4, "it falls: a link leads the volume over /proc");
-    case.not_on_crun("1.8.1 falls: it mounts a volume over /proc");
+    case.falls(&[("runc version 1.1", "a link leads the volume over /proc"), ("runc version 1.3", "a link leads the volume over /proc"), ("crun version 1.8", "it mounts a volume over /proc")]);
     let volume = case.folder("volume");
     fs::create_dir_all(volume.join("self/attr")).expect("mkdir");
     fs::write(volume.join("self/attr/exec"), "").expect("write");
@@ -167,8 +165,7 @@ fn a_mount_target_that_is_swapped(case: &Case) {
 /// CVE-2025-31133, CVE-2025-62161 (youki): runc before 1.2.8 binds whatever `/dev/null` leads to over what it hides,
 /// and makes it the container's standard output, too. Both peers fall.
 fn a_false_null_under_a_mask(case: &Case) {
-    case.needs_runc(1, 4, "it falls: the image's file lies over the masked one");
-    case.not_on_crun("1.8.1 falls: the image's file becomes a standard stream");
+    case.falls(&[("runc version 1.1", "the image's file lies over the masked one"), ("runc version 1.3", "the image's file lies over the masked one"), ("crun version 1.8", "the image's file becomes a standard stream")]);
     let script = "stat -c %t:%T /secret; timeout 1 head -c 64 /secret";
     let bundle = without_mount(case.bundle().script(script), "/dev").set("/linux/maskedPaths", json!(["/secret"]));
     fs::write(bundle.rootfs().join("secret"), "secret").expect("write");
@@ -196,7 +193,7 @@ fn a_false_null_as_standard_input(case: &Case) {
 
 /// CVE-2026-84042 (crun): a file of the host, made by root. crun falls.
 fn a_console_behind_a_link_to_the_host(case: &Case) {
-    case.not_on_crun("1.8.1 falls: it makes the file on the host");
+    case.falls(&[("crun version 1.8", "it makes the file on the host")]);
     let socket = ketch_integration::console::FdSocket::bind(&case.dir, "console.sock");
     let bundle = case.bundle().command(&["/bin/true"]).set("/process/terminal", json!(true));
     // Only /dev itself is the image's; the devpts stays.

@@ -13,7 +13,18 @@ use serde_json::Value;
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     (
         "ketch",
-        &["ketch-sys", "caps", "clap", "serde", "serde_json", "serde_path_to_error", "thiserror", "proptest"],
+        &[
+            "ketch-sys",
+            "caps",
+            "clap",
+            "serde",
+            "serde_json",
+            "serde_path_to_error",
+            "thiserror",
+            "proptest",
+            "clap_complete",
+            "clap_mangen",
+        ],
     ),
     ("ketch-sys", &["libc", "nix", "thiserror"]),
     ("ketch-integration", &["nix", "rustix", "serde", "serde_json"]),

@@ -70,6 +70,7 @@ modules![
     kill_sweep,
     kill_sweep_init,
     fault_sweep,
+    landlock,
     callers_containerd,
     callers_dockerd,
     callers_podman,
@@ -77,6 +78,7 @@ modules![
     attack_image(both),
     attack_inside(both),
     attack_label,
+    attack_host,
     rootless(user),
 ];
 

@@ -8,6 +8,7 @@
 
 use serde_json::{Value, json};
 
+use crate::plan::landlock;
 use crate::seccomp::{self, FilterFlags};
 use crate::spec::{NamespaceType, mount_options};
 
@@ -72,6 +73,7 @@ pub fn document(build: &Build<'_>) -> Value {
             "netDevices": { "enabled": true },
         },
         "annotations": {
+            landlock::ANNOTATION: "",
             "org.opencontainers.runc.checkpoint.enabled": "false",
             "org.opencontainers.runc.version": build.runc_version,
         },

@@ -7,7 +7,7 @@ use clap::Command;
 use super::COMMANDS;
 use super::global::Global;
 
-const ABOUT: &str = "a replacement for runc - Open Container Initiative runtime";
+pub(super) const ABOUT: &str = "a replacement for runc - Open Container Initiative runtime";
 
 const DESCRIPTION: &str = "   ketch makes and runs containers by the Open Container Initiative's runtime \
 specification, with the command line,\n   outputs and exit codes of runc. A container is described by a bundle: a \

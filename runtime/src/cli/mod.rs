@@ -163,11 +163,18 @@ struct Entry {
     about: &'static str,
     run: fn(Global, Vec<OsString>) -> Result<u8, CliError>,
     help: fn() -> String,
+    command: fn() -> Command,
 }
 
 impl Entry {
     const fn of<S: Subcommand>() -> Self {
-        Self { name: S::NAME, about: S::ABOUT, run: parse_and_run::<S>, help: help_text::<S> }
+        Self {
+            name: S::NAME,
+            about: S::ABOUT,
+            run: parse_and_run::<S>,
+            help: help_text::<S>,
+            command: command_of::<S>,
+        }
     }
 }
 
@@ -205,6 +212,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
             code
         }
     }
+}
+
+/// The whole command line as clap has it, for the manual pages and the shells' completions (`runtime/examples/manual.rs`).
+#[must_use]
+pub fn command() -> Command {
+    let commands = COMMANDS.iter().map(|entry| (entry.command)().about(entry.about));
+    Global::command().name("ketch").about(help::ABOUT).subcommands(commands)
 }
 
 fn dispatch(args: impl Iterator<Item = OsString>) -> Result<u8, CliError> {

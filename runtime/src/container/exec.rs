@@ -9,8 +9,9 @@ use crate::init::exec::{self, Adoption, CgroupFallback, Target};
 use crate::init::{InitError, ProcessIo, Started};
 use crate::log;
 use crate::plan::cgroup::Privilege;
+use crate::plan::landlock::LandlockPlan;
 use crate::plan::process::{Planned, ProcessPlan};
-use crate::plan::{ExecPlan, FilterPlan};
+use crate::plan::{ExecPlan, FilterPlan, PlanError};
 use crate::spec::{self, Process};
 
 /// What is done about a paused container.
@@ -100,7 +101,10 @@ impl Container {
             ..spec::Linux::default()
         };
         Ok(ExecPlan {
-            process: process.with_container(&linux)?,
+            process: ProcessPlan {
+                landlock: LandlockPlan::of(&config.annotations()).map_err(PlanError::from)?,
+                ..process.with_container(&linux)?
+            },
             caller: config.caller(),
             namespaces: config.namespaces.iter().filter_map(spec::Namespace::namespace_type).collect(),
             keyring: (!config.no_new_keyring).then(|| self.state.id.clone()),

@@ -16,7 +16,7 @@ use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::plan::FilterPlan;
 use crate::plan::process::{ProcessPlan, Supplementary};
-use crate::process::{environment, identity};
+use crate::process::{environment, identity, landlock};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
@@ -246,12 +246,18 @@ impl FoundProgram {
     }
 }
 
+fn restrict(rules: Option<landlock::Prepared>) -> Result<(), InitError> {
+    let Some(rules) = rules else { return Ok(()) };
+    rules.restrict().map_err(step("applying Landlock rules (they need noNewPrivileges or CAP_SYS_ADMIN)"))
+}
+
 /// Becomes the planned user under the container's filter, and finds the program as that user.
 ///
 /// The parent's `Run` is waited for before the filter, which may not allow to receive it.
 ///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
-/// so that the profile need not allow what stands between. `last` is the last thing to be done as the user.
+/// so that the profile need not allow what stands between. Landlock rules are likewise, just before the filter. `last` is the
+/// last thing to be done as the user without them.
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
@@ -259,14 +265,21 @@ pub(super) fn assume_identity(
     last: impl FnOnce() -> Result<(), InitError>,
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
+    // Rules name paths that the user may not reach, and HOME is in a file that they may forbid.
+    let rules = plan.landlock.as_ref().map(landlock::prepare).transpose();
+    let mut rules = rules.map_err(step("preparing Landlock rules"))?.flatten();
+    let env = environment::with_home(plan.env.clone(), plan.user.uid);
+    if !plan.no_new_privileges {
+        restrict(rules.take())?;
+    }
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
         await_run(channel)?;
         install_filter(filter, channel)?;
     }
-    let env = environment::with_home(plan.env.clone(), plan.user.uid);
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
     last()?;
+    restrict(rules)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
         await_run(channel)?;
         install_filter(filter, channel)?;

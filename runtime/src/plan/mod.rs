@@ -5,6 +5,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod landlock;
 pub mod mount_flags;
 pub mod namespaces;
 pub mod process;
@@ -22,6 +23,7 @@ use crate::seccomp::{self, Arch, FilterFlags, Program, SeccompError};
 use crate::spec::{self, Hooks, IdMapping, NamespaceType, Resources, Spec, ValidSpec};
 use cgroup::systemd::SystemdRequest;
 use cgroup::{CgroupPlan, CgroupPlanError, CgroupRequest, DeviceRule, Devices, Driver, Privilege};
+use landlock::{LandlockError, LandlockPlan};
 use namespaces::NamespacePlan;
 use process::{Planned, ProcessPlan};
 use resctrl::ResctrlPlan;
@@ -47,6 +49,9 @@ pub enum PlanError {
     /// The filter.
     #[error("unable to compile the seccomp profile")]
     Seccomp(#[from] SeccompError),
+    /// Landlock rules.
+    #[error(transparent)]
+    Landlock(#[from] LandlockError),
     /// Groups beside the one that every user may have: the kernel gives a user's own namespace none.
     #[error("cannot set any additional groups in a rootless container")]
     AdditionalGroups,
@@ -262,7 +267,10 @@ impl Plan {
                 .zip(resctrl_mount.as_deref())
                 .map(|(rdt, mountpoint)| ResctrlPlan::new(rdt, options.id, mountpoint)),
             rootfs: rootfs::plan(&spec, &RootfsOptions { bundle: options.bundle, entry: options.entry })?,
-            process: process.with_container(linux)?,
+            process: ProcessPlan {
+                landlock: LandlockPlan::of(&spec.annotations)?,
+                ..process.with_container(linux)?
+            },
             hostname: (!spec.hostname.is_empty()).then(|| spec.hostname.clone()),
             domainname: (!spec.domainname.is_empty()).then(|| spec.domainname.clone()),
             sysctl: linux.sysctl.clone(),

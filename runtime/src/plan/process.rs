@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::capability::{CapabilityPlan, plan_capabilities};
+use super::landlock::LandlockPlan;
 use super::{Caller, PlanError};
 use crate::spec;
 
@@ -49,6 +50,9 @@ pub struct ProcessPlan {
     /// CPU masks of an `exec` process.
     #[serde(default, skip_serializing_if = "AffinityPlan::is_empty")]
     pub affinity: AffinityPlan,
+    /// Landlock rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub landlock: Option<LandlockPlan>,
     /// AppArmor profile for the program.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apparmor_profile: Option<String>,
@@ -200,6 +204,7 @@ impl ProcessPlan {
             personality: None,
             memory_policy: None,
             affinity: process.exec_cpu_affinity.as_ref().map(plan_affinity).transpose()?.unwrap_or_default(),
+            landlock: None,
             apparmor_profile: named(&process.apparmor_profile),
             selinux_label: named(&process.selinux_label),
         };

@@ -4,4 +4,5 @@
 pub mod environment;
 pub mod identity;
 pub mod keyring;
+pub mod landlock;
 pub mod scheduling;

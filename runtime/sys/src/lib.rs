@@ -16,6 +16,7 @@ pub mod error;
 pub mod fault_injection;
 pub mod file;
 pub mod keyring;
+pub mod landlock;
 pub mod link;
 pub mod memory_file;
 pub mod mount;
