@@ -14,7 +14,7 @@ use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::hooks;
-use crate::host::HostFacts;
+use crate::host::{self, HostFacts};
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
@@ -193,6 +193,12 @@ fn build(
             }
             if let Err(leftover) = remove_groups(&creation.state) {
                 log::warn(crate::error::chain(&leftover));
+            }
+            if plan.caller == Caller::User
+                && let Some(hint) = host::apparmor_restriction()
+            {
+                // Where it first shows is any call that needs a capability.
+                log::warn(hint);
             }
             if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
         }

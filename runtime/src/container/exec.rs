@@ -82,7 +82,7 @@ impl Container {
         let config = &self.state.config;
         let process = with_defaults(process, config.process.as_ref());
         let Planned { process, warnings } = ProcessPlan::plan(&process)?;
-        process.check_caller(config.caller())?;
+        let process = process.for_caller(config.caller())?;
         warnings.iter().for_each(log::warn);
         let linux = spec::Linux {
             personality: config.personality.clone(),

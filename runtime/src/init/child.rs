@@ -15,7 +15,7 @@ use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
 use crate::plan::FilterPlan;
-use crate::plan::process::ProcessPlan;
+use crate::plan::process::{ProcessPlan, Supplementary};
 use crate::process::{environment, identity};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
@@ -111,10 +111,12 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 
 /// The root user of the user namespace that this process is in now. Its id outside means nothing inside, and would
 /// be shown as the overflow id.
-pub(super) fn become_namespace_root() -> Result<(), InitError> {
-    match credential::set_groups(&[]) {
-        Err(error) if error.errno == Errno::EPERM => {}
-        other => other.map_err(step("dropping groups in the user namespace"))?,
+pub(super) fn become_namespace_root(groups: Supplementary) -> Result<(), InitError> {
+    if groups == Supplementary::Planned {
+        match credential::set_groups(&[]) {
+            Err(error) if error.errno == Errno::EPERM => {}
+            other => other.map_err(step("dropping groups in the user namespace"))?,
+        }
     }
     credential::set_gid(0).map_err(step("becoming the group of the user namespace's root"))?;
     credential::set_uid(0).map_err(step("becoming the user namespace's root"))

@@ -200,7 +200,7 @@ fn enter_container(
     join_cgroups(&mut target.cgroup_files)?;
     join_namespaces(plan, target)?;
     if plan.namespaces.contains(&NamespaceType::User) {
-        become_namespace_root()?;
+        become_namespace_root(plan.process.user.supplementary)?;
     }
     if !plan.namespaces.contains(&NamespaceType::Pid) {
         return become_program(plan, io, channel);

@@ -73,7 +73,7 @@ pub(super) fn initialize(
         create_cgroup_namespace()?;
     }
     if namespaces.has(NamespaceType::User) {
-        become_namespace_root()?;
+        become_namespace_root(plan.process.user.supplementary)?;
     }
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;

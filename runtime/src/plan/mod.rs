@@ -239,12 +239,12 @@ impl Plan {
         let no_process = spec::Process::default();
         let Planned { process, mut warnings } =
             ProcessPlan::plan(spec.process.as_ref().unwrap_or(&no_process))?;
+        let process = process.for_caller(host.caller)?;
         let seccomp = linux
             .seccomp
             .as_ref()
             .map(|profile| FilterPlan::new(profile, host.seccomp_flags, &mut warnings))
             .transpose()?;
-        process.check_caller(host.caller)?;
         let cgroup = plan_cgroup(linux, host, options)?;
         warnings.extend(cgroup.limits.warnings.iter().cloned());
         let plan = Self {

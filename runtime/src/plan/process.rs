@@ -67,9 +67,29 @@ pub struct UserPlan {
     /// Supplementary groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
+    /// Where the supplementary groups come from.
+    #[serde(default, skip_serializing_if = "Supplementary::is_planned")]
+    pub supplementary: Supplementary,
     /// File mode creation mask, where the configuration names one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub umask: Option<u32>,
+}
+
+/// Where a process's supplementary groups come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Supplementary {
+    /// They are those of the plan.
+    #[default]
+    Planned,
+    /// They stay those of the runtime's user, who keeps what they give access to.
+    Callers,
+}
+
+impl Supplementary {
+    fn is_planned(&self) -> bool {
+        *self == Self::Planned
+    }
 }
 
 /// One prlimit(2).
@@ -164,6 +184,7 @@ impl ProcessPlan {
                 uid: process.user.uid,
                 gid: process.user.gid,
                 additional_gids: process.user.additional_gids.clone(),
+                supplementary: Supplementary::Planned,
                 umask: process.user.umask,
             },
             capabilities,
@@ -185,15 +206,18 @@ impl ProcessPlan {
         Ok(Planned { process: plan, warnings })
     }
 
-    /// Refuses what `caller` can't give a process.
+    /// The same, run by `caller`.
     ///
     /// # Errors
-    /// Supplementary groups, for a user.
-    pub fn check_caller(&self, caller: Caller) -> Result<(), PlanError> {
-        match caller {
-            Caller::User if !self.user.additional_gids.is_empty() => Err(PlanError::AdditionalGroups),
-            _ => Ok(()),
+    /// Supplementary groups, which a user can't give a process.
+    pub fn for_caller(mut self, caller: Caller) -> Result<Self, PlanError> {
+        if caller == Caller::User {
+            if !self.user.additional_gids.is_empty() {
+                return Err(PlanError::AdditionalGroups);
+            }
+            self.user.supplementary = Supplementary::Callers;
         }
+        Ok(self)
     }
 
     /// Adds what the Linux part of the configuration says about every process of the container.

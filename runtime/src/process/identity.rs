@@ -12,7 +12,7 @@ use ketch_sys::{Errno, SyscallError};
 use thiserror::Error;
 
 use crate::plan::capability::CapabilityPlan;
-use crate::plan::process::{ProcessPlan, UserPlan};
+use crate::plan::process::{ProcessPlan, Supplementary, UserPlan};
 
 /// A step that the kernel refused.
 #[derive(Debug, Error)]
@@ -117,12 +117,15 @@ fn verify_inside() -> Result<(), IdentityError> {
 
 fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
     own_standard_streams(user.uid)?;
-    match credential::set_groups(&user.additional_gids) {
-        // A user namespace that was mapped without privilege denies setgroups(2). As in runc, its processes go without
-        // the groups, which none of its files can belong to.
-        Err(error)
-            if error.errno == Errno::EPERM && (user.additional_gids.is_empty() || groups_are_denied()) => {}
-        other => other.map_err(IdentityError::User)?,
+    if user.supplementary == Supplementary::Planned {
+        match credential::set_groups(&user.additional_gids) {
+            // A user namespace that was mapped without privilege denies setgroups(2). As in runc, its processes go
+            // without the groups.
+            Err(error)
+                if error.errno == Errno::EPERM
+                    && (user.additional_gids.is_empty() || groups_are_denied()) => {}
+            other => other.map_err(IdentityError::User)?,
+        }
     }
     credential::set_gid(user.gid).map_err(|error| match error.errno {
         Errno::EINVAL => IdentityError::Unmapped { call: "setgid", kind: "gid", id: user.gid },
