@@ -43,7 +43,7 @@ help: ## This list
 
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
-		containerd docker.io podman buildah uidmap
+		containerd docker.io podman buildah uidmap slirp4netns fuse-overlayfs
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev

@@ -143,6 +143,7 @@ fn run(modules: &[Module], options: &Options) -> Result<Counts, String> {
         let folder = PathBuf::from(format!("/tmp/ketch-integration/user{}", std::process::id()));
         if options.caller == Caller::User {
             user::enter(&folder);
+            user::open_devices(&folder);
             runtime.path = user::reachable(&runtime.path, &folder);
         }
         println!(

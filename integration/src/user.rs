@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rustix::fs::{CWD, FileType, Mode, chmod, makedev, mknodat};
 use rustix::mount::mount_bind;
 use serde_json::{Value, json};
 
@@ -71,6 +72,24 @@ pub fn enter(folder: &Path) {
         let copy = folder.join(name);
         fs::write(&copy, format!("{}\n{line}", text.trim_end())).expect("write the copy");
         mount_bind(&copy, &place).unwrap_or_else(|e| panic!("mount over {}: {e}", place.display()));
+    }
+}
+
+/// Lets everybody use the devices that a distribution lets everybody use, and a bare machine may not: tun and fuse.
+///
+/// # Panics
+/// When one that the machine has cannot be shown.
+pub fn open_devices(folder: &Path) {
+    for (name, minor) in [("net/tun", 200), ("fuse", 229)] {
+        let place = Path::new("/dev").join(name);
+        let node = folder.join(name.replace('/', "-"));
+        if !place.exists() {
+            continue;
+        }
+        mknodat(CWD, &node, FileType::CharacterDevice, Mode::from_raw_mode(0o666), makedev(10, minor))
+            .and_then(|()| chmod(&node, Mode::from_raw_mode(0o666)))
+            .and_then(|()| mount_bind(&node, &place))
+            .unwrap_or_else(|e| panic!("{} for everybody: {e}", place.display()));
     }
 }
 

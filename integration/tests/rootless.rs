@@ -35,8 +35,11 @@ tests![
     a_user_and_network_namespace_by_path,
     a_foreign_network_namespace_is_refused,
     a_time_namespace_of_its_own,
+    a_network_from_slirp4netns,
+    groups_stay_the_users,
     root_of_a_user_namespace,
     root_of_a_user_namespace_on_an_overlay,
+    root_of_a_user_namespace_on_a_fuse_overlay,
     a_user_namespace_in_a_user_namespace,
     no_more_user_namespaces,
 ];
@@ -357,6 +360,33 @@ fn a_time_namespace_of_its_own(case: &Case) {
     assert_eq!(words(&seen), ["monotonic", "0", "0", "boottime", "1337", "0"]);
 }
 
+/// What podman and rootlesskit do between `create` and `start`.
+fn a_network_from_slirp4netns(case: &Case) {
+    case.needs(case.has_program("slirp4netns"), "no slirp4netns (package slirp4netns)");
+    let script = "while ! ip -o addr show dev tap0 2>/dev/null; do sleep 0.1; done; ip route";
+    let bundle = case.bundle().namespace("network", None).script(script);
+    let container = bundle.create();
+    let pid = container.pid().to_string();
+    let slirp = case.as_user("/usr/bin/slirp4netns").args(["--configure", "--disable-host-loopback", &pid, "tap0"]);
+    let slirp = slirp.spawn();
+    let _ = container.start().ok();
+    container.wait_stdout("default via 10.0.2.2 dev tap0");
+    assert!(container.stdout().contains("10.0.2.100/24"));
+    container.wait_status("stopped");
+    end(slirp);
+}
+
+/// runc never drops them for a user, mapped or not: they give access to what they are there for.
+fn groups_stay_the_users(case: &Case) {
+    let bundle = case.bundle().several_ids().script("grep Groups /proc/self/status");
+    let dir = bundle.write();
+    let ids = [format!("--reuid={ID}"), format!("--regid={ID}"), format!("--groups={ID},4712")];
+    let run = case.program("/usr/bin/setpriv").args(ids).args(["--inh-caps=-all", "--"]).arg(&case.runtime.path);
+    let run = run.arg("--root").arg(case.state_root()).args(["run", "--bundle"]).arg(dir).arg(&bundle.id);
+    // The group is not mapped, so it shows as the one that stands for all such.
+    assert_eq!(words(&run.run().ok().stdout), ["Groups:", "0", "65534"]);
+}
+
 /// The runtime as root of a user namespace with a mount namespace of its own: podman's and Docker's way without root.
 fn nested(case: &Case, setup: &str, bundle: &Bundle<'_>) -> Invocation {
     bundle.write();
@@ -400,6 +430,28 @@ fn root_of_a_user_namespace_on_an_overlay(case: &Case) {
     );
     let out = nested(case, &setup, &bundle).run();
     case.needs(out.code != 77, "this kernel mounts no overlay in a user namespace");
+    assert_eq!(out.ok().text(), "written");
+    assert!(!root.join("mine").exists());
+    assert_eq!(probe::read(format!("{layers}/upper/mine")), "written");
+}
+
+fn root_of_a_user_namespace_on_a_fuse_overlay(case: &Case) {
+    case.needs(case.has_program("fuse-overlayfs"), "no fuse-overlayfs (package fuse-overlayfs)");
+    let bundle = case.bundle().edit(plain).script("echo written >/mine; cat /mine");
+    let layers = case.folder("layers");
+    for name in ["upper", "work"] {
+        fs::create_dir(layers.join(name)).expect("make a layer");
+        case.give(layers.join(name));
+    }
+    let (root, layers) = (bundle.rootfs(), layers.display().to_string());
+    let setup = format!(
+        "fuse-overlayfs -f -o lowerdir={0},upperdir={layers}/upper,workdir={layers}/work {0} & fuse=$!; \
+         until mountpoint -q {0}; do kill -0 $fuse || exit 77; sleep 0.05; done; \
+         \"$@\"; code=$?; kill $fuse; wait $fuse; exit $code;",
+        root.display()
+    );
+    let out = nested(case, &setup, &bundle).run();
+    case.needs(out.code != 77, "this machine gives a user no FUSE");
     assert_eq!(out.ok().text(), "written");
     assert!(!root.join("mine").exists());
     assert_eq!(probe::read(format!("{layers}/upper/mine")), "written");
