@@ -25,6 +25,7 @@ tests![
     rootless_false_wants_its_cgroup,
     a_delegated_cgroup_is_used,
     a_delegated_cgroup_by_its_path,
+    a_limit_in_a_delegated_cgroup,
     kill_reaches_all_in_a_delegated_cgroup,
     the_hosts_cgroups_stay_read_only,
     devices_are_the_hosts,
@@ -209,6 +210,22 @@ fn a_delegated_cgroup_by_its_path(case: &Case) {
     let bundle = bundle.set("/linux/cgroupsPath", json!(path));
     create_inside(&delegation, &bundle);
     use_its_cgroup(case, &delegation, &bundle.id);
+}
+
+fn a_limit_in_a_delegated_cgroup(case: &Case) {
+    case.needs_controller("pids");
+    let delegation = Delegation::new(case);
+    let bundle = case.bundle().sleeper();
+    let path = format!("{}/{}", delegation.path, bundle.id);
+    let bundle = bundle.set("/linux/cgroupsPath", json!(path));
+    let bundle = bundle.set("/linux/resources", json!({ "pids": { "limit": 50 } }));
+    create_inside(&delegation, &bundle);
+    let container = Container::adopt(case, &bundle.id);
+    let limit = delegation.container(case, "pids", &bundle.id).join("pids.max");
+    assert_eq!(probe::read(&limit), "50");
+    let _ = case.ketch().args(["update", "--pids-limit", "60", &bundle.id]).run().ok();
+    assert_eq!(probe::read(&limit), "60");
+    container.stop();
 }
 
 fn kill_reaches_all_in_a_delegated_cgroup(case: &Case) {
