@@ -251,11 +251,12 @@ impl FoundProgram {
 /// The parent's `Run` is waited for before the filter, which may not allow to receive it.
 ///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
-/// so that the profile need not allow what stands between.
+/// so that the profile need not allow what stands between. `last` is the last thing to be done as the user.
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
     channel: &Option<Channel>,
+    last: impl FnOnce() -> Result<(), InitError>,
 ) -> Result<FoundProgram, InitError> {
     let filter = filter.map(|filter| &filter.program);
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
@@ -265,6 +266,7 @@ pub(super) fn assume_identity(
     let env = environment::with_home(plan.env.clone(), plan.user.uid);
     identity::assume(plan)?;
     let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
+    last()?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
         await_run(channel)?;
         install_filter(filter, channel)?;

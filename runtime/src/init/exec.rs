@@ -252,7 +252,7 @@ fn become_program(
     drop(proc);
     // Before the filter, which may refuse close_range(2).
     keep_only(&io, channel.iter().map(AsFd::as_fd))?;
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || Ok(()))?;
     let exec = program.exec(&plan.process.args);
     await_run(channel)?;
     close_what_agents_added(plan.seccomp.as_ref(), &io)?;

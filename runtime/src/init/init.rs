@@ -148,15 +148,11 @@ pub(super) fn initialize(
     // Nothing of the host is open from here on but these, which close by themselves (CVE-2024-21626). Before the
     // filter, which may refuse close_range(2): one by one, the descriptors would take longer than all the rest.
     keep_only(&io, channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd)))?;
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel)?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || belong_to_user(plan))?;
 
     await_run(channel)?;
     // Nobody hears an error of what follows but standard error.
     channel.take().ok_or(ProtocolError::Ended)?.close_with(&Message::Created)?;
-    if plan.caller == Caller::User && namespaces.creates(NamespaceType::User) {
-        // Or its own user could not enter it, nor give it a network, before its start: it is no longer root's to look at.
-        process::set_dumpable().map_err(step("becoming dumpable"))?;
-    }
     if let Some(fifo) = fifo {
         wait_for_start(fifo)?;
     }
@@ -164,6 +160,15 @@ pub(super) fn initialize(
     let exec = program.exec(&plan.process.args);
     close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     Err(InitError::Exec(exec.replace_process()))
+}
+
+/// Lets a user look at the container that waits for its start, whose files in /proc are root's otherwise: or nobody could
+/// enter it, or give it a network. What is left of the host is the channel, and nobody else is in its user namespace.
+fn belong_to_user(plan: &Plan) -> Result<(), InitError> {
+    if plan.caller == Caller::User && plan.namespaces.creates(NamespaceType::User) {
+        process::set_dumpable().map_err(step("becoming dumpable"))?;
+    }
+    Ok(())
 }
 
 fn join_namespaces(joins: &[OpenNamespace]) -> Result<(), InitError> {
