@@ -62,6 +62,8 @@ modules![
     update,
     events,
     intel_rdt,
+    checkpoint,
+    checkpoint_failures,
     bad_input(both),
     cli(both),
     concurrency(both),
@@ -76,6 +78,7 @@ modules![
     attack_image(both),
     attack_inside(both),
     attack_label,
+    attack_restore,
     rootless(user),
 ];
 

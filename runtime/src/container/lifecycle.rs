@@ -66,7 +66,7 @@ impl Container {
 
     /// Takes the lock, and what is true of the container now that it is held. A container that is still being created is
     /// refused at once: its `create` holds the lock, and may be waiting for the hook that asks.
-    fn locked(&mut self) -> Result<StateLock, ContainerError> {
+    pub(super) fn locked(&mut self) -> Result<StateLock, ContainerError> {
         if self.state.init_process_pid == 0 {
             self.state = self.dir.load()?;
         }
