@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use ketch_integration::{Case, Output, Site, tests};
+use ketch_integration::{Case, Output, Site, tests, wait_until};
 
-tests![run_exec_pause_and_stop, a_user_namespace_is_mapped, a_missing_program_is_127, buildah_runs_in_a_working_container];
+tests![run_exec_pause_and_stop, a_user_namespace_is_mapped, a_missing_program_is_127, buildah_runs_in_a_working_container, checkpoint_and_restore_in_place_and_by_an_archive];
 
 struct Podman<'a> {
     site: Site<'a>,
@@ -88,4 +88,32 @@ fn buildah_runs_in_a_working_container(case: &Case) {
     let out = buildah(&["run", "--runtime", &runtime, "--network", "none", &name, "--", "/bin/echo", "built"]).ok();
     assert_eq!(out.text(), "built");
     let _ = buildah(&["rm", &name]).ok();
+}
+
+fn checkpoint_and_restore_in_place_and_by_an_archive(case: &Case) {
+    crate::checkpoint::needs_criu(case);
+    let podman = Podman::new(case);
+    let script = "i=0; while :; do i=$((i+1)); echo $i >/count; sleep 0.1; done";
+    let _ = podman.run(["-d", "--name", "c", "busybox", "/bin/sh", "-c", script]).ok();
+    let count = |name: &str| {
+        let mut seen = 0;
+        wait_until("a count of some", || {
+            let text = podman.podman(["exec", name, "/bin/cat", "/count"]).ok().text().to_owned();
+            seen = text.parse().unwrap_or(0);
+            if seen > 5 { Ok(()) } else { Err(text) }
+        });
+        seen
+    };
+    let before: u64 = count("c");
+    let _ = podman.podman(["container", "checkpoint", "c"]).ok();
+    assert_eq!(podman.podman(["inspect", "--format", "{{.State.Status}} {{.State.Checkpointed}}", "c"]).ok().text(), "exited true");
+    let _ = podman.podman(["container", "restore", "c"]).ok();
+    assert_eq!(podman.podman(["inspect", "--format", "{{.State.Status}}", "c"]).ok().text(), "running");
+    assert!(count("c") >= before);
+    let archive = podman.site.path("c.tar.gz").display().to_string();
+    let _ = podman.podman(["container", "checkpoint", "--export", archive.as_str(), "c"]).ok();
+    let _ = podman.podman(["rm", "c"]).ok();
+    let _ = podman.podman(["container", "restore", "--import", archive.as_str(), "--name", "d"]).ok();
+    assert!(count("d") >= before);
+    let _ = podman.podman(["rm", "--force", "--time", "0", "d"]).ok();
 }

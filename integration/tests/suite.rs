@@ -63,6 +63,8 @@ modules![
     update,
     events,
     intel_rdt,
+    checkpoint,
+    checkpoint_failures,
     bad_input(both),
     cli(both),
     concurrency(both),
@@ -79,6 +81,7 @@ modules![
     attack_inside(both),
     attack_label,
     attack_host,
+    attack_restore,
     rootless(user),
 ];
 

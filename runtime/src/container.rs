@@ -3,10 +3,12 @@
 //! Owns the order of the great steps (folder, cgroup, process) and their undoing. Status is worked out from the kernel
 //! each time it is asked for. Called by `cli`; the steps themselves are `init`, `cgroup`, `rootfs` and `state`.
 
+mod checkpoint;
 mod create;
 mod exec;
 mod lifecycle;
 mod resctrl;
+mod restore;
 mod status;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +18,7 @@ use thiserror::Error;
 
 use crate::bundle::BundleError;
 use crate::cgroup::{Cgroup, CgroupError};
+use crate::checkpoint::CriuError;
 use crate::compat;
 use crate::hooks::HookError;
 use crate::host::HostError;
@@ -146,6 +149,15 @@ pub enum ContainerError {
     /// A hook.
     #[error(transparent)]
     Hook(#[from] HookError),
+    /// `checkpoint` in a status without running processes.
+    #[error("Container cannot be checkpointed in {0} state")]
+    CheckpointIn(Status),
+    /// `restore` of what criu, or this program, can't bring back.
+    #[error("a container {0} can't be restored")]
+    NotRestored(&'static str),
+    /// criu.
+    #[error(transparent)]
+    Criu(#[from] CriuError),
     /// A signal.
     #[error("{action}")]
     Signal {

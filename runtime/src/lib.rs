@@ -5,6 +5,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod checkpoint;
 pub mod cli;
 pub mod compat;
 pub mod container;

@@ -18,6 +18,7 @@ use crate::compat;
 use crate::plan::Caller;
 use crate::plan::cgroup::Privilege;
 use crate::plan::cgroup::systemd::{Instance, UnitName};
+use crate::plan::criu::external::ForeignMounts;
 use crate::spec::{self, Hooks, Namespace, Resources};
 
 const STATE_FILE: &str = "state.json";
@@ -105,6 +106,8 @@ pub struct StateConfig {
     /// Whether its cgroups may be missing, or refuse what is asked of them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rootless_cgroups: bool,
+    /// Mounts that are not the container's own, for a checkpoint.
+    pub foreign_mounts: ForeignMounts,
 }
 
 /// The unit of a container's cgroup, by runc's keys.

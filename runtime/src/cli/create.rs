@@ -92,12 +92,12 @@ pub(super) struct Creation<'a> {
 
 /// A container that waits for its start, and what the runtime holds of it.
 pub(super) struct Created<'a> {
-    global: &'a Global,
+    pub(super) global: &'a Global,
     pub(super) id: ContainerId,
     pub(super) container: Container,
     pub(super) started: Started,
     pub(super) host: HostEnd,
-    pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
 }
 
 impl<'a> Creation<'a> {
@@ -188,7 +188,7 @@ pub(super) fn notify_host() -> Option<PathBuf> {
 }
 
 /// The host's ids of the container's root.
-fn root_on_host(spec: &Spec) -> (u32, u32) {
+pub(super) fn root_on_host(spec: &Spec) -> (u32, u32) {
     let mapped = |mappings: &[IdMapping]| IdMapping::host_id_of(mappings, 0).unwrap_or(0);
     spec.linux.as_ref().map_or((0, 0), |linux| (mapped(&linux.uid_mappings), mapped(&linux.gid_mappings)))
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use super::create::{CreateFlags, Created, Creation};
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code};
 use crate::compat;
-use crate::container::Start;
-use crate::foreground::{Attachment, Attended, Foreground, HostEnd, Subreaper};
+use crate::container::{Container, Start};
+use crate::foreground::{Attachment, Attended, Foreground, HostEnd, NotifySocket, Stdio, Subreaper};
 use crate::log;
 use crate::signal::Signal;
 
@@ -96,7 +96,7 @@ fn start_and_attend(
     created.container.start()?;
     created.write_pid_file()?;
     let process = Attended { pid: created.started.pid, pidfd: created.started.pidfd.as_fd() };
-    let Some(mut foreground) = foreground else {
+    let Some(foreground) = foreground else {
         if let Some(notify) = notify
             && let Err(error) = notify.wait(process.pid, process.pidfd)
         {
@@ -105,10 +105,20 @@ fn start_and_attend(
         }
         return Ok(0);
     };
+    attend(&created.container, process, (foreground, stdio), notify.as_ref())
+}
+
+/// Stays until the container's first process and its output have ended.
+pub(super) fn attend(
+    container: &Container,
+    process: Attended<'_>,
+    (mut foreground, stdio): (Foreground, Stdio),
+    notify: Option<&NotifySocket>,
+) -> Result<u8, CliError> {
     foreground.connect(stdio)?;
-    let status = foreground.attend(process, notify.as_ref())?;
+    let status = foreground.attend(process, notify)?;
     // They may hold our pipes.
-    if let Err(error) = created.container.kill_rest() {
+    if let Err(error) = container.kill_rest() {
         log::debug(crate::error::chain(&error));
     }
     foreground.finish()?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::path;
@@ -20,6 +20,7 @@ use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
 use crate::log;
 use crate::plan::cgroup::systemd::Instance;
 use crate::plan::cgroup::{CgroupPlan, Privilege};
+use crate::plan::criu::external::ForeignMounts;
 use crate::plan::resctrl::{GroupOrigin, ResctrlPlan};
 use crate::plan::rootfs::RootEntry;
 use crate::plan::{Caller, KeyringChoice, Plan, PlanOptions, PlannedContainer, RootlessChoice};
@@ -79,6 +80,21 @@ impl Container {
     /// # Errors
     /// The step that failed.
     pub fn create(options: CreateOptions<'_>) -> Result<(Self, Started), ContainerError> {
+        let start = options.start;
+        Self::make(options, |plan, (dir, state), (manager, io)| {
+            build(plan, (dir, state), (manager, start, io))
+        })
+    }
+
+    /// Plans the container, owns its name, and has `build` do the rest. On an error nothing of it is left.
+    pub(super) fn make(
+        options: CreateOptions<'_>,
+        build: impl FnOnce(
+            &Plan,
+            (&StateDir, State),
+            (Option<Manager>, ProcessIo),
+        ) -> Result<(State, Started), ContainerError>,
+    ) -> Result<(Self, Started), ContainerError> {
         let mut host = HostFacts::probe()?;
         let id = options.id.as_str().to_owned();
         let privilege = privilege(options.driver, options.rootless, &host);
@@ -132,7 +148,7 @@ impl Container {
         let made = folder
             .and_then(|()| dir.store(&state))
             .map_err(ContainerError::from)
-            .and_then(|()| build(&plan, (&dir, state), (manager, options.start, options.io)));
+            .and_then(|()| build(&plan, (&dir, state), (manager, options.io)));
         match made {
             Ok((state, started)) => {
                 Ok((Self { dir, state, fresh: Some(Fresh { lock, start: options.start }) }, started))
@@ -184,6 +200,7 @@ fn build(
         _ => Cgroup::create(&plan.cgroup),
     };
     let mut cgroup = cgroup.map_err(cgroup_failed)?;
+    let state = State { external_descriptors: stream_targets(&io, plan.process.terminal.is_some()), ..state };
     let mut creation = Creation { plan, dir, state, group: None };
     if plan.cgroup.privilege == Privilege::Rootless {
         // Without those that this user may not have.
@@ -290,6 +307,7 @@ fn first_state(plan: &Plan, spec: Spec, keyring: KeyringChoice) -> State {
             no_new_keyring: keyring == KeyringChoice::Inherit,
             rootless_euid,
             rootless_cgroups,
+            foreign_mounts: ForeignMounts::of(&plan.rootfs, &plan.cgroup),
         },
         rootless: rootless_euid && rootless_cgroups,
         cgroup_paths: cgroup_paths(&plan.cgroup),
@@ -340,22 +358,7 @@ impl Milestones for Creation<'_> {
     }
 
     fn born(&mut self, child: &Child) -> Outcome {
-        self.state.init_process_pid = child.pid;
-        // It can't be gone: it is this process's child, and not waited for. Without its start time it could later be
-        // taken for another process.
-        let stat = ProcessStat::read(child.pid)
-            .map_err(|source| ContainerError::Signal {
-                action: "reading the start time of the container's init",
-                source,
-            })?
-            .ok_or("the container's init has no start time")?;
-        self.state.init_process_start = stat.start;
-        self.state.created = now();
-        self.state.namespace_paths = namespace_paths(child.pid);
-        self.state.external_descriptors = (0..3)
-            .filter_map(|fd| fs::read_link(format!("/proc/{}/fd/{fd}", child.pid)).ok())
-            .map(|path| path.display().to_string())
-            .collect();
+        note_process(&mut self.state, child.pid)?;
         self.dir.draft(&self.state)?;
         if let Some(group) = &self.group {
             group.join(child.pid).map_err(InitError::from)?;
@@ -370,6 +373,42 @@ impl Milestones for Creation<'_> {
     fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8> {
         hook_state(&self.state, status, pid)
     }
+}
+
+/// Remembers the container's first process, which has just been born.
+pub(super) fn note_process(state: &mut State, pid: Pid) -> Outcome {
+    state.init_process_pid = pid;
+    // It can't be gone: it is this process's child, and not waited for. Without its start time it could later be taken for
+    // another process.
+    let stat = ProcessStat::read(pid)
+        .map_err(|source| ContainerError::Signal {
+            action: "reading the start time of the container's init",
+            source,
+        })?
+        .ok_or("the container's init has no start time")?;
+    state.init_process_start = stat.start;
+    state.created = now();
+    state.namespace_paths = namespace_paths(pid);
+    Ok(())
+}
+
+/// Where the process's standard streams will lead, which it takes in its own time. A terminal is of the container's own.
+fn stream_targets(io: &ProcessIo, terminal: bool) -> Vec<String> {
+    match &io.streams {
+        _ if terminal => Vec::new(),
+        Some(streams) => targets("self", streams.each_ref().map(AsRawFd::as_raw_fd)),
+        None => targets("self", [0, 1, 2]),
+    }
+}
+
+/// Where descriptors of a process lead.
+pub(super) fn targets(process: &str, numbers: [i32; 3]) -> Vec<String> {
+    numbers
+        .map(|number| {
+            let link = fs::read_link(format!("/proc/{process}/fd/{number}"));
+            link.map(|path| path.display().to_string()).unwrap_or_default()
+        })
+        .into()
 }
 
 /// runc's names of namespaces, which readers of state.json know.

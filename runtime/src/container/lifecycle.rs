@@ -68,7 +68,7 @@ impl Container {
 
     /// Takes the lock, and what is true of the container now that it is held. A container that is still being created is
     /// refused at once: its `create` holds the lock, and may be waiting for the hook that asks.
-    fn locked(&mut self) -> Result<StateLock, ContainerError> {
+    pub(super) fn locked(&mut self) -> Result<StateLock, ContainerError> {
         if self.state.init_process_pid == 0 {
             self.state = self.dir.load()?;
         }
@@ -160,7 +160,7 @@ impl Container {
         if self.has_own(NamespaceType::Pid) { Ok(()) } else { self.kill_all() }
     }
 
-    /// Lets others at a container that this process has created and will not start.
+    /// Lets others at a container that this process has made and will not start.
     pub fn release(&mut self) {
         self.fresh = None;
     }

@@ -5,6 +5,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod criu;
 pub mod landlock;
 pub mod mount_flags;
 pub mod namespaces;

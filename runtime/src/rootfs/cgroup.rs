@@ -2,9 +2,10 @@
 //!
 //! A bind of the container's own cgroup shows, in its cgroup namespace, exactly what a new mount of the hierarchy would:
 //! the same superblock, and the same `/` in `/proc/self/mountinfo`. It is preferred, as a new mount waits for the
-//! kernel's cgroup mutex, which every move of a process on the machine holds for milliseconds.
+//! kernel's cgroup mutex, which every move of a process on the machine holds for milliseconds. As a new mount would be, it
+//! is nobody's peer or slave: criu can't save a mount that takes events from one that it does not see.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use ketch_sys::mount::{self, Extent};
@@ -49,6 +50,7 @@ fn unified(
     let error = match bound {
         Ok(tree) => {
             let wanted = step.flags.without(MountFlags::REMOUNT);
+            make_private(tree.as_fd()).map_err(|error| refused(step, error))?;
             set_exact_flags(tree.as_fd(), wanted, step.cleared).map_err(|error| exact(step, error))?;
             return attach(step, tree.as_fd(), target);
         }
@@ -97,6 +99,7 @@ fn legacy(
         if stat::file_system(&tree).map_err(failed)? != stat::CGROUP1 {
             return Err(failed(SyscallError::new("fstatfs", one.source.clone(), Errno::ENOTSUP)));
         }
+        make_private(tree.as_fd()).map_err(failed)?;
         set_exact_flags(tree.as_fd(), flags, MountFlags::NONE).map_err(|error| exact(&one, error))?;
         path::make_dir(&tmpfs, name, 0o755).map_err(failed)?;
         mounts.push((one, tree));
@@ -121,6 +124,10 @@ fn legacy(
         attach(&one, tree.as_fd(), &place)?;
     }
     Ok(step.flags.intersects(MountFlags::READ_ONLY).then_some(tmpfs))
+}
+
+fn make_private(tree: BorrowedFd<'_>) -> Result<(), SyscallError> {
+    mount::set_propagation(tree, Extent::Tree, mount::Propagation::Private)
 }
 
 fn exact(step: &MountStep, error: ExactFlagsError) -> MountError {

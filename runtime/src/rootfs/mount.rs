@@ -296,7 +296,7 @@ fn set_propagation(step: &MountStep, mounted: BorrowedFd<'_>) -> Result<(), Moun
 
 /// Gives a bind exactly the flags of `step`, if it names any. As runc: the host's flags go unless they are locked; and
 /// when they are, whatever would silently differ from what the bundle asks for is an error.
-fn set_bind_flags(step: &MountStep, tree: BorrowedFd<'_>) -> Result<(), MountError> {
+pub(super) fn set_bind_flags(step: &MountStep, tree: BorrowedFd<'_>) -> Result<(), MountError> {
     let wanted = step.flags.without(BIND_ITSELF);
     if wanted.is_empty() && step.cleared.is_empty() {
         return Ok(());

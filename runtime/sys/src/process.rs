@@ -344,6 +344,30 @@ pub fn close_other_fds(first: RawFd, keep: &[BorrowedFd<'_>]) -> Result<(), Sysc
     close_range(start, RawFd::MAX)
 }
 
+/// Gives the descriptors the numbers `first`, `first + 1`, ... in their order, open across execve(2), by way of copies
+/// above all of those numbers.
+///
+/// For a clone that ends in execve or `_exit`, as [`close_other_fds`]: what else had these numbers is closed.
+pub fn place_fds(fds: &[BorrowedFd<'_>], first: RawFd) -> Result<(), SyscallError> {
+    let detail = || format!("{} descriptors from {first} on", fds.len());
+    let count = RawFd::try_from(fds.len()).unwrap_or(RawFd::MAX);
+    let above = first
+        .checked_add(count)
+        .ok_or_else(|| SyscallError::new("fcntl(F_DUPFD)", detail(), Errno::EINVAL))?;
+    let mut copies = Vec::with_capacity(fds.len());
+    for fd in fds {
+        // SAFETY: the fd is borrowed; a new number is taken, and no other touched.
+        let copy = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, above) };
+        check("fcntl(F_DUPFD)", detail(), copy.into())?;
+        copies.push(copy);
+    }
+    for (copy, number) in copies.into_iter().zip(first..) {
+        // SAFETY: `copy` was made above. The owner of what had `number` is in a frame that this process never returns to.
+        check("dup2", number, unsafe { libc::dup2(copy, number) }.into())?;
+    }
+    Ok(())
+}
+
 fn close_range(first: RawFd, last: RawFd) -> Result<(), SyscallError> {
     // SAFETY: no pointers. The owners of these descriptors are in frames that this process never returns to, so none
     // of them is closed twice.

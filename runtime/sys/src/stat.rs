@@ -125,6 +125,16 @@ impl From<libc::stat> for Status {
 
 /// statx(2): the id of the mount that the descriptor was opened on, as in `/proc/self/mountinfo`.
 pub fn mount_id(fd: impl AsFd) -> Result<u64> {
+    statx(fd).map(|found| found.stx_mnt_id)
+}
+
+/// statx(2) `STATX_ATTR_MOUNT_ROOT`: whether the descriptor is on the root of its mount, and not on something below.
+pub fn is_mount_root(fd: impl AsFd) -> Result<bool> {
+    let bit = u64::from(libc::STATX_ATTR_MOUNT_ROOT.cast_unsigned());
+    statx(fd).map(|found| found.stx_attributes & bit != 0)
+}
+
+fn statx(fd: impl AsFd) -> Result<libc::statx> {
     let mut buffer = MaybeUninit::<libc::statx>::uninit();
     // SAFETY: the fd is borrowed, the path is an empty C string literal, the buffer is as large as the call writes.
     let returned = unsafe {
@@ -138,7 +148,7 @@ pub fn mount_id(fd: impl AsFd) -> Result<u64> {
     };
     check("statx", "", returned.into())?;
     // SAFETY: statx has succeeded, so it has filled the buffer.
-    Ok(unsafe { buffer.assume_init() }.stx_mnt_id)
+    Ok(unsafe { buffer.assume_init() })
 }
 
 /// fstatfs(2): the magic number of the file system; works on `O_PATH` handles.
@@ -179,5 +189,7 @@ mod tests {
         assert_eq!(file_system(&proc).unwrap(), PROC);
         let root = File::open("/").unwrap();
         assert_ne!(mount_id(&proc).unwrap(), mount_id(&root).unwrap());
+        assert!(is_mount_root(&proc).unwrap());
+        assert!(!is_mount_root(File::open("/proc/sys").unwrap()).unwrap());
     }
 }

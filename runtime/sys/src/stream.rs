@@ -1,12 +1,13 @@
 //! Moving bytes between descriptors: splice(2), fcntl(2). Least kernel: any.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
-use crate::call::retry;
+use crate::call::{check, retry};
 use crate::error::{Errno, Result, SyscallError};
+use crate::path::own;
 
 /// Makes reads and writes of `fd` fail with EAGAIN where they would wait. Holds for every descriptor that shares its
 /// open file: never do this to one that was inherited.
@@ -24,6 +25,27 @@ pub fn is_inherited(fd: RawFd) -> bool {
     // is done to the file behind it.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
     flags >= 0 && flags & libc::FD_CLOEXEC == 0
+}
+
+/// A copy of descriptor `fd`, which whoever executed this program has handed over and named by its number. The original is
+/// closed at the next execve.
+///
+/// # Errors
+/// `EBADF` when it is not there.
+pub fn copy_inherited(fd: RawFd) -> Result<OwnedFd> {
+    let detail = fd;
+    // SAFETY: a number that is no descriptor is an error, and the file behind one that is gets another descriptor.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    let copy = check("fcntl(F_DUPFD)", detail, copy.into()).map(own)?;
+    // SAFETY: only the flag of the number's slot is set.
+    check("fcntl(F_SETFD)", detail, unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    Ok(copy)
+}
+
+/// Whether `fd` was opened for writing.
+pub fn is_writable(fd: impl AsFd) -> bool {
+    let flags = fcntl(fd, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
+    flags.is_ok_and(|flags| flags.intersects(OFlag::O_WRONLY | OFlag::O_RDWR))
 }
 
 /// Whether `fd` is a pipe.
@@ -76,6 +98,15 @@ mod tests {
         assert!(!is_inherited(reader.as_raw_fd()));
         assert!(!is_inherited(-1));
         assert!(is_inherited(2));
+    }
+
+    #[test]
+    fn handed_over_descriptors_are_copied() {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let copy = copy_inherited(writer.as_raw_fd()).unwrap();
+        assert!(is_writable(&copy) && !is_writable(&reader));
+        assert_ne!(copy.as_raw_fd(), writer.as_raw_fd());
+        assert_eq!(copy_inherited(-1).unwrap_err().errno, Errno::EBADF);
     }
 
     #[test]

@@ -1,0 +1,269 @@
+//! A restore: a container's processes, brought back from a folder of images.
+//!
+//! criu runs in a mount namespace of its own, where the root is bound to a place for it and the mount points are made; both
+//! go with the namespace. It is born in the container's cgroup, so that whatever it makes is there. The restored first
+//! process becomes this process's child.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use ketch_sys::process::{self, Child};
+use ketch_sys::{namespace, path, socket, stat};
+
+use super::error::{CriuError, step};
+use super::images::{Folder, NetworkMark};
+use super::message::{self, Kind, Response};
+use super::mounts::Judge;
+use super::service::{Criu, Start};
+use crate::cgroup::Cgroup;
+use crate::error::chain;
+use crate::init::ProcessIo;
+use crate::log;
+use crate::plan::Plan;
+use crate::plan::criu::external::{self, External, MASK};
+use crate::plan::criu::{
+    CriuFlagError, CriuOptions, Inherited, JoinedNamespace, NetworkContents, SharedFlags, namespace_key,
+};
+use crate::plan::namespaces::NamespacePlan;
+use crate::rootfs;
+use crate::spec::NamespaceType;
+
+const LOG_FILE: &str = "restore.log";
+
+/// How a container is to be brought back.
+#[derive(Debug)]
+pub struct RestoreRequest {
+    /// The folder of images.
+    pub images: PathBuf,
+    /// The folder of criu's log; that of the images without.
+    pub work: Option<PathBuf>,
+    /// What the checkpoint was told as well.
+    pub shared: SharedFlags,
+    /// `apparmor:NAME` or `selinux:LABEL`, in place of the saved one.
+    pub lsm_profile: Option<String>,
+    /// SELinux context of the mounts, in place of the saved one.
+    pub lsm_mount_context: Option<String>,
+}
+
+/// The container to bring back.
+#[derive(Debug)]
+pub struct Restoration<'a> {
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// Its cgroup, with its limits not yet set.
+    pub cgroup: &'a Cgroup,
+    /// An empty directory for its root, which nobody else uses.
+    pub place: &'a Path,
+    /// criu's configuration file.
+    pub config_file: Option<String>,
+    /// Its streams, and where its terminal's master is sent.
+    pub io: ProcessIo,
+}
+
+/// What the caller does on the way; an error ends the restore, and nothing of it is left.
+pub trait RestoreSteps {
+    /// The namespaces exist: the runtime's hooks.
+    ///
+    /// # Errors
+    /// Ends the restore.
+    fn namespaces_made(&mut self, pid: i32) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+    /// Every process is there, and none has run yet.
+    ///
+    /// # Errors
+    /// Ends the restore.
+    fn restored(&mut self, child: &Child) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+}
+
+/// Brings the container back; it runs when this returns.
+///
+/// # Errors
+/// What can't be done, or what criu could not: no process of it is left then. The cgroup is the caller's to remove.
+pub fn restore(
+    request: &RestoreRequest,
+    restoration: Restoration<'_>,
+    steps: &mut dyn RestoreSteps,
+) -> Result<Child, CriuError> {
+    let Restoration { plan, cgroup, place, config_file, mut io } = restoration;
+    let criu = Criu::find()?;
+    let images = Folder::open(&request.images)?;
+    images.check_complete()?;
+    let work = request.work.as_deref().map(Folder::make).transpose()?;
+    let externals = external::externals(&plan.rootfs, &plan.cgroup);
+    let judge = Judge::new(&plan.rootfs, &externals)?;
+    let namespaces = Namespaces::open(&plan.namespaces)?;
+    let mut options = options(request, &externals, place);
+    options.config_file = config_file;
+    options.joined = namespaces.joined.clone();
+    options.network = namespaces.network(&images)?;
+    let cgroup_files = cgroup.child_join()?;
+    let prepare = || rootfs::make_mount_points(&plan.rootfs, place).map_err(|error| chain(&error));
+    let mut start = Start {
+        streams: io.streams.as_ref(),
+        extra: namespaces.files.iter().map(|(_, file)| file.as_fd()).collect(),
+        namespaces: namespace::NEW_MOUNT,
+        into_cgroup: cgroup.clone_into_fd(),
+        cgroup_files: &cgroup_files,
+        prepare: Some(&prepare),
+        ..Start::plain()
+    };
+    let folders = start.take_folders(images.path(), work.as_ref().map(Folder::path));
+    options.inherited = namespaces.inherited(start.first_extra());
+    options.inherited.extend(images.pipes()?.into_iter().map(|(fd, key)| Inherited { key, fd }));
+    let mut session = criu.start(&start)?;
+    drop(start);
+    drop(io.streams.take());
+    // What the caller left open is not for hooks, which may outlive both.
+    process::close_on_exec_from(3).map_err(step("closing descriptors"))?;
+    cgroup.set(&plan.cgroup.limits)?;
+    options.cgroup_roots = cgroup_roots(session.pid())?;
+
+    log::debug(format_args!("criu options: {options:?}"));
+    let mut way = Way { judge: &judge, console: io.console_socket.take(), steps, child: None };
+    let request = message::request(Kind::Restore, &options, folders);
+    let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
+    let child = way.child.take();
+    let done = restored.and_then(|answer| {
+        session.finish()?;
+        match (answer.kind(), child) {
+            (Kind::Restore, Some(child)) => Ok(child),
+            (other, _) => Err(CriuError::Unexpected(other)),
+        }
+    });
+    done.map_err(|error| error.with_log(work.as_ref().unwrap_or(&images), LOG_FILE))
+}
+
+fn options(request: &RestoreRequest, externals: &[External], place: &Path) -> CriuOptions {
+    let binds = externals.iter().map(|external| {
+        // Sources are text of config.json.
+        (External::key(&external.target), external.source.display().to_string())
+    });
+    CriuOptions {
+        shared: request.shared,
+        log_file: LOG_FILE,
+        root: place.to_owned(),
+        mounts: binds.chain([(MASK.0.to_owned(), MASK.1.to_owned())]).collect(),
+        evasive_devices: true,
+        sibling: true,
+        lsm_profile: request.lsm_profile.clone(),
+        lsm_mount_context: request.lsm_mount_context.clone(),
+        ..CriuOptions::default()
+    }
+}
+
+/// The namespaces that the container joins.
+struct Namespaces {
+    /// Those that criu gets as descriptors.
+    files: Vec<(NamespaceType, OwnedFd)>,
+    /// Those that it opens.
+    joined: Vec<JoinedNamespace>,
+}
+
+impl Namespaces {
+    fn open(plan: &NamespacePlan) -> Result<Self, CriuError> {
+        let (mut files, mut joined) = (Vec::new(), Vec::new());
+        for join in &plan.join {
+            match join.kind {
+                NamespaceType::Network | NamespaceType::Pid => {
+                    let file = path::open_host(&join.path, path::READ | path::NON_BLOCKING)
+                        .map_err(step("opening a namespace"))?;
+                    files.push((join.kind, file));
+                }
+                NamespaceType::Cgroup | NamespaceType::Mount => {
+                    return Err(CriuFlagError::NotJoined(join.kind.name()).into());
+                }
+                kind => joined.push(JoinedNamespace { kind: kind.proc_name(), path: join.path.clone() }),
+            }
+        }
+        Ok(Self { files, joined })
+    }
+
+    /// In the namespace that its processes were in when they were saved, criu's rules hold their packets back until now; it
+    /// takes them away at the end, but would first add them once more if it thought that the namespace was new, and one of
+    /// the two would stay.
+    fn network(&self, images: &Folder) -> Result<NetworkContents, CriuError> {
+        let joined = self.files.iter().find(|(kind, _)| *kind == NamespaceType::Network);
+        let Some((_, file)) = joined else { return Ok(NetworkContents::Empty) };
+        let inode = stat::status(file).map_err(step("looking at a namespace"))?.inode;
+        let same = images.is_of_network(&NetworkMark::of(inode)?);
+        Ok(if same { NetworkContents::AsItIs } else { NetworkContents::Empty })
+    }
+
+    fn inherited(&self, first: i32) -> Vec<Inherited> {
+        let named = |((kind, _), fd): (&(NamespaceType, OwnedFd), i32)| Inherited {
+            key: namespace_key(*kind).to_owned(),
+            fd,
+        };
+        self.files.iter().zip(first..).map(named).collect()
+    }
+}
+
+/// The container's place in each hierarchy: where criu itself is.
+fn cgroup_roots(pid: i32) -> Result<Vec<(String, String)>, CriuError> {
+    let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+    let text = fs::read_to_string(&path).map_err(CriuError::file("reading", &path))?;
+    Ok(parse_cgroups(&text))
+}
+
+fn parse_cgroups(text: &str) -> Vec<(String, String)> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            Some((fields.next()?, fields.next()?))
+        })
+        .flat_map(|(controllers, path)| {
+            controllers.split(',').map(|controller| (controller.to_owned(), path.to_owned()))
+        })
+        .collect()
+}
+
+/// The way of a restore, by its notifications.
+struct Way<'a> {
+    judge: &'a Judge,
+    console: Option<OwnedFd>,
+    steps: &'a mut dyn RestoreSteps,
+    child: Option<Child>,
+}
+
+impl Way<'_> {
+    fn go_on(
+        &mut self,
+        at: &Response,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match at.script.as_str() {
+            "setup-namespaces" => self.steps.namespaces_made(at.pid.ok_or("criu names no process")?),
+            "orphan-pts-master" => {
+                let master = fds.into_iter().next().ok_or("criu sent no terminal")?;
+                let console =
+                    self.console.take().ok_or("the container has a terminal, and nobody takes it")?;
+                Ok(socket::send(&console, b"orphan-pts-master", &[master.as_fd()])?)
+            }
+            "post-restore" => {
+                let pid = at.pid.ok_or("criu names no process")?;
+                let child = Child { pid, pidfd: process::pidfd_open(pid)? };
+                self.judge.judge(pid)?;
+                self.steps.restored(&child)?;
+                self.child = Some(child);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_controller_has_its_root() {
+        let roots = parse_cgroups("3:cpu,cpuacct:/a\n1:name=systemd:/b:c\n0::/d\n");
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            roots,
+            [pair("cpu", "/a"), pair("cpuacct", "/a"), pair("name=systemd", "/b:c"), pair("", "/d")]
+        );
+    }
+}

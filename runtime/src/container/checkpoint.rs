@@ -1,0 +1,52 @@
+//! `checkpoint`: a container's processes are saved, and the container goes unless it is to run on.
+
+use std::path::Path;
+
+use super::lifecycle::Deletion;
+use super::{Container, ContainerError, Status};
+use crate::checkpoint::{self, CheckpointRequest, Extent, Subject};
+use crate::log;
+use crate::plan::criu::{CriuOptions, Final};
+use crate::spec::ContainerId;
+
+impl Container {
+    /// Saves the container. Without [`Final::Running`] it is removed then, its poststop hooks included; when it can't be
+    /// saved, it runs on.
+    ///
+    /// # Errors
+    /// It has no running processes, or criu's refusal.
+    pub fn checkpoint(
+        root: &Path,
+        id: &ContainerId,
+        request: &CheckpointRequest,
+    ) -> Result<(), ContainerError> {
+        let mut container = Self::load(root, id)?;
+        let lock = container.locked()?;
+        match container.status()? {
+            Status::Running | Status::Paused => {}
+            other => return Err(ContainerError::CheckpointIn(other)),
+        }
+        let state = &container.state;
+        let cgroup = container.cgroup();
+        checkpoint::checkpoint(
+            request,
+            &Subject {
+                pid: state.init_process_pid,
+                rootfs: &state.config.rootfs,
+                mounts: &state.config.foreign_mounts,
+                namespaces: &state.config.namespaces,
+                freezer: cgroup.path("freezer"),
+                config_file: CriuOptions::config_file(state.config.annotations()),
+                descriptors: &state.external_descriptors,
+            },
+        )?;
+        drop(lock);
+        if request.extent == Extent::Whole && request.processes == Final::Killed {
+            // It is saved; that its remains stay is told, but no failure.
+            if let Err(error) = Self::delete(root, id, Deletion::Stopped) {
+                log::warn(crate::error::chain(&error));
+            }
+        }
+        Ok(())
+    }
+}
