@@ -17,7 +17,6 @@ tests![
     single_dash_flags,
     flags_with_equals,
     the_bundle_is_the_current_folder_by_default,
-    checkpoint_and_restore_say_what_they_are,
     debug_logs_more,
 ];
 
@@ -130,14 +129,6 @@ fn the_bundle_is_the_current_folder_by_default(case: &Case) {
     let bundle = case.bundle().script("echo ran");
     bundle.write();
     assert_eq!(case.ketch().args(["run", &bundle.id]).cwd(&bundle.dir).run().ok().stdout, "ran\n");
-}
-
-fn checkpoint_and_restore_say_what_they_are(case: &Case) {
-    case.needs(case.runtime.kind == Kind::Ketch, "other runtimes support it, where CRIU is installed");
-    let container = case.bundle().sleeper().start();
-    let _ = container.command("checkpoint", &[]).run().exits(1);
-    let out = container.command("checkpoint", &[]).run();
-    out.refuses(&["not supported yet"]);
 }
 
 fn debug_logs_more(case: &Case) {

@@ -83,7 +83,7 @@ fn make_node(
     match entries.make_node(&new) {
         Err(error) if error.errno == Errno::EEXIST => Ok(()),
         // The runtime itself may be in a user namespace.
-        Err(error) if error.errno == Errno::EPERM => bind_node(root, node),
+        Err(error) if error.call == "mknodat" && error.errno == Errno::EPERM => bind_node(root, node),
         other => other,
     }
 }
