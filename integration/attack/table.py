@@ -4,7 +4,9 @@ the record. Exit code 1 when ketch falls in a row, or a row's test did not run o
 
     table.py <suite program> <ketch> [<peer> ...]
 
-A test that fails on a peer is a fall: each asserts that its canary is untouched. A row in which no runtime falls is marked
+A test that fails on a peer is a fall, as each asserts that its canary is untouched; but not where the peer could not make
+the container that attacks (`no start`), or refused it in other words
+than ketch, or left a file in its own state folder (`holds`). A row in which no runtime falls is marked
 `unproven`, unless a test of its own shows that the attack works."""
 
 import os
@@ -34,8 +36,8 @@ ROWS = [
 ]
 # Rows that have no test here, and why.
 ELSEWHERE = [
-    ("CVE-2025-52881, 2025-62596", "a race inside of the runtime; its halves are scenarios of runtime/tests/rootfs.rs; LSM labels need the VM"),
-    ("CVE-2023-25809", "needs a rootless runtime"),
+    ("CVE-2025-52881, 2025-62596", "a race inside of the runtime; its halves are scenarios of runtime/tests/rootfs.rs; LSM labels: attack_label, in the VM"),
+    ("CVE-2023-25809", "integration/tests/rootless.rs, which runs as a user: make suite-user"),
     ("CVE-2026-115521 (crun)", "ketch defers no remount by a path; not tried as an attack"),
     ("CVE-2026-119101, 115520, 119614", "checkpoint and restore"),
     ("CVE-2025-24965, 2026-88264 (crun)", "n/a: ketch has no krun handler"),
@@ -45,15 +47,23 @@ ELSEWHERE = [
 def outcomes(suite, runtime):
     """Each test's outcome on a runtime: holds, falls or skipped."""
     environment = dict(os.environ, RUNTIME=runtime, KETCH_ATTACK_TABLE="1")
-    done = subprocess.run([suite, "--layout", "native", "attack_"], env=environment, stdout=subprocess.PIPE, text=True)
+    # crun takes no hybrid cgroups.
+    layout = "v2" if version(runtime).startswith("crun") else "native"
+    done = subprocess.run([suite, "--layout", layout, "attack_"], env=environment, stdout=subprocess.PIPE, text=True)
     words = {"ok": "holds", "FAILED": "falls", "skipped:": "skipped"}
-    found = re.findall(r"^native (\S+) \.\.\. (ok|FAILED|skipped:)", done.stdout, re.M)
-    return {name: words[word] for name, word in found}
+    found = re.findall(rf"^{layout} (\S+) \.\.\. (ok|FAILED|skipped:)", done.stdout, re.M)
+    results = {name: words[word] for name, word in found}
+    for name, message in re.findall(rf"^---- {layout} (\S+)\n(.*)", done.stdout, re.M):
+        if message.startswith("expected success"):
+            results[name] = "no start"
+        elif " in the refusal" in message or message == "left behind:":
+            results[name] = "holds"
+    return results
 
 
 def verdict(results, tests):
     seen = [results.get(test, "not run") for test in tests]
-    return next((word for word in ("falls", "not run", "skipped") if word in seen), "holds")
+    return next((word for word in ("falls", "not run", "no start", "skipped") if word in seen), "holds")
 
 
 def version(runtime):
