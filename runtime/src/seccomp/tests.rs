@@ -312,6 +312,26 @@ proptest! {
     }
 }
 
+/// Found by the random profiles.
+#[test]
+fn a_mask_that_looks_at_nothing_is_no_condition() {
+    let void = SeccompArg { index: 0, value: 0, value_two: 7, op: "SCMP_CMP_MASKED_EQ".into() };
+    let rule = |action: &str, args: &[SeccompArg]| SeccompRule {
+        names: vec!["socket".into()],
+        action: action.into(),
+        args: args.to_vec(),
+        ..SeccompRule::default()
+    };
+    let profile = Seccomp {
+        default_action: "SCMP_ACT_ALLOW".into(),
+        syscalls: vec![rule("SCMP_ACT_ERRNO", &[void]), rule("SCMP_ACT_LOG", &[])],
+        ..Seccomp::default()
+    };
+    for native in [Arch::X86, Arch::X86_64] {
+        check_against_reference(&profile, native);
+    }
+}
+
 proptest! {
     #[test]
     fn random_arguments_get_what_the_reference_says(

@@ -139,12 +139,19 @@ fn entries(profile: &Profile<'_>, arch: Arch) -> Vec<(u32, Verdict)> {
 }
 
 fn verdict(claims: &[Claim<'_>], width: ArgWidth, default: u32) -> Verdict {
-    let mut matches = Vec::new();
-    for claim in claims {
-        if claim.rule.alternatives.is_empty() && claim.selector.is_none() {
-            return Verdict::Return(claim.rule.verdict);
-        }
+    // The first unconditional rule has the last word, whatever conditions stand before it; as with libseccomp, a mask that
+    // looks at nothing is no condition.
+    let always = |alternative: &Vec<Condition>| {
+        alternative.iter().all(|condition| comparison(condition, width).is_none())
+    };
+    let unconditional = |claim: &&Claim<'_>| {
+        let alternatives = &claim.rule.alternatives;
+        claim.selector.is_none() && (alternatives.is_empty() || alternatives.iter().any(always))
+    };
+    if let Some(claim) = claims.iter().find(unconditional) {
+        return Verdict::Return(claim.rule.verdict);
     }
+    let mut matches = Vec::new();
     for claim in claims {
         let unconditional = [Vec::new()];
         let alternatives = match claim.rule.alternatives.as_slice() {
