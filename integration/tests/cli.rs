@@ -1,6 +1,5 @@
 //! The rest of the command line: version, help, spec, features, the log, single-dash flags.
 
-use ketch_integration::runtime::Kind;
 use ketch_integration::{Caller, Case, tests};
 use serde_json::{Value, json};
 
