@@ -146,7 +146,10 @@ fn read(file: &str) -> Result<Resources, CliError> {
     }
     // As in runc, what follows the first JSON value is left alone.
     let mut values = serde_json::Deserializer::from_slice(&json).into_iter();
-    values.next().ok_or_else(|| CliError::text("EOF"))?.map_err(CliError::from)
+    let mut resources: Resources =
+        values.next().ok_or_else(|| CliError::text("EOF"))?.map_err(CliError::from)?;
+    resources.join_cases();
+    Ok(resources)
 }
 
 fn number<T: FromStr>(flag: &str, text: &Option<String>) -> Result<Option<T>, CliError>

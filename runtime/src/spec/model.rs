@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::json::{is_default, null_is_default, object, objects};
-use super::{Hooks, Linux, Mount, Process};
+use super::{Hooks, Linux, Mount, Process, Resources};
 
 /// `config.json`, as the runtime-spec's [config.md](https://github.com/opencontainers/runtime-spec/blob/main/config.md)
 /// describes it. Parts that belong to other systems than Linux are skipped.
@@ -90,7 +90,10 @@ impl Spec {
     /// # Errors
     /// [`ParseError`], which names the field and what was expected.
     pub fn from_slice(json: &[u8]) -> Result<Self, ParseError> {
-        parse(json)
+        let mut spec: Self = parse(json)?;
+        let resources = spec.linux.as_mut().and_then(|linux| linux.resources.as_mut());
+        resources.into_iter().for_each(Resources::join_cases);
+        Ok(spec)
     }
 }
 

@@ -24,9 +24,12 @@ pub struct Resources {
     pub devices: Vec<DeviceCgroup>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
-    /// Go takes keys in any case, and `update` is given these in runc's.
-    #[serde(alias = "CPU", deserialize_with = "object", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
+    /// Go takes keys in any case and lays one over the other; runc's own suite writes this one. Part of `cpu` once
+    /// [`Resources::join_cases`] was called.
+    #[serde(rename = "CPU", deserialize_with = "object", skip_serializing)]
+    pub cpu_in_capitals: Option<Cpu>,
     #[serde(deserialize_with = "object", skip_serializing_if = "Option::is_none")]
     pub pids: Option<Pids>,
     #[serde(rename = "blockIO", deserialize_with = "object", skip_serializing_if = "Option::is_none")]
@@ -288,6 +291,24 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for OrderedMap<V> {
 }
 
 impl Resources {
+    /// Makes one of `cpu` and `CPU`: what the latter has counts.
+    pub fn join_cases(&mut self) {
+        let Some(over) = self.cpu_in_capitals.take() else { return };
+        let cpu = self.cpu.get_or_insert_default();
+        let text = |over: String, under: &str| if over.is_empty() { under.to_owned() } else { over };
+        *cpu = Cpu {
+            shares: over.shares.or(cpu.shares),
+            quota: over.quota.or(cpu.quota),
+            burst: over.burst.or(cpu.burst),
+            period: over.period.or(cpu.period),
+            realtime_runtime: over.realtime_runtime.or(cpu.realtime_runtime),
+            realtime_period: over.realtime_period.or(cpu.realtime_period),
+            cpus: text(over.cpus, &cpu.cpus),
+            mems: text(over.mems, &cpu.mems),
+            idle: over.idle.or(cpu.idle),
+        };
+    }
+
     /// Lays `update` over these resources, by the rules of runc's `update` command:
     /// - a memory, share, realtime or weight value that is absent stays as it is;
     /// - `burst`, `cpus`, `mems`, `idle`, the pids limit and `unified` are taken over even when absent;
@@ -369,6 +390,16 @@ fn upsert_rate(devices: &mut Vec<ThrottleDevice>, new: &ThrottleDevice) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_in_go_s_other_case_are_laid_over() {
+        let json = r#"{"cpu":{"shares":100,"cpus":"5"},"CPU":{"Cpus":"0","Mems":"1"}}"#;
+        let mut resources: Resources = serde_json::from_str(json).unwrap();
+        resources.join_cases();
+        let cpu = resources.cpu.clone().unwrap();
+        assert_eq!((cpu.shares, cpu.cpus.as_str(), cpu.mems.as_str()), (Some(100), "0", "1"));
+        assert!(!serde_json::to_string(&resources).unwrap().contains("CPU"));
+    }
 
     fn parse(json: &str) -> Resources {
         serde_json::from_str(json).unwrap()

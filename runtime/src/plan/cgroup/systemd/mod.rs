@@ -166,14 +166,15 @@ fn oom_policy(resources: &Resources, facts: &SystemdFacts) -> Result<Option<Prop
 
 /// The resources as systemd can have them, so that what is written is what it writes.
 pub(super) fn adapted(resources: &Resources, facts: &SystemdFacts, mode: CgroupMode) -> Resources {
-    let has_no_weight = |idle| mode == CgroupMode::Unified && resources::has_no_weight(idle, facts);
+    let idle = resources::is_idle(resources);
+    let has_no_weight = mode == CgroupMode::Unified && resources::has_no_weight(idle, facts);
     let mut resources = resources.clone();
-    if has_no_weight(resources::is_idle_by_unified(&resources)) {
+    if has_no_weight {
         resources.unified.remove("cpu.weight");
     }
     if let Some(cpu) = &mut resources.cpu {
         quota::round(cpu);
-        if has_no_weight(cpu.idle == Some(1)) {
+        if has_no_weight {
             cpu.shares = None;
         }
     }

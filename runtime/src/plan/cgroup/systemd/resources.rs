@@ -52,12 +52,14 @@ pub(super) fn v2(
     let weight = resources.block_io.as_ref().and_then(|block_io| nonzero(block_io.weight));
     push("IOWeight", weight.map(v2::io_weight));
     if let Some(cpu) = &resources.cpu {
-        let weight = cpu.shares.and_then(v2::weight);
-        push("CPUWeight", cpu_weight(cpu.idle == Some(1), weight, facts, warnings));
         quota::of_cpu(cpu, facts, properties);
         cpuset(cpu, facts, properties)?;
     }
-    unified(resources, facts, properties, warnings)
+    let shares = resources.cpu.as_ref().and_then(|cpu| cpu.shares);
+    let weight = unified(resources, facts, properties)?.or(shares.and_then(v2::weight));
+    let weight = cpu_weight(is_idle(resources), weight, facts, warnings);
+    properties.extend(weight.map(|weight| Property::new("CPUWeight", Value::U64(weight))));
+    Ok(())
 }
 
 /// -1 is no limit to us, and the largest number is none to systemd.
@@ -71,9 +73,11 @@ fn tasks(resources: &Resources) -> Option<u64> {
     Some(u64::try_from(limit).map_or(u64::MAX, |limit| limit.max(1)))
 }
 
-/// Whether `unified` asks for an idle cgroup.
-pub(super) fn is_idle_by_unified(resources: &Resources) -> bool {
-    resources.unified.iter().any(|(file, value)| file == "cpu.idle" && value.trim() == "1")
+/// Whether an idle cgroup is asked for.
+pub(super) fn is_idle(resources: &Resources) -> bool {
+    let mut unified = resources.unified.iter();
+    resources.cpu.as_ref().is_some_and(|cpu| cpu.idle == Some(1))
+        || unified.any(|(file, value)| file == "cpu.idle" && value.trim() == "1")
 }
 
 /// Whether this systemd makes a cgroup idle, which then has no weight.
@@ -147,14 +151,12 @@ fn unified_limit(file: &str, value: &str) -> Result<u64, CgroupPlanError> {
     if value.trim() == "max" { Ok(u64::MAX) } else { unified_number(file, value) }
 }
 
-/// What has no property here is only written to its file.
+/// What has no property here is only written to its file. Gives the weight, which goes with that of other fields.
 fn unified(
     resources: &Resources,
     facts: &SystemdFacts,
     properties: &mut Vec<Property>,
-    warnings: &mut Vec<String>,
-) -> Result<(), CgroupPlanError> {
-    let idle = is_idle_by_unified(resources);
+) -> Result<Option<u64>, CgroupPlanError> {
     let mut weight = None;
     for (file, value) in resources.unified.iter() {
         if file.find('.').is_none_or(|at| at == 0) {
@@ -189,9 +191,7 @@ fn unified(
         let value = unified_limit(file, value)?.max(least);
         properties.push(Property::new(limit, Value::U64(value)));
     }
-    let weight = cpu_weight(idle, weight, facts, warnings);
-    properties.extend(weight.map(|weight| Property::new("CPUWeight", Value::U64(weight))));
-    Ok(())
+    Ok(weight)
 }
 
 /// `quota [period]`
@@ -245,11 +245,11 @@ mod tests {
             "MemorySwapMax=uint64 16777216",
             "TasksMax=uint64 1",
             "IOWeight=uint64 1",
-            "CPUWeight=uint64 17",
             "CPUQuotaPeriodUSec=uint64 1000000",
             "CPUQuotaPerSecUSec=uint64 500000",
             "AllowedCPUs=[byte 1, byte 3]",
             "AllowedMemoryNodes=[byte 1]",
+            "CPUWeight=uint64 17",
         ];
         assert_eq!(made(json, 252).0, expected);
         // What this version does not know yet is only written.
@@ -279,6 +279,12 @@ mod tests {
         assert!(warnings[0].starts_with("unable to apply both"), "{warnings:?}");
         let (properties, warnings) = made(r#"{"unified":{"cpu.idle":"1","cpu.weight":"8"}}"#, 252);
         assert_eq!((properties, warnings.len()), (vec!["CPUWeight=uint64 0".to_owned()], 1));
+        let (properties, warnings) = made(r#"{"cpu":{"shares":200},"unified":{"cpu.idle":"1"}}"#, 252);
+        assert_eq!((properties, warnings.len()), (vec!["CPUWeight=uint64 0".to_owned()], 1));
+        assert_eq!(
+            made(r#"{"cpu":{"shares":200},"unified":{"cpu.weight":"8"}}"#, 252).0,
+            ["CPUWeight=uint64 8"]
+        );
     }
 
     #[test]
