@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ketch_integration::{Bundle, Case, tests};
+use ketch_integration::{Bundle, Case, tests, wait_until};
 use serde_json::{Value, json};
 
 tests![
@@ -64,11 +64,16 @@ fn each_kind_gets_the_state(case: &Case) {
         .set("/hooks/startContainer", hook("cat > /start-state"));
     let container = bundle.start();
     let pid = container.pid();
-    container.stop();
-    let _ = container.delete().ok();
     let read = |path| -> Value {
         serde_json::from_str(&fs::read_to_string(path).expect("the hook wrote its state")).expect("state is JSON")
     };
+    // `start` does not wait for this hook.
+    wait_until("the startContainer hook", || {
+        let written = fs::read_to_string(bundle.rootfs().join("start-state")).unwrap_or_default();
+        serde_json::from_str::<Value>(&written).map(drop).map_err(|_| written)
+    });
+    container.stop();
+    let _ = container.delete().ok();
     let expected = [
         (log.join("prestart"), "creating"),
         (log.join("createRuntime"), "creating"),
