@@ -48,9 +48,10 @@ impl Value {
         Value::Array(Type::Byte, bytes.iter().copied().map(Value::Byte).collect())
     }
 
-    /// A floating point number.
+    /// A floating point number. Of those that are none there is one only.
     #[must_use]
     pub fn double(number: f64) -> Value {
+        let number = if number.is_nan() { f64::NAN } else { number };
         Value::Double(number.to_bits())
     }
 

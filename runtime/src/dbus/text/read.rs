@@ -190,6 +190,7 @@ impl<'a> Reader<'a> {
             Some('\n') => return Ok(()),
             Some('u') => self.code(4)?,
             Some('U') => self.code(8)?,
+            Some('\0') => return self.expected("a letter other than NUL"),
             Some(letter) => control(letter).map_or(letter, char::from),
         };
         text.push(letter);
