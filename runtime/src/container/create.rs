@@ -273,7 +273,7 @@ fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, Cg
     Ok(manager)
 }
 
-fn cgroup_failed(source: CgroupError) -> ContainerError {
+pub(super) fn cgroup_failed(source: CgroupError) -> ContainerError {
     ContainerError::Init(InitError::Cgroup(source))
 }
 
@@ -351,10 +351,7 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl Milestones for Creation<'_> {
     fn run_hooks(&mut self, pid: Pid) -> Outcome {
-        let state = hook_state(&self.state, "creating", pid);
-        hooks::run("prestart", &self.plan.hooks.prestart, &state, None)?;
-        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, None)?;
-        Ok(())
+        run_runtime_hooks(self.plan, &self.state, pid)
     }
 
     fn born(&mut self, child: &Child) -> Outcome {
@@ -373,6 +370,14 @@ impl Milestones for Creation<'_> {
     fn state_for_hooks(&self, status: &'static str, pid: Pid) -> Vec<u8> {
         hook_state(&self.state, status, pid)
     }
+}
+
+/// The hooks of the runtime's namespaces, which run when the container's own exist.
+pub(super) fn run_runtime_hooks(plan: &Plan, state: &State, pid: Pid) -> Outcome {
+    let state = hook_state(state, "creating", pid);
+    hooks::run("prestart", &plan.hooks.prestart, &state, None)?;
+    hooks::run("createRuntime", &plan.hooks.create_runtime, &state, None)?;
+    Ok(())
 }
 
 /// Remembers the container's first process, which has just been born.

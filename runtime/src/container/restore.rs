@@ -8,13 +8,11 @@ use std::path::PathBuf;
 
 use ketch_sys::process::Child;
 
-use super::create::{CreateOptions, note_process, targets};
-use super::status::hook_state;
+use super::create::{CreateOptions, cgroup_failed, note_process, run_runtime_hooks, targets};
 use super::{Container, ContainerError};
 use crate::cgroup::Cgroup;
 use crate::checkpoint::{self, Restoration, RestoreRequest, RestoreSteps};
-use crate::hooks;
-use crate::init::{InitError, ProcessIo, Started};
+use crate::init::{ProcessIo, Started};
 use crate::log;
 use crate::plan::Plan;
 use crate::plan::criu::CriuOptions;
@@ -69,8 +67,7 @@ fn build(
         move |source| StateError::File { action, path, source }
     };
     DirBuilder::new().mode(0o755).create(&place).map_err(failed("creating"))?;
-    let cgroup =
-        Cgroup::create(&plan.cgroup).map_err(|source| ContainerError::Init(InitError::Cgroup(source)))?;
+    let cgroup = Cgroup::create(&plan.cgroup).map_err(cgroup_failed)?;
     let restoration = Restoration {
         plan,
         cgroup: &cgroup,
@@ -107,10 +104,7 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 impl RestoreSteps for Steps<'_> {
     fn namespaces_made(&mut self, pid: i32) -> Outcome {
-        let state = hook_state(&self.state, "creating", pid);
-        hooks::run("prestart", &self.plan.hooks.prestart, &state, None)?;
-        hooks::run("createRuntime", &self.plan.hooks.create_runtime, &state, None)?;
-        Ok(())
+        run_runtime_hooks(self.plan, &self.state, pid)
     }
 
     fn restored(&mut self, child: &Child) -> Outcome {
