@@ -11,6 +11,8 @@ PREFIX ?= /usr/local
 
 # The runtime that the tests drive: a path, or a name on PATH (make integration RUNTIME=runc).
 RUNTIME ?= target/release/ketch
+# The shim that the tests drive: a path, or peer (Debian's Go shim), peer-new (that of make peers); ours when empty.
+SHIM ?=
 # native, v2, or both when empty.
 LAYOUT ?=
 # Parts of test names, as `module::test`.
@@ -23,19 +25,20 @@ JOBS ?=
 SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
 # Cargo runs a test in its package's folder, so a path is made absolute; a bare name stays one on PATH.
 RUNTIME_PATH = $(if $(findstring /,$(RUNTIME)),$(abspath $(RUNTIME)),$(RUNTIME))
-SUITE = RUNTIME=$(RUNTIME_PATH) cargo test --quiet --package ketch-integration --test suite --
+SHIM_PATH = $(if $(findstring /,$(SHIM)),$(abspath $(SHIM)),$(SHIM))
+SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) cargo test --quiet --package ketch-integration --test suite --
 # Only our own binary is ours to build.
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
 # What `make test` runs, in order; the included files add their own.
-TEST_STEPS := check unit suite-native suite-v2 suite-user
+TEST_STEPS := check unit suite-native suite-v2 suite-user suite-shim
 
 -include integration/peers/peers.mk
 -include integration/bats/bats.mk
 -include integration/bench/bench.mk
 -include integration/vm/vm.mk
 
-.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user \
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim \
 	fault-injection attack soak fuzz fix install man completions bundles demo
 
 help: ## This list
@@ -43,7 +46,7 @@ help: ## This list
 
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
-		containerd docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon
+		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
@@ -79,17 +82,20 @@ test: setup ## Everything: checks, unit tests, the integration suite on both cgr
 fault-injection: ## The build for fault_sweep::, which lets the n-th system call fail; apart from the release
 	cargo build --quiet --profile quick --bin ketch --features fault-injection --target-dir target/fault-injection
 
-integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc LAYOUT=native|v2 CALLER=root|user FILTER='hooks exec::' JOBS=1
+integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc SHIM=peer LAYOUT=native|v2 CALLER=root|user FILTER='hooks exec::' JOBS=1
 	$(SUITE) $(SUITE_ARGS)
 
 suite-native: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout native $(FILTER)
+	$(SUITE) --layout native --without shim_ $(FILTER)
 
 suite-v2: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout v2 $(FILTER)
+	$(SUITE) --layout v2 --without shim_ $(FILTER)
 
 suite-user: $(BUILD_OF_RUNTIME)
 	$(SUITE) --as user $(FILTER)
+
+suite-shim: $(BUILD_OF_RUNTIME) peers
+	$(SUITE) $(addprefix --layout ,$(LAYOUT)) $(or $(FILTER),shim_)
 
 # Debian's runtimes and the current ones, as far as they are here.
 ATTACK_PEERS = $(wildcard /usr/sbin/runc /usr/bin/crun /var/cache/ketch/peers/bin/runc /var/cache/ketch/peers/bin/crun)

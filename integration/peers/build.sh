@@ -33,25 +33,27 @@ build() {
 	mv "$scratch" "$root"
 }
 
-# Copies of the runtimes that run outside the root too: the same code, with the root's own loader and libraries by
-# absolute path. (Through the loader, /proc/self/exe would be the loader, and runc executes that.)
+# Copies of the programs that run outside the root too: the same code, with the root's own loader and libraries by
+# absolute path. (Through the loader, /proc/self/exe would be the loader, and runc and the shim execute that.)
 outside() {
 	command -v patchelf >/dev/null || apt-get install -y --no-install-recommends patchelf >/dev/null
-	mkdir -p "$cache/peers/bin.new"
-	local program
-	for program in usr/sbin/runc usr/bin/crun; do
-		cp "$root/$program" "$cache/peers/bin.new/"
+	mkdir -p "$cache/peers/bin"
+	local program name
+	for program in usr/sbin/runc usr/bin/crun usr/bin/containerd usr/bin/ctr usr/bin/containerd-shim-runc-v2; do
+		name=${program##*/}
+		[ -x "$cache/peers/bin/$name" ] && continue
+		cp "$root/$program" "$cache/peers/bin/.$name.new"
 		patchelf --set-interpreter "$root/usr/lib64/ld-linux-x86-64.so.2" --force-rpath \
-			--set-rpath "$root/usr/lib/x86_64-linux-gnu" "$cache/peers/bin.new/${program##*/}"
+			--set-rpath "$root/usr/lib/x86_64-linux-gnu" "$cache/peers/bin/.$name.new"
+		mv "$cache/peers/bin/.$name.new" "$cache/peers/bin/$name"
 	done
-	mv "$cache/peers/bin.new" "$cache/peers/bin"
 }
 
 mkdir -p "$cache/peers/mnt"
 exec 9>"$cache/peers/lock"
 flock 9
 [ -d "$root" ] || build
-[ -d "$cache/peers/bin" ] || outside
+outside
 flock -u 9
 
 "$here/enter.sh" sh -c '
@@ -63,5 +65,5 @@ flock -u 9
 	crun --version | head -n 1
 	iptables --version'
 echo "root: $root"
-echo "outside the root: $("$cache/peers/bin/runc" --version | head -n 1) and $("$cache/peers/bin/crun" --version |
-	head -n 1) in $cache/peers/bin"
+echo "outside the root: $("$cache/peers/bin/runc" --version | head -n 1), $("$cache/peers/bin/crun" --version |
+	head -n 1), containerd, ctr and its shim in $cache/peers/bin"

@@ -330,6 +330,12 @@ impl Output {
         self.stdout.trim()
     }
 
+    /// Standard output, which may be no text.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        fs::read(&self.stdout_file).unwrap_or_default()
+    }
+
     /// What a detached container has written to the standard output it inherited, up to now.
     #[must_use]
     pub fn stdout_now(&self) -> String {

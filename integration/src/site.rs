@@ -1,7 +1,8 @@
 //! A place for a daemon: mount and network namespaces of a test's own, held open by one process.
 //!
 //! Daemons that make mounts and networks (containerd, dockerd, podman) run in here, and whatever they leave goes with
-//! it: [`Site`]'s end kills every process that is still in its mount namespace. Called by the `callers` tests.
+//! it: [`Site`]'s end kills every process that is still in its mount namespace. Called by the `callers`
+//! and the `shim_` tests.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -12,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::case::Case;
-use crate::runtime::Output;
+use crate::runtime::{Invocation, Output};
 use crate::wait::wait_until;
 
 /// The namespaces, and the folder of everything in them.
@@ -82,32 +83,55 @@ impl<'a> Site<'a> {
     /// Runs a program inside, with the harness's timeout.
     #[must_use]
     pub fn run<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Output {
-        let holder = self.holder.id().to_string();
-        self.case
-            .program("nsenter")
-            .args(["--target", &holder, "--mount", "--net", "--", program])
-            .args(args)
-            .env("CONTAINERS_CONF", self.path("containers.conf"))
-            .run()
+        self.command(program).args(args).env("CONTAINERS_CONF", self.path("containers.conf")).run()
     }
 
-    /// Starts a daemon inside.
+    /// A program to be run inside, in the root folder.
+    #[must_use]
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Invocation {
+        let holder = self.holder.id().to_string();
+        self.case.program("nsenter").args(["--target", &holder, "--mount", "--net", "--"]).arg(program)
+    }
+
+    /// A program to be run inside, in `folder`.
+    #[must_use]
+    pub fn command_in(&self, folder: &Path, program: impl AsRef<OsStr>) -> Invocation {
+        self.command("sh").args(["-c", "cd \"$0\" && exec \"$@\""]).arg(folder).arg(program)
+    }
+
+    /// A path inside, as a process outside of the site's mount namespace names it.
+    #[must_use]
+    pub fn seen_from_outside(&self, path: &Path) -> PathBuf {
+        Path::new("/proc")
+            .join(self.holder.id().to_string())
+            .join("root")
+            .join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    /// Starts a daemon inside, the site's folder `bin` before anything else on its PATH.
     ///
     /// # Panics
     /// When it cannot be started.
     #[must_use]
     pub fn daemon<A: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = A>) -> Daemon {
-        let log = self.path(&format!("{program}.log"));
-        let file = fs::File::create(&log).expect("create the daemon's log");
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let log = self.path(&format!("{name}.log"));
+        // A daemon that is started again goes on in it.
+        let file =
+            fs::OpenOptions::new().create(true).append(true).open(&log).expect("open the daemon's log");
+        let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
         let child = Command::new("nsenter")
             .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--", program])
             .args(args)
+            .env("PATH", path)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("share the log"))
             .stderr(file)
             .spawn()
             .expect("start the daemon");
-        Daemon { child, name: program.to_owned(), log }
+        Daemon { child, name, log }
     }
 
     /// Writes a tar of a root file system of busybox: the image that the daemons import.
@@ -133,6 +157,29 @@ impl<'a> Site<'a> {
         let made = Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status();
         assert!(made.is_ok_and(|status| status.success()), "make the image's tar");
         tar
+    }
+
+    /// Waits until no process inside has a command line whose first word holds `name`.
+    ///
+    /// # Panics
+    /// When one stays.
+    #[track_caller]
+    pub fn wait_without(&self, name: &str) {
+        wait_until(&format!("the end of every {name}"), || {
+            let mut left = self.inhabitants().into_iter().map(|pid| (pid, command_line(pid)));
+            match left
+                .find(|(_, words)| words.split(' ').next().is_some_and(|program| program.contains(name)))
+            {
+                None => Ok(()),
+                Some((pid, words)) => Err(format!("{pid}: {words}")),
+            }
+        });
+    }
+
+    /// The processes inside whose command line holds `text`.
+    #[must_use]
+    pub fn processes(&self, text: &str) -> Vec<i32> {
+        self.inhabitants().into_iter().filter(|pid| command_line(*pid).contains(text)).collect()
     }
 
     /// Processes that are in the site's mount namespace.
@@ -207,6 +254,12 @@ impl Daemon {
         });
     }
 
+    /// Kills it, as a crash would, and waits.
+    pub fn kill(mut self) {
+        self.terminate(Signal::KILL);
+        let _ = self.child.wait();
+    }
+
     fn terminate(&self, signal: Signal) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, signal);
@@ -221,6 +274,11 @@ impl Drop for Daemon {
             let _ = self.child.wait();
         }
     }
+}
+
+fn command_line(pid: i32) -> String {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
 fn last_lines(log: &Path) -> String {

@@ -1,7 +1,7 @@
 //! The suite's main: picks tests by name, runs each layout, counts, and says why it skipped.
 //!
-//! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--list] [filter]...`; `RUNTIME` names the binary. A module's tests run
-//! side by side, modules one after another, so that a module's wall time means something. The last line is
+//! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--list] [--without part]... [filter]...`; `RUNTIME` names the
+//! binary. A module's tests run side by side, modules one after another, so that a module's wall time means something. The last line is
 //! `N passed, N failed, N skipped`, which `.ci/run` adds up.
 
 use std::any::Any;
@@ -73,6 +73,8 @@ struct Options {
     inside: bool,
     jobs: usize,
     list: bool,
+    /// Parts of names that are left to another step.
+    without: Vec<String>,
     filters: Vec<String>,
 }
 
@@ -84,6 +86,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
         inside: false,
         jobs,
         list: false,
+        without: Vec::new(),
         filters: Vec::new(),
     };
     let mut args = args.skip(1);
@@ -95,6 +98,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--inside" => options.inside = true,
             "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
             "--list" => options.list = true,
+            "--without" => options.without.push(value()?),
             flag if flag.starts_with('-') => return Err(format!("unknown flag {flag}")),
             filter => options.filters.push(filter.to_owned()),
         }
@@ -168,6 +172,7 @@ fn in_private_namespace(options: &Options, layout: Layout, runtime: &Runtime) ->
         .arg(own)
         .args(["--inside", "--layout", &layout.to_string(), "--as", &options.caller.to_string()])
         .args(["--jobs", &options.jobs.to_string()])
+        .args(options.without.iter().flat_map(|part| ["--without", part]))
         .args(&options.filters)
         .env("RUNTIME", &runtime.path)
         .stdout(std::process::Stdio::piped())
@@ -206,7 +211,7 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         let queue: VecDeque<(usize, Test)> = module
             .tests
             .iter()
-            .filter(|test| selected(&options.filters, module.name, test.name))
+            .filter(|test| selected(options, module.name, test.name))
             .map(|test| {
                 number += 1;
                 (number, *test)
@@ -308,9 +313,10 @@ fn settled_leaks(case: &Case) -> Option<Leaks> {
     }
 }
 
-fn selected(filters: &[String], module: &str, test: &str) -> bool {
+fn selected(options: &Options, module: &str, test: &str) -> bool {
     let name = format!("{module}::{test}");
-    filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()))
+    let holds = |part: &String| name.contains(part.as_str());
+    (options.filters.is_empty() || options.filters.iter().any(holds)) && !options.without.iter().any(holds)
 }
 
 fn message_of(thrown: &(dyn Any + Send)) -> String {

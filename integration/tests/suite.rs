@@ -76,6 +76,7 @@ modules![
     callers_containerd,
     callers_dockerd,
     callers_podman,
+    shim_ctr,
     soak,
     attack_image(both),
     attack_inside(both),
