@@ -1,4 +1,5 @@
-//! `--systemd-cgroup`: scopes, their slices and properties, and what becomes of them; a bus that is not there, or hangs.
+//! `--systemd-cgroup`: scopes, their slices and properties, and what becomes of them; a bus that is not there, or hangs. Names that are
+//! taken are in `systemd_names`.
 //!
 //! Needs systemd as the first process, as in the VM (integration/vm). Limits need the controllers as well.
 
@@ -24,10 +25,6 @@ tests![
     exec_pause_ps_and_kill,
     a_user_namespace_and_a_writable_cgroup,
     delete_leaves_no_unit,
-    a_failed_unit_makes_place_and_goes_with_its_container,
-    a_taken_cgroup_is_refused,
-    a_taken_name_is_left_alone,
-    names_that_make_no_sense_are_refused,
     a_wrong_property_is_named,
     a_bus_that_is_not_there,
     a_bus_that_hangs,
@@ -37,7 +34,7 @@ tests![
     without_systemd_the_flag_is_refused,
 ];
 
-const SLICE: &str = "machine.slice";
+pub(crate) const SLICE: &str = "machine.slice";
 
 fn needs_systemd(case: &Case) {
     case.native_only("systemd has the machine's own cgroups");
@@ -47,29 +44,29 @@ fn needs_systemd(case: &Case) {
 }
 
 /// A bundle whose scope is `kit-<id>.scope` in `slice`.
-fn in_slice<'a>(case: &'a Case, slice: &str) -> Bundle<'a> {
+pub(crate) fn in_slice<'a>(case: &'a Case, slice: &str) -> Bundle<'a> {
     needs_systemd(case);
     let bundle = case.bundle().sleeper();
     let path = format!("{slice}:kit:{}", bundle.id);
     bundle.set("/linux/cgroupsPath", json!(path))
 }
 
-fn unit(bundle: &Bundle) -> String {
+pub(crate) fn unit(bundle: &Bundle) -> String {
     format!("kit-{}.scope", bundle.id)
 }
 
-fn cgroup(bundle: &Bundle) -> PathBuf {
+pub(crate) fn cgroup(bundle: &Bundle) -> PathBuf {
     Path::new("/sys/fs/cgroup").join(SLICE).join(unit(bundle))
 }
 
-fn start<'a>(bundle: &Bundle<'a>) -> Container<'a> {
+pub(crate) fn start<'a>(bundle: &Bundle<'a>) -> Container<'a> {
     bundle.write();
     let run = bundle.case.ketch().arg("--systemd-cgroup").args(["run", "--detach", "--bundle"]).arg(&bundle.dir);
     let _ = run.arg(&bundle.id).run().ok();
     Container::adopt(bundle.case, &bundle.id)
 }
 
-fn refused(bundle: &Bundle, texts: &[&str]) {
+pub(crate) fn refused(bundle: &Bundle, texts: &[&str]) {
     bundle.write();
     let run = bundle.case.ketch().arg("--systemd-cgroup").args(["run", "--bundle"]).arg(&bundle.dir);
     run.arg(&bundle.id).run().refuses(texts);
@@ -82,7 +79,7 @@ fn systemctl(args: &[&str]) -> String {
 }
 
 /// A property of a unit, as systemctl shows it.
-fn property(unit: &str, name: &str) -> String {
+pub(crate) fn property(unit: &str, name: &str) -> String {
     systemctl(&["show", "--value", "--property", name, unit])
 }
 
@@ -243,72 +240,6 @@ fn delete_leaves_no_unit(case: &Case) {
     assert_eq!(property(&unit(&bundle), "LoadState"), "not-found");
     // The name is free at once.
     drop(start(&bundle));
-}
-
-fn a_failed_unit_makes_place_and_goes_with_its_container(case: &Case) {
-    case.needs_runc(1, 2, "a failed unit stays");
-    let annotations = json!({
-        "org.systemd.property.RuntimeMaxSec": "1", "org.systemd.property.TimeoutStopSec": "1",
-    });
-    let bundle = in_slice(case, SLICE).command(&["/bin/sleep", "1000"]).set("/annotations", annotations);
-    let failed = || {
-        wait_until("a failed unit", || {
-            let state = property(&unit(&bundle), "ActiveState");
-            if state == "failed" { Ok(()) } else { Err(state) }
-        });
-    };
-    let container = start(&bundle);
-    failed();
-    container.wait_status("stopped");
-    let _ = container.delete().ok();
-    assert_eq!(property(&unit(&bundle), "LoadState"), "not-found");
-
-    // One that nobody has removed.
-    let scope = format!("--unit={}", unit(&bundle));
-    let limits = ["--property=RuntimeMaxSec=1", "--property=TimeoutStopSec=1"];
-    let mut other =
-        Command::new("systemd-run").args(["--scope", &scope]).args(limits).args(["sleep", "1000"]).spawn().expect("spawn");
-    failed();
-    let _ = other.wait();
-    drop(start(&bundle));
-}
-
-fn a_taken_cgroup_is_refused(case: &Case) {
-    case.needs_runc(1, 2, "it is shared");
-    let bundle = in_slice(case, SLICE);
-    let container = start(&bundle);
-    let second = case.bundle().sleeper().set("/linux/cgroupsPath", bundle.spec["linux"]["cgroupsPath"].clone());
-    refused(&second, &["cgroup is not empty"]);
-    assert_eq!(container.status(), "running");
-}
-
-fn a_taken_name_is_left_alone(case: &Case) {
-    case.not_on_runc("before 1.2 it goes on without the unit, since then it stops the other's");
-    let bundle = in_slice(case, SLICE);
-    let scope = format!("--unit={}", unit(&bundle));
-    let other = ["--scope", "--slice=system.slice", &scope, "sleep", "1000"];
-    let mut other = Command::new("systemd-run").args(other).spawn().expect("spawn systemd-run");
-    wait_until("the other's scope", || {
-        let state = property(&unit(&bundle), "ActiveState");
-        if state == "active" { Ok(()) } else { Err(state) }
-    });
-    refused(&bundle, &["already"]);
-    let state = property(&unit(&bundle), "ActiveState");
-    let _ = other.kill();
-    let _ = other.wait();
-    assert_eq!(state, "active");
-}
-
-fn names_that_make_no_sense_are_refused(case: &Case) {
-    for (path, text) in [
-        ("/a/b", "expected cgroupsPath to be of format"),
-        ("a--b.slice:kit:x", "invalid slice name: a--b.slice"),
-        ("a/b.slice:kit:x", "invalid slice name: a/b.slice"),
-        ("nothing:kit:x", "invalid slice name: nothing"),
-    ] {
-        refused(&in_slice(case, SLICE).set("/linux/cgroupsPath", json!(path)), &[text]);
-    }
-    refused(&in_slice(case, SLICE).set("/linux/cgroupsPath", json!("machine.slice:kit:a/../../b")), &["b"]);
 }
 
 fn a_wrong_property_is_named(case: &Case) {

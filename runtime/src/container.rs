@@ -30,7 +30,7 @@ use crate::spec::{ContainerId, SpecError};
 use crate::state::{State, StateDir, StateError, StateLock};
 
 pub use create::{CreateOptions, NotifyFolder, Start};
-pub use exec::{ExecOptions, PausedExec};
+pub use exec::{ExecOptions, Joinable, PausedExec};
 pub use lifecycle::Deletion;
 pub use resctrl::SchemaUpdate;
 pub use status::{StateView, Status};
@@ -226,7 +226,9 @@ impl Container {
     pub fn cgroup(&self) -> Cgroup {
         let paths = &self.state.cgroup_paths;
         match &self.state.config.cgroups {
-            Some(unit) if unit.systemd => Cgroup::open_unit(paths, &unit.name, unit.instance()),
+            Some(unit) if unit.systemd => {
+                Cgroup::open_unit(paths, (&unit.name, unit.instance()), unit.invocation.clone())
+            }
             _ => Cgroup::open(paths),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -122,13 +122,16 @@ pub struct UnitState {
     /// Whether it is of a user's systemd.
     #[serde(rename = "Rootless", default, skip_serializing_if = "std::ops::Not::not")]
     pub rootless: bool,
+    /// Which run of it is the container's, in hexadecimal digits; none before it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub invocation: Option<String>,
 }
 
 impl UnitState {
     /// A unit of an instance.
     #[must_use]
     pub fn new(name: UnitName, instance: Instance) -> Self {
-        Self { name, systemd: true, rootless: instance == Instance::User }
+        Self { name, systemd: true, rootless: instance == Instance::User, invocation: None }
     }
 
     /// Whose unit it is.
@@ -331,14 +334,16 @@ impl StateDir {
     /// [`StateError::Missing`] when there is none, [`StateError::Damaged`] when it can't be understood.
     pub fn load(&self) -> Result<State, StateError> {
         let path = self.path.join(STATE_FILE);
-        let bytes = match fs::metadata(&path) {
-            Ok(metadata) if metadata.len() > SIZE_LIMIT => {
-                return Err(file("reading", &path)(io::ErrorKind::FileTooLarge.into()));
+        let read = File::open(&path).and_then(|mut file| {
+            let length = file.metadata()?.len();
+            if length > SIZE_LIMIT {
+                return Err(io::ErrorKind::FileTooLarge.into());
             }
-            Ok(_) => fs::read(&path),
-            Err(error) => Err(error),
-        };
-        let bytes = bytes.map_err(|error| {
+            let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
+            file.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let bytes = read.map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 StateError::Missing
             } else {

@@ -70,7 +70,6 @@ const TOLERATED_REFUSALS: &[Tolerance] = &[
     ("11", "openat2", "", "were refusals by EPERM to make a device: the host's is bound"),
     ("11", "chdir", "", "were the first of two attempts, as the runtime's user and as the container's"),
     ("11", "fcntl", "", "were refusals by EPERM to look at a stream, as a filter may give them"),
-    ("11", "setgroups", "", "were refusals by EPERM, as a user namespace without setgroups(2) gives them"),
     ("11", "faccessat2", "", "were refusals by EPERM, as a filter of before that call gives them: faccessat(2) is asked"),
 ];
 

@@ -1,8 +1,8 @@
 //! A restore: a container's processes, brought back from a folder of images.
 //!
 //! criu runs in a mount namespace of its own, where the root is bound to a place for it and the mount points are made; both
-//! go with the namespace. It is born in the container's cgroup, so that whatever it makes is there. The restored first
-//! process becomes this process's child.
+//! go with the namespace. It is in the container's cgroup, so that whatever it makes is there: born in it, or moved by systemd
+//! before it is asked for anything. The restored first process becomes this process's child.
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
@@ -51,8 +51,8 @@ pub struct RestoreRequest {
 pub struct Restoration<'a> {
     /// Its plan.
     pub plan: &'a Plan,
-    /// Its cgroup, with its limits not yet set.
-    pub cgroup: &'a Cgroup,
+    /// Its cgroup, with its limits not yet set; one of systemd's is made here, around criu.
+    pub cgroup: &'a mut Cgroup,
     /// An empty directory for its root, which nobody else uses.
     pub place: &'a Path,
     /// criu's configuration file.
@@ -73,7 +73,11 @@ pub trait RestoreSteps {
     ///
     /// # Errors
     /// Ends the restore.
-    fn restored(&mut self, child: &Child) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn restored(
+        &mut self,
+        child: &Child,
+        cgroup: &Cgroup,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
 /// Brings the container back; it runs when this returns.
@@ -91,7 +95,6 @@ pub fn restore(
     images.check_complete()?;
     let work = request.work.as_deref().map(Folder::make).transpose()?;
     let externals = external::externals(&plan.rootfs, &plan.cgroup);
-    let judge = Judge::new(&plan.rootfs, &externals)?;
     let namespaces = Namespaces::open(&plan.namespaces)?;
     let mut options = options(request, &externals, place);
     options.config_file = config_file;
@@ -116,11 +119,14 @@ pub fn restore(
     drop(io.streams.take());
     // What the caller left open is not for hooks, which may outlive both.
     process::close_on_exec_from(3).map_err(step("closing descriptors"))?;
+    cgroup.enter(&plan.cgroup, session.pid())?;
     cgroup.set(&plan.cgroup.limits)?;
+    // The cgroup is the source of a mount on v1, and there by now.
+    let judge = Judge::new(&plan.rootfs, &externals)?;
     options.cgroup_roots = cgroup_roots(session.pid())?;
 
     log::debug(format_args!("criu options: {options:?}"));
-    let mut way = Way { judge: &judge, console: io.console_socket.take(), steps, child: None };
+    let mut way = Way { judge: &judge, cgroup, console: io.console_socket.take(), steps, child: None };
     let request = message::request(Kind::Restore, &options, folders);
     let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
     let child = way.child.take();
@@ -221,6 +227,7 @@ fn parse_cgroups(text: &str) -> Vec<(String, String)> {
 /// The way of a restore, by its notifications.
 struct Way<'a> {
     judge: &'a Judge,
+    cgroup: &'a Cgroup,
     console: Option<OwnedFd>,
     steps: &'a mut dyn RestoreSteps,
     child: Option<Child>,
@@ -244,7 +251,7 @@ impl Way<'_> {
                 let pid = at.pid.ok_or("criu names no process")?;
                 let child = Child { pid, pidfd: process::pidfd_open(pid)? };
                 self.judge.judge(pid)?;
-                self.steps.restored(&child)?;
+                self.steps.restored(&child, self.cgroup)?;
                 self.child = Some(child);
                 Ok(())
             }

@@ -164,12 +164,11 @@ impl Created<'_> {
     /// Ends and removes the container. In a second attempt as well: what kept the first from it may have been passing, and
     /// nobody else knows of the container.
     pub(super) fn remove(&mut self) {
-        self.container.release();
-        for _ in 0..2 {
-            match Container::delete(&self.global.root, &self.id, Deletion::Force) {
-                Ok(()) | Err(ContainerError::State(StateError::Missing)) => return,
-                Err(error) => log::warn(crate::error::chain(&error)),
-            }
+        let Err(error) = self.container.remove() else { return };
+        log::warn(crate::error::chain(&error));
+        match Container::delete(&self.global.root, &self.id, Deletion::Force) {
+            Ok(()) | Err(ContainerError::State(StateError::Missing)) => {}
+            Err(error) => log::warn(crate::error::chain(&error)),
         }
     }
 

@@ -11,8 +11,7 @@ use super::global::absolute;
 use super::{Binary, CliError, Global, Operands, Subcommand, exit_code, load, pid_file};
 use crate::bundle::{self, Bundle};
 use crate::cgroup::SubCgroups;
-use crate::compat;
-use crate::container::{Container, ExecOptions, PausedExec, Status};
+use crate::container::{Container, ExecOptions, PausedExec};
 use crate::foreground::{Attachment, Attended, Connection, Foreground, HostEnd, Subreaper};
 use crate::spec::{IdMapping, Process};
 
@@ -102,11 +101,8 @@ impl Exec {
     fn exec(self, global: &Global) -> Result<u8, CliError> {
         let pid_file = given(self.pid_file.as_deref()).map(absolute).transpose()?;
         let container = load(global, &self.id)?;
-        match container.status()? {
-            Status::Stopped => return Err(CliError::text(compat::EXEC_IN_STOPPED)),
-            Status::Paused if !self.ignore_paused => return Err(CliError::text(compat::EXEC_IN_PAUSED)),
-            _ => {}
-        }
+        let paused = if self.ignore_paused { PausedExec::Allow } else { PausedExec::Refuse };
+        let joinable = container.joinable(paused)?;
         let cgroups = SubCgroups::parse(&self.cgroup)?;
         let process = match given(self.process.as_deref()) {
             Some(file) => bundle::load_process(file)?,
@@ -132,8 +128,7 @@ impl Exec {
             Attachment::Detached => None,
         };
         let (io, host) = connection.make()?;
-        let paused = if self.ignore_paused { PausedExec::Allow } else { PausedExec::Refuse };
-        let started = container.exec(ExecOptions { process, io, paused, cgroups })?;
+        let started = joinable.exec(ExecOptions { process, io, cgroups })?;
         let attended = Attended { pid: started.pid, pidfd: started.pidfd.as_fd() };
         attend(attended, foreground, host, pid_file).inspect_err(|_| attended.terminate())
     }

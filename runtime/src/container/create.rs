@@ -195,11 +195,7 @@ fn build(
         Start::WhenAsked => Some(make_fifo(dir)?),
         Start::AtOnce => None,
     };
-    let cgroup = match (&plan.cgroup.unit, manager) {
-        (Some(unit), Some(manager)) => Cgroup::of_unit(&plan.cgroup, unit, manager),
-        _ => Cgroup::create(&plan.cgroup),
-    };
-    let mut cgroup = cgroup.map_err(cgroup_failed)?;
+    let mut cgroup = make_cgroup(plan, manager)?;
     let state = State { external_descriptors: stream_targets(&io, plan.process.terminal.is_some()), ..state };
     let mut creation = Creation { plan, dir, state, group: None };
     if plan.cgroup.privilege == Privilege::Rootless {
@@ -231,6 +227,15 @@ fn build(
             if out_of_memory { Err(ContainerError::OutOfMemory) } else { Err(ContainerError::Init(error)) }
         }
     }
+}
+
+/// Its directories, or what systemd will make of them around the first process.
+pub(super) fn make_cgroup(plan: &Plan, manager: Option<Manager>) -> Result<Cgroup, ContainerError> {
+    match (&plan.cgroup.unit, manager) {
+        (Some(unit), Some(manager)) => Cgroup::of_unit(&plan.cgroup, unit, manager),
+        _ => Cgroup::create(&plan.cgroup),
+    }
+    .map_err(cgroup_failed)
 }
 
 /// Without a cgroup, and without a pid namespace whose end is everybody's, nothing tells which processes are the
@@ -273,7 +278,7 @@ fn ask_systemd(privilege: Privilege, host: &mut HostFacts) -> Result<Manager, Cg
     Ok(manager)
 }
 
-pub(super) fn cgroup_failed(source: CgroupError) -> ContainerError {
+fn cgroup_failed(source: CgroupError) -> ContainerError {
     ContainerError::Init(InitError::Cgroup(source))
 }
 
@@ -354,8 +359,8 @@ impl Milestones for Creation<'_> {
         run_runtime_hooks(self.plan, &self.state, pid)
     }
 
-    fn born(&mut self, child: &Child) -> Outcome {
-        note_process(&mut self.state, child.pid)?;
+    fn born(&mut self, child: &Child, cgroup: &Cgroup) -> Outcome {
+        note_process(&mut self.state, child.pid, cgroup)?;
         self.dir.draft(&self.state)?;
         if let Some(group) = &self.group {
             group.join(child.pid).map_err(InitError::from)?;
@@ -380,9 +385,12 @@ pub(super) fn run_runtime_hooks(plan: &Plan, state: &State, pid: Pid) -> Outcome
     Ok(())
 }
 
-/// Remembers the container's first process, which has just been born.
-pub(super) fn note_process(state: &mut State, pid: Pid) -> Outcome {
+/// Remembers the container's first process, which has just been born, and the unit that it is in.
+pub(super) fn note_process(state: &mut State, pid: Pid, cgroup: &Cgroup) -> Outcome {
     state.init_process_pid = pid;
+    if let Some(unit) = &mut state.config.cgroups {
+        unit.invocation = cgroup.invocation().map(str::to_owned);
+    }
     // It can't be gone: it is this process's child, and not waited for. Without its start time it could later be taken for
     // another process.
     let stat = ProcessStat::read(pid)

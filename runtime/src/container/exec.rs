@@ -1,9 +1,11 @@
 //! `exec`: another process in a container.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 
+use super::lifecycle::frozen;
 use super::status::hook_state;
-use super::{Container, ContainerError, Status};
+use super::{Container, ContainerError};
 use crate::cgroup::{ExecJoin, SubCgroups};
 use crate::init::exec::{self, Adoption, CgroupFallback, Target};
 use crate::init::{InitError, ProcessIo, Started};
@@ -30,29 +32,44 @@ pub struct ExecOptions {
     pub process: Process,
     /// Streams and descriptors.
     pub io: ProcessIo,
-    /// What is done about a paused container.
-    pub paused: PausedExec,
     /// `--cgroup`.
     pub cgroups: SubCgroups,
 }
 
+/// A container that a process can be added to, and a handle on its first process, by which it is found again.
+#[derive(Debug)]
+pub struct Joinable<'a> {
+    container: &'a Container,
+    init: OwnedFd,
+}
+
 impl Container {
+    /// Looks whether a process can be added.
+    ///
+    /// # Errors
+    /// The container is stopped or paused.
+    pub fn joinable(&self, paused: PausedExec) -> Result<Joinable<'_>, ContainerError> {
+        let init = self.init()?.ok_or(ContainerError::ExecStopped)?;
+        if paused == PausedExec::Refuse && frozen(&self.cgroup())? {
+            return Err(ContainerError::ExecPaused);
+        }
+        Ok(Joinable { container: self, init })
+    }
+}
+
+impl Joinable<'_> {
     /// Adds a process to the container; returns once it is its program.
     ///
     /// # Errors
-    /// The container is stopped or paused, or the process can't be started.
-    pub fn exec(&self, options: ExecOptions) -> Result<Started, ContainerError> {
-        match self.status()? {
-            Status::Stopped | Status::Creating => return Err(ContainerError::ExecStopped),
-            Status::Paused if options.paused == PausedExec::Refuse => return Err(ContainerError::ExecPaused),
-            _ => {}
-        }
-        let init = self.init()?.ok_or(ContainerError::ExecStopped)?;
+    /// The process can't be started.
+    pub fn exec(self, options: ExecOptions) -> Result<Started, ContainerError> {
+        let Self { container, init } = self;
         spec::validate_process(&options.process)?;
-        let plan = self.plan_exec(options.process)?;
-        let cgroup = self.cgroup();
-        let cgroup_of_init = || fs::read_to_string(format!("/proc/{}/cgroup", self.state.init_process_pid));
-        let privilege = self.state.config.privilege();
+        let plan = container.plan_exec(options.process)?;
+        let cgroup = container.cgroup();
+        let state = &container.state;
+        let cgroup_of_init = || fs::read_to_string(format!("/proc/{}/cgroup", state.init_process_pid));
+        let privilege = state.config.privilege();
         let join = match cgroup.exec_join(&options.cgroups, || cgroup_of_init().ok()) {
             Err(_) if privilege == Privilege::Rootless && options.cgroups.is_empty() => ExecJoin::none(),
             join => join.map_err(|source| ContainerError::Cgroup { action: "can't open cgroup", source })?,
@@ -82,12 +99,14 @@ impl Container {
             adoption,
             cgroups: privilege,
             cgroup_files: join.files,
-            resctrl: self.resctrl().map_err(|error| ContainerError::Exec(error.into()))?,
-            state: hook_state(&self.state, "running", self.state.init_process_pid),
+            resctrl: container.resctrl().map_err(|error| ContainerError::Exec(error.into()))?,
+            state: hook_state(state, "running", state.init_process_pid),
         };
         exec::start(&plan, target, options.io).map_err(ContainerError::Exec)
     }
+}
 
+impl Container {
     /// The process with what the container's configuration gives every process.
     fn plan_exec(&self, process: Process) -> Result<ExecPlan, ContainerError> {
         let config = &self.state.config;

@@ -374,6 +374,16 @@ impl Container {
         }
     }
 
+    /// Removes a container that this process has made, whatever it does: [`Container::delete`] by force, but for looking it up.
+    ///
+    /// # Errors
+    /// Something of it can't be removed.
+    pub fn remove(&mut self) -> Result<(), ContainerError> {
+        self.release();
+        self.end_processes()?;
+        self.destroy(Deletion::Force).map(|_whoever_removed_it| ())
+    }
+
     /// Kills the container and waits for the end of its first process.
     fn end_processes(&self) -> Result<(), ContainerError> {
         let Some(init) = self.init()? else {
@@ -394,7 +404,7 @@ impl Container {
     }
 
     /// Removes what is left of a container whose first process is gone.
-    fn destroy(self, deletion: Deletion) -> Result<Destroyed, ContainerError> {
+    fn destroy(&self, deletion: Deletion) -> Result<Destroyed, ContainerError> {
         let lock = match self.dir.lock() {
             // Removed by another delete, which runs the hooks.
             Err(StateError::Missing) => return Ok(Destroyed::This),
@@ -411,14 +421,16 @@ impl Container {
             Err(other) => return Err(other.into()),
         }
         let cgroup = self.cgroup();
-        if !self.has_own(NamespaceType::Pid) || self.state.init_process_pid == 0 {
-            // Processes may have outlived the first one.
-            let _told_by_delete = cgroup.kill_all();
+        if !cgroup.is_of_another() {
+            if !self.has_own(NamespaceType::Pid) || self.state.init_process_pid == 0 {
+                // Processes may have outlived the first one.
+                let _told_by_delete = cgroup.kill_all();
+            }
+            cgroup.delete().map_err(|source| ContainerError::Cgroup {
+                action: "unable to remove container's cgroup",
+                source,
+            })?;
         }
-        cgroup.delete().map_err(|source| ContainerError::Cgroup {
-            action: "unable to remove container's cgroup",
-            source,
-        })?;
         remove_groups(&self.state)?;
         self.dir.remove()?;
         drop(lock);

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 
 use ketch_sys::process::Child;
 
-use super::create::{CreateOptions, cgroup_failed, note_process, run_runtime_hooks, targets};
+use super::create::{CreateOptions, make_cgroup, note_process, run_runtime_hooks, targets};
 use super::{Container, ContainerError};
 use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::Manager;
 use crate::checkpoint::{self, Restoration, RestoreRequest, RestoreSteps};
 use crate::init::{ProcessIo, Started};
 use crate::log;
@@ -32,7 +33,9 @@ impl Container {
         options: CreateOptions<'_>,
         request: &RestoreRequest,
     ) -> Result<(Self, Started), ContainerError> {
-        let made = Self::make(options, |plan, (dir, state), (_, io)| build(plan, dir, state, (io, request)));
+        let made = Self::make(options, |plan, (dir, state), (manager, io)| {
+            build(plan, (dir, state), (manager, io), request)
+        });
         made.map(|(mut container, started)| {
             // It runs already: nothing is left to be done under the lock.
             container.release();
@@ -44,15 +47,12 @@ impl Container {
 /// The cgroup and the processes. The cgroup goes again if they are not restored.
 fn build(
     plan: &Plan,
-    dir: &StateDir,
-    state: State,
-    (io, request): (ProcessIo, &RestoreRequest),
+    (dir, state): (&StateDir, State),
+    (manager, io): (Option<Manager>, ProcessIo),
+    request: &RestoreRequest,
 ) -> Result<(State, Started), ContainerError> {
     if plan.rootfs.entry == RootEntry::Chroot {
         return Err(ContainerError::NotRestored("without a mount namespace"));
-    }
-    if plan.cgroup.unit.is_some() {
-        return Err(ContainerError::NotRestored("into a unit of systemd's (--systemd-cgroup)"));
     }
     if plan.resctrl.is_some() {
         return Err(ContainerError::NotRestored("with Intel RDT (linux.intelRdt)"));
@@ -67,10 +67,10 @@ fn build(
         move |source| StateError::File { action, path, source }
     };
     DirBuilder::new().mode(0o755).create(&place).map_err(failed("creating"))?;
-    let cgroup = Cgroup::create(&plan.cgroup).map_err(cgroup_failed)?;
+    let mut cgroup = make_cgroup(plan, manager)?;
     let restoration = Restoration {
         plan,
-        cgroup: &cgroup,
+        cgroup: &mut cgroup,
         place: &place,
         config_file: CriuOptions::config_file(state.config.annotations()),
         io,
@@ -107,8 +107,8 @@ impl RestoreSteps for Steps<'_> {
         run_runtime_hooks(self.plan, &self.state, pid)
     }
 
-    fn restored(&mut self, child: &Child) -> Outcome {
-        note_process(&mut self.state, child.pid)?;
+    fn restored(&mut self, child: &Child, cgroup: &Cgroup) -> Outcome {
+        note_process(&mut self.state, child.pid, cgroup)?;
         self.state.external_descriptors = targets(&child.pid.to_string(), [0, 1, 2]);
         note_time_namespace(&mut self.state);
         Ok(self.dir.store(&self.state)?)

@@ -114,7 +114,7 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 pub(super) fn become_namespace_root(groups: Supplementary) -> Result<(), InitError> {
     if groups == Supplementary::Planned {
         match credential::set_groups(&[]) {
-            Err(error) if error.errno == Errno::EPERM => {}
+            Err(error) if error.errno == Errno::EPERM && identity::groups_are_denied() => {}
             other => other.map_err(step("dropping groups in the user namespace"))?,
         }
     }

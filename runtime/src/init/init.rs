@@ -151,8 +151,9 @@ pub(super) fn initialize(
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || belong_to_user(plan))?;
 
     await_run(channel)?;
+    channel.as_ref().ok_or(ProtocolError::Ended)?.write(&Message::Created)?;
     // Nobody hears an error of what follows but standard error.
-    channel.take().ok_or(ProtocolError::Ended)?.close_with(&Message::Created)?;
+    drop(channel.take());
     if let Some(fifo) = fifo {
         wait_for_start(fifo)?;
     }

@@ -24,7 +24,7 @@ use ketch_sys::SyscallError;
 use ketch_sys::process::{Child, ExitStatus, Pid};
 use thiserror::Error;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::{Cgroup, CgroupError};
 use crate::hooks::HookError;
 use crate::host;
 use crate::net_device::NetDeviceError;
@@ -176,11 +176,16 @@ pub trait Milestones {
     /// Ends the start.
     fn run_hooks(&mut self, pid: Pid) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    /// The process is born: its number is known. Until [`Milestones::ready`] the container is one that is being created.
+    /// The process is born, in its cgroup: its number is known. Until [`Milestones::ready`] the container is one that is being
+    /// created.
     ///
     /// # Errors
     /// Ends the start.
-    fn born(&mut self, child: &Child) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
+    fn born(
+        &mut self,
+        child: &Child,
+        cgroup: &Cgroup,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
     /// The process is all that it was to be but its program: from here on it is a container that others may see.
     ///

@@ -87,7 +87,7 @@ fn guide(
     let prepared = prepare_from_outside(plan, proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
         .and_then(|()| Ok(cgroup.enter(&plan.cgroup, started.pid)?))
-        .and_then(|()| milestones.born(started).map_err(InitError::Caller));
+        .and_then(|()| milestones.born(started, cgroup).map_err(InitError::Caller));
     if needs_nothing_first(plan) {
         prepared.map_err(|error| last_words(channel, error))?;
     } else {

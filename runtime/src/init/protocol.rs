@@ -103,6 +103,15 @@ pub enum ProtocolError {
     Reported(String),
 }
 
+impl ProtocolError {
+    fn of_sending(error: SyscallError) -> Self {
+        match error.errno {
+            Errno::EPIPE | Errno::ECONNRESET => Self::Ended,
+            _ => error.into(),
+        }
+    }
+}
+
 impl Message {
     /// The packet of this message.
     #[must_use]
@@ -205,10 +214,7 @@ impl Channel {
     /// # Errors
     /// The other end is gone.
     pub fn send_with(&self, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
-        socket::send(&self.socket, &message.encode(), fds).map_err(|error| match error.errno {
-            Errno::EPIPE | Errno::ECONNRESET => ProtocolError::Ended,
-            _ => error.into(),
-        })
+        socket::send(&self.socket, &message.encode(), fds).map_err(ProtocolError::of_sending)
     }
 
     /// Says the last word, by write(2): a filter that lets a container run at all lets it write, and runc's init writes
@@ -216,8 +222,8 @@ impl Channel {
     ///
     /// # Errors
     /// The other end is gone, or the filter refuses.
-    pub fn close_with(self, message: &Message) -> Result<(), ProtocolError> {
-        Ok(socket::write(&self.socket, &message.encode())?)
+    pub fn write(&self, message: &Message) -> Result<(), ProtocolError> {
+        socket::write(&self.socket, &message.encode()).map_err(ProtocolError::of_sending)
     }
 
     /// The next message and its descriptors; `None` at the end of the stream.

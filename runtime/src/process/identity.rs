@@ -121,9 +121,7 @@ fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
         match credential::set_groups(&user.additional_gids) {
             // A user namespace that was mapped without privilege denies setgroups(2). As in runc, its processes go
             // without the groups.
-            Err(error)
-                if error.errno == Errno::EPERM
-                    && (user.additional_gids.is_empty() || groups_are_denied()) => {}
+            Err(error) if error.errno == Errno::EPERM && groups_are_denied() => {}
             other => other.map_err(IdentityError::User)?,
         }
     }
@@ -141,8 +139,10 @@ fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// Only asked once the kernel has refused. Whoever covers the file with another text loses groups by it.
-fn groups_are_denied() -> bool {
+/// Whether this process's user namespace denies setgroups(2) to everybody (user_namespaces(7)). Only asked once the kernel has
+/// refused: who lacks the right for another reason would keep the runtime's groups. Whoever covers the file with another
+/// text loses groups by it.
+pub(crate) fn groups_are_denied() -> bool {
     std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
 }
 

@@ -12,6 +12,9 @@ use crate::plan::cgroup::systemd::{Instance, Property, SystemdFacts};
 const NAME: &str = "org.freedesktop.systemd1";
 const PATH: &str = "/org/freedesktop/systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
+const UNIT: &str = "org.freedesktop.systemd1.Unit";
+const INVOCATION: &str = "InvocationID";
+const UNEXPECTED: DbusError = DbusError::Unexpected { question: "Get" };
 const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
 const NO_SUCH_UNIT: &str = "org.freedesktop.systemd1.NoSuchUnit";
 /// How a job treats others of its unit.
@@ -53,21 +56,46 @@ impl Manager {
     }
 
     fn property(&mut self, property: &'static str) -> Result<String, SystemdError> {
-        let body = [Value::text(MANAGER), Value::text(property)];
+        let value = self.value((PATH, MANAGER), property)?;
+        value.as_text().map(str::to_owned).ok_or(SystemdError::Fact { property, source: UNEXPECTED })
+    }
+
+    /// A property of an interface of an object.
+    fn value(
+        &mut self,
+        (path, interface): (&str, &str),
+        property: &'static str,
+    ) -> Result<Value, SystemdError> {
+        let body = [Value::text(interface), Value::text(property)];
         let call = Call {
             destination: NAME,
-            path: PATH,
+            path,
             interface: "org.freedesktop.DBus.Properties",
             member: "Get",
             body: &body,
         };
         let failed = |source| SystemdError::Fact { property, source };
-        let values = self.connection.call("Get", &call).map_err(failed)?;
-        match values.first() {
-            Some(Value::Variant(value)) => value.as_text().map(str::to_owned),
-            _ => None,
+        match self.connection.call("Get", &call).map_err(failed)?.pop() {
+            Some(Value::Variant(value)) => Ok(*value),
+            _ => Err(failed(UNEXPECTED)),
         }
-        .ok_or_else(|| failed(DbusError::Unexpected { question: "Get" }))
+    }
+
+    /// What tells the runs of one unit apart (systemd.exec(5), `INVOCATION_ID`), as hexadecimal digits; none for a unit that
+    /// is not there.
+    ///
+    /// # Errors
+    /// It does not answer, or is so old that it has none.
+    pub fn invocation(&mut self, unit: &str) -> Result<Option<String>, SystemdError> {
+        let path = format!("{PATH}/unit/{}", label(unit));
+        let Value::Array(Type::Byte, bytes) = self.value((&path, UNIT), INVOCATION)? else {
+            return Err(SystemdError::Fact { property: INVOCATION, source: UNEXPECTED });
+        };
+        let digits = bytes.iter().filter_map(|byte| match byte {
+            Value::Byte(byte) => Some(format!("{byte:02x}")),
+            _ => None,
+        });
+        Ok(Some(digits.collect::<String>()).filter(|digits| !digits.is_empty()))
     }
 
     /// Starts a transient unit, and waits until it is there. One of this name that has failed makes place for it.
@@ -182,6 +210,17 @@ impl Manager {
     }
 }
 
+/// A unit's name as the last part of its object's path: letters and digits, and `_` with two digits for every other byte,
+/// and for a digit in front.
+fn label(unit: &str) -> String {
+    let escaped = |(at, byte): (usize, u8)| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' => char::from(byte).to_string(),
+        b'0'..=b'9' if at > 0 => char::from(byte).to_string(),
+        _ => format!("_{byte:02x}"),
+    };
+    unit.bytes().enumerate().map(escaped).collect()
+}
+
 /// The job that a call has made.
 fn job_of(values: &[Value], question: &'static str) -> Result<String, DbusError> {
     match values {
@@ -201,4 +240,15 @@ fn property_value(Property { name, value }: Property) -> Value {
 /// Process numbers as systemd takes them.
 fn numbers(pids: &[Pid]) -> Value {
     Value::Array(Type::U32, pids.iter().map(|pid| Value::U32(pid.unsigned_abs())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_called_after_their_units() {
+        assert_eq!(label("kit-1.scope"), "kit_2d1_2escope");
+        assert_eq!(label("1a_b.slice"), "_31a_5fb_2eslice");
+    }
 }

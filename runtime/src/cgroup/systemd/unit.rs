@@ -19,6 +19,8 @@ use crate::plan::cgroup::{CgroupMode, CgroupPlan, Join};
 pub(in super::super) struct Unit {
     name: String,
     instance: Instance,
+    /// Which run of the unit is the container's, as far as that is known.
+    invocation: Option<String>,
     /// The connection, once there is one.
     manager: RefCell<Option<Manager>>,
     phase: Phase,
@@ -59,6 +61,7 @@ impl Cgroup {
         let unit = Unit {
             name: unit.name.unit(),
             instance: unit.instance,
+            invocation: None,
             manager: RefCell::new(Some(manager)),
             phase: Phase::Planned,
         };
@@ -67,9 +70,34 @@ impl Cgroup {
 
     /// [`Cgroup::open`] of cgroups that are a unit's.
     #[must_use]
-    pub fn open_unit(paths: &BTreeMap<String, String>, name: &UnitName, instance: Instance) -> Cgroup {
-        let unit = Unit { name: name.unit(), instance, manager: RefCell::new(None), phase: Phase::Started };
+    pub fn open_unit(
+        paths: &BTreeMap<String, String>,
+        (name, instance): (&UnitName, Instance),
+        invocation: Option<String>,
+    ) -> Cgroup {
+        let manager = RefCell::new(None);
+        let unit = Unit { name: name.unit(), instance, invocation, manager, phase: Phase::Started };
         Cgroup { unit: Some(unit), ..Cgroup::open(paths) }
+    }
+
+    /// Which run of its unit the container is in, once it is.
+    #[must_use]
+    pub fn invocation(&self) -> Option<&str> {
+        self.unit.as_ref()?.invocation.as_deref()
+    }
+
+    /// Whether the unit of this name is a later one, and so is its cgroup: the container's has ended, and somebody else has
+    /// taken the name. What systemd does not say is taken for the container's.
+    #[must_use]
+    pub fn is_of_another(&self) -> bool {
+        let Some((unit, ours)) = self.unit.as_ref().zip(self.invocation()) else { return false };
+        match unit.ask(|manager| manager.invocation(&unit.name)) {
+            Ok(now) => now.is_some_and(|now| now != ours),
+            Err(error) => {
+                log::debug(crate::error::chain(&error));
+                false
+            }
+        }
     }
 
     /// What a plan must know of the systemd that made these cgroups; nothing for cgroups that it has not made.
@@ -91,7 +119,13 @@ impl Cgroup {
         let pids = if planned.name.is_slice() { &[][..] } else { &[pid][..] };
         let properties = planned.properties.clone();
         match unit.ask(|manager| manager.start(&unit.name, properties, pids)) {
-            Ok(()) => unit.phase = Phase::Started,
+            Ok(()) => {
+                unit.phase = Phase::Started;
+                unit.invocation = unit
+                    .ask(|manager| manager.invocation(&unit.name))
+                    .inspect_err(|error| log::debug(crate::error::chain(error)))
+                    .unwrap_or_default();
+            }
             Err(error) => {
                 if matches!(error, SystemdError::NotStarted { .. }) {
                     unit.phase = Phase::Started;
