@@ -147,4 +147,7 @@ fn exec_where_only_the_leaves_take_processes(case: &Case) {
     });
     assert_eq!(container.sh("grep ^0: /proc/self/cgroup"), "0::/init");
     let _ = container.exec_with(&["--cgroup", "/no-such"], &["/bin/true"]).refuses(&["no-such"]);
+    // Who asks for that very cgroup gets no other.
+    let asked = container.exec_with(&["--cgroup", "/"], &["/bin/true"]);
+    let _ = asked.refuses(&["adding pid ", " to cgroups", "device or resource busy"]);
 }

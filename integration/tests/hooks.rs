@@ -10,6 +10,7 @@ tests![
     each_kind_gets_the_state,
     hooks_of_one_kind_run_in_their_order,
     create_container_hook_sees_the_mounts_before_pivot,
+    create_runtime_hook_is_outside_of_the_new_network_namespace,
     start_container_hook_runs_inside,
     a_hook_gets_only_its_own_environment,
     a_failing_prestart_hook_fails_create,
@@ -106,6 +107,21 @@ fn hooks_of_one_kind_run_in_their_order(case: &Case) {
     };
     let _ = case.bundle().set("/hooks/createRuntime", json!([entry(1), entry(2), entry(3)])).run().ok();
     assert_eq!(fs::read_to_string(&log).expect("the hooks ran"), "1\n2\n3\n");
+}
+
+/// A network is set up by this hook: from the runtime's namespace, into the one that the process with the state's pid is in.
+fn create_runtime_hook_is_outside_of_the_new_network_namespace(case: &Case) {
+    case.root_only("a user's container has the network namespace of its caller");
+    let log = case.folder("log");
+    let names = r#"pid=$(sed 's/.*"pid": *\([0-9]*\).*/\1/'); readlink /proc/self/ns/net /proc/$pid/ns/net"#;
+    let bundle = case.bundle().sleeper();
+    let bundle = bundle.set("/hooks/createRuntime", hook(&format!("{names} > {}/seen", log.display())));
+    let container = bundle.create();
+    let seen = fs::read_to_string(log.join("seen")).expect("the hook ran");
+    let link = |pid| fs::read_link(format!("/proc/{pid}/ns/net")).expect("a namespace").display().to_string();
+    let own = i32::try_from(std::process::id()).expect("a pid");
+    assert_eq!(seen.lines().collect::<Vec<_>>(), [link(own), link(container.pid())]);
+    assert_ne!(link(own), link(container.pid()));
 }
 
 fn create_container_hook_sees_the_mounts_before_pivot(case: &Case) {

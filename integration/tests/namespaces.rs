@@ -26,6 +26,7 @@ tests![
     hostname_needs_a_uts_namespace,
     domainname_is_set,
     loopback_is_up_in_a_new_network_namespace,
+    sysfs_shows_the_new_network_namespace,
 ];
 
 const FILES: [(&str, &str); 6] =
@@ -198,4 +199,38 @@ fn domainname_is_set(case: &Case) {
 
 fn loopback_is_up_in_a_new_network_namespace(case: &Case) {
     assert!(case.bundle().script("ip addr show dev lo").prints().contains("127.0.0.1/8"));
+}
+
+/// Wherever sysfs stands among the mounts, and where there is none.
+fn sysfs_shows_the_new_network_namespace(case: &Case) {
+    case.root_only("a user's container has the network namespace of its caller");
+    let links = "cut -d: -sf1 /proc/self/net/dev | tr -d ' ' | sort | tr '\\n' ' '; ls /sys/class/net | sort | tr '\\n' ' '";
+    for place in ["first", "in its place", "last"] {
+        let bundle = case.bundle().script(&format!("{links}; readlink /proc/self/ns/net")).edit(|spec| {
+            let mounts = spec["mounts"].as_array_mut().expect("mounts");
+            let sysfs = mounts.iter().position(|mount| mount["type"] == "sysfs").expect("a sysfs");
+            mounts[sysfs]["destination"] = json!("/sys");
+            match place {
+                "first" => mounts.swap(0, sysfs),
+                "last" => {
+                    mounts.retain(|mount| mount["type"] != "cgroup");
+                    mounts[sysfs..].rotate_left(1);
+                }
+                _ => {}
+            }
+        });
+        let printed = bundle.prints();
+        let (names, namespace) = printed.split_once("net:[").expect("a namespace");
+        let (by_proc, by_sys) = names.trim_end().split_at(names.trim_end().len() / 2);
+        assert_eq!(by_proc.trim(), by_sys.trim(), "{place}");
+        assert!(by_proc.contains("lo"), "{place}: {by_proc}");
+        assert_ne!(format!("net:[{namespace}"), namespace_of(own_pid(), "net"), "{place}");
+    }
+    let bare = case.bundle().script("readlink /proc/self/ns/net; ip addr show dev lo").edit(|spec| {
+        let mounts = spec["mounts"].as_array_mut().expect("mounts");
+        mounts.retain(|mount| mount["type"] != "sysfs" && mount["type"] != "cgroup");
+    });
+    let printed = bare.prints();
+    assert!(printed.contains("127.0.0.1/8"), "{printed}");
+    assert_ne!(printed.lines().next(), Some(namespace_of(own_pid(), "net").as_str()));
 }

@@ -146,7 +146,12 @@ fn no_source(_: usize) -> Result<OwnedFd, String> {
 
 fn prepare(plan: &RootfsPlan) -> Result<Prepared, RootfsError> {
     let cgroups = CgroupView::Legacy(Vec::new());
-    rootfs::prepare(plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &cgroups })
+    prepare_with(plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &cgroups })
+}
+
+/// The tests are in their network namespace from the start.
+fn prepare_with(plan: &RootfsPlan, context: &mut PrepareContext<'_>) -> Result<Prepared, RootfsError> {
+    rootfs::prepare(plan, context, || Ok(()))
 }
 
 fn enter(plan: &RootfsPlan) -> ContainerRoot {
@@ -730,7 +735,7 @@ fn a_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
     let mut plan = scratch.plan(&json);
     plan.mounts.last_mut().unwrap().kind = ketch::plan::rootfs::MountKind::Filesystem(String::from("cgroup"));
     let prepared =
-        rootfs::prepare(&plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &view })
+        prepare_with(&plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &view })
             .unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
@@ -773,7 +778,7 @@ fn a_unified_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
     );
     let plan = scratch.plan(&json);
     let mut context = PrepareContext { request_source: Some(&mut no_source), cgroups: &view };
-    let prepared = rootfs::prepare(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let prepared = prepare_with(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
     let fields = |place: &str| {
@@ -809,7 +814,7 @@ fn mapped_owners(scratch: &Scratch) {
     let mut request = |index: usize| opener.open(&steps[index], me.as_fd()).map_err(|error| chain(&error));
     let cgroups = CgroupView::Legacy(Vec::new());
     let prepared =
-        rootfs::prepare(&plan, &mut PrepareContext { request_source: Some(&mut request), cgroups: &cgroups });
+        prepare_with(&plan, &mut PrepareContext { request_source: Some(&mut request), cgroups: &cgroups });
     match prepared {
         Err(error) if chain(&error).contains("maybe the filesystem used doesn't support idmap") => {
             println!("rootfs: mapped_owners: skipped: {}", chain(&error));
@@ -879,7 +884,7 @@ fn user_namespaces_bind_devices(scratch: &Scratch) {
                 let cgroups = CgroupView::Legacy(Vec::new());
                 let mut context = PrepareContext { request_source: Some(&mut request), cgroups: &cgroups };
                 let prepared =
-                    rootfs::prepare(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
+                    prepare_with(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
                 let entered = prepared.enter(&plan).unwrap();
                 rootfs::finalize(&plan, entered).unwrap_or_else(|error| panic!("{}", chain(&error)));
                 assert_eq!(fs::read("/etc/file").unwrap(), b"from the parent");

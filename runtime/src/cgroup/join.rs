@@ -33,12 +33,40 @@ impl JoinFile {
     }
 }
 
+/// A cgroup2 directory to be born in.
+#[derive(Debug)]
+pub struct CgroupDir {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl CgroupDir {
+    fn open(path: PathBuf) -> Result<Self, CgroupError> {
+        match cgroupfs::open_dir(&path) {
+            Ok((dir, _)) => Ok(Self { path, dir }),
+            Err(source) => Err(CgroupError::Open { path, source }),
+        }
+    }
+
+    /// What it means that clone3 refused it.
+    #[must_use]
+    pub fn refused(&self, source: SyscallError) -> CgroupError {
+        CgroupError::Join { path: self.path.clone(), source }
+    }
+}
+
+impl AsFd for CgroupDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+}
+
 /// How a process that is executed in a running container enters its cgroups.
 #[derive(Debug)]
 pub struct ExecJoin {
     /// For clone3's CLONE_INTO_CGROUP. If clone3 refuses with EBUSY and no sub-cgroup was asked for, the container has
     /// enabled domain controllers below, and [`Cgroup::init_dir`] is the place to be born in.
-    pub clone_into: Option<OwnedFd>,
+    pub clone_into: Option<CgroupDir>,
     /// For the child to join by itself, in order.
     pub files: Vec<JoinFile>,
 }
@@ -141,18 +169,18 @@ impl Cgroup {
                 }
             }
             let beside = self.v2_group().map(|group| below(group, sub.of(group))).transpose()?;
-            let clone_into = beside.and_then(|path| open_dir(path).ok());
+            let clone_into = beside.and_then(|path| CgroupDir::open(path).ok());
             return Ok(ExecJoin { clone_into, files: self.join_files(sub)? });
         };
         if let Some(controller) = sub.0.keys().find(|controller| !controller.is_empty()) {
             return Err(CgroupError::UnknownController { controller: controller.clone() });
         }
         let wanted = sub.of(group);
-        let clone_into = match open_dir(below(group, wanted)?) {
+        let clone_into = match CgroupDir::open(below(group, wanted)?) {
             Ok(dir) => dir,
             Err(error) => {
                 match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
-                    Some(path) => open_dir(path)?,
+                    Some(path) => CgroupDir::open(path)?,
                     None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
                 }
             }
@@ -177,9 +205,9 @@ impl Cgroup {
 
     /// The cgroup2 directory that a container's init is in now, by the text of its `/proc/<pid>/cgroup`. Only on a
     /// unified host.
-    pub fn init_dir(&self, proc_cgroup: &str) -> Option<Result<OwnedFd, CgroupError>> {
+    pub fn init_dir(&self, proc_cgroup: &str) -> Option<Result<CgroupDir, CgroupError>> {
         let path = init_path(proc_cgroup).filter(|_| self.mode == CgroupMode::Unified)?;
-        Some(open_dir(path))
+        Some(CgroupDir::open(path))
     }
 
     fn join_files(&self, sub: &SubCgroups) -> Result<Vec<JoinFile>, CgroupError> {
@@ -210,13 +238,6 @@ fn below(group: &Group, sub: Option<&str>) -> Result<PathBuf, CgroupError> {
         }
     }
     Ok(parts.iter().fold(group.path.clone(), |path, part| path.join(part)))
-}
-
-fn open_dir(path: PathBuf) -> Result<OwnedFd, CgroupError> {
-    match cgroupfs::open_dir(&path) {
-        Ok((dir, _)) => Ok(dir),
-        Err(source) => Err(CgroupError::Open { path, source }),
-    }
 }
 
 fn init_path(proc_cgroup: &str) -> Option<PathBuf> {

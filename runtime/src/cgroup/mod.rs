@@ -31,7 +31,7 @@ pub mod systemd;
 
 pub use error::CgroupError;
 pub use freezer::FreezerState;
-pub use join::{ExecJoin, JoinFile, SubCgroups, SubCgroupsError};
+pub use join::{CgroupDir, ExecJoin, JoinFile, SubCgroups, SubCgroupsError};
 pub use oom::{OomEvent, OomWatch};
 
 /// Who makes a container's cgroups.

@@ -23,11 +23,12 @@ use super::child::{
 };
 use super::namespaces::flag;
 use super::parent::{
-    self, Answers, KillOnDrop, RlimitsBy, Spawned, converse, send_pidfd, settle, write_oom_score,
+    self, Answers, KillOnDrop, RlimitsBy, Spawned, converse, is_of_cgroup, send_pidfd, settle,
+    write_oom_score,
 };
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, ProcessIo, Started, step};
-use crate::cgroup::JoinFile;
+use crate::cgroup::{CgroupDir, JoinFile};
 use crate::error::chain;
 use crate::log;
 use crate::plan::cgroup::Privilege;
@@ -40,7 +41,7 @@ use crate::rootfs::{self, RootDir};
 use crate::spec::NamespaceType;
 
 /// The cgroup for the second attempt of clone3; none means that the process is born in its parent's.
-pub type CgroupFallback<'a> = Box<dyn FnOnce() -> Result<Option<OwnedFd>, InitError> + 'a>;
+pub type CgroupFallback<'a> = Box<dyn FnOnce() -> Result<Option<CgroupDir>, InitError> + 'a>;
 
 /// Puts a process that was born in none of the container's cgroups into the one that it belongs to.
 pub type Adoption<'a> = Box<dyn FnOnce(process::Pid) -> Result<(), InitError> + 'a>;
@@ -51,7 +52,7 @@ pub struct Target<'a> {
     /// The container's first process.
     pub init: OwnedFd,
     /// v2: the cgroup in which the process is born.
-    pub into_cgroup: Option<OwnedFd>,
+    pub into_cgroup: Option<CgroupDir>,
     /// What is tried when the kernel refuses `into_cgroup`. Nobody may be born in a v2 cgroup that has enabled domain
     /// controllers for those below it (EBUSY): a container with an init system of its own is one.
     pub fallback: Option<CgroupFallback<'a>>,
@@ -153,10 +154,14 @@ enum Birthplace {
 
 /// The stage's birth, with a second attempt elsewhere where there is a fallback.
 fn clone_stage(target: &mut Target<'_>) -> Result<(Cloned, Birthplace), InitError> {
-    let clone = |cgroup: Option<&OwnedFd>| {
+    let clone = |cgroup: Option<&CgroupDir>| {
         let into_cgroup = cgroup.map(AsFd::as_fd);
-        process::clone3(&CloneOptions { namespaces: 0, into_cgroup, parent: CloneParent::Caller })
-            .map_err(step("error starting setns process: clone3"))
+        let cloned =
+            process::clone3(&CloneOptions { namespaces: 0, into_cgroup, parent: CloneParent::Caller });
+        cloned.map_err(|source| match cgroup {
+            Some(cgroup) if is_of_cgroup(source.errno) => cgroup.refused(source).into(),
+            _ => step("error starting setns process: clone3")(source),
+        })
     };
     match (clone(target.into_cgroup.as_ref()), target.fallback.take()) {
         (Err(refused), Some(fallback)) if target.into_cgroup.is_some() => {

@@ -17,6 +17,7 @@ use super::child::{
     reset_signals, take_streams, tell,
 };
 use super::namespaces::OpenNamespace;
+use super::network::AwaitedNetwork;
 use super::parent::RlimitsBy;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, Milestones, ProcessIo, step};
@@ -40,6 +41,8 @@ pub(super) struct Context<'a> {
     pub(super) cgroup: &'a Cgroup,
     /// v1 cgroups to join.
     pub(super) cgroup_files: Vec<JoinFile>,
+    /// The network namespace that the runtime makes meanwhile.
+    pub(super) network: Option<AwaitedNetwork>,
     /// Open before the root changes: no path, and no procfs of the container's, leads to it later.
     /// `None` for a program that starts at once.
     pub(super) fifo: Option<OwnedFd>,
@@ -52,12 +55,13 @@ pub(super) fn initialize(
     channel: &mut Option<Channel>,
     context: Context<'_>,
 ) -> Result<Infallible, InitError> {
-    let Context { plan, joins, cgroup, mut cgroup_files, fifo, mut io, state } = context;
+    let Context { plan, joins, cgroup, mut cgroup_files, network, fifo, mut io, state } = context;
     let namespaces = &plan.namespaces;
     drop(io.pidfd_socket.take());
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
     let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
     let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
+    let own = own.chain(network.iter().map(AsFd::as_fd));
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
     if plan.caller == Caller::User {
@@ -84,7 +88,7 @@ pub(super) fn initialize(
         let user_namespace = namespaces.has(NamespaceType::User);
         keyring::join(keyring, KeyringUse::Create { user_namespace })?;
     }
-    if namespaces.creates(NamespaceType::Network) {
+    if namespaces.creates(NamespaceType::Network) && network.is_none() {
         link::bring_up_loopback().map_err(step("bringing up the loopback interface"))?;
     }
 
@@ -96,7 +100,8 @@ pub(super) fn initialize(
     let request_source: Option<&mut rootfs::RequestSource<'_>> =
         if plan.caller == Caller::User { None } else { Some(&mut request_source) };
     let mut context_of_mounts = PrepareContext { request_source, cgroups: &cgroups };
-    let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts)?;
+    let enter_network = || network.map_or(Ok(()), AwaitedNetwork::enter);
+    let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts, enter_network)?;
     if plan.hooks.runs_before_pivot() {
         tell(channel, &Message::RunHooks)?;
         expect(channel, &Message::HooksDone, "HooksDone")?;

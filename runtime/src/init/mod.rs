@@ -14,6 +14,7 @@ mod id_map;
 )]
 mod init;
 mod namespaces;
+mod network;
 pub mod parent;
 pub mod protocol;
 mod stage;

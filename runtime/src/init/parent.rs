@@ -9,6 +9,7 @@ use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned, Pid};
 use ketch_sys::{Errno, SyscallError, resource, scheduling, socket};
 
 use super::namespaces::{OpenNamespace, flag, make_time_namespace, open_all};
+use super::network;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::stage::run_stage;
 use super::{InitError, Milestones, ProcessIo, Started, child, id_map, init, step, user_namespace_refused};
@@ -41,6 +42,7 @@ pub fn start(
     let pidfd_socket =
         io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
+    let (network_maker, network) = network::agree(plan)?.unzip();
     let cgroup_files = cgroup.child_join()?;
     cgroup.set_device_rules_ahead(&plan.cgroup.limits)?;
     if needs_nothing_first(plan) {
@@ -52,7 +54,7 @@ pub fn start(
     }
     let (mut channel, mut theirs) = (Some(ours), Some(theirs));
     let mut context =
-        Some(init::Context { plan, joins, cgroup, cgroup_files, fifo, io, state: &*milestones });
+        Some(init::Context { plan, joins, cgroup, cgroup_files, network, fifo, io, state: &*milestones });
     let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
     drop(theirs);
     if plan.caller == Caller::User {
@@ -68,6 +70,9 @@ pub fn start(
     let staged = matches!(spawned, Spawned::Stage(_));
     let map_ids = |pid| Ok(id_map::write(&plan.namespaces, plan.caller, &proc, pid)?);
     let mut guard = KillOnDrop(Some(settle(spawned, &channel, &map_ids)?));
+    if let Some(maker) = network_maker {
+        maker.make(&channel).map_err(|error| guard.how_it_ended(error))?;
+    }
     guide(plan, &proc, cgroup, (&channel, guard.child()?, staged), milestones)
         .map_err(|error| guard.how_it_ended(error))?;
     if let Some(socket) = pidfd_socket {
@@ -116,7 +121,7 @@ fn spawn(
     let namespaces = &plan.namespaces;
     let staged = namespaces.need_stage(plan.caller);
     let children = ChildrenElsewhere::enter(namespaces, plan.caller, staged)?;
-    match clone_into(cgroup, if staged { 0 } else { clone_flags(namespaces) })? {
+    match clone_into(cgroup, if staged { 0 } else { clone_flags(plan) })? {
         Cloned::Parent(spawned) => {
             children.come_back()?;
             Ok(if staged { Spawned::Stage(spawned) } else { Spawned::Container(spawned) })
@@ -126,7 +131,7 @@ fn spawn(
             match (context.take(), theirs.take()) {
                 (Some(context), Some(channel)) if staged => {
                     // It has made the user namespace by itself.
-                    run_stage(channel, context, clone_flags(namespaces) & !namespace::NEW_USER)
+                    run_stage(channel, context, clone_flags(plan) & !namespace::NEW_USER)
                 }
                 (Some(context), Some(channel)) => {
                     child::run(channel, |channel| init::initialize(channel, context))
@@ -156,16 +161,20 @@ fn clone_into(cgroup: &Cgroup, namespaces: u64) -> Result<Cloned, InitError> {
 
 /// What CLONE_INTO_CGROUP is refused with (clone(2), cgroups(7)), and namespaces never are: no right to move a process
 /// there, not a part of the same delegation, processes or threads not wanted there.
-fn is_of_cgroup(errno: Errno) -> bool {
+pub(super) fn is_of_cgroup(errno: Errno) -> bool {
     matches!(errno, Errno::EACCES | Errno::ENOENT | Errno::ENODEV | Errno::EBUSY | Errno::EOPNOTSUPP)
 }
 
 /// The flags of the namespaces that a clone makes. The cgroup namespace is made by the child, once it is in its
 /// cgroup: what the clone shows as its root would be the parent's. The time namespace is the parent's to make, as its
-/// offsets must be written before anyone is inside.
-fn clone_flags(plan: &NamespacePlan) -> u64 {
-    let made_elsewhere = [NamespaceType::Cgroup, NamespaceType::Time];
-    plan.new.iter().filter(|kind| !made_elsewhere.contains(kind)).fold(0, |flags, kind| flags | flag(*kind))
+/// offsets must be written before anyone is inside. So is the network namespace, where it can be made meanwhile.
+fn clone_flags(plan: &Plan) -> u64 {
+    let made_by_clone = |kind: &NamespaceType| match kind {
+        NamespaceType::Cgroup | NamespaceType::Time => false,
+        NamespaceType::Network => !plan.makes_network_meanwhile(),
+        _ => true,
+    };
+    plan.namespaces.new.iter().copied().filter(made_by_clone).fold(0, |flags, kind| flags | flag(kind))
 }
 
 /// A pid namespace that is joined, and a time namespace that is made, take effect for children only. This process's
@@ -248,7 +257,8 @@ fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid, staged: bool) -> R
     Ok(())
 }
 
-/// The child's network namespace is a new one from its birth; one that it joins is known by its file.
+/// The network namespace of a child that gets devices is a new one from its birth; one that it joins is known by its
+/// file.
 fn move_net_devices(plan: &Plan, started: &Child) -> Result<(), InitError> {
     if plan.net_devices.is_empty() || !plan.namespaces.has(NamespaceType::Network) {
         return Ok(());

@@ -15,7 +15,9 @@
 //!     | the unit, where systemd makes the cgroup |
 //!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
 //!     |                                         |   of the above, it is there from the start
-//!     | resources, oom_score_adj     joins, mounts
+//!     | the network namespace        joins, mounts
+//!     | Network (fd) -------------------------> |   on a channel of its own, where the parent makes that namespace
+//!     | resources, oom_score_adj
 //!     | <------------------------ SourceWanted |   a bind that the child may not open or map by itself
 //!     | Source (fd) or SourceRefused --------> |
 //!     | <------------------------------ RunHooks |   only with prestart or createRuntime hooks
@@ -57,6 +59,8 @@ pub enum Message {
     Source,
     /// Parent to child: there is none, and why.
     SourceRefused(String),
+    /// Parent to child, with the network namespace that it has made, on a channel of its own: nobody asks for it.
+    Network,
     /// Child to parent: the namespaces and mounts exist, the root is not yet changed.
     RunHooks,
     /// Parent to child: the hooks ran.
@@ -133,6 +137,7 @@ impl Message {
             Self::SourceWanted(index) => tagged(b'M', &index.to_string()),
             Self::Source => tagged(b'm', ""),
             Self::SourceRefused(reason) => tagged(b'x', reason),
+            Self::Network => tagged(b'N', ""),
             Self::RunHooks => tagged(b'H', ""),
             Self::HooksDone => tagged(b'h', ""),
             Self::Ready => tagged(b'R', ""),
@@ -160,6 +165,7 @@ impl Message {
             b'M' => Self::SourceWanted(text.parse().map_err(|_| malformed())?),
             b'm' => Self::Source,
             b'x' => Self::SourceRefused(text.to_owned()),
+            b'N' => Self::Network,
             b'H' => Self::RunHooks,
             b'h' => Self::HooksDone,
             b'R' => Self::Ready,
@@ -291,6 +297,7 @@ mod tests {
             Message::SourceWanted(3),
             Message::Source,
             Message::SourceRefused("no".into()),
+            Message::Network,
             Message::RunHooks,
             Message::HooksDone,
             Message::Ready,

@@ -282,6 +282,16 @@ impl Plan {
         };
         Ok(PlannedContainer { plan, spec, warnings })
     }
+
+    /// Whether the runtime makes the container's network namespace while the container's process mounts. A namespace that
+    /// a user namespace is to own is made inside of that; one that gets devices must be there before they are moved.
+    #[must_use]
+    pub fn makes_network_meanwhile(&self) -> bool {
+        let namespaces = &self.namespaces;
+        namespaces.creates(NamespaceType::Network)
+            && !namespaces.has(NamespaceType::User)
+            && self.net_devices.is_empty()
+    }
 }
 
 /// The host's user that is to own the cgroup: that of the container's process, where it may write to its own part of

@@ -21,6 +21,7 @@ pub mod source;
 mod standard_streams;
 mod working_dir;
 
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -34,7 +35,7 @@ pub use root_dir::{LastLink, Missing, Resolved, RootDir};
 pub use standard_streams::reopen_null_streams;
 pub use working_dir::{make_working_dir, verify_working_dir};
 
-use crate::plan::rootfs::RootfsPlan;
+use crate::plan::rootfs::{MountStep, RootfsPlan};
 
 /// Asks the parent for the source of a mount, by its index in the plan.
 pub type RequestSource<'a> = dyn FnMut(usize) -> Result<OwnedFd, String> + 'a;
@@ -103,27 +104,47 @@ impl Prepared {
     pub fn root(&self) -> &RootDir {
         &self.root
     }
+
+    /// Makes the mounts with these indices in the plan.
+    fn mount(
+        &mut self,
+        plan: &RootfsPlan,
+        indices: Range<usize>,
+        context: &mut PrepareContext<'_>,
+    ) -> Result<(), RootfsError> {
+        for (index, step) in plan.mounts.iter().enumerate().take(indices.end).skip(indices.start) {
+            let mounted = mount::Executor { plan, root: &self.root, context }.run(index, step);
+            let later = mounted.map_err(|reason| RootfsError::Mount {
+                from: step.source.clone(),
+                destination: step.destination.clone(),
+                reason: Box::new(reason),
+            })?;
+            self.readonly_later.extend(later.map(|mount| (step.destination.clone(), mount)));
+        }
+        Ok(())
+    }
 }
 
 /// Binds the root, makes all mounts and fills `/dev`. The calling process must be single-threaded and in the
-/// container's namespaces already; its root is still the host's.
+/// container's namespaces already, but for that of the network: `enter_network` is called once, as late as can be. Its root
+/// is still the host's.
 ///
 /// # Errors
-/// [`RootfsError`] of the first step that failed; what was mounted until then goes with the mount namespace.
-pub fn prepare(plan: &RootfsPlan, context: &mut PrepareContext<'_>) -> Result<Prepared, RootfsError> {
-    let root = enter::bind_root(plan)?;
-    let mut readonly_later = Vec::new();
-    for (index, step) in plan.mounts.iter().enumerate() {
-        let mounted = mount::Executor { plan, root: &root, context }.run(index, step);
-        let later = mounted.map_err(|reason| RootfsError::Mount {
-            from: step.source.clone(),
-            destination: step.destination.clone(),
-            reason: Box::new(reason),
-        })?;
-        readonly_later.extend(later.map(|mount| (step.destination.clone(), mount)));
-    }
+/// [`RootfsError`] of the first step that failed, or what `enter_network` fails with; what was mounted until then goes with
+/// the mount namespace.
+pub fn prepare<E: From<RootfsError>>(
+    plan: &RootfsPlan,
+    context: &mut PrepareContext<'_>,
+    enter_network: impl FnOnce() -> Result<(), E>,
+) -> Result<Prepared, E> {
+    let mut prepared = Prepared { root: enter::bind_root(plan)?, readonly_later: Vec::new() };
+    let needs_network =
+        plan.mounts.iter().position(MountStep::belongs_to_network).unwrap_or(plan.mounts.len());
+    prepared.mount(plan, 0..needs_network, context)?;
+    enter_network()?;
+    prepared.mount(plan, needs_network..plan.mounts.len(), context)?;
     if let Some(dev) = &plan.dev {
-        dev::fill(&root, dev, plan)?;
+        dev::fill(&prepared.root, dev, plan)?;
     }
-    Ok(Prepared { root, readonly_later })
+    Ok(prepared)
 }

@@ -103,6 +103,19 @@ impl MountStep {
     pub fn is_bind(&self) -> bool {
         self.kind == MountKind::Bind
     }
+
+    /// Whether the mount keeps the network namespace that it is made in: sysfs, whose `class/net` shows it, and file
+    /// systems that may have servers. Those of every container, which have nothing to do with it, are known.
+    #[must_use]
+    pub fn belongs_to_network(&self) -> bool {
+        match &self.kind {
+            MountKind::Sysfs => true,
+            MountKind::Filesystem(name) => name != "devpts",
+            MountKind::Bind | MountKind::Proc | MountKind::Mqueue | MountKind::Tmpfs | MountKind::Cgroup => {
+                false
+            }
+        }
+    }
 }
 
 /// What is mounted.
