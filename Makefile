@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 # Cargo's output; the binaries are copied to target/release of the checkout, wherever this is.
 BUILD_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARIES := ketch
+BINARIES := ketch containerd-shim-ketch-v2
 PREFIX ?= /usr/local
 
 # The runtime that the tests drive: a path, or a name on PATH (make integration RUNTIME=runc).

@@ -1,0 +1,131 @@
+//! Where a container's cgroups are. They are the runtime's; the shim reads them for statistics and OOM kills.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::ShimError;
+
+const ROOT: &str = "/sys/fs/cgroup";
+/// Only where cgroup v2 is the whole hierarchy.
+const UNIFIED_MARK: &str = "/sys/fs/cgroup/cgroup.controllers";
+
+/// A process's cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cgroup {
+    /// v2: one folder.
+    Unified(PathBuf),
+    /// v1: a folder for each controller.
+    Legacy(BTreeMap<String, PathBuf>),
+}
+
+impl Cgroup {
+    /// The cgroups of a process that is there.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub(crate) fn of(pid: i32) -> Result<Self, ShimError> {
+        let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
+        let text = std::fs::read_to_string(&path).map_err(ShimError::file("read", &path))?;
+        Ok(Self::parse(&text, Path::new(UNIFIED_MARK).exists(), &mounted_controllers()))
+    }
+
+    fn parse(text: &str, unified: bool, mounts: &BTreeMap<String, PathBuf>) -> Self {
+        let mut folders = BTreeMap::new();
+        for line in text.lines() {
+            let mut fields = line.splitn(3, ':');
+            let (Some(_number), Some(controllers), Some(path)) =
+                (fields.next(), fields.next(), fields.next())
+            else {
+                continue;
+            };
+            let path = path.trim_start_matches('/');
+            if unified && controllers.is_empty() {
+                return Self::Unified(Path::new(ROOT).join(path));
+            }
+            for controller in controllers.split(',') {
+                if let Some(mount) = mounts.get(controller) {
+                    folders.insert(controller.to_owned(), mount.join(path));
+                }
+            }
+        }
+        Self::Legacy(folders)
+    }
+}
+
+/// Where each controller of v1 is mounted.
+fn mounted_controllers() -> BTreeMap<String, PathBuf> {
+    controllers_in(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+}
+
+fn controllers_in(mountinfo: &str) -> BTreeMap<String, PathBuf> {
+    let mut found = BTreeMap::new();
+    for line in mountinfo.lines() {
+        let Some((before, after)) = line.split_once(" - ") else { continue };
+        let (Some(point), Some(options)) = (before.split(' ').nth(4), after.split(' ').nth(2)) else {
+            continue;
+        };
+        if after.starts_with("cgroup ") {
+            for option in options.split(',') {
+                found.entry(option.to_owned()).or_insert_with(|| point.into());
+            }
+        }
+    }
+    found
+}
+
+/// Moves a process to a cgroup of that path, in every hierarchy there is.
+///
+/// # Errors
+/// There is none, or the kernel refuses.
+pub(crate) fn join(path: &str, pid: u32) -> Result<(), ShimError> {
+    let path = path.trim_start_matches('/');
+    let folders: Vec<PathBuf> = if Path::new(UNIFIED_MARK).exists() {
+        vec![Path::new(ROOT).join(path)]
+    } else {
+        let mut folders: Vec<_> = mounted_controllers().into_values().map(|mount| mount.join(path)).collect();
+        folders.sort();
+        folders.dedup();
+        folders.retain(|folder| folder.is_dir());
+        folders
+    };
+    if folders.is_empty() {
+        return Err(ShimError::NotFound(format!("no cgroup has the path {path}")));
+    }
+    for folder in folders {
+        let file = folder.join("cgroup.procs");
+        std::fs::write(&file, pid.to_string()).map_err(ShimError::file("join the cgroup", &file))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOUNTS: &str = "30 25 0:26 / /sys/fs/cgroup/memory rw,nosuid - cgroup cgroup rw,memory
+31 25 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 25 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+";
+
+    #[test]
+    fn v1_has_a_folder_for_each_controller() {
+        let text = "5:memory:/a/b\n4:cpu,cpuacct:/a/b\n1:name=systemd:/x\n0::/u\n";
+        let Cgroup::Legacy(folders) = Cgroup::parse(text, false, &controllers_in(MOUNTS)) else {
+            panic!("v1")
+        };
+        assert_eq!(folders["memory"], Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(folders["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
+        assert_eq!(folders.len(), 3);
+    }
+
+    #[test]
+    fn v2_has_one() {
+        let cgroup = Cgroup::parse("0::/a/b\n", true, &BTreeMap::new());
+        assert_eq!(cgroup, Cgroup::Unified("/sys/fs/cgroup/a/b".into()));
+    }
+
+    #[test]
+    fn nonsense_is_no_cgroup() {
+        assert_eq!(Cgroup::parse("x\n\n1:2", false, &BTreeMap::new()), Cgroup::Legacy(BTreeMap::new()));
+    }
+}

@@ -1,0 +1,145 @@
+//! OOM kills: told by the kernel through an eventfd for each memory cgroup (v1), or through inotify on memory.events (v2).
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::rc::Rc;
+
+use ketch_shim_api::events::TaskOom;
+use ketch_shim_sys::WatchedFd;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::OFlags;
+use rustix::fs::inotify::{self, CreateFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+use tokio::task::AbortHandle;
+
+use crate::cgroup::Cgroup;
+use crate::error::ShimError;
+use crate::events::Events;
+use crate::stdio;
+
+/// The watches of all containers.
+#[derive(Debug)]
+pub(crate) struct OomWatch {
+    events: Rc<Events>,
+    watches: RefCell<BTreeMap<String, Watch>>,
+}
+
+/// Ends with this.
+#[derive(Debug)]
+struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl OomWatch {
+    pub(crate) fn new(events: Rc<Events>) -> Self {
+        Self { events, watches: RefCell::default() }
+    }
+
+    /// Watches a container's memory cgroup; a container without one has no OOM kills of its own.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub(crate) fn add(&self, id: &str, cgroup: &Cgroup) -> Result<(), ShimError> {
+        let tell = {
+            let (events, container_id) = (Rc::clone(&self.events), id.to_owned());
+            move || events.publish("/tasks/oom", &TaskOom { container_id: container_id.clone() })
+        };
+        let task = match cgroup {
+            Cgroup::Unified(folder) => {
+                let file = folder.join("memory.events");
+                if !file.exists() {
+                    return Ok(());
+                }
+                let notify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)
+                    .map_err(ShimError::system("watch memory.events"))?;
+                inotify::add_watch(&notify, &file, WatchFlags::MODIFY)
+                    .map_err(|error| ShimError::file("watch", &file)(error.into()))?;
+                let notify = WatchedFd::new(notify).map_err(ShimError::system("watch memory.events"))?;
+                tokio::task::spawn_local(async move { drop(unified(notify, &file, tell).await) })
+            }
+            Cgroup::Legacy(folders) => {
+                let Some(folder) = folders.get("memory") else { return Ok(()) };
+                let (event, control) = ask_for_event(folder)?;
+                let event = WatchedFd::new(event).map_err(ShimError::system("watch memory.oom_control"))?;
+                tokio::task::spawn_local(async move { drop(legacy(event, control, tell).await) })
+            }
+        };
+        self.watches.borrow_mut().insert(id.to_owned(), Watch(task.abort_handle()));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, id: &str) {
+        self.watches.borrow_mut().remove(id);
+    }
+}
+
+/// v1: the kernel writes to the eventfd at every OOM, and once more when the cgroup goes.
+fn ask_for_event(folder: &Path) -> Result<(OwnedFd, OwnedFd), ShimError> {
+    let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)
+        .map_err(ShimError::system("watch memory.oom_control"))?;
+    let control = stdio::open(&folder.join("memory.oom_control"), OFlags::RDONLY)?;
+    let file = folder.join("cgroup.event_control");
+    std::fs::write(&file, format!("{} {}", event.as_raw_fd(), control.as_raw_fd()))
+        .map_err(ShimError::file("write", &file))?;
+    Ok((event, control))
+}
+
+async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Result<()> {
+    loop {
+        match rustix::io::read(event.get_ref(), &mut [0; 8]) {
+            // The cgroup itself has gone when its file can't be read any more.
+            Ok(_) if rustix::io::pread(&control, &mut [0; 1], 0).is_ok() => tell(),
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => event.readable().await?.clear_ready(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn unified(notify: WatchedFd, file: &Path, tell: impl Fn()) -> io::Result<()> {
+    let mut before = kills(&std::fs::read_to_string(file)?);
+    loop {
+        let mut buffer = [MaybeUninit::uninit(); 256];
+        match Reader::new(notify.get_ref(), &mut buffer).next() {
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => {
+                notify.readable().await?.clear_ready();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        // Gone with the container.
+        let now = kills(&std::fs::read_to_string(file)?);
+        // Not `oom`: that counts in every cgroup that shares a limit, whoever was killed.
+        if now > before {
+            tell();
+        }
+        before = now;
+    }
+}
+
+fn kills(text: &str) -> u64 {
+    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+    count.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kills_are_counted_and_nothing_else() {
+        assert_eq!(kills("low 0\nhigh 0\nmax 8\noom 3\noom_kill 2\noom_group_kill 1\n"), 2);
+        assert_eq!(kills("oom 3\n"), 0);
+    }
+}

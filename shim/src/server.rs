@@ -1,0 +1,109 @@
+//! The ttrpc server: connections, calls that run side by side, answers in the order in which they are ready.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ketch_shim_api::ttrpc::{Code, Kind, Request, Response};
+use ketch_shim_api::{TASK_V2, TASK_V3};
+use prost::Message;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, mpsc};
+
+use crate::error::{self, ShimError};
+use crate::service::Shim;
+use crate::{frames, log, task};
+
+/// How long a call of the runtime may take when the caller has no opinion.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A call's limits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The caller's own, if it has one.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Limits {
+    fn of(request: &Request) -> Self {
+        let nanos = u64::try_from(request.timeout_nano).ok().filter(|nanos| *nanos > 0);
+        Self { timeout: nanos.map(Duration::from_nanos) }
+    }
+
+    /// How long the runtime may take.
+    pub(crate) fn runtime(self) -> Duration {
+        self.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE))
+    }
+}
+
+/// Serves connections for ever.
+pub(crate) async fn run(listener: UnixListener, shim: Rc<Shim>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => drop(tokio::task::spawn_local(connection(stream, Rc::clone(&shim)))),
+            Err(error) => {
+                // Out of descriptors: some call will end, and give some back.
+                log::error(&format!("accept a connection: {error}"));
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: UnixStream, shim: Rc<Shim>) {
+    let stream = Rc::new(stream);
+    let closed = Rc::new(Notify::new());
+    let (answers, mut ready) = mpsc::unbounded_channel::<Vec<u8>>();
+    let writer = tokio::task::spawn_local({
+        let stream = Rc::clone(&stream);
+        async move {
+            while let Some(bytes) = ready.recv().await {
+                if frames::write(&stream, &bytes).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    while let Ok(Some(frame)) = frames::read(&stream).await {
+        let number = frame.header.stream;
+        if frame.header.kind != Kind::Request {
+            continue;
+        }
+        let request = match frame.message.as_deref().map(Request::decode) {
+            Some(Ok(request)) => request,
+            Some(Err(error)) => {
+                let text = format!("decode the request: {error}");
+                let _closed = answers.send(Response::failed(Code::InvalidArgument, text).frame(number));
+                continue;
+            }
+            None => {
+                let text = format!("a message of {} bytes is too long", frame.header.length);
+                let _closed = answers.send(Response::failed(Code::ResourceExhausted, text).frame(number));
+                continue;
+            }
+        };
+        let (shim, answers, closed) = (Rc::clone(&shim), answers.clone(), Rc::clone(&closed));
+        drop(tokio::task::spawn_local(async move {
+            // What waits for a process waits as long as somebody listens; everything else is carried out to its end.
+            let only_waits = matches!(request.method.as_str(), "Wait" | "WaitSandbox");
+            tokio::select! {
+                response = answer(&shim, request) => drop(answers.send(response.frame(number))),
+                () = closed.notified(), if only_waits => {}
+            }
+        }));
+    }
+    closed.notify_waiters();
+    // Answers to calls that are not over have nobody to go to.
+    writer.abort();
+}
+
+async fn answer(shim: &Rc<Shim>, request: Request) -> Response {
+    let limits = Limits::of(&request);
+    let result = match request.service.as_str() {
+        TASK_V2 | TASK_V3 => task::call(shim, &request.method, &request.payload, limits).await,
+        service => Err(ShimError::Unimplemented(format!("service {service}"))),
+    };
+    match result {
+        Ok(payload) => Response::ok(payload),
+        Err(error) => Response::failed(error.code(), error::chain(&error)),
+    }
+}
