@@ -29,6 +29,16 @@ impl Cgroup {
         Ok(Self::parse(&text, Path::new(UNIFIED_MARK).exists(), &mounted_controllers()))
     }
 
+    /// The cgroups of a path, in every hierarchy there is.
+    pub(crate) fn at(path: &str) -> Self {
+        let path = path.trim_start_matches('/');
+        if Path::new(UNIFIED_MARK).exists() {
+            return Self::Unified(Path::new(ROOT).join(path));
+        }
+        let mounts = mounted_controllers().into_iter();
+        Self::Legacy(mounts.map(|(controller, mount)| (controller, mount.join(path))).collect())
+    }
+
     fn parse(text: &str, unified: bool, mounts: &BTreeMap<String, PathBuf>) -> Self {
         let mut folders = BTreeMap::new();
         for line in text.lines() {
@@ -78,16 +88,13 @@ fn controllers_in(mountinfo: &str) -> BTreeMap<String, PathBuf> {
 /// # Errors
 /// There is none, or the kernel refuses.
 pub(crate) fn join(path: &str, pid: u32) -> Result<(), ShimError> {
-    let path = path.trim_start_matches('/');
-    let folders: Vec<PathBuf> = if Path::new(UNIFIED_MARK).exists() {
-        vec![Path::new(ROOT).join(path)]
-    } else {
-        let mut folders: Vec<_> = mounted_controllers().into_values().map(|mount| mount.join(path)).collect();
-        folders.sort();
-        folders.dedup();
-        folders.retain(|folder| folder.is_dir());
-        folders
+    let mut folders: Vec<PathBuf> = match Cgroup::at(path) {
+        Cgroup::Unified(folder) => vec![folder],
+        Cgroup::Legacy(folders) => folders.into_values().collect(),
     };
+    folders.sort();
+    folders.dedup();
+    folders.retain(|folder| folder.is_dir());
     if folders.is_empty() {
         return Err(ShimError::NotFound(format!("no cgroup has the path {path}")));
     }

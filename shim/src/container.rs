@@ -20,7 +20,7 @@ use crate::server::Limits;
 use crate::service::Shim;
 use crate::spec::Spec;
 use crate::stdio::{self, Place, Streams};
-use crate::{console, exit, log, record, rootfs};
+use crate::{console, exit, log, pod, record, rootfs};
 
 /// Where the runtime writes the id of a container's first process.
 pub(crate) const INIT_PID: &str = "init.pid";
@@ -185,6 +185,10 @@ pub(crate) async fn create(
     let bundle = Path::new(&request.bundle);
     let config = RuntimeConfig::decode(request.options.as_ref())?;
     write_options(bundle, &config)?;
+    let sandbox = shim.sandbox.borrow().clone();
+    if let Some(sandbox) = sandbox {
+        pod::redirect(bundle, &sandbox.record.borrow())?;
+    }
     let paths = StreamPaths {
         stdin: request.stdin.clone(),
         stdout: request.stdout.clone(),

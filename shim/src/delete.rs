@@ -15,7 +15,7 @@ use crate::container::{CLEANUP, INIT_PID, OPTIONS, RUNTIME, runtime_for};
 use crate::error::ShimError;
 use crate::options::RuntimeConfig;
 use crate::reaper::Reaper;
-use crate::{record, rootfs, socket};
+use crate::{record, rootfs, sandbox, socket};
 
 /// 128 and SIGKILL: what a container that is deleted by force has ended with.
 const KILLED: u32 = 137;
@@ -49,6 +49,7 @@ pub(crate) fn delete(arguments: &Arguments) -> Result<(), ShimError> {
     if !rootfs::unmount_all(&bundle.join("rootfs")) {
         warn("unmount the root file system");
     }
+    sandbox::clean_up(&bundle);
     record::remove(&bundle);
     if let Ok(address) = std::fs::read_to_string(bundle.join("address"))
         && let Some(path) = address.trim().strip_prefix("unix://")

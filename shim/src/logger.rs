@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ketch_shim_sys::WatchedFd;
+use rustix::fs::Access;
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -89,6 +90,8 @@ pub(crate) async fn start(
     command: &Command,
     place: Place<'_>,
 ) -> Result<(Logger, OwnedFd, OwnedFd), ShimError> {
+    rustix::fs::access(command.program.as_str(), Access::EXEC_OK)
+        .map_err(|error| ShimError::file("execute the logger", command.program.as_ref())(error.into()))?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(ShimError::system("make a pipe for the logger"));
     let ((their_out, our_out), (their_err, our_err), (our_ready, their_ready)) = (pipe()?, pipe()?, pipe()?);
     let program = std::env::current_exe().map_err(ShimError::system("find this program"))?;

@@ -93,11 +93,21 @@ fn ask_for_event(folder: &Path) -> Result<(OwnedFd, OwnedFd), ShimError> {
 }
 
 async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Result<()> {
+    let mut before = 0;
     loop {
         match rustix::io::read(event.get_ref(), &mut [0; 8]) {
-            // The cgroup itself has gone when its file can't be read any more.
-            Ok(_) if rustix::io::pread(&control, &mut [0; 1], 0).is_ok() => tell(),
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                let mut text = [0; 256];
+                // The cgroup itself has gone when its file can't be read any more.
+                let length = rustix::io::pread(&control, &mut text, 0)?;
+                let text = String::from_utf8_lossy(&text[..length]);
+                let now = kills(&text);
+                // The kernel tells of every try to find memory, and of several for one kill. It counts kills since 4.13.
+                if now > before || !text.contains("oom_kill ") {
+                    tell();
+                }
+                before = now;
+            }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => event.readable().await?.clear_ready(),
             Err(error) => return Err(error.into()),

@@ -4,14 +4,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ketch_shim_api::ttrpc::{Code, Kind, Request, Response};
-use ketch_shim_api::{TASK_V2, TASK_V3};
+use ketch_shim_api::{SANDBOX, TASK_V2, TASK_V3};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, mpsc};
 
 use crate::error::{self, ShimError};
 use crate::service::Shim;
-use crate::{frames, log, task};
+use crate::{frames, log, sandbox, task};
 
 /// How long a call of the runtime may take when the caller has no opinion.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -100,6 +100,7 @@ async fn answer(shim: &Rc<Shim>, request: Request) -> Response {
     let limits = Limits::of(&request);
     let result = match request.service.as_str() {
         TASK_V2 | TASK_V3 => task::call(shim, &request.method, &request.payload, limits).await,
+        SANDBOX => sandbox::call(shim, &request.method, &request.payload, limits).await,
         service => Err(ShimError::Unimplemented(format!("service {service}"))),
     };
     match result {

@@ -19,6 +19,7 @@ use crate::error::ShimError;
 use crate::events::Events;
 use crate::oom::OomWatch;
 use crate::reaper::Reaper;
+use crate::sandbox::Sandbox;
 use crate::{log, server, takeover};
 
 /// How long events may hold up the end.
@@ -38,6 +39,7 @@ pub(crate) struct Shim {
     pub(crate) containers: RefCell<BTreeMap<String, Rc<Container>>>,
     /// Ids of containers that are being created.
     pub(crate) creating: RefCell<BTreeSet<String>>,
+    pub(crate) sandbox: RefCell<Option<Rc<Sandbox>>>,
     /// The shim is to end.
     pub(crate) ending: Notify,
     numbers: Cell<u64>,
@@ -122,6 +124,7 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
         events,
         containers: RefCell::default(),
         creating: RefCell::default(),
+        sandbox: RefCell::default(),
         ending: Notify::new(),
         numbers: Cell::new(0),
     });

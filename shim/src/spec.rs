@@ -32,15 +32,20 @@ struct Namespace {
 const GROUPS: [&str; 2] = ["io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id"];
 
 impl Spec {
-    /// Reads the bundle's config.json. A sandbox's bundle may have none, or one that is `null`.
+    /// Reads the bundle's config.json. A sandbox's bundle may have none, or one that is `null`: containerd has made it all
+    /// the same, with a link to its work folder.
     ///
     /// # Errors
-    /// The file can't be read, or is no such JSON.
+    /// This is no bundle, or the file can't be read, or is no such JSON.
     pub(crate) fn read(bundle: &Path) -> Result<Self, ShimError> {
         let path = bundle.join("config.json");
         let text = match std::fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && bundle.join("work").is_symlink() =>
+            {
+                return Ok(Self::default());
+            }
             Err(source) => return Err(ShimError::File { action: "read", path, source }),
         };
         Self::parse(&text).map_err(|source| ShimError::Json { path, source })

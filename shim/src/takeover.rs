@@ -17,7 +17,7 @@ use crate::reaper::{Ending, Exit, status_of_raw};
 use crate::record::{self, ProcessRecord, Record};
 use crate::service::Shim;
 use crate::stdio::{self, Streams};
-use crate::{exit, log};
+use crate::{exit, log, sandbox};
 
 /// The status of a process whose own nobody knows.
 const LOST: u32 = 255;
@@ -29,6 +29,7 @@ pub(crate) async fn take_over(shim: &Rc<Shim>) {
     let Ok(here) = std::env::current_dir() else { return };
     let bundles = here.parent().map(std::fs::read_dir).into_iter().flatten().flatten().flatten();
     for bundle in bundles.map(|entry| entry.path()) {
+        sandbox::take_over(shim, &bundle);
         match record::read(&bundle) {
             Ok(Some(record)) if Path::new(&record.socket) == shim.socket => {
                 let id = record.id.clone();

@@ -323,7 +323,10 @@ impl Runtime {
 
     fn command(&self, arguments: Arguments) -> Command {
         let mut command = Command::new(&self.binary);
-        command.arg("--root").arg(&self.root).arg("--log").arg(&self.log).args(["--log-format", "json"]);
+        // Whoever has removed the folder of the log must not keep a container from being ended.
+        let folder_is_there = self.log.parent().is_some_and(Path::is_dir);
+        let log = if folder_is_there { &self.log } else { Path::new("/dev/null") };
+        command.arg("--root").arg(&self.root).arg("--log").arg(log).args(["--log-format", "json"]);
         if self.systemd_cgroup {
             command.arg("--systemd-cgroup");
         }

@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod cgroup1;
 pub mod cgroup2;
+pub mod cri;
 pub mod events;
 pub mod options;
 pub mod process;

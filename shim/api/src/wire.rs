@@ -54,6 +54,7 @@ named! {
     crate::options::CheckpointOptions => "containerd.runc.v1.CheckpointOptions",
     crate::options::ProcessDetails => "containerd.runc.v1.ProcessDetails",
     crate::options::RuntimeOptions => "runtimeoptions.v1.Options",
+    crate::cri::PodSandboxConfig => "runtime.v1.PodSandboxConfig",
     crate::cgroup1::Metrics => "io.containerd.cgroups.v1.Metrics",
     crate::cgroup2::Metrics => "io.containerd.cgroups.v2.Metrics",
 }

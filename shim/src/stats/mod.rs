@@ -21,14 +21,27 @@ const NO_LIMIT: u64 = u64::MAX;
 /// # Errors
 /// It has no cgroup any more.
 pub(crate) fn of(container: &Container) -> Result<Any, ShimError> {
+    of_cgroup(container.cgroup.borrow().as_ref())
+}
+
+fn of_cgroup(cgroup: Option<&Cgroup>) -> Result<Any, ShimError> {
     let gone = || ShimError::NotFound("cgroup does not exist".into());
-    match container.cgroup.borrow().as_ref().ok_or_else(gone)? {
+    match cgroup.ok_or_else(gone)? {
         Cgroup::Unified(folder) if folder.is_dir() => Ok(Any::pack(&unified::metrics(&Folder(folder)))),
         Cgroup::Legacy(folders) if folders.values().any(|folder| folder.is_dir()) => {
             Ok(Any::pack(&legacy::metrics(folders)))
         }
         Cgroup::Unified(_) | Cgroup::Legacy(_) => Err(gone()),
     }
+}
+
+/// The statistics of the cgroup of that path, as the parent of a pod's.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn of_path(path: &str) -> Result<Any, ShimError> {
+    let cgroup = Some(path).filter(|path| !path.is_empty()).map(Cgroup::at);
+    of_cgroup(cgroup.as_ref())
 }
 
 /// Where the files of one cgroup, or of one controller, are.
