@@ -278,7 +278,7 @@ async fn launch(shim: &Rc<Shim>, container: &Rc<Container>, limits: Limits) -> R
         Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
     };
     let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime create"))?;
-    *init.streams.borrow_mut() = Some(streams);
+    init.attach(streams);
     init.pid.set(pid);
     *init.ending.borrow_mut() = Some(shim.reaper.watch(pid));
     container.find_cgroup(shim, pid);

@@ -126,7 +126,7 @@ async fn launch(
         Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
     };
     let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime exec"))?;
-    *process.streams.borrow_mut() = Some(streams);
+    process.attach(streams);
     process.pid.set(pid);
     *process.ending.borrow_mut() = Some(shim.reaper.watch(pid));
     exit::supervise(shim, container, process);

@@ -151,6 +151,14 @@ impl Process {
         if exec_id.is_empty() { "init".to_owned() } else { format!("exec-{exec_id}") }
     }
 
+    /// The copies of its streams have begun. CloseIO may have come before the start.
+    pub(crate) fn attach(&self, streams: Streams) {
+        if self.stdin_closed.get() {
+            streams.close_input();
+        }
+        *self.streams.borrow_mut() = Some(streams);
+    }
+
     /// Whether it has ended, published or not.
     pub(crate) fn has_ended(&self) -> bool {
         self.finished.get().is_some()

@@ -86,7 +86,7 @@ fn process_of(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc<Process>,
         state => state,
     });
     match streams(shim, container, process, record) {
-        Ok(streams) => *process.streams.borrow_mut() = Some(streams),
+        Ok(streams) => process.attach(streams),
         Err(error) => log::error(&format!("the streams of {}: {}", container.id, error::chain(&error))),
     }
     let ending = Rc::new(Ending::default());

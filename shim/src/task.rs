@@ -176,7 +176,7 @@ async fn restore(
         Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
     };
     let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime restore"))?;
-    *init.streams.borrow_mut() = Some(streams);
+    init.attach(streams);
     init.pid.set(pid);
     *init.ending.borrow_mut() = Some(shim.reaper.watch(pid));
     container.find_cgroup(shim, pid);
