@@ -19,6 +19,7 @@ pub mod case;
 pub mod console;
 pub mod container;
 pub mod containerd;
+pub mod cri;
 pub mod delegation;
 pub mod layout;
 pub mod leak;

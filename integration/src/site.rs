@@ -176,6 +176,14 @@ impl<'a> Site<'a> {
         });
     }
 
+    /// The mount points inside that are below a folder.
+    #[must_use]
+    pub fn mounts(&self, folder: &Path) -> Vec<String> {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", self.holder.id())).unwrap_or_default();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+        points.filter(|point| Path::new(point).starts_with(folder)).map(str::to_owned).collect()
+    }
+
     /// The processes inside whose command line holds `text`.
     #[must_use]
     pub fn processes(&self, text: &str) -> Vec<i32> {

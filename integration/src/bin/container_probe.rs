@@ -1,5 +1,5 @@
 //! Runs inside a container, where busybox has no applet for it: `notify` sends readiness, `keyring` names the session
-//! keyring, `fds` lists the open descriptors that it got, `wait` waits for its end by signal.
+//! keyring, `fds` lists the open descriptors that it got, `status` shows its ids and what confines it.
 //!
 //! Static, like every program of the workspace, so that it needs nothing of the rootfs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's program: a failure is its message")]
@@ -30,6 +30,13 @@ fn main() {
                 .collect();
             found.sort();
             found.iter().for_each(|(number, target)| println!("{number} {target}"));
+        }
+        Some("status") => {
+            let status = std::fs::read_to_string("/proc/self/status").expect("read /proc/self/status");
+            let wanted = ["Uid:", "NoNewPrivs:", "Seccomp:"];
+            status.lines().filter(|line| wanted.iter().any(|name| line.starts_with(name))).for_each(|line| {
+                println!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+            });
         }
         Some("keyring") => {
             let keys = std::fs::read_to_string("/proc/keys").expect("read /proc/keys");

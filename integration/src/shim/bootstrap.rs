@@ -51,7 +51,19 @@ pub struct Served {
     pub log: Option<Stream>,
 }
 
-/// runc's options with the runtime under test and the case's state root, as an Any.
+/// The option `root`: shims have the runtime keep its state in a folder of containerd's namespace below it.
+#[must_use]
+pub fn runtime_root(case: &Case) -> PathBuf {
+    case.dir.join("runtimes")
+}
+
+/// Where the runtime keeps the state of a container of the case.
+#[must_use]
+pub fn runtime_state(case: &Case, id: &str) -> PathBuf {
+    runtime_root(case).join(&case.tag).join(id)
+}
+
+/// runc's options with the runtime under test and a root of the case's, as an Any.
 #[must_use]
 pub fn options(case: &Case) -> Message {
     any("containerd.runc.v1.Options", runc_options(case).encode())
@@ -60,7 +72,7 @@ pub fn options(case: &Case) -> Message {
 /// The same, before it is wrapped.
 #[must_use]
 pub fn runc_options(case: &Case) -> Message {
-    Message::new().text(6, case.runtime.path.to_string_lossy()).text(7, case.state_root().to_string_lossy())
+    Message::new().text(6, case.runtime.path.to_string_lossy()).text(7, runtime_root(case).to_string_lossy())
 }
 
 impl<'a> Bootstrap<'a> {

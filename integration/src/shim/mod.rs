@@ -6,6 +6,7 @@
 pub mod bootstrap;
 pub mod events;
 pub mod protobuf;
+pub mod stage;
 pub mod stream;
 pub mod task;
 pub mod ttrpc;
@@ -14,11 +15,12 @@ use std::path::{Path, PathBuf};
 
 use crate::case::Case;
 
-pub use bootstrap::{Bootstrap, Served};
+pub use bootstrap::{Bootstrap, Form, Served, options, runc_options, runtime_root, runtime_state};
 pub use events::{Event, Sink};
-pub use protobuf::{Fields, Message, any};
+pub use protobuf::{Fields, Message, any, any_json};
+pub use stage::Stage;
 pub use stream::Stream;
-pub use task::{Create, Status, Tasks};
+pub use task::{Create, Exec, Status, Tasks};
 pub use ttrpc::{Client, Failure};
 
 /// Where `make peers` puts programs that run outside its root.

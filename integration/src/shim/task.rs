@@ -61,9 +61,11 @@ impl Create {
         }
     }
 
+    /// Gives it both streams; [`Create::stderr`] takes one away again. containerd's shim wants both or none.
     #[must_use]
     pub fn stdout(mut self, stream: &Stream) -> Self {
         self.stdout = stream.path.display().to_string();
+        self.stderr.clone_from(&self.stdout);
         self
     }
 
@@ -122,9 +124,11 @@ impl Exec {
         Self::new(exec_id, &["/bin/sh", "-c", script])
     }
 
+    /// Gives it both streams.
     #[must_use]
     pub fn stdout(mut self, stream: &Stream) -> Self {
         self.stdout = stream.path.display().to_string();
+        self.stderr.clone_from(&self.stdout);
         self
     }
 
