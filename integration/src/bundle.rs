@@ -30,7 +30,8 @@ pub struct Bundle<'a> {
 impl<'a> Bundle<'a> {
     pub(crate) fn new(case: &'a Case) -> Self {
         let id = case.fresh_id();
-        let dir = case.folder(&format!("bundle-{id}"));
+        // Its name is the id, as in containerd's folder of bundles: the Go shim's `delete` goes by that.
+        let dir = case.folder(&format!("bundles/{id}"));
         make_rootfs(&dir.join("rootfs"));
         let mut spec = default_spec(&format!("/{id}"));
         if case.caller == Caller::User {

@@ -21,6 +21,7 @@ pub mod container;
 pub mod containerd;
 pub mod cri;
 pub mod delegation;
+pub mod dockerd;
 pub mod layout;
 pub mod leak;
 pub mod probe;

@@ -1,9 +1,7 @@
 //! Debian's dockerd with the runtime under test as its default runtime, driven by the docker command line.
 
-use std::fs;
-
-use ketch_integration::site::Daemon;
-use ketch_integration::{Case, Output, Site, tests, wait_until};
+use ketch_integration::dockerd::Docker;
+use ketch_integration::{Case, tests, wait_until};
 
 tests![
     run_gives_output_and_exit_code,
@@ -17,78 +15,8 @@ tests![
     a_missing_program_is_127,
 ];
 
-struct Docker<'a> {
-    site: Site<'a>,
-    daemons: Vec<Daemon>,
-}
-
-impl<'a> Docker<'a> {
-    fn start(case: &'a Case) -> Self {
-        case.native_only("dockerd 20.10 asks for controllers that the private v2 layout lacks");
-        case.needs(case.has_program("dockerd"), "no dockerd (package docker.io)");
-        let site = Site::new(case);
-        let containerd = site.path("containerd.sock");
-        let config = site.path("containerd.toml");
-        let text = format!(
-            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {containerd:?}\n",
-            site.path("containerd-root"),
-            site.path("containerd-state"),
-        );
-        fs::write(&config, text).expect("write containerd's configuration");
-        let mut first = site.daemon("containerd", [std::ffi::OsStr::new("--config"), config.as_os_str()]);
-        first.wait_ready(|| containerd.exists());
-        let file = site.path("daemon.json");
-        let text = format!(
-            r#"{{"runtimes": {{"tested": {{"path": {:?}}}}}, "default-runtime": "tested", "storage-driver": "vfs",
-                "iptables": false, "bridge": "none", "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": "/{}", "data-root": {:?}, "exec-root": {:?},
-                "pidfile": {:?}, "hosts": ["unix://{}"], "containerd": {containerd:?}}}"#,
-            case.runtime.path,
-            case.tag,
-            site.path("data"),
-            site.path("exec"),
-            site.path("docker.pid"),
-            site.path("docker.sock").display(),
-        );
-        fs::write(&file, text).expect("write dockerd's configuration");
-        let mut second = site.daemon("dockerd", [std::ffi::OsStr::new("--config-file"), file.as_os_str()]);
-        let started = Self { site, daemons: Vec::new() };
-        second.wait_ready(|| started.docker(["version"]).code == 0);
-        let started = Self { daemons: vec![second, first], ..started };
-        let tar = started.site.busybox_tar().display().to_string();
-        let _ = started.docker(["import", tar.as_str(), "busybox"]).ok();
-        started
-    }
-
-    fn docker<const N: usize>(&self, args: [&str; N]) -> Output {
-        let host = format!("unix://{}", self.site.path("docker.sock").display());
-        let head = ["--host".to_owned(), host];
-        self.site.run(&client(), head.into_iter().chain(args.into_iter().map(str::to_owned)))
-    }
-
-    fn inspect(&self, name: &str, format: &str) -> String {
-        self.docker(["inspect", "--format", format, name]).ok().text().to_owned()
-    }
-
-    fn wait_inspect(&self, name: &str, format: &str, wanted: &str) {
-        wait_until(format, || {
-            let seen = self.inspect(name, format);
-            if seen == wanted { Ok(()) } else { Err(seen) }
-        });
-    }
-
-    fn end(self) {
-        self.daemons.into_iter().for_each(Daemon::stop);
-    }
-}
-
-/// The client that comes with the daemon, whose API it speaks; a newer one may be first on PATH.
-fn client() -> String {
-    let own = "/usr/bin/docker";
-    if std::path::Path::new(own).exists() { own.into() } else { "docker".into() }
-}
-
 fn run_gives_output_and_exit_code(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let out = docker.docker(["run", "--rm", "--network", "none", "busybox", "/bin/sh", "-c", "echo out; echo err >&2; exit 4"]).exits(4);
     assert_eq!(out.text(), "out");
     assert!(out.stderr.contains("err"), "{out}");
@@ -96,7 +24,7 @@ fn run_gives_output_and_exit_code(case: &Case) {
 }
 
 fn exec_top_and_stop(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let _ = docker.docker(["run", "-d", "--name", "box", "--init", "--network", "none", "busybox", "/bin/sleep", "1000"]).ok();
     assert!(docker.docker(["exec", "box", "/bin/ps"]).ok().text().contains("sleep"));
     let _ = docker.docker(["exec", "box", "/bin/sh", "-c", "exit 7"]).exits(7);
@@ -109,7 +37,7 @@ fn exec_top_and_stop(case: &Case) {
 }
 
 fn pause_and_update(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let _ = docker.docker(["run", "-d", "--name", "box", "--network", "none", "busybox", "/bin/sleep", "1000"]).ok();
     let _ = docker.docker(["pause", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}}"), "paused");
@@ -129,7 +57,7 @@ fn pause_and_update(case: &Case) {
 }
 
 fn logs_of_a_detached_container(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let _ = docker.docker(["run", "-d", "--name", "box", "--network", "none", "busybox", "/bin/sh", "-c", "echo one; echo two >&2"]).ok();
     docker.wait_inspect("box", "{{.State.Status}}", "exited");
     let logs = docker.docker(["logs", "box"]).ok();
@@ -139,7 +67,7 @@ fn logs_of_a_detached_container(case: &Case) {
 }
 
 fn an_out_of_memory_kill_is_reported(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     // The container outlives the kill: containerd drops the event of a container whose end it hears of first.
     let script = "head -c 200m /dev/zero | tail; exec sleep 1000";
     let _ = docker
@@ -158,7 +86,7 @@ fn an_out_of_memory_kill_is_reported(case: &Case) {
 }
 
 fn the_restart_policy_restarts(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let _ = docker.docker(["run", "-d", "--name", "box", "--restart", "on-failure:2", "--network", "none", "busybox", "/bin/false"]).ok();
     docker.wait_inspect("box", "{{.RestartCount}} {{.State.Status}}", "2 exited");
     let _ = docker.docker(["rm", "box"]).ok();
@@ -166,14 +94,14 @@ fn the_restart_policy_restarts(case: &Case) {
 }
 
 fn a_terminal_is_a_terminal(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let out = docker.docker(["run", "--rm", "-t", "--network", "none", "busybox", "/bin/sh", "-c", "test -t 0 && stat -c %F /dev/console"]).ok();
     assert_eq!(out.text(), "character special file");
     docker.end();
 }
 
 fn the_default_filter_and_capabilities_hold(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let out = docker.docker(["run", "--rm", "--network", "none", "busybox", "/bin/grep", "-E", "^(Seccomp|CapEff|CapInh):", "/proc/self/status"]).ok();
     let value = |name: &str| {
         out.text().lines().find_map(|line| line.strip_prefix(name)).map(|rest| rest.trim().to_owned()).unwrap_or_default()
@@ -184,7 +112,7 @@ fn the_default_filter_and_capabilities_hold(case: &Case) {
 }
 
 fn a_missing_program_is_127(case: &Case) {
-    let docker = Docker::start(case);
+    let docker = Docker::start(case, None);
     let out = docker.docker(["run", "--rm", "--network", "none", "busybox", "nope"]).exits(127);
     assert!(out.stderr.contains("executable file not found in $PATH"), "{out}");
     docker.end();

@@ -158,14 +158,13 @@ fn a_signal_is_in_the_exit_status(case: &Case) {
 
 fn kill_all_reaches_every_process(case: &Case) {
     let stage = Stage::new(case);
-    let script = "trap '' TERM; sleep 1000 & sleep 1000 & while :; do wait; done";
+    // What a process ignores, its children ignore too.
+    let script = "sleep 1000 & sleep 1000 & trap '' TERM; echo deaf; while :; do wait; done";
     let bundle = case.bundle().script(script);
-    let (served, _) = stage.run(&bundle);
+    let (served, stdout) = stage.run(&bundle);
     let tasks = &served.tasks;
-    wait_until("three processes", || {
-        let pids = tasks.pids(&bundle.id).map_err(|e| e.to_string())?;
-        if pids.len() == 3 { Ok(()) } else { Err(format!("{pids:?}")) }
-    });
+    stdout.wait_for("deaf");
+    assert_eq!(tasks.pids(&bundle.id).map(|pids| pids.len()), Ok(3));
     tasks.kill_all(&bundle.id, 15).expect("Kill of all");
     wait_until("the shell alone", || {
         let pids = tasks.pids(&bundle.id).map_err(|e| e.to_string())?;
@@ -367,7 +366,9 @@ fn an_out_of_memory_kill_is_told(case: &Case) {
         .set("/linux/resources/memory", json!({ "limit": limit, "swap": limit }));
     let (served, stdout) = stage.run(&bundle);
     stdout.wait_for("survived");
-    let events = stage.sink.wait_for(&bundle.id, "oom");
+    // The kernel may say it more than once of one kill.
+    let mut events = stage.sink.wait_for(&bundle.id, "oom");
+    events.dedup();
     assert_eq!(events, ["create", "start", "oom"]);
     served.tasks.end(&bundle.id);
     stage.end();
@@ -440,8 +441,9 @@ fn checkpoint_is_made_or_refused_in_words(case: &Case) {
     let options = any("containerd.runc.v1.CheckpointOptions", Message::new().flag(1, true).encode());
     let message = Message::new().text(1, &bundle.id).text(2, image.to_string_lossy()).message(3, &options);
     let answer = tasks.call("Checkpoint", &message);
-    if !case.has_program("criu") {
-        let failure = answer.expect_err("Checkpoint without criu");
+    let works = case.has_program("criu") && case.program("criu").arg("check").run().code == 0;
+    if !works {
+        let failure = answer.expect_err("Checkpoint without a criu that works on this kernel");
         assert!(failure.message.contains("criu"), "{failure}");
         assert_eq!(tasks.status(&bundle.id, ""), Ok(Status::Running));
         tasks.end(&bundle.id);

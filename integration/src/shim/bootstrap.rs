@@ -3,6 +3,7 @@
 //! Called by the `shim_` tests and the bench. The shim lives in a [`Site`]: its socket, below /run/containerd, is seen from
 //! here through /proc.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::Shim;
@@ -18,9 +19,9 @@ use crate::site::Site;
 /// What containerd hands over and expects back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// 1.6 and 1.7: flags; an address, or JSON, comes back.
+    /// 1.6 and 1.7: flags, and the options on standard input; an address, or JSON, comes back.
     Plain,
-    /// 2.0 to 2.2: flags, and the options on standard input; JSON comes back.
+    /// 2.0 to 2.2: the same, with the highest version that containerd takes; JSON comes back.
     Json,
     /// 2.3: BootstrapParams on standard input; BootstrapResult comes back.
     Params,
@@ -83,6 +84,8 @@ impl<'a> Bootstrap<'a> {
     #[must_use]
     pub fn new(site: &'a Site<'a>, shim: &Shim, bundle: &Bundle<'_>, events: &Path) -> Self {
         bundle.write();
+        // containerd's link to a folder for things beside the bundle; a checkpoint works in there.
+        fs::create_dir_all(bundle.dir.join("work")).expect("make the bundle's work folder");
         Self {
             site,
             shim: shim.clone(),
@@ -130,7 +133,8 @@ impl<'a> Bootstrap<'a> {
         let command = if action == "delete" { command.arg("-bundle").arg(&self.bundle) } else { command };
         let command = command.arg(action);
         match (self.form, &self.options) {
-            (Form::Plain, _) => command,
+            (Form::Plain, Some(options)) => command.stdin(options.encode()),
+            (Form::Plain, None) => command,
             (Form::Json, Some(options)) => command.env("MAX_SHIM_VERSION", "2").stdin(options.encode()),
             (Form::Json, None) => command.env("MAX_SHIM_VERSION", "2").stdin(Vec::new()),
             (Form::Params, options) => {

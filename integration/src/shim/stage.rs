@@ -30,7 +30,12 @@ impl<'a> Stage<'a> {
     /// With the shim under test.
     #[must_use]
     pub fn new(case: &'a Case) -> Self {
-        let shim = Shim::under_test(case);
+        Self::with_shim(case, Shim::under_test(case))
+    }
+
+    /// With a shim.
+    #[must_use]
+    pub fn with_shim(case: &'a Case, shim: Shim) -> Self {
         let sink = Sink::bind(&case.dir.join("events.sock.ttrpc"));
         Self { case, site: Site::new(case), shim, sink, options: options(case) }
     }

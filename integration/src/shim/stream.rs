@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
@@ -21,6 +22,7 @@ pub struct Stream {
     text: Arc<Mutex<Vec<u8>>>,
     has_ended: Arc<AtomicBool>,
     stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// Makes a fifo.
@@ -80,15 +82,16 @@ impl Stream {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
         let mut file =
             OpenOptions::new().read(true).write(is_held).custom_flags(flags).open(path).expect("open a fifo");
-        let stream = Self {
+        let mut stream = Self {
             path: path.to_owned(),
             text: Arc::default(),
             has_ended: Arc::default(),
             stop: Arc::default(),
+            thread: None,
         };
         let (text, has_ended, stop) =
             (Arc::clone(&stream.text), Arc::clone(&stream.has_ended), Arc::clone(&stream.stop));
-        std::thread::spawn(move || {
+        stream.thread = Some(std::thread::spawn(move || {
             let tick = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
             let mut buffer = vec![0; 1 << 16];
             while !stop.load(Ordering::Relaxed) {
@@ -104,7 +107,7 @@ impl Stream {
                 }
             }
             has_ended.store(true, Ordering::Release);
-        });
+        }));
         stream
     }
 
@@ -151,5 +154,9 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        // Whoever opens the fifo next is to be its only reader.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
