@@ -4,7 +4,7 @@
 BENCH := integration/bench
 BENCH_PROGRAMS := target/bench/floor target/bench/spawner
 
-.PHONY: bench bench-quick bench-setup
+.PHONY: bench bench-quick bench-shim bench-setup
 
 bench-setup:
 	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
@@ -15,6 +15,12 @@ target/bench/%: $(BENCH)/%.c | bench-setup
 
 bench: build $(BENCH_PROGRAMS) ## Speed and memory against runc, crun and the bare system calls: ROUNDS=50 BESIDE=999 (10 minutes)
 	@PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py
+	@$(MAKE) --no-print-directory bench-shim
 
 bench-quick: build $(BENCH_PROGRAMS) ## The same in one minute: fewer rounds, nothing beside
 	@RESULTS=target/bench/results.json PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py --quick
+
+bench-shim: build ## The shim beside containerd's own, with runc and with ketch under it: ROUNDS=30 MANY=100 GIB=4
+	@integration/setup/packages.sh containerd runc busybox-static
+	cargo build --quiet --release --package ketch-integration --bin shim_bench
+	$(BUILD_DIR)/$(TARGET)/release/shim_bench

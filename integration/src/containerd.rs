@@ -185,14 +185,27 @@ runtime_type = "{}"
     /// `ctr run` with the shim and the runtime under test: further flags, then the container's name and its command.
     #[must_use]
     pub fn run_command(&self, flags: &[&str], id: &str, command: &[&str]) -> Invocation {
-        let runtime = self.runtime();
+        self.run_with_runtime(&self.runtime(), flags, id, command)
+    }
+
+    /// The same with another runtime.
+    ///
+    /// # Panics
+    /// When the options' file cannot be written.
+    #[must_use]
+    pub fn run_with_runtime(&self, runtime: &str, flags: &[&str], id: &str, command: &[&str]) -> Invocation {
         // A cgroup of the case's own, so that what is left there is seen.
         let cgroup = format!("/{}/{id}", self.site.case.tag);
-        self.ctr_command(["run", "--snapshotter", "native", "--runtime", self.shim.runtime_type()])
-            .args(["--runc-binary", &runtime, "--cgroup", &cgroup])
-            .args(flags)
-            .args([IMAGE, id])
-            .args(command)
+        let run = self.ctr_command(["run", "--snapshotter", "native", "--runtime", self.shim.runtime_type()]);
+        // ctr names runc's options to runc's runtime type alone; every other takes a file.
+        let run = if self.shim.is_ketch() {
+            let file = self.site.path(&format!("{id}.toml"));
+            fs::write(&file, format!("BinaryName = {runtime:?}\n")).expect("write the options");
+            run.arg("--runtime-config-path").arg(file)
+        } else {
+            run.args(["--runc-binary", runtime])
+        };
+        run.args(["--cgroup", &cgroup]).args(flags).args([IMAGE, id]).args(command)
     }
 
     /// Kills the daemon as a crash would; shims and containers go on.

@@ -166,7 +166,7 @@ fn containerd_is_killed_at_every_step(case: &Case, age: Age) {
 fn a_runtime_that_is_missing_is_named(case: &Case) {
     let containerd = Containerd::start(case, Age::V1_6, Cri::Off);
     let missing = case.dir.join("no-such-runtime").display().to_string();
-    let out = containerd.run_command(&["--rm", "--runc-binary", &missing], "box", &["/bin/true"]).run();
+    let out = containerd.run_with_runtime(&missing, &["--rm"], "box", &["/bin/true"]).run();
     out.refuses(&["no-such-runtime"]);
     no_task_is_left(&containerd);
     containerd.end();
