@@ -50,7 +50,7 @@ setup: ## Install the Debian packages that building and testing need, when missi
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
-	cargo build --release $(addprefix --bin ,$(BINARIES))
+	cargo build --release --package ketch --package containerd-shim-ketch $(addprefix --bin ,$(BINARIES))
 	@mkdir -p target/release
 	@for binary in $(BINARIES); do \
 		install -m 755 $(BUILD_DIR)/$(TARGET)/release/$$binary target/release/.$$binary.new && \

@@ -46,7 +46,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("ketch-shim-api", &["prost"]),
     ("ketch-shim-sys", &["rustix", "tokio"]),
-    ("ketch-integration", &["nix", "rustix", "serde", "serde_json"]),
+    ("ketch-integration", &["bytes", "h2", "http", "nix", "rustix", "serde", "serde_json", "tokio"]),
 ];
 
 const UNSAFE: &[&str] = &["unsafe {", "unsafe fn", "unsafe impl"];

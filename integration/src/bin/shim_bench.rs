@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use ketch_integration::runtime::Runtime;
@@ -28,7 +29,21 @@ const PEER: &str = "go1.6+runc";
 struct Contender {
     key: &'static str,
     shim: Shim,
-    case: Case,
+    runtime: Runtime,
+}
+
+impl Contender {
+    /// A folder, names and options of a measurement's own.
+    fn case(&self) -> Case {
+        static SERIAL: AtomicUsize = AtomicUsize::new(0);
+        Case::new(
+            self.key,
+            SERIAL.fetch_add(1, Ordering::Relaxed),
+            Layout::Native,
+            Caller::Root,
+            &self.runtime,
+        )
+    }
 }
 
 type Samples = BTreeMap<(&'static str, &'static str), Vec<f64>>;
@@ -55,11 +70,10 @@ fn contenders() -> Vec<Contender> {
         ("go1.6+ketch", Shim::go16(), ketch),
     ];
     let mut found = Vec::new();
-    for (number, (key, shim, runtime)) in all.into_iter().enumerate() {
+    for (key, shim, runtime) in all {
         match Runtime::find(&runtime) {
             Ok(runtime) if shim.path.exists() => {
-                let case = Case::new(key, number, Layout::Native, Caller::Root, &runtime);
-                found.push(Contender { key, shim, case });
+                found.push(Contender { key, shim, runtime });
             }
             Ok(_) => println!("note: left out: {key}: no {}", shim.path.display()),
             Err(reason) => println!("note: left out: {key}: {reason}"),
@@ -93,6 +107,10 @@ fn start<'a>(stage: &Stage<'a>, bundle: Bundle<'a>) -> Running<'a> {
     Running { bundle, served, _streams: streams }
 }
 
+fn remove(case: &Case) {
+    let _ = fs::remove_dir_all(&case.dir);
+}
+
 fn sleeper(case: &Case) -> Bundle<'_> {
     case.bundle().command(&["/bin/sleep", "1000000"])
 }
@@ -113,8 +131,9 @@ fn weight(pids: &[i32]) -> (f64, f64) {
 }
 
 fn measure_memory(contender: &Contender, many: usize, samples: &mut Samples) {
-    let stage = Stage::with_shim(&contender.case, contender.shim.clone());
-    let running: Vec<_> = (0..many).map(|_| start(&stage, sleeper(&contender.case))).collect();
+    let case = contender.case();
+    let stage = Stage::with_shim(&case, contender.shim.clone());
+    let running: Vec<_> = (0..many).map(|_| start(&stage, sleeper(&case))).collect();
     let shims = stage.shims();
     assert_eq!(shims.len(), many, "a shim for each");
     let (pss, rss) = weight(&shims);
@@ -124,14 +143,16 @@ fn measure_memory(contender: &Contender, many: usize, samples: &mut Samples) {
     running.iter().for_each(|one| one.served.tasks.end(&one.bundle.id));
     drop(running);
     stage.end();
+    remove(&case);
 }
 
 fn measure_pod(contender: &Contender, samples: &mut Samples) {
-    let stage = Stage::with_shim(&contender.case, contender.shim.clone());
-    let first = start(&stage, sleeper(&contender.case));
+    let case = contender.case();
+    let stage = Stage::with_shim(&case, contender.shim.clone());
+    let first = start(&stage, sleeper(&case));
     let group = json!({ "io.kubernetes.cri.sandbox-id": first.bundle.id });
     let others: Vec<_> =
-        (1..10).map(|_| start(&stage, sleeper(&contender.case).set("/annotations", group.clone()))).collect();
+        (1..10).map(|_| start(&stage, sleeper(&case).set("/annotations", group.clone()))).collect();
     let shims = stage.shims();
     assert_eq!(shims.len(), 1, "one shim for the pod");
     samples.entry(("PSS of a pod's shim, MiB", contender.key)).or_default().push(weight(&shims).0);
@@ -143,6 +164,7 @@ fn measure_pod(contender: &Contender, samples: &mut Samples) {
     first.served.tasks.end(&first.bundle.id);
     drop(others);
     stage.end();
+    remove(&case);
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -174,10 +196,12 @@ fn measure_exec(running: &Running<'_>, turn: usize) -> f64 {
 }
 
 fn measure_times(contenders: &[Contender], rounds: usize, samples: &mut Samples) {
-    let stages: Vec<_> = contenders.iter().map(|one| Stage::with_shim(&one.case, one.shim.clone())).collect();
-    let bundles: Vec<_> = contenders.iter().map(|one| one.case.bundle().command(&["/bin/true"])).collect();
+    let cases: Vec<_> = contenders.iter().map(Contender::case).collect();
+    let stages: Vec<_> =
+        cases.iter().zip(contenders).map(|(case, one)| Stage::with_shim(case, one.shim.clone())).collect();
+    let bundles: Vec<_> = cases.iter().map(|case| case.bundle().command(&["/bin/true"])).collect();
     let running: Vec<_> =
-        stages.iter().zip(contenders).map(|(stage, one)| start(stage, sleeper(&one.case))).collect();
+        stages.iter().zip(&cases).map(|(stage, case)| start(stage, sleeper(case))).collect();
     for turn in 0..rounds + 2 {
         for offset in 0..contenders.len() {
             // Each turn another one is first.
@@ -197,6 +221,7 @@ fn measure_times(contenders: &[Contender], rounds: usize, samples: &mut Samples)
     running.iter().for_each(|one| one.served.tasks.end(&one.bundle.id));
     drop(running);
     stages.into_iter().for_each(Stage::end);
+    cases.iter().for_each(remove);
 }
 
 /// User and system time of a process, in seconds.
@@ -210,9 +235,10 @@ fn cpu(pid: i32) -> f64 {
 
 /// Gigabytes from the container's standard output to a fifo that is emptied into /dev/null.
 fn measure_stream(contender: &Contender, gib: usize, samples: &mut Samples) {
-    let stage = Stage::with_shim(&contender.case, contender.shim.clone());
+    let case = contender.case();
+    let stage = Stage::with_shim(&case, contender.shim.clone());
     let script = format!("dd if=/dev/zero bs=1M count={} 2>/dev/null", gib * 1024);
-    let bundle = contender.case.bundle().script(&script);
+    let bundle = case.bundle().script(&script);
     let served = stage.serve(&bundle);
     let path = stage.path("stream");
     make_fifo(&path);
@@ -244,6 +270,7 @@ fn measure_stream(contender: &Contender, gib: usize, samples: &mut Samples) {
     served.tasks.leave(&bundle.id);
     fs::remove_file(&path).expect("remove the fifo");
     stage.end();
+    remove(&case);
 }
 
 fn median(samples: &[f64]) -> f64 {
@@ -343,14 +370,10 @@ fn main() {
             all
         });
     let path = std::env::var("RESULTS").unwrap_or_else(|_| format!("{FOLDER}/shim.json"));
-    let programs: BTreeMap<_, _> =
-        contenders.iter().map(|one| (one.key, &one.case.runtime.version)).collect();
+    let programs: BTreeMap<_, _> = contenders.iter().map(|one| (one.key, &one.runtime.version)).collect();
     let result = json!({ "taken": taken, "runtimes": programs, "medians": measured });
     fs::write(&path, format!("{result:#}\n")).expect("write the results");
     println!("written: {path}");
-    for one in &contenders {
-        let _ = fs::remove_dir_all(&one.case.dir);
-    }
     // Only a run of everything speaks for the promises.
     let is_whole = ["ROUNDS", "MANY", "GIB", "CASES", "SHIM", "KETCH", "RESULTS"]
         .iter()
