@@ -106,7 +106,7 @@ attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs
 		$(RUNTIME_PATH) $(ATTACK_PEERS)
 
 soak: setup $(BUILD_OF_RUNTIME) fault-injection ## 2,000 run cycles; kill -9 of ketch and of the container's init, and every error, at every system call
-	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep::
+	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks::
 
 fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
 	@integration/setup/packages.sh g++ libc6-dev
