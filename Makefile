@@ -111,6 +111,7 @@ soak: setup $(BUILD_OF_RUNTIME) fault-injection ## 2,000 run cycles; kill -9 of 
 fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
 	@integration/setup/packages.sh g++ libc6-dev
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) runtime/fuzz/run.sh
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) shim/fuzz/run.sh
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
 
 fix: ## Format, and apply what clippy can repair

@@ -12,11 +12,11 @@ use ketch_shim_api::wire::Any;
 use prost::Message;
 
 use crate::arguments::Arguments;
-use crate::cgroup;
 use crate::error::ShimError;
 use crate::options::RuntimeConfig;
 use crate::socket::{self, Claimed};
 use crate::spec::Spec;
+use crate::{cgroup, container};
 
 /// More than any options; a stdin without end must not fill the memory.
 const LONGEST: u64 = 10 << 20;
@@ -157,6 +157,10 @@ pub fn start(arguments: &Arguments) -> Result<(), ShimError> {
             let _gone = std::fs::remove_file(&path);
             return Err(error);
         }
+    }
+    if asked.options.is_some() {
+        // A sandbox is told of them nowhere else.
+        container::write_options(Path::new(""), &config)?;
     }
     // Where containerd 1.6 looks for it after a restart.
     let file = Path::new("address");

@@ -39,6 +39,17 @@ impl Cgroup {
         Self::Legacy(mounts.map(|(controller, mount)| (controller, mount.join(path))).collect())
     }
 
+    /// Whether `other` is this one or below it, in any hierarchy.
+    pub(crate) fn holds(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unified(own), Self::Unified(theirs)) => theirs.starts_with(own),
+            (Self::Legacy(own), Self::Legacy(theirs)) => own.iter().any(|(controller, folder)| {
+                theirs.get(controller).is_some_and(|theirs| theirs.starts_with(folder))
+            }),
+            _ => false,
+        }
+    }
+
     fn parse(text: &str, unified: bool, mounts: &BTreeMap<String, PathBuf>) -> Self {
         let mut folders = BTreeMap::new();
         for line in text.lines() {
@@ -129,6 +140,13 @@ mod tests {
     fn v2_has_one() {
         let cgroup = Cgroup::parse("0::/a/b\n", true, &BTreeMap::new());
         assert_eq!(cgroup, Cgroup::Unified("/sys/fs/cgroup/a/b".into()));
+    }
+
+    #[test]
+    fn a_cgroup_holds_what_is_below_it() {
+        let of = |path: &str| Cgroup::Unified(path.into());
+        assert!(of("/c/a").holds(&of("/c/a")) && of("/c/a").holds(&of("/c/a/b")));
+        assert!(!of("/c/a").holds(&of("/c/ab")) && !of("/c/a/b").holds(&of("/c/a")));
     }
 
     #[test]

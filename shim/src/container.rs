@@ -25,9 +25,9 @@ use crate::{console, exit, log, pod, record, rootfs};
 /// Where the runtime writes the id of a container's first process.
 pub(crate) const INIT_PID: &str = "init.pid";
 /// Where containerd's shim keeps a container's options, and this one, too.
-pub(crate) const OPTIONS: &str = "options.json";
+const OPTIONS: &str = "options.json";
 /// Where both keep the name of the runtime.
-pub(crate) const RUNTIME: &str = "runtime";
+const RUNTIME: &str = "runtime";
 /// Where runtimes keep their state, a folder of the shim's runtime for all namespaces.
 const STATE_ROOT: &str = "/run/containerd";
 /// How long cleaning up after a failure may take.
@@ -237,7 +237,21 @@ pub(crate) async fn create(
     Ok(pid)
 }
 
-fn write_options(bundle: &Path, config: &RuntimeConfig) -> Result<(), ShimError> {
+/// What a bundle says of its runtime; the defaults where it says nothing.
+pub(crate) fn options(bundle: &Path) -> RuntimeConfig {
+    let text = std::fs::read(bundle.join(OPTIONS)).unwrap_or_default();
+    let mut config: RuntimeConfig = serde_json::from_slice(&text).unwrap_or_default();
+    if config.binary_name.is_empty() {
+        config.binary_name = std::fs::read_to_string(bundle.join(RUNTIME)).unwrap_or_default();
+    }
+    config
+}
+
+/// Keeps the options for `delete`, for a sandbox, and for containerd's own shim.
+///
+/// # Errors
+/// The files can't be written.
+pub(crate) fn write_options(bundle: &Path, config: &RuntimeConfig) -> Result<(), ShimError> {
     let path = bundle.join(OPTIONS);
     let text = serde_json::to_vec(config).map_err(|source| ShimError::Json { path: path.clone(), source })?;
     std::fs::write(&path, text).map_err(ShimError::file("write", &path))?;

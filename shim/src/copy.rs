@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use ketch_shim_sys::WatchedFd;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -73,6 +74,8 @@ async fn pipe_to_pipe(from: &WatchedFd, to: &WatchedFd, share: Option<&Share>) -
             Err(Errno::INTR) => {}
             // One errno for two causes: nothing to read, or no room to write.
             Err(Errno::AGAIN) if available(from.get_ref()) > 0 => to.writable().await?.clear_ready(),
+            // With no room to write, splice does not look whether there will be more to read.
+            Err(Errno::AGAIN) if has_ended(from.get_ref()) => return Ok(()),
             Err(Errno::AGAIN) => match share {
                 Some(share) => wait_for_more(from, share).await?,
                 None => from.readable().await?.clear_ready(),
@@ -80,6 +83,14 @@ async fn pipe_to_pipe(from: &WatchedFd, to: &WatchedFd, share: Option<&Share>) -
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether a pipe is empty and nobody can write to it any more. In this order: what was written before the last writer went
+/// is seen.
+fn has_ended(from: &OwnedFd) -> bool {
+    let mut poll = [PollFd::new(from, PollFlags::empty())];
+    let asked = rustix::event::poll(&mut poll, Some(&Timespec::default()));
+    asked.is_ok() && poll[0].revents().contains(PollFlags::HUP) && available(from) == 0
 }
 
 /// There is nothing to read: waits for more, and says so if the process has ended.

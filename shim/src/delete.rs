@@ -11,9 +11,8 @@ use rustix::process::{getpid, set_child_subreaper};
 
 use crate::arguments::Arguments;
 use crate::bootstrap::default_runtime;
-use crate::container::{CLEANUP, INIT_PID, OPTIONS, RUNTIME, runtime_for};
+use crate::container::{self, CLEANUP, INIT_PID, runtime_for};
 use crate::error::ShimError;
-use crate::options::RuntimeConfig;
 use crate::reaper::Reaper;
 use crate::{record, rootfs, sandbox, socket};
 
@@ -26,7 +25,7 @@ const KILLED: u32 = 137;
 /// The bundle can't be found, or the answer can't be written.
 pub(crate) fn delete(arguments: &Arguments) -> Result<(), ShimError> {
     let bundle = bundle(arguments)?;
-    let config = config(&bundle);
+    let config = container::options(&bundle);
     let runtime = runtime_for(&config, &bundle, &arguments.namespace, &default_runtime());
     let reaper = Reaper::default();
     // What the runtime kills is reaped here, not by whoever is above.
@@ -73,16 +72,6 @@ fn bundle(arguments: &Arguments) -> Result<PathBuf, ShimError> {
     }
     let here = std::env::current_dir().map_err(ShimError::system("find the current folder"))?;
     Ok(here.parent().unwrap_or(&here).join(&arguments.id))
-}
-
-/// What the bundle says of the runtime; the defaults where it says nothing.
-fn config(bundle: &std::path::Path) -> RuntimeConfig {
-    let text = std::fs::read(bundle.join(OPTIONS)).unwrap_or_default();
-    let mut config: RuntimeConfig = serde_json::from_slice(&text).unwrap_or_default();
-    if config.binary_name.is_empty() {
-        config.binary_name = std::fs::read_to_string(bundle.join(RUNTIME)).unwrap_or_default();
-    }
-    config
 }
 
 fn warn(text: &str) {

@@ -90,8 +90,10 @@ pub(crate) async fn start(
     command: &Command,
     place: Place<'_>,
 ) -> Result<(Logger, OwnedFd, OwnedFd), ShimError> {
-    rustix::fs::access(command.program.as_str(), Access::EXEC_OK)
-        .map_err(|error| ShimError::file("execute the logger", command.program.as_ref())(error.into()))?;
+    rustix::fs::access(command.program.as_str(), Access::EXEC_OK).map_err(|error| match error {
+        Errno::NOENT => ShimError::NotFound(format!("logger {}: no such file", command.program)),
+        _ => ShimError::file("execute the logger", command.program.as_ref())(error.into()),
+    })?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(ShimError::system("make a pipe for the logger"));
     let ((their_out, our_out), (their_err, our_err), (our_ready, their_ready)) = (pipe()?, pipe()?, pipe()?);
     let program = std::env::current_exe().map_err(ShimError::system("find this program"))?;
@@ -105,8 +107,8 @@ pub(crate) async fn start(
     let pid = i32::try_from(spawned.id()).unwrap_or(0);
     let logger = Logger { pid, ending: place.reaper.watch(pid) };
     match tokio::time::timeout(READY, wait_ready(our_ready, command.writes_when_ready)).await {
-        Ok(true) => Ok((logger, our_out, our_err)),
-        Ok(false) => {
+        Ok(true) if !is_ending(pid) => Ok((logger, our_out, our_err)),
+        Ok(_) => {
             logger.signal(Signal::KILL);
             Err(ShimError::Invalid(format!("the logger {} ended before it was ready", command.program)))
         }
@@ -115,6 +117,15 @@ pub(crate) async fn start(
             Err(ShimError::Deadline(format!("the logger {} is not ready", command.program)))
         }
     }
+}
+
+/// Whether the process is on its way out: its descriptors close before it can be reaped, as they do when it is ready.
+fn is_ending(pid: i32) -> bool {
+    const EXITING: u64 = 4;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & EXITING != 0)
 }
 
 async fn wait_ready(ready: OwnedFd, needs_byte: bool) -> bool {

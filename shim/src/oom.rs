@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use ketch_shim_api::events::TaskOom;
 use ketch_shim_sys::WatchedFd;
@@ -20,6 +21,9 @@ use crate::cgroup::Cgroup;
 use crate::error::ShimError;
 use crate::events::Events;
 use crate::stdio;
+
+/// How long after the kernel has told of it a kill may be counted.
+const AFTER: Duration = Duration::from_millis(500);
 
 /// The watches of all containers.
 #[derive(Debug)]
@@ -97,22 +101,35 @@ async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Resu
     loop {
         match rustix::io::read(event.get_ref(), &mut [0; 8]) {
             Ok(_) => {
-                let mut text = [0; 256];
-                // The cgroup itself has gone when its file can't be read any more.
-                let length = rustix::io::pread(&control, &mut text, 0)?;
-                let text = String::from_utf8_lossy(&text[..length]);
-                let now = kills(&text);
-                // The kernel tells of every try to find memory, and of several for one kill. It counts kills since 4.13.
-                if now > before || !text.contains("oom_kill ") {
-                    tell();
+                // The kernel tells of every try to find memory, and before it kills: what counts is the kill.
+                let until = Instant::now() + AFTER;
+                loop {
+                    // The cgroup itself has gone when its file can't be read any more.
+                    let text = read_control(&control)?;
+                    let now = kills(&text);
+                    let no_kills = text.contains("oom_kill_disable 1") || !text.contains("oom_kill ");
+                    if now > before || no_kills {
+                        tell();
+                        before = now;
+                        break;
+                    }
+                    if Instant::now() >= until {
+                        break;
+                    }
+                    tokio::time::sleep(AFTER / 50).await;
                 }
-                before = now;
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => event.readable().await?.clear_ready(),
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+fn read_control(control: &OwnedFd) -> io::Result<String> {
+    let mut text = [0; 256];
+    let length = rustix::io::pread(control, &mut text, 0)?;
+    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
 }
 
 async fn unified(notify: WatchedFd, file: &Path, tell: impl Fn()) -> io::Result<()> {

@@ -180,8 +180,8 @@ pub(crate) fn unmake(bundle: &Path) {
     let _gone = std::fs::remove_dir(&folder);
 }
 
-/// Sends a container of the pod, which names the namespaces of the shim's process, to the kept ones: rewrites its
-/// config.json. A kind that is not kept is the host's, and the shim's own.
+/// Sends a container of the pod, which names the namespaces of the shim's process or asks for new ones, to the kept ones:
+/// rewrites its config.json. A kind that is not kept is the host's, and the shim's own.
 ///
 /// # Errors
 /// The file can't be read or written, or asks for the pod's process ids, of which there are none.
@@ -198,16 +198,25 @@ pub(crate) fn redirect(bundle: &Path, sandbox: &Record) -> Result<(), ShimError>
 }
 
 fn redirect_in(config: &mut Value, shims: &[u32], kept: &Namespaces) -> Result<bool, ShimError> {
-    let mut changed = false;
+    let (mut changed, mut named) = (false, false);
     let namespaces = config.pointer_mut("/linux/namespaces").and_then(Value::as_array_mut);
     for namespace in namespaces.into_iter().flatten() {
-        let Some(path) = namespace["path"].as_str() else { continue };
+        let kind = namespace["type"].as_str().unwrap_or_default().to_owned();
+        let path = namespace["path"].as_str().unwrap_or_default();
+        if path.is_empty() {
+            // A pod is what shares these.
+            if let Some(kept) = kept.0.get(&kind) {
+                namespace["path"] = kept.clone().into();
+                named |= kind == "uts";
+                changed = true;
+            }
+            continue;
+        }
         let of_shim = path.strip_prefix("/proc/").and_then(|rest| rest.split_once("/ns/"));
         let Some((pid, _)) = of_shim else { continue };
         if !pid.parse().is_ok_and(|pid| shims.contains(&pid)) {
             continue;
         }
-        let kind = namespace["type"].as_str().unwrap_or_default().to_owned();
         if kind == "pid" || kind == "user" {
             return Err(ShimError::Precondition(format!(
                 "the sandbox has no process: its {kind} namespace can't be shared; use a sandboxer with a pause process"
@@ -219,6 +228,11 @@ fn redirect_in(config: &mut Value, shims: &[u32], kept: &Namespaces) -> Result<b
             None => path.replacen(pid, &std::process::id().to_string(), 1).into(),
         };
         changed = true;
+    }
+    if named && let Some(config) = config.as_object_mut() {
+        // The pod has its name already.
+        config.remove("hostname");
+        config.remove("domainname");
     }
     Ok(changed)
 }
@@ -281,6 +295,18 @@ mod tests {
         assert_eq!(all[2]["path"], format!("/proc/{}/ns/net", std::process::id()));
         assert_eq!(all[3]["path"], "/proc/8/ns/uts", "another's");
         assert!(!redirect_in(&mut json!({}), &[7], &kept).unwrap());
+    }
+
+    #[test]
+    fn a_new_namespace_of_a_kept_kind_is_the_pods() {
+        let kept = Namespaces([("uts".to_owned(), "/b/uts".to_owned())].into());
+        let mut config =
+            json!({"hostname": "x", "linux": {"namespaces": [{"type": "uts"}, {"type": "network"}]}});
+        assert!(redirect_in(&mut config, &[7], &kept).unwrap());
+        assert_eq!(
+            config,
+            json!({"linux": {"namespaces": [{"type": "uts", "path": "/b/uts"}, {"type": "network"}]}})
+        );
     }
 
     #[test]

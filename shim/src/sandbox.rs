@@ -94,8 +94,7 @@ pub(crate) async fn call(
         "CreateSandbox" => create(shim, &decode(payload)?).map(|()| encode(api::CreateSandboxResponse {})),
         "StartSandbox" => start(shim, &decode(payload)?, limits).await.map(encode),
         "Platform" => {
-            let request: api::PlatformRequest = decode(payload)?;
-            sandbox(shim, &request.sandbox_id)?;
+            decode::<api::PlatformRequest>(payload)?;
             Ok(encode(api::PlatformResponse { platform: Some(platform()) }))
         }
         "StopSandbox" => {
@@ -121,7 +120,7 @@ pub(crate) async fn call(
         }
         "SandboxMetrics" => {
             let request: api::SandboxMetricsRequest = decode(payload)?;
-            metrics(&*sandbox(shim, &request.sandbox_id)?).map(encode)
+            Ok(encode(metrics(&*sandbox(shim, &request.sandbox_id)?)))
         }
         _ => Err(ShimError::Unimplemented(format!("method {method}"))),
     }
@@ -139,11 +138,16 @@ fn create(shim: &Shim, request: &api::CreateSandboxRequest) -> Result<(), ShimEr
     if !request.rootfs.is_empty() {
         return Err(ShimError::Invalid("a sandbox without a process has no root file system".into()));
     }
-    // Options that are no pod's are the runtime's.
+    // Options that are no pod's are the runtime's; else those are what `start` was given.
     let options = request.options.as_ref();
     let pod = options.map(ketch_shim_api::wire::Any::unpack::<PodSandboxConfig>).transpose();
     let pod = pod.map_err(|source| ShimError::Decode { what: "the pod", source })?.flatten();
-    let config = if pod.is_some() { RuntimeConfig::default() } else { RuntimeConfig::decode(options)? };
+    let bundle = Path::new(&request.bundle_path);
+    let config = if options.is_some() && pod.is_none() {
+        RuntimeConfig::decode(options)?
+    } else {
+        container::options(bundle)
+    };
     let pod = Pod::new(&pod.unwrap_or_default(), &request.netns_path)?;
     let record = Record {
         id: request.sandbox_id.clone(),
@@ -155,7 +159,7 @@ fn create(shim: &Shim, request: &api::CreateSandboxRequest) -> Result<(), ShimEr
         created: None,
         stopped: None,
     };
-    let sandbox = Sandbox::new(Path::new(&request.bundle_path), record);
+    let sandbox = Sandbox::new(bundle, record);
     sandbox.remember()?;
     *shim.sandbox.borrow_mut() = Some(Rc::new(sandbox));
     Ok(())
@@ -272,12 +276,12 @@ async fn shutdown(shim: &Rc<Shim>, id: &str, limits: Limits) -> Result<(), ShimE
 }
 
 /// What the pod's cgroup has used.
-fn metrics(sandbox: &Sandbox) -> Result<api::SandboxMetricsResponse, ShimError> {
+fn metrics(sandbox: &Sandbox) -> api::SandboxMetricsResponse {
     let record = sandbox.record.borrow();
-    let data = stats::of_path(&record.pod.cgroup_parent)?;
+    let data = stats::of_path(&record.pod.cgroup_parent);
     let metrics =
         Metric { timestamp: Some(SystemTime::now().into()), id: record.id.clone(), data: Some(data) };
-    Ok(api::SandboxMetricsResponse { metrics: Some(metrics) })
+    api::SandboxMetricsResponse { metrics: Some(metrics) }
 }
 
 /// The sandbox of a shim that died, if the current folder is its bundle.

@@ -7,7 +7,7 @@ use ketch_shim_api::ttrpc::{Code, Kind, Request, Response};
 use ketch_shim_api::{SANDBOX, TASK_V2, TASK_V3};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
 use crate::error::{self, ShimError};
 use crate::service::Shim;
@@ -51,7 +51,7 @@ pub(crate) async fn run(listener: UnixListener, shim: Rc<Shim>) {
 
 async fn connection(stream: UnixStream, shim: Rc<Shim>) {
     let stream = Rc::new(stream);
-    let closed = Rc::new(Notify::new());
+    let (open, closed) = watch::channel(());
     let (answers, mut ready) = mpsc::unbounded_channel::<Vec<u8>>();
     let writer = tokio::task::spawn_local({
         let stream = Rc::clone(&stream);
@@ -81,17 +81,17 @@ async fn connection(stream: UnixStream, shim: Rc<Shim>) {
                 continue;
             }
         };
-        let (shim, answers, closed) = (Rc::clone(&shim), answers.clone(), Rc::clone(&closed));
+        let (shim, answers, mut closed) = (Rc::clone(&shim), answers.clone(), closed.clone());
         drop(tokio::task::spawn_local(async move {
             // What waits for a process waits as long as somebody listens; everything else is carried out to its end.
             let only_waits = matches!(request.method.as_str(), "Wait" | "WaitSandbox");
             tokio::select! {
                 response = answer(&shim, request) => drop(answers.send(response.frame(number))),
-                () = closed.notified(), if only_waits => {}
+                _gone = closed.changed(), if only_waits => {}
             }
         }));
     }
-    closed.notify_waiters();
+    drop(open);
     // Answers to calls that are not over have nobody to go to.
     writer.abort();
 }

@@ -9,8 +9,9 @@ use ketch_shim_api::process::ProcessInfo;
 use ketch_shim_api::task as api;
 use ketch_shim_api::wire::{Any, Empty};
 use prost::Message;
-use rustix::process::{Pid, kill_process};
+use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
 
+use crate::cgroup::Cgroup;
 use crate::container::{self, Container, INIT_PID};
 use crate::error::{ShimError, from_kill};
 use crate::process::{Action, Process, State};
@@ -18,6 +19,9 @@ use crate::server::Limits;
 use crate::service::Shim;
 use crate::stdio::{self, Streams};
 use crate::{console, exec, exit, log, stats};
+
+/// SIGKILL.
+const KILL: u32 = 9;
 
 /// Carries a call out.
 ///
@@ -306,6 +310,9 @@ async fn checkpoint(
 async fn kill(shim: &Shim, request: &api::KillRequest, limits: Limits) -> Result<Empty, ShimError> {
     let container = shim.container(&request.id)?;
     let process = container.process(&request.exec_id)?;
+    if request.exec_id.is_empty() && request.all && request.signal != KILL {
+        return kill_each(shim, &container, request.signal, limits).await;
+    }
     if request.exec_id.is_empty() {
         let (runtime, reaper) = (&container.runtime, shim.reaper.as_ref());
         runtime
@@ -331,6 +338,35 @@ async fn kill(shim: &Shim, request: &api::KillRequest, limits: Limits) -> Result
         }
     })?;
     Ok(Empty {})
+}
+
+/// A signal to every process. Runtimes no longer have that (runc since 1.2): `--all` is for SIGKILL, or without effect.
+async fn kill_each(
+    shim: &Shim,
+    container: &Container,
+    signal: u32,
+    limits: Limits,
+) -> Result<Empty, ShimError> {
+    let number = signal;
+    let signal = ketch_shim_sys::signal(number)
+        .ok_or_else(|| ShimError::Invalid(format!("there is no signal {number}")))?;
+    let ids = container
+        .runtime
+        .ps(shim.reaper.as_ref(), &container.id, limits.runtime())
+        .await
+        .map_err(from_kill)?;
+    let mut reached = false;
+    for id in ids {
+        let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else { continue };
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // In this order: what the descriptor holds was in the container's cgroup, whoever has its number later.
+        let own =
+            container.cgroup.borrow().as_ref().is_some_and(|own| {
+                Cgroup::of(pid.as_raw_nonzero().get()).is_ok_and(|theirs| own.holds(&theirs))
+            });
+        reached |= own && pidfd_send_signal(&pidfd, signal).is_ok();
+    }
+    if reached { Ok(Empty {}) } else { Err(ShimError::NotFound("process already finished".into())) }
 }
 
 fn close_io(shim: &Shim, request: &api::CloseIoRequest) -> Result<Empty, ShimError> {

@@ -35,13 +35,14 @@ fn of_cgroup(cgroup: Option<&Cgroup>) -> Result<Any, ShimError> {
     }
 }
 
-/// The statistics of the cgroup of that path, as the parent of a pod's.
-///
-/// # Errors
-/// There is none.
-pub(crate) fn of_path(path: &str) -> Result<Any, ShimError> {
-    let cgroup = Some(path).filter(|path| !path.is_empty()).map(Cgroup::at);
-    of_cgroup(cgroup.as_ref())
+/// The statistics of the cgroup of that path, as the parent of a pod's. Where there is none, nothing was counted: all is zero.
+pub(crate) fn of_path(path: &str) -> Any {
+    let cgroup = Cgroup::at(path);
+    let counted = of_cgroup(Some(&cgroup).filter(|_| !path.is_empty()));
+    counted.unwrap_or_else(|_| match cgroup {
+        Cgroup::Unified(_) => Any::pack(&ketch_shim_api::cgroup2::Metrics::default()),
+        Cgroup::Legacy(_) => Any::pack(&ketch_shim_api::cgroup1::Metrics::default()),
+    })
 }
 
 /// Where the files of one cgroup, or of one controller, are.
