@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ketch_runtime_client::{Create, Runtime, Stdio, read_pid_file};
 use ketch_shim_api::cri::{NamespaceMode, NamespaceOption, PodSandboxConfig};
+use rustix::fs::Mode;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -116,6 +117,11 @@ pub(crate) async fn make(
     let maker = bundle.join(MAKER);
     let root = maker.join("rootfs");
     std::fs::DirBuilder::new().recursive(true).create(&root).map_err(ShimError::file("make", &root))?;
+    // Runtimes look for the program when they create, and this one is never started.
+    let program = root.join("none");
+    std::fs::write(&program, "").map_err(ShimError::file("make", &program))?;
+    rustix::fs::chmod(&program, Mode::from_raw_mode(0o755))
+        .map_err(|error| ShimError::file("make", &program)(error.into()))?;
     let config = maker.join("config.json");
     std::fs::write(&config, pod.maker(id).to_string()).map_err(ShimError::file("write", &config))?;
     let pid_file = maker.join("pid");
