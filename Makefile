@@ -39,7 +39,7 @@ TEST_STEPS := check unit suite-native suite-v2 suite-user suite-shim
 -include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim \
-	fault-injection attack soak fuzz fix install man completions bundles demo
+	fault-injection attack soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -103,10 +103,15 @@ ATTACK_PEERS = $(wildcard /usr/sbin/runc /usr/bin/crun /var/cache/ketch/peers/bi
 attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs on ketch and its peers: the table of who falls
 	cargo test --quiet --package ketch-integration --test suite --no-run
 	integration/attack/table.py $$(ls -t $(BUILD_DIR)/$(TARGET)/debug/deps/suite-* | grep -v '\.d$$' | head -1) \
-		$(RUNTIME_PATH) $(ATTACK_PEERS)
+		$(BUILD_DIR)/$(TARGET)/debug/naive_runtime $(RUNTIME_PATH) $(ATTACK_PEERS)
 
-soak: setup $(BUILD_OF_RUNTIME) fault-injection ## 2,000 run cycles; kill -9 of ketch and of the container's init, and every error, at every system call
-	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks::
+# Races get 120 s each (KETCH_RACE_SECONDS), and print what they did in them.
+soak: setup $(BUILD_OF_RUNTIME) fault-injection sanitise ## 2,000 run cycles; thousands of rounds of each race; kill -9 of ketch and of the container's init, and every error, at every system call; make sanitise
+	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
+		attack_image::a_mount_target_that_is_swapped attack_inside::
+
+sanitise: setup ## The unit tests and the suite on a build with AddressSanitizer, both layouts: FILTER='exec:: mounts::'
+	integration/sanitise/run.sh $(FILTER)
 
 fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
 	@integration/setup/packages.sh g++ libc6-dev

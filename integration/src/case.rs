@@ -39,6 +39,8 @@ impl Case {
     pub fn new(name: &str, number: usize, layout: Layout, caller: Caller, runtime: &Runtime) -> Self {
         let tag = format!("kit{}n{number}x", std::process::id());
         let dir = PathBuf::from("/tmp/ketch-integration").join(&tag);
+        // What a failed test has left, whose suite had the same pid.
+        let _ = fs::remove_dir_all(&dir);
         for folder in ["state", "io"] {
             fs::create_dir_all(dir.join(folder)).expect("make the case's folder");
         }
@@ -54,6 +56,20 @@ impl Case {
         case.give(&case.dir);
         case.give(case.state_root());
         case
+    }
+
+    /// The same case with another runtime.
+    #[must_use]
+    pub fn with_runtime(&self, runtime: Runtime) -> Self {
+        Self {
+            name: self.name.clone(),
+            layout: self.layout,
+            runtime,
+            caller: self.caller,
+            tag: self.tag.clone(),
+            dir: self.dir.clone(),
+            serial: AtomicUsize::new(self.serial.load(Ordering::Relaxed)),
+        }
     }
 
     /// Ends the test as skipped.
@@ -145,6 +161,11 @@ impl Case {
         {
             self.skip(format!("{} falls: {reason}", self.runtime.version));
         }
+    }
+
+    /// Marks what a build with a sanitiser can't do (KETCH_SANITISED, set by `make sanitise`).
+    pub fn not_sanitised(&self, reason: &str) {
+        self.needs(std::env::var_os("KETCH_SANITISED").is_none(), &format!("sanitised: {reason}"));
     }
 
     /// A name that no other container of the machine has.

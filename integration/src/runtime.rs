@@ -27,8 +27,16 @@ pub const TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     Ketch,
-    Runc { major: u32, minor: u32 },
-    Crun { major: u32, minor: u32 },
+    Runc {
+        major: u32,
+        minor: u32,
+    },
+    Crun {
+        major: u32,
+        minor: u32,
+    },
+    /// The one that protects nothing, to prove attacks on (`src/bin/naive_runtime`).
+    Naive,
     Other,
 }
 
@@ -69,6 +77,8 @@ impl Runtime {
             Kind::Runc { major, minor }
         } else if version.starts_with("crun version") {
             Kind::Crun { major, minor }
+        } else if version.starts_with("naive version") {
+            Kind::Naive
         } else {
             Kind::Other
         };

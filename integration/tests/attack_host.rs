@@ -4,19 +4,25 @@
 //! host's.
 
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixDatagram;
 
-use ketch_integration::runtime::Kind;
-use ketch_integration::{Case, tests};
+use ketch_integration::runtime::{Invocation, Kind};
+use ketch_integration::{Case, Output, tests};
 use serde_json::json;
+
+use crate::attack_image::through_a_process_of_the_host;
 
 tests![
     a_sibling_cgroup_whose_name_begins_alike,
     the_propagation_of_a_mount_namespace_that_is_shared,
+    the_folder_of_a_notification_socket_behind_a_link,
+    a_mount_over_the_notification_socket,
 ];
 
 /// runc before 1.5.2, crun before 1.29: `exec --cgroup ../<id>x` passed for a sub-cgroup of `<id>`.
 fn a_sibling_cgroup_whose_name_begins_alike(case: &Case) {
-    case.needs(!matches!(case.runtime.kind, Kind::Other), "no exec --cgroup");
+    case.needs(!matches!(case.runtime.kind, Kind::Naive | Kind::Other), "no exec --cgroup");
     let bundle = case.bundle().sleeper();
     let container = bundle.start();
     let own = bundle.cgroup("pids");
@@ -31,7 +37,7 @@ fn a_sibling_cgroup_whose_name_begins_alike(case: &Case) {
 }
 
 /// runc before 1.5.3: a container without a mount namespace of its own made the host's `/` private or slave.
-fn the_propagation_of_a_mount_namespace_that_is_shared(case: &Case) {
+pub(crate) fn the_propagation_of_a_mount_namespace_that_is_shared(case: &Case) {
     let bundle = case
         .bundle()
         .command(&["/bin/true"])
@@ -41,14 +47,54 @@ fn the_propagation_of_a_mount_namespace_that_is_shared(case: &Case) {
         .set("/linux/readonlyPaths", json!([]))
         .set("/linux/rootfsPropagation", json!("private"));
     let command = bundle.run_command().arg(&bundle.id);
-    // A namespace like the host's: its root is shared, and the container joins it by not having its own.
-    let script = r#""$@" >&2; grep ' / / ' /proc/self/mountinfo"#;
-    let out = case
-        .program("/usr/bin/unshare")
-        .args(["--mount", "--propagation", "shared", "--", "/bin/sh", "-c", script, "sh"])
-        .arg(&command.program)
-        .args(command.args)
-        .run();
+    // The container joins it by not having its own.
+    let out = on_a_sharing_host(case, command, "grep ' / / ' /proc/self/mountinfo");
     drop(ketch_integration::Container::adopt(case, &bundle.id));
     assert!(out.stdout.lines().next().is_some_and(|root| root.contains("shared:")), "the host's root is not shared any more: {out}");
+}
+
+/// Runs a command where every mount is shared, as systemd leaves a host, and then `look`, whose output is the outcome's.
+fn on_a_sharing_host(case: &Case, command: Invocation, look: &str) -> Output {
+    let script = format!(r#""$@" >&2; {look}"#);
+    let mut whole = case
+        .program("/usr/bin/unshare")
+        .args(["--mount", "--propagation", "shared", "--", "/bin/sh", "-c", &script, "sh"])
+        .arg(&command.program)
+        .args(command.args);
+    whole.env = command.env;
+    whole.run()
+}
+
+/// Of crun before 1.31, as all that is made by a path after the root was entered: the folder that the socket is mounted
+/// on, whose parents are the image's links.
+pub(crate) fn the_folder_of_a_notification_socket_behind_a_link(case: &Case) {
+    case.falls(&[("crun version 1.28", "it makes the folder on the host")]);
+    let canary = case.folder("canary");
+    let socket = case.dir.join("notify.sock");
+    let _listening = UnixDatagram::bind(&socket).expect("bind");
+    let bundle = case.bundle().command(&["/bin/true"]).without_namespace("pid");
+    // The runtimes differ: /run/notify, or the path that the caller has.
+    for name in ["run", "tmp"] {
+        let place = bundle.rootfs().join(name);
+        fs::remove_dir(&place).expect("take the folder away");
+        symlink(through_a_process_of_the_host(&canary), place).expect("link");
+    }
+    let out = bundle.run_command().env("NOTIFY_SOCKET", &socket).arg(&bundle.id).run();
+    drop(ketch_integration::Container::adopt(case, &bundle.id));
+    let found: Vec<_> = fs::read_dir(&canary).expect("read").flatten().map(|entry| entry.file_name()).collect();
+    assert!(found.is_empty(), "the host's folder holds {found:?} after {out}");
+}
+
+/// crun before 1.31: the mount of the socket's folder shares what is mounted on it with the host.
+pub(crate) fn a_mount_over_the_notification_socket(case: &Case) {
+    case.not_on_runc("its run waits for a readiness that does not come");
+    let socket = case.dir.join("notify.sock");
+    let _listening = UnixDatagram::bind(&socket).expect("bind");
+    let script = "mount -t tmpfs escaped ${NOTIFY_SOCKET%/*} && echo mounted || { mount; echo $NOTIFY_SOCKET; }";
+    let bundle = case.bundle().script(script).capabilities(&["CAP_SYS_ADMIN"]);
+    let command = bundle.run_command().env("NOTIFY_SOCKET", &socket).arg(&bundle.id);
+    let out = on_a_sharing_host(case, command, "cat /proc/self/mountinfo");
+    drop(ketch_integration::Container::adopt(case, &bundle.id));
+    assert!(out.stderr.contains("mounted"), "the attack could not mount: {out}");
+    assert!(!out.stdout.contains("escaped"), "the host has the container's mount: {out}");
 }

@@ -4,9 +4,10 @@
 //! refusal is as good as a confined process; a process without its label is the fall.
 
 use std::fs;
+use std::path::Path;
 
 use ketch_integration::apparmor::Profile;
-use ketch_integration::{Bundle, Case, Container, tests, wait_until};
+use ketch_integration::{Bundle, Case, Container, Race, tests, wait_until};
 use serde_json::json;
 
 tests![
@@ -20,7 +21,7 @@ tests![
 ];
 
 /// The files that a runtime would write a label to, as plain files below `folder`.
-fn fake_proc(folder: &std::path::Path) {
+fn fake_proc(folder: &Path) {
     for process in ["self", "thread-self", "1"] {
         for attr in ["attr", "attr/apparmor"] {
             let attr = folder.join(process).join(attr);
@@ -67,7 +68,7 @@ fn in_place_of_proc(bundle: Bundle<'_>, mount: serde_json::Value) -> Bundle<'_> 
     })
 }
 
-fn a_folder_in_place_of_proc(case: &Case) {
+pub(crate) fn a_folder_in_place_of_proc(case: &Case) {
     let profile = Profile::load(case, "");
     let fake = case.folder("fake");
     fake_proc(&fake);
@@ -78,7 +79,7 @@ fn a_folder_in_place_of_proc(case: &Case) {
     stands(&confined(case, &profile).mount(mount), &profile);
 }
 
-fn a_tmpfs_in_place_of_proc(case: &Case) {
+pub(crate) fn a_tmpfs_in_place_of_proc(case: &Case) {
     let profile = Profile::load(case, "");
     let mount = json!({ "destination": "/proc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] });
     let bundle = in_place_of_proc(confined(case, &profile), mount);
@@ -86,16 +87,20 @@ fn a_tmpfs_in_place_of_proc(case: &Case) {
     stands(&bundle, &profile);
 }
 
-fn a_link_in_place_of_proc(case: &Case) {
+pub(crate) fn a_link_in_place_of_proc(case: &Case) {
     let profile = Profile::load(case, "");
-    let bundle = confined(case, &profile);
-    fake_proc(&bundle.rootfs().join("evil"));
-    fs::remove_dir(bundle.rootfs().join("proc")).expect("take the folder away");
-    std::os::unix::fs::symlink("evil/level", bundle.rootfs().join("proc")).expect("link");
-    stands(&bundle, &profile);
+    // On the host an empty folder, in the image the fake: whoever mounts by path mounts elsewhere than he writes.
+    let host = case.folder("elsewhere");
+    for target in [Path::new("evil/level"), &host] {
+        let bundle = confined(case, &profile);
+        fake_proc(&bundle.rootfs().join(target.strip_prefix("/").unwrap_or(Path::new("evil"))));
+        fs::remove_dir(bundle.rootfs().join("proc")).expect("take the folder away");
+        std::os::unix::fs::symlink(target, bundle.rootfs().join("proc")).expect("link");
+        stands(&bundle, &profile);
+    }
 }
 
-fn a_mount_over_attr(case: &Case) {
+pub(crate) fn a_mount_over_attr(case: &Case) {
     let profile = Profile::load(case, "");
     let fake = case.folder("fake");
     fake_proc(&fake);
@@ -108,7 +113,7 @@ fn a_mount_over_attr(case: &Case) {
     }
 }
 
-fn a_mount_over_attr_through_a_link(case: &Case) {
+pub(crate) fn a_mount_over_attr_through_a_link(case: &Case) {
     let profile = Profile::load(case, "");
     let fake = case.folder("fake");
     fake_proc(&fake);
@@ -154,7 +159,7 @@ fn entering_stands(container: &Container<'_>, profile: &Profile) {
 }
 
 /// Each process that appears gets a folder of the attacker's over its attr, as fast as a shell can.
-fn attr_redirected_during_an_exec(case: &Case) {
+pub(crate) fn attr_redirected_during_an_exec(case: &Case) {
     let profile = Profile::load(case, "");
     let container = mounting(
         case,
@@ -163,13 +168,13 @@ fn attr_redirected_during_an_exec(case: &Case) {
          done; done 2>/dev/null",
     );
     the_attack_works(&container);
-    for _ in 0..10 {
+    for _ in Race::of(case, 10) {
         entering_stands(&container, &profile);
     }
     container.stop();
 }
 
-fn proc_replaced_before_an_exec(case: &Case) {
+pub(crate) fn proc_replaced_before_an_exec(case: &Case) {
     let profile = Profile::load(case, "");
     let wait = "echo mounting; exec sleep 1000";
     for change in ["mount -t tmpfs none /proc && cp -r /fake/. /proc/", "mount -o bind /fake /proc"] {

@@ -37,6 +37,7 @@ const DEADLINE: &str = "30";
 /// The build with the door, made by `make fault-injection`.
 fn binary(case: &Case) -> PathBuf {
     case.needs(case.runtime.kind == Kind::Ketch, "only for ketch, which has a build with fault injection");
+    case.not_sanitised("drives a build of its own");
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../target/fault-injection/x86_64-unknown-linux-gnu/quick/ketch"
@@ -335,6 +336,7 @@ fn every_call_passes_the_door(case: &Case) {
 /// The binary under test is the release, which has none of the words.
 fn the_release_has_no_door(case: &Case) {
     case.needs(case.runtime.kind == Kind::Ketch, "only for ketch, which has a build with fault injection");
+    case.not_sanitised("drives a build of its own");
     let release = fs::read(&case.runtime.path).expect("read the binary");
     assert!(!release.windows(11).any(|bytes| bytes == b"KETCH_FAULT"), "the binary under test has the door");
 }

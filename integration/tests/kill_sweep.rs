@@ -15,6 +15,7 @@ tests![create, run, start, delete, exec];
 fn sweepable(case: &Case) {
     case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
     case.needs(case.has_program("strace"), "no strace program");
+    case.not_sanitised("the search for leaks does not work under ptrace");
 }
 
 /// A system call by its name, and the how-manieth of that name in its process: strace counts each name by itself.

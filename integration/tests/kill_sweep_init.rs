@@ -32,6 +32,7 @@ impl Sweep<'_> {
     fn run(&self) {
         let case = self.bundle.case;
         case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
+        case.not_sanitised("the search for leaks does not work under ptrace");
         let _ = self.killed_at(0);
         clear(case, self.bundle, 0);
         let sample = Sample::of(case, self.steps().len(), self.stride);

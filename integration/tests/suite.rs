@@ -94,6 +94,7 @@ modules![
     attack_label,
     attack_host,
     attack_restore,
+    attack_proof,
     rootless(user),
 ];
 

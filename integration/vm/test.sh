@@ -10,16 +10,18 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 runtime=${RUNTIME:-target/release/ketch}
 sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
-	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore)
+	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::)
 
 # One program with all tests, and the one that they run inside containers; both are static.
 suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |
 	jq -r 'select(.target.name? == "suite" and .executable).executable')
 probe=$(readlink -f "$(dirname "$suite")/../container_probe")
+# What the attacks are proven on.
+naive=$(readlink -f "$(dirname "$suite")/../naive_runtime")
 mkdir -p target/vm
 strip -o target/vm/suite "$suite"
 
-copies=(--copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy oci-bundles --copy integration/setup)
+copies=(--copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy "$naive" --copy oci-bundles --copy integration/setup)
 case $runtime in
 */*) copies+=(--copy "$runtime:/usr/local/bin/ketch") && inside=/usr/local/bin/ketch ;;
 *) inside=$runtime ;;
