@@ -117,10 +117,12 @@ pub(crate) fn a_mount_over_attr_through_a_link(case: &Case) {
     let profile = Profile::load(case, "");
     let fake = case.folder("fake");
     fake_proc(&fake);
-    let bundle = confined(case, &profile).mount(json!({ "destination": "/way/attr", "type": "bind",
-        "source": fake.join("self/attr"), "options": ["rbind", "rw"] }));
-    std::os::unix::fs::symlink("/proc/self", bundle.rootfs().join("way")).expect("link");
-    stands(&bundle, &profile);
+    for target in ["/proc/self", "proc/self"] {
+        let bundle = confined(case, &profile).mount(json!({ "destination": "/way/attr", "type": "bind",
+            "source": fake.join("self/attr"), "options": ["rbind", "rw"] }));
+        std::os::unix::fs::symlink(target, bundle.rootfs().join("way")).expect("link");
+        stands(&bundle, &profile);
+    }
 }
 
 /// A container whose root may mount, as a privileged one's may, running `script` with the fake at /fake.

@@ -47,6 +47,7 @@ pub(crate) fn mounts(root: &Path, list: &Value) -> Vec<File> {
             fs::create_dir_all(&target).unwrap();
         }
         let kept = copied.then(|| File::open(&target).unwrap());
+        kept.iter().for_each(crate::leak);
         let data = data.join(",");
         mount(Some(source), &target, entry["type"].as_str(), flags, Some(data.as_str())).unwrap();
         if let Some(kept) = kept {
