@@ -23,6 +23,7 @@ tests![
     io_weight,
     unified_files_of_controllers,
     oom_group_kills_all,
+    a_pressure_threshold_is_checked_and_watched,
     controllers_reach_a_nested_path,
     update_memory_and_swap,
     update_cpu_and_cpuset,
@@ -173,8 +174,41 @@ fn unified_files_of_controllers(case: &Case) {
 fn oom_group_kills_all(case: &Case) {
     let unified = json!({ "memory.oom.group": "1", "memory.max": "33554432", "memory.swap.max": "0" });
     let bundle = limited(case, "memory", &json!({ "unified": unified }));
-    let container = bundle.script("sleep 1000 & dd if=/dev/zero of=/dev/null bs=96M count=1; sleep 1000").start();
+    let bundle = bundle.script("sleep 1000 & dd if=/dev/zero of=/dev/null bs=96M count=1; sleep 1000");
+    let cgroup = bundle.cgroup("");
+    let container = bundle.start();
     container.wait_status("stopped");
+    let events = read(cgroup.join("memory.events"));
+    assert!(events.lines().any(|line| line == "oom_group_kill 1"), "{events}");
+}
+
+/// A trigger of the kernel's (psi.rst) is as good as the descriptor that it was written by: what `unified` can do is to have
+/// the kernel check it. A watcher sets its own, on the file of the container.
+fn a_pressure_threshold_is_checked_and_watched(case: &Case) {
+    let trigger = "some 100000 1000000";
+    let bundle = limited(case, "memory", &json!({ "unified": { "memory.high": "16777216", "memory.pressure": trigger } }));
+    case.needs(fs::read_to_string("/proc/pressure/memory").is_ok(), "a kernel without PSI");
+    // More in memory than is to stay there, looked at again and again.
+    let script = "dd if=/dev/zero of=/dev/shm/held bs=1M count=48 2>/dev/null; while :; do cat /dev/shm/held >/dev/null; done";
+    let bundle = bundle.script(script).edit(|spec| {
+        let shm = spec["mounts"].as_array_mut().expect("mounts").iter_mut().find(|mount| mount["destination"] == "/dev/shm");
+        shm.expect("/dev/shm")["options"] = json!(["nosuid", "mode=1777", "size=65536k"]);
+    });
+    let container = bundle.start();
+    let mut pressure =
+        fs::File::options().read(true).write(true).open(bundle.cgroup("").join("memory.pressure")).expect("open");
+    std::io::Write::write_all(&mut pressure, trigger.as_bytes()).expect("set a trigger");
+    wait_until("the pressure", || {
+        let mut fds = [rustix::event::PollFd::new(&pressure, rustix::event::PollFlags::PRI)];
+        let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+        let ready = rustix::event::poll(&mut fds, Some(&second)).map_err(|error| error.to_string())?;
+        if ready == 1 { Ok(()) } else { Err(file(&bundle, "memory.pressure")) }
+    });
+    container.stop();
+
+    let bundle = limited(case, "memory", &json!({ "unified": { "memory.pressure": "some 5 1" } }));
+    let out = bundle.run();
+    out.refuses(&["unable to set unified resource \"memory.pressure\"", "invalid argument"]);
 }
 
 fn controllers_reach_a_nested_path(case: &Case) {

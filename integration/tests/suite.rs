@@ -69,6 +69,7 @@ modules![
     checkpoint_systemd,
     bad_input(both),
     cli(both),
+    features,
     concurrency(both),
     bundles,
     kill_sweep,
@@ -77,6 +78,7 @@ modules![
     landlock,
     callers_containerd,
     callers_dockerd,
+    callers_features,
     callers_podman,
     shim_bootstrap,
     shim_task,
@@ -96,6 +98,7 @@ modules![
     attack_restore,
     attack_proof,
     rootless(user),
+    userns_settings(user),
 ];
 
 fn main() -> ExitCode {

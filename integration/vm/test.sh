@@ -63,11 +63,11 @@ else
 fi
 start=$SECONDS
 if [ -n "${FILTER-}" ]; then
-	boot "root, AppArmor, two NUMA nodes" 1 --numa -- suite --layout native "${chosen[@]}"
+	boot "root, AppArmor, two NUMA nodes" 1 --numa --append psi=1 -- suite --layout native "${chosen[@]}"
 else
 	# shellcheck disable=SC2016 # expanded in the guest
-	boot "root and user, AppArmor, two NUMA nodes" 2 --numa -- \
-		sh -c 'suite --layout native "$@"; suite --layout native --as user rootless:: lifecycle:: exec::' sh "${chosen[@]}"
+	boot "root and user, AppArmor, two NUMA nodes" 2 --numa --append psi=1 -- \
+		sh -c 'suite --layout native "$@"; suite --layout native --as user rootless:: userns_settings:: lifecycle:: exec::' sh "${chosen[@]}"
 	boot "root, SELinux enforcing" 1 --selinux enforcing -- suite --layout native lsm::selinux
 fi
 echo "# VM: $((SECONDS - start)) s; the output is in $log"
