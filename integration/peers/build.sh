@@ -66,4 +66,4 @@ flock -u 9
 	iptables --version'
 echo "root: $root"
 echo "outside the root: $("$cache/peers/bin/runc" --version | head -n 1), $("$cache/peers/bin/crun" --version |
-	head -n 1), containerd, ctr and its shim in $cache/peers/bin"
+	head -n 1), containerd, ctr, its shim and dockerd in $cache/peers/bin"
