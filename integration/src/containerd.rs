@@ -131,15 +131,16 @@ runtime_type = "{}"
         text
     }
 
-    /// The options of the runtime as CRI takes them: runc's by name for runc's runtime type, for any other a text of the
-    /// same keys (`runtimeoptions.v1.Options`).
+    /// The options of the runtime as CRI takes them: runc's by name for runc's runtime type. For any other, 2.x hands the text
+    /// over as it stands, and 1.6 the path of a file with the same keys.
     fn runtime_options(&self) -> String {
-        let runtime = self.runtime();
-        if self.shim.is_ketch() {
-            format!("TypeUrl = \"runtimeoptions.v1.Options\"\nConfigBody = 'BinaryName = \"{runtime}\"'\n")
-        } else {
-            format!("BinaryName = \"{runtime}\"\n")
+        let text = format!("BinaryName = {:?}\n", self.runtime());
+        if !self.shim.is_ketch() || self.age == Age::V2 {
+            return text;
         }
+        let file = self.site.path("options.toml");
+        fs::write(&file, text).expect("write the options");
+        format!("TypeUrl = \"runtimeoptions.v1.Options\"\nConfigPath = {file:?}\n")
     }
 
     fn program(&self, name: &str) -> PathBuf {
