@@ -79,7 +79,7 @@ fn process_of(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc<Process>,
         return;
     }
     // Between the runtime's start and the note of it the shim died: what runs is no longer only created.
-    let running = record.state == State::Created && has_started(container, record.pid);
+    let running = record.state == State::Created && has_started(container);
     process.state.set(match record.state {
         State::Created if running => State::Running,
         State::Pausing => State::Running,
@@ -112,7 +112,7 @@ fn process_of(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc<Process>,
 }
 
 /// The runtime's fifo for `start` is gone once it was called; every runtime with runc's layout has one.
-fn has_started(container: &Container, _pid: i32) -> bool {
+fn has_started(container: &Container) -> bool {
     !container.runtime.root.join(&container.id).join("exec.fifo").exists()
 }
 
