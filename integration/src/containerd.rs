@@ -80,6 +80,7 @@ impl<'a> Containerd<'a> {
         let bin = site.path("bin");
         fs::create_dir_all(&bin).expect("make the folder of programs");
         symlink(&shim.path, bin.join(shim.file_name())).expect("link the shim");
+        symlink(&case.runtime.path, bin.join("ketch")).expect("link the runtime");
         let mut containerd = Self { site, age, shim, daemon: None };
         fs::write(containerd.site.path("config.toml"), containerd.config(cri))
             .expect("write the configuration");

@@ -4,7 +4,7 @@
 //! it: [`Site`]'s end kills every process that is still in its mount namespace. Called by the `callers`
 //! and the `shim_` tests.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -99,6 +99,15 @@ impl<'a> Site<'a> {
         self.command("sh").args(["-c", "cd \"$0\" && exec \"$@\""]).arg(folder).arg(program)
     }
 
+    /// PATH with the site's folder `bin` before anything else.
+    #[must_use]
+    pub fn path_variable(&self) -> OsString {
+        let mut path = self.path("bin").into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap_or_default());
+        path
+    }
+
     /// A path inside, as a process outside of the site's mount namespace names it.
     #[must_use]
     pub fn seen_from_outside(&self, path: &Path) -> PathBuf {
@@ -119,13 +128,10 @@ impl<'a> Site<'a> {
         // A daemon that is started again goes on in it.
         let file =
             fs::OpenOptions::new().create(true).append(true).open(&log).expect("open the daemon's log");
-        let mut path = self.path("bin").into_os_string();
-        path.push(":");
-        path.push(std::env::var_os("PATH").unwrap_or_default());
         let child = Command::new("nsenter")
             .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--", program])
             .args(args)
-            .env("PATH", path)
+            .env("PATH", self.path_variable())
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("share the log"))
             .stderr(file)

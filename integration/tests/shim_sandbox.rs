@@ -85,10 +85,10 @@ impl<'a> Pod<'a> {
 
 fn all_nine_calls_of_a_pods_life(case: &Case) {
     let pod = Pod::new(case);
-    let platform = pod.must("Platform", &pod.of_id()).message(1);
-    assert_eq!((platform.text(1).as_str(), platform.text(2).as_str()), ("linux", "amd64"));
     pod.must("CreateSandbox", &pod.create(&Message::new().number(2, 1), ""));
     pod.must("PingSandbox", &pod.of_id());
+    let platform = pod.must("Platform", &pod.of_id()).message(1);
+    assert_eq!((platform.text(1).as_str(), platform.text(2).as_str()), ("linux", "amd64"));
     assert_ne!(pod.state(), "SANDBOX_READY", "it is not started yet");
     let started = pod.must("StartSandbox", &pod.of_id());
     assert!(started.message(2).number(1) > 1_700_000_000, "created_at: {started:?}");

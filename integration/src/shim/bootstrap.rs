@@ -117,6 +117,7 @@ impl<'a> Bootstrap<'a> {
         let command = self
             .site
             .command_in(&self.bundle, &self.shim.path)
+            .env("PATH", self.site.path_variable())
             .env("TTRPC_ADDRESS", &self.events)
             .env("GRPC_ADDRESS", &grpc)
             .env("NAMESPACE", &self.namespace)

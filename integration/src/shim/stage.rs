@@ -3,6 +3,7 @@
 //! Called by the `shim_` tests and the bench.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::bootstrap::{Bootstrap, Form, Served, options, runtime_root};
@@ -37,7 +38,11 @@ impl<'a> Stage<'a> {
     #[must_use]
     pub fn with_shim(case: &'a Case, shim: Shim) -> Self {
         let sink = Sink::bind(&case.dir.join("events.sock.ttrpc"));
-        Self { case, site: Site::new(case), shim, sink, options: options(case) }
+        let site = Site::new(case);
+        // What the shim starts when nobody names a runtime, as for a pod's namespaces.
+        fs::create_dir_all(site.path("bin")).expect("make the folder of programs");
+        symlink(&case.runtime.path, site.path("bin/ketch")).expect("link the runtime");
+        Self { case, site, shim, sink, options: options(case) }
     }
 
     /// How the shim of a bundle is started, in the form that fits the shim.
