@@ -151,6 +151,8 @@ impl Cri {
     pub fn create(&self, pod: (&str, &Pod), name: &str, attempt: u64, script: &str, limit: u64) -> String {
         let (pod_id, pod) = pod;
         let resources = Message::new().number(4, limit).number(10, limit);
+        // A process namespace of its own: CONTAINER.
+        let own_pids = Message::new().number(2, 1);
         let metadata = Message::new().text(1, name).number(2, attempt);
         let config = Message::new()
             .message(1, &metadata)
@@ -159,7 +161,10 @@ impl Cri {
             .bytes(3, b"-c")
             .bytes(3, script.as_bytes())
             .text(11, format!("{name}-{attempt}.log"))
-            .message(15, &Message::new().message(1, &resources));
+            .message(
+                15,
+                &Message::new().message(1, &resources).message(2, &Message::new().message(3, &own_pids)),
+            );
         let request = Message::new().text(1, pod_id).message(2, &config).message(3, &pod.config());
         self.must("CreateContainer", &request).text(1)
     }
