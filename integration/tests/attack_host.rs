@@ -78,7 +78,8 @@ fn on_a_sharing_host(case: &Case, command: Invocation, look: &str) -> Output {
 /// Of crun before 1.31, as all that is made by a path after the root was entered: the folder that the socket is mounted
 /// on, whose parents are the image's links.
 pub(crate) fn the_folder_of_a_notification_socket_behind_a_link(case: &Case) {
-    case.falls(&[("crun version 1.28", "it makes the folder on the host")]);
+    let made = "it makes the folder on the host";
+    case.falls(&[("crun version 1.8", made), ("crun version 1.28", made)]);
     let canary = case.folder("canary");
     let socket = case.dir.join("notify.sock");
     let _listening = UnixDatagram::bind(&socket).expect("bind");
