@@ -334,13 +334,14 @@ impl StateDir {
     /// [`StateError::Missing`] when there is none, [`StateError::Damaged`] when it can't be understood.
     pub fn load(&self) -> Result<State, StateError> {
         let path = self.path.join(STATE_FILE);
-        let read = File::open(&path).and_then(|mut file| {
+        let read = File::open(&path).and_then(|file| {
             let length = file.metadata()?.len();
             if length > SIZE_LIMIT {
                 return Err(io::ErrorKind::FileTooLarge.into());
             }
             let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default() + 1);
-            file.read_to_end(&mut bytes)?;
+            // Not of the file itself, which would ask for its size and place again.
+            file.take(SIZE_LIMIT).read_to_end(&mut bytes)?;
             Ok(bytes)
         });
         let bytes = read.map_err(|error| {

@@ -82,10 +82,9 @@ fn mount_point(
     Ok(table.iter().find(|line| line.id == id).map(|line| (line.point.clone(), is_dir)))
 }
 
-/// The host's side of a restore: what may be shown, and the mounts among which it is found.
+/// The host's side of a restore: what may be shown.
 #[derive(Debug)]
 pub(super) struct Judge {
-    host: Vec<MountLine>,
     allowed: Allowed,
 }
 
@@ -100,12 +99,14 @@ impl Judge {
             places.push((place(&host, &external.source)?, external.restrictions));
         }
         let allowed = Allowed { root: Some(root), places, kinds: verdict::kinds(rootfs) };
-        Ok(Self { host, allowed })
+        Ok(Self { allowed })
     }
 
-    /// Whether the mounts of the process `pid` are what they may be.
+    /// Whether the mounts of the process `pid` are what they may be. The host's are looked at now, as the container's are
+    /// there: the number of a file system without a device is another's as soon as it is free, and one that the host had a
+    /// moment ago may be the container's own tmpfs by now.
     pub(super) fn judge(&self, pid: i32) -> Result<(), CriuError> {
-        Ok(verdict::judge(&table(&pid.to_string())?, &self.host, &self.allowed)?)
+        Ok(verdict::judge(&table(&pid.to_string())?, &table("self")?, &self.allowed)?)
     }
 }
 
