@@ -22,6 +22,7 @@ tests![
     a_container_is_confined_by_its_config_alone,
     exec_races_the_containers_end,
     kill_races_delete,
+    a_kill_is_answered_before_the_delete_that_follows_its_end,
     frames_that_are_none_end_only_their_connection,
 ];
 
@@ -245,6 +246,29 @@ fn kill_races_delete(case: &Case) {
             assert_eq!(failure.code, ttrpc::NOT_FOUND, "turn {turn}: {failure}");
         }
         assert_eq!(delete.wait().expect("Delete").number(2), 3, "turn {turn}");
+    }
+    tasks.end(&keeper.id);
+    stage.end();
+}
+
+/// containerd deletes a task when it hears of its end, and closes the connection then; CRI fails to stop a pod when its Kill
+/// has no answer by that time.
+fn a_kill_is_answered_before_the_delete_that_follows_its_end(case: &Case) {
+    let stage = Stage::new(case);
+    stage.shim.not_on_go(case, "leaves the order to chance");
+    let keeper = case.bundle().sleeper();
+    let served = stage.serve(&keeper);
+    let tasks = &served.tasks;
+    tasks.run(&stage.create(&keeper));
+    for turn in 0..20 {
+        let bundle = case.bundle().sleeper();
+        tasks.run(&stage.create(&bundle));
+        let waiting = tasks.waiting(&bundle.id, "");
+        let mut kill = tasks.send("Kill", &Message::new().text(1, &bundle.id).number(3, 9));
+        assert_eq!(waiting.wait().expect("Wait").number(1), 137);
+        assert_eq!(tasks.delete(&bundle.id, ""), Ok(137));
+        assert!(!kill.is_waiting(), "turn {turn}: Delete is answered, and Kill is not");
+        kill.wait().expect("Kill");
     }
     tasks.end(&keeper.id);
     stage.end();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ketch_runtime_client::{Create, Runtime, RuntimeError, read_pid_file};
 use ketch_shim_api::events::{TaskCreate, TaskDelete, TaskIo};
 use ketch_shim_api::task::CreateTaskRequest;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, RwLock};
 
 use crate::cgroup::Cgroup;
 use crate::error::ShimError;
@@ -53,6 +53,9 @@ pub(crate) struct Container {
     /// The runtime may have something of it.
     made: Cell<bool>,
     deleting: Cell<bool>,
+    /// Read by each Kill under way, and written by Delete: containerd closes its connection once Delete is answered, and takes a
+    /// Kill without an answer for a failure.
+    pub(crate) kills: RwLock<()>,
 }
 
 /// The runtime as a container's options want it.
@@ -92,6 +95,7 @@ impl Container {
             checkpoint: None,
             made: Cell::new(false),
             deleting: Cell::new(false),
+            kills: RwLock::new(()),
         })
     }
 
@@ -329,8 +333,10 @@ pub(crate) async fn delete(
     }
     init.state.get().allow(Action::Delete)?;
     container.deleting.set(true);
+    let kills = container.kills.write().await;
     let deleted =
         container.runtime.delete(shim.reaper.as_ref(), &container.id, false, limits.runtime()).await;
+    drop(kills);
     drop(changing);
     if let Err(error) = deleted
         // A checkpoint that ends the container leaves the runtime nothing.

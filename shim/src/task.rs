@@ -310,6 +310,7 @@ async fn checkpoint(
 async fn kill(shim: &Shim, request: &api::KillRequest, limits: Limits) -> Result<Empty, ShimError> {
     let container = shim.container(&request.id)?;
     let process = container.process(&request.exec_id)?;
+    let _under_way = container.kills.read().await;
     if request.exec_id.is_empty() && request.all && request.signal != KILL {
         return kill_each(shim, &container, request.signal, limits).await;
     }
