@@ -6,13 +6,13 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -186,7 +186,7 @@ impl Invocation {
         }
         let shown =
             format!("{} {}", self.program.display(), self.args.join(OsStr::new(" ")).to_string_lossy());
-        let mut child = command.spawn().unwrap_or_else(|e| panic!("start {shown}: {e}"));
+        let mut child = spawn(&mut command).unwrap_or_else(|e| panic!("start {shown}: {e}"));
         if let Some(bytes) = self.stdin {
             let mut pipe = child.stdin.take().expect("stdin is piped");
             // A program that does not read its input is no fault of the harness.
@@ -259,6 +259,20 @@ impl Running {
         };
         assert!(!timed_out, "not done within {} s, killed: {output}", TIMEOUT.as_secs());
         output
+    }
+}
+
+/// A program that this process has just written may be open for writing in a child that another thread has forked and that
+/// has not executed yet (ETXTBSY): soon it is not.
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    let deadline = Instant::now() + TIMEOUT;
+    loop {
+        match command.spawn() {
+            Err(busy) if busy.kind() == ErrorKind::ExecutableFileBusy && Instant::now() < deadline => {
+                std::thread::yield_now();
+            }
+            spawned => return spawned,
+        }
     }
 }
 

@@ -179,7 +179,8 @@ impl Cgroup {
         let clone_into = match CgroupDir::open(below(group, wanted)?) {
             Ok(dir) => dir,
             Err(error) => {
-                match init_cgroup().filter(|_| wanted.is_none()).and_then(|text| init_path(&text)) {
+                let elsewhere = wanted.is_none() && error.is_absence();
+                match elsewhere.then(init_cgroup).flatten().and_then(|text| init_path(&text)) {
                     Some(path) => CgroupDir::open(path)?,
                     None => return Err(CgroupError::OpenForExec { source: Box::new(error) }),
                 }
