@@ -78,6 +78,7 @@ async fn publish(shim: &Shim, container: &Container, process: &Process, exit: Ex
     {
         log::warn(&format!("nobody reads the output of {}", container.id));
     }
+    shim.oom.settle(&container.id);
     process.finish(exit);
     let id = if process.exec_id.is_empty() { &container.id } else { &process.exec_id };
     shim.events.publish(

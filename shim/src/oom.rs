@@ -1,11 +1,11 @@
 //! OOM kills: told by the kernel through an eventfd for each memory cgroup (v1), or through inotify on memory.events (v2).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,12 +34,32 @@ pub(crate) struct OomWatch {
 
 /// Ends with this.
 #[derive(Debug)]
-struct Watch(AbortHandle);
+struct Watch {
+    task: AbortHandle,
+    count: Rc<Count>,
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
+}
+
+/// The kernel's count of a container's OOM kills, and how much of it has been told.
+#[derive(Debug)]
+struct Count {
+    id: String,
+    events: Rc<Events>,
+    file: CountFile,
+    told: Cell<u64>,
+}
+
+#[derive(Debug)]
+enum CountFile {
+    /// v1's `memory.oom_control`, open: it can't be read any more once the cgroup has gone.
+    Control(OwnedFd),
+    /// v2's `memory.events`.
+    Events(PathBuf),
 }
 
 impl OomWatch {
@@ -52,11 +72,11 @@ impl OomWatch {
     /// # Errors
     /// The kernel refuses.
     pub(crate) fn add(&self, id: &str, cgroup: &Cgroup) -> Result<(), ShimError> {
-        let tell = {
-            let (events, container_id) = (Rc::clone(&self.events), id.to_owned());
-            move || events.publish("/tasks/oom", &TaskOom { container_id: container_id.clone() })
+        let count = |file, told| {
+            let (id, events) = (id.to_owned(), Rc::clone(&self.events));
+            Rc::new(Count { id, events, file, told: Cell::new(told) })
         };
-        let task = match cgroup {
+        let (count, task) = match cgroup {
             Cgroup::Unified(folder) => {
                 let file = folder.join("memory.events");
                 if !file.exists() {
@@ -67,21 +87,60 @@ impl OomWatch {
                 inotify::add_watch(&notify, &file, WatchFlags::MODIFY)
                     .map_err(|error| ShimError::file("watch", &file)(error.into()))?;
                 let notify = WatchedFd::new(notify).map_err(ShimError::system("watch memory.events"))?;
-                tokio::task::spawn_local(async move { drop(unified(notify, &file, tell).await) })
+                let told = kills(&std::fs::read_to_string(&file).map_err(ShimError::file("read", &file))?);
+                let count = count(CountFile::Events(file), told);
+                let task = unified(notify, Rc::clone(&count));
+                (count, tokio::task::spawn_local(async move { drop(task.await) }))
             }
             Cgroup::Legacy(folders) => {
                 let Some(folder) = folders.get("memory") else { return Ok(()) };
                 let (event, control) = ask_for_event(folder)?;
                 let event = WatchedFd::new(event).map_err(ShimError::system("watch memory.oom_control"))?;
-                tokio::task::spawn_local(async move { drop(legacy(event, control, tell).await) })
+                let count = count(CountFile::Control(control), 0);
+                let task = legacy(event, Rc::clone(&count));
+                (count, tokio::task::spawn_local(async move { drop(task.await) }))
             }
         };
-        self.watches.borrow_mut().insert(id.to_owned(), Watch(task.abort_handle()));
+        self.watches.borrow_mut().insert(id.to_owned(), Watch { task: task.abort_handle(), count });
         Ok(())
+    }
+
+    /// Tells of a kill that has been counted and not yet told, before the end of a process is: whoever hears of that end
+    /// deletes the container, and its watch with it.
+    pub(crate) fn settle(&self, id: &str) {
+        let count = self.watches.borrow().get(id).map(|watch| Rc::clone(&watch.count));
+        // What can't be read has gone with its cgroup.
+        let _told = count.map(|count| count.read().map(|text| count.tell_of(kills(&text))));
     }
 
     pub(crate) fn remove(&self, id: &str) {
         self.watches.borrow_mut().remove(id);
+    }
+}
+
+impl Count {
+    fn read(&self) -> io::Result<String> {
+        match &self.file {
+            CountFile::Control(control) => {
+                let mut text = [0; 256];
+                let length = rustix::io::pread(control, &mut text, 0)?;
+                Ok(String::from_utf8_lossy(&text[..length]).into_owned())
+            }
+            CountFile::Events(file) => std::fs::read_to_string(file),
+        }
+    }
+
+    /// Whether there is more than was told; then it is told.
+    fn tell_of(&self, kills: u64) -> bool {
+        let more = kills > self.told.replace(kills);
+        if more {
+            self.tell();
+        }
+        more
+    }
+
+    fn tell(&self) {
+        self.events.publish("/tasks/oom", &TaskOom { container_id: self.id.clone() });
     }
 }
 
@@ -96,8 +155,7 @@ fn ask_for_event(folder: &Path) -> Result<(OwnedFd, OwnedFd), ShimError> {
     Ok((event, control))
 }
 
-async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Result<()> {
-    let mut before = 0;
+async fn legacy(event: WatchedFd, count: Rc<Count>) -> io::Result<()> {
     loop {
         match rustix::io::read(event.get_ref(), &mut [0; 8]) {
             Ok(_) => {
@@ -105,15 +163,12 @@ async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Resu
                 let until = Instant::now() + AFTER;
                 loop {
                     // The cgroup itself has gone when its file can't be read any more.
-                    let text = read_control(&control)?;
-                    let now = kills(&text);
-                    let no_kills = text.contains("oom_kill_disable 1") || !text.contains("oom_kill ");
-                    if now > before || no_kills {
-                        tell();
-                        before = now;
+                    let text = count.read()?;
+                    if text.contains("oom_kill_disable 1") || !text.contains("oom_kill ") {
+                        count.tell();
                         break;
                     }
-                    if Instant::now() >= until {
+                    if count.tell_of(kills(&text)) || Instant::now() >= until {
                         break;
                     }
                     tokio::time::sleep(AFTER / 50).await;
@@ -126,14 +181,7 @@ async fn legacy(event: WatchedFd, control: OwnedFd, tell: impl Fn()) -> io::Resu
     }
 }
 
-fn read_control(control: &OwnedFd) -> io::Result<String> {
-    let mut text = [0; 256];
-    let length = rustix::io::pread(control, &mut text, 0)?;
-    Ok(String::from_utf8_lossy(&text[..length]).into_owned())
-}
-
-async fn unified(notify: WatchedFd, file: &Path, tell: impl Fn()) -> io::Result<()> {
-    let mut before = kills(&std::fs::read_to_string(file)?);
+async fn unified(notify: WatchedFd, count: Rc<Count>) -> io::Result<()> {
     loop {
         let mut buffer = [MaybeUninit::uninit(); 256];
         match Reader::new(notify.get_ref(), &mut buffer).next() {
@@ -145,13 +193,8 @@ async fn unified(notify: WatchedFd, file: &Path, tell: impl Fn()) -> io::Result<
             }
             Err(error) => return Err(error.into()),
         }
-        // Gone with the container.
-        let now = kills(&std::fs::read_to_string(file)?);
-        // Not `oom`: that counts in every cgroup that shares a limit, whoever was killed.
-        if now > before {
-            tell();
-        }
-        before = now;
+        // Not `oom`: that counts in every cgroup that shares a limit, whoever was killed. Gone with the container.
+        count.tell_of(kills(&count.read()?));
     }
 }
 
