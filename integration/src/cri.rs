@@ -79,6 +79,17 @@ impl Cri {
         self.service("runtime.v1.RuntimeService", method, message)
     }
 
+    /// Whether the image of that name is known: the plugin hears of an import by an event.
+    ///
+    /// # Panics
+    /// As [`Cri::call`].
+    #[must_use]
+    pub fn knows_image(&self, name: &str) -> bool {
+        let asked = Message::new().message(1, &Message::new().text(1, name));
+        let answer = self.service("runtime.v1.ImageService", "ImageStatus", &asked);
+        answer.is_ok_and(|status| !status.text(1).is_empty())
+    }
+
     fn service(&self, service: &str, method: &str, message: &Message) -> Result<Fields, Failure> {
         let body = message.encode();
         // gRPC: not compressed, the length, the message.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ketch_integration::containerd::{Age, Containerd, Cri as Plugin};
+use ketch_integration::containerd::{Age, Containerd, Cri as Plugin, IMAGE, PAUSE};
 use ketch_integration::cri::{Cri, Pod};
 use ketch_integration::{Case, tests, wait_until};
 
@@ -53,6 +53,9 @@ fn start(case: &Case, age: Age) -> (Containerd<'_>, Cri) {
     case.needs(fs::exists("/usr/lib/cni/bridge").unwrap_or(false), "no /usr/lib/cni (package containernetworking-plugins)");
     let containerd = Containerd::start(case, age, Plugin::On);
     let cri = Cri::connect(&containerd.socket());
+    for image in [IMAGE, PAUSE] {
+        wait_until(&format!("the image {image}"), || if cri.knows_image(image) { Ok(()) } else { Err("unknown".to_owned()) });
+    }
     (containerd, cri)
 }
 
