@@ -89,6 +89,8 @@ pub enum InitError {
         path: String,
         /// The kind.
         kind: &'static str,
+        /// The kernel's answer, for what is none at all.
+        source: Option<SyscallError>,
     },
     /// A namespace could not be joined.
     #[error("joining the {kind} namespace")]

@@ -26,9 +26,11 @@ impl OpenNamespace {
         let shown = file.display().to_string();
         let fd = path::open_host(file, path::READ | path::NON_BLOCKING)
             .map_err(|error| InitError::NamespacePath { path: shown.clone(), error })?;
+        let refused = |source| InitError::NotANamespace { path: shown, kind: kind.name(), source };
         match namespace::kind(&fd) {
             Ok(found) if found == flag(kind) => Ok(Self { kind, fd }),
-            _ => Err(InitError::NotANamespace { path: shown, kind: kind.name() }),
+            Ok(_) => Err(refused(None)),
+            Err(error) => Err(refused(Some(error))),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use crate::call::check;
+use crate::call::{check, retry};
 use crate::error::SyscallError;
 
 /// `CLONE_NEWTIME`; only clone3 takes it among the clone calls, as it lies in the exit signal's bits.
@@ -43,12 +43,10 @@ pub fn unshare(kinds: u64) -> Result<(), SyscallError> {
 /// file is no namespace at all.
 pub fn kind(fd: impl AsFd) -> Result<u64, SyscallError> {
     const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
-    // SAFETY: the ioctl takes no argument; the fd is borrowed.
-    let kind = check(
-        "ioctl(NS_GET_NSTYPE)",
-        "",
-        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) }.into(),
-    )?;
+    let kind = retry("ioctl(NS_GET_NSTYPE)", "", || {
+        // SAFETY: the ioctl takes no argument; the fd is borrowed.
+        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) }.into()
+    })?;
     Ok(u64::try_from(kind).unwrap_or(0))
 }
 
