@@ -10,7 +10,7 @@ use std::path::Path;
 use ketch_sys::{link, namespace};
 
 use super::namespaces::OpenNamespace;
-use super::parent::last_words;
+use super::parent::reached;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, step};
 use crate::plan::Plan;
@@ -46,10 +46,7 @@ impl NetworkMaker {
             .map_err(step("bringing up the loopback interface"))
             .and_then(|()| OpenNamespace::open(NamespaceType::Network, Path::new(OWN)));
         own.join()?;
-        match self.0.send_with(&Message::Network, &[made?.fd.as_fd()]) {
-            Err(error @ ProtocolError::Ended) => Err(last_words(channel, error)),
-            sent => Ok(sent?),
-        }
+        reached(channel, self.0.send_with(&Message::Network, &[made?.fd.as_fd()]))
     }
 }
 

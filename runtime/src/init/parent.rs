@@ -449,7 +449,12 @@ pub(super) fn tell(channel: &Channel, message: &Message) -> Result<(), InitError
 }
 
 fn tell_with(channel: &Channel, message: &Message, fds: &[BorrowedFd<'_>]) -> Result<(), InitError> {
-    channel.send_with(message, fds).map_err(|error| match error {
+    reached(channel, channel.send_with(message, fds))
+}
+
+/// Whether what was `sent` to the child, on whichever channel, has reached it; what it has said on its own counts more.
+pub(super) fn reached(channel: &Channel, sent: Result<(), ProtocolError>) -> Result<(), InitError> {
+    sent.map_err(|error| match error {
         ProtocolError::Ended => last_words(channel, error),
         // It is still there and waits, for ever if it were listened to.
         error => error.into(),

@@ -174,16 +174,8 @@ fn entries(text: &str) -> Vec<api::BlkIoEntry> {
 }
 
 fn rdma(text: &str) -> Vec<api::RdmaEntry> {
-    let entry = |line: &str| {
-        let (device, rest) = line.split_once(' ')?;
-        let field = |name: &str| {
-            let value = rest.split_whitespace().find_map(|pair| pair.strip_prefix(name));
-            value.map_or(0, |value| u32::try_from(number(value)).unwrap_or(u32::MAX))
-        };
-        let device = device.to_owned();
-        Some(api::RdmaEntry { device, hca_handles: field("hca_handle="), hca_objects: field("hca_object=") })
-    };
-    text.lines().filter_map(entry).collect()
+    let entry = |(device, hca_handles, hca_objects)| api::RdmaEntry { device, hca_handles, hca_objects };
+    super::rdma(text).map(entry).collect()
 }
 
 fn hugetlb(folder: Folder<'_>) -> Vec<api::HugetlbStat> {

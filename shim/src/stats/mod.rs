@@ -98,6 +98,20 @@ fn device(text: &str) -> Option<(u64, u64)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
+/// What follows `name` (`total=`) in a line of such pairs.
+fn field<'a>(pairs: &'a str, name: &str) -> Option<&'a str> {
+    pairs.split_whitespace().find_map(|pair| pair.strip_prefix(name))
+}
+
+/// `mlx4_0 hca_handle=2 hca_object=2000`: the device, its handles and its objects.
+fn rdma(text: &str) -> impl Iterator<Item = (String, u32, u32)> {
+    text.lines().filter_map(|line| line.split_once(' ')).map(|(device, pairs)| {
+        let count =
+            |name| field(pairs, name).map_or(0, |value| u32::try_from(number(value)).unwrap_or(u32::MAX));
+        (device.to_owned(), count("hca_handle="), count("hca_object="))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 
 use ketch_shim_api::cgroup2 as api;
 
-use super::{Folder, device, number};
+use super::{Folder, device, field, number};
 
 pub(super) fn metrics(folder: &Folder<'_>) -> api::Metrics {
     let folder = *folder;
@@ -109,13 +109,12 @@ fn memory_events(folder: Folder<'_>) -> api::MemoryEvents {
 fn pressure(text: &str) -> Option<api::PsiStats> {
     let line = |name: &str| {
         let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
-        let field = |name: &str| rest.split_whitespace().find_map(|pair| pair.strip_prefix(name));
-        let average = |name: &str| field(name).and_then(|value| value.parse().ok()).unwrap_or(0.0);
+        let average = |name: &str| field(rest, name).and_then(|value| value.parse().ok()).unwrap_or(0.0);
         Some(api::PsiData {
             avg10: average("avg10="),
             avg60: average("avg60="),
             avg300: average("avg300="),
-            total: field("total=").map_or(0, number),
+            total: field(rest, "total=").map_or(0, number),
         })
     };
     let (some, full) = (line("some "), line("full "));
@@ -127,34 +126,22 @@ fn io(text: &str) -> Vec<api::IoEntry> {
     let entry = |line: &str| {
         let (name, rest) = line.split_once(' ')?;
         let (major, minor) = device(name)?;
-        let field = |name: &str| {
-            let value = rest.split_whitespace().find_map(|pair| pair.strip_prefix(name));
-            value.map_or(0, number)
-        };
+        let count = |name: &str| field(rest, name).map_or(0, number);
         Some(api::IoEntry {
             major,
             minor,
-            rbytes: field("rbytes="),
-            wbytes: field("wbytes="),
-            rios: field("rios="),
-            wios: field("wios="),
+            rbytes: count("rbytes="),
+            wbytes: count("wbytes="),
+            rios: count("rios="),
+            wios: count("wios="),
         })
     };
     text.lines().filter_map(entry).collect()
 }
 
-/// `mlx4_0 hca_handle=2 hca_object=2000`
 fn rdma(text: &str) -> Vec<api::RdmaEntry> {
-    let entry = |line: &str| {
-        let (device, rest) = line.split_once(' ')?;
-        let field = |name: &str| {
-            let value = rest.split_whitespace().find_map(|pair| pair.strip_prefix(name));
-            value.map_or(0, |value| u32::try_from(number(value)).unwrap_or(u32::MAX))
-        };
-        let device = device.to_owned();
-        Some(api::RdmaEntry { device, hca_handles: field("hca_handle="), hca_objects: field("hca_object=") })
-    };
-    text.lines().filter_map(entry).collect()
+    let entry = |(device, hca_handles, hca_objects)| api::RdmaEntry { device, hca_handles, hca_objects };
+    super::rdma(text).map(entry).collect()
 }
 
 fn hugetlb(folder: Folder<'_>) -> Vec<api::HugeTlbStat> {
