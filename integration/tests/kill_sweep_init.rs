@@ -81,6 +81,14 @@ fn failed_with_the_reason(out: &Output) -> bool {
     out.code != 0 && out.stderr.contains(KILLED)
 }
 
+/// Created and then killed: its last step may be after its last word, at the wait for the start.
+fn created_and_killed(case: &Case, bundle: &Bundle<'_>, out: &Output) -> bool {
+    if out.code == 0 {
+        Container::adopt(case, &bundle.id).wait_status_and_keep("stopped");
+    }
+    out.code == 0
+}
+
 fn create(case: &Case) {
     let bundle = &case.bundle().sleeper();
     Sweep {
@@ -90,7 +98,10 @@ fn create(case: &Case) {
         victim: &|| "child:1".into(),
         command: &|| bundle.create_command().arg(&bundle.id),
         // What has failed has also cleaned up.
-        ended_well: &|out| failed_with_the_reason(out) && !case.state_root().join(&bundle.id).exists(),
+        ended_well: &|out| {
+            failed_with_the_reason(out) && !case.state_root().join(&bundle.id).exists()
+                || created_and_killed(case, bundle, out)
+        },
     }
     .run();
 }
@@ -114,7 +125,11 @@ fn create_in_a_joined_user_namespace(case: &Case) {
             victim: &|| victim.into(),
             command: &|| bundle.create_command().arg(&bundle.id),
             // The stage has nothing more to do at its last step.
-            ended_well: &|out| failed_with_the_reason(out) || (victim == "child:1" && out.code == 0),
+            ended_well: &|out| {
+                failed_with_the_reason(out)
+                    || (victim == "child:1" && out.code == 0)
+                    || created_and_killed(case, bundle, out)
+            },
         }
         .run();
     }
