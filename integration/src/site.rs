@@ -61,8 +61,9 @@ impl<'a> Site<'a> {
             echo ready >$0/ready
             exec sleep infinity
         "#;
+        // It goes with whoever made it, however that ends.
         let holder = Command::new("unshare")
-            .args(["--mount", "--net", "sh", "-c", script])
+            .args(["--mount", "--net", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
             .arg(&dir)
             .stdin(Stdio::null())
             .spawn()

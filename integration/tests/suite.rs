@@ -84,6 +84,7 @@ modules![
     shim_task,
     shim_io,
     shim_faults,
+    shim_hangs,
     shim_ctr,
     shim_cri,
     shim_dockerd,

@@ -6,21 +6,22 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use ketch_runtime_client::{Create, Runtime, RuntimeError, read_pid_file};
+use ketch_runtime_client::{Create, Runtime, RuntimeError};
 use ketch_shim_api::events::{TaskCreate, TaskDelete, TaskIo};
 use ketch_shim_api::task::CreateTaskRequest;
 use tokio::sync::{Notify, RwLock};
 
 use crate::cgroup::Cgroup;
 use crate::error::ShimError;
+use crate::launch::launch;
 use crate::options::RuntimeConfig;
 use crate::process::{Action, Process, State, StreamPaths};
 use crate::reaper::Exit;
 use crate::server::Limits;
 use crate::service::Shim;
 use crate::spec::Spec;
-use crate::stdio::{self, Place, Streams};
-use crate::{console, exit, log, pod, record, rootfs};
+use crate::stdio::Place;
+use crate::{log, pod, record, rootfs};
 
 /// Where the runtime writes the id of a container's first process.
 pub(crate) const INIT_PID: &str = "init.pid";
@@ -213,7 +214,7 @@ pub(crate) async fn create(
     }
     let changing = container.init.changing.lock().await;
     if container.checkpoint.is_none()
-        && let Err(error) = launch(shim, &container, limits).await
+        && let Err(error) = make(shim, &container, limits).await
     {
         undo(shim, &container).await;
         return Err(error);
@@ -263,45 +264,25 @@ pub(crate) fn write_options(bundle: &Path, config: &RuntimeConfig) -> Result<(),
     std::fs::write(&path, &config.binary_name).map_err(ShimError::file("write", &path))
 }
 
-/// Streams, the runtime's `create`, and what can be known once it has ended well.
-async fn launch(shim: &Rc<Shim>, container: &Rc<Container>, limits: Limits) -> Result<(), ShimError> {
-    let init = &container.init;
+/// The runtime's `create`, and whether there is something to clean up should it fail.
+async fn make(shim: &Rc<Shim>, container: &Rc<Container>, limits: Limits) -> Result<(), ShimError> {
     let pid_file = container.bundle.join(INIT_PID);
-    let prefix = Process::file_prefix("");
-    let place = container.place(shim, &prefix, &init.paths);
-    let _hold = shim.reaper.hold();
-    let create = |socket, stdio| Create {
-        bundle: &container.bundle,
-        pid_file: &pid_file,
-        console_socket: socket,
-        no_pivot: container.config.no_pivot_root,
-        no_new_keyring: container.config.no_new_keyring,
-        stdio,
-    };
-    let failed = |error: RuntimeError| {
+    launch(shim, container, &container.init, &pid_file, async |socket, stdio| {
+        let options = Create {
+            bundle: &container.bundle,
+            pid_file: &pid_file,
+            console_socket: socket,
+            no_pivot: container.config.no_pivot_root,
+            no_new_keyring: container.config.no_new_keyring,
+            stdio,
+        };
+        let created =
+            container.runtime.create(shim.reaper.as_ref(), &container.id, options, limits.runtime()).await;
         // A runtime that fails cleans up itself; if the id was taken, what is there is not ours to remove.
-        container.made.set(error.is_timed_out());
-        ShimError::runtime("OCI runtime create failed")(error)
-    };
-    container.made.set(true);
-    let (runtime, id, reaper) = (&container.runtime, &container.id, shim.reaper.as_ref());
-    let streams = if init.paths.terminal {
-        let socket = console::listen(&shim.socket, shim.number())?;
-        let options = create(Some(socket.path()), ketch_runtime_client::Stdio::default());
-        runtime.create(reaper, id, options, limits.runtime()).await.map_err(failed)?;
-        console::begin(console::receive(&socket).await?, place).await?
-    } else {
-        let (theirs, ours) = stdio::open_pipes(place).await?;
-        runtime.create(reaper, id, create(None, theirs), limits.runtime()).await.map_err(failed)?;
-        Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
-    };
-    let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime create"))?;
-    init.attach(streams);
-    init.pid.set(pid);
-    *init.ending.borrow_mut() = Some(shim.reaper.watch(pid));
-    container.find_cgroup(shim, pid);
-    exit::supervise(shim, container, init);
-    Ok(())
+        container.made.set(created.as_ref().map_or_else(RuntimeError::is_timed_out, |()| true));
+        created.map_err(ShimError::runtime("OCI runtime create failed"))
+    })
+    .await
 }
 
 /// Takes away what a failed create has left.

@@ -3,18 +3,18 @@
 use std::path::Path;
 use std::rc::Rc;
 
-use ketch_runtime_client::{Exec, read_pid_file};
+use ketch_runtime_client::Exec;
 use ketch_shim_api::events::TaskExecAdded;
 use ketch_shim_api::task::ExecProcessRequest;
 
 use crate::container::Container;
 use crate::error::ShimError;
+use crate::exit;
+use crate::launch::launch;
 use crate::process::{Action, Process, State, StreamPaths};
 use crate::reaper::Exit;
 use crate::server::Limits;
 use crate::service::Shim;
-use crate::stdio::{self, Streams};
-use crate::{console, exit};
 
 /// What `exec` of a runtime ends with when it fails: no program has said anything.
 const NOT_STARTED: u32 = 255;
@@ -75,15 +75,15 @@ pub(crate) async fn start(
     }
     // From here on the container's end waits for this one's.
     container.running_execs.set(container.running_execs.get() + 1);
-    let launched = launch(shim, container, process, limits).await;
-    match launched {
+    let made = make(shim, container, process, limits).await;
+    match made {
         Ok(()) => process.state.set(State::Running),
         Err(_) => {
             exit::exec_gone(container);
             process.finish(Exit { pid: 0, status: NOT_STARTED, at: std::time::SystemTime::now() });
         }
     }
-    launched
+    made
 }
 
 /// Files that only a start needs.
@@ -97,7 +97,7 @@ impl Drop for Scratch<'_> {
     }
 }
 
-async fn launch(
+async fn make(
     shim: &Rc<Shim>,
     container: &Rc<Container>,
     process: &Rc<Process>,
@@ -109,28 +109,12 @@ async fn launch(
     let _scratch = Scratch([&spec_file, &log_file]);
     write_private(&spec_file, &process.spec.take())?;
     let runtime = container.runtime.with_log(log_file.clone());
-    let place = container.place(shim, &prefix, &process.paths);
-    let _hold = shim.reaper.hold();
-    let exec =
-        |socket, stdio| Exec { process: &spec_file, pid_file: &pid_file, console_socket: socket, stdio };
-    let failed = ShimError::runtime("OCI runtime exec failed");
-    let (id, reaper) = (container.id.as_str(), shim.reaper.as_ref());
-    let streams = if process.paths.terminal {
-        let socket = console::listen(&shim.socket, shim.number())?;
-        let options = exec(Some(socket.path()), ketch_runtime_client::Stdio::default());
-        runtime.exec(reaper, id, options, limits.runtime()).await.map_err(failed)?;
-        console::begin(console::receive(&socket).await?, place).await?
-    } else {
-        let (theirs, ours) = stdio::open_pipes(place).await?;
-        runtime.exec(reaper, id, exec(None, theirs), limits.runtime()).await.map_err(failed)?;
-        Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
-    };
-    let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime exec"))?;
-    process.attach(streams);
-    process.pid.set(pid);
-    *process.ending.borrow_mut() = Some(shim.reaper.watch(pid));
-    exit::supervise(shim, container, process);
-    Ok(())
+    launch(shim, container, process, &pid_file, async |socket, stdio| {
+        let options = Exec { process: &spec_file, pid_file: &pid_file, console_socket: socket, stdio };
+        let started = runtime.exec(shim.reaper.as_ref(), &container.id, options, limits.runtime()).await;
+        started.map_err(ShimError::runtime("OCI runtime exec failed"))
+    })
+    .await
 }
 
 /// The process may have secrets in its environment.

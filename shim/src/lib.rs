@@ -7,6 +7,7 @@
 pub mod arguments;
 pub mod bootstrap;
 mod cgroup;
+mod checkpoint;
 mod console;
 mod container;
 mod copy;
@@ -17,6 +18,7 @@ mod exec;
 mod exit;
 mod frames;
 mod info;
+mod launch;
 mod log;
 mod logger;
 mod oom;

@@ -2,9 +2,8 @@
 
 use std::rc::Rc;
 
-use ketch_runtime_client::{Checkpoint, Restore, Stdio, read_pid_file};
-use ketch_shim_api::events::{TaskCheckpointed, TaskExecStarted, TaskPaused, TaskResumed, TaskStart};
-use ketch_shim_api::options::{CheckpointOptions, ProcessDetails};
+use ketch_shim_api::events::{TaskExecStarted, TaskPaused, TaskResumed, TaskStart};
+use ketch_shim_api::options::ProcessDetails;
 use ketch_shim_api::process::ProcessInfo;
 use ketch_shim_api::task as api;
 use ketch_shim_api::wire::{Any, Empty};
@@ -12,13 +11,12 @@ use prost::Message;
 use rustix::process::{Pid, PidfdFlags, kill_process, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup::Cgroup;
-use crate::container::{self, Container, INIT_PID};
+use crate::container::{self, Container};
 use crate::error::{ShimError, from_kill};
-use crate::process::{Action, Process, State};
+use crate::process::{Action, State};
 use crate::server::Limits;
 use crate::service::Shim;
-use crate::stdio::{self, Streams};
-use crate::{console, exec, exit, log, stats};
+use crate::{checkpoint, console, exec, log, stats};
 
 /// SIGKILL.
 const KILL: u32 = 9;
@@ -44,7 +42,7 @@ pub(crate) async fn call(
         "Pids" => pids(shim, &decode(payload)?, limits).await.map(encode),
         "Pause" => pause(shim, &decode(payload)?, limits).await.map(encode),
         "Resume" => resume(shim, &decode(payload)?, limits).await.map(encode),
-        "Checkpoint" => checkpoint(shim, &decode(payload)?, limits).await.map(encode),
+        "Checkpoint" => checkpoint::save(shim, &decode(payload)?, limits).await.map(encode),
         "Kill" => kill(shim, &decode(payload)?, limits).await.map(encode),
         "Exec" => {
             let request: api::ExecProcessRequest = decode(payload)?;
@@ -120,7 +118,7 @@ async fn start(
     if request.exec_id.is_empty() {
         process.state.get().allow(Action::Start)?;
         match &container.checkpoint {
-            Some(images) => restore(shim, &container, images, limits).await?,
+            Some(images) => checkpoint::restore(shim, &container, images, limits).await?,
             None => container
                 .runtime
                 .start(shim.reaper.as_ref(), &container.id, limits.runtime())
@@ -142,50 +140,6 @@ async fn start(
     container.remember(shim);
     drop(changing);
     Ok(api::StartResponse { pid })
-}
-
-/// The start of a container that is made from a folder of images.
-async fn restore(
-    shim: &Rc<Shim>,
-    container: &Rc<Container>,
-    images: &str,
-    limits: Limits,
-) -> Result<(), ShimError> {
-    let init = &container.init;
-    let pid_file = container.bundle.join(INIT_PID);
-    let work = container.criu_work();
-    let prefix = Process::file_prefix("");
-    let place = container.place(shim, &prefix, &init.paths);
-    let _hold = shim.reaper.hold();
-    let work_path = work.to_string_lossy();
-    let options = |socket, stdio| Restore {
-        bundle: &container.bundle,
-        pid_file: &pid_file,
-        image_path: images,
-        work_path: &work_path,
-        console_socket: socket,
-        no_pivot: container.config.no_pivot_root,
-        stdio,
-    };
-    let failed = ShimError::runtime("OCI runtime restore failed");
-    let (runtime, id, reaper) = (&container.runtime, &container.id, shim.reaper.as_ref());
-    let streams = if init.paths.terminal {
-        let socket = console::listen(&shim.socket, shim.number())?;
-        let options = options(Some(socket.path()), Stdio::default());
-        runtime.restore(reaper, id, options, limits.runtime()).await.map_err(failed)?;
-        console::begin(console::receive(&socket).await?, place).await?
-    } else {
-        let (theirs, ours) = stdio::open_pipes(place).await?;
-        runtime.restore(reaper, id, options(None, theirs), limits.runtime()).await.map_err(failed)?;
-        Streams::begin(ours).map_err(ShimError::system("copy the streams"))?
-    };
-    let pid = read_pid_file(&pid_file).map_err(ShimError::runtime("OCI runtime restore"))?;
-    init.attach(streams);
-    init.pid.set(pid);
-    *init.ending.borrow_mut() = Some(shim.reaper.watch(pid));
-    container.find_cgroup(shim, pid);
-    exit::supervise(shim, container, init);
-    Ok(())
 }
 
 async fn delete(
@@ -254,56 +208,6 @@ async fn resume(shim: &Shim, request: &api::ResumeRequest, limits: Limits) -> Re
     init.state.set(State::Running);
     container.remember(shim);
     shim.events.publish("/tasks/resumed", &TaskResumed { container_id: container.id.clone() });
-    Ok(Empty {})
-}
-
-async fn checkpoint(
-    shim: &Shim,
-    request: &api::CheckpointTaskRequest,
-    limits: Limits,
-) -> Result<Empty, ShimError> {
-    let container = shim.container(&request.id)?;
-    let init = &container.init;
-    let _changing = init.changing.lock().await;
-    init.state.get().allow(Action::Checkpoint)?;
-    let options = request.options.as_ref().map(Any::unpack::<CheckpointOptions>).transpose();
-    let options = options.map_err(|source| ShimError::Decode { what: "the checkpoint's options", source })?;
-    let options = options.flatten().unwrap_or_default();
-    let (work, keep) = match options.work_path.as_str() {
-        "" => (container.bundle.join("criu-work"), false),
-        path => (path.into(), true),
-    };
-    let images = if request.path.is_empty() { &options.image_path } else { &request.path };
-    let saved = container
-        .runtime
-        .checkpoint(
-            shim.reaper.as_ref(),
-            &container.id,
-            &Checkpoint {
-                image_path: images,
-                work_path: &work.to_string_lossy(),
-                parent_path: &options.parent_path,
-                leave_running: !options.exit,
-                tcp_established: options.open_tcp,
-                ext_unix_sk: options.external_unix_sockets,
-                shell_job: options.terminal,
-                file_locks: options.file_locks,
-                empty_namespaces: &options.empty_namespaces,
-                manage_cgroups_mode: &options.cgroups_mode,
-            },
-            limits.runtime(),
-        )
-        .await;
-    if saved.is_err() {
-        // criu's own log says why; the folder it is in goes.
-        let _none = std::fs::copy(work.join("dump.log"), container.bundle.join("criu-dump.log"));
-    }
-    if !keep {
-        let _gone = std::fs::remove_dir_all(&work);
-    }
-    saved.map_err(ShimError::runtime("OCI runtime checkpoint failed"))?;
-    let event = TaskCheckpointed { container_id: container.id.clone(), checkpoint: images.clone() };
-    shim.events.publish("/tasks/checkpointed", &event);
     Ok(Empty {})
 }
 

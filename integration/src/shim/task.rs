@@ -2,6 +2,8 @@
 //!
 //! Called by the `shim_` tests and the bench.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::protobuf::{Fields, Message, any_json};
@@ -166,6 +168,27 @@ impl Tasks {
     /// Sends a call and does not wait.
     pub fn send(&self, method: &str, message: &Message) -> Pending {
         self.client.send(&self.service, method, message)
+    }
+
+    /// Any call, to be answered within `limit`, of a container or with `exec_id` of an exec.
+    ///
+    /// # Errors
+    /// What the shim answered.
+    pub fn call_within(&self, method: &str, id: &str, exec_id: &str, limit: Duration) -> Answer {
+        self.client.send_within(&self.service, method, &process(id, exec_id), limit).wait()
+    }
+
+    /// Create, to be answered within `limit`.
+    ///
+    /// # Errors
+    /// What the shim answered.
+    pub fn create_within(&self, create: &Create, limit: Duration) -> Answer {
+        self.client.send_within(&self.service, "Create", &create.message(), limit).wait()
+    }
+
+    /// Sends Create and does not wait.
+    pub fn creating(&self, create: &Create) -> Pending {
+        self.send("Create", &create.message())
     }
 
     /// State of the container, or with `exec_id` of an exec.

@@ -29,6 +29,7 @@ pub struct Failure {
 
 pub const UNKNOWN: u64 = 2;
 pub const INVALID_ARGUMENT: u64 = 3;
+pub const DEADLINE_EXCEEDED: u64 = 4;
 pub const NOT_FOUND: u64 = 5;
 pub const ALREADY_EXISTS: u64 = 6;
 pub const FAILED_PRECONDITION: u64 = 9;
@@ -90,8 +91,18 @@ impl Client {
     /// # Panics
     /// When a lock is poisoned.
     pub fn send(&self, service: &str, method: &str, message: &Message) -> Pending {
+        self.send_within(service, method, message, Duration::ZERO)
+    }
+
+    /// The same, to be answered within `limit`; zero is for ever.
+    ///
+    /// # Panics
+    /// When a lock is poisoned.
+    pub fn send_within(&self, service: &str, method: &str, message: &Message, limit: Duration) -> Pending {
         let (sender, answer) = channel();
+        let nanoseconds = u64::try_from(limit.as_nanos()).expect("some seconds");
         let request = Message::new().text(1, service).text(2, method).bytes(3, message.encode());
+        let request = if nanoseconds == 0 { request } else { request.number(4, nanoseconds) };
         let mut stream = self.stream.lock().expect("no panic holds it");
         let id = stream.1;
         stream.1 += 2;

@@ -1,0 +1,71 @@
+//! The making of a process by the runtime, whatever the call: its streams before, and after it pid, end and supervision.
+//! `container.rs`, `exec.rs` and `checkpoint.rs` say which call.
+
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ketch_runtime_client::{Stdio, read_pid_file};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::container::Container;
+use crate::error::ShimError;
+use crate::process::Process;
+use crate::service::Shim;
+use crate::stdio::{self, Streams};
+use crate::{console, exit, log};
+
+/// How long a killed process may take to be gone.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Has the runtime make `process`, whose end is told from here on. `call` gets the socket for a terminal's master, or the
+/// streams of a process without one.
+///
+/// # Errors
+/// The streams can't be opened, or `call` fails. When the process is there and its streams can't be copied it is killed.
+pub(crate) async fn launch(
+    shim: &Rc<Shim>,
+    container: &Rc<Container>,
+    process: &Rc<Process>,
+    pid_file: &Path,
+    call: impl AsyncFnOnce(Option<&Path>, Stdio) -> Result<(), ShimError>,
+) -> Result<(), ShimError> {
+    let prefix = Process::file_prefix(&process.exec_id);
+    let place = container.place(shim, &prefix, &process.paths);
+    let _hold = shim.reaper.hold();
+    let streams = if process.paths.terminal {
+        let socket = console::listen(&shim.socket, shim.number())?;
+        call(Some(socket.path()), Stdio::default()).await?;
+        match console::receive(&socket).await {
+            Ok(master) => console::begin(master, place).await,
+            Err(error) => Err(error),
+        }
+    } else {
+        let (theirs, ours) = stdio::open_pipes(place).await?;
+        call(None, theirs).await?;
+        Streams::begin(ours).map_err(ShimError::system("copy the streams"))
+    };
+    let pid = read_pid_file(pid_file).map_err(ShimError::runtime("find the new process"))?;
+    let ending = shim.reaper.watch(pid);
+    let streams = match streams {
+        Ok(streams) => streams,
+        Err(error) => {
+            // Nobody would see to it. It has not been reaped: the number is its own.
+            if let (None, Some(pid)) = (ending.exit(), Pid::from_raw(pid)) {
+                let _ended = kill_process(pid, Signal::KILL);
+            }
+            if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
+                log::error(&format!("process {pid} of {} does not end", container.id));
+            }
+            return Err(error);
+        }
+    };
+    process.attach(streams);
+    process.pid.set(pid);
+    *process.ending.borrow_mut() = Some(ending);
+    if process.exec_id.is_empty() {
+        container.find_cgroup(shim, pid);
+    }
+    exit::supervise(shim, container, process);
+    Ok(())
+}
