@@ -1,7 +1,9 @@
 //! Terminals: over the console socket, in the foreground, and of exec.
 
 use ketch_integration::console::{FdSocket, Terminal};
+use ketch_integration::runtime::Kind;
 use ketch_integration::{Case, Container, tests};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
 tests![
@@ -11,6 +13,7 @@ tests![
     foreground_run_relays_the_terminal,
     exec_with_a_terminal_over_the_socket,
     exec_tty_in_the_foreground,
+    the_first_line_meets_a_terminal_that_is_set_up,
     console_device_is_the_terminal,
     a_missing_console_socket_is_named,
 ];
@@ -85,6 +88,26 @@ fn exec_tty_in_the_foreground(case: &Case) {
     let running = exec.spawn();
     terminal.expect("/dev/pts/");
     let _ = running.wait().exits(4);
+}
+
+/// Whatever the program does first: it sees the caller's size, and the caller one carriage return.
+fn the_first_line_meets_a_terminal_that_is_set_up(case: &Case) {
+    case.needs(case.runtime.kind == Kind::Ketch, "runc sets the terminal up beside the program's start");
+    let bundle = case.bundle().script("stty size; echo end").set("/process/terminal", json!(true));
+    let container = case.bundle().sleeper().start();
+    for turn in 0..20 {
+        let id = format!("{}-{turn}", bundle.id);
+        let run = bundle.run_command().arg(&id);
+        let exec = case.ketch().args(["exec", "--tty", &container.id, "/bin/sh", "-c", "stty size; echo end"]);
+        for command in [run, exec] {
+            let (mut terminal, slave) = Terminal::open();
+            let size = Winsize { ws_row: 31, ws_col: 91, ws_xpixel: 0, ws_ypixel: 0 };
+            tcsetwinsize(&slave, size).expect("set the caller's size");
+            let running = command.terminal(slave).spawn();
+            assert_eq!(terminal.expect("end\r\n"), "31 91\r\nend\r\n", "turn {turn}");
+            let _ = running.wait().exits(0);
+        }
+    }
 }
 
 fn console_device_is_the_terminal(case: &Case) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use ketch_sys::socket::{self, SocketKind};
-use ketch_sys::{Errno, SyscallError, path, stream, terminal};
+use ketch_sys::{Errno, SyscallError, path, stream};
 
 use super::{ForegroundError, HostTerminal, Stdio};
 use crate::compat;
@@ -133,6 +133,7 @@ impl Connection<'_> {
                 let host = HostTerminal::find()?;
                 let (ours, theirs) = socket::pair(SocketKind::Stream).map_err(made)?;
                 io.console_socket = Some(theirs);
+                io.shown = Some(host.shown());
                 HostEnd::Console { socket: ours, host }
             }
             None if detached => HostEnd::Inherited,
@@ -189,8 +190,7 @@ impl Connection<'_> {
 }
 
 impl HostEnd {
-    /// The runtime's streams, once the process exists (a terminal's master has been sent then). The container's program
-    /// has to wait for this: what it wrote before would have two carriage returns, and it would see another size.
+    /// The runtime's streams, once the process exists (a terminal's master has been sent then).
     ///
     /// # Errors
     /// No master came, or it is no terminal.
@@ -203,13 +203,21 @@ impl HostEnd {
                 let mut name = [0; 4096];
                 let (_, mut fds) = socket::receive(&socket, &mut name).map_err(ForegroundError::Terminal)?;
                 let master = fds.pop().ok_or(ForegroundError::NoTerminal)?;
-                let settings = terminal::settings(&master).map_err(ForegroundError::Terminal)?;
-                terminal::apply(&master, &settings.without_carriage_returns())
-                    .map_err(ForegroundError::Terminal)?;
-                host.copy_size_to(master.as_fd());
                 Ok(Stdio::Terminal { master, host })
             }
         }
+    }
+
+    /// The same for a restored process, whose terminal is of criu's making.
+    ///
+    /// # Errors
+    /// Those of [`HostEnd::open`].
+    pub fn open_restored(self) -> Result<Stdio, ForegroundError> {
+        let stdio = self.open()?;
+        if let Stdio::Terminal { master, host } = &stdio {
+            host.shown().prepare(master.as_fd()).map_err(ForegroundError::Terminal)?;
+        }
+        Ok(stdio)
     }
 }
 

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use ketch_sys::terminal::{self, Settings};
 
 use super::ForegroundError;
+use crate::init::Shown;
 
 /// The terminal that the caller sits at; put back as it was when this is dropped.
 #[derive(Debug)]
@@ -35,6 +36,11 @@ impl HostTerminal {
     /// Passes keys on as they are typed.
     pub(super) fn set_raw(&self) -> Result<(), ForegroundError> {
         terminal::apply(&self.fd, &self.before.clone().raw()).map_err(ForegroundError::Terminal)
+    }
+
+    /// What a terminal that is shown on this one has of it.
+    pub(super) fn shown(&self) -> Shown {
+        Shown { size: terminal::size(&self.fd).ok() }
     }
 
     /// Gives `other` this terminal's size. Errors do not count: either may have gone away just now.

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use ketch_sys::namespace;
 use ketch_sys::process::{self, Exec, Pid};
@@ -134,8 +134,11 @@ pub(super) fn take_streams(io: &mut ProcessIo) -> Result<(), InitError> {
 }
 
 /// Sends the terminal's master away and takes the other end for the standard streams and as controlling terminal.
-pub(super) fn attach_console(console: &Console, socket: Option<OwnedFd>) -> Result<(), InitError> {
-    if let Some(socket) = socket {
+pub(super) fn attach_console(console: &Console, io: &mut ProcessIo) -> Result<(), InitError> {
+    if let Some(shown) = io.shown {
+        shown.prepare(console.master.as_fd()).map_err(step("setting up the terminal"))?;
+    }
+    if let Some(socket) = io.console_socket.take() {
         socket::send(&socket, b"/dev/pts/ptmx", &[console.master.as_fd()])
             .map_err(step("sending the terminal to the console socket"))?;
     }

@@ -263,7 +263,7 @@ fn become_program(
     if let Some(size) = plan.process.terminal {
         let root = RootDir::of_process().map_err(step("opening the container's root"))?;
         let console = rootfs::open_console(&root, Some(&size))?;
-        attach_console(&console, io.console_socket.take())?;
+        attach_console(&console, &mut io)?;
     }
     if plan.process.no_new_privileges {
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;

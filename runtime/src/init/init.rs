@@ -120,7 +120,7 @@ pub(super) fn initialize(
     if let Some(size) = plan.process.terminal {
         let console = rootfs::open_console(entered.root(), Some(&size))?;
         console.mount_on_dev_console(entered.root())?;
-        attach_console(&console, io.console_socket.take())?;
+        attach_console(&console, &mut io)?;
     } else if let Some(procfs) = &procfs {
         rootfs::reopen_null_streams(entered.root(), procfs)?;
     }

@@ -19,10 +19,10 @@ pub mod parent;
 pub mod protocol;
 mod stage;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use ketch_sys::SyscallError;
 use ketch_sys::process::{Child, ExitStatus, Pid};
+use ketch_sys::{SyscallError, terminal};
 use thiserror::Error;
 
 use crate::cgroup::{Cgroup, CgroupError};
@@ -46,10 +46,32 @@ pub struct ProcessIo {
     pub streams: Option<[OwnedFd; 3]>,
     /// Where the terminal's master is sent, for a process with a terminal.
     pub console_socket: Option<OwnedFd>,
+    /// The terminal is shown on another one, the caller's.
+    pub shown: Option<Shown>,
     /// Where a pidfd of the process is sent.
     pub pidfd_socket: Option<OwnedFd>,
     /// How many descriptors from 3 on stay open in the process (`--preserve-fds` and `LISTEN_FDS`).
     pub preserved_fds: u32,
+}
+
+/// What a terminal that is shown on the caller's has of that one. It is so from its making on: whatever the process does
+/// first, it sees this size, and its lines reach the caller with one carriage return.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Rows and columns, in characters; `None` leaves what the bundle asks for.
+    pub size: Option<(u16, u16)>,
+}
+
+impl Shown {
+    /// Sets up a terminal by its master.
+    ///
+    /// # Errors
+    /// It is no terminal.
+    pub fn prepare(self, master: BorrowedFd<'_>) -> Result<(), SyscallError> {
+        let settings = terminal::settings(master)?;
+        terminal::apply(master, &settings.without_carriage_returns())?;
+        self.size.map_or(Ok(()), |(rows, columns)| terminal::set_size(master, rows, columns))
+    }
 }
 
 /// Why a process did not start.
