@@ -41,7 +41,10 @@ pub struct Containerd<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cri {
     Off,
+    /// A pod's namespaces are kept by its pause process.
     On,
+    /// By the shim: there is no such process (containerd 2 and later).
+    Sandboxed,
 }
 
 impl<'a> Containerd<'a> {
@@ -87,7 +90,7 @@ impl<'a> Containerd<'a> {
         containerd.come_back();
         let archive = containerd.image();
         let _ = containerd.ctr(["images", "import", archive.as_str()]).ok();
-        if cri == Cri::On {
+        if cri != Cri::Off {
             let _ = containerd.in_namespace("k8s.io", ["images", "import", archive.as_str()]).run().ok();
         }
         containerd
@@ -124,10 +127,13 @@ snapshotter = "native"
 default_runtime_name = "tested"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested]
 runtime_type = "{}"
+sandboxer = "{}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested.options]
 {}"#,
             self.shim.runtime_type(),
-            self.runtime_options(),
+            if cri == Cri::Sandboxed { "shim" } else { "podsandbox" },
+            // With such a sandboxer containerd writes into the options, and knows runc's only: the shim takes `ketch` by its name.
+            if cri == Cri::Sandboxed { String::new() } else { self.runtime_options() },
         );
         text
     }
