@@ -28,21 +28,19 @@ def inner_text(suite_folder):
     return found
 
 
-def newest(section, name, suite_hash):
-    """The newest kept results of a runtime for this very suite, else None."""
+def newest(section, name, suite_hash, layout):
+    """Where the results of a runtime on a layout are, for this very suite: of the fullest (a run that is still under way
+    does not hide a whole one) the newest. Those of the VM are kept for each image. None when there are none."""
     folder = build.cache_root() / "bats/results" / section
-    stamps = sorted(folder.glob(f"{name}-*-{suite_hash}/stamp"), key=lambda p: p.stat().st_mtime)
-    return stamps[-1].parent if stamps else None
+    places = [place for pattern in (layout, f"{layout}@*") for place in folder.glob(f"{name}-*-{suite_hash}/{pattern}")]
+    places = [(len(list(place.glob("*.json"))), place.stat().st_mtime, place) for place in places if place.is_dir()]
+    return max(places)[2] if any(files for files, _, _ in places) else None
 
 
-def load(folder, layout):
-    """The records of a runtime on a layout; those of the VM are kept for each image, and the newest image counts."""
+def load(place):
+    """The records that are kept there."""
     results = {}
-    if not folder:
-        return results
-    places = [folder / layout, *folder.glob(f"{layout}@*")]
-    places = sorted((place for place in places if place.is_dir()), key=lambda place: place.stat().st_mtime)
-    for kept in sorted(places[-1].glob("*.json")) if places else []:
+    for kept in sorted(place.glob("*.json")) if place else []:
         for record in json.loads(kept.read_text()):
             results[(kept.stem, record["name"])] = record
     return results
@@ -83,9 +81,8 @@ def write_red(target, suites):
     lines = []
     for suite in suites:
         texts = inner_text(suite.folder) if suite.section == "runc" else {}
-        runs = {name: newest(suite.section, name, suite.hash) for name in ("runc", "ketch")}
         for layout in LAYOUTS:
-            baseline, ours = load(runs["runc"], layout), load(runs["ketch"], layout)
+            baseline, ours = (load(newest(suite.section, name, suite.hash, layout)) for name in ("runc", "ketch"))
             for key, record in sorted(ours.items()):
                 verdict, reason = ketch_verdict(baseline.get(key), record, texts.get(key))
                 if is_red(baseline.get(key, {}).get("status"), verdict):
@@ -101,9 +98,9 @@ def write(target, suites):
     measured = {(suite.section, layout) for suite in suites for layout in LAYOUTS}
     for suite in suites:
         texts = inner_text(suite.folder) if suite.section == "runc" else {}
-        runs = {name: newest(suite.section, name, suite.hash) for name in ("runc", "ketch")}
         for layout in LAYOUTS:
-            by_runtime = {name: load(folder, layout) for name, folder in runs.items()}
+            places = {name: newest(suite.section, name, suite.hash, layout) for name in ("runc", "ketch")}
+            by_runtime = {name: load(place) for name, place in places.items()}
             if not by_runtime["runc"] and not by_runtime["ketch"]:
                 # Measured on another machine, or never.
                 measured.discard((suite.section, layout))
@@ -124,7 +121,8 @@ def write(target, suites):
                 body.append(f"{suite.section}\t{layout}\t{base}\t{verdict}\t{key[0]}: {key[1]}\t{reason}".rstrip())
             for name in ("runc", "ketch"):
                 words = ", ".join(f"{status} {n}" for (who, status), n in sorted(counts.items()) if who == name)
-                binary = runs[name].name.removesuffix(f"-{suite.hash}") if runs[name] else f"{name}, no results"
+                key = places[name].parent.name if places[name] else f"{name}, no results"
+                binary = key.removesuffix(f"-{suite.hash}")
                 totals.append(f"# {suite.section} {layout} {binary}: {words}")
             lines += body
     for key, rows in rows_before.items():

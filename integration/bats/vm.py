@@ -61,7 +61,6 @@ def measure(suite, name, runtime, mode, image, options):
     key = f"{name}-{build.digest(runtime)}-{suite.hash}"
     kept = build.cache_root() / "bats/results" / suite.section / key / f"{mode}@{image}"
     kept.mkdir(parents=True, exist_ok=True)
-    (kept.parent / "stamp").write_text(str(runtime))
     chosen = [u for u in suite.all_units() if not options.file or u in options.file or Path(u).stem in options.file]
     for _ in range(options.boots):
         missing = [u for u in chosen if not (kept / f"{u}.json").exists()]

@@ -14,6 +14,8 @@ use ketch_integration::runtime::Invocation;
 use ketch_integration::{Bundle, Case, Container, tests};
 use serde_json::json;
 
+use crate::cgroup_v2::{exec_meets_the_leaves, with_a_leaf};
+
 tests![
     the_container_is_in_its_scope,
     slices_are_nested_by_their_names,
@@ -24,6 +26,7 @@ tests![
     update_tells_systemd,
     exec_pause_ps_and_kill,
     a_user_namespace_and_a_writable_cgroup,
+    exec_where_only_the_leaves_take_processes,
     delete_leaves_no_unit,
     a_wrong_property_is_named,
     a_bus_that_is_not_there,
@@ -230,6 +233,12 @@ fn a_user_namespace_and_a_writable_cgroup(case: &Case) {
     let container = start(&bundle);
     assert_eq!(container.sh("stat -c %u /sys/fs/cgroup /sys/fs/cgroup/cgroup.procs"), "0\n0");
     assert_eq!(container.sh("mkdir /sys/fs/cgroup/sub && echo $$ > /sys/fs/cgroup/sub/cgroup.procs && echo in"), "in");
+}
+
+fn exec_where_only_the_leaves_take_processes(case: &Case) {
+    let bundle = with_a_leaf(in_slice(case, SLICE));
+    case.needs_controller("hugetlb");
+    exec_meets_the_leaves(&start(&bundle), &cgroup(&bundle));
 }
 
 fn delete_leaves_no_unit(case: &Case) {

@@ -1,9 +1,10 @@
 //! Limits on pure cgroup v2: what can be had without controllers, and hugetlb.
 
 use std::fs;
+use std::path::Path;
 
 use ketch_integration::probe::read;
-use ketch_integration::{Bundle, Case, tests};
+use ketch_integration::{Bundle, Case, Container, tests};
 use serde_json::{Value, json};
 
 tests![
@@ -125,22 +126,29 @@ fn removed_with_what_was_made_below(case: &Case) {
     assert!(!bundle.cgroup("").exists());
 }
 
-/// What systemd does at its start: it moves itself into a leaf and gives the controllers to those below.
 fn exec_where_only_the_leaves_take_processes(case: &Case) {
     case.needs_controller("hugetlb");
+    let bundle = with_a_leaf(limited(case, &json!({})));
+    exec_meets_the_leaves(&bundle.start(), &bundle.cgroup(""));
+}
+
+/// A container that does what systemd does at its start: it moves itself into a leaf and gives the controllers to those below.
+pub(crate) fn with_a_leaf(bundle: Bundle<'_>) -> Bundle<'_> {
     let own = "/sys/fs/cgroup";
     let delegate = format!(
         "mkdir {own}/init && echo 1 >{own}/init/cgroup.procs && echo +hugetlb >{own}/cgroup.subtree_control && exec sleep 1000"
     );
-    let bundle = limited(case, &json!({})).script(&delegate).edit(|spec| {
+    bundle.script(&delegate).edit(|spec| {
         for mount in spec["mounts"].as_array_mut().expect("mounts") {
             if mount["type"] == "cgroup" {
                 mount["options"] = json!(["nosuid", "noexec", "nodev", "rw"]);
             }
         }
-    });
-    let container = bundle.start();
-    let control = bundle.cgroup("").join("cgroup.subtree_control");
+    })
+}
+
+pub(crate) fn exec_meets_the_leaves(container: &Container<'_>, cgroup: &Path) {
+    let control = cgroup.join("cgroup.subtree_control");
     ketch_integration::wait_until("the controllers of those below", || {
         let seen = read(&control);
         if seen.contains("hugetlb") { Ok(()) } else { Err(seen) }

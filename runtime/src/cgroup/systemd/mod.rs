@@ -33,6 +33,6 @@ pub enum SystemdError {
     Set { unit: String, source: DbusError },
     #[error("unable to stop unit {unit:?}")]
     Stop { unit: String, source: DbusError },
-    #[error("unable to move process {pid} into unit {unit:?}")]
+    #[error("error adding pid {pid} to cgroups: unit {unit:?}")]
     Attach { unit: String, pid: Pid, source: DbusError },
 }
