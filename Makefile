@@ -115,8 +115,8 @@ sanitise: setup ## The unit tests and the suite on a build with AddressSanitizer
 
 fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many cases (PROPTEST_CASES=200000)
 	@integration/setup/packages.sh g++ libc6-dev
-	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) runtime/fuzz/run.sh
-	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) shim/fuzz/run.sh
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh runtime/fuzz
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh shim/fuzz
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
 
 fix: ## Format, and apply what clippy can repair

@@ -231,10 +231,8 @@ fn a_container_is_confined_by_its_config_alone(case: &Case) {
 
 fn kill_races_delete(case: &Case) {
     let stage = Stage::new(case);
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     for turn in 0..10 {
         let bundle = case.bundle().script("exit 3");
         tasks.run(&stage.create(&bundle));
@@ -256,10 +254,8 @@ fn kill_races_delete(case: &Case) {
 fn a_kill_is_answered_before_the_delete_that_follows_its_end(case: &Case) {
     let stage = Stage::new(case);
     stage.shim.not_on_go(case, "leaves the order to chance");
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     for turn in 0..20 {
         let bundle = case.bundle().sleeper();
         tasks.run(&stage.create(&bundle));
@@ -276,10 +272,8 @@ fn a_kill_is_answered_before_the_delete_that_follows_its_end(case: &Case) {
 
 fn exec_races_the_containers_end(case: &Case) {
     let stage = Stage::new(case);
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     for turn in 0..10 {
         let bundle = case.bundle().sleeper();
         tasks.run(&stage.create(&bundle));

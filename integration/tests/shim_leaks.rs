@@ -46,10 +46,8 @@ fn files(folder: &Path) -> usize {
 
 fn task_cycles_leave_nothing(case: &Case) {
     let stage = Stage::new(case);
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     let bundle = case.bundle().script("echo a line");
     let shim = stage.shims()[0];
     let mut before = None;

@@ -64,10 +64,8 @@ fn a_life_is_told_in_order(case: &Case) {
 
 fn an_end_before_starts_reply_is_told_after_it(case: &Case) {
     let stage = Stage::new(case);
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     for turn in 0..10 {
         let bundle = case.bundle().command(&["/bin/true"]);
         tasks.run(&stage.create(&bundle));
@@ -227,10 +225,8 @@ fn delete_wants_a_stopped_task_and_only_once(case: &Case) {
 
 fn two_deletes_at_once_give_one_status(case: &Case) {
     let stage = Stage::new(case);
-    let keeper = case.bundle().sleeper();
-    let served = stage.serve(&keeper);
+    let (keeper, served) = stage.keeper();
     let tasks = &served.tasks;
-    tasks.run(&stage.create(&keeper));
     for _ in 0..5 {
         let bundle = case.bundle().script("exit 6");
         tasks.run(&stage.create(&bundle));

@@ -93,6 +93,19 @@ impl<'a> Stage<'a> {
         (served, stdout)
     }
 
+    /// A container that runs and keeps its shim there, while others come and go in that one.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[track_caller]
+    #[must_use]
+    pub fn keeper(&self) -> (Bundle<'a>, Served) {
+        let bundle = self.case.bundle().sleeper();
+        let served = self.serve(&bundle);
+        let _ = served.tasks.run(&self.create(&bundle));
+        (bundle, served)
+    }
+
     /// The pids of the shims that serve in the site.
     #[must_use]
     pub fn shims(&self) -> Vec<i32> {
