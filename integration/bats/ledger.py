@@ -29,21 +29,32 @@ def inner_text(suite_folder):
 
 
 def newest(section, name, suite_hash, layout):
-    """Where the results of a runtime on a layout are, for this very suite: of the fullest (a run that is still under way
-    does not hide a whole one) the newest. Those of the VM are kept for each image. None when there are none."""
+    """The newest result of each file of this very suite, by the file's name: where it is kept. A file may have been run again
+    with a newer binary than the others; those of the VM are kept for each image."""
     folder = build.cache_root() / "bats/results" / section
-    places = [place for pattern in (layout, f"{layout}@*") for place in folder.glob(f"{name}-*-{suite_hash}/{pattern}")]
-    places = [(len(list(place.glob("*.json"))), place.stat().st_mtime, place) for place in places if place.is_dir()]
-    return max(places)[2] if any(files for files, _, _ in places) else None
+    found = {}
+    for pattern in (layout, f"{layout}@*"):
+        for kept in folder.glob(f"{name}-*-{suite_hash}/{pattern}/*.json"):
+            before = found.get(kept.stem)
+            if before is None or before.stat().st_mtime < kept.stat().st_mtime:
+                found[kept.stem] = kept
+    return found
 
 
-def load(place):
-    """The records that are kept there."""
-    results = {}
-    for kept in sorted(place.glob("*.json")) if place else []:
-        for record in json.loads(kept.read_text()):
-            results[(kept.stem, record["name"])] = record
-    return results
+def load(kept):
+    """The records of the files."""
+    return {(unit, record["name"]): record for unit, path in sorted(kept.items()) for record in json.loads(path.read_text())}
+
+
+def binaries(name, kept, suite_hash):
+    """The start of the SHA-256 of the binary that the results are of; of each one with the number of its files, if several."""
+    counts = {}
+    for path in kept.values():
+        key = path.parent.parent.name.removesuffix(f"-{suite_hash}")
+        counts[key] = counts.get(key, 0) + 1
+    if len(counts) < 2:
+        return next(iter(counts), f"{name}, no results")
+    return ", ".join(f"{key} ({files} files)" for key, files in sorted(counts.items(), key=lambda pair: -pair[1]))
 
 
 def earlier(target):
@@ -99,8 +110,8 @@ def write(target, suites):
     for suite in suites:
         texts = inner_text(suite.folder) if suite.section == "runc" else {}
         for layout in LAYOUTS:
-            places = {name: newest(suite.section, name, suite.hash, layout) for name in ("runc", "ketch")}
-            by_runtime = {name: load(place) for name, place in places.items()}
+            kept = {name: newest(suite.section, name, suite.hash, layout) for name in ("runc", "ketch")}
+            by_runtime = {name: load(files) for name, files in kept.items()}
             if not by_runtime["runc"] and not by_runtime["ketch"]:
                 # Measured on another machine, or never.
                 measured.discard((suite.section, layout))
@@ -121,9 +132,7 @@ def write(target, suites):
                 body.append(f"{suite.section}\t{layout}\t{base}\t{verdict}\t{key[0]}: {key[1]}\t{reason}".rstrip())
             for name in ("runc", "ketch"):
                 words = ", ".join(f"{status} {n}" for (who, status), n in sorted(counts.items()) if who == name)
-                key = places[name].parent.name if places[name] else f"{name}, no results"
-                binary = key.removesuffix(f"-{suite.hash}")
-                totals.append(f"# {suite.section} {layout} {binary}: {words}")
+                totals.append(f"# {suite.section} {layout} {binaries(name, kept[name], suite.hash)}: {words}")
             lines += body
     for key, rows in rows_before.items():
         if key not in measured:

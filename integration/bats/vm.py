@@ -21,6 +21,8 @@ import run
 
 HERE = Path(__file__).resolve().parent
 VM = HERE.parent / "vm"
+# Where this folder is in the VM: the path here may be below /tmp, whose mode a copy would change there.
+GUEST = "/opt/ketch-bats"
 # What takes half an hour; `make test` runs the smaller part that is named in sample.py.
 SUBSET = ["cgroups", "create", "delete", "exec", "kill", "pause", "start", "state", "update", "userns"]
 
@@ -36,12 +38,12 @@ def boot(suite, runtime, mode, units, options):
     out = Path(tempfile.mkdtemp(prefix="ketch-vm-bats-"))
     inside = Path("/usr/local/bin") / ("ketch" if "ketch" in runtime.name else "runc")
     copies = [f"{suite.source / part}" for part in ("tests/integration", "tests/cmd/_bin")]
-    copies += [f"{runtime}:{inside}", f"{HERE}"]
+    copies += [f"{runtime}:{inside}", f"{HERE}:{GUEST}"]
     command = [str(VM / "run.sh"), "--timeout", str(options.boot_seconds), "--out", str(out)]
     command += ["--user"] if mode == "vm-rootless" else []
     for copy in copies:
         command += ["--copy", copy]
-    command += ["--", "python3", "-B", str(HERE / "inside.py"), "--suite", str(suite.source), "--runtime", str(inside),
+    command += ["--", "python3", "-B", f"{GUEST}/inside.py", "--suite", str(suite.source), "--runtime", str(inside),
                 "--mode", mode, *units]
     code = subprocess.run(command, check=False).returncode
     if code == 125:
