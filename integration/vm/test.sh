@@ -10,7 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 runtime=${RUNTIME:-target/release/ketch}
 sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
-	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::)
+	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::
+	shim_task:: shim_takeover:: shim_ctr::)
 
 # One program with all tests, and the one that they run inside containers; both are static.
 suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |
@@ -21,7 +22,8 @@ naive=$(readlink -f "$(dirname "$suite")/../naive_runtime")
 mkdir -p target/vm
 strip -o target/vm/suite "$suite"
 
-copies=(--copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy "$naive" --copy oci-bundles --copy integration/setup)
+shim=/usr/local/bin/containerd-shim-ketch-v2
+copies=(--copy "target/release/containerd-shim-ketch-v2:$shim" --copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy "$naive" --copy oci-bundles --copy integration/setup)
 case $runtime in
 */*) copies+=(--copy "$runtime:/usr/local/bin/ketch") && inside=/usr/local/bin/ketch ;;
 *) inside=$runtime ;;
@@ -41,7 +43,7 @@ boot() {
 	done
 	shift
 	echo "# VM: $name"
-	integration/vm/run.sh "${options[@]}" --timeout "${VM_TIMEOUT:-1800}" "${copies[@]}" --env RUNTIME="$inside" -- "$@" |
+	integration/vm/run.sh "${options[@]}" --timeout "${VM_TIMEOUT:-1800}" "${copies[@]}" --env RUNTIME="$inside" --env SHIM="$shim" -- "$@" |
 		tee target/vm/boot.log || code=$?
 	cat target/vm/boot.log >>"$log"
 	while read -r p _ f _ s _; do
