@@ -25,7 +25,7 @@ tests![
 const MANY: usize = 50;
 
 /// Counts for ever on standard output, one number a line, and ends with 7 when it is asked to.
-const COUNTS: &str = "trap 'echo asked; exit 7' TERM; i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done";
+const COUNTS: &str = "trap 'echo asked; exit 7' TERM; i=0; while :; do echo $i; i=$((i+1)); usleep 100000; done";
 
 fn stage(case: &Case) -> Stage<'_> {
     let stage = Stage::new(case);
@@ -112,8 +112,19 @@ fn many_containers_are_taken_over(case: &Case) {
         assert_eq!(tasks.run_exec(id, &Exec::script("e", "exit 9")), 9);
         // What was written while there was no shim has come, and more with it.
         wait_count(&one.out, before + 5);
-        let waiting = tasks.waiting(id, "");
-        tasks.kill(id, "", 15).expect("Kill");
+    }
+    // Asked at once: the status of each is there when its new parent has reaped it, which takes up to 2 s under an init that
+    // only looks now and then.
+    let waiting: Vec<_> = all
+        .iter()
+        .map(|one| {
+            let waiting = one.served.tasks.waiting(&one.bundle.id, "");
+            one.served.tasks.kill(&one.bundle.id, "", 15).expect("Kill");
+            waiting
+        })
+        .collect();
+    for (one, waiting) in all.iter().zip(waiting) {
+        let (id, tasks) = (&one.bundle.id, &one.served.tasks);
         assert_eq!(waiting.wait().expect("Wait").number(1), status_of(7));
         assert_eq!(tasks.delete(id, ""), Ok(status_of(7)));
         one.out.wait_for("asked\n");

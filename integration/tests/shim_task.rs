@@ -14,6 +14,7 @@ tests![
     a_shared_pid_namespace_is_killed_with_its_first_process,
     delete_wants_a_stopped_task_and_only_once,
     two_deletes_at_once_give_one_status,
+    the_last_call_is_answered_before_the_end,
     what_is_not_there_is_not_found,
     what_is_there_already_is_refused,
     pause_and_resume,
@@ -220,6 +221,23 @@ fn delete_wants_a_stopped_task_and_only_once(case: &Case) {
     assert_eq!(tasks.delete(&bundle.id, "").expect_err("a second Delete").code, ttrpc::NOT_FOUND);
     assert_eq!(stage.sink.of(&bundle.id).iter().filter(|event| *event == "delete 137").count(), 1);
     tasks.leave(&bundle.id);
+    stage.end();
+}
+
+/// containerd takes a connection that closes before it has seen the answer for a failure (ShutdownSandbox).
+fn the_last_call_is_answered_before_the_end(case: &Case) {
+    let stage = Stage::new(case);
+    stage.shim.not_on_go(case, "may close first");
+    for turn in 0..20 {
+        let bundle = case.bundle();
+        let served = stage.serve(&bundle);
+        let mut shutdown = served.tasks.send("Shutdown", &Message::new().text(1, &bundle.id));
+        wait_until("the answer", || if shutdown.is_waiting() { Err("none".into()) } else { Ok(()) });
+        assert!(!served.tasks.client.is_closed(), "turn {turn}: closed before we could hang up");
+        assert!(shutdown.wait().is_ok(), "turn {turn}");
+        drop(served);
+        stage.site.wait_without("containerd-shim");
+    }
     stage.end();
 }
 

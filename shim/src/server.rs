@@ -1,5 +1,6 @@
 //! The ttrpc server: connections, calls that run side by side, answers in the order in which they are ready.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use ketch_shim_api::ttrpc::{Code, Kind, Request, Response};
 use ketch_shim_api::{SANDBOX, TASK_V2, TASK_V3};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::error::{self, ShimError};
 use crate::service::Shim;
@@ -35,6 +36,41 @@ impl Limits {
     }
 }
 
+/// How many of something there are, for who waits until there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    count: Cell<usize>,
+    fewer: Notify,
+}
+
+/// One of them, as long as it lives.
+struct Counted(Rc<Tally>);
+
+impl Tally {
+    fn one(self: &Rc<Self>) -> Counted {
+        self.count.set(self.count.get() + 1);
+        Counted(Rc::clone(self))
+    }
+
+    /// Resolves when there are none.
+    pub(crate) async fn none(&self) {
+        loop {
+            let fewer = self.fewer.notified();
+            if self.count.get() == 0 {
+                return;
+            }
+            fewer.await;
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        self.0.fewer.notify_waiters();
+    }
+}
+
 /// Serves connections for ever.
 pub(crate) async fn run(listener: UnixListener, shim: Rc<Shim>) {
     loop {
@@ -50,13 +86,14 @@ pub(crate) async fn run(listener: UnixListener, shim: Rc<Shim>) {
 }
 
 async fn connection(stream: UnixStream, shim: Rc<Shim>) {
+    let _connected = shim.connections.one();
     let stream = Rc::new(stream);
     let (open, closed) = watch::channel(());
-    let (answers, mut ready) = mpsc::unbounded_channel::<Vec<u8>>();
+    let (answers, mut ready) = mpsc::unbounded_channel::<(Vec<u8>, Option<Counted>)>();
     let writer = tokio::task::spawn_local({
         let stream = Rc::clone(&stream);
         async move {
-            while let Some(bytes) = ready.recv().await {
+            while let Some((bytes, _due)) = ready.recv().await {
                 if frames::write(&stream, &bytes).await.is_err() {
                     return;
                 }
@@ -72,21 +109,24 @@ async fn connection(stream: UnixStream, shim: Rc<Shim>) {
             Some(Ok(request)) => request,
             Some(Err(error)) => {
                 let text = format!("decode the request: {error}");
-                let _closed = answers.send(Response::failed(Code::InvalidArgument, text).frame(number));
+                let refused = Response::failed(Code::InvalidArgument, text);
+                let _closed = answers.send((refused.frame(number), None));
                 continue;
             }
             None => {
                 let text = format!("a message of {} bytes is too long", frame.header.length);
-                let _closed = answers.send(Response::failed(Code::ResourceExhausted, text).frame(number));
+                let refused = Response::failed(Code::ResourceExhausted, text);
+                let _closed = answers.send((refused.frame(number), None));
                 continue;
             }
         };
         let (shim, answers, mut closed) = (Rc::clone(&shim), answers.clone(), closed.clone());
+        // What waits for a process waits as long as somebody listens; everything else is carried out to its end.
+        let only_waits = matches!(request.method.as_str(), "Wait" | "WaitSandbox");
+        let due = (!only_waits).then(|| shim.unanswered.one());
         drop(tokio::task::spawn_local(async move {
-            // What waits for a process waits as long as somebody listens; everything else is carried out to its end.
-            let only_waits = matches!(request.method.as_str(), "Wait" | "WaitSandbox");
             tokio::select! {
-                response = answer(&shim, request) => drop(answers.send(response.frame(number))),
+                response = answer(&shim, request) => drop(answers.send((response.frame(number), due))),
                 _gone = closed.changed(), if only_waits => {}
             }
         }));

@@ -20,10 +20,16 @@ use crate::events::Events;
 use crate::oom::OomWatch;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
-use crate::{log, server, takeover};
+use crate::server::{self, Tally};
+use crate::{log, takeover};
 
 /// How long events may hold up the end.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// How long answers may, that to Shutdown itself among them.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// How long who has his answer may take to hang up. A client in Go that reads an answer and the end of the connection in
+/// one go takes either, and containerd takes the end for a failure of ShutdownSandbox.
+const HANG_UP: Duration = Duration::from_millis(500);
 
 /// Everything the shim has.
 #[derive(Debug)]
@@ -42,6 +48,9 @@ pub(crate) struct Shim {
     pub(crate) sandbox: RefCell<Option<Rc<Sandbox>>>,
     /// The shim is to end.
     pub(crate) ending: Notify,
+    /// Calls without their answer, those that wait for a process apart.
+    pub(crate) unanswered: Rc<Tally>,
+    pub(crate) connections: Rc<Tally>,
     numbers: Cell<u64>,
 }
 
@@ -126,6 +135,8 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
         creating: RefCell::default(),
         sandbox: RefCell::default(),
         ending: Notify::new(),
+        unanswered: Rc::default(),
+        connections: Rc::default(),
         numbers: Cell::new(0),
     });
     let listener = UnixListener::from_std(listener).map_err(ShimError::system("serve the socket"))?;
@@ -158,8 +169,12 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
         }
     }
     let _gone = std::fs::remove_file(&socket);
+    if tokio::time::timeout(LAST_ANSWERS, shim.unanswered.none()).await.is_err() {
+        log::warn("not every answer has been taken");
+    }
     if tokio::time::timeout(LAST_EVENTS, shim.events.sent()).await.is_err() {
         log::error("containerd has not taken the last events");
     }
+    let _hung_up = tokio::time::timeout(HANG_UP, shim.connections.none()).await;
     Ok(())
 }

@@ -384,6 +384,7 @@ impl Tasks {
     #[track_caller]
     pub fn leave(&self, id: &str) {
         let answer = self.shutdown(id);
+        self.client.hang_up();
         wait_until("the shim's end", || {
             if self.client.is_closed() { Ok(()) } else { Err(format!("Shutdown: {answer:?}")) }
         });

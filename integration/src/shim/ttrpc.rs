@@ -125,6 +125,16 @@ impl Client {
         self.send(service, method, message).wait()
     }
 
+    /// Says that there are no more calls.
+    ///
+    /// # Panics
+    /// When a lock is poisoned.
+    pub fn hang_up(&self) {
+        let stream = self.stream.lock().expect("no panic holds it");
+        // The other side may have gone first.
+        let _ = stream.0.shutdown(Shutdown::Write);
+    }
+
     /// Whether the other side has closed the connection.
     ///
     /// # Panics
