@@ -99,7 +99,7 @@ fn exec_cycles_leave_nothing(case: &Case) {
 
 fn containerd_cycles_with_a_restart_leave_nothing(case: &Case) {
     let mut containerd = Containerd::start(case, Age::V1_6, Cri::Off);
-    let cycles = (cycles(100) / 20).max(3);
+    let cycles = (cycles(10) / 2).max(3);
     let run = |containerd: &Containerd<'_>, turn: usize| {
         let id = format!("box{turn}");
         let _ = containerd.run_command(&["--rm"], &id, &["/bin/sh", "-c", "exit 3"]).run().exits(3);
