@@ -10,6 +10,7 @@ tests![
     each_kind_gets_the_state,
     hooks_of_one_kind_run_in_their_order,
     create_container_hook_sees_the_mounts_before_pivot,
+    create_container_hook_finds_the_limits_set,
     create_runtime_hook_is_outside_of_the_new_network_namespace,
     start_container_hook_runs_inside,
     a_hook_gets_only_its_own_environment,
@@ -110,6 +111,20 @@ fn hooks_of_one_kind_run_in_their_order(case: &Case) {
 }
 
 /// A network is set up by this hook: from the runtime's namespace, into the one that the process with the state's pid is in.
+fn create_container_hook_finds_the_limits_set(case: &Case) {
+    case.native_only("no controller to see it with");
+    case.root_only("a user has no such limit here");
+    let seen = case.folder("log").join("seen");
+    for turn in 0..20 {
+        let bundle = case.bundle().set("/linux/resources/pids", json!({ "limit": 77 }));
+        let file = bundle.cgroup("pids").join("pids.max");
+        let script = format!("cat {} >{}", file.display(), seen.display());
+        let bundle = bundle.set("/hooks/createContainer", hook(&script));
+        let _ = bundle.run().ok();
+        assert_eq!(fs::read_to_string(&seen).expect("the hook ran"), "77\n", "turn {turn}");
+    }
+}
+
 fn create_runtime_hook_is_outside_of_the_new_network_namespace(case: &Case) {
     case.root_only("a user's container has the network namespace of its caller");
     let log = case.folder("log");

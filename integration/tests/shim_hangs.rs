@@ -18,9 +18,9 @@ tests![
 ];
 
 /// What a call is given that hangs at once.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(2);
 /// What one is given that works before it hangs.
-const WORKING: Duration = Duration::from_secs(5);
+const WORKING: Duration = Duration::from_secs(8);
 
 /// The runtime under test, but for commands that are to hang: for those a file says so, `before` or `after` the work.
 struct Hanging<'a> {
@@ -110,7 +110,7 @@ fn a_call_that_hangs_ends_at_its_deadline(case: &Case) {
     let hanging = Hanging::new(case);
     let stage = &hanging.stage;
     stage.shim.not_on_go(case, "lets the runtime hang");
-    let bundle = case.bundle().sleeper();
+    let bundle = case.bundle().command(&["/bin/sleep", "1000"]);
     let served = stage.serve(&bundle);
     let (tasks, id) = (&served.tasks, bundle.id.as_str());
     let ends = |method: &str, exec_id: &str, command: &str| {
@@ -129,6 +129,15 @@ fn a_call_that_hangs_ends_at_its_deadline(case: &Case) {
     assert_eq!(tasks.wait(id, "lost"), Ok(255), "no program has said anything");
     assert_eq!(tasks.delete(id, "lost"), Ok(255));
     assert_eq!(tasks.run_exec(id, &Exec::script("next", "exit 3")), 3);
+    // Made, and not told of: it does not run on.
+    let before = tasks.pids(id).expect("Pids");
+    tasks.exec(id, &Exec::new("made", &["/bin/sleep", "1000"])).expect("Exec");
+    hanging.hang("after", "exec");
+    let failure = tasks.call_within("Start", id, "made", WORKING).expect_err("a runtime that hangs");
+    assert_eq!(failure.code, ttrpc::DEADLINE_EXCEEDED, "{failure}");
+    hanging.release();
+    assert_eq!(tasks.pids(id).expect("Pids"), before);
+    assert_eq!(tasks.delete(id, "made"), Ok(255));
     ends("Pause", "", "pause");
     assert_eq!(tasks.status(id, ""), Ok(Status::Running));
     tasks.pause(id).expect("Pause");
@@ -207,7 +216,8 @@ fn an_exec_without_its_streams_is_killed(case: &Case) {
     let bundle = case.bundle().command(&["/bin/sleep", "1000"]);
     let (served, _) = stage.run(&bundle);
     let (tasks, id) = (&served.tasks, bundle.id.as_str());
-    let mut exec = Exec::new("e", &["/bin/sleep", "1000"]).terminal();
+    // It does not die with its terminal.
+    let mut exec = Exec::script("e", "trap '' HUP; while :; do sleep 1; done").terminal();
     exec.stdout = stage.path("no-such-folder/fifo").display().to_string();
     let before = tasks.pids(id).expect("Pids");
     tasks.exec(id, &exec).expect("Exec");

@@ -84,6 +84,11 @@ fn exec_cycles_leave_nothing(case: &Case) {
         let exec = if turn % 2 == 0 { exec.terminal() } else { exec };
         assert_eq!(tasks.run_exec(&bundle.id, &exec), 0, "turn {turn}");
         assert_eq!(stdout.finish().trim(), "a line", "turn {turn}");
+        // One that does not start has had its fifos, too.
+        let missing = Exec::new(&format!("m{turn}"), &["/no/such/program"]).stdout(&stdout);
+        tasks.exec(&bundle.id, &missing).expect("Exec");
+        let _ = tasks.start(&bundle.id, &missing.exec_id).expect_err("no such program");
+        let _ = tasks.delete(&bundle.id, &missing.exec_id).expect("Delete");
         fs::remove_file(&stdout.path).expect("remove the fifo");
         if turn == 2 {
             before = Some((held(shim), files(&bundle.dir)));

@@ -12,7 +12,7 @@ use crate::container::Container;
 use crate::error::ShimError;
 use crate::process::Process;
 use crate::service::Shim;
-use crate::stdio::{self, Streams};
+use crate::stdio::{self, Place, Streams};
 use crate::{console, exit, log};
 
 /// How long a killed process may take to be gone.
@@ -22,7 +22,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// streams of a process without one.
 ///
 /// # Errors
-/// The streams can't be opened, or `call` fails. When the process is there and its streams can't be copied it is killed.
+/// The streams can't be opened, or `call` fails. A process that is there all the same is killed: of one whose streams can't
+/// be copied, or whose runtime was ended at its deadline, nobody would hear.
 pub(crate) async fn launch(
     shim: &Rc<Shim>,
     container: &Rc<Container>,
@@ -32,33 +33,18 @@ pub(crate) async fn launch(
 ) -> Result<(), ShimError> {
     let prefix = Process::file_prefix(&process.exec_id);
     let place = container.place(shim, &prefix, &process.paths);
+    // What is in it afterwards is of this process.
+    let _absent = std::fs::remove_file(pid_file);
     let _hold = shim.reaper.hold();
-    let streams = if process.paths.terminal {
-        let socket = console::listen(&shim.socket, shim.number())?;
-        call(Some(socket.path()), Stdio::default()).await?;
-        match console::receive(&socket).await {
-            Ok(master) => console::begin(master, place).await,
-            Err(error) => Err(error),
-        }
-    } else {
-        let (theirs, ours) = stdio::open_pipes(place).await?;
-        call(None, theirs).await?;
-        Streams::begin(ours).map_err(ShimError::system("copy the streams"))
-    };
-    let pid = read_pid_file(pid_file).map_err(ShimError::runtime("find the new process"))?;
-    let ending = shim.reaper.watch(pid);
-    let streams = match streams {
-        Ok(streams) => streams,
-        Err(error) => {
-            // Nobody would see to it. It has not been reaped: the number is its own.
-            if let (None, Some(pid)) = (ending.exit(), Pid::from_raw(pid)) {
-                let _ended = kill_process(pid, Signal::KILL);
-            }
-            if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
-                log::error(&format!("process {pid} of {} does not end", container.id));
-            }
+    let streams = make(shim, place, call).await;
+    let pid = read_pid_file(pid_file).map_err(ShimError::runtime("find the new process"));
+    let (streams, pid, ending) = match (streams, pid) {
+        (Ok(streams), Ok(pid)) => (streams, pid, shim.reaper.watch(pid)),
+        (Err(error), Ok(pid)) => {
+            kill(shim, container, pid).await;
             return Err(error);
         }
+        (Err(error), _) | (_, Err(error)) => return Err(error),
     };
     process.attach(streams);
     process.pid.set(pid);
@@ -68,4 +54,33 @@ pub(crate) async fn launch(
     }
     exit::supervise(shim, container, process);
     Ok(())
+}
+
+/// The streams, ready before the call, and copied after it.
+async fn make(
+    shim: &Rc<Shim>,
+    place: Place<'_>,
+    call: impl AsyncFnOnce(Option<&Path>, Stdio) -> Result<(), ShimError>,
+) -> Result<Streams, ShimError> {
+    if place.paths.terminal {
+        let socket = console::listen(&shim.socket, shim.number())?;
+        call(Some(socket.path()), Stdio::default()).await?;
+        console::begin(console::receive(&socket).await?, place).await
+    } else {
+        let (theirs, ours) = stdio::open_pipes(place).await?;
+        call(None, theirs).await?;
+        Streams::begin(ours).map_err(ShimError::system("copy the streams"))
+    }
+}
+
+/// Ends a process that nobody would see to.
+async fn kill(shim: &Shim, container: &Container, pid: i32) {
+    let ending = shim.reaper.watch(pid);
+    // It has not been reaped: the number is its own.
+    if let (None, Some(number)) = (ending.exit(), Pid::from_raw(pid)) {
+        let _ended = kill_process(number, Signal::KILL);
+    }
+    if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
+        log::error(&format!("process {pid} of {} does not end", container.id));
+    }
 }

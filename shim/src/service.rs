@@ -29,7 +29,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// How long who has his answer may take to hang up. A client in Go that reads an answer and the end of the connection in
 /// one go takes either, and containerd takes the end for a failure of ShutdownSandbox.
-const HANG_UP: Duration = Duration::from_millis(500);
+const HANG_UP: Duration = Duration::from_secs(2);
 
 /// Everything the shim has.
 #[derive(Debug)]

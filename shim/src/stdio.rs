@@ -150,21 +150,21 @@ pub(crate) async fn open_pipes(place: Place<'_>) -> Result<(Stdio, Opened), Shim
             }
             let Some(sink) = Target::parse(uri)?.sink()? else { continue };
             let fifo = make_fifo(place, name)?;
+            ours.fifos.push(fifo.clone());
             ours.outputs.push((open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK)?, sink));
             *slot = Some(open(&fifo, OFlags::RDWR)?);
-            ours.fifos.push(fifo);
         }
     }
     if !paths.stdin.is_empty() {
         let client = ClientInput::open(&paths.stdin, false)?;
         let fifo = make_fifo(place, "stdin")?;
+        ours.fifos.push(fifo.clone());
         // Neither end opens, or opens without waiting, before the other is there.
         let both = open(&fifo, OFlags::RDWR)?;
         theirs.stdin = Some(open(&fifo, OFlags::RDONLY)?);
         let to = open(&fifo, OFlags::WRONLY | OFlags::NONBLOCK)?;
         drop(both);
         ours.input = Some(OpenedInput { client, to });
-        ours.fifos.push(fifo);
     }
     Ok((theirs, ours))
 }
@@ -300,17 +300,17 @@ impl Streams {
     ///
     /// # Errors
     /// A descriptor can't be waited for.
-    pub(crate) fn begin(opened: Opened) -> io::Result<Self> {
+    pub(crate) fn begin(mut opened: Opened) -> io::Result<Self> {
         let mut streams = Self::default();
-        (streams.fifos, streams.logger) = (opened.fifos, opened.logger);
-        for (from, to) in opened.outputs {
+        (streams.fifos, streams.logger) = (std::mem::take(&mut opened.fifos), opened.logger.take());
+        for (from, to) in std::mem::take(&mut opened.outputs) {
             // Smaller than asked for, or as it was, it is good enough.
             let _kept = rustix::pipe::fcntl_setpipe_size(&from, FIFO_SIZE);
             let (from, to) = (WatchedFd::new(from)?, to.ready()?);
             let share = streams.share();
             streams.spawn(copy::output(from, to, share));
         }
-        if let Some(input) = opened.input {
+        if let Some(input) = opened.input.take() {
             streams.keeper = RefCell::new(input.client.keeper);
             let (from, to) = (WatchedFd::new(input.client.from)?, WatchedFd::new(input.to)?);
             streams.spawn(copy::input(from, to));
@@ -375,12 +375,23 @@ impl Drop for Streams {
         for task in &self.tasks {
             task.abort();
         }
-        for fifo in &self.fifos {
-            let _gone = std::fs::remove_file(fifo);
-        }
-        if let Some(logger) = self.logger.take() {
-            logger.end();
-        }
+        leave(&self.fifos, self.logger.take());
+    }
+}
+
+/// The process has not come to be, or its streams can't be copied.
+impl Drop for Opened {
+    fn drop(&mut self) {
+        leave(&self.fifos, self.logger.take());
+    }
+}
+
+fn leave(fifos: &[PathBuf], logger: Option<Logger>) {
+    for fifo in fifos {
+        let _gone = std::fs::remove_file(fifo);
+    }
+    if let Some(logger) = logger {
+        logger.end();
     }
 }
 

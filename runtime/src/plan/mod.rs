@@ -129,10 +129,11 @@ impl HookPlan {
         }
     }
 
-    /// Whether the parent has hooks to run before the root changes.
+    /// Whether hooks run before the root changes: the parent's, or the child's, which has to wait for the parent then, as they
+    /// are to find the limits and the score set.
     #[must_use]
     pub fn runs_before_pivot(&self) -> bool {
-        !self.prestart.is_empty() || !self.create_runtime.is_empty()
+        !self.prestart.is_empty() || !self.create_runtime.is_empty() || !self.create_container.is_empty()
     }
 }
 
