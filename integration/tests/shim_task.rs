@@ -219,8 +219,9 @@ fn delete_wants_a_stopped_task_and_only_once(case: &Case) {
     assert_eq!(tasks.wait(&bundle.id, ""), Ok(137));
     assert_eq!(tasks.delete(&bundle.id, ""), Ok(137));
     assert_eq!(tasks.delete(&bundle.id, "").expect_err("a second Delete").code, ttrpc::NOT_FOUND);
-    assert_eq!(stage.sink.of(&bundle.id).iter().filter(|event| *event == "delete 137").count(), 1);
     tasks.leave(&bundle.id);
+    let events = stage.sink.wait_for(&bundle.id, "delete 137");
+    assert_eq!(events.iter().filter(|event| *event == "delete 137").count(), 1, "{events:?}");
     stage.end();
 }
 
