@@ -110,7 +110,6 @@ fn hooks_of_one_kind_run_in_their_order(case: &Case) {
     assert_eq!(fs::read_to_string(&log).expect("the hooks ran"), "1\n2\n3\n");
 }
 
-/// A network is set up by this hook: from the runtime's namespace, into the one that the process with the state's pid is in.
 fn create_container_hook_finds_the_limits_set(case: &Case) {
     case.native_only("no controller to see it with");
     case.root_only("a user has no such limit here");
@@ -125,6 +124,7 @@ fn create_container_hook_finds_the_limits_set(case: &Case) {
     }
 }
 
+/// A network is set up by this hook: from the runtime's namespace, into the one that the process with the state's pid is in.
 fn create_runtime_hook_is_outside_of_the_new_network_namespace(case: &Case) {
     case.root_only("a user's container has the network namespace of its caller");
     let log = case.folder("log");

@@ -3,20 +3,15 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
 
 use ketch_runtime_client::{Stdio, read_pid_file};
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::container::Container;
 use crate::error::ShimError;
 use crate::process::Process;
 use crate::service::Shim;
 use crate::stdio::{self, Place, Streams};
-use crate::{console, exit, log};
-
-/// How long a killed process may take to be gone.
-const GRACE: Duration = Duration::from_secs(5);
+use crate::{console, exit, reaper};
 
 /// Has the runtime make `process`, whose end is told from here on. `call` gets the socket for a terminal's master, or the
 /// streams of a process without one.
@@ -41,7 +36,7 @@ pub(crate) async fn launch(
     let (streams, pid, ending) = match (streams, pid) {
         (Ok(streams), Ok(pid)) => (streams, pid, shim.reaper.watch(pid)),
         (Err(error), Ok(pid)) => {
-            kill(shim, container, pid).await;
+            reaper::kill(pid, &shim.reaper.watch(pid), &container.id).await;
             return Err(error);
         }
         (Err(error), _) | (_, Err(error)) => return Err(error),
@@ -70,17 +65,5 @@ async fn make(
         let (theirs, ours) = stdio::open_pipes(place).await?;
         call(None, theirs).await?;
         Streams::begin(ours).map_err(ShimError::system("copy the streams"))
-    }
-}
-
-/// Ends a process that nobody would see to.
-async fn kill(shim: &Shim, container: &Container, pid: i32) {
-    let ending = shim.reaper.watch(pid);
-    // It has not been reaped: the number is its own.
-    if let (None, Some(number)) = (ending.exit(), Pid::from_raw(pid)) {
-        let _ended = kill_process(number, Signal::KILL);
-    }
-    if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
-        log::error(&format!("process {pid} of {} does not end", container.id));
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::log;
 
-/// How long a killed runtime may take to be gone.
+/// How long a killed process may take to be gone.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The end of a process.
@@ -127,6 +127,16 @@ impl Reaper {
     }
 }
 
+/// Ends a process of `whose` that is watched: as long as it has not been reaped the number is its own.
+pub(crate) async fn kill(pid: i32, ending: &Ending, whose: &str) {
+    if let (None, Some(number)) = (ending.exit(), Pid::from_raw(pid)) {
+        let _ended = kill_process(number, Signal::KILL);
+    }
+    if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
+        log::error(&format!("process {pid} of {whose} does not end"));
+    }
+}
+
 /// As shells and containerd have it; none for a process that has not ended.
 fn status_of(status: WaitStatus) -> Option<u32> {
     let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal))?;
@@ -149,12 +159,7 @@ impl Children for Reaper {
         if let Ok(exit) = tokio::time::timeout(deadline, ending.wait()).await {
             return Ok(Outcome::Ended(exit.status));
         }
-        if let (None, Some(pid)) = (ending.exit(), Pid::from_raw(pid)) {
-            let _ended = kill_process(pid, Signal::KILL);
-        }
-        if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
-            log::error(&format!("process {pid} of the runtime does not end"));
-        }
+        kill(pid, &ending, "the runtime").await;
         Ok(Outcome::TimedOut)
     }
 }
