@@ -43,8 +43,25 @@ pub(crate) struct Place<'a> {
 pub(crate) struct Opened {
     outputs: Vec<(OwnedFd, Sink)>,
     input: Option<OpenedInput>,
+    made: Made,
+}
+
+/// What was made for a process's streams; it goes with this.
+#[derive(Debug, Default)]
+struct Made {
     fifos: Vec<PathBuf>,
     logger: Option<Logger>,
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for fifo in &self.fifos {
+            let _gone = std::fs::remove_file(fifo);
+        }
+        if let Some(logger) = self.logger.take() {
+            logger.end();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -138,7 +155,7 @@ pub(crate) async fn open_pipes(place: Place<'_>) -> Result<(Stdio, Opened), Shim
     let paths = place.paths;
     if let Ok(Target::Logger(command)) = Target::parse(&paths.stdout) {
         let (logger, stdout, stderr) = logger::start(&command, place).await?;
-        ours.logger = Some(logger);
+        ours.made.logger = Some(logger);
         theirs.stdout = Some(stdout);
         theirs.stderr = Some(stderr);
     } else {
@@ -150,7 +167,7 @@ pub(crate) async fn open_pipes(place: Place<'_>) -> Result<(Stdio, Opened), Shim
             }
             let Some(sink) = Target::parse(uri)?.sink()? else { continue };
             let fifo = make_fifo(place, name)?;
-            ours.fifos.push(fifo.clone());
+            ours.made.fifos.push(fifo.clone());
             ours.outputs.push((open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK)?, sink));
             *slot = Some(open(&fifo, OFlags::RDWR)?);
         }
@@ -158,7 +175,7 @@ pub(crate) async fn open_pipes(place: Place<'_>) -> Result<(Stdio, Opened), Shim
     if !paths.stdin.is_empty() {
         let client = ClientInput::open(&paths.stdin, false)?;
         let fifo = make_fifo(place, "stdin")?;
-        ours.fifos.push(fifo.clone());
+        ours.made.fifos.push(fifo.clone());
         // Neither end opens, or opens without waiting, before the other is there.
         let both = open(&fifo, OFlags::RDWR)?;
         theirs.stdin = Some(open(&fifo, OFlags::RDONLY)?);
@@ -180,7 +197,7 @@ pub(crate) fn reopen_pipes(place: Place<'_>, stdin_closed: bool) -> Result<Opene
         }
         if let Some(sink) = Target::parse(uri)?.sink()? {
             ours.outputs.push((open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK)?, sink));
-            ours.fifos.push(fifo);
+            ours.made.fifos.push(fifo);
         }
     }
     let fifo = fifo_path(place, "stdin");
@@ -189,7 +206,7 @@ pub(crate) fn reopen_pipes(place: Place<'_>, stdin_closed: bool) -> Result<Opene
         if let Ok(to) = open(&fifo, OFlags::WRONLY | OFlags::NONBLOCK) {
             ours.input = Some(OpenedInput { client: ClientInput::open(&paths.stdin, stdin_closed)?, to });
         }
-        ours.fifos.push(fifo);
+        ours.made.fifos.push(fifo);
     }
     Ok(ours)
 }
@@ -281,8 +298,7 @@ pub(crate) struct Streams {
     tasks: Vec<AbortHandle>,
     /// Keeps the client's side of the input open until CloseIO.
     keeper: RefCell<Option<OwnedFd>>,
-    fifos: Vec<PathBuf>,
-    logger: Option<Logger>,
+    made: Made,
     pub(crate) terminal: Option<Rc<WatchedFd>>,
 }
 
@@ -300,17 +316,17 @@ impl Streams {
     ///
     /// # Errors
     /// A descriptor can't be waited for.
-    pub(crate) fn begin(mut opened: Opened) -> io::Result<Self> {
+    pub(crate) fn begin(opened: Opened) -> io::Result<Self> {
         let mut streams = Self::default();
-        (streams.fifos, streams.logger) = (std::mem::take(&mut opened.fifos), opened.logger.take());
-        for (from, to) in std::mem::take(&mut opened.outputs) {
+        streams.made = opened.made;
+        for (from, to) in opened.outputs {
             // Smaller than asked for, or as it was, it is good enough.
             let _kept = rustix::pipe::fcntl_setpipe_size(&from, FIFO_SIZE);
             let (from, to) = (WatchedFd::new(from)?, to.ready()?);
             let share = streams.share();
             streams.spawn(copy::output(from, to, share));
         }
-        if let Some(input) = opened.input.take() {
+        if let Some(input) = opened.input {
             streams.keeper = RefCell::new(input.client.keeper);
             let (from, to) = (WatchedFd::new(input.client.from)?, WatchedFd::new(input.to)?);
             streams.spawn(copy::input(from, to));
@@ -331,7 +347,7 @@ impl Streams {
         rustix::io::ioctl_fionbio(&master, true)?;
         let master = Rc::new(WatchedFd::new(master)?);
         let mut streams = Self::default();
-        (streams.logger, streams.terminal) = (logger, Some(Rc::clone(&master)));
+        (streams.made.logger, streams.terminal) = (logger, Some(Rc::clone(&master)));
         let (to, share) = (output.map(Sink::ready).transpose()?, streams.share());
         streams.spawn(copy::terminal_output(Rc::clone(&master), to, share));
         if let Some(client) = input {
@@ -375,23 +391,6 @@ impl Drop for Streams {
         for task in &self.tasks {
             task.abort();
         }
-        leave(&self.fifos, self.logger.take());
-    }
-}
-
-/// The process has not come to be, or its streams can't be copied.
-impl Drop for Opened {
-    fn drop(&mut self) {
-        leave(&self.fifos, self.logger.take());
-    }
-}
-
-fn leave(fifos: &[PathBuf], logger: Option<Logger>) {
-    for fifo in fifos {
-        let _gone = std::fs::remove_file(fifo);
-    }
-    if let Some(logger) = logger {
-        logger.end();
     }
 }
 
