@@ -9,7 +9,12 @@ use ketch_integration::containerd::{Age, Containerd, Cri};
 use ketch_integration::shim::{Exec, Stage};
 use ketch_integration::{Case, probe, tests, wait_until};
 
-tests![task_cycles_leave_nothing, exec_cycles_leave_nothing, containerd_cycles_with_a_restart_leave_nothing];
+tests![
+    task_cycles_leave_nothing,
+    exec_cycles_leave_nothing,
+    containerd_cycles_with_a_restart_leave_nothing,
+    a_quiet_shim_lets_its_program_go,
+];
 
 fn cycles(ordinary: usize) -> usize {
     std::env::var("KETCH_SOAK_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(ordinary)
@@ -132,4 +137,30 @@ fn containerd_cycles_with_a_restart_leave_nothing(case: &Case) {
     containerd.site.wait_without("containerd-shim");
     assert_eq!(files(&sockets), 0, "a socket is left");
     containerd.end();
+}
+
+/// What of the program is in the shim's memory, in KiB.
+fn resident_of_files(shim: i32) -> usize {
+    let status = fs::read_to_string(format!("/proc/{shim}/status")).expect("read the status");
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:")).expect("RssFile");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn a_quiet_shim_lets_its_program_go(case: &Case) {
+    let stage = Stage::new(case);
+    case.needs(stage.shim.is_ketch(), "ketch's own way of standing idle");
+    let bundle = case.bundle().sleeper();
+    let (served, _out) = stage.run(&bundle);
+    let shim = stage.shims()[0];
+    let half = usize::try_from(fs::metadata(&stage.shim.path).expect("look at the shim").len() / 2048).expect("a size");
+    for turn in 0..2 {
+        wait_until("less than half of its program", || match resident_of_files(shim) {
+            little if little < half => Ok(()),
+            more => Err(format!("{more} KiB of the program in memory")),
+        });
+        // What was let go is there when it is called for.
+        assert_eq!(served.tasks.run_exec(&bundle.id, &Exec::new(&format!("e{turn}"), &["/bin/true"])), 0);
+    }
+    served.tasks.end(&bundle.id);
+    stage.end();
 }

@@ -34,6 +34,7 @@ pub(crate) fn supervise(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc
         if !process.exec_id.is_empty() {
             exec_gone(&container);
         }
+        shim.quiet.stir();
     }));
 }
 

@@ -25,6 +25,7 @@ mod oom;
 pub mod options;
 mod pod;
 mod process;
+mod quiet;
 mod reaper;
 mod record;
 mod rootfs;

@@ -126,7 +126,10 @@ async fn connection(stream: UnixStream, shim: Rc<Shim>) {
         let due = (!only_waits).then(|| shim.unanswered.one());
         drop(tokio::task::spawn_local(async move {
             tokio::select! {
-                response = answer(&shim, request) => drop(answers.send((response.frame(number), due))),
+                response = answer(&shim, request) => {
+                    drop(answers.send((response.frame(number), due)));
+                    shim.quiet.stir();
+                }
                 _gone = closed.changed(), if only_waits => {}
             }
         }));

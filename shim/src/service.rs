@@ -18,6 +18,7 @@ use crate::container::Container;
 use crate::error::ShimError;
 use crate::events::Events;
 use crate::oom::OomWatch;
+use crate::quiet::Quiet;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
 use crate::server::{self, Tally};
@@ -51,6 +52,7 @@ pub(crate) struct Shim {
     /// Calls without their answer, those that wait for a process apart.
     pub(crate) unanswered: Rc<Tally>,
     pub(crate) connections: Rc<Tally>,
+    pub(crate) quiet: Rc<Quiet>,
     numbers: Cell<u64>,
 }
 
@@ -137,6 +139,7 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
         ending: Notify::new(),
         unanswered: Rc::default(),
         connections: Rc::default(),
+        quiet: Rc::default(),
         numbers: Cell::new(0),
     });
     let listener = UnixListener::from_std(listener).map_err(ShimError::system("serve the socket"))?;
@@ -152,6 +155,10 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
     drop(tokio::task::spawn_local({
         let events = Rc::clone(&shim.events);
         async move { events.run().await }
+    }));
+    drop(tokio::task::spawn_local({
+        let quiet = Rc::clone(&shim.quiet);
+        async move { quiet.run().await }
     }));
     if arguments.takeover {
         takeover::take_over(&shim).await;

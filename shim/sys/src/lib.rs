@@ -1,11 +1,13 @@
-//! What the shim needs that no crate offers safely: descriptors to wait for ([`WatchedFd`]), what a pidfd says about a process that has ended
-//! (ioctl_pidfd(2), PIDFD_GET_INFO, from Linux 6.15 on), and real-time signals. The shim asks the first when it has taken
-//! over a container that is not its child, whose status no wait call would give it.
+//! What the shim needs that no crate offers safely: descriptors to wait for ([`WatchedFd`]), what a pidfd says about a
+//! process that has ended (ioctl_pidfd(2), PIDFD_GET_INFO, from Linux 6.15 on: the status of a container that the shim has
+//! taken over and that is not its child), real-time signals, and the pages of its own program ([`release_program`]).
 
+mod program;
 mod watched;
 
 use std::os::fd::AsFd;
 
+pub use program::release_program;
 pub use watched::WatchedFd;
 
 use rustix::io;
