@@ -71,7 +71,8 @@ impl Pod {
         })
     }
 
-    /// The configuration of the container that makes the namespaces: no program, no mounts, no capabilities.
+    /// The configuration of the container that makes the namespaces: no program, no capabilities, and
+    /// no mount but the one that runc 1.1 can't do without.
     fn maker(&self, id: &str) -> Value {
         let mut namespaces = vec![json!({"type": "mount"}), json!({"type": "pid"})];
         if self.own_network {
@@ -89,6 +90,7 @@ impl Pod {
             "ociVersion": "1.0.2",
             "process": {"user": {"uid": 0, "gid": 0}, "args": ["/none"], "cwd": "/", "noNewPrivileges": true},
             "root": {"path": "rootfs", "readonly": true},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
             "linux": {
                 "namespaces": namespaces,
                 "sysctl": self.sysctls,
