@@ -434,26 +434,24 @@ fn root_of_a_user_namespace(case: &Case) {
 }
 
 fn root_of_a_user_namespace_on_an_overlay(case: &Case) {
-    let bundle = case.bundle().edit(plain).script("echo written >/mine; cat /mine");
-    let layers = case.folder("layers");
-    for name in ["upper", "work"] {
-        fs::create_dir(layers.join(name)).expect("make a layer");
-        case.give(layers.join(name));
-    }
-    let (root, layers) = (bundle.rootfs(), layers.display().to_string());
-    let setup = format!(
-        "mount -t overlay overlay -o lowerdir={0},upperdir={layers}/upper,workdir={layers}/work {0} || exit 77;",
-        root.display()
-    );
-    let out = nested(case, &setup, &bundle).run();
-    case.needs(out.code != 77, "this kernel mounts no overlay in a user namespace");
-    assert_eq!(out.ok().text(), "written");
-    assert!(!root.join("mine").exists());
-    assert_eq!(probe::read(format!("{layers}/upper/mine")), "written");
+    on_an_overlay(case, "this kernel mounts no overlay in a user namespace", |root, options| {
+        format!("mount -t overlay overlay -o {options} {root} || exit 77;")
+    });
 }
 
 fn root_of_a_user_namespace_on_a_fuse_overlay(case: &Case) {
     case.needs(case.has_program("fuse-overlayfs"), "no fuse-overlayfs (package fuse-overlayfs)");
+    on_an_overlay(case, "this machine gives a user no FUSE", |root, options| {
+        format!(
+            "fuse-overlayfs -f -o {options} {root} & fuse=$!; \
+             until mountpoint -q {root}; do kill -0 $fuse || exit 77; sleep 0.05; done; \
+             \"$@\"; code=$?; kill $fuse; wait $fuse; exit $code;"
+        )
+    });
+}
+
+/// A container whose root is an overlay that `setup` mounts, or exits with 77 when it can't: what it writes is in the upper layer.
+fn on_an_overlay(case: &Case, lacking: &str, setup: impl Fn(&str, &str) -> String) {
     let bundle = case.bundle().edit(plain).script("echo written >/mine; cat /mine");
     let layers = case.folder("layers");
     for name in ["upper", "work"] {
@@ -461,14 +459,10 @@ fn root_of_a_user_namespace_on_a_fuse_overlay(case: &Case) {
         case.give(layers.join(name));
     }
     let (root, layers) = (bundle.rootfs(), layers.display().to_string());
-    let setup = format!(
-        "fuse-overlayfs -f -o lowerdir={0},upperdir={layers}/upper,workdir={layers}/work {0} & fuse=$!; \
-         until mountpoint -q {0}; do kill -0 $fuse || exit 77; sleep 0.05; done; \
-         \"$@\"; code=$?; kill $fuse; wait $fuse; exit $code;",
-        root.display()
-    );
-    let out = nested(case, &setup, &bundle).run();
-    case.needs(out.code != 77, "this machine gives a user no FUSE");
+    let shown = root.display().to_string();
+    let options = format!("lowerdir={shown},upperdir={layers}/upper,workdir={layers}/work");
+    let out = nested(case, &setup(&shown, &options), &bundle).run();
+    case.needs(out.code != 77, lacking);
     assert_eq!(out.ok().text(), "written");
     assert!(!root.join("mine").exists());
     assert_eq!(probe::read(format!("{layers}/upper/mine")), "written");

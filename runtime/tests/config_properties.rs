@@ -2,6 +2,8 @@
 //! configuration and the plan survive being written. `make fuzz` runs these with very many cases.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
 
+mod mutation;
+
 use std::path::Path;
 
 use ketch::host::HostFacts;
@@ -12,6 +14,7 @@ use ketch::seccomp::FilterFlags;
 use ketch::spec::{
     ContainerId, MountOptions, Spec, SpecFacts, ValidSpec, ValidationContext, facts, id_list, validate_with,
 };
+use mutation::replace;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -76,25 +79,6 @@ fn any_text() -> impl Strategy<Value = String> {
 /// A configuration that uses every part of the model.
 fn full() -> Value {
     serde_json::from_str(include_str!("full.json")).unwrap()
-}
-
-/// Replaces the value that a walk along `steps` ends at.
-fn replace(value: &mut Value, steps: &[usize], by: &Value) {
-    let child = match (&mut *value, steps.first()) {
-        (Value::Array(items), Some(step)) if !items.is_empty() => {
-            let index = step % items.len();
-            items.get_mut(index)
-        }
-        (Value::Object(fields), Some(step)) if !fields.is_empty() => {
-            let index = step % fields.len();
-            fields.values_mut().nth(index)
-        }
-        _ => None,
-    };
-    match child {
-        Some(child) => replace(child, steps.get(1..).unwrap_or_default(), by),
-        None => *value = by.clone(),
-    }
 }
 
 fn take_or_refuse(json: &[u8]) {

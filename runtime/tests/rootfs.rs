@@ -12,6 +12,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::panic::RefUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -624,64 +625,50 @@ fn long_options_take_the_old_way(scratch: &Scratch) {
     assert!(mount_info("/layers").unwrap().contains(" ro,nosuid,"));
 }
 
+/// What `wanted` says of the line of `/` in the mount table of a container with that rootfsPropagation.
+fn root_propagates(scratch: &Scratch, name: &str, wanted: impl Fn(&str) -> bool + RefUnwindSafe) {
+    let options =
+        CloneOptions { namespaces: namespace::NEW_MOUNT, into_cgroup: None, parent: CloneParent::Caller };
+    match process::clone3(&options).unwrap() {
+        Cloned::Parent(child) => {
+            assert_eq!(process::wait(&child.pidfd).unwrap(), ExitStatus::Exited(0), "{name}");
+        }
+        Cloned::Child => {
+            let result = std::panic::catch_unwind(|| {
+                let json = format!(
+                    r#"{{"root":{{"path":"rootfs"}},
+                        "mounts":[{{"destination":"/proc","type":"proc","source":"proc"}},
+                                  {{"destination":"/x","type":"tmpfs","source":"tmpfs"}}],
+                        "linux":{{"namespaces":[{{"type":"mount"}}],"rootfsPropagation":"{name}"}}}}"#
+                );
+                let plan = scratch.plan(&json);
+                enter(&plan);
+                let line = mount_info("/").unwrap();
+                assert!(wanted(&line), "{name}: {line}");
+            });
+            process::exit_now(i32::from(result.is_err()));
+        }
+    }
+}
+
 fn propagation_of_the_root(scratch: &Scratch) {
     for (name, fields) in [
-        ("shared", "shared:"),
-        ("rshared", "shared:"),
-        ("unbindable", "unbindable"),
-        ("private", ""),
-        ("slave", ""),
+        ("shared", " shared:"),
+        ("rshared", " shared:"),
+        ("unbindable", " unbindable"),
+        ("private", " "),
+        ("slave", " "),
     ] {
-        let options =
-            CloneOptions { namespaces: namespace::NEW_MOUNT, into_cgroup: None, parent: CloneParent::Caller };
-        match process::clone3(&options).unwrap() {
-            Cloned::Parent(child) => {
-                assert_eq!(process::wait(&child.pidfd).unwrap(), ExitStatus::Exited(0), "{name}");
-            }
-            Cloned::Child => {
-                let result = std::panic::catch_unwind(|| {
-                    let json = format!(
-                        r#"{{"root":{{"path":"rootfs"}},
-                            "mounts":[{{"destination":"/proc","type":"proc","source":"proc"}}],
-                            "linux":{{"namespaces":[{{"type":"mount"}}],"rootfsPropagation":"{name}"}}}}"#
-                    );
-                    let plan = scratch.plan(&json);
-                    enter(&plan);
-                    let line = mount_info("/").unwrap();
-                    assert!(line.contains(&format!(" {fields}")), "{line}");
-                });
-                process::exit_now(i32::from(result.is_err()));
-            }
-        }
+        root_propagates(scratch, name, |line| line.contains(fields));
     }
     // A shared host gives a slave when asked for one, and nothing of ours spreads to it.
     mount::set_propagation_of_path(Path::new("/"), Extent::Tree, mount::Propagation::Shared).unwrap();
     let lines = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let before = lines();
-    for (name, wanted) in [("slave", " master:"), ("rslave", " master:"), ("", " / rw,")] {
-        let options =
-            CloneOptions { namespaces: namespace::NEW_MOUNT, into_cgroup: None, parent: CloneParent::Caller };
-        match process::clone3(&options).unwrap() {
-            Cloned::Parent(child) => {
-                assert_eq!(process::wait(&child.pidfd).unwrap(), ExitStatus::Exited(0), "{name}");
-            }
-            Cloned::Child => {
-                let result = std::panic::catch_unwind(|| {
-                    let json = format!(
-                        r#"{{"root":{{"path":"rootfs"}},
-                            "mounts":[{{"destination":"/proc","type":"proc","source":"proc"}},
-                                      {{"destination":"/x","type":"tmpfs","source":"tmpfs"}}],
-                            "linux":{{"namespaces":[{{"type":"mount"}}],"rootfsPropagation":"{name}"}}}}"#
-                    );
-                    let plan = scratch.plan(&json);
-                    enter(&plan);
-                    let line = mount_info("/").unwrap();
-                    assert!(line.contains(wanted) && !line.contains("shared:"), "{name}: {line}");
-                    assert_eq!(name.is_empty(), !line.contains("master:"), "{line}");
-                });
-                process::exit_now(i32::from(result.is_err()));
-            }
-        }
+    for (name, fields) in [("slave", " master:"), ("rslave", " master:"), ("", " / rw,")] {
+        root_propagates(scratch, name, |line| {
+            line.contains(fields) && !line.contains("shared:") && line.contains("master:") != name.is_empty()
+        });
         assert_eq!(lines(), before, "{name}");
     }
 }

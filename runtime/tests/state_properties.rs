@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests: a failure ends the test")]
 
+mod mutation;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ketch::state::{State, StateDir};
+use mutation::replace;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -35,24 +38,6 @@ fn any_value() -> impl Strategy<Value = Value> {
         Just(json!({})),
         Just(json!(["="])),
     ]
-}
-
-fn replace(value: &mut Value, steps: &[usize], by: &Value) {
-    let child = match (&mut *value, steps.first()) {
-        (Value::Array(items), Some(step)) if !items.is_empty() => {
-            let index = step % items.len();
-            items.get_mut(index)
-        }
-        (Value::Object(fields), Some(step)) if !fields.is_empty() => {
-            let index = step % fields.len();
-            fields.values_mut().nth(index)
-        }
-        _ => None,
-    };
-    match child {
-        Some(child) => replace(child, steps.get(1..).unwrap_or_default(), by),
-        None => *value = by.clone(),
-    }
 }
 
 fn read_or_refuse(text: &[u8]) {
