@@ -9,8 +9,8 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Exec, Pid};
 use ketch_sys::{Errno, SyscallError, credential, path, signal, socket, terminal};
 
-use super::parent::{RlimitsBy, set_rlimits};
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::{RlimitsBy, set_rlimits};
 use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;

@@ -16,17 +16,18 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
+use super::birth::{Spawned, is_of_cgroup, settle};
 use super::child::{
     self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
     become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
     take_streams, tell,
 };
+use super::conversation::{self, Answers, converse, send_pidfd};
+use super::guard::KillOnDrop;
 use super::namespaces::flag;
-use super::parent::{
-    self, Answers, KillOnDrop, RlimitsBy, Spawned, converse, is_of_cgroup, send_pidfd, settle,
-    write_oom_score,
-};
+use super::parent::write_oom_score;
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::RlimitsBy;
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::{CgroupDir, JoinFile};
 use crate::error::chain;
@@ -107,7 +108,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
-        parent::tell(&ours, &Message::Go)?;
+        conversation::tell(&ours, &Message::Go)?;
     }
     let mut state = RunningState(&target.state);
     let rlimits = rlimits_by(plan).parents(&plan.process);
@@ -140,7 +141,7 @@ fn prepare_stage(
     }
     write_oom_score(proc, stage.pid, plan.process.oom_score_adj)?;
     set_final_affinity(plan, stage.pid)?;
-    parent::tell(channel, &Message::Go)
+    conversation::tell(channel, &Message::Go)
 }
 
 /// In which cgroup a stage was born.

@@ -18,8 +18,8 @@ use super::child::{
 };
 use super::namespaces::OpenNamespace;
 use super::network::AwaitedNetwork;
-use super::parent::RlimitsBy;
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::RlimitsBy;
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;

@@ -1,12 +1,15 @@
-//! The start of a process in a container: what the parent does ([`parent`]), and what the child does until execve
-//! ([`init`] for a container's first process, [`exec`] for one that joins it). [`protocol`] is what they say to each
-//! other. Called by `container`.
+//! The start of a process in a container: what the parent does ([`parent`], with [`birth`], [`conversation`] and
+//! [`guard`]), and what the child does until execve ([`init`] for a container's first process, [`exec`] for one that joins
+//! it). [`protocol`] is what they say to each other. Called by `container`.
 //!
 //! After clone3 the child is a copy of this single-threaded program: it has the plan in memory, may allocate, and ends
 //! in execve or `_exit`, never by returning.
 
+mod birth;
 mod child;
+mod conversation;
 pub mod exec;
+mod guard;
 mod id_map;
 #[expect(
     clippy::module_inception,
@@ -17,6 +20,7 @@ mod namespaces;
 mod network;
 pub mod parent;
 pub mod protocol;
+mod rlimits;
 mod stage;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
