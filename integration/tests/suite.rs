@@ -46,6 +46,7 @@ modules![
     devices(both),
     terminal(both),
     descriptors(both),
+    pidfd(both),
     process(both),
     sysctl(both),
     lsm,

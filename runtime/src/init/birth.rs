@@ -50,7 +50,7 @@ pub(super) fn spawn(
                 (Some(context), Some(channel)) => {
                     child::run(channel, |channel| init::initialize(channel, context))
                 }
-                _ => process::exit_now(255),
+                _ => process::exit_now(child::FAILED),
             }
         }
     }

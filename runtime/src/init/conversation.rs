@@ -9,7 +9,7 @@ use ketch_sys::socket;
 
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::set_rlimits;
-use super::{InitError, step};
+use super::{InitError, ProcessIo, step};
 use crate::plan::FilterPlan;
 use crate::plan::process::RlimitPlan;
 
@@ -18,10 +18,8 @@ pub(super) trait Answers {
     /// The container's state, for a filter's agent.
     fn state(&self, pid: Pid) -> Vec<u8>;
 
-    /// The child is ready for its program.
-    fn ready(&mut self) -> Result<(), InitError> {
-        Ok(())
-    }
+    /// The child is ready for its program, and waits.
+    fn ready(&mut self, started: &Child) -> Result<(), InitError>;
 
     /// Whether the child is done once its end closes: then execve has closed it.
     fn is_done_at_the_end(&self) -> bool;
@@ -42,7 +40,7 @@ pub(super) fn converse(
         match message {
             Message::Ready => {
                 set_rlimits(started.pid, rlimits)?;
-                answers.ready()?;
+                answers.ready(started)?;
                 ready = true;
                 // The child has gone on meanwhile, and may have failed.
                 tell(channel, &Message::Run)?;
@@ -79,8 +77,26 @@ fn send_listener(source: &FilterPlan, listener: &OwnedFd, state: &[u8], pid: Pid
         .map_err(step("cannot send seccomp fd to the seccomp agent"))
 }
 
-pub(super) fn send_pidfd(socket: &OwnedFd, started: &Child, name: &str) -> Result<(), InitError> {
-    socket::send(socket, name.as_bytes(), &[started.pidfd.as_fd()]).map_err(step("failed to setup pidfd"))
+/// Whoever is sent a pidfd of the process.
+pub(super) struct PidfdTaker {
+    socket: OwnedFd,
+    /// The text of the message.
+    name: &'static str,
+}
+
+impl PidfdTaker {
+    /// The parent's copy: the process itself is not to have the socket.
+    pub(super) fn of(io: &ProcessIo, name: &'static str) -> Result<Option<Self>, InitError> {
+        let socket = io.pidfd_socket.as_ref().map(OwnedFd::try_clone).transpose();
+        Ok(socket.map_err(InitError::from_io)?.map(|socket| Self { socket, name }))
+    }
+
+    /// Tells `taker` of the process, which has not yet become its program.
+    pub(super) fn tell(taker: Option<Self>, started: &Child) -> Result<(), InitError> {
+        let Some(Self { socket, name }) = taker else { return Ok(()) };
+        socket::send(&socket, name.as_bytes(), &[started.pidfd.as_fd()])
+            .map_err(step("failed to setup pidfd"))
+    }
 }
 
 /// Sends a message to the child; what it has said before it hung up counts more than that it has.

@@ -168,7 +168,7 @@ pub enum InitError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// The process is gone, and has not said why.
-    #[error("the process {} before it was ready", ending(*.0))]
+    #[error("the process {}", ending(*.0))]
     Died(ExitStatus),
     /// A step of the caller's in between.
     #[error(transparent)]
@@ -177,8 +177,12 @@ pub enum InitError {
 
 fn ending(status: ExitStatus) -> String {
     match status {
-        ExitStatus::Exited(code) => format!("exited with code {code}"),
-        ExitStatus::Signaled(signal) => format!("was killed by signal {signal}"),
+        // With this one it would have said more before.
+        ExitStatus::Exited(child::FAILED) => {
+            "failed before it was ready, and was kept from saying why: a seccomp profile has to allow write(2)".into()
+        }
+        ExitStatus::Exited(code) => format!("exited with code {code} before it was ready"),
+        ExitStatus::Signaled(signal) => format!("was killed by signal {signal} before it was ready"),
     }
 }
 

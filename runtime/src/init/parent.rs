@@ -7,7 +7,7 @@ use ketch_sys::process::{self, Child, Pid};
 use ketch_sys::scheduling;
 
 use super::birth::{Spawned, settle, spawn};
-use super::conversation::{Answers, converse, last_words, send_pidfd, tell, tell_with};
+use super::conversation::{Answers, PidfdTaker, converse, last_words, tell, tell_with};
 use super::guard::KillOnDrop;
 use super::namespaces::{OpenNamespace, open_all};
 use super::network;
@@ -38,8 +38,7 @@ pub fn start(
 ) -> Result<Started, InitError> {
     let joins = open_all(&plan.namespaces)?;
     let proc = ProcFs::host().map_err(step("verifying procfs"))?;
-    let pidfd_socket =
-        io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
+    let pidfd_taker = PidfdTaker::of(&io, "standard")?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
     let (network_maker, network) = network::agree(plan)?.unzip();
     let cgroup_files = cgroup.child_join()?;
@@ -72,26 +71,24 @@ pub fn start(
     if let Some(maker) = network_maker {
         maker.make(&channel).map_err(|error| guard.how_it_ended(error))?;
     }
-    guide(plan, &proc, cgroup, (&channel, guard.child()?, staged), milestones)
+    let mut requests = Requests { plan, sources: LazySources::default(), milestones, pidfd_taker };
+    guide(&mut requests, &proc, cgroup, (&channel, guard.child()?, staged))
         .map_err(|error| guard.how_it_ended(error))?;
-    if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, guard.child()?, "standard")?;
-    }
     guard.disarm()
 }
 
 /// What is done to and for the child, from its birth to its waiting for `start`.
 fn guide(
-    plan: &Plan,
+    requests: &mut Requests<'_>,
     proc: &ProcFs,
     cgroup: &mut Cgroup,
     (channel, started, staged): (&Channel, &Child, bool),
-    milestones: &mut dyn Milestones,
 ) -> Result<(), InitError> {
+    let plan = requests.plan;
     let prepared = prepare_from_outside(plan, proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
         .and_then(|()| Ok(cgroup.enter(&plan.cgroup, started.pid)?))
-        .and_then(|()| milestones.born(started, cgroup).map_err(InitError::Caller));
+        .and_then(|()| requests.milestones.born(started, cgroup).map_err(InitError::Caller));
     if needs_nothing_first(plan) {
         prepared.map_err(|error| last_words(channel, error))?;
     } else {
@@ -99,9 +96,8 @@ fn guide(
         tell(channel, &Message::Go)?;
     }
     cgroup.set(&plan.cgroup.limits)?;
-    let mut requests = Requests { plan, sources: LazySources::default(), milestones };
     let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (channel, started), &mut requests)
+    converse(rlimits, plan.seccomp.as_ref(), (channel, started), requests)
 }
 
 /// What only the parent may do to the child: its id maps, and its oom score. A stage has got its own maps, and a user's
@@ -149,6 +145,7 @@ struct Requests<'a> {
     plan: &'a Plan,
     sources: LazySources,
     milestones: &'a mut dyn Milestones,
+    pidfd_taker: Option<PidfdTaker>,
 }
 
 impl Answers for Requests<'_> {
@@ -156,7 +153,9 @@ impl Answers for Requests<'_> {
         self.milestones.state_for_hooks("creating", pid)
     }
 
-    fn ready(&mut self) -> Result<(), InitError> {
+    /// The pidfd first: nobody sees a container whose caller can't be told of it.
+    fn ready(&mut self, started: &Child) -> Result<(), InitError> {
+        PidfdTaker::tell(self.pidfd_taker.take(), started)?;
         self.milestones.ready().map_err(InitError::Caller)
     }
 
@@ -170,6 +169,8 @@ impl Answers for Requests<'_> {
                 Ok(mount) => tell_with(channel, &Message::Source, &[mount.as_fd()]),
                 Err(reason) => tell(channel, &Message::SourceRefused(reason)),
             },
+            // They are set before this conversation begins.
+            Message::LimitsWanted => tell(channel, &Message::LimitsSet),
             Message::RunHooks => {
                 self.milestones.run_hooks(started.pid).map_err(InitError::Caller)?;
                 tell(channel, &Message::HooksDone)
