@@ -96,6 +96,7 @@ modules![
     attack_image(both),
     attack_inside(both),
     attack_label,
+    attack_sysctl(both),
     attack_host,
     attack_restore,
     attack_proof,
