@@ -26,6 +26,7 @@ ROWS = [
     ("CVE-2024-21626", ["attack_image::a_working_directory_by_descriptor", "attack_inside::exec_into_a_descriptor"]),
     ("CVE-2025-31133, 62161", ["attack_image::a_false_null_under_a_mask"]),
     ("CVE-2025-52565", ["attack_image::a_false_ptmx", "attack_image::a_false_slave"]),
+    ("CVE-2025-52881: sysctls", ["attack_sysctl::a_false_procfs", "attack_sysctl::a_mount_that_is_led_over_the_file"]),
     ("CVE-2026-30892 (crun)", ["attack_inside::a_user_with_trailing_garbage"]),
     ("CVE-2026-41579, 47766", ["attack_image::dev_as_a_link_to_the_host", "attack_image::a_device_behind_a_link_to_the_host"]),
     ("CVE-2026-84042 (crun)", ["attack_image::a_console_behind_a_link_to_the_host"]),
@@ -38,7 +39,7 @@ ROWS = [
 ]
 # Rows that have no test here, and why.
 ELSEWHERE = [
-    ("CVE-2025-52881, 2025-62596", "a race inside of the runtime; its halves are scenarios of runtime/tests/rootfs.rs; LSM labels: attack_label, in the VM"),
+    ("CVE-2025-52881, 2025-62596: labels", "attack_label, in the VM; each step of it by itself in runtime/tests/rootfs.rs"),
     ("CVE-2023-25809", "integration/tests/rootless.rs, which runs as a user: make suite-user"),
     ("CVE-2026-119101, 115520, 119614", "attack_restore, in the VM, where criu runs"),
     ("CVE-2025-24965, 2026-88264 (crun)", "n/a: ketch has no krun handler"),
@@ -48,7 +49,7 @@ ELSEWHERE = [
 def outcomes(suite, runtime):
     """Each test's outcome on a runtime: holds, falls or skipped; and the first line of what was seen of each fall."""
     environment = dict(os.environ, RUNTIME=runtime, KETCH_ATTACK_TABLE="1")
-    command = [suite, "--layout", "native", "attack_image::", "attack_inside::", "attack_host::"]
+    command = [suite, "--layout", "native", "attack_image::", "attack_inside::", "attack_host::", "attack_sysctl::"]
     # crun takes no hybrid cgroups; Debian's can't start on v2 here.
     if version(runtime).startswith("crun"):
         away = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'

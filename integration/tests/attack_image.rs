@@ -2,8 +2,8 @@
 //!
 //! Every attack aims at a canary in the case's own folder. Which of Debian's runc 1.1.5 and crun 1.8.1 falls is noted
 //! beside each: a fall proves that the attack works, and `attack_proof` sees each of them fall on a runtime without
-//! protection. CVE-2023-25809 needs a rootless runtime (`rootless`); CVE-2025-52881 needs a race inside of the runtime,
-//! and its two halves (a covered procfs, a false device) are scenarios of `runtime/tests/rootfs.rs`.
+//! protection. CVE-2023-25809 needs a rootless runtime (`rootless`); CVE-2025-52881 has files of its own, one for sysctls and
+//! one for labels (`attack_sysctl`, `attack_label`).
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, symlink};

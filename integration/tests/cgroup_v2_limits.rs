@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use ketch_integration::probe::read;
-use ketch_integration::{Bundle, Case, tests, wait_until};
+use ketch_integration::{Bundle, Case, Container, tests, wait_until};
 use serde_json::{Value, json};
 
 tests![
@@ -18,6 +18,7 @@ tests![
     cpu_weight_ends_of_the_range,
     cpu_idle,
     cpuset_files,
+    a_scheduler_finds_the_limits,
     pids_file_and_limit,
     io_throttle,
     io_weight,
@@ -113,6 +114,30 @@ fn cpuset_files(case: &Case) {
     assert_eq!(file(&bundle, "cpuset.mems"), "0");
     let seen = container.sh("grep Cpus_allowed_list /proc/self/status");
     assert!(seen.ends_with("\t0"), "{seen}");
+}
+
+/// A deadline can't be promised to a process that a cpuset keeps from some CPUs. The process could be faster than the limit,
+/// which the runtime writes meanwhile; here each of its writes takes long.
+fn a_scheduler_finds_the_limits(case: &Case) {
+    case.needs_runc(1, 2, "no scheduler");
+    case.not_on_runc("its process does not wait for the limits");
+    case.needs(case.has_program("strace"), "no strace program");
+    let cpus = read("/sys/fs/cgroup/cpuset.cpus.effective");
+    case.needs(cpus != "0", "the machine has one CPU");
+    let with_deadline = |resources| {
+        let deadline = json!({ "policy": "SCHED_DEADLINE", "runtime": 1_000_000, "deadline": 10_000_000, "period": 10_000_000 });
+        limited(case, "cpuset", &resources).command(&["/bin/true"]).set("/process/scheduler", deadline)
+    };
+    let run = |bundle: Bundle<'_>| {
+        let run = bundle.run_command().arg(&bundle.id);
+        let slow = ["-qq", "-o", "/dev/null", "-e", "trace=write", "-e", "inject=write:delay_enter=100000"];
+        let out = case.program("/usr/bin/strace").args(slow).arg(&run.program).args(run.args).run();
+        drop(Container::adopt(case, &bundle.id));
+        out
+    };
+    let _ = run(with_deadline(json!({}))).ok();
+    let limited = with_deadline(json!({ "cpu": { "cpus": "0" } }));
+    run(limited).refuses(&["process scheduler can't be used together with AllowedCPUs"]);
 }
 
 fn pids_file_and_limit(case: &Case) {

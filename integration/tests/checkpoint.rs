@@ -9,11 +9,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use ketch_integration::console::FdSocket;
+use ketch_integration::console::{FdSocket, Terminal};
 use ketch_integration::probe::{namespace_of, read};
 use ketch_integration::runtime::Invocation;
 use ketch_integration::wait::wait_until;
 use ketch_integration::{Bundle, Case, Container, tests};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::json;
 
 tests![
@@ -27,6 +28,7 @@ tests![
     binds_come_back_as_they_were,
     hooks_of_the_runtime_run_again,
     restore_in_the_foreground_relays_and_exits,
+    a_terminal_that_is_shown_is_set_up_before_its_program_goes_on,
     memory_comes_lazily_from_a_page_server,
 ];
 
@@ -398,6 +400,34 @@ fn restore_in_the_foreground_relays_and_exits(case: &Case) {
     let out = restore.arg(&bundle.id).stdin("two\n").run().exits(9);
     assert_eq!(out.text(), "second two");
     assert_eq!(container.status(), "gone");
+}
+
+fn a_terminal_that_is_shown_is_set_up_before_its_program_goes_on(case: &Case) {
+    needs_criu(case);
+    case.not_on_runc("the terminal keeps the size that was saved until its program has run");
+    // It asks for the size as soon as it runs again, and makes no child before.
+    let bundle = case.bundle().script("until [ -e /go ]; do :; done; stty size; echo end");
+    let bundle = bundle.set("/process/terminal", json!(true));
+    let socket = FdSocket::bind(&case.dir, "first.sock");
+    let _ = bundle.create_command().arg("--console-socket").arg(&socket.path).arg(&bundle.id).run().ok();
+    let container = Container::adopt(case, &bundle.id);
+    let saved = socket.terminal();
+    let _ = container.start().ok();
+    wait_until("the program", || {
+        let program = fs::read_link(container.proc("exe")).unwrap_or_default();
+        if program.ends_with("bin/busybox") { Ok(()) } else { Err(container.status()) }
+    });
+    let _ = checkpoint(&bundle, &[]).run().ok();
+    drop(saved);
+    fs::write(bundle.rootfs().join("go"), "").unwrap();
+    let (mut terminal, slave) = Terminal::open();
+    tcsetwinsize(&slave, Winsize { ws_row: 31, ws_col: 91, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let images = bundle.dir.join("images");
+    let restore = case.ketch().args(["restore", "--image-path"]).arg(images).arg("--bundle").arg(&bundle.dir);
+    let restore = restore.arg(&bundle.id).terminal(slave).spawn();
+    let seen = terminal.expect("end").to_owned();
+    assert!(seen.starts_with("31 91\r\n"), "{seen:?}");
+    let _ = restore.wait().ok();
 }
 
 fn memory_comes_lazily_from_a_page_server(case: &Case) {

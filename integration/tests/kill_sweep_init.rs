@@ -14,6 +14,11 @@ tests![create, create_in_a_joined_user_namespace, run, start, exec_stage, exec];
 /// What the runtime says of a process that was killed before it could say anything itself.
 const KILLED: &str = "the process was killed by signal 9 before it was ready";
 
+/// What a process says its last word by, on x86-64: init's `Created` is its last write(2), a stage's `Pid` its last
+/// sendmsg(2).
+const CREATED: i64 = 1;
+const PID: i64 = 46;
+
 /// One command; one of the processes around it is killed at one step after another.
 struct Sweep<'a> {
     bundle: &'a Bundle<'a>,
@@ -24,8 +29,30 @@ struct Sweep<'a> {
     /// As `step_killer` names it.
     victim: &'a dyn Fn() -> String,
     command: &'a dyn Fn() -> Invocation,
-    /// Whether the command's end is the right one.
-    ended_well: &'a dyn Fn(&Output) -> bool,
+    /// Whether the command's end is the right one for this death.
+    ended_well: &'a dyn Fn(&Output, &Death) -> bool,
+}
+
+/// How far the victim got; lines of `step_killer`'s report.
+struct Death {
+    /// All that it calls when it is left alone.
+    whole: Vec<String>,
+    /// What it called this time. It was killed as it entered the last of these, and did not do that.
+    steps: Vec<String>,
+}
+
+impl Death {
+    /// Whether it had said its last word: what is left to it is the wait for the start, or its own end.
+    fn is_after(&self, last_word: i64) -> bool {
+        let said = |steps: &[String]| steps.iter().filter(|step| number(step) == last_word).count();
+        let done = self.steps.split_last().map_or(&[][..], |(_, done)| done);
+        said(done) == said(&self.whole)
+    }
+}
+
+/// The number of a step's system call.
+fn number(step: &str) -> i64 {
+    step.split(' ').next().and_then(|number| number.parse().ok()).unwrap_or(-1)
 }
 
 impl Sweep<'_> {
@@ -34,15 +61,17 @@ impl Sweep<'_> {
         case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
         case.not_sanitised("the search for leaks does not work under ptrace");
         let _ = self.killed_at(0);
+        let whole = self.steps();
         clear(case, self.bundle, 0);
-        let sample = Sample::of(case, self.steps().len(), self.stride);
+        let sample = Sample::of(case, whole.len(), self.stride);
         let mut hit = 0;
         for number in sample.numbers().map(|number| number + 1) {
             let out = self.killed_at(number);
             // The way may be a call shorter than the first time.
-            if self.steps().len() == number {
+            let death = Death { whole: whole.clone(), steps: self.steps() };
+            if death.steps.len() == number {
                 hit += 1;
-                assert!((self.ended_well)(&out), "killed at step {number}: {out}");
+                assert!((self.ended_well)(&out, &death), "killed at step {number}: {out}");
             }
             clear(case, self.bundle, number);
         }
@@ -81,12 +110,21 @@ fn failed_with_the_reason(out: &Output) -> bool {
     out.code != 0 && out.stderr.contains(KILLED)
 }
 
-/// Created and then killed: its last step may be after its last word, at the wait for the start.
-fn created_and_killed(case: &Case, bundle: &Bundle<'_>, out: &Output) -> bool {
+/// `create` has failed and cleaned up, but for a process that was killed as it waited for the start: that container was
+/// created, and is stopped.
+fn create_ended_well(case: &Case, bundle: &Bundle<'_>, out: &Output, death: &Death) -> bool {
+    if !death.is_after(CREATED) {
+        return failed_with_the_reason(out) && !case.state_root().join(&bundle.id).exists();
+    }
     if out.code == 0 {
         Container::adopt(case, &bundle.id).wait_status_and_keep("stopped");
     }
     out.code == 0
+}
+
+/// A stage's command has failed, but where it had told of the process that it made.
+fn stage_ended_well(out: &Output, death: &Death) -> bool {
+    if death.is_after(PID) { out.code == 0 } else { failed_with_the_reason(out) }
 }
 
 fn create(case: &Case) {
@@ -97,11 +135,7 @@ fn create(case: &Case) {
         prepare: &|| {},
         victim: &|| "child:1".into(),
         command: &|| bundle.create_command().arg(&bundle.id),
-        // What has failed has also cleaned up.
-        ended_well: &|out| {
-            failed_with_the_reason(out) && !case.state_root().join(&bundle.id).exists()
-                || created_and_killed(case, bundle, out)
-        },
+        ended_well: &|out, death| create_ended_well(case, bundle, out, death),
     }
     .run();
 }
@@ -124,11 +158,9 @@ fn create_in_a_joined_user_namespace(case: &Case) {
             prepare: &|| {},
             victim: &|| victim.into(),
             command: &|| bundle.create_command().arg(&bundle.id),
-            // The stage has nothing more to do at its last step.
-            ended_well: &|out| {
-                failed_with_the_reason(out)
-                    || (victim == "child:1" && out.code == 0)
-                    || created_and_killed(case, bundle, out)
+            ended_well: &|out, death| match victim {
+                "child:1" => stage_ended_well(out, death),
+                _ => create_ended_well(case, bundle, out, death),
             },
         }
         .run();
@@ -144,7 +176,7 @@ fn run(case: &Case) {
         victim: &|| "child:1".into(),
         command: &|| bundle.run_command().arg(&bundle.id),
         // Once it may run, its end is the container's.
-        ended_well: &|out| failed_with_the_reason(out) || out.code == 137 || out.stderr.contains("has stopped"),
+        ended_well: &|out, _| failed_with_the_reason(out) || out.code == 137 || out.stderr.contains("has stopped"),
     }
     .run();
 }
@@ -161,7 +193,7 @@ fn start(case: &Case) {
         },
         command: &|| case.ketch().args(["start", &bundle.id]),
         // `start` is done with its byte; what it has started is seen to be gone.
-        ended_well: &|_| {
+        ended_well: &|_, _| {
             Container::adopt(case, &bundle.id).wait_status_and_keep("stopped");
             true
         },
@@ -169,7 +201,7 @@ fn start(case: &Case) {
     .run();
 }
 
-fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output) -> bool) {
+fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output, &Death) -> bool) {
     let bundle = &case.bundle().sleeper();
     Sweep {
         bundle,
@@ -180,11 +212,11 @@ fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output
         },
         victim: &|| victim.into(),
         command: &|| case.ketch().args(["exec", &bundle.id, "/bin/true"]),
-        ended_well: &|out| {
+        ended_well: &|out, death| {
             let container = Container::adopt(case, &bundle.id);
             let lives = container.status() == "running" && container.exec(&["/bin/true"]).code == 0;
             std::mem::forget(container);
-            lives && ended_well(out)
+            lives && ended_well(out, death)
         },
     }
     .run();
@@ -192,11 +224,10 @@ fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output
 
 /// What is born outside of the container's pid namespace, and makes the process there.
 fn exec_stage(case: &Case) {
-    // It has nothing more to do at its last step.
-    exec_of(case, "child:1", 3, &|out| failed_with_the_reason(out) || out.code == 0);
+    exec_of(case, "child:1", 3, &stage_ended_well);
 }
 
 fn exec(case: &Case) {
     // Once it may run, its end is that of the program.
-    exec_of(case, "child:2", 13, &|out| failed_with_the_reason(out) || out.code == 137);
+    exec_of(case, "child:2", 13, &|out, _| failed_with_the_reason(out) || out.code == 137);
 }

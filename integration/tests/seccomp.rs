@@ -20,6 +20,7 @@ tests![
     works_without_no_new_privs,
     exec_is_filtered_too,
     a_profile_older_than_close_range,
+    a_profile_that_silences_init,
     several_architectures,
     notify_hands_over_a_listener,
     flags_are_taken,
@@ -167,6 +168,25 @@ fn a_profile_older_than_close_range(case: &Case) {
         assert_eq!(profile(bundle, rules.clone()).prints(), "0\n1\n2", "no_new_privs {no_new_privs}");
         let bundle = case.bundle().sleeper().set("/process/noNewPrivileges", json!(no_new_privs));
         assert_eq!(profile(bundle, rules.clone()).start().sh(script), "0\n1\n2", "no_new_privs {no_new_privs}");
+    }
+}
+
+/// What init can't say by one call it says by the other, and what it can't say at all is known by that.
+fn a_profile_that_silences_init(case: &Case) {
+    case.not_on_runc("its words are others");
+    case.not_on_crun("its words are others");
+    let created = "telling the runtime that the container is created, which a seccomp profile has to allow: write: operation";
+    let kept = "was kept from saying why: a seccomp profile has to allow write(2)";
+    for (names, program, said) in [
+        (&["sendmsg"][..], "/no/such", "/no/such"),
+        (&["write"], "/no/such", "/no/such"),
+        (&["write"], "/bin/true", created),
+        (&["write", "sendmsg"], "/bin/true", kept),
+    ] {
+        let rules = json!([{ "names": names, "action": "SCMP_ACT_ERRNO" }]);
+        // With its rights the filter is in force before the program is looked for.
+        let bundle = case.bundle().command(&[program]).set("/process/noNewPrivileges", json!(false));
+        profile(bundle.capabilities(&["CAP_SYS_ADMIN"]), rules).run().refuses(&[said]);
     }
 }
 

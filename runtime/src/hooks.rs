@@ -366,9 +366,9 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let hook = Hook { path: "/nope".into(), ..Default::default() };
+        let hook = Hook { path: "/proc/nope".into(), ..Default::default() };
         let error = run("poststop", &[hook], b"{}", None).unwrap_err().to_string();
-        assert_eq!(error, "error running poststop hook #0: fork/exec /nope: no such file or directory");
+        assert_eq!(error, "error running poststop hook #0: fork/exec /proc/nope: no such file or directory");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::mounts::Judge;
 use super::service::{Criu, Start};
 use crate::cgroup::Cgroup;
 use crate::error::chain;
-use crate::init::ProcessIo;
+use crate::init::{ProcessIo, Shown};
 use crate::log;
 use crate::plan::Plan;
 use crate::plan::criu::external::{self, External, MASK};
@@ -126,7 +126,9 @@ pub fn restore(
     options.cgroup_roots = cgroup_roots(session.pid())?;
 
     log::debug(format_args!("criu options: {options:?}"));
-    let mut way = Way { judge: &judge, cgroup, console: io.console_socket.take(), steps, child: None };
+    let console = io.console_socket.take();
+    let mut way =
+        Way { judge: &judge, cgroup, console, shown: io.shown, shown_master: None, steps, child: None };
     let request = message::request(Kind::Restore, &options, folders);
     let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
     let child = way.child.take();
@@ -229,6 +231,9 @@ struct Way<'a> {
     judge: &'a Judge,
     cgroup: &'a Cgroup,
     console: Option<OwnedFd>,
+    shown: Option<Shown>,
+    /// The master of the terminal that is shown on another one.
+    shown_master: Option<OwnedFd>,
     steps: &'a mut dyn RestoreSteps,
     child: Option<Child>,
 }
@@ -245,12 +250,18 @@ impl Way<'_> {
                 let master = fds.into_iter().next().ok_or("criu sent no terminal")?;
                 let console =
                     self.console.take().ok_or("the container has a terminal, and nobody takes it")?;
-                Ok(socket::send(&console, b"orphan-pts-master", &[master.as_fd()])?)
+                socket::send(&console, b"orphan-pts-master", &[master.as_fd()])?;
+                self.shown_master = self.shown.and(Some(master));
+                Ok(())
             }
             "post-restore" => {
                 let pid = at.pid.ok_or("criu names no process")?;
                 let child = Child { pid, pidfd: process::pidfd_open(pid)? };
                 self.judge.judge(pid)?;
+                // Not when the master comes: criu gives the terminal its saved size and settings only after that.
+                if let (Some(shown), Some(master)) = (self.shown, self.shown_master.take()) {
+                    shown.prepare(master.as_fd())?;
+                }
                 self.steps.restored(&child, self.cgroup)?;
                 self.child = Some(child);
                 Ok(())

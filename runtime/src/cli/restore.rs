@@ -121,7 +121,7 @@ fn connect_and_attend(
     foreground: Option<Foreground>,
     host: HostEnd,
 ) -> Result<u8, CliError> {
-    let stdio = host.open_restored()?;
+    let stdio = host.open()?;
     created.write_pid_file()?;
     let process = Attended { pid: created.started.pid, pidfd: created.started.pidfd.as_fd() };
     match foreground {

@@ -207,18 +207,6 @@ impl HostEnd {
             }
         }
     }
-
-    /// The same for a restored process, whose terminal is of criu's making.
-    ///
-    /// # Errors
-    /// Those of [`HostEnd::open`].
-    pub fn open_restored(self) -> Result<Stdio, ForegroundError> {
-        let stdio = self.open()?;
-        if let Stdio::Terminal { master, host } = &stdio {
-            host.shown().prepare(master.as_fd()).map_err(ForegroundError::Terminal)?;
-        }
-        Ok(stdio)
-    }
 }
 
 fn connect(path: &Path) -> Result<OwnedFd, ConnectionError> {

@@ -9,8 +9,8 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Exec, Pid};
 use ketch_sys::{Errno, SyscallError, credential, path, signal, socket, terminal};
 
-use super::parent::{RlimitsBy, set_rlimits};
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::{RlimitsBy, set_rlimits};
 use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
@@ -20,6 +20,9 @@ use crate::process::{environment, identity, landlock};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::Console;
 use crate::seccomp::{self, Program};
+
+/// The exit code of a child that has failed, whether it could say why or not.
+pub(super) const FAILED: i32 = 255;
 
 /// prlimit(2).
 const THIS_PROCESS: Pid = 0;
@@ -35,12 +38,16 @@ pub(super) fn run(
     // Without a parent there is nobody whose error it is.
     let orphaned = matches!(error, InitError::Protocol(ProtocolError::Ended));
     let text = chain(&error);
-    let told = channel.as_ref().is_some_and(|channel| channel.send(&Message::Error(text.clone())).is_ok());
+    let told = channel.as_ref().is_some_and(|channel| {
+        let error = Message::Error(text.clone());
+        // A filter may be in force by now, and refuse one of the two.
+        channel.write(&error).or_else(|_| channel.send(&error)).is_ok()
+    });
     if !told && !orphaned {
         use std::io::Write;
         let _last_resort = writeln!(std::io::stderr(), "{text}");
     }
-    process::exit_now(255)
+    process::exit_now(FAILED)
 }
 
 /// Closes what the parent has open and this process is not to have: its lock, cgroups, procfs, and whatever its caller

@@ -16,17 +16,18 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
+use super::birth::{Spawned, is_of_cgroup, settle};
 use super::child::{
     self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
     become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
     take_streams, tell,
 };
+use super::conversation::{self, Answers, PidfdTaker, converse};
+use super::guard::KillOnDrop;
 use super::namespaces::flag;
-use super::parent::{
-    self, Answers, KillOnDrop, RlimitsBy, Spawned, converse, is_of_cgroup, send_pidfd, settle,
-    write_oom_score,
-};
+use super::parent::write_oom_score;
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::RlimitsBy;
 use super::{InitError, ProcessIo, Started, step};
 use crate::cgroup::{CgroupDir, JoinFile};
 use crate::error::chain;
@@ -74,8 +75,7 @@ pub struct Target<'a> {
 /// The step that failed, on either side; the process is dead and reaped then.
 pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<Started, InitError> {
     let proc = ProcFs::host().map_err(step("verifying procfs"))?;
-    let pidfd_socket =
-        io.pidfd_socket.as_ref().map(|fd| fd.try_clone()).transpose().map_err(InitError::from_io)?;
+    let pidfd_taker = PidfdTaker::of(&io, "setns")?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the exec channel"))?;
     // Before the first join: in the container's pid namespace its root may look at us (CVE-2016-9962). A user's stage
     // does it by itself, after its score is written: the files of a process that is not dumpable are root's.
@@ -92,7 +92,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         Cloned::Child => {
             drop(ours);
             drop(proc);
-            drop(pidfd_socket);
+            drop(pidfd_taker);
             child::run(theirs, |channel| enter_container(plan, &mut target, io, channel))
         }
         Cloned::Parent(stage) => stage,
@@ -107,15 +107,12 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
-        parent::tell(&ours, &Message::Go)?;
+        conversation::tell(&ours, &Message::Go)?;
     }
-    let mut state = RunningState(&target.state);
+    let mut joining = Joining { state: &target.state, pidfd_taker };
     let rlimits = rlimits_by(plan).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut state)
+    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut joining)
         .map_err(|error| guard.how_it_ended(error))?;
-    if let Some(socket) = pidfd_socket {
-        send_pidfd(&socket, guard.child()?, "setns")?;
-    }
     guard.disarm()
 }
 
@@ -140,7 +137,7 @@ fn prepare_stage(
     }
     write_oom_score(proc, stage.pid, plan.process.oom_score_adj)?;
     set_final_affinity(plan, stage.pid)?;
-    parent::tell(channel, &Message::Go)
+    conversation::tell(channel, &Message::Go)
 }
 
 /// In which cgroup a stage was born.
@@ -190,12 +187,20 @@ fn set_final_affinity(plan: &ExecPlan, pid: process::Pid) -> Result<(), InitErro
     Ok(())
 }
 
-/// The container's state for a filter's agent; a process that joins asks for nothing else.
-struct RunningState<'a>(&'a [u8]);
+/// What there is for a process that joins, which asks for nothing of its own.
+struct Joining<'a> {
+    /// The container's, for a filter's agent.
+    state: &'a [u8],
+    pidfd_taker: Option<PidfdTaker>,
+}
 
-impl Answers for RunningState<'_> {
+impl Answers for Joining<'_> {
     fn state(&self, _pid: process::Pid) -> Vec<u8> {
-        self.0.to_vec()
+        self.state.to_vec()
+    }
+
+    fn ready(&mut self, started: &Child) -> Result<(), InitError> {
+        PidfdTaker::tell(self.pidfd_taker.take(), started)
     }
 
     fn is_done_at_the_end(&self) -> bool {

@@ -18,8 +18,8 @@ use super::child::{
 };
 use super::namespaces::OpenNamespace;
 use super::network::AwaitedNetwork;
-use super::parent::RlimitsBy;
 use super::protocol::{Channel, Message, ProtocolError};
+use super::rlimits::RlimitsBy;
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;
@@ -144,6 +144,11 @@ pub(super) fn initialize(
     if plan.process.no_new_privileges {
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
+    if plan.process.depends_on_limits() && !plan.hooks.runs_before_pivot() {
+        // The parent may still be at them, and whether these are granted must not be a matter of who is faster.
+        tell(channel, &Message::LimitsWanted)?;
+        expect(channel, &Message::LimitsSet, "LimitsSet")?;
+    }
     let restricted = plan.cgroup.restricts_cpus();
     scheduling::apply(&plan.process).map_err(|error| if restricted { error.in_cpuset() } else { error })?;
     be_ready(channel, &plan.process, RlimitsBy::of(namespaces.has(NamespaceType::User)))?;
@@ -156,7 +161,7 @@ pub(super) fn initialize(
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || belong_to_user(plan))?;
 
     await_run(channel)?;
-    channel.as_ref().ok_or(ProtocolError::Ended)?.write(&Message::Created)?;
+    say_created(channel.as_ref().ok_or(ProtocolError::Ended)?)?;
     // Nobody hears an error of what follows but standard error.
     drop(channel.take());
     if let Some(fifo) = fifo {
@@ -166,6 +171,16 @@ pub(super) fn initialize(
     let exec = program.exec(&plan.process.args);
     close_what_agents_added(plan.seccomp.as_ref(), &io)?;
     Err(InitError::Exec(exec.replace_process()))
+}
+
+fn say_created(channel: &Channel) -> Result<(), InitError> {
+    channel.write(&Message::Created).map_err(|error| match error {
+        ProtocolError::Socket(source) => InitError::Step {
+            step: "telling the runtime that the container is created, which a seccomp profile has to allow",
+            source,
+        },
+        other => other.into(),
+    })
 }
 
 /// Lets a user look at the container that waits for its start, whose files in /proc are root's otherwise: or nobody could

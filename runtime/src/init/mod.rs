@@ -1,12 +1,15 @@
-//! The start of a process in a container: what the parent does ([`parent`]), and what the child does until execve
-//! ([`init`] for a container's first process, [`exec`] for one that joins it). [`protocol`] is what they say to each
-//! other. Called by `container`.
+//! The start of a process in a container: what the parent does ([`parent`], with [`birth`], [`conversation`] and
+//! [`guard`]), and what the child does until execve ([`init`] for a container's first process, [`exec`] for one that joins
+//! it). [`protocol`] is what they say to each other. Called by `container`.
 //!
 //! After clone3 the child is a copy of this single-threaded program: it has the plan in memory, may allocate, and ends
 //! in execve or `_exit`, never by returning.
 
+mod birth;
 mod child;
+mod conversation;
 pub mod exec;
+mod guard;
 mod id_map;
 #[expect(
     clippy::module_inception,
@@ -17,6 +20,7 @@ mod namespaces;
 mod network;
 pub mod parent;
 pub mod protocol;
+mod rlimits;
 mod stage;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -164,7 +168,7 @@ pub enum InitError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// The process is gone, and has not said why.
-    #[error("the process {} before it was ready", ending(*.0))]
+    #[error("the process {}", ending(*.0))]
     Died(ExitStatus),
     /// A step of the caller's in between.
     #[error(transparent)]
@@ -173,8 +177,12 @@ pub enum InitError {
 
 fn ending(status: ExitStatus) -> String {
     match status {
-        ExitStatus::Exited(code) => format!("exited with code {code}"),
-        ExitStatus::Signaled(signal) => format!("was killed by signal {signal}"),
+        // With this one it would have said more before.
+        ExitStatus::Exited(child::FAILED) => {
+            "failed before it was ready, and was kept from saying why: a seccomp profile has to allow write(2)".into()
+        }
+        ExitStatus::Exited(code) => format!("exited with code {code} before it was ready"),
+        ExitStatus::Signaled(signal) => format!("was killed by signal {signal} before it was ready"),
     }
 }
 

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use ketch_sys::{link, namespace};
 
+use super::conversation::reached;
 use super::namespaces::OpenNamespace;
-use super::parent::reached;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::{InitError, step};
 use crate::plan::Plan;

@@ -22,9 +22,12 @@
 //!     | Source (fd) or SourceRefused --------> |
 //!     | <------------------------------ RunHooks |   only with prestart or createRuntime hooks
 //!     | HooksDone ----------------------------> |
+//!     | <-------------------------- LimitsWanted |   only for a scheduler or a memory policy, and where no hooks have
+//!     | LimitsSet ----------------------------> |   waited for the limits
 //!     |               createContainer hooks, pivot, masks, sysctls
 //!     | <--------------------------------- Ready |
-//!     | rlimits of a user namespace, state.json |   meanwhile, but for a user namespace: rlimits, SELinux label,
+//!     | rlimits of a user namespace, pidfd to
+//!     | whoever takes it, state.json            |   meanwhile, but for a user namespace: rlimits, SELinux label,
 //!     | Run ----------------------------------> |   identity; waited for before the filter, or at the latest here
 //!     | <------------------ SeccompListener (fd) |   only with SCMP_ACT_NOTIFY
 //!     | ListenerTaken ------------------------> |
@@ -65,6 +68,10 @@ pub enum Message {
     RunHooks,
     /// Parent to child: the hooks ran.
     HooksDone,
+    /// Child to parent: what it does next depends on the limits of its cgroup.
+    LimitsWanted,
+    /// Parent to child: they are set.
+    LimitsSet,
     /// Child to parent: ready to become the program.
     Ready,
     /// Parent to child: become it.
@@ -140,6 +147,8 @@ impl Message {
             Self::Network => tagged(b'N', ""),
             Self::RunHooks => tagged(b'H', ""),
             Self::HooksDone => tagged(b'h', ""),
+            Self::LimitsWanted => tagged(b'L', ""),
+            Self::LimitsSet => tagged(b'l', ""),
             Self::Ready => tagged(b'R', ""),
             Self::Run => tagged(b'r', ""),
             Self::SeccompListener => tagged(b'S', ""),
@@ -168,6 +177,8 @@ impl Message {
             b'N' => Self::Network,
             b'H' => Self::RunHooks,
             b'h' => Self::HooksDone,
+            b'L' => Self::LimitsWanted,
+            b'l' => Self::LimitsSet,
             b'R' => Self::Ready,
             b'r' => Self::Run,
             b'S' => Self::SeccompListener,
@@ -300,6 +311,8 @@ mod tests {
             Message::Network,
             Message::RunHooks,
             Message::HooksDone,
+            Message::LimitsWanted,
+            Message::LimitsSet,
             Message::Ready,
             Message::Run,
             Message::SeccompListener,

@@ -234,6 +234,13 @@ impl ProcessPlan {
         self.memory_policy = linux.memory_policy.as_ref().map(plan_memory_policy).transpose()?;
         Ok(self)
     }
+
+    /// Whether the kernel grants what is asked for by the limits of the cgroup: real-time and deadline scheduling by
+    /// `cpu.rt_runtime_us` and the cpuset's CPUs, a memory policy by the cpuset's nodes.
+    #[must_use]
+    pub fn depends_on_limits(&self) -> bool {
+        self.scheduler.is_some() || self.memory_policy.is_some()
+    }
 }
 
 fn named(value: &str) -> Option<String> {

@@ -147,7 +147,7 @@ mod tests {
         let env = ["PATH=/nonexistent".to_owned()];
         let text = |name: &str| crate::error::chain(&find_program(name, &env).unwrap_err());
         assert_eq!(text("nope"), "exec: \"nope\": executable file not found in $PATH");
-        assert_eq!(text("/nope"), "exec: \"/nope\": stat /nope: no such file or directory");
+        assert_eq!(text("/proc/nope"), "exec: \"/proc/nope\": stat /proc/nope: no such file or directory");
         assert_eq!(text("/etc"), "exec: \"/etc\": is a directory");
         assert_eq!(text("/etc/passwd"), "exec: \"/etc/passwd\": permission denied");
         assert!(find_program("/bin/sh", &env).is_ok());

@@ -3,7 +3,9 @@
 //! A bind of the container's own cgroup shows, in its cgroup namespace, exactly what a new mount of the hierarchy would:
 //! the same superblock, and the same `/` in `/proc/self/mountinfo`. It is preferred, as a new mount waits for the
 //! kernel's cgroup mutex, which every move of a process on the machine holds for milliseconds. As a new mount would be, it
-//! is nobody's peer or slave: criu can't save a mount that takes events from one that it does not see.
+//! is nobody's peer or slave: criu can't save a mount that takes events from one that it does not see. Without a cgroup
+//! namespace of the container's own a new mount would show all of the runtime's, which may be more than is mounted on the
+//! host: there nothing takes the bind's place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -56,18 +58,21 @@ fn unified(
         }
         Err(error) => error,
     };
-    match mount::open_fs("cgroup2").and_then(|context| {
+    let new = executor.plan.cgroup_namespace.then(|| {
+        let context = mount::open_fs("cgroup2")?;
         mount::configure(&context, mount::Parameter::Text("source", "cgroup"))?;
         mount::create(&context, "cgroup2", attributes(step.flags))
-    }) {
-        Ok(new) => attach(step, new.as_fd(), target),
+    });
+    match new {
+        Some(Ok(new)) => attach(step, new.as_fd(), target),
         // A rootless runtime outside of its user and mount namespace has no cgroup to show. What is at the target
         // then must not stay writable (CVE-2023-25809).
-        Err(_) if access == CgroupAccess::Rootless && error.errno == Errno::ENOENT => {
+        _ if access == CgroupAccess::Rootless && error.errno == Errno::ENOENT => {
             let mask = read_only_tmpfs(&executor.plan.mount_label).map_err(|error| refused(step, error))?;
             mount::attach(&mask, &target.fd).map_err(|error| refused(step, error))
         }
-        Err(error) => Err(refused(step, error)),
+        Some(Err(error)) => Err(refused(step, error)),
+        None => Err(refused(step, error)),
     }
 }
 

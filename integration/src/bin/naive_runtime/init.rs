@@ -76,6 +76,7 @@ pub(crate) fn init(folder: &Path, ready: &str, console_socket: Option<&str>) {
         fs::create_dir_all(place).unwrap();
         let _ = move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
     }
+    root::sysctls(&spec);
     root::make_read_only(&deferred);
     root::mask(&spec);
     root::reopen_null();

@@ -74,6 +74,13 @@ pub(crate) fn mounts(root: &Path, list: &Value) -> Vec<File> {
     deferred
 }
 
+/// Whatever the container shows as its procfs, and whatever lies over it (CVE-2025-52881).
+pub(crate) fn sysctls(spec: &Value) {
+    for (name, value) in spec["linux"]["sysctl"].as_object().into_iter().flatten() {
+        fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value.as_str().unwrap()).unwrap();
+    }
+}
+
 /// By descriptors, whose names are looked up in the container's own procfs (CVE-2026-115521).
 pub(crate) fn make_read_only(deferred: &[File]) {
     let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
