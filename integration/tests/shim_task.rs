@@ -23,7 +23,6 @@ tests![
     an_out_of_memory_kill_is_told,
     connect_and_shutdown,
     root_file_systems_are_mounted_and_unmounted,
-    checkpoint_is_made_or_refused_in_words,
 ];
 
 fn a_life_is_told_in_order(case: &Case) {
@@ -457,36 +456,5 @@ fn root_file_systems_are_mounted_and_unmounted(case: &Case) {
     assert!(failure.message.contains("mount"), "{failure}");
     assert!(stage.mounts().is_empty());
     tasks.leave(&bundle.id);
-    stage.end();
-}
-
-/// Without streams: criu can't save the fifos that ours lead through, which are no files of the container's.
-fn checkpoint_is_made_or_refused_in_words(case: &Case) {
-    let stage = Stage::new(case);
-    let (bundle, served) = stage.keeper();
-    let tasks = &served.tasks;
-    let image = case.dir.join("image");
-    let options = any("containerd.runc.v1.CheckpointOptions", Message::new().flag(1, true).encode());
-    let message = Message::new().text(1, &bundle.id).text(2, image.to_string_lossy()).message(3, &options);
-    let answer = tasks.call("Checkpoint", &message);
-    let works = case.has_program("criu") && case.program("criu").arg("check").run().code == 0;
-    if !works {
-        let failure = answer.expect_err("Checkpoint without a criu that works on this kernel");
-        assert!(failure.message.contains("criu"), "{failure}");
-        assert_eq!(tasks.status(&bundle.id, ""), Ok(Status::Running));
-        tasks.end(&bundle.id);
-        stage.end();
-        return;
-    }
-    answer.expect("Checkpoint");
-    // `exit` was asked for.
-    tasks.wait(&bundle.id, "").expect("Wait");
-    stage.sink.wait_for(&bundle.id, "checkpointed");
-    tasks.delete(&bundle.id, "").expect("Delete");
-    let create = Create { checkpoint: image.display().to_string(), ..stage.create(&bundle) };
-    tasks.create(&create).expect("Create from a checkpoint");
-    tasks.start(&bundle.id, "").expect("Start, which restores");
-    assert_eq!(tasks.status(&bundle.id, ""), Ok(Status::Running));
-    tasks.end(&bundle.id);
     stage.end();
 }

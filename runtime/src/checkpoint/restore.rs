@@ -16,6 +16,7 @@ use super::images::{Folder, NetworkMark};
 use super::message::{self, Kind, Response};
 use super::mounts::Judge;
 use super::service::{Criu, Start};
+use super::streams::Handed;
 use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::init::ProcessIo;
@@ -113,7 +114,8 @@ pub fn restore(
     };
     let folders = start.take_folders(images.path(), work.as_ref().map(Folder::path));
     options.inherited = namespaces.inherited(start.first_extra());
-    options.inherited.extend(images.pipes()?.into_iter().map(|(fd, key)| Inherited { key, fd }));
+    let mut handed = io.with_streams(|streams| images.streams().map(|saved| Handed::new(saved, streams)))?;
+    options.inherited.append(&mut handed.inherited);
     let mut session = criu.start(&start)?;
     drop(start);
     drop(io.streams.take());
@@ -126,7 +128,8 @@ pub fn restore(
     options.cgroup_roots = cgroup_roots(session.pid())?;
 
     log::debug(format_args!("criu options: {options:?}"));
-    let mut way = Way { judge: &judge, cgroup, console: io.console_socket.take(), steps, child: None };
+    let console = io.console_socket.take();
+    let mut way = Way { judge: &judge, cgroup, console, handed, steps, child: None };
     let request = message::request(Kind::Restore, &options, folders);
     let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
     let child = way.child.take();
@@ -229,6 +232,7 @@ struct Way<'a> {
     judge: &'a Judge,
     cgroup: &'a Cgroup,
     console: Option<OwnedFd>,
+    handed: Handed,
     steps: &'a mut dyn RestoreSteps,
     child: Option<Child>,
 }
@@ -251,6 +255,7 @@ impl Way<'_> {
                 let pid = at.pid.ok_or("criu names no process")?;
                 let child = Child { pid, pidfd: process::pidfd_open(pid)? };
                 self.judge.judge(pid)?;
+                self.handed.discard_output();
                 self.steps.restored(&child, self.cgroup)?;
                 self.child = Some(child);
                 Ok(())
