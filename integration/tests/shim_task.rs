@@ -15,6 +15,7 @@ tests![
     delete_wants_a_stopped_task_and_only_once,
     two_deletes_at_once_give_one_status,
     the_last_call_is_answered_before_the_end,
+    nothing_is_made_once_the_shim_is_leaving,
     what_is_not_there_is_not_found,
     what_is_there_already_is_refused,
     pause_and_resume,
@@ -238,6 +239,20 @@ fn the_last_call_is_answered_before_the_end(case: &Case) {
         drop(served);
         stage.site.wait_without("containerd-shim");
     }
+    stage.end();
+}
+
+fn nothing_is_made_once_the_shim_is_leaving(case: &Case) {
+    let stage = Stage::new(case);
+    stage.shim.not_on_go(case, "ends at once");
+    let bundle = case.bundle().sleeper();
+    let served = stage.serve(&bundle);
+    let tasks = &served.tasks;
+    tasks.shutdown(&bundle.id).expect("Shutdown");
+    // It waits for its caller to hang up.
+    let failure = tasks.create(&stage.create(&bundle)).expect_err("Create after Shutdown");
+    assert_eq!((failure.code, failure.message.as_str()), (ttrpc::UNAVAILABLE, "the shim is shutting down"));
+    tasks.client.hang_up();
     stage.end();
 }
 
