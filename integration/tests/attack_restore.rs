@@ -5,9 +5,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ketch_integration::runtime::{Kind, Output};
+use ketch_integration::shim::Stream;
 use ketch_integration::{Bundle, Case, Container, tests};
 use serde_json::json;
 
@@ -20,6 +21,7 @@ tests![
     a_read_only_bind_does_not_come_back_writable,
     symlinks_among_the_images_are_refused,
     hostile_descriptors_are_refused,
+    a_fifo_of_the_images_opens_no_other_file,
 ];
 
 const SECRET: &str = "of the host alone";
@@ -186,4 +188,30 @@ fn hostile_descriptors_are_refused(case: &Case) {
     let _ = restore(&bundle, &[]).run().ok();
     container.stop();
     fs::write(&file, kept).unwrap();
+}
+
+/// criu opens anew what it is given for a fifo, as the images say: a file of the host's could be emptied so.
+fn a_fifo_of_the_images_opens_no_other_file(case: &Case) {
+    needs_criu(case);
+    case.not_on_runc("it can't save a fifo with a name");
+    let output = Stream::open_held(&crate::checkpoint_streams::fifo(case, "fifo"));
+    let bundle = counting(case);
+    bundle.write();
+    let create = case.ketch().arg("create").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    let through = |file: &Path| format!("exec \"$@\" </dev/null >>{} 2>/dev/null", file.display());
+    let _ = create.through_shell(&through(&output.path)).run().ok();
+    let container = Container::adopt(case, &bundle.id);
+    let _ = container.start().ok();
+    let _ = count(&bundle);
+    let _ = checkpoint(&bundle, &[]).run().ok();
+    let file = case.dir.join("log");
+    fs::write(&file, SECRET).unwrap();
+    let log = case.dir.join("restore-messages");
+    let restore = case.ketch().arg("--log").arg(&log).args(["restore", "--detach", "--image-path"]);
+    let restore = restore.arg(bundle.dir.join("images")).arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
+    assert_ne!(restore.through_shell(&through(&file)).run().code, 0);
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("stream 1 was a fifo and is none now"), "{said}");
+    assert_eq!(container.status(), "gone");
+    assert_eq!(fs::read_to_string(&file).unwrap(), SECRET);
 }

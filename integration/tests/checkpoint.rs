@@ -1,7 +1,7 @@
 //! checkpoint and restore through criu: what goes on, what is refused, and what an image or a folder of images can't do.
 //!
 //! criu does not run on every kernel (`criu check`): where it does not, these are skipped. What a checkpoint may not hold
-//! is a descriptor of the host's files, so that the containers here have /dev/null for their streams.
+//! is a descriptor of the host's files, so that most containers here have /dev/null for their streams.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -27,7 +27,6 @@ tests![
     a_tcp_connection_survives_with_the_flag,
     binds_come_back_as_they_were,
     hooks_of_the_runtime_run_again,
-    restore_in_the_foreground_relays_and_exits,
     a_terminal_that_is_shown_is_set_up_before_its_program_goes_on,
     memory_comes_lazily_from_a_page_server,
 ];
@@ -374,32 +373,6 @@ fn hooks_of_the_runtime_run_again(case: &Case) {
     assert_eq!(ran(), ["prestart", "createRuntime"]);
     assert!(read(&log).contains(&bundle.id), "{}", read(&log));
     container.stop();
-}
-
-fn restore_in_the_foreground_relays_and_exits(case: &Case) {
-    needs_criu(case);
-    let bundle = case.bundle().script("read word; echo first $word; read word; echo second $word; exit 9");
-    // One that stays open, as a pipe that ends would end the program.
-    let (input, mut kept) = std::io::pipe().unwrap();
-    let mut run = Command::new(&case.runtime.path);
-    bundle.write();
-    run.arg("--root").arg(case.state_root()).arg("run").arg("--bundle").arg(&bundle.dir).arg(&bundle.id);
-    let output = case.dir.join("run-output");
-    run.stdin(input).stdout(fs::File::create(&output).unwrap()).stderr(Stdio::inherit());
-    let mut run = run.spawn().unwrap();
-    let container = Container::adopt(case, &bundle.id);
-    kept.write_all(b"one\n").unwrap();
-    wait_until("the first word", || {
-        let seen = fs::read_to_string(&output).unwrap();
-        if seen.contains("first one") { Ok(()) } else { Err(seen) }
-    });
-    let _ = checkpoint(&bundle, &[]).run().ok();
-    assert!(!run.wait().unwrap().success(), "its process was killed");
-    let images = bundle.dir.join("images");
-    let restore = case.ketch().args(["restore", "--image-path"]).arg(images).arg("--bundle").arg(&bundle.dir);
-    let out = restore.arg(&bundle.id).stdin("two\n").run().exits(9);
-    assert_eq!(out.text(), "second two");
-    assert_eq!(container.status(), "gone");
 }
 
 fn a_terminal_that_is_shown_is_set_up_before_its_program_goes_on(case: &Case) {

@@ -15,6 +15,7 @@ tests![
     delete_wants_a_stopped_task_and_only_once,
     two_deletes_at_once_give_one_status,
     the_last_call_is_answered_before_the_end,
+    nothing_is_made_once_the_shim_is_leaving,
     what_is_not_there_is_not_found,
     what_is_there_already_is_refused,
     pause_and_resume,
@@ -23,7 +24,6 @@ tests![
     an_out_of_memory_kill_is_told,
     connect_and_shutdown,
     root_file_systems_are_mounted_and_unmounted,
-    checkpoint_is_made_or_refused_in_words,
 ];
 
 fn a_life_is_told_in_order(case: &Case) {
@@ -242,6 +242,20 @@ fn the_last_call_is_answered_before_the_end(case: &Case) {
     stage.end();
 }
 
+fn nothing_is_made_once_the_shim_is_leaving(case: &Case) {
+    let stage = Stage::new(case);
+    stage.shim.not_on_go(case, "ends at once");
+    let bundle = case.bundle().sleeper();
+    let served = stage.serve(&bundle);
+    let tasks = &served.tasks;
+    tasks.shutdown(&bundle.id).expect("Shutdown");
+    // It waits for its caller to hang up.
+    let failure = tasks.create(&stage.create(&bundle)).expect_err("Create after Shutdown");
+    assert_eq!((failure.code, failure.message.as_str()), (ttrpc::UNAVAILABLE, "the shim is shutting down"));
+    tasks.client.hang_up();
+    stage.end();
+}
+
 fn two_deletes_at_once_give_one_status(case: &Case) {
     let stage = Stage::new(case);
     let (keeper, served) = stage.keeper();
@@ -457,36 +471,5 @@ fn root_file_systems_are_mounted_and_unmounted(case: &Case) {
     assert!(failure.message.contains("mount"), "{failure}");
     assert!(stage.mounts().is_empty());
     tasks.leave(&bundle.id);
-    stage.end();
-}
-
-/// Without streams: criu can't save the fifos that ours lead through, which are no files of the container's.
-fn checkpoint_is_made_or_refused_in_words(case: &Case) {
-    let stage = Stage::new(case);
-    let (bundle, served) = stage.keeper();
-    let tasks = &served.tasks;
-    let image = case.dir.join("image");
-    let options = any("containerd.runc.v1.CheckpointOptions", Message::new().flag(1, true).encode());
-    let message = Message::new().text(1, &bundle.id).text(2, image.to_string_lossy()).message(3, &options);
-    let answer = tasks.call("Checkpoint", &message);
-    let works = case.has_program("criu") && case.program("criu").arg("check").run().code == 0;
-    if !works {
-        let failure = answer.expect_err("Checkpoint without a criu that works on this kernel");
-        assert!(failure.message.contains("criu"), "{failure}");
-        assert_eq!(tasks.status(&bundle.id, ""), Ok(Status::Running));
-        tasks.end(&bundle.id);
-        stage.end();
-        return;
-    }
-    answer.expect("Checkpoint");
-    // `exit` was asked for.
-    tasks.wait(&bundle.id, "").expect("Wait");
-    stage.sink.wait_for(&bundle.id, "checkpointed");
-    tasks.delete(&bundle.id, "").expect("Delete");
-    let create = Create { checkpoint: image.display().to_string(), ..stage.create(&bundle) };
-    tasks.create(&create).expect("Create from a checkpoint");
-    tasks.start(&bundle.id, "").expect("Start, which restores");
-    assert_eq!(tasks.status(&bundle.id, ""), Ok(Status::Running));
-    tasks.end(&bundle.id);
     stage.end();
 }

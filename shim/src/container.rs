@@ -9,7 +9,7 @@ use std::time::Duration;
 use ketch_runtime_client::{Create, Runtime, RuntimeError};
 use ketch_shim_api::events::{TaskCreate, TaskDelete, TaskIo};
 use ketch_shim_api::task::CreateTaskRequest;
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::RwLock;
 
 use crate::cgroup::Cgroup;
 use crate::error::ShimError;
@@ -21,6 +21,7 @@ use crate::server::Limits;
 use crate::service::Shim;
 use crate::spec::Spec;
 use crate::stdio::Place;
+use crate::waiting::Tally;
 use crate::{log, pod, record, rootfs};
 
 /// Where the runtime writes the id of a container's first process.
@@ -46,8 +47,7 @@ pub(crate) struct Container {
     /// The kernel ends all its processes with the first.
     pub(crate) own_pids: bool,
     /// Added processes that run: their ends are told before that of the first.
-    pub(crate) running_execs: Cell<usize>,
-    pub(crate) exec_ended: Notify,
+    pub(crate) running_execs: Rc<Tally>,
     pub(crate) cgroup: RefCell<Option<Cgroup>>,
     /// A folder of images that it starts from.
     pub(crate) checkpoint: Option<String>,
@@ -90,8 +90,7 @@ impl Container {
             init: Rc::new(Process::new("", paths, Vec::new())),
             execs: RefCell::default(),
             own_pids,
-            running_execs: Cell::new(0),
-            exec_ended: Notify::new(),
+            running_execs: Rc::default(),
             cgroup: RefCell::default(),
             checkpoint: None,
             made: Cell::new(false),

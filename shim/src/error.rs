@@ -27,6 +27,8 @@ pub enum ShimError {
     Unimplemented(String),
     #[error("{0}")]
     Deadline(String),
+    #[error("the shim is shutting down")]
+    Leaving,
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error(transparent)]
@@ -70,6 +72,7 @@ impl ShimError {
             Self::Invalid(_) | Self::Decode { .. } | Self::Options(_) => Code::InvalidArgument,
             Self::Unimplemented(_) => Code::Unimplemented,
             Self::Deadline(_) => Code::DeadlineExceeded,
+            Self::Leaving => Code::Unavailable,
             Self::Runtime { source, .. } if source.is_timed_out() => Code::DeadlineExceeded,
             _ => Code::Unknown,
         }

@@ -12,8 +12,8 @@ use ketch_shim_api::types::{Envelope, ForwardRequest};
 use ketch_shim_api::wire::{Any, Named};
 use prost::Message;
 use tokio::net::UnixStream;
-use tokio::sync::Notify;
 
+use crate::waiting::Changes;
 use crate::{frames, log};
 
 /// How many events wait.
@@ -33,7 +33,7 @@ pub(crate) struct Events {
     address: Option<PathBuf>,
     queue: RefCell<VecDeque<Pending>>,
     dropped: Cell<u64>,
-    changed: Notify,
+    changed: Changes,
 }
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Events {
             address: address.map(|address| address.strip_prefix("unix://").unwrap_or(address).into()),
             queue: RefCell::default(),
             dropped: Cell::new(0),
-            changed: Notify::new(),
+            changed: Changes::default(),
         }
     }
 
@@ -76,18 +76,12 @@ impl Events {
         }
         queue.push_back(Pending { topic, payload });
         drop(queue);
-        self.changed.notify_waiters();
+        self.changed.tell();
     }
 
     /// Resolves when no event waits.
     pub(crate) async fn sent(&self) {
-        loop {
-            let changed = self.changed.notified();
-            if self.queue.borrow().is_empty() {
-                return;
-            }
-            changed.await;
-        }
+        self.changed.until(|| self.queue.borrow().is_empty().then_some(())).await;
     }
 
     /// Forwards for ever.
@@ -97,13 +91,9 @@ impl Events {
         let mut pause = FIRST_PAUSE;
         let mut refusals = 0;
         loop {
-            let changed = self.changed.notified();
+            let first = || self.queue.borrow().front().map(|event| event.payload.clone());
+            let payload = self.changed.until(first).await;
             let dropped = self.dropped.get();
-            let payload = self.queue.borrow().front().map(|event| event.payload.clone());
-            let Some(payload) = payload else {
-                changed.await;
-                continue;
-            };
             let answer = tokio::time::timeout(ANSWER, async {
                 let mut open = match connection.take() {
                     Some(open) => open,
@@ -142,7 +132,7 @@ impl Events {
         {
             log::error(&format!("containerd refuses the event {}: {why}", event.topic));
         }
-        self.changed.notify_waiters();
+        self.changed.tell();
     }
 }
 

@@ -9,7 +9,6 @@ use ketch_shim_api::task::ExecProcessRequest;
 
 use crate::container::Container;
 use crate::error::ShimError;
-use crate::exit;
 use crate::launch::launch;
 use crate::process::{Action, Process, State, StreamPaths};
 use crate::reaper::Exit;
@@ -74,14 +73,11 @@ pub(crate) async fn start(
         )));
     }
     // From here on the container's end waits for this one's.
-    container.running_execs.set(container.running_execs.get() + 1);
+    let _counted = container.running_execs.one();
     let made = make(shim, container, process, limits).await;
     match made {
         Ok(()) => process.state.set(State::Running),
-        Err(_) => {
-            exit::exec_gone(container);
-            process.finish(Exit { pid: 0, status: NOT_STARTED, at: std::time::SystemTime::now() });
-        }
+        Err(_) => process.finish(Exit { pid: 0, status: NOT_STARTED, at: std::time::SystemTime::now() }),
     }
     made
 }

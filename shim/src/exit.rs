@@ -23,6 +23,7 @@ const KILL: u32 = 9;
 pub(crate) fn supervise(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc<Process>) {
     let Some(ending) = process.ending.borrow().clone() else { return };
     let (shim, container, process) = (Rc::clone(shim), Rc::clone(container), Rc::clone(process));
+    let counted = (!process.exec_id.is_empty()).then(|| container.running_execs.one());
     drop(tokio::task::spawn_local(async move {
         let exit = ending.wait().await;
         // A start that is under way tells of itself first.
@@ -31,17 +32,9 @@ pub(crate) fn supervise(shim: &Rc<Shim>, container: &Rc<Container>, process: &Rc
             end_others(&shim, &container).await;
         }
         publish(&shim, &container, &process, exit).await;
-        if !process.exec_id.is_empty() {
-            exec_gone(&container);
-        }
+        drop(counted);
         shim.quiet.stir();
     }));
-}
-
-/// One added process less.
-pub(crate) fn exec_gone(container: &Container) {
-    container.running_execs.set(container.running_execs.get().saturating_sub(1));
-    container.exec_ended.notify_waiters();
 }
 
 /// What is still there when a container's first process has ended.
@@ -58,17 +51,8 @@ async fn end_others(shim: &Shim, container: &Container) {
         // Frozen, they could not even die.
         let _thawed = runtime.resume(reaper, id, CLEANUP).await;
     }
-    let others = async {
-        loop {
-            let ended = container.exec_ended.notified();
-            if container.running_execs.get() == 0 {
-                return;
-            }
-            ended.await;
-        }
-    };
-    if tokio::time::timeout(OTHERS, others).await.is_err() {
-        log::error(&format!("{} processes of {id} outlive it", container.running_execs.get()));
+    if tokio::time::timeout(OTHERS, container.running_execs.none()).await.is_err() {
+        log::error(&format!("{} processes of {id} outlive it", container.running_execs.count()));
     }
 }
 

@@ -38,6 +38,7 @@ mod stats;
 mod stdio;
 mod takeover;
 mod task;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -5,10 +5,11 @@ use std::rc::Rc;
 
 use ketch_shim_api::process::Status;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 use crate::reaper::{Ending, Exit};
 use crate::stdio::Streams;
+use crate::waiting::Changes;
 
 /// Where a process stands. It only ever moves down, but for pausing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ pub(crate) struct Process {
     pub(crate) spec: RefCell<Vec<u8>>,
     /// Its end, when that has been published.
     finished: Cell<Option<Exit>>,
-    finish: Notify,
+    finish: Changes,
 }
 
 impl Process {
@@ -142,7 +143,7 @@ impl Process {
             stdin_closed: Cell::new(false),
             spec: RefCell::new(spec),
             finished: Cell::new(None),
-            finish: Notify::new(),
+            finish: Changes::default(),
         }
     }
 
@@ -173,18 +174,12 @@ impl Process {
     pub(crate) fn finish(&self, exit: Exit) {
         self.state.set(State::Stopped);
         self.finished.set(Some(exit));
-        self.finish.notify_waiters();
+        self.finish.tell();
     }
 
     /// Resolves when its end is public.
     pub(crate) async fn wait(&self) -> Exit {
-        loop {
-            let finish = self.finish.notified();
-            if let Some(exit) = self.finished.get() {
-                return exit;
-            }
-            finish.await;
-        }
+        self.finish.until(|| self.finished.get()).await
     }
 }
 

@@ -10,11 +10,13 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use ketch_runtime_client::{Children, Outcome};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, wait};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus, kill_process, wait, waitid,
+};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 use crate::log;
+use crate::waiting::Changes;
 
 /// How long a killed process may take to be gone.
 const GRACE: Duration = Duration::from_secs(5);
@@ -32,7 +34,7 @@ pub(crate) struct Exit {
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     exit: Cell<Option<Exit>>,
-    known: Notify,
+    known: Changes,
 }
 
 impl Ending {
@@ -42,17 +44,11 @@ impl Ending {
 
     pub(crate) fn set(&self, exit: Exit) {
         self.exit.set(Some(exit));
-        self.known.notify_waiters();
+        self.known.tell();
     }
 
     pub(crate) async fn wait(&self) -> Exit {
-        loop {
-            let known = self.known.notified();
-            if let Some(exit) = self.exit.get() {
-                return exit;
-            }
-            known.await;
-        }
+        self.known.until(|| self.exit.get()).await
     }
 }
 
@@ -89,7 +85,9 @@ impl Reaper {
     /// Where the end of `pid` will be known, a child of this process's or of its containers.
     pub(crate) fn watch(&self, pid: i32) -> Rc<Ending> {
         let ending = Rc::new(Ending::default());
-        match self.unclaimed.borrow_mut().remove(&pid) {
+        // That of an earlier process of this number, as long as this one has not been reaped.
+        let unclaimed = self.unclaimed.borrow_mut().remove(&pid).filter(|_| !is_child(pid));
+        match unclaimed {
             Some(exit) => ending.set(exit),
             None => drop(self.awaited.borrow_mut().insert(pid, Rc::clone(&ending))),
         }
@@ -135,6 +133,12 @@ pub(crate) async fn kill(pid: i32, ending: &Ending, whose: &str) {
     if tokio::time::timeout(GRACE, ending.wait()).await.is_err() {
         log::error(&format!("process {pid} of {whose} does not end"));
     }
+}
+
+/// Whether there is a child of this number that was not reaped, ended or not.
+fn is_child(pid: i32) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    Pid::from_raw(pid).is_some_and(|pid| waitid(WaitId::Pid(pid), options).is_ok())
 }
 
 /// As shells and containerd have it; none for a process that has not ended.
@@ -203,6 +207,20 @@ mod tests {
         let second = reaper.watch(7);
         reaper.ended(exit(7, 2));
         assert_eq!((first.exit().unwrap().status, second.exit().unwrap().status), (1, 2));
+    }
+
+    #[test]
+    fn an_end_that_is_kept_is_not_that_of_a_later_process() {
+        let reaper = Reaper::default();
+        let _hold = reaper.hold();
+        let mut child = Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        reaper.ended(exit(pid, 1));
+        let ending = reaper.watch(pid);
+        assert_eq!(ending.exit(), None);
+        let _status = child.wait().unwrap();
+        reaper.ended(exit(pid, 2));
+        assert_eq!(ending.exit().unwrap().status, 2);
     }
 
     #[test]

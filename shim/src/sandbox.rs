@@ -11,7 +11,7 @@ use ketch_shim_api::cri::PodSandboxConfig;
 use ketch_shim_api::sandbox as api;
 use ketch_shim_api::types::{Metric, Platform};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Mutex;
 
 use crate::error::{self, ShimError};
 use crate::options::RuntimeConfig;
@@ -19,6 +19,7 @@ use crate::pod::{self, Namespaces, Pod};
 use crate::server::Limits;
 use crate::service::Shim;
 use crate::task::{decode, encode};
+use crate::waiting::Changes;
 use crate::{container, log, stats};
 
 const FILE: &str = "ketch-sandbox.json";
@@ -46,7 +47,7 @@ pub(crate) struct Sandbox {
     pub(crate) bundle: PathBuf,
     pub(crate) record: RefCell<Record>,
     changing: Mutex<()>,
-    stop: Notify,
+    stop: Changes,
 }
 
 fn now() -> u64 {
@@ -64,7 +65,7 @@ impl Sandbox {
             bundle: bundle.to_owned(),
             record: RefCell::new(record),
             changing: Mutex::default(),
-            stop: Notify::new(),
+            stop: Changes::default(),
         }
     }
 
@@ -223,19 +224,13 @@ async fn stop(shim: &Rc<Shim>, sandbox: &Sandbox, limits: Limits) -> Result<(), 
     }
     pod::unmake(&sandbox.bundle);
     sandbox.record.borrow_mut().stopped = Some(now());
-    sandbox.stop.notify_waiters();
+    sandbox.stop.tell();
     sandbox.remember()
 }
 
 async fn wait(sandbox: &Sandbox) -> api::WaitSandboxResponse {
-    loop {
-        let stop = sandbox.stop.notified();
-        if let Some(stopped) = sandbox.record.borrow().stopped {
-            let exited_at = Some(at(stopped).into());
-            return api::WaitSandboxResponse { exit_status: 0, exited_at };
-        }
-        stop.await;
-    }
+    let stopped = sandbox.stop.until(|| sandbox.record.borrow().stopped).await;
+    api::WaitSandboxResponse { exit_status: 0, exited_at: Some(at(stopped).into()) }
 }
 
 fn status(shim: &Shim, request: &api::SandboxStatusRequest) -> Result<api::SandboxStatusResponse, ShimError> {
@@ -268,10 +263,10 @@ async fn shutdown(shim: &Rc<Shim>, id: &str, limits: Limits) -> Result<(), ShimE
         stop(shim, &sandbox, limits).await?;
         let _gone = std::fs::remove_file(sandbox.bundle.join(FILE));
     }
-    if !shim.containers.borrow().is_empty() {
+    if shim.has_containers() {
         return Err(ShimError::Precondition(format!("sandbox {id} still has containers")));
     }
-    shim.ending.notify_one();
+    shim.leave();
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! The ttrpc server: connections, calls that run side by side, answers in the order in which they are ready.
 
-use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -8,14 +7,17 @@ use ketch_shim_api::ttrpc::{Code, Kind, Request, Response};
 use ketch_shim_api::{SANDBOX, TASK_V2, TASK_V3};
 use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::error::{self, ShimError};
 use crate::service::Shim;
+use crate::waiting::Counted;
 use crate::{frames, log, sandbox, task};
 
 /// How long a call of the runtime may take when the caller has no opinion.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The calls that make a process, or what one would be in.
+const MAKING: [&str; 5] = ["Create", "Exec", "Start", "CreateSandbox", "StartSandbox"];
 
 /// A call's limits.
 #[derive(Clone, Copy, Debug)]
@@ -33,41 +35,6 @@ impl Limits {
     /// How long the runtime may take.
     pub(crate) fn runtime(self) -> Duration {
         self.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE))
-    }
-}
-
-/// How many of something there are, for who waits until there are none.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    count: Cell<usize>,
-    fewer: Notify,
-}
-
-/// One of them, as long as it lives.
-struct Counted(Rc<Tally>);
-
-impl Tally {
-    fn one(self: &Rc<Self>) -> Counted {
-        self.count.set(self.count.get() + 1);
-        Counted(Rc::clone(self))
-    }
-
-    /// Resolves when there are none.
-    pub(crate) async fn none(&self) {
-        loop {
-            let fewer = self.fewer.notified();
-            if self.count.get() == 0 {
-                return;
-            }
-            fewer.await;
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        self.0.fewer.notify_waiters();
     }
 }
 
@@ -142,6 +109,8 @@ async fn connection(stream: UnixStream, shim: Rc<Shim>) {
 async fn answer(shim: &Rc<Shim>, request: Request) -> Response {
     let limits = Limits::of(&request);
     let result = match request.service.as_str() {
+        // Nobody would be there for it.
+        _ if shim.is_leaving() && MAKING.contains(&request.method.as_str()) => Err(ShimError::Leaving),
         TASK_V2 | TASK_V3 => task::call(shim, &request.method, &request.payload, limits).await,
         SANDBOX => sandbox::call(shim, &request.method, &request.payload, limits).await,
         service => Err(ShimError::Unimplemented(format!("service {service}"))),

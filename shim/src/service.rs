@@ -10,7 +10,6 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 use crate::arguments::Arguments;
 use crate::bootstrap::{self, TTRPC_ADDRESS};
@@ -21,8 +20,8 @@ use crate::oom::OomWatch;
 use crate::quiet::Quiet;
 use crate::reaper::Reaper;
 use crate::sandbox::Sandbox;
-use crate::server::{self, Tally};
-use crate::{log, takeover};
+use crate::waiting::{Changes, Tally};
+use crate::{log, server, takeover};
 
 /// How long events may hold up the end.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
@@ -47,8 +46,8 @@ pub(crate) struct Shim {
     /// Ids of containers that are being created.
     pub(crate) creating: RefCell<BTreeSet<String>>,
     pub(crate) sandbox: RefCell<Option<Rc<Sandbox>>>,
-    /// The shim is to end.
-    pub(crate) ending: Notify,
+    leaving: Cell<bool>,
+    leave: Changes,
     /// Calls without their answer, those that wait for a process apart.
     pub(crate) unanswered: Rc<Tally>,
     pub(crate) connections: Rc<Tally>,
@@ -64,6 +63,21 @@ impl Shim {
     pub(crate) fn container(&self, id: &str) -> Result<Rc<Container>, ShimError> {
         let found = self.containers.borrow().get(id).cloned();
         found.ok_or_else(|| ShimError::NotFound("container not created".into()))
+    }
+
+    /// Has the shim end. From here on it makes nothing.
+    pub(crate) fn leave(&self) {
+        self.leaving.set(true);
+        self.leave.tell();
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Whether it holds a container, or is about to.
+    pub(crate) fn has_containers(&self) -> bool {
+        !self.containers.borrow().is_empty() || !self.creating.borrow().is_empty()
     }
 
     /// A number that was not given out before.
@@ -136,7 +150,8 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
         containers: RefCell::default(),
         creating: RefCell::default(),
         sandbox: RefCell::default(),
-        ending: Notify::new(),
+        leaving: Cell::new(false),
+        leave: Changes::default(),
         unanswered: Rc::default(),
         connections: Rc::default(),
         quiet: Rc::default(),
@@ -163,10 +178,9 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
     if arguments.takeover {
         takeover::take_over(&shim).await;
     }
-    let ending = shim.ending.notified();
     tokio::select! {
         () = server::run(listener, Rc::clone(&shim)) => {}
-        () = ending => {}
+        () = shim.leave.until(|| shim.is_leaving().then_some(())) => {}
         _ = term.recv() => {}
         _ = interrupt.recv() => {}
         reaped = reaping => {
@@ -175,6 +189,8 @@ async fn run(arguments: &Arguments, listener: std::os::unix::net::UnixListener) 
             }
         }
     }
+    // Connections that are open already stay so for a while.
+    shim.leave();
     let _gone = std::fs::remove_file(&socket);
     if tokio::time::timeout(LAST_ANSWERS, shim.unanswered.none()).await.is_err() {
         log::warn("not every answer has been taken");

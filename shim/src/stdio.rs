@@ -12,7 +12,6 @@ use std::time::Duration;
 use ketch_runtime_client::Stdio;
 use ketch_shim_sys::WatchedFd;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, mknodat};
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::copy::{self, Sink};
@@ -20,6 +19,7 @@ use crate::error::ShimError;
 use crate::logger::{self, Logger};
 use crate::process::StreamPaths;
 use crate::reaper::Reaper;
+use crate::waiting::{Changes, Counted, Tally};
 
 /// What a fifo of a bundle holds. The kernel allocates pages only as they are written.
 const FIFO_SIZE: usize = 256 << 10;
@@ -233,28 +233,19 @@ fn make_fifo(place: Place<'_>, name: &str) -> Result<PathBuf, ShimError> {
 pub(crate) struct Drain {
     /// The process has ended: what is there now is all that counts.
     asked: Cell<bool>,
-    ask: Notify,
+    ask: Changes,
     /// Outputs that may still have something.
-    left: Cell<usize>,
-    emptied: Notify,
+    left: Rc<Tally>,
 }
 
 impl Drain {
     /// Resolves when the end has been asked for; at once if it was.
     pub(crate) async fn asked(&self) {
-        let ask = self.ask.notified();
-        if !self.asked.get() {
-            ask.await;
-        }
+        self.ask.until(|| self.asked.get().then_some(())).await;
     }
 
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.get()
-    }
-
-    fn empty(&self) {
-        self.left.set(self.left.get().saturating_sub(1));
-        self.emptied.notify_waiters();
     }
 }
 
@@ -262,14 +253,14 @@ impl Drain {
 #[derive(Debug)]
 pub(crate) struct Share {
     drain: Rc<Drain>,
-    counted: Cell<bool>,
+    counted: RefCell<Option<Counted>>,
 }
 
 impl Share {
     /// Nothing is there now. That is an end if the process has ended.
     pub(crate) fn is_empty_now(&self) {
-        if self.drain.is_asked() && self.counted.replace(false) {
-            self.drain.empty();
+        if self.drain.is_asked() {
+            drop(self.counted.take());
         }
     }
 
@@ -279,15 +270,7 @@ impl Share {
 
     /// Whether the end has still to be reported.
     pub(crate) fn counts(&self) -> bool {
-        self.counted.get()
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        if self.counted.get() {
-            self.drain.empty();
-        }
+        self.counted.borrow().is_some()
     }
 }
 
@@ -304,8 +287,7 @@ pub(crate) struct Streams {
 
 impl Streams {
     fn share(&self) -> Share {
-        self.drain.left.set(self.drain.left.get() + 1);
-        Share { drain: Rc::clone(&self.drain), counted: Cell::new(true) }
+        Share { drain: Rc::clone(&self.drain), counted: RefCell::new(Some(self.drain.left.one())) }
     }
 
     fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
@@ -372,17 +354,8 @@ impl Drain {
     /// Resolves when all that the process had written has been passed on, or after `limit`; false then.
     pub(crate) async fn finish(&self, limit: Duration) -> bool {
         self.asked.set(true);
-        self.ask.notify_waiters();
-        let emptied = async {
-            loop {
-                let emptied = self.emptied.notified();
-                if self.left.get() == 0 {
-                    return;
-                }
-                emptied.await;
-            }
-        };
-        tokio::time::timeout(limit, emptied).await.is_ok()
+        self.ask.tell();
+        tokio::time::timeout(limit, self.left.none()).await.is_ok()
     }
 }
 

@@ -52,9 +52,6 @@ fn container(shim: &Rc<Shim>, bundle: &Path, record: Record) -> Result<(), ShimE
     for one in processes {
         let process = Rc::new(Process::new(&one.exec_id, one.paths.clone(), Vec::new()));
         container.execs.borrow_mut().insert(one.exec_id.clone(), Rc::clone(&process));
-        if one.exit.is_none() {
-            container.running_execs.set(container.running_execs.get() + 1);
-        }
         process_of(shim, &container, &process, &one);
     }
     let init = Rc::clone(&container.init);

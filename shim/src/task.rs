@@ -326,10 +326,9 @@ fn connect(shim: &Shim, request: &api::ConnectRequest) -> Result<api::ConnectRes
 
 /// Ends the shim if it holds nothing any more.
 pub(crate) fn shutdown(shim: &Shim) {
-    let busy = !shim.containers.borrow().is_empty() || !shim.creating.borrow().is_empty();
-    if busy || shim.sandbox.borrow().as_ref().is_some_and(|sandbox| !sandbox.is_stopped()) {
+    if shim.has_containers() || shim.sandbox.borrow().as_ref().is_some_and(|sandbox| !sandbox.is_stopped()) {
         log::write("info", "shutdown: the shim still holds containers");
         return;
     }
-    shim.ending.notify_one();
+    shim.leave();
 }

@@ -13,6 +13,7 @@ use super::images::{Folder, NetworkMark};
 use super::message::{self, Features, Kind};
 use super::mounts;
 use super::service::{Criu, Start};
+use super::streams;
 use crate::log;
 use crate::plan::criu::external::ForeignMounts;
 use crate::plan::criu::{CriuOptions, Final, PageServer, SharedFlags, external_namespace};
@@ -69,7 +70,7 @@ pub struct Subject<'a> {
     pub freezer: Option<&'a Path>,
     /// criu's configuration file.
     pub config_file: Option<String>,
-    /// Where its standard streams lead.
+    /// Where its standard streams lead, by [`streams::names`].
     pub descriptors: &'a [String],
 }
 
@@ -155,6 +156,7 @@ fn options(
     }
     if request.extent == Extent::Whole {
         options.mounts = mounts::of_container(subject.pid, subject.mounts)?;
+        options.external.extend(streams::fifos(subject.descriptors).cloned());
     }
     Ok((options, network))
 }

@@ -16,6 +16,7 @@ use ketch_sys::path::{self, Resolve};
 use ketch_sys::{Errno, SyscallError, stat};
 
 use super::error::CriuError;
+use super::streams::leads_out;
 
 /// Where the standard streams of the first process led, as JSON: runc's file of that name.
 const DESCRIPTORS: &str = "descriptors.json";
@@ -115,8 +116,8 @@ impl Folder {
             && text == network.0
     }
 
-    /// The pipes among the standard streams of the saved process, each with the number of its stream.
-    pub(super) fn pipes(&self) -> Result<Vec<(i32, String)>, CriuError> {
+    /// Those of the saved process's standard streams that lead out of the container, each with its number.
+    pub(super) fn streams(&self) -> Result<Vec<(i32, String)>, CriuError> {
         let damaged = |reason: String| self.unusable(format!("{DESCRIPTORS}: {reason}"));
         let file =
             self.open_file(DESCRIPTORS, path::READ).map_err(|error| damaged(errno_text(error.errno)))?;
@@ -129,7 +130,7 @@ impl Folder {
             .take(DESCRIPTORS_LIMIT)
             .read_to_end(&mut text)
             .map_err(|error| damaged(error.to_string()))?;
-        pipes(&text).map_err(damaged)
+        streams(&text).map_err(damaged)
     }
 
     /// The last errors in a log of criu's.
@@ -196,17 +197,13 @@ fn check_links(folder: &Path, depth: usize) -> Result<(), String> {
         .map_err(|reason| format!("its parent {}: {reason}", Path::new(&parent).display()))
 }
 
-/// The pipes of a descriptors.json: only what the kernel calls one, `pipe:[N]`, is ever handed to criu.
-fn pipes(text: &[u8]) -> Result<Vec<(i32, String)>, String> {
+/// The streams of a descriptors.json: no other name than criu's for a pipe or a fifo is ever handed to it.
+fn streams(text: &[u8]) -> Result<Vec<(i32, String)>, String> {
     let names: Vec<String> = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if names.len() > 3 {
         return Err(format!("{} descriptors, where 3 are standard", names.len()));
     }
-    let is_pipe = |name: &str| {
-        let number = name.strip_prefix("pipe:[").and_then(|rest| rest.strip_suffix(']'));
-        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
-    };
-    Ok((0..).zip(names).filter(|(_, name)| is_pipe(name)).collect())
+    Ok((0..).zip(names).filter(|(_, name)| leads_out(name)).collect())
 }
 
 fn last_errors(log: &str) -> Vec<String> {
@@ -242,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn only_pipes_are_handed_on() {
-        let text = br#"["pipe:[12]", "/dev/pts/0", "pipe:[34]"]"#;
-        assert_eq!(pipes(text).unwrap(), [(0, "pipe:[12]".to_owned()), (2, "pipe:[34]".to_owned())]);
+    fn only_pipes_and_fifos_are_handed_on() {
+        let text = br#"["pipe:[12]", "/dev/pts/0", "file[1f:22]"]"#;
+        assert_eq!(streams(text).unwrap(), [(0, "pipe:[12]".to_owned()), (2, "file[1f:22]".to_owned())]);
         let text = br#"["extRootNetNS", "pipe:[1]:x", "xpipe:[2]"]"#;
-        assert!(pipes(text).unwrap().is_empty());
+        assert!(streams(text).unwrap().is_empty());
         for bad in ["", "{}", "[1]", "[\"a\"", r#"["","","",""]"#] {
-            assert!(pipes(bad.as_bytes()).is_err(), "{bad}");
+            assert!(streams(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
@@ -256,12 +253,12 @@ mod tests {
     fn descriptors_are_written_and_read() {
         let scratch = Scratch::new("descriptors");
         let folder = scratch.folder();
-        assert!(folder.pipes().unwrap_err().to_string().contains("descriptors.json: no such file"));
+        assert!(folder.streams().unwrap_err().to_string().contains("descriptors.json: no such file"));
         folder.write_descriptors(&["/dev/null".to_owned(), "pipe:[7]".to_owned()]).unwrap();
-        assert_eq!(folder.pipes().unwrap(), [(1, "pipe:[7]".to_owned())]);
+        assert_eq!(folder.streams().unwrap(), [(1, "pipe:[7]".to_owned())]);
         fs::remove_file(scratch.0.join("new/descriptors.json")).unwrap();
         symlink("/etc/passwd", scratch.0.join("new/descriptors.json")).unwrap();
-        assert!(folder.pipes().is_err());
+        assert!(folder.streams().is_err());
         assert!(folder.write_descriptors(&[]).is_err());
     }
 

@@ -2,8 +2,8 @@
 //!
 //! criu is a program of the host's: it is found on PATH, started as `criu swrk`, and spoken to over a socket
 //! ([`service`]), in the messages of its `rpc.proto` ([`message`], [`wire`]). [`dump`] saves a container's processes to a
-//! folder of images, [`restore`] brings them back; [`images`] is what is read and written of that folder here. Knows
-//! nothing of state.json, whose side of it is `container`'s.
+//! folder of images, [`restore`] brings them back; [`images`] is what is read and written of that folder here, [`streams`]
+//! what of a container leads to its caller. Knows nothing of state.json, whose side of it is `container`'s.
 
 mod dump;
 mod error;
@@ -12,8 +12,10 @@ pub mod message;
 mod mounts;
 mod restore;
 mod service;
+mod streams;
 pub mod wire;
 
 pub use dump::{CheckpointRequest, Extent, Subject, checkpoint};
 pub use error::CriuError;
 pub use restore::{Restoration, RestoreRequest, RestoreSteps, restore};
+pub use streams::names as stream_names;

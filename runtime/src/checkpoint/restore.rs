@@ -16,6 +16,7 @@ use super::images::{Folder, NetworkMark};
 use super::message::{self, Kind, Response};
 use super::mounts::Judge;
 use super::service::{Criu, Start};
+use super::streams::Handed;
 use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::init::{ProcessIo, Shown};
@@ -113,7 +114,8 @@ pub fn restore(
     };
     let folders = start.take_folders(images.path(), work.as_ref().map(Folder::path));
     options.inherited = namespaces.inherited(start.first_extra());
-    options.inherited.extend(images.pipes()?.into_iter().map(|(fd, key)| Inherited { key, fd }));
+    let mut handed = io.with_streams(|streams| images.streams().map(|saved| Handed::new(saved, streams)))?;
+    options.inherited.append(&mut handed.inherited);
     let mut session = criu.start(&start)?;
     drop(start);
     drop(io.streams.take());
@@ -127,8 +129,16 @@ pub fn restore(
 
     log::debug(format_args!("criu options: {options:?}"));
     let console = io.console_socket.take();
-    let mut way =
-        Way { judge: &judge, cgroup, console, shown: io.shown, shown_master: None, steps, child: None };
+    let mut way = Way {
+        judge: &judge,
+        cgroup,
+        console,
+        shown: io.shown,
+        shown_master: None,
+        handed,
+        steps,
+        child: None,
+    };
     let request = message::request(Kind::Restore, &options, folders);
     let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
     let child = way.child.take();
@@ -234,6 +244,7 @@ struct Way<'a> {
     shown: Option<Shown>,
     /// The master of the terminal that is shown on another one.
     shown_master: Option<OwnedFd>,
+    handed: Handed,
     steps: &'a mut dyn RestoreSteps,
     child: Option<Child>,
 }
@@ -262,6 +273,7 @@ impl Way<'_> {
                 if let (Some(shown), Some(master)) = (self.shown, self.shown_master.take()) {
                     shown.prepare(master.as_fd())?;
                 }
+                self.handed.discard_output();
                 self.steps.restored(&child, self.cgroup)?;
                 self.child = Some(child);
                 Ok(())

@@ -1,8 +1,7 @@
 //! `create`: from a bundle to a process that waits for `start`.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use ketch_sys::path;
@@ -14,6 +13,7 @@ use super::{Container, ContainerError, Fresh};
 use crate::bundle::Bundle;
 use crate::cgroup::systemd::{self, Manager};
 use crate::cgroup::{Cgroup, CgroupDriver, CgroupError};
+use crate::checkpoint;
 use crate::hooks;
 use crate::host::{self, HostFacts};
 use crate::init::{InitError, Milestones, ProcessIo, Started, parent};
@@ -406,22 +406,8 @@ pub(super) fn note_process(state: &mut State, pid: Pid, cgroup: &Cgroup) -> Outc
 }
 
 /// Where the process's standard streams will lead, which it takes in its own time. A terminal is of the container's own.
-fn stream_targets(io: &ProcessIo, terminal: bool) -> Vec<String> {
-    match &io.streams {
-        _ if terminal => Vec::new(),
-        Some(streams) => targets("self", streams.each_ref().map(AsRawFd::as_raw_fd)),
-        None => targets("self", [0, 1, 2]),
-    }
-}
-
-/// Where descriptors of a process lead.
-pub(super) fn targets(process: &str, numbers: [i32; 3]) -> Vec<String> {
-    numbers
-        .map(|number| {
-            let link = fs::read_link(format!("/proc/{process}/fd/{number}"));
-            link.map(|path| path.display().to_string()).unwrap_or_default()
-        })
-        .into()
+pub(super) fn stream_targets(io: &ProcessIo, terminal: bool) -> Vec<String> {
+    if terminal { Vec::new() } else { io.with_streams(checkpoint::stream_names) }
 }
 
 /// runc's names of namespaces, which readers of state.json know.

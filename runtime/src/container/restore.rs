@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ketch_sys::process::Child;
 
-use super::create::{CreateOptions, make_cgroup, note_process, run_runtime_hooks, targets};
+use super::create::{CreateOptions, make_cgroup, note_process, run_runtime_hooks, stream_targets};
 use super::{Container, ContainerError};
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Manager;
@@ -68,6 +68,7 @@ fn build(
     };
     DirBuilder::new().mode(0o755).create(&place).map_err(failed("creating"))?;
     let mut cgroup = make_cgroup(plan, manager)?;
+    let state = State { external_descriptors: stream_targets(&io, plan.process.terminal.is_some()), ..state };
     let restoration = Restoration {
         plan,
         cgroup: &mut cgroup,
@@ -75,7 +76,7 @@ fn build(
         config_file: CriuOptions::config_file(state.config.annotations()),
         io,
     };
-    let mut steps = Steps { plan, dir, state: state.clone() };
+    let mut steps = Steps { plan, dir, state };
     match checkpoint::restore(request, restoration, &mut steps) {
         Ok(started) => {
             // It was mounted on in criu's mount namespace alone.
@@ -109,7 +110,6 @@ impl RestoreSteps for Steps<'_> {
 
     fn restored(&mut self, child: &Child, cgroup: &Cgroup) -> Outcome {
         note_process(&mut self.state, child.pid, cgroup)?;
-        self.state.external_descriptors = targets(&child.pid.to_string(), [0, 1, 2]);
         note_time_namespace(&mut self.state);
         Ok(self.dir.store(&self.state)?)
     }

@@ -23,7 +23,7 @@ pub mod protocol;
 mod rlimits;
 mod stage;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::process::{Child, ExitStatus, Pid};
 use ketch_sys::{SyscallError, terminal};
@@ -56,6 +56,16 @@ pub struct ProcessIo {
     pub pidfd_socket: Option<OwnedFd>,
     /// How many descriptors from 3 on stay open in the process (`--preserve-fds` and `LISTEN_FDS`).
     pub preserved_fds: u32,
+}
+
+impl ProcessIo {
+    /// Does something with its standard input, output and error.
+    pub fn with_streams<T>(&self, act: impl FnOnce([BorrowedFd<'_>; 3]) -> T) -> T {
+        match &self.streams {
+            Some(streams) => act(streams.each_ref().map(AsFd::as_fd)),
+            None => act([std::io::stdin().as_fd(), std::io::stdout().as_fd(), std::io::stderr().as_fd()]),
+        }
+    }
 }
 
 /// What a terminal that is shown on the caller's has of that one. It is so from its making on: whatever the process does
