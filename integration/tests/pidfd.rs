@@ -172,7 +172,8 @@ fn no_program_without_a_taker_of_run(case: &Case) {
 fn no_program_without_a_taker_of_exec(case: &Case) {
     needs_the_flag(case);
     case.needs_own_cgroup();
-    let bundle = case.bundle().sleeper();
+    // One process, from the first moment on.
+    let bundle = case.bundle().command(&["/bin/sleep", "1000"]);
     let container = bundle.start();
     let _ = container.command("pause", &[]).run().ok();
     let socket = FdSocket::bind(&case.dir, "exec.sock");
