@@ -30,11 +30,12 @@ const GRAB: &str = r#"
                 exec 9<"$p/exe" || exit
                 [ /proc/self/fd/9 -ef $own ] && exit
                 echo grabbed >> /tmp/log
-                i=0
+                i=0 end=over
                 while [ $i -lt 300 ]; do
-                    if ( printf owned > /proc/self/fd/9 ); then echo written >> /tmp/log; break; fi
+                    if ( printf owned > /proc/self/fd/9 ); then end=written; break; fi
                     i=$((i+1))
                 done
+                echo $end >> /tmp/log
             ) 2>/dev/null
         done
     done"#;
@@ -65,6 +66,11 @@ fn is_written(container: &Container<'_>, rootfs: &Path, program: &Path, args: &[
         }
         enter();
         Err(log())
+    });
+    wait_until("the end of every attempt to write", || {
+        let log = log();
+        let count = |word| log.lines().filter(|line| *line == word).count();
+        if count("grabbed") == count("over") + count("written") { Ok(()) } else { Err(log) }
     });
     is_written()
 }
