@@ -122,6 +122,8 @@ fn a_scheduler_finds_the_limits(case: &Case) {
     case.needs_runc(1, 2, "no scheduler");
     case.not_on_runc("its process does not wait for the limits");
     case.needs(case.has_program("strace"), "no strace program");
+    case.v2_only("v2 control files");
+    case.needs_controller("cpuset");
     let cpus = read("/sys/fs/cgroup/cpuset.cpus.effective");
     case.needs(cpus != "0", "the machine has one CPU");
     let with_deadline = |resources| {
