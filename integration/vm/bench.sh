@@ -1,6 +1,9 @@
 #!/bin/bash
 # The bench in the VM: ketch, its peers and the floor on cgroup v2 with every controller enabled for each container.
 # Writes integration/bench/vm.json and vm.txt. Emulated, so only ratios mean something, and the rounds are fewer.
+# APPEND is more for the kernel's command line. Its default takes two things away that the emulator adds to every start, and
+# no machine has (integration/bench/README.md): `norandmaps`, since translated code is found by its address, so that a program
+# at a random one is translated anew at each start; `tsc=reliable`, since the clock would else be an emulated device.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
@@ -13,15 +16,16 @@ for path in target/release/ketch target/bench/floor target/bench/spawner integra
 	copies+=(--copy "$root/$path")
 done
 # The current peers: their programs name the loader and the libraries by the path that they have in the cache.
-if [ -d "$peers/bin" ]; then
-	copies+=(--copy "$peers/bin")
+for program in "$peers"/bin/{runc,crun}; do
+	[ -e "$program" ] || continue
+	copies+=(--copy "$program")
 	while read -r library; do
 		copies+=(--copy "$(readlink -f "$library"):$library")
-	done < <(for program in "$peers"/bin/*; do ldd "$program"; done | grep -o "$peers/root/[^ ]*" | sort -u)
-fi
-knobs=(LAYOUTS=v2 ROUNDS="${ROUNDS:-15}" HEAVY_ROUNDS="${HEAVY_ROUNDS:-3}" BURST="${BURST:-20}" BESIDE="${BESIDE:-99}"
+	done < <(ldd "$program" | grep -o "$peers/root/[^ ]*" | sort -u)
+done
+knobs=(LAYOUTS=v2 ROUNDS="${ROUNDS:-30}" HEAVY_ROUNDS="${HEAVY_ROUNDS:-3}" BURST="${BURST:-20}" BESIDE="${BESIDE:-99}"
 	SETTLE_MS=60 RESULTS=/results/vm.json ${CASES:+CASES="$CASES"} ${ONLY:+ONLY="$ONLY"} PYTHONDONTWRITEBYTECODE=1)
-integration/vm/run.sh --timeout "${VM_TIMEOUT:-1500}" --out "$out" "${copies[@]}" -- \
+integration/vm/run.sh --timeout "${VM_TIMEOUT:-1500}" --append "${APPEND-norandmaps tsc=reliable}" --out "$out" "${copies[@]}" -- \
 	env "${knobs[@]}" python3 "$root/integration/bench/bench.py" | tee "$out/text"
 cp "$out/vm.json" integration/bench/vm.json
 grep -v -e '^round ' -e '^written: ' "$out/text" >integration/bench/vm.txt

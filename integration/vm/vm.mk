@@ -15,7 +15,7 @@ vm-shell: build vm-setup ## A root console in the VM, with target/release/ketch 
 vm-test: build vm-setup ## The suite in the VM, under systemd: a sample; FULL=1 all of it; FILTER= RUNTIME=runc
 	@FULL=$(FULL) FILTER="$(FILTER)" RUNTIME=$(RUNTIME) integration/vm/test.sh
 
-vm-bench: build vm-setup $(BENCH_PROGRAMS) ## The bench in the VM, with real controllers; ROUNDS=15 BESIDE=99
+vm-bench: build vm-setup $(BENCH_PROGRAMS) ## The bench in the VM, with real controllers; ROUNDS=30 BESIDE=99
 	@integration/vm/bench.sh
 
 # SRC is a checkout of runc, as for `make bats`; goes on where the last run stopped.
