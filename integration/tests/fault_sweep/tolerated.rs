@@ -97,7 +97,7 @@ const TOLERATED: &[Tolerance] = &[
     ("1", "clone3", "", "were births in the container's cgroup2, with a second attempt in init's own"),
     ("1", "sched_setaffinity", "", "were attempts to widen the runtime's own cpu mask, which stays otherwise"),
     ("1", "waitid", "", "were reaps of a stage that has ended"),
-    ("1", "fstat", "", "were questions whether a stream is a pipe: it is copied without splice(2) then"),
+    ("1", "fstat", "", "were questions whether a stream is a pipe: it is copied without splice(2), or noted by its path, then"),
     ("1", "read", "", "were reads of a stream of the container's, which count as its end"),
     ("11", "write", "", "were joins of a v1 hierarchy that holds no limit"),
     ("11", "open64", "/etc/passwd", "were looks for HOME in the image, which is / then"),
