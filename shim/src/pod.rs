@@ -92,6 +92,10 @@ impl Pod {
                 "cgroupsPath": format!("/ketch-sandbox-{id}"),
             },
         });
+        if let Some(mappings) = &self.users {
+            // The namespace has them; runc 1.1 wants to hear them, and others that they are the same.
+            (config["linux"]["uidMappings"], config["linux"]["gidMappings"]) = mappings.in_spec();
+        }
         if self.own_network && !self.hostname.is_empty() {
             config["hostname"] = self.hostname.clone().into();
         }
@@ -211,6 +215,8 @@ mod tests {
         assert_eq!(pod.users, Some(Mappings::parse("0:100000:65536", "0:100000:65536").unwrap()));
         let config = pod.maker("s", Path::new("/r"), Some("/kept/user"));
         assert_eq!(config["linux"]["namespaces"][2], json!({"type": "user", "path": "/kept/user"}));
+        let ids = json!([{"containerID": 0, "hostID": 100_000, "size": 65536}]);
+        assert_eq!((&config["linux"]["uidMappings"], &config["linux"]["gidMappings"]), (&ids, &ids));
         assert_eq!(mapped(NamespaceMode::Node, 0).unwrap().users, None);
     }
 

@@ -17,6 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::error::ShimError;
 use crate::reaper::{self, Reaper};
@@ -71,6 +72,15 @@ impl Mappings {
     /// What is wrong, in words.
     pub(crate) fn parse(users: &str, groups: &str) -> Result<Self, String> {
         Self::new(ranges(users)?, ranges(groups)?)
+    }
+
+    /// As config.json has them: those of users, and those of groups.
+    pub(crate) fn in_spec(&self) -> (Value, Value) {
+        let all = |ranges: &[Range]| {
+            let one = |range: &Range| json!({"containerID": range.inside, "hostID": range.outside, "size": range.length});
+            ranges.iter().map(one).collect()
+        };
+        (all(&self.users), all(&self.groups))
     }
 
     /// The user and the group that are 0 inside, as they are outside.
