@@ -68,7 +68,7 @@ pub(crate) async fn make(
     limits: Limits,
 ) -> Result<Namespaces, ShimError> {
     let folder = bundle.join(FOLDER);
-    std::fs::create_dir_all(&folder).map_err(ShimError::file("make", &folder))?;
+    make_folder(&folder)?;
     let made = make_all(shim, runtime, bundle, id, pod, limits).await;
     made.inspect_err(|_| unmake(bundle))
 }
@@ -88,7 +88,7 @@ async fn make_all(
     }
     let maker = bundle.join(MAKER);
     let root = if pod.users.is_some() { root_for_mapped(bundle) } else { maker.join("rootfs") };
-    std::fs::create_dir_all(&maker).map_err(ShimError::file("make", &maker))?;
+    make_folder(&maker)?;
     make_root(&root, pod.users.as_ref().and_then(Mappings::root))?;
     let config = maker.join("config.json");
     let text = pod.maker(id, &root, kept.path("user")).to_string();
@@ -139,10 +139,13 @@ fn root_for_mapped(bundle: &Path) -> PathBuf {
     Path::new(STATE_ROOT).join(format!("pod-{}", socket::name_for(&bundle.to_string_lossy())))
 }
 
+fn make_folder(path: &Path) -> Result<(), ShimError> {
+    std::fs::DirBuilder::new().recursive(true).create(path).map_err(ShimError::file("make", path))
+}
+
 /// A root folder with what runtimes look for when they create: a program, which is never started.
 fn make_root(root: &Path, owner: Option<(u32, u32)>) -> Result<(), ShimError> {
-    let above = root.parent().unwrap_or(root);
-    std::fs::create_dir_all(above).map_err(ShimError::file("make", above))?;
+    make_folder(root.parent().unwrap_or(root))?;
     std::fs::create_dir(root).map_err(ShimError::file("make", root))?;
     let program = root.join("none");
     std::fs::write(&program, "").map_err(ShimError::file("make", &program))?;
