@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::bootstrap;
 use crate::error::ShimError;
 use crate::reaper::{self, Reaper};
 
@@ -121,11 +123,10 @@ fn lines(ranges: &[Range]) -> String {
 /// There may be no more of them, the kernel refuses the mappings (ranges that overlap), or the process does not answer.
 pub(crate) async fn make(mappings: &Mappings, reaper: &Reaper) -> Result<OwnedFd, ShimError> {
     let no_holder = "start the holder of a user namespace";
-    let program = std::env::current_exe().map_err(ShimError::system("find this program"))?;
     let (said, their_out) = pipe_with(PipeFlags::CLOEXEC).map_err(ShimError::system(no_holder))?;
     let their_err = their_out.try_clone().map_err(ShimError::system(no_holder))?;
-    let mut command = Command::new(program);
-    command.arg(HOLD).stdin(Stdio::piped()).stdout(their_out).stderr(their_err);
+    let mut command = Command::new(bootstrap::THIS_PROGRAM);
+    command.arg0(bootstrap::program_name()).arg(HOLD).stdin(Stdio::piped()).stdout(their_out).stderr(their_err);
     let mut child = command.spawn().map_err(ShimError::system(no_holder))?;
     // Our copies of its descriptors: what it says would never end.
     drop(command);
