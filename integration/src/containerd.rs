@@ -45,6 +45,23 @@ pub enum Cri {
     On,
     /// By the shim: there is no such process (containerd 2 and later).
     Sandboxed,
+    /// As `On`, for pods with a user namespace (containerd 2 and later).
+    Users,
+    /// As `Sandboxed`, for such pods.
+    UsersSandboxed,
+}
+
+impl Cri {
+    /// Whether the shim keeps a pod's namespaces.
+    #[must_use]
+    pub fn is_sandboxed(self) -> bool {
+        matches!(self, Self::Sandboxed | Self::UsersSandboxed)
+    }
+
+    /// Whether pods may have a user namespace. Their images' owners are mapped, not copied: that takes overlayfs.
+    fn has_users(self) -> bool {
+        matches!(self, Self::Users | Self::UsersSandboxed)
+    }
 }
 
 impl<'a> Containerd<'a> {
@@ -123,17 +140,18 @@ restrict_oom_score_adj = true
 bin_dir = "/usr/lib/cni"
 conf_dir = {network:?}
 [plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
+snapshotter = "{}"
 default_runtime_name = "tested"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested]
 runtime_type = "{}"
 sandboxer = "{}"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested.options]
 {}"#,
+            if cri.has_users() { "overlayfs" } else { "native" },
             self.shim.runtime_type(),
-            if cri == Cri::Sandboxed { "shim" } else { "podsandbox" },
-            // With such a sandboxer containerd writes into the options, and knows runc's only: the shim takes `ketch` by its name.
-            if cri == Cri::Sandboxed { String::new() } else { self.runtime_options() },
+            if cri.is_sandboxed() { "shim" } else { "podsandbox" },
+            // Into the options of such pods containerd writes, and knows runc's only: the shim takes `ketch` by its name.
+            if self.shim.is_ketch() && cri != Cri::On { String::new() } else { self.runtime_options() },
         );
         text
     }

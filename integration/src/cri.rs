@@ -26,6 +26,10 @@ pub struct Pod {
     /// Where its containers' logs go.
     pub logs: PathBuf,
     pub cgroup_parent: String,
+    /// The host's id of the first of its 65,536 users and groups, where it has a user namespace.
+    pub users: Option<u32>,
+    /// A folder of the host that its containers have at /volume, with owners as they see them.
+    pub volume: Option<PathBuf>,
 }
 
 /// The end of a command that ran in a container.
@@ -42,11 +46,35 @@ impl Pod {
             Message::new().text(1, &self.name).text(2, format!("uid-{}", self.name)).text(3, "default");
         // NODE is 2.
         let namespaces = Message::new().number(1, if self.uses_host_network { 2 } else { 0 }).number(2, 1);
+        let namespaces = self.with_users(namespaces);
         let linux =
             Message::new().text(1, &self.cgroup_parent).message(2, &Message::new().message(1, &namespaces));
         let config =
             Message::new().message(1, &metadata).text(3, self.logs.to_string_lossy()).message(8, &linux);
         if self.uses_host_network { config } else { config.text(2, &self.name) }
+    }
+
+    fn ids(&self) -> Option<Message> {
+        self.users.map(|first| Message::new().number(1, first.into()).number(2, 0).number(3, 65_536))
+    }
+
+    /// A NamespaceOption with the pod's user namespace, of mode POD, which is 0.
+    fn with_users(&self, namespaces: Message) -> Message {
+        match self.ids() {
+            Some(ids) => namespaces.message(5, &Message::new().message(2, &ids).message(3, &ids)),
+            None => namespaces,
+        }
+    }
+
+    fn mounts(&self) -> Vec<Message> {
+        let mount = |folder: &PathBuf| {
+            let mount = Message::new().text(1, "/volume").text(2, folder.to_string_lossy());
+            match self.ids() {
+                Some(ids) => mount.message(6, &ids).message(7, &ids),
+                None => mount,
+            }
+        };
+        self.volume.iter().map(mount).collect()
     }
 }
 
@@ -140,7 +168,15 @@ impl Cri {
     #[track_caller]
     #[must_use]
     pub fn run_pod(&self, pod: &Pod) -> String {
-        self.must("RunPodSandbox", &Message::new().message(1, &pod.config())).text(1)
+        self.try_pod(pod).unwrap_or_else(|e| panic!("RunPodSandbox: {e}"))
+    }
+
+    /// Starts a pod that may not be startable.
+    ///
+    /// # Errors
+    /// Why it does not start.
+    pub fn try_pod(&self, pod: &Pod) -> Result<String, Failure> {
+        Ok(self.call("RunPodSandbox", &Message::new().message(1, &pod.config()))?.text(1))
     }
 
     /// Its status.
@@ -163,7 +199,7 @@ impl Cri {
         let (pod_id, pod) = pod;
         let resources = Message::new().number(4, limit).number(10, limit);
         // A process namespace of its own: CONTAINER.
-        let own_pids = Message::new().number(2, 1);
+        let own_pids = pod.with_users(Message::new().number(2, 1));
         let metadata = Message::new().text(1, name).number(2, attempt);
         let config = Message::new()
             .message(1, &metadata)
@@ -171,6 +207,7 @@ impl Cri {
             .bytes(3, b"/bin/sh")
             .bytes(3, b"-c")
             .bytes(3, script.as_bytes())
+            .messages(7, &pod.mounts())
             .text(11, format!("{name}-{attempt}.log"))
             .message(
                 15,
@@ -215,6 +252,19 @@ impl Cri {
     #[must_use]
     pub fn status(&self, id: &str) -> Fields {
         self.must("ContainerStatus", &Message::new().text(1, id)).message(1)
+    }
+
+    /// The host's pid of a container's first process.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[track_caller]
+    #[must_use]
+    pub fn pid(&self, id: &str) -> i32 {
+        let status = self.must("ContainerStatus", &Message::new().text(1, id).flag(2, true));
+        let info = status.pairs(2).into_iter().find(|(key, _)| key == "info").expect("verbose information").1;
+        let info: serde_json::Value = serde_json::from_str(&info).expect("JSON");
+        info["pid"].as_i64().and_then(|pid| pid.try_into().ok()).expect("a pid")
     }
 
     /// The statistics of a container.

@@ -28,7 +28,7 @@ tests![
 ];
 
 /// Which containerd, and who keeps a pod's namespaces.
-type Setting = (Age, Plugin);
+pub(crate) type Setting = (Age, Plugin);
 
 macro_rules! in_every_setting {
     ($($name:ident $old:ident $new:ident $sandboxed:ident),* $(,)?) => {
@@ -66,11 +66,12 @@ in_every_setting![
 const RUNNING: u64 = 1;
 const EXITED: u64 = 2;
 
-fn start(case: &Case, (age, plugin): Setting) -> (Containerd<'_>, Cri) {
+/// containerd with the images that CRI needs.
+pub(crate) fn start(case: &Case, (age, plugin): Setting) -> (Containerd<'_>, Cri) {
     case.native_only("containerd's CRI plugin asks for controllers that the private v2 layout lacks");
     case.needs(fs::exists("/usr/lib/cni/bridge").unwrap_or(false), "no /usr/lib/cni (package containernetworking-plugins)");
     let containerd = Containerd::start(case, age, plugin);
-    if plugin == Plugin::Sandboxed {
+    if plugin.is_sandboxed() {
         containerd.shim.not_on_go(case, "has no sandbox without a pause process");
     }
     let cri = Cri::connect(&containerd.socket());
@@ -80,12 +81,14 @@ fn start(case: &Case, (age, plugin): Setting) -> (Containerd<'_>, Cri) {
     (containerd, cri)
 }
 
-fn pod(case: &Case, name: &str) -> Pod {
+pub(crate) fn pod(case: &Case, name: &str) -> Pod {
     Pod {
         name: name.to_owned(),
         uses_host_network: false,
         logs: case.folder("logs"),
         cgroup_parent: format!("/{}", case.tag),
+        users: None,
+        volume: None,
     }
 }
 
@@ -96,7 +99,7 @@ fn wait_state(cri: &Cri, id: &str, state: u64) {
     });
 }
 
-fn wait_log(case: &Case, name: &str, text: &str) {
+pub(crate) fn wait_log(case: &Case, name: &str, text: &str) {
     let path = case.dir.join("logs").join(format!("{name}.log"));
     wait_until(&format!("{text:?} in the log of {name}"), || {
         let seen = fs::read_to_string(&path).unwrap_or_default();
@@ -104,13 +107,13 @@ fn wait_log(case: &Case, name: &str, text: &str) {
     });
 }
 
-fn done(containerd: Containerd<'_>, cri: Cri) {
+pub(crate) fn done(containerd: Containerd<'_>, cri: Cri) {
     containerd.site.wait_without("containerd-shim");
     drop(cri);
     containerd.end();
 }
 
-const SERVES: &str = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+pub(crate) const SERVES: &str = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
 
 fn a_pod_with_two_containers(case: &Case, setting: Setting) {
     let (containerd, cri) = start(case, setting);
@@ -181,7 +184,7 @@ fn an_out_of_memory_kill_is_the_reason(case: &Case, setting: Setting) {
 }
 
 fn a_pod_in_the_hosts_network(case: &Case, setting: Setting) {
-    let sandboxed = setting.1 == Plugin::Sandboxed;
+    let sandboxed = setting.1.is_sandboxed();
     case.needs(!sandboxed, "containerd 2.1 itself ends in a nil pointer there (core/runtime/v2/bundle.go:106), whatever the shim");
     let (containerd, cri) = start(case, setting);
     let pod = Pod { uses_host_network: true, ..pod(case, "host") };

@@ -11,6 +11,9 @@ tests![
     containers_join_the_pods_namespaces,
     a_networks_namespace_that_is_there_is_taken,
     a_shared_pid_namespace_has_an_init_or_an_error,
+    a_pods_users_own_its_namespaces,
+    a_network_that_belongs_to_a_user_namespace_brings_it,
+    users_that_no_pod_can_have_are_refused,
     wait_ends_with_stop,
     what_is_no_sandbox_is_not_found,
     nothing_is_left_after_shutdown,
@@ -170,6 +173,92 @@ fn a_shared_pid_namespace_has_an_init_or_an_error(case: &Case) {
         Err(failure) => assert!(failure.message.contains("pid"), "the error says what is not there: {failure}"),
     }
     pod.end();
+}
+
+const FIRST: u32 = 300_000;
+/// Over a network and a host's name.
+const CAPABILITIES: &[&str] = &["CAP_NET_ADMIN", "CAP_SYS_ADMIN"];
+
+/// CRI's NamespaceOption with a user namespace of the pod's own.
+fn with_users(first: u32, length: u64) -> Message {
+    let ids = Message::new().number(1, first.into()).number(2, 0).number(3, length);
+    Message::new().number(2, 1).message(5, &Message::new().message(2, &ids).message(3, &ids))
+}
+
+/// Runs a container of a pod with users, as CRI describes it, that sets up the pod's network; gives its user and network
+/// namespaces.
+fn namespaces_of_a_mapped_container(pod: &Pod<'_>, shim: u64, network: &str) -> [String; 2] {
+    let (stage, tasks) = (&pod.stage, &pod.served.tasks);
+    let group = json!({ "io.kubernetes.cri.sandbox-id": pod.id });
+    let path = |kind: &str| format!("/proc/{shim}/ns/{kind}");
+    let network = if network.is_empty() { path("net") } else { network.to_owned() };
+    let bundle = stage
+        .case
+        .bundle()
+        .sleeper()
+        .user_namespace(FIRST)
+        .capabilities(CAPABILITIES)
+        .set("/annotations", group)
+        .namespace("user", Some(&path("user")))
+        .namespace("network", Some(&network))
+        .namespace("ipc", Some(&path("ipc")))
+        .namespace("uts", Some(&path("uts")));
+    let pid = tasks.run(&stage.create(&bundle));
+    let map = probe::read(format!("/proc/{pid}/uid_map"));
+    assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "300000", "65536"]);
+    // Only who is root over the network and the name may do so.
+    let mut exec = Exec::script("e", "ip link set lo up && hostname another && hostname the-pods-name");
+    exec.process["capabilities"] =
+        json!({ "bounding": CAPABILITIES, "effective": CAPABILITIES, "permitted": CAPABILITIES });
+    assert_eq!(tasks.run_exec(&bundle.id, &exec), 0);
+    let seen = ["user", "net"].map(|kind| probe::namespace_of(pid, kind));
+    tasks.kill(&bundle.id, "", 9).expect("Kill");
+    assert_eq!(tasks.wait(&bundle.id, ""), Ok(137));
+    assert_eq!(tasks.delete(&bundle.id, ""), Ok(137));
+    seen
+}
+
+fn a_pods_users_own_its_namespaces(case: &Case) {
+    let pod = Pod::new(case);
+    pod.must("CreateSandbox", &pod.create(&with_users(FIRST, 65_536), ""));
+    let shim = pod.must("StartSandbox", &pod.of_id()).number(1);
+    let first = namespaces_of_a_mapped_container(&pod, shim, "");
+    let here = std::process::id().cast_signed();
+    for (kind, one) in ["user", "net"].iter().zip(&first) {
+        assert_ne!(*one, probe::namespace_of(here, kind), "{kind}");
+    }
+    assert_eq!(namespaces_of_a_mapped_container(&pod, shim, ""), first, "the second finds what the first had");
+    pod.end();
+}
+
+fn a_network_that_belongs_to_a_user_namespace_brings_it(case: &Case) {
+    let pod = Pod::new(case);
+    // As containerd makes it: born in a user namespace with the pod's mappings.
+    let name = format!("/run/netns/{}", case.tag);
+    let script = format!(
+        "touch {name}; unshare --user --net sleep 1000 & p=$!
+         until [ $(readlink /proc/$p/ns/user) != $(readlink /proc/self/ns/user) ]; do :; done
+         until [ $(readlink /proc/$p/ns/net) != $(readlink /proc/self/ns/net) ]; do :; done
+         echo 0 {FIRST} 65536 >/proc/$p/uid_map && echo 0 {FIRST} 65536 >/proc/$p/gid_map &&
+         readlink /proc/$p/ns/user && mount --bind /proc/$p/ns/net {name}; kill $p"
+    );
+    let made = pod.stage.site.run("sh", ["-c", &script]).ok();
+    pod.must("CreateSandbox", &pod.create(&with_users(FIRST, 65_536), &name));
+    let shim = pod.must("StartSandbox", &pod.of_id()).number(1);
+    let seen = namespaces_of_a_mapped_container(&pod, shim, &name);
+    assert_eq!(seen[0], made.text(), "the user namespace is the network's owner");
+    let _ = pod.stage.site.run("umount", [&name]).ok();
+    pod.end();
+}
+
+fn users_that_no_pod_can_have_are_refused(case: &Case) {
+    let pod = Pod::new(case);
+    for users in [with_users(FIRST, 0), with_users(u32::MAX, 2)] {
+        let failure = pod.call("CreateSandbox", &pod.create(&users, "")).expect_err("such ids");
+        assert!(failure.message.contains("user namespace"), "{failure}");
+    }
+    pod.served.tasks.leave(&pod.id);
+    pod.stage.end();
 }
 
 fn wait_ends_with_stop(case: &Case) {

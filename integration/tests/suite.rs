@@ -90,6 +90,8 @@ modules![
     shim_hangs,
     shim_ctr,
     shim_cri,
+    shim_cri_users,
+    shim_idmap,
     shim_dockerd,
     shim_takeover,
     shim_sandbox,

@@ -23,6 +23,10 @@ const LONGEST: u64 = 10 << 20;
 /// The environment variable with the address of containerd's ttrpc socket.
 pub(crate) const TTRPC_ADDRESS: &str = "TTRPC_ADDRESS";
 
+/// What a shim executes to be another process of its own. By name it would be none once an update has replaced the file, and
+/// shims run for as long as their pods.
+pub(crate) const THIS_PROGRAM: &str = "/proc/self/exe";
+
 /// How containerd wants to hear the shim's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {

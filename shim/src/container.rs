@@ -31,7 +31,7 @@ const OPTIONS: &str = "options.json";
 /// Where both keep the name of the runtime.
 const RUNTIME: &str = "runtime";
 /// Where runtimes keep their state, a folder of the shim's runtime for all namespaces.
-const STATE_ROOT: &str = "/run/containerd";
+pub(crate) const STATE_ROOT: &str = "/run/containerd";
 /// How long cleaning up after a failure may take.
 pub(crate) const CLEANUP: Duration = Duration::from_secs(10);
 
@@ -209,7 +209,7 @@ pub(crate) async fn create(
         {
             return Err(ShimError::File { action: "make", path: root, source: error });
         }
-        rootfs::mount_all(&request.rootfs, &root)?;
+        rootfs::mount_all(&request.rootfs, &root, &shim.reaper).await?;
     }
     let changing = container.init.changing.lock().await;
     if container.checkpoint.is_none()

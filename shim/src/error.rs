@@ -41,6 +41,8 @@ pub enum ShimError {
     Runtime { what: &'static str, source: RuntimeError },
     #[error("{action} {}", path.display())]
     File { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("mount {kind} at {}", target.display())]
+    Mount { kind: String, target: PathBuf, source: Box<ShimError> },
     #[error("{action}")]
     System { action: &'static str, source: io::Error },
     #[error("read {}", path.display())]
@@ -74,6 +76,7 @@ impl ShimError {
             Self::Deadline(_) => Code::DeadlineExceeded,
             Self::Leaving => Code::Unavailable,
             Self::Runtime { source, .. } if source.is_timed_out() => Code::DeadlineExceeded,
+            Self::Mount { source, .. } => source.code(),
             _ => Code::Unknown,
         }
     }

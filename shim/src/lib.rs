@@ -17,10 +17,12 @@ mod events;
 mod exec;
 mod exit;
 mod frames;
+mod idmap;
 mod info;
 mod launch;
 mod log;
 mod logger;
+mod namespaces;
 mod oom;
 pub mod options;
 mod pod;
@@ -38,6 +40,7 @@ mod stats;
 mod stdio;
 mod takeover;
 mod task;
+mod users;
 mod waiting;
 
 use std::process::ExitCode;
@@ -49,6 +52,12 @@ pub fn run() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
     if let Some(logger) = logger::asked(&words) {
         return failed(&logger::become_logger(logger));
+    }
+    if users::asked(&words) {
+        return match users::hold() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
     }
     let arguments = match Arguments::parse(words.into_iter().skip(1)) {
         Ok(arguments) => arguments,

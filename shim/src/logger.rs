@@ -14,6 +14,7 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::bootstrap;
 use crate::error::ShimError;
 use crate::log;
 use crate::reaper::Ending;
@@ -96,9 +97,8 @@ pub(crate) async fn start(
     })?;
     let pipe = || pipe_with(PipeFlags::CLOEXEC).map_err(ShimError::system("make a pipe for the logger"));
     let ((their_out, our_out), (their_err, our_err), (our_ready, their_ready)) = (pipe()?, pipe()?, pipe()?);
-    let program = std::env::current_exe().map_err(ShimError::system("find this program"))?;
-    let mut child = std::process::Command::new(program);
-    child.arg(BECOME).arg(&command.program).args(&command.arguments);
+    let mut child = std::process::Command::new(bootstrap::THIS_PROGRAM);
+    child.arg0(bootstrap::program_name()).arg(BECOME).arg(&command.program).args(&command.arguments);
     child.env("CONTAINER_ID", place.container).env("CONTAINER_NAMESPACE", place.namespace);
     child.stdin(their_out).stdout(their_err).stderr(their_ready);
     let spawned = child.spawn().map_err(ShimError::system("start the logger"))?;

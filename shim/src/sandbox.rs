@@ -1,6 +1,6 @@
 //! The Sandbox service: a pod without a pause process. Its namespaces are kept by bind mounts in the sandbox's bundle (see
-//! [`crate::pod`]); the process that containerd hears of is the shim itself, and containers that ask to join its namespaces
-//! are sent to the kept ones.
+//! [`crate::namespaces`]); the process that containerd hears of is the shim itself, and containers that ask to join its
+//! namespaces are sent to the kept ones.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use crate::error::{self, ShimError};
+use crate::namespaces::{self, Namespaces};
 use crate::options::RuntimeConfig;
-use crate::pod::{self, Namespaces, Pod};
+use crate::pod::Pod;
 use crate::server::Limits;
 use crate::service::Shim;
 use crate::task::{decode, encode};
@@ -179,7 +180,7 @@ async fn start(
     }
     let runtime =
         container::runtime_for(&record.config, &sandbox.bundle, &shim.namespace, &shim.default_runtime);
-    let made = pod::make(shim, &runtime, &sandbox.bundle, &record.id, &record.pod, limits).await;
+    let made = namespaces::make(shim, &runtime, &sandbox.bundle, &record.id, &record.pod, limits).await;
     let created = now();
     {
         let mut record = sandbox.record.borrow_mut();
@@ -222,7 +223,7 @@ async fn stop(shim: &Rc<Shim>, sandbox: &Sandbox, limits: Limits) -> Result<(), 
             return Err(ShimError::Deadline(format!("container {} does not end", one.id)));
         }
     }
-    pod::unmake(&sandbox.bundle);
+    namespaces::unmake(&sandbox.bundle);
     sandbox.record.borrow_mut().stopped = Some(now());
     sandbox.stop.tell();
     sandbox.remember()
@@ -299,6 +300,6 @@ pub(crate) fn take_over(shim: &Shim, bundle: &Path) {
 /// What a dead shim has left of a sandbox.
 pub(crate) fn clean_up(bundle: &Path) {
     if std::fs::remove_file(bundle.join(FILE)).is_ok() {
-        pod::unmake(bundle);
+        namespaces::unmake(bundle);
     }
 }

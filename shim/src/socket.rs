@@ -29,12 +29,16 @@ pub(crate) enum Claimed {
 /// The path for a group of containers of one namespace of one containerd.
 pub(crate) fn path(folder: &Path, containerd: &str, namespace: &str, group: &str) -> PathBuf {
     let whose = [containerd, namespace, group].into_iter().filter(|part| !part.is_empty());
-    let whose = whose.collect::<Vec<_>>().join("/");
+    folder.join(name_for(&whose.collect::<Vec<_>>().join("/")))
+}
+
+/// A file name for what a text says, of any length and with any characters.
+pub(crate) fn name_for(whose: &str) -> String {
     let mut name = String::new();
     for byte in Sha256::digest(whose.as_bytes()) {
         let _infallible = write!(name, "{byte:02x}");
     }
-    folder.join(name)
+    name
 }
 
 /// Takes the socket, unless a shim answers there. Starts that race for one group wait for each other on the folder: else

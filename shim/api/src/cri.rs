@@ -60,4 +60,19 @@ pub enum NamespaceMode {
 pub struct UserNamespace {
     #[prost(enumeration = "NamespaceMode", tag = "1")]
     pub mode: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub uids: Vec<IdMapping>,
+    #[prost(message, repeated, tag = "3")]
+    pub gids: Vec<IdMapping>,
+}
+
+/// A range of ids, and which they are on the host.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct IdMapping {
+    #[prost(uint32, tag = "1")]
+    pub host_id: u32,
+    #[prost(uint32, tag = "2")]
+    pub container_id: u32,
+    #[prost(uint32, tag = "3")]
+    pub length: u32,
 }

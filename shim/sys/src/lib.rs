@@ -1,13 +1,16 @@
 //! What the shim needs that no crate offers safely: descriptors to wait for ([`WatchedFd`]), what a pidfd says about a
 //! process that has ended (ioctl_pidfd(2), PIDFD_GET_INFO, from Linux 6.15 on: the status of a container that the shim has
-//! taken over and that is not its child), real-time signals, and the pages of its own program ([`release_program`]).
+//! taken over and that is not its child), real-time signals, user namespaces and mounts that show owners through them
+//! ([`map_owners`]), and the pages of its own program ([`release_program`]).
 
 mod program;
+mod users;
 mod watched;
 
 use std::os::fd::AsFd;
 
 pub use program::release_program;
+pub use users::{enter_new_user_namespace, map_owners, owner_of_namespace};
 pub use watched::WatchedFd;
 
 use rustix::io;
