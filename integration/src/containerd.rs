@@ -133,7 +133,10 @@ impl<'a> Containerd<'a> {
         fs::write(network.join("10-pods.conflist"), list).expect("write the network");
         let _ = write!(
             text,
-            r#"[plugins."io.containerd.grpc.v1.cri"]
+            // NRI has one socket for all of a machine, in /var/run.
+            r#"[plugins."io.containerd.nri.v1.nri"]
+disable = true
+[plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{PAUSE}"
 restrict_oom_score_adj = true
 [plugins."io.containerd.grpc.v1.cri".cni]

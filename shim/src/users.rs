@@ -126,7 +126,12 @@ pub(crate) async fn make(mappings: &Mappings, reaper: &Reaper) -> Result<OwnedFd
     let (said, their_out) = pipe_with(PipeFlags::CLOEXEC).map_err(ShimError::system(no_holder))?;
     let their_err = their_out.try_clone().map_err(ShimError::system(no_holder))?;
     let mut command = Command::new(bootstrap::THIS_PROGRAM);
-    command.arg0(bootstrap::program_name()).arg(HOLD).stdin(Stdio::piped()).stdout(their_out).stderr(their_err);
+    command
+        .arg0(bootstrap::program_name())
+        .arg(HOLD)
+        .stdin(Stdio::piped())
+        .stdout(their_out)
+        .stderr(their_err);
     let mut child = command.spawn().map_err(ShimError::system(no_holder))?;
     // Our copies of its descriptors: what it says would never end.
     drop(command);

@@ -18,7 +18,7 @@ impl KillOnDrop {
 
     /// A child that fell silent is ending, or has ended: the error then says how.
     pub(super) fn how_it_ended(&self, error: InitError) -> InitError {
-        const SOON: Duration = Duration::from_secs(1);
+        const SOON: Duration = Duration::from_secs(10);
         let (InitError::Protocol(ProtocolError::Ended), Some(child)) = (&error, &self.0) else {
             return error;
         };
