@@ -291,9 +291,18 @@ impl Drop for Daemon {
     }
 }
 
+/// What a process was started with; nothing of one that has ended. In the middle of an execve(2), when whoever has started
+/// the process goes on already, the kernel shows nothing yet: that is waited for.
 fn command_line(pid: i32) -> String {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).replace('\0', " ")
+    wait_until("the arguments of a process", || {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if bytes.is_empty() && !matches!(state, None | Some('Z' | 'X')) {
+            return Err(stat);
+        }
+        Ok(String::from_utf8_lossy(&bytes).replace('\0', " "))
+    })
 }
 
 fn last_lines(log: &Path) -> String {
