@@ -66,10 +66,9 @@ class Bench:
             self.programs = [program for program in self.programs if program.key in only]
         for line in absent:
             self.note(f"left out: {line}")
-        with open("/proc/cmdline", encoding="ascii") as file:
-            words = [word for word in file.read().split() if word in ("norandmaps", "tsc=reliable")]
-        if words:
-            self.note(f"the kernel's command line has {' and '.join(words)}, for every program")
+        with open("/proc/sys/kernel/randomize_va_space", encoding="ascii") as file:
+            if file.read().strip() == "0":
+                self.note("addresses are not random on this machine, for any program (kernel.randomize_va_space)")
         for program in self.programs:
             for layout, reason in program.left_out.items():
                 if layout in self.layouts:

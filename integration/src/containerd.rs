@@ -58,7 +58,8 @@ impl Cri {
         matches!(self, Self::Sandboxed | Self::UsersSandboxed)
     }
 
-    /// Whether pods may have a user namespace. Their images' owners are mapped, not copied: that takes overlayfs.
+    /// Whether pods may have a user namespace. Their images' owners are mapped, not copied: that takes overlayfs. containerd asks
+    /// runc's runtime type alone whether it can do such pods, and Kubernetes asks containerd: so that is the type.
     fn has_users(self) -> bool {
         matches!(self, Self::Users | Self::UsersSandboxed)
     }
@@ -131,6 +132,16 @@ impl<'a> Containerd<'a> {
               "ipam": { "type": "host-local", "ranges": [[{ "subnet": "10.88.0.0/24" }]] } },
             { "type": "loopback" }] }"#;
         fs::write(network.join("10-pods.conflist"), list).expect("write the network");
+        // A container's shim is found by a path in the configuration, and a pod's by the type's name on PATH.
+        let runtime_path = match cri {
+            Cri::Users => format!("runtime_path = {:?}", self.site.path("bin").join(self.shim.file_name())),
+            Cri::UsersSandboxed if self.shim.is_ketch() => {
+                let name = self.site.path("bin/containerd-shim-runc-v2");
+                symlink(&self.shim.path, name).expect("link the shim under runc's name");
+                String::new()
+            }
+            _ => String::new(),
+        };
         let _ = write!(
             text,
             // NRI has one socket for all of a machine, in /var/run.
@@ -148,13 +159,14 @@ default_runtime_name = "tested"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested]
 runtime_type = "{}"
 sandboxer = "{}"
+{runtime_path}
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.tested.options]
 {}"#,
             if cri.has_users() { "overlayfs" } else { "native" },
-            self.shim.runtime_type(),
+            if cri.has_users() { "io.containerd.runc.v2" } else { self.shim.runtime_type() },
             if cri.is_sandboxed() { "shim" } else { "podsandbox" },
-            // Into the options of such pods containerd writes, and knows runc's only: the shim takes `ketch` by its name.
-            if self.shim.is_ketch() && cri != Cri::On { String::new() } else { self.runtime_options() },
+            // With such a sandboxer containerd writes into the options, and knows runc's only: the shim takes `ketch` by its name.
+            if cri == Cri::Sandboxed { String::new() } else { self.runtime_options() },
         );
         text
     }

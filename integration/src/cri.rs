@@ -254,6 +254,18 @@ impl Cri {
         self.must("ContainerStatus", &Message::new().text(1, id)).message(1)
     }
 
+    /// Whether it says of its default handler that pods may have a user namespace: Kubernetes asks before it starts one.
+    ///
+    /// # Panics
+    /// When it has no status.
+    #[track_caller]
+    #[must_use]
+    pub fn offers_users(&self) -> bool {
+        let handlers = self.must("Status", &Message::new()).messages(3);
+        let default = handlers.iter().find(|handler| handler.text(1).is_empty());
+        default.is_some_and(|handler| handler.message(2).number(2) == 1)
+    }
+
     /// The host's pid of a container's first process.
     ///
     /// # Panics

@@ -54,6 +54,7 @@ fn mapped(case: &Case, name: &str, first: u32) -> Pod {
 
 fn root_in_a_pod_is_nobody_on_the_host(case: &Case, setting: Setting) {
     let (containerd, cri) = start(case, setting);
+    assert!(cri.offers_users(), "Kubernetes starts no such pod without");
     let mounts = containerd.site.mounts(&containerd.site.dir);
     let pod = mapped(case, "mapped", FIRST);
     let id = cri.run_pod(&pod);

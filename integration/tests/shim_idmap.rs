@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 
 use ketch_integration::bundle::Bundle;
-use ketch_integration::shim::{Create, Message, Served, Stage};
+use ketch_integration::shim::{Create, Message, Served, Shim, Stage};
 use ketch_integration::{Case, probe, tests, wait_until};
 
 tests![
@@ -16,6 +16,7 @@ tests![
     a_bound_root_that_is_read_only_is_mapped,
     several_ranges_are_mapped,
     mapped_roots_are_made_side_by_side,
+    a_shim_whose_file_is_gone_maps_on,
     a_mapping_that_makes_no_sense_is_refused_with_its_mount,
     what_the_kernel_does_not_map_is_refused_with_its_mount,
     layers_that_a_killed_shim_has_left_go_with_delete,
@@ -191,6 +192,19 @@ fn mapped_roots_are_made_side_by_side(case: &Case) {
     assert!(stage.mounts().is_empty(), "{:?}", stage.mounts());
     tasks.end(&keeper.id);
     stage.end();
+}
+
+fn a_shim_whose_file_is_gone_maps_on(case: &Case) {
+    let shim = Shim::under_test(case);
+    shim.not_on_go16(case, "knows no mapped mounts");
+    let stage = Stage::with_shim(case, shim.copied(case));
+    let (bundle, lower) = moved_root(case, "stat -c %u /bin/busybox");
+    let served = stage.serve(&bundle);
+    // A pod's shim lives on when a package is updated.
+    fs::remove_file(&stage.shim.path).expect("remove the shim's file");
+    let (root, _) = overlay(case, "late", &[lower]);
+    assert_eq!(run(&stage, &served, &bundle, root), "0\n");
+    end(stage, &served, &bundle);
 }
 
 /// Create fails with a text, nothing is left, and the shim goes on.

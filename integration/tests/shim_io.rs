@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use ketch_integration::shim::stream::{make_fifo, open_writer};
-use ketch_integration::shim::{Create, Exec, Message, Stage, Status, Stream, any, runc_options};
+use ketch_integration::shim::{Create, Exec, Message, Shim, Stage, Status, Stream, any, runc_options};
 use ketch_integration::{Case, probe, tests, wait_until};
 use serde_json::json;
 
@@ -18,6 +18,7 @@ tests![
     an_exec_has_a_terminal_of_its_own,
     a_file_takes_both_streams,
     a_program_takes_both_streams,
+    a_program_takes_both_streams_of_a_shim_whose_file_is_gone,
     a_program_that_cannot_be_started_is_an_error,
     a_slow_reader_does_not_hold_up_the_end,
     a_reader_that_went_away_does_not_hold_up_the_end,
@@ -179,13 +180,23 @@ fn logger(case: &Case, script: &str) -> String {
 }
 
 fn a_program_takes_both_streams(case: &Case) {
-    let stage = Stage::new(case);
+    program_takes_both_streams(case, Stage::new(case), |_| {});
+}
+
+/// As after an update of the package, which a pod's shim outlives.
+fn a_program_takes_both_streams_of_a_shim_whose_file_is_gone(case: &Case) {
+    let stage = Stage::with_shim(case, Shim::under_test(case).copied(case));
+    program_takes_both_streams(case, stage, |shim| fs::remove_file(&shim.path).expect("remove the shim's file"));
+}
+
+fn program_takes_both_streams(case: &Case, stage: Stage<'_>, once_served: impl FnOnce(&Shim)) {
     let path = logger(
         case,
         "echo $CONTAINER_ID $CONTAINER_NAMESPACE \"$@\" >logger.asked; exec 5>&-\ncat <&3 >logger.out &\ncat <&4 >logger.err & wait",
     );
     let bundle = case.bundle().script("echo out; echo err >&2");
     let served = stage.serve(&bundle);
+    once_served(&stage.shim);
     let uri = format!("binary://{path}?first=1");
     let create = Create { stdout: uri.clone(), stderr: uri, ..stage.create(&bundle) };
     served.tasks.run(&create);
@@ -194,8 +205,9 @@ fn a_program_takes_both_streams(case: &Case) {
     assert_eq!(probe::read(stage.path("logger.asked")), format!("{} {} first 1", bundle.id, case.tag));
     for (file, text) in [("logger.out", "out"), ("logger.err", "err")] {
         wait_until(file, || {
-            let seen = probe::read(stage.path(file));
-            if seen == text { Ok(()) } else { Err(seen) }
+            // The logger says that it is ready before it makes them.
+            let seen = fs::read_to_string(stage.path(file)).unwrap_or_default();
+            if seen.trim() == text { Ok(()) } else { Err(seen) }
         });
     }
     stage.site.wait_without("logger");

@@ -11,6 +11,7 @@ pub mod stream;
 pub mod task;
 pub mod ttrpc;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::case::Case;
@@ -77,6 +78,17 @@ impl Shim {
     #[must_use]
     pub fn go2() -> Self {
         Self { path: peer("containerd-shim-runc-v2"), maker: Maker::Go2 }
+    }
+
+    /// A copy of its own for a test that takes the file away, as an update does.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn copied(&self, case: &Case) -> Self {
+        let path = case.folder("program").join(self.file_name());
+        fs::copy(&self.path, &path).expect("copy the shim");
+        Self { path, maker: self.maker }
     }
 
     #[must_use]
