@@ -23,6 +23,7 @@ tests![
     a_slow_reader_does_not_hold_up_the_end,
     a_reader_that_went_away_does_not_hold_up_the_end,
     a_reader_may_come_back,
+    a_reader_that_comes_late_is_waited_for,
     the_owner_of_the_pipes_is_the_options,
     streams_that_are_not_wanted_are_none,
     a_fifo_that_is_not_there_is_an_error,
@@ -297,6 +298,32 @@ fn a_reader_may_come_back(case: &Case) {
     assert_eq!(served.tasks.delete(&bundle.id, ""), Ok(0));
     assert_eq!(again.finish(), "two\n");
     served.tasks.leave(&bundle.id);
+    stage.end();
+}
+
+/// containerd opens its end beside the call, and on a busy machine after a short process has ended.
+fn a_reader_that_comes_late_is_waited_for(case: &Case) {
+    let stage = Stage::new(case);
+    stage.shim.not_on_go16(case, "waits for it in Delete");
+    let (keeper, served) = stage.keeper();
+    let tasks = &served.tasks;
+    let path = stage.path("late");
+    make_fifo(&path);
+    let late = Exec { stdout: path.display().to_string(), ..Exec::script("late", "echo said") };
+    let late = Exec { stderr: late.stdout.clone(), ..late };
+    tasks.exec(&keeper.id, &late).expect("Exec");
+    let mut starting = tasks.send("Start", &Message::new().text(1, &keeper.id).text(2, "late"));
+    // Others come and go in the meantime.
+    for turn in 0..5 {
+        assert_eq!(tasks.run_exec(&keeper.id, &Exec::script(&format!("e{turn}"), "exit 0")), 0);
+    }
+    assert!(starting.is_waiting(), "a process is started whose output nobody reads yet");
+    let stdout = Stream::open(&path);
+    starting.wait().expect("Start");
+    assert_eq!(tasks.wait(&keeper.id, "late"), Ok(0));
+    assert_eq!(tasks.delete(&keeper.id, "late"), Ok(0));
+    assert_eq!(stdout.finish(), "said\n");
+    tasks.end(&keeper.id);
     stage.end();
 }
 

@@ -53,7 +53,7 @@ pub(crate) async fn begin(master: OwnedFd, place: Place<'_>) -> Result<Streams, 
                 .map_err(ShimError::system("set up the logger's pipe"))?;
             (output, logger) = (Some(Sink::Fifo(stdout)), Some(started));
         } else {
-            output = target.sink()?;
+            output = target.read_sink().await?;
         }
     }
     let input = if paths.stdin.is_empty() { None } else { Some(ClientInput::open(&paths.stdin, false)?) };

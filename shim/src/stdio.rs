@@ -12,10 +12,12 @@ use std::time::Duration;
 use ketch_runtime_client::Stdio;
 use ketch_shim_sys::WatchedFd;
 use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, mknodat};
+use rustix::io::Errno;
 use tokio::task::AbortHandle;
 
 use crate::copy::{self, Sink};
 use crate::error::ShimError;
+use crate::log;
 use crate::logger::{self, Logger};
 use crate::process::StreamPaths;
 use crate::reaper::Reaper;
@@ -23,6 +25,9 @@ use crate::waiting::{Changes, Counted, Tally};
 
 /// What a fifo of a bundle holds. The kernel allocates pages only as they are written.
 const FIFO_SIZE: usize = 256 << 10;
+
+/// How long a reader may take to come before a process is started without.
+const READER: Duration = Duration::from_secs(10);
 
 /// Whose streams, and where.
 #[derive(Clone, Copy, Debug)]
@@ -115,6 +120,40 @@ impl Target {
         }
     }
 
+    /// [`Target::sink`], once a fifo has its reader. containerd opens its end beside the call, and may come after a process that
+    /// ends at once: all that was written would be gone with our end of it, and its opening would never be over.
+    pub(crate) async fn read_sink(&self) -> Result<Option<Sink>, ShimError> {
+        // The reader would find the fifo at its end if this one went before the sink is there.
+        let _held = self.reader().await;
+        self.sink()
+    }
+
+    /// Our end of a fifo, which there is once somebody has the other; none for everything else, and after a time.
+    async fn reader(&self) -> Option<OwnedFd> {
+        let Self::Path(path) = self else { return None };
+        let kind = rustix::fs::stat(path).ok()?;
+        if FileType::from_raw_mode(kind.st_mode) != FileType::Fifo {
+            return None;
+        }
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let found = async {
+            let mut pause = Duration::from_millis(1);
+            loop {
+                match rustix::fs::open(path, flags, Mode::empty()) {
+                    Err(Errno::NXIO) => tokio::time::sleep(pause).await,
+                    // What else there is, the sink will say.
+                    opened => return opened.ok(),
+                }
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+        };
+        let found = tokio::time::timeout(READER, found).await;
+        found.unwrap_or_else(|_| {
+            log::warn(&format!("nobody reads {}", path.display()));
+            None
+        })
+    }
+
     /// Opens what the shim copies to; none for a logger, which is given the stream itself.
     pub(crate) fn sink(&self) -> Result<Option<Sink>, ShimError> {
         let path = match self {
@@ -165,7 +204,7 @@ pub(crate) async fn open_pipes(place: Place<'_>) -> Result<(Stdio, Opened), Shim
             if uri.is_empty() {
                 continue;
             }
-            let Some(sink) = Target::parse(uri)?.sink()? else { continue };
+            let Some(sink) = Target::parse(uri)?.read_sink().await? else { continue };
             let fifo = make_fifo(place, name)?;
             ours.made.fifos.push(fifo.clone());
             ours.outputs.push((open(&fifo, OFlags::RDONLY | OFlags::NONBLOCK)?, sink));
