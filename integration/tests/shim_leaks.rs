@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use ketch_integration::containerd::{Age, Containerd, Cri};
+use ketch_integration::shim::stream::Stream;
 use ketch_integration::shim::{Exec, Stage};
 use ketch_integration::{Case, probe, tests, wait_until};
 
@@ -89,8 +90,10 @@ fn exec_cycles_leave_nothing(case: &Case) {
         let exec = if turn % 2 == 0 { exec.terminal() } else { exec };
         assert_eq!(tasks.run_exec(&bundle.id, &exec), 0, "turn {turn}");
         assert_eq!(stdout.finish().trim(), "a line", "turn {turn}");
-        // One that does not start has had its fifos, too.
-        let missing = Exec::new(&format!("m{turn}"), &["/no/such/program"]).stdout(&stdout);
+        // One that does not start has had its fifos, too. The reader of the first has come to its end: without another the shim
+        // would wait for one.
+        let again = Stream::open(&stdout.path);
+        let missing = Exec::new(&format!("m{turn}"), &["/no/such/program"]).stdout(&again);
         tasks.exec(&bundle.id, &missing).expect("Exec");
         let _ = tasks.start(&bundle.id, &missing.exec_id).expect_err("no such program");
         let _ = tasks.delete(&bundle.id, &missing.exec_id).expect("Delete");
