@@ -1,7 +1,8 @@
 //! Which of many steps a sweep takes: all of them for `make soak`, a seeded sample in the ordinary suite.
 //!
-//! The sample is every `stride`-th step from an offset that the seed gives: `KETCH_SWEEP_SEED`, or the time, so that
-//! runs add up to the whole. It is printed with its size, so that a finding can be had again.
+//! The sample is the first step, where the first word of one side crosses the end of the other, and every `stride`-th
+//! from an offset that the seed gives: `KETCH_SWEEP_SEED`, or the time, so that runs add up to the whole. It is printed
+//! with its size, so that a finding can be had again.
 
 use std::time::SystemTime;
 
@@ -40,7 +41,8 @@ impl Sample {
 
     /// The steps, counted from 0.
     pub fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
-        (self.seed % self.stride..self.of).step_by(self.stride)
+        let sampled = (self.seed % self.stride..self.of).step_by(self.stride).filter(|number| *number != 0);
+        (0..self.of.min(1)).chain(sampled)
     }
 
     /// Prints what was taken, and at how many of them the signal has hit.

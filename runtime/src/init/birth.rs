@@ -131,7 +131,7 @@ pub(super) fn settle(
         match received {
             Some((Message::MapIds, _)) => {
                 map_ids(stage.child()?.pid)?;
-                tell(channel, &Message::IdsMapped)?;
+                tell(channel, &Message::IdsMapped).map_err(|error| stage.how_it_ended(error))?;
             }
             // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for
             // it.

@@ -107,7 +107,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         .map_err(|error| guard.how_it_ended(error))?;
     if plan.namespaces.contains(&NamespaceType::Pid) {
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
-        conversation::tell(&ours, &Message::Go)?;
+        conversation::tell(&ours, &Message::Go).map_err(|error| guard.how_it_ended(error))?;
     }
     let mut joining = Joining { state: &target.state, pidfd_taker };
     let rlimits = rlimits_by(plan).parents(&plan.process);
