@@ -380,7 +380,8 @@ fn a_time_namespace_of_its_own(case: &Case) {
 /// What podman and rootlesskit do between `create` and `start`.
 fn a_network_from_slirp4netns(case: &Case) {
     case.needs(case.has_program("slirp4netns"), "no slirp4netns (package slirp4netns)");
-    let script = "while ! ip -o addr show dev tap0 2>/dev/null; do sleep 0.1; done; ip route";
+    // slirp4netns sets the address, its mask and the route one after another.
+    let script = "until ip route | grep -q ^default; do sleep 0.1; done; ip -o addr show dev tap0; ip route";
     let bundle = case.bundle().namespace("network", None).script(script);
     let container = bundle.create();
     let pid = container.pid().to_string();
