@@ -103,6 +103,8 @@ fn notify_socket_is_relayed(case: &Case) {
         let count = socket.recv(&mut bytes).unwrap_or_else(|e| panic!("no READY=1 ({e}); told {told:?}"));
         told.push_str(&String::from_utf8_lossy(&bytes[..count]));
     }
+    // With the descriptor of the barrier, whose end the runtime waits for.
+    drop(socket);
     let _ = run.wait().ok();
     let container = Container::adopt(case, &bundle.id);
     assert_eq!(container.status(), "running");
