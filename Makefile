@@ -6,7 +6,7 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 # Cargo's output; the binaries are copied to target/release of the checkout, wherever this is.
 BUILD_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARIES := ketch containerd-shim-ketch-v2
+BINARIES := ketch containerd-shim-ketch-v2 ketchd
 PREFIX ?= /usr/local
 
 # The runtime that the tests drive: a path, or a name on PATH (make integration RUNTIME=runc).
@@ -50,7 +50,7 @@ setup: ## Install the Debian packages that building and testing need, when missi
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
-	cargo build --release --package ketch --package containerd-shim-ketch $(addprefix --bin ,$(BINARIES))
+	cargo build --release --package ketch --package containerd-shim-ketch --package ketchd $(addprefix --bin ,$(BINARIES))
 	@mkdir -p target/release
 	@for binary in $(BINARIES); do \
 		install -m 755 $(BUILD_DIR)/$(TARGET)/release/$$binary target/release/.$$binary.new && \

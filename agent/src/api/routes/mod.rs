@@ -1,0 +1,13 @@
+//! Every route of the API: a file for each kind of object, each with a function `add` that names its routes.
+
+use super::router::Router;
+
+mod system;
+
+/// All of them.
+#[must_use]
+pub fn all() -> Router {
+    let mut router = Router::default();
+    system::add(&mut router);
+    router
+}

@@ -1,0 +1,34 @@
+//! The daemon: its settings, and one of each module.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::store::Store;
+
+/// Everything that a route may call.
+#[derive(Debug)]
+pub struct Daemon {
+    /// As it was started.
+    pub config: Config,
+    /// What happens.
+    pub events: Events,
+    /// What is remembered.
+    pub store: Store,
+}
+
+impl Daemon {
+    /// Opens the state; nothing is served yet.
+    ///
+    /// # Errors
+    /// A folder that can't be made, or state that another daemon has.
+    pub fn open(config: Config) -> Result<Arc<Self>> {
+        for folder in [&config.data_root, &config.exec_root] {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
+        }
+        let store = Store::open(&config.data_root.join("ketchd.redb"))?;
+        Ok(Arc::new(Self { config, events: Events::default(), store }))
+    }
+}

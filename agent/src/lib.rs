@@ -1,0 +1,15 @@
+//! ketchd: a Docker Engine on one machine. `main.rs` reads the flags and calls [`daemon::Daemon`].
+//!
+//! A request's way: `api` (HTTP to calls) -> `engine` (containers; it asks `image` for a root, `network` for a sandbox,
+//! `volume` for mounts) -> `shim` (ttrpc to containerd-shim-ketch-v2) -> the runtime.
+
+pub mod api;
+pub mod compat;
+pub mod config;
+pub mod daemon;
+pub mod error;
+pub mod events;
+pub mod store;
+
+/// What `docker version` shows. The number is that of the engine whose behaviour is meant, as clients compare it.
+pub const VERSION: &str = "28.5.0+ketch.0.1.0";
