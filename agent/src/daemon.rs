@@ -1,5 +1,7 @@
 //! The daemon: its settings, and one of each module.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -25,7 +27,10 @@ impl Daemon {
     /// A folder that can't be made, or state that another daemon has.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         for folder in [&config.data_root, &config.exec_root] {
-            std::fs::create_dir_all(folder)
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(folder)
                 .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
         }
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
