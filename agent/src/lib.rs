@@ -9,7 +9,13 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod events;
+pub mod logs;
+pub mod size;
 pub mod store;
+pub mod timestamp;
+
+#[cfg(test)]
+mod scratch;
 
 /// What `docker version` shows. The number is that of the engine whose behaviour is meant, as clients compare it.
 pub const VERSION: &str = "28.5.0+ketch.0.1.0";
