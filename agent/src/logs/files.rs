@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,6 +20,8 @@ use super::{json_file, local};
 
 /// How many rotations a follower may be behind before it loses what is oldest.
 const KEPT_FOR_FOLLOWERS: usize = 16;
+/// Of a file that is being compressed.
+const STAGED: &str = ".gz.tmp";
 
 /// How entries are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub(super) struct LogFiles {
     open: Mutex<Open>,
     /// Held while files are renamed, and while a reader opens all of them.
     names: Mutex<()>,
+    /// Held by the one compression that may run: they share a staged file.
+    compressing: Mutex<()>,
     pub(super) progress: watch::Sender<Progress>,
 }
 
@@ -79,7 +83,7 @@ impl LogFiles {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         // Of a compression that was cut off; its source is still there.
-        let _none = fs::remove_file(numbered(&path, 1, ".gz.tmp"));
+        let _none = fs::remove_file(numbered(&path, 1, STAGED));
         let file = appended(&path)?;
         let size = file.metadata()?.len();
         if format == Format::Json && !ends_a_line(&file, size)? {
@@ -88,7 +92,16 @@ impl LogFiles {
         }
         let open = Mutex::new(Open { size, files: VecDeque::from([(0, Arc::new(file))]) });
         let progress = watch::Sender::new(Progress::default());
-        Ok(Self { path, format, rotation, attributes, open, names: Mutex::default(), progress })
+        Ok(Self {
+            path,
+            format,
+            rotation,
+            attributes,
+            open,
+            names: Mutex::default(),
+            compressing: Mutex::default(),
+            progress,
+        })
     }
 
     /// Appends entries, and changes the file where it is full.
@@ -176,26 +189,26 @@ impl LogFiles {
         fs::rename(&self.path, numbered(&self.path, 1, ""))
     }
 
-    /// The newest of the old files; unless another rotation has moved it on, whose own call finds that one's files.
+    /// The newest of the old files. Other rotations may move it on meanwhile: it is found again by its inode.
     fn compress(&self) -> io::Result<()> {
+        let _alone = locked(&self.compressing);
         let mut source = File::open(numbered(&self.path, 1, ""))?;
-        let staged = numbered(&self.path, 1, ".gz.tmp");
+        let staged = numbered(&self.path, 1, STAGED);
         let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&staged)?;
         let mut encoder = GzEncoder::new(target, Compression::default());
         let _bytes = io::copy(&mut source, &mut encoder)?;
         drop(encoder.finish()?);
+        let inode = source.metadata()?.ino();
         let _names = locked(&self.names);
-        let plain = numbered(&self.path, 1, "");
-        let same = |metadata: fs::Metadata| {
-            use std::os::unix::fs::MetadataExt;
-            source.metadata().is_ok_and(|ours| ours.ino() == metadata.ino())
-        };
-        if fs::metadata(&plain).is_ok_and(same) {
-            fs::rename(&staged, numbered(&self.path, 1, ".gz"))?;
-            fs::remove_file(&plain)
-        } else {
-            present(fs::remove_file(&staged))
+        for number in 1..self.rotation.files {
+            let plain = numbered(&self.path, number, "");
+            if fs::metadata(&plain).is_ok_and(|metadata| metadata.ino() == inode) {
+                fs::rename(&staged, numbered(&self.path, number, ".gz"))?;
+                return fs::remove_file(&plain);
+            }
         }
+        // Rotated out of all names.
+        present(fs::remove_file(&staged))
     }
 
     /// All that is there, the oldest first, and the generation of the last.
@@ -261,7 +274,6 @@ fn appended(path: &Path) -> io::Result<File> {
 }
 
 fn ends_a_line(file: &File, size: u64) -> io::Result<bool> {
-    use std::os::unix::fs::FileExt;
     let Some(last) = size.checked_sub(1) else { return Ok(true) };
     let mut byte = [0];
     file.read_exact_at(&mut byte, last)?;
