@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::image::Images;
 use crate::store::Store;
 
 /// Everything that a route may call.
@@ -15,7 +16,9 @@ pub struct Daemon {
     /// As it was started.
     pub config: Config,
     /// What happens.
-    pub events: Events,
+    pub events: Arc<Events>,
+    /// Images and containers' roots.
+    pub images: Images,
     /// What is remembered.
     pub store: Store,
 }
@@ -34,6 +37,8 @@ impl Daemon {
                 .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
         }
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
-        Ok(Arc::new(Self { config, events: Events::default(), store }))
+        let events = Arc::new(Events::default());
+        let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        Ok(Arc::new(Self { config, events, images, store }))
     }
 }

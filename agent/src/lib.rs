@@ -9,9 +9,11 @@ pub mod config;
 pub mod daemon;
 pub mod error;
 pub mod events;
+pub mod image;
 pub mod logs;
 pub mod size;
 pub mod store;
+pub mod tar;
 pub mod timestamp;
 
 #[cfg(test)]

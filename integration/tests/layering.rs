@@ -68,6 +68,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "tokio",
             "tracing",
             "tracing-subscriber",
+            "proptest",
+            "zstd",
         ],
     ),
     ("ketch-shim-sys", &["rustix", "tokio"]),

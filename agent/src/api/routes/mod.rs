@@ -2,12 +2,14 @@
 
 use super::router::Router;
 
+mod images;
 mod system;
 
 /// All of them.
 #[must_use]
 pub fn all() -> Router {
     let mut router = Router::default();
+    images::add(&mut router);
     system::add(&mut router);
     router
 }
