@@ -3,11 +3,15 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::config::Config;
+use crate::engine::host::Host;
+use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::image::Images;
+use crate::shim::Launch;
 use crate::store::Store;
 
 /// Everything that a route may call.
@@ -21,6 +25,10 @@ pub struct Daemon {
     pub images: Images,
     /// What is remembered.
     pub store: Store,
+    /// Containers.
+    pub engine: Engine,
+    /// Set when the daemon is about to end.
+    pub ending: AtomicBool,
 }
 
 impl Daemon {
@@ -39,6 +47,22 @@ impl Daemon {
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
-        Ok(Arc::new(Self { config, events, images, store }))
+        let launch = Launch {
+            shim: config.shim.clone(),
+            exec_root: config.exec_root.clone(),
+            events: config.exec_root.join("events.sock"),
+        };
+        let engine = Engine::new(launch, Host::look());
+        let ending = AtomicBool::new(false);
+        Ok(Arc::new(Self { config, events, images, store, engine, ending }))
+    }
+
+    /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.
+    ///
+    /// # Errors
+    /// The store, or the shims' socket.
+    pub async fn begin(self: &Arc<Self>) -> Result<()> {
+        engine::takeover::listen(self)?;
+        engine::takeover::take_over(self).await
     }
 }

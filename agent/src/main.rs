@@ -49,6 +49,7 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let socket = config.socket.clone();
     let daemon = Daemon::open(config)?;
+    daemon.begin().await?;
     let _gone = std::fs::remove_file(&socket);
     let listener = tokio::net::UnixListener::bind(&socket)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -36,6 +36,14 @@ pub fn content_type(version: ApiVersion, terminal: bool) -> &'static str {
     if terminal || version < ApiVersion::v1(42) { RAW } else { MULTIPLEXED }
 }
 
+/// The connection of a request that asks for it, as it can be had once the response is out. For routes that read the body,
+/// and with it the request, before they answer.
+#[must_use]
+pub fn take(request: &mut Request) -> Option<OnUpgrade> {
+    let wanted = request.parts.headers.contains_key(UPGRADE);
+    request.parts.extensions.remove::<OnUpgrade>().filter(|_| wanted)
+}
+
 /// The response that begins a stream of this type; `serve` is called with the client once the headers are out.
 pub fn begin<F>(
     request: &mut Request,
@@ -45,8 +53,18 @@ pub fn begin<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let wanted = request.parts.headers.contains_key(UPGRADE);
-    let upgrade = request.parts.extensions.remove::<OnUpgrade>().filter(|_| wanted);
+    begin_with(take(request), content_type, serve)
+}
+
+/// The same, of a connection that was taken.
+pub fn begin_with<F>(
+    upgrade: Option<OnUpgrade>,
+    content_type: &'static str,
+    serve: impl FnOnce(Client) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let Some(upgrade) = upgrade else {
         let (sender, response) = response::stream(content_type);
         drop(tokio::spawn(serve(Client::Body(sender))));

@@ -2,6 +2,8 @@
 
 use super::router::Router;
 
+mod containers;
+mod exec;
 mod images;
 mod system;
 
@@ -10,6 +12,8 @@ mod system;
 pub fn all() -> Router {
     let mut router = Router::default();
     images::add(&mut router);
+    containers::add(&mut router);
+    exec::add(&mut router);
     system::add(&mut router);
     router
 }

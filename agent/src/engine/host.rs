@@ -1,0 +1,49 @@
+//! What the host has, looked at once when the daemon starts: the pure modules decide by it.
+
+use std::path::Path;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Only cgroup v2 is mounted.
+    pub unified: bool,
+    /// Processors that are online.
+    pub processors: u32,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// The highest capability that the kernel knows, by number.
+    pub last_capability: usize,
+    /// AppArmor is on.
+    pub apparmor: bool,
+    /// Machine as the kernel names it.
+    pub machine: String,
+    /// Folders in /sys of which a container must not see anything, where they exist.
+    pub thermal: Vec<String>,
+}
+
+impl Host {
+    /// Looks.
+    #[must_use]
+    pub fn look() -> Self {
+        let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let memory = text("/proc/meminfo")
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .unwrap_or(0);
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let last = text("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40);
+        let thermal = (0..processors)
+            .map(|number| format!("/sys/devices/system/cpu/cpu{number}/thermal_throttle"))
+            .filter(|path| Path::new(path).exists())
+            .collect();
+        Self {
+            unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
+            processors: u32::try_from(processors).unwrap_or(1),
+            memory: memory * 1024,
+            last_capability: last,
+            apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            thermal,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What the engine has of the daemon's other modules, in its own terms: images' roots, networks, volumes, runtimes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ketch_engine_api::container::Config;
+use ketch_shim_api::types::Mount;
+use serde_json::{Value, json};
+
+use super::container::{Container, Record};
+use super::lifecycle::blocking;
+use super::mounts::Planned;
+use super::namespaces::{own_file, path_of};
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+
+/// What every daemon has without being told.
+pub const RUNTIME: &str = "ketch";
+/// The cgroup below which containers are.
+const CGROUP_PARENT: &str = "/docker";
+
+/// An image as a container needs it.
+#[derive(Debug)]
+pub struct Base {
+    /// Its digest.
+    pub id: String,
+    /// Its part of the settings.
+    pub config: Config,
+}
+
+/// A container's network.
+#[derive(Debug)]
+pub struct Network {
+    /// `None` for the host's, an empty path for a new one.
+    pub namespace: Option<String>,
+    /// What `inspect` shows.
+    pub settings: Value,
+    /// hosts, hostname and resolv.conf, as mounts.
+    pub files: Vec<Value>,
+}
+
+impl Daemon {
+    /// The binary of a runtime's name; empty for the default.
+    ///
+    /// # Errors
+    /// There is none of that name: dockerd's text.
+    pub fn runtime_binary(&self, name: &str) -> Result<PathBuf> {
+        match name {
+            "" | RUNTIME | "runc" | "io.containerd.runc.v2" => Ok(self.config.runtime.clone()),
+            _ => Err(Error::invalid(format!("unknown or invalid runtime name: {name}"))),
+        }
+    }
+
+    /// The cgroup below which containers are that ask for no other.
+    #[must_use]
+    pub fn cgroup_parent(&self) -> &str {
+        CGROUP_PARENT
+    }
+
+    /// Whether the daemon is about to end: nothing is started again then.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// The image of a name, and a writable layer of it for a container.
+    ///
+    /// # Errors
+    /// No such image; the disk.
+    pub async fn prepare_root(self: &Arc<Self>, name: &str, id: &str) -> Result<Base> {
+        let (daemon, name, id) = (Arc::clone(self), name.to_owned(), id.to_owned());
+        blocking(move || {
+            let image = daemon.images.find(&name)?;
+            let _rootfs = daemon.images.prepare(&image, &id)?;
+            let config = serde_json::to_value(image.config()).and_then(serde_json::from_value);
+            let config = config.map_err(|error| Error::internal("reading the image's settings", &error))?;
+            Ok(Base { id: image.id.to_string(), config })
+        })
+        .await
+    }
+
+    /// The settings of an image.
+    ///
+    /// # Errors
+    /// No such image.
+    pub fn base(&self, name: &str) -> Result<Base> {
+        let image = self.images.find(name)?;
+        let config = serde_json::to_value(image.config()).and_then(serde_json::from_value);
+        let config = config.map_err(|error| Error::internal("reading the image's settings", &error))?;
+        Ok(Base { id: image.id.to_string(), config })
+    }
+
+    /// The mounts that are a container's root.
+    ///
+    /// # Errors
+    /// It has none.
+    pub(super) async fn rootfs(self: &Arc<Self>, id: &str) -> Result<Vec<Mount>> {
+        let (daemon, id) = (Arc::clone(self), id.to_owned());
+        blocking(move || Ok(daemon.images.rootfs(&id)?.mounts)).await
+    }
+
+    /// Removes a container's writable layer.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) async fn release_root(self: &Arc<Self>, id: &str) -> Result<()> {
+        let (daemon, id) = (Arc::clone(self), id.to_owned());
+        blocking(move || daemon.images.release(&id)).await
+    }
+
+    /// Joins a container to its network.
+    ///
+    /// # Errors
+    /// The network's own; another container that does not run.
+    pub(super) async fn join_network(self: &Arc<Self>, record: &Record) -> Result<Network> {
+        let mode = record.host_config.network_mode.as_str();
+        let hostname = format!("{}\n", record.config.hostname);
+        let mut files = vec![own_file(self, record, "hostname", &hostname)?];
+        let namespace = match mode.strip_prefix("container:") {
+            Some(other) => Some(path_of(self, other, "net")?),
+            None => (mode != "host").then(String::new),
+        };
+        let hosts = format!(
+            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
+            "127.0.1.1", record.config.hostname
+        );
+        files.push(own_file(self, record, "hosts", &hosts)?);
+        Ok(Network { namespace, settings: json!({}), files })
+    }
+
+    /// Leaves it.
+    pub(super) async fn leave_network(self: &Arc<Self>, _record: &Record) {}
+
+    /// The bytes that a container has written, and those with its image's.
+    #[must_use]
+    pub(super) fn sizes(&self, record: &Record) -> (i64, i64) {
+        let _record = record;
+        (0, 0)
+    }
+
+    /// An image's name in a list: its id's beginning where the name has gone to another image.
+    #[must_use]
+    pub(super) fn shown_image(&self, name: &str, id: &str) -> String {
+        match self.images.find(name) {
+            Ok(image) if image.id.to_string() == id => name.to_owned(),
+            _ => id.to_owned(),
+        }
+    }
+
+    /// Where output goes that nobody has said it for.
+    #[must_use]
+    pub fn log_defaults(&self) -> crate::logs::LogConfig {
+        crate::logs::LogConfig::default()
+    }
+
+    /// Makes the volumes of a container that is being made, and fills in their names and places.
+    ///
+    /// # Errors
+    /// A volume's own.
+    pub(super) async fn make_volumes(self: &Arc<Self>, record: &mut Record) -> Result<()> {
+        match record.mounts.iter().find(|one| one.shown.kind == "volume") {
+            Some(planned) => Err(Error::not_found(format!("get {}: no such volume", planned.shown.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the networks of a container that is being made.
+    ///
+    /// # Errors
+    /// No such network.
+    pub(super) fn plan_network(&self, _record: &mut Record) -> Result<()> {
+        Ok(())
+    }
+
+    /// Where a volume of a container is.
+    ///
+    /// # Errors
+    /// The volume's own.
+    pub(super) async fn mount_volume(
+        self: &Arc<Self>,
+        _record: &Record,
+        planned: &Planned,
+    ) -> Result<PathBuf> {
+        Err(Error::not_found(format!("get {}: no such volume", planned.shown.name)))
+    }
+
+    /// A container's run no longer needs its volumes.
+    pub(super) async fn unmount_volumes(self: &Arc<Self>, _id: &str) {}
+
+    /// A container is gone; `anonymous` volumes of its own go with it.
+    pub(super) async fn forget_volumes(self: &Arc<Self>, _container: &Container, _anonymous: bool) {}
+}
