@@ -11,6 +11,8 @@ use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::image::Images;
+use crate::network::Networks;
+use crate::network::settings::Settings;
 use crate::shim::Launch;
 use crate::store::Store;
 
@@ -23,6 +25,8 @@ pub struct Daemon {
     pub events: Arc<Events>,
     /// Images and containers' roots.
     pub images: Images,
+    /// Networks, and what containers have of them.
+    pub networks: Networks,
     /// What is remembered.
     pub store: Store,
     /// Containers.
@@ -47,6 +51,7 @@ impl Daemon {
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        let networks = Networks::open(Settings::of(&config), store.clone(), Arc::clone(&events))?;
         let launch = Launch {
             shim: config.shim.clone(),
             exec_root: config.exec_root.clone(),
@@ -54,7 +59,7 @@ impl Daemon {
         };
         let engine = Engine::new(launch, Host::look());
         let ending = AtomicBool::new(false);
-        Ok(Arc::new(Self { config, events, images, store, engine, ending }))
+        Ok(Arc::new(Self { config, events, images, networks, store, engine, ending }))
     }
 
     /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.

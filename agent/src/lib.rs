@@ -12,6 +12,7 @@ pub mod error;
 pub mod events;
 pub mod image;
 pub mod logs;
+pub mod network;
 pub mod shim;
 pub mod size;
 pub mod store;

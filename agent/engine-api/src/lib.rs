@@ -9,3 +9,4 @@ pub mod exec;
 pub mod host_config;
 pub mod image;
 pub mod mount;
+pub mod network;

@@ -5,6 +5,7 @@ use super::router::Router;
 mod containers;
 mod exec;
 mod images;
+mod networks;
 mod system;
 
 /// All of them.
@@ -14,6 +15,7 @@ pub fn all() -> Router {
     images::add(&mut router);
     containers::add(&mut router);
     exec::add(&mut router);
+    networks::add(&mut router);
     system::add(&mut router);
     router
 }
