@@ -2,8 +2,10 @@
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::engine::host::Host;
@@ -21,6 +23,10 @@ use crate::store::Store;
 pub struct Daemon {
     /// As it was started.
     pub config: Config,
+    /// Its own: the same after every start.
+    pub id: String,
+    /// True when the daemon is about to end: nothing is started again then, and streams without an end have one.
+    pub ending: watch::Sender<bool>,
     /// What happens.
     pub events: Arc<Events>,
     /// Images and containers' roots.
@@ -31,8 +37,6 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
-    /// Set when the daemon is about to end.
-    pub ending: AtomicBool,
 }
 
 impl Daemon {
@@ -49,6 +53,8 @@ impl Daemon {
                 .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
         }
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
+        let id = own_id(&config.data_root)?;
+        let ending = watch::Sender::new(false);
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         let networks = Networks::open(Settings::of(&config), store.clone(), Arc::clone(&events))?;
@@ -58,8 +64,7 @@ impl Daemon {
             events: config.exec_root.join("events.sock"),
         };
         let engine = Engine::new(launch, Host::look());
-        let ending = AtomicBool::new(false);
-        Ok(Arc::new(Self { config, events, images, networks, store, engine, ending }))
+        Ok(Arc::new(Self { config, id, ending, events, images, networks, store, engine }))
     }
 
     /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.
@@ -70,4 +75,26 @@ impl Daemon {
         engine::takeover::listen(self)?;
         engine::takeover::take_over(self).await
     }
+
+    /// Ends what must not go on without the daemon. Containers do, by design: the next start finds them.
+    pub async fn end(&self) {
+        let _before = self.ending.send_replace(true);
+    }
+}
+
+/// The id in the data root, or a new one.
+fn own_id(data_root: &Path) -> Result<String> {
+    let path = data_root.join("engine-id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(|error| Error::internal("getting a new id", &error))?;
+    let id = id.trim().to_owned();
+    // In one step: half an id would be one for ever.
+    let staged = data_root.join("engine-id.new");
+    std::fs::write(&staged, &id)
+        .and_then(|()| std::fs::rename(&staged, &path))
+        .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))?;
+    Ok(id)
 }

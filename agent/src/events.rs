@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -58,11 +59,12 @@ pub struct Actor {
 pub struct Events {
     kept: Mutex<VecDeque<Event>>,
     sender: broadcast::Sender<Event>,
+    count: AtomicU64,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), sender: broadcast::channel(BUFFERED).0 }
+        Self { kept: Mutex::default(), sender: broadcast::channel(BUFFERED).0, count: AtomicU64::new(0) }
     }
 }
 
@@ -96,7 +98,20 @@ impl Events {
             drop(kept.pop_front());
         }
         kept.push_back(event.clone());
+        let _before = self.count.fetch_add(1, Ordering::Relaxed);
         let _listeners = self.sender.send(event);
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many listen.
+    #[must_use]
+    pub fn listeners(&self) -> u64 {
+        self.sender.receiver_count() as u64
     }
 
     /// What was and what comes.

@@ -4,20 +4,31 @@
 //! `volume` for mounts) -> `shim` (ttrpc to containerd-shim-ketch-v2) -> the runtime.
 
 pub mod api;
+pub mod check;
 pub mod compat;
 pub mod config;
 pub mod daemon;
+pub mod daemon_json;
 pub mod engine;
 pub mod error;
 pub mod events;
+pub mod flags;
+pub mod host;
 pub mod image;
+pub mod life;
+pub mod listen;
+pub mod log;
 pub mod logs;
+pub mod metrics;
 pub mod network;
+pub mod settings;
 pub mod shim;
 pub mod size;
 pub mod store;
+pub mod system;
 pub mod tar;
 pub mod timestamp;
+pub mod tls;
 
 #[cfg(test)]
 mod scratch;

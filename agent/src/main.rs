@@ -1,62 +1,41 @@
-//! ketchd's command line.
+//! ketchd's command line: dockerd's, and `check`.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
-use ketchd::api::server;
-use ketchd::config::Config;
-use ketchd::daemon::Daemon;
-use tokio::signal::unix::{SignalKind, signal};
-
-/// A Docker Engine on one machine.
-#[derive(Parser)]
-#[command(name = "ketchd", version)]
-struct Flags {
-    /// Where images, containers and volumes are kept
-    #[arg(long, default_value = "/var/lib/ketchd")]
-    data_root: PathBuf,
-    /// Where sockets and bundles are
-    #[arg(long, default_value = "/run/ketchd")]
-    exec_root: PathBuf,
-    /// The socket of the API, as unix://PATH
-    #[arg(long, short = 'H', default_value = "unix:///run/ketchd.sock")]
-    host: String,
-}
+use ketchd::config::{self, Config};
+use ketchd::flags::{Action, Flags, usage};
+use ketchd::{check, life};
 
 fn main() -> ExitCode {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let flags = Flags::parse();
-    let beside =
-        std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned())).unwrap_or_default();
-    let config = Config {
-        data_root: flags.data_root,
-        exec_root: flags.exec_root,
-        socket: PathBuf::from(flags.host.strip_prefix("unix://").unwrap_or(&flags.host)),
-        runtime: beside.join("ketch"),
-        shim: beside.join("containerd-shim-ketch-v2"),
-    };
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
+    let mut arguments = std::env::args();
+    let program = arguments.next().unwrap_or_default();
+    let program =
+        Path::new(&program).file_name().map_or("ketchd".into(), |name| name.to_string_lossy().into_owned());
+    match act(&program, arguments) {
+        Ok(code) => code,
         Err(error) => {
-            eprintln!("failed to start daemon: {error}");
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }
 }
 
-#[tokio::main]
-async fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
-    let socket = config.socket.clone();
-    let daemon = Daemon::open(config)?;
-    daemon.begin().await?;
-    let _gone = std::fs::remove_file(&socket);
-    let listener = tokio::net::UnixListener::bind(&socket)?;
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    tokio::select! {
-        () = server::serve(listener, daemon) => {}
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+fn act(program: &str, arguments: impl Iterator<Item = String>) -> Result<ExitCode, String> {
+    let flags = Flags::parse(program, arguments)?;
+    match flags.action {
+        Action::Help => print!("{}", usage(program)),
+        Action::Version => println!("Docker version {}, build ketch", ketchd::VERSION),
+        Action::Validate => {
+            let _config = Config::load(&flags)?;
+            eprintln!("configuration OK");
+        }
+        Action::Check => return Ok(check::run(&Config::load(&flags)?)),
+        Action::Run => {
+            let config = Config::load(&flags)?;
+            config::served(&flags).map_err(|error| format!("failed to start daemon: {error}"))?;
+            return life::run(config);
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }

@@ -45,22 +45,28 @@ impl Daemon {
     /// # Errors
     /// There is none of that name: dockerd's text.
     pub fn runtime_binary(&self, name: &str) -> Result<PathBuf> {
-        match name {
-            "" | RUNTIME | "runc" | "io.containerd.runc.v2" => Ok(self.config.runtime.clone()),
-            _ => Err(Error::invalid(format!("unknown or invalid runtime name: {name}"))),
+        let live = self.config.live();
+        let name = if name.is_empty() { live.default_runtime.as_str() } else { name };
+        match (live.runtimes.get(name), name) {
+            (Some(path), _) => Ok(path.clone()),
+            (None, RUNTIME | "runc" | "io.containerd.runc.v2") => Ok(self.config.runtime.clone()),
+            (None, _) => Err(Error::invalid(format!("unknown or invalid runtime name: {name}"))),
         }
     }
 
     /// The cgroup below which containers are that ask for no other.
     #[must_use]
     pub fn cgroup_parent(&self) -> &str {
-        CGROUP_PARENT
+        match self.config.containers.cgroup_parent.as_str() {
+            "" => CGROUP_PARENT,
+            parent => parent,
+        }
     }
 
     /// Whether the daemon is about to end: nothing is started again then.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.ending.load(std::sync::atomic::Ordering::SeqCst)
+        *self.ending.borrow()
     }
 
     /// The image of a name, and a writable layer of it for a container.
@@ -150,7 +156,7 @@ impl Daemon {
     /// Where output goes that nobody has said it for.
     #[must_use]
     pub fn log_defaults(&self) -> crate::logs::LogConfig {
-        crate::logs::LogConfig::default()
+        self.config.log_driver.clone()
     }
 
     /// Makes the volumes of a container that is being made, and fills in their names and places.
