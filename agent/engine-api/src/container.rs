@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::host_config::HostConfig;
 use crate::mount::MountPoint;
+use crate::network::EndpointSettings;
 
 /// `{}`: the value of maps that are sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ pub struct CreateBody {
 #[serde(default, rename_all = "PascalCase")]
 pub struct NetworkingConfig {
     /// The settings of each network's endpoint.
-    pub endpoints_config: BTreeMap<String, Value>,
+    pub endpoints_config: BTreeMap<String, EndpointSettings>,
 }
 
 /// What `create` answers.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ketch_engine_api::container::{Config, Health};
 use ketch_engine_api::host_config::HostConfig;
+use ketch_engine_api::network::EndpointSettings;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
@@ -44,7 +45,7 @@ pub struct Record {
     /// As asked for, with the daemon's defaults.
     pub host_config: HostConfig,
     /// The endpoints that were asked for.
-    pub endpoints: BTreeMap<String, Value>,
+    pub endpoints: BTreeMap<String, EndpointSettings>,
     /// What the network gave it.
     pub network: Value,
     /// What is mounted, but for what every container has.
@@ -162,6 +163,8 @@ pub struct Container {
     pub pause: Mutex<Duration>,
     /// Somebody restarts it: its end is not the end of one that removes itself.
     pub comes_back: AtomicBool,
+    /// Its health is why it ends.
+    pub unwell: AtomicBool,
     /// How often the shim has told of its end on its own: what it had told before has been heard by then.
     pub told: watch::Sender<u64>,
     log: Mutex<Option<Arc<LogDriver>>>,
@@ -189,6 +192,7 @@ impl Container {
             awake: Notify::new(),
             pause: Mutex::default(),
             comes_back: AtomicBool::new(false),
+            unwell: AtomicBool::new(false),
             told: watch::Sender::new(0),
             log: Mutex::default(),
             probes: Mutex::default(),

@@ -1,9 +1,11 @@
 //! The making of a container: what the request and the image say, put together, checked, and remembered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ketch_engine_api::container::{Config, CreateBody};
 use ketch_engine_api::host_config::HostConfig;
+use ketch_engine_api::network::EndpointSettings;
 
 use super::container::{Container, Record, State};
 use super::lifecycle::{folder_of, make_folder};
@@ -32,6 +34,7 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     let endpoints = body.networking_config.unwrap_or_default().endpoints_config;
     validate::config(&config)?;
     validate::host_config(&host_config, &daemon.engine.host)?;
+    validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
     let name = name.strip_prefix('/').unwrap_or(name);
     if !name.is_empty() {
@@ -72,7 +75,7 @@ async fn make(
     name: String,
     mut config: Config,
     host_config: HostConfig,
-    endpoints: std::collections::BTreeMap<String, serde_json::Value>,
+    endpoints: BTreeMap<String, EndpointSettings>,
 ) -> Result<()> {
     let image = config.image.clone();
     let base = daemon.prepare_root(&image, id).await?;
@@ -104,7 +107,7 @@ async fn make(
         was_stopped: false,
     };
     daemon.make_volumes(&mut record).await?;
-    daemon.plan_network(&mut record)?;
+    super::networking::plan(daemon, &mut record)?;
     let container = Arc::new(Container::new(record));
     container.save(daemon).await?;
     daemon.engine.add(&container);

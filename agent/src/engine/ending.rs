@@ -87,10 +87,18 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
     let ran = at.since(before.state.started_at);
     let exit_code = i64::from(exit.status);
     let pause = *container.pause.lock().unwrap_or_else(PoisonError::into_inner);
+    let unwell = container.unwell.swap(false, Ordering::SeqCst);
     let next = (!daemon.is_ending()).then(|| {
         restart::decide(
             &policy,
-            Ended { exit_code, stopped: before.was_stopped, restarts: before.restart_count, ran, pause },
+            // An end for its health is a failure, whatever the process made of the signal.
+            Ended {
+                exit_code: if unwell { exit_code.max(1) } else { exit_code },
+                stopped: before.was_stopped,
+                restarts: before.restart_count,
+                ran,
+                pause,
+            },
         )
     });
     let next = next.flatten();
@@ -102,6 +110,7 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         state.pid = 0;
         state.exit_code = exit_code;
         state.finished_at = at;
+        state.restart_reason = if unwell { "unhealthy".to_owned() } else { String::new() };
         if next.is_some() {
             record.restart_count += 1;
         }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::container::{Container, Record, State};
 use super::lifecycle::{folder_of, log_of};
+use super::networking;
 use crate::daemon::Daemon;
 use crate::logs;
 
@@ -20,11 +21,19 @@ pub fn state(state: &State) -> Shown {
         dead: state.dead,
         pid: state.pid,
         exit_code: state.exit_code,
-        error: state.error.clone(),
+        error: error(state),
         started_at: state.started_at.to_string(),
         finished_at: state.finished_at.to_string(),
         health: state.health.clone(),
     }
+}
+
+/// Why it did not start; or why it was started again, where Docker would not have done it.
+fn error(state: &State) -> String {
+    if state.error.is_empty() && !state.restart_reason.is_empty() {
+        return format!("restarted: the container was {}", state.restart_reason);
+    }
+    state.error.clone()
 }
 
 /// All of it; `size` asks for the two sizes.
@@ -46,6 +55,7 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
     running.sort();
     let log = logs::shown_path(&log_of(&record.host_config), &folder, &record.id);
     let sizes = size.then(|| daemon.sizes(&record));
+    let network_settings = networking::shown(daemon, &record);
     Inspect {
         created: record.created.to_string(),
         path: record.path,
@@ -73,7 +83,7 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
         size_root_fs: sizes.map(|(_, all)| all),
         mounts: record.mounts.into_iter().map(|planned| planned.shown).collect(),
         config: record.config,
-        network_settings: record.network,
+        network_settings,
         id: record.id,
     }
 }

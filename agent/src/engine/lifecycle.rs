@@ -13,7 +13,7 @@ use tracing::warn;
 use super::bundle::{self, Input, Shm};
 use super::container::{Container, Record};
 use super::streams::make_fifo;
-use super::{devices, ending, health, mounts, namespaces, root, users};
+use super::{devices, ending, health, mounts, namespaces, networking, root, users};
 use crate::compat;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -32,6 +32,7 @@ pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
     container.change(|record| {
         record.was_stopped = false;
         record.restart_count = 0;
+        record.state.restart_reason.clear();
     });
     *container.pause.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Duration::ZERO;
     run(daemon, container).await
@@ -379,7 +380,7 @@ pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
         log.close(Timestamp::now()).await;
     }
     let record = container.read(Record::clone);
-    namespaces::leave(daemon, &record).await;
+    networking::leave(daemon, &record).await;
     daemon.unmount_volumes(&record.id).await;
     let bundle = bundle_of(daemon, &record.id);
     let cleared = blocking(move || {

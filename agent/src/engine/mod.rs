@@ -29,6 +29,8 @@ pub mod mounts;
 pub mod name;
 pub mod namespaces;
 pub mod needs;
+pub mod networking;
+pub mod probe;
 pub mod remove;
 pub mod resources;
 pub mod restart;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::bundle::Namespaces;
 use super::container::Record;
-use super::lifecycle::{folder_of, make_folder};
+use super::networking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 
@@ -41,7 +41,7 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
         "private" => Some(String::new()),
         _ => None,
     };
-    let network = daemon.join_network(record).await?;
+    let network = networking::join(daemon, record).await?;
     Ok(Joined {
         namespaces: Namespaces {
             net: network.namespace,
@@ -75,24 +75,6 @@ pub fn path_of(daemon: &Daemon, other: &str, kind: &str) -> Result<String> {
         )));
     }
     Ok(format!("/proc/{pid}/ns/{kind}"))
-}
-
-/// Leaves the networks.
-pub async fn leave(daemon: &Arc<Daemon>, record: &Record) {
-    daemon.leave_network(record).await;
-}
-
-/// A file of the container's folder, bound to where a process looks for it.
-///
-/// # Errors
-/// The disk.
-pub fn own_file(daemon: &Daemon, record: &Record, name: &str, text: &str) -> Result<Value> {
-    let folder = folder_of(daemon, &record.id);
-    make_folder(&folder, 0o711)?;
-    let path = folder.join(name);
-    std::fs::write(&path, text)
-        .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))?;
-    Ok(bound(&path.to_string_lossy(), &format!("/etc/{name}")))
 }
 
 /// A bind of a file.

@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use ketch_engine_api::container::Config;
 use ketch_shim_api::types::Mount;
-use serde_json::{Value, json};
 
 use super::container::{Container, Record};
 use super::lifecycle::blocking;
 use super::mounts::Planned;
-use super::namespaces::{own_file, path_of};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 
@@ -26,17 +24,6 @@ pub struct Base {
     pub id: String,
     /// Its part of the settings.
     pub config: Config,
-}
-
-/// A container's network.
-#[derive(Debug)]
-pub struct Network {
-    /// `None` for the host's, an empty path for a new one.
-    pub namespace: Option<String>,
-    /// What `inspect` shows.
-    pub settings: Value,
-    /// hosts, hostname and resolv.conf, as mounts.
-    pub files: Vec<Value>,
 }
 
 impl Daemon {
@@ -114,29 +101,6 @@ impl Daemon {
         blocking(move || daemon.images.release(&id)).await
     }
 
-    /// Joins a container to its network.
-    ///
-    /// # Errors
-    /// The network's own; another container that does not run.
-    pub(super) async fn join_network(self: &Arc<Self>, record: &Record) -> Result<Network> {
-        let mode = record.host_config.network_mode.as_str();
-        let hostname = format!("{}\n", record.config.hostname);
-        let mut files = vec![own_file(self, record, "hostname", &hostname)?];
-        let namespace = match mode.strip_prefix("container:") {
-            Some(other) => Some(path_of(self, other, "net")?),
-            None => (mode != "host").then(String::new),
-        };
-        let hosts = format!(
-            "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n{}\t{}\n",
-            "127.0.1.1", record.config.hostname
-        );
-        files.push(own_file(self, record, "hosts", &hosts)?);
-        Ok(Network { namespace, settings: json!({}), files })
-    }
-
-    /// Leaves it.
-    pub(super) async fn leave_network(self: &Arc<Self>, _record: &Record) {}
-
     /// The bytes that a container has written, and those with its image's.
     #[must_use]
     pub(super) fn sizes(&self, record: &Record) -> (i64, i64) {
@@ -168,14 +132,6 @@ impl Daemon {
             Some(planned) => Err(Error::not_found(format!("get {}: no such volume", planned.shown.name))),
             None => Ok(()),
         }
-    }
-
-    /// Checks the networks of a container that is being made.
-    ///
-    /// # Errors
-    /// No such network.
-    pub(super) fn plan_network(&self, _record: &mut Record) -> Result<()> {
-        Ok(())
     }
 
     /// Where a volume of a container is.

@@ -223,6 +223,27 @@ async fn end(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -> Res
     }
 }
 
+/// Ends it without being a stop: its restart policy decides what follows.
+///
+/// # Errors
+/// It does not run; it can't be ended.
+pub(super) async fn end_for_restart(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
+    let timeout = container.read(|record| record.config.stop_timeout).unwrap_or(PATIENCE);
+    let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
+    let before = ends(container);
+    let task = running(container)?;
+    for (signal, limit) in [(stop_signal(container), limit), (KILL, Some(AFTER_KILL))] {
+        match task.kill("", signal, false).await {
+            Err(error) if !error.is_not_found() => return Err(Error::new(Kind::Internal, error.to_string())),
+            _ => container.publish_with(daemon, "kill", &[("signal", signal.to_string())]),
+        }
+        if until_end(container, before, limit).await {
+            return Ok(());
+        }
+    }
+    Err(Error::new(Kind::Internal, format!("container {} does not end", container.id)))
+}
+
 /// Stops it, if it runs, and starts it.
 ///
 /// # Errors

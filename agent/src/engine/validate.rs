@@ -109,6 +109,40 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what does not go with another container's network.
+///
+/// # Errors
+/// dockerd's texts.
+pub fn network(config: &Config, asked: &HostConfig) -> Result<()> {
+    if !asked.network_mode.starts_with("container:") {
+        return Ok(());
+    }
+    let has = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
+    for (given, what) in [
+        (!config.hostname.is_empty(), "hostname and the network mode"),
+        (
+            has(&asked.links),
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (has(&asked.dns), "dns and the network mode"),
+        (has(&asked.extra_hosts), "custom host-to-IP mapping and the network mode"),
+        (!config.mac_address.is_empty(), "mac-address and the network mode"),
+        (
+            asked.publish_all_ports || asked.port_bindings.as_ref().is_some_and(|all| !all.is_empty()),
+            "port publishing and the container type network mode",
+        ),
+        (
+            config.exposed_ports.as_ref().is_some_and(|all| !all.is_empty()),
+            "port exposing and the container type network mode",
+        ),
+    ] {
+        if given {
+            return invalid(format!("conflicting options: {what}"));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses limits that can't be meant.
 ///
 /// # Errors
