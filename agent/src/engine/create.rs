@@ -47,7 +47,7 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     let base = daemon.base(&asked_image)?;
     config = image_config::merge(config, &base.config)?;
     let warnings = warnings(&host_config);
-    validate::fill(&mut host_config, &daemon.engine.host, &daemon.log_defaults());
+    validate::fill(&mut host_config, &daemon.engine.host, &daemon.config);
     super::lifecycle::log_of(&host_config).check()?;
     let id = name::random_id()?;
     let name = take_name(daemon, name, &id)?;

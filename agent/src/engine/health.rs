@@ -120,7 +120,7 @@ async fn run(daemon: Arc<Daemon>, container: Arc<Container>, kind: Kind, plan: P
         });
         if let Some(status) = changed {
             container.publish(&daemon, format!("health_status: {status}"));
-            if status == "unhealthy" && restarts(&container) {
+            if status == "unhealthy" && restarts(&daemon, &container) {
                 restart(&daemon, &container);
                 return;
             }
@@ -128,11 +128,12 @@ async fn run(daemon: Arc<Daemon>, container: Arc<Container>, kind: Kind, plan: P
     }
 }
 
-/// Whether an unhealthy container is started again.
-fn restarts(container: &Container) -> bool {
+/// Whether an unhealthy container is started again: its label says so, or the daemon's setting.
+fn restarts(daemon: &Daemon, container: &Container) -> bool {
+    let default = daemon.config.live().restart_unhealthy;
     container.read(|Record { config, host_config, .. }| {
-        let wanted =
-            config.labels.iter().flatten().any(|(key, value)| key == RESTART_LABEL && value == "true");
+        let label = config.labels.as_ref().and_then(|labels| labels.get(RESTART_LABEL));
+        let wanted = label.map_or(default, |value| value == "true");
         wanted && !matches!(host_config.restart_policy.name.as_str(), "" | "no")
     })
 }

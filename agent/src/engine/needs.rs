@@ -117,12 +117,6 @@ impl Daemon {
         }
     }
 
-    /// Where output goes that nobody has said it for.
-    #[must_use]
-    pub fn log_defaults(&self) -> crate::logs::LogConfig {
-        self.config.log_driver.clone()
-    }
-
     /// Makes the volumes of a container that is being made, and fills in their names and places.
     ///
     /// # Errors

@@ -1,12 +1,14 @@
 //! What a container may not ask for, in dockerd's words; and what it gets where it says nothing. Pure.
 
 use ketch_engine_api::container::Config;
-use ketch_engine_api::host_config::{HostConfig, Resources};
+use ketch_engine_api::host_config::{HostConfig, Resources, Ulimit};
 
 use super::bundle;
 use super::host::Host;
 use super::{caps, devices, restart, signal};
+use crate::config::Config as Settings;
 use crate::error::{Error, Result};
+use crate::logs;
 
 /// The least that a container can live in.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -219,8 +221,9 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Fills what is not said.
-pub fn fill(asked: &mut HostConfig, host: &Host, log: &crate::logs::LogConfig) {
+/// Fills what is not said with the daemon's settings and Docker's.
+pub fn fill(asked: &mut HostConfig, host: &Host, daemon: &Settings) {
+    let live = daemon.live();
     let limits = &mut asked.resources;
     if limits.memory > 0 && limits.memory_swap == 0 {
         limits.memory_swap = limits.memory * 2;
@@ -235,29 +238,39 @@ pub fn fill(asked: &mut HostConfig, host: &Host, log: &crate::logs::LogConfig) {
         (true, _) => None,
         (false, asked) => Some(asked.unwrap_or(false)),
     };
-    if asked.shm_size == 0 {
-        asked.shm_size = SHM_SIZE;
+    for (name, (soft, hard)) in &daemon.containers.ulimits {
+        let own = limits.ulimits.get_or_insert_default();
+        if !own.iter().any(|limit| limit.name == *name) {
+            own.push(Ulimit { name: name.clone(), hard: *hard, soft: *soft });
+        }
     }
+    if asked.shm_size == 0 {
+        asked.shm_size =
+            i64::try_from(live.default_shm_size).ok().filter(|size| *size > 0).unwrap_or(SHM_SIZE);
+    }
+    let or =
+        |given: &str, default: &str| if given.is_empty() { default.to_owned() } else { given.to_owned() };
     if asked.ipc_mode.is_empty() {
-        asked.ipc_mode = "private".to_owned();
+        asked.ipc_mode = or(&live.default_ipc_mode, "private");
     }
     if asked.cgroupns_mode.is_empty() {
-        asked.cgroupns_mode = if host.unified && !asked.privileged { "private" } else { "host" }.to_owned();
+        let default = if host.unified { "private" } else { "host" };
+        let default = or(&live.default_cgroupns_mode, default);
+        asked.cgroupns_mode = if asked.privileged && host.unified { "host".to_owned() } else { default };
     }
     if matches!(asked.network_mode.as_str(), "" | "default") {
         asked.network_mode = "bridge".to_owned();
     }
     if asked.runtime.is_empty() {
-        asked.runtime = super::needs::RUNTIME.to_owned();
+        asked.runtime = or(&live.default_runtime, super::needs::RUNTIME);
     }
-    if asked.log_config.kind.is_empty() {
-        asked.log_config.kind =
-            if log.driver.is_empty() { "json-file".to_owned() } else { log.driver.clone() };
-        if asked.log_config.config.as_ref().is_none_or(|own| own.is_empty()) {
-            asked.log_config.config = Some(log.options.clone());
-        }
-    }
-    let _map = asked.log_config.config.get_or_insert_default();
+    let log = logs::LogConfig {
+        driver: asked.log_config.kind.clone(),
+        options: asked.log_config.config.clone().unwrap_or_default(),
+    };
+    let log = log.over(&daemon.log_driver);
+    asked.log_config.kind = or(&log.driver, "json-file");
+    asked.log_config.config = Some(log.options);
     if asked.privileged {
         return;
     }
