@@ -57,6 +57,7 @@ impl Daemon {
         let ending = watch::Sender::new(false);
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        images.set_registries(registries(&config));
         let networks = Networks::open(Settings::of(&config), store.clone(), Arc::clone(&events))?;
         let launch = Launch {
             shim: config.shim.clone(),
@@ -79,6 +80,17 @@ impl Daemon {
     /// Ends what must not go on without the daemon. Containers do, by design: the next start finds them.
     pub async fn end(&self) {
         let _before = self.ending.send_replace(true);
+    }
+}
+
+/// How the settings have registries reached.
+pub(crate) fn registries(config: &Config) -> crate::image::registry::Settings {
+    let live = config.live();
+    crate::image::registry::Settings {
+        insecure: live.insecure_registries.clone(),
+        mirrors: live.registry_mirrors.clone(),
+        certificates: None,
+        downloads: live.max_concurrent_downloads,
     }
 }
 

@@ -70,6 +70,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "tracing-subscriber",
             "proptest",
             "zstd",
+            "base64",
+            "webpki-roots",
         ],
     ),
     ("ketch-shim-sys", &["rustix", "tokio"]),

@@ -201,6 +201,16 @@ pub struct Pruned {
     pub space_reclaimed: u64,
 }
 
+/// One of `GET /containers/{id}/changes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Change {
+    /// Where.
+    pub path: String,
+    /// 0: changed; 1: new; 2: gone.
+    pub kind: u8,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

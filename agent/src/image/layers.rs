@@ -146,7 +146,12 @@ impl Images {
             drop(self.staging().discard(&kept));
             return Err(error);
         }
-        let layer = Arc::new(Layer { diff_id: unpacked.diff_id, record, blobs: vec![blob] });
+        let layer = Arc::new(Layer {
+            diff_id: unpacked.diff_id,
+            record,
+            blobs: vec![blob],
+            gzip: std::sync::Mutex::default(),
+        });
         let _none = state.layers.insert(layer.diff_id, Arc::clone(&layer));
         Ok(layer)
     }

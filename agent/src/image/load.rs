@@ -92,7 +92,11 @@ impl Images {
     }
 
     fn stage(&self, stream: impl Read) -> Result<Archive> {
-        let read = |error: io::Error| Error::invalid(format!("reading the archive: {error}"));
+        let read = |error: io::Error| match error.kind() {
+            // Go's words.
+            io::ErrorKind::UnexpectedEof => Error::invalid("unexpected EOF"),
+            _ => Error::invalid(format!("reading the archive: {error}")),
+        };
         let mut reader = Reader::new(Inflate::new(stream).map_err(read)?);
         let mut archive = Archive::default();
         while let Some(entry) = reader.next_entry().map_err(read)? {

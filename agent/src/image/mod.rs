@@ -19,13 +19,18 @@ use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::store::Store;
 
+pub mod changes;
 pub mod digest;
+pub mod import;
 mod inflate;
+pub mod instruction;
 mod layers;
 mod list;
 pub mod load;
+mod pack;
 pub mod progress;
 pub mod reference;
+pub mod registry;
 mod remove;
 pub mod save;
 mod snapshot;
@@ -56,6 +61,7 @@ struct Inner {
     store: Store,
     events: Arc<Events>,
     state: Mutex<State>,
+    registries: registry::Registries,
     /// Held by the one prune that runs.
     pruning: Mutex<()>,
 }
@@ -98,7 +104,15 @@ impl Images {
         let staging = Staging::open(staging.clone())
             .map_err(|error| Error::internal(format_args!("clearing {}", staging.display()), &error))?;
         let state = Mutex::new(State::open(&folders, &store, &staging)?);
-        Ok(Self(Arc::new(Inner { folders, staging, store, events, state, pruning: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            folders,
+            staging,
+            store,
+            events,
+            state,
+            registries: registry::Registries::default(),
+            pruning: Mutex::default(),
+        })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -169,6 +183,22 @@ impl Images {
         // Only now, with nobody waiting.
         drop(collected);
         Ok(())
+    }
+
+    fn registries(&self) -> &registry::Registries {
+        &self.0.registries
+    }
+
+    /// Changes how registries are reached.
+    pub fn set_registries(&self, settings: registry::Settings) {
+        self.0.registries.set(settings);
+    }
+
+    /// Tells that something happened to an image that is known by a name.
+    fn publish_as(&self, action: &str, id: &str, image: &Image, name: &str) {
+        let mut attributes = image.labels().cloned().unwrap_or_default();
+        let _none = attributes.insert("name".to_owned(), name.to_owned());
+        self.0.events.publish("image", action, id, attributes);
     }
 
     /// Tells that something happened to an image.

@@ -1,9 +1,11 @@
 //! What pulls, pushes, loads and builds tell while they run: JSON objects, one after the other, as `docker` prints them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
 
@@ -48,19 +50,29 @@ fn is_zero(number: &u64) -> bool {
 
 /// Where messages go: the client of one request. Without one they go nowhere.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Option<mpsc::Sender<Bytes>>);
+pub struct Progress {
+    client: Option<mpsc::Sender<Bytes>>,
+    /// Turns true with the first message.
+    begun: Option<Arc<watch::Sender<bool>>>,
+}
 
 impl Progress {
     /// To the other end of a response's stream.
     #[must_use]
     pub fn to(sender: mpsc::Sender<Bytes>) -> Self {
-        Self(Some(sender))
+        Self { client: Some(sender), begun: None }
     }
 
-    /// Whether someone still listens.
+    /// Lets somebody wait for the first message.
     #[must_use]
-    pub fn is_heard(&self) -> bool {
-        self.0.as_ref().is_some_and(|sender| !sender.is_closed())
+    pub fn telling(self, begun: watch::Sender<bool>) -> Self {
+        Self { begun: Some(Arc::new(begun)), ..self }
+    }
+
+    /// Whether anything has been told.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.begun.as_ref().is_some_and(|begun| *begun.borrow())
     }
 
     /// A line of text, with its newline.
@@ -71,6 +83,11 @@ impl Progress {
     /// What is going on.
     pub fn status(&self, text: &str) {
         self.send(&Message { status: Some(text), ..Message::default() });
+    }
+
+    /// The same, as pushes tell it.
+    pub fn status_with_detail(&self, text: &str) {
+        self.part("", text);
     }
 
     /// What is going on with one part.
@@ -94,7 +111,8 @@ impl Progress {
             id: Some(id),
             ..Message::default()
         };
-        if let Some(sender) = &self.0 {
+        if let Some(sender) = &self.client {
+            self.begin();
             let _full = sender.try_send(encode(&message));
         }
     }
@@ -115,12 +133,19 @@ impl Progress {
     }
 
     fn send(&self, message: &Message<'_>) {
-        let Some(sender) = &self.0 else { return };
+        let Some(sender) = &self.client else { return };
+        self.begin();
         let bytes = encode(message);
         // From a thread that may block; in a task, a full channel makes a task of its own of it.
         match sender.try_send(bytes) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
             Err(mpsc::error::TrySendError::Full(bytes)) => self.wait(sender, bytes),
+        }
+    }
+
+    fn begin(&self) {
+        if let Some(begun) = &self.begun {
+            let _before = begun.send_replace(true);
         }
     }
 

@@ -13,7 +13,7 @@ const LONGEST_PATH: usize = 255;
 const LONGEST_TAG: usize = 128;
 
 /// A repository, and maybe a tag and a digest in it. Ordered by its text.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reference {
     /// The registry: host, and maybe a port.
     pub domain: String,
@@ -326,6 +326,19 @@ fn class(mut pattern: &[u8], text: &[u8]) -> Result<bool, BadPattern> {
         return Ok(false);
     }
     glob(&pattern[1..], &text[1..])
+}
+
+impl Ord for Reference {
+    /// By its text: tags come in front of digests.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.to_string().cmp(&other.to_string())
+    }
+}
+
+impl PartialOrd for Reference {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for Reference {

@@ -14,6 +14,7 @@ use super::inflate::Inflate;
 use super::reference::{AnyReference, Reference};
 use super::spec::{Descriptor, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use super::state::{Image, Layer};
+use crate::compat::no_such_image;
 use crate::error::{Error, Result};
 use crate::tar::{Entry, Kind, Writer};
 
@@ -67,7 +68,8 @@ impl Images {
                     .collect();
                 drop(state);
                 if tags.is_empty() {
-                    add(self.find(text)?, None);
+                    let by_id = self.find(text);
+                    add(by_id.map_err(|error| Error { message: no_such_image(text), ..error })?, None);
                 }
                 for (image, name) in tags {
                     add(image, Some(name));

@@ -123,22 +123,13 @@ impl Rootfs {
                 format!("lowerdir={}", layers.join(":")),
                 format!("upperdir={}", text(&upper)),
                 format!("workdir={}", text(&work)),
+                // Whatever the kernel's defaults are: what is changed is to be whole in the upper folder.
+                "index=off".to_owned(),
+                "redirect_dir=off".to_owned(),
+                "metacopy=off".to_owned(),
             ],
         };
         Self { mounts: vec![mount], lower, upper, work }
-    }
-
-    /// The same for reading only: commit and export mount it beside a running container's.
-    #[must_use]
-    pub fn read_only(&self) -> Mount {
-        let layers: Vec<_> =
-            [&self.upper].into_iter().chain(&self.lower).map(|layer| layer.to_string_lossy()).collect();
-        Mount {
-            r#type: "overlay".to_owned(),
-            source: "overlay".to_owned(),
-            target: String::new(),
-            options: vec!["ro".to_owned(), format!("lowerdir={}", layers.join(":"))],
-        }
     }
 }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -43,6 +43,8 @@ pub struct Layer {
     pub record: LayerRecord,
     /// The blobs that it can be made from again.
     pub blobs: Vec<Arc<Blob>>,
+    /// What was made of a plain one for a push; made again after a restart.
+    pub(super) gzip: Mutex<Option<Arc<Blob>>>,
 }
 
 /// The same in the store.
@@ -54,7 +56,7 @@ pub struct LayerRecord {
     pub size: u64,
     /// Of its tar, in bytes.
     pub tar_size: u64,
-    /// How it came: the first is its own form, others were made for a push.
+    /// How it came.
     pub forms: Vec<Descriptor>,
 }
 
@@ -210,7 +212,8 @@ impl State {
             return store.remove(LAYERS, key);
         }
         let blobs = record.forms.iter().filter_map(|form| self.blobs.get(&form.digest).cloned()).collect();
-        let _none = self.layers.insert(diff_id, Arc::new(Layer { diff_id, record, blobs }));
+        let _none =
+            self.layers.insert(diff_id, Arc::new(Layer { diff_id, record, blobs, gzip: Mutex::default() }));
         Ok(())
     }
 

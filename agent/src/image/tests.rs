@@ -174,3 +174,91 @@ fn a_killed_daemon_leaves_nothing_half_done() {
     assert_eq!(images.count(), 0, "an image without its layer is none");
     assert_eq!(count(&folder, "image/blobs"), 0);
 }
+
+#[test]
+fn what_a_container_has_changed_becomes_a_layer() {
+    if !is_root() {
+        return;
+    }
+    let folder = Folder::new("images");
+    let images = open(&folder);
+    let base = tar(&[("etc/gone", b"x"), ("etc/kept", b"x"), ("etc/changed", b"x"), ("old/a", b"x")]);
+    load(&images, &archive("a:1", &[&base], false)).unwrap();
+    let image = images.find("a:1").unwrap();
+    let root = images.prepare(&image, "c1").unwrap();
+    // Through a mount, as a container does it.
+    let script = format!(
+        "mkdir {0}/m; mount -t overlay overlay -o {1} {0}/m; cd {0}/m; rm etc/gone; echo y >etc/changed; mkdir new; \
+         echo z >new/f; ln new/f new/g; ln -s / new/l; rm -r old; mkdir old; echo b >old/b; mkfifo new/p",
+        folder.path().display(),
+        root.mounts[0].options.join(","),
+    );
+    let made = std::process::Command::new("unshare").args(["-m", "sh", "-ec", &script]).status().unwrap();
+    if !made.success() {
+        eprintln!("skipped: an overlay can't be mounted here");
+        return;
+    }
+    let shown: Vec<_> = images
+        .changes("c1")
+        .unwrap()
+        .into_iter()
+        .map(|change| format!("{}{}", change.kind, change.path))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "0/etc",
+            "0/etc/changed",
+            "2/etc/gone",
+            "1/new",
+            "1/new/f",
+            "1/new/g",
+            "1/new/l",
+            "1/new/p",
+            "0/old",
+            "1/old/b"
+        ]
+    );
+    let options = changes::CommitOptions {
+        container: "c1".into(),
+        reference: Some("b:1".parse().unwrap()),
+        comment: "why".into(),
+        config: image.config(),
+        ..changes::CommitOptions::default()
+    };
+    let committed = images.commit(&options).unwrap();
+    assert_eq!(committed.record.parent, Some(image.id));
+    assert_eq!((committed.layers.len(), committed.file.history.len()), (2, 3));
+    let names = |archive: &[u8]| {
+        let mut reader = crate::tar::Reader::new(archive);
+        let mut names = Vec::new();
+        while let Some(entry) = reader.next_entry().unwrap() {
+            names.push(String::from_utf8(entry.path).unwrap());
+        }
+        names
+    };
+    let mut layer = Vec::new();
+    images.write_layer(&committed.layers[1], &mut layer).unwrap();
+    let expected = [
+        "etc/",
+        "etc/changed",
+        "etc/.wh.gone",
+        "new/",
+        "new/f",
+        "new/g",
+        "new/l",
+        "new/p",
+        "old/",
+        "old/.wh..wh..opq",
+        "old/b",
+    ];
+    assert_eq!(names(&layer), expected);
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    images.export("c1", &mut before).unwrap();
+    let _root = images.prepare(&committed, "c2").unwrap();
+    images.export("c2", &mut after).unwrap();
+    let expected =
+        ["etc/", "etc/changed", "etc/kept", "new/", "new/f", "new/g", "new/l", "new/p", "old/", "old/b"];
+    assert_eq!(names(&after), expected);
+    assert_eq!(names(&before), expected);
+}

@@ -18,7 +18,7 @@ use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::version::ApiVersion;
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::load::LoadOptions;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
@@ -43,7 +43,7 @@ pub(super) fn add(router: &mut Router) {
 }
 
 /// A call that blocks, on a thread where it may.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     daemon: &Arc<Daemon>,
     call: impl FnOnce(&Images) -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -164,7 +164,9 @@ async fn tag(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     if name.familiar_name() == "sha256" {
         return Err(Error::invalid("refusing to create an ambiguous tag using digest algorithm as name"));
     }
-    let image = daemon.images.find(request.operand(0))?;
+    // dockerd finds nothing by a name that is none, here.
+    let image =
+        daemon.images.find(request.operand(0)).map_err(|error| Error { kind: Kind::NotFound, ..error })?;
     blocking(&daemon, move |images| images.tag(&image, &name)).await?;
     Ok(response::empty(StatusCode::CREATED))
 }
@@ -172,7 +174,12 @@ async fn tag(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 /// Who has images: a removal asks.
 fn users(daemon: &Daemon) -> Vec<User> {
     let roots = daemon.images.roots().into_iter();
-    roots.map(|(container, image)| User { container, image, running: false }).collect()
+    roots
+        .map(|(container, image)| {
+            let running = daemon.engine.find(&container).is_ok_and(|container| container.is_running());
+            User { container, image, running }
+        })
+        .collect()
 }
 
 async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
@@ -194,7 +201,7 @@ async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let mut moments = filters.values("until");
     let until = moments.next().map(Timestamp::of_query).transpose()?;
     if moments.next().is_some() {
-        return Err(Error::new(crate::error::Kind::Internal, "more than one until filter specified"));
+        return Err(Error::new(Kind::Internal, "more than one until filter specified"));
     }
     let options = PruneOptions {
         all: filters.flag("dangling")? == Some(false),
@@ -251,7 +258,7 @@ fn save(daemon: &Arc<Daemon>, request: &Request, names: Vec<String>) -> Result<R
 }
 
 /// A response's stream, written to by a thread that may block.
-struct Sending(mpsc::Sender<Bytes>);
+pub(super) struct Sending(pub(super) mpsc::Sender<Bytes>);
 
 impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -2,10 +2,12 @@
 
 use super::router::Router;
 
+mod commits;
 mod containers;
 mod exec;
 mod images;
 mod networks;
+mod registries;
 mod system;
 
 /// All of them.
@@ -13,6 +15,8 @@ mod system;
 pub fn all() -> Router {
     let mut router = Router::default();
     images::add(&mut router);
+    commits::add(&mut router);
+    registries::add(&mut router);
     containers::add(&mut router);
     exec::add(&mut router);
     networks::add(&mut router);
