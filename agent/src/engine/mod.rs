@@ -14,6 +14,7 @@ use crate::shim::Launch;
 pub mod attach;
 pub mod bundle;
 pub mod caps;
+pub mod connect;
 pub mod container;
 pub mod create;
 pub mod devices;

@@ -47,6 +47,13 @@ pub fn plan(daemon: &Daemon, record: &mut Record) -> Result<()> {
     if !has_own {
         let _none = record.endpoints.insert(mode, EndpointSettings::default());
     }
+    for (name, asked) in &record.endpoints {
+        let Ok(network) = daemon.networks.find(name) else { continue };
+        daemon
+            .networks
+            .check_endpoint(&network, asked)
+            .map_err(|error| Error::new(error.kind, format!("invalid config for network {name}: {error}")))?;
+    }
     Ok(())
 }
 
@@ -77,6 +84,9 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
         options: list(&host_config.dns_options),
         folder,
     };
+    if let Mode::Container(other) = &join.mode {
+        must_run(daemon, other)?;
+    }
     let networks = daemon.networks.clone();
     let joined = blocking(move || networks.join(&join)).await?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -92,6 +102,24 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
             .map_err(|error| Error::internal("encoding the network's settings", &error))?,
         files: files.map(|(path, place)| bound(&text(path), place)).collect(),
     })
+}
+
+/// Whose namespace is joined has to run.
+fn must_run(daemon: &Daemon, other: &str) -> Result<()> {
+    let other = daemon.engine.find(other)?;
+    let (name, state) = other.read(|record| (record.name.clone(), record.state.clone()));
+    if state.restarting {
+        return Err(Error::conflict(format!(
+            "Container {name} is restarting, wait until the container is running"
+        )));
+    }
+    if !state.running {
+        return Err(Error::conflict(format!(
+            "cannot join network namespace of a non running container: container {name} is {}",
+            state.word()
+        )));
+    }
+    Ok(())
 }
 
 fn link_to(daemon: &Daemon, link: &str) -> Result<LinkTo> {

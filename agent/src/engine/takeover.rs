@@ -54,6 +54,13 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
     for container in before {
         adopt(daemon, &container).await;
     }
+    let running = daemon.engine.all().into_iter().filter(|container| container.is_running());
+    let running = running.map(|container| container.id.clone()).collect();
+    let networks = daemon.networks.clone();
+    // A sandbox of nobody is no reason not to serve.
+    if let Err(error) = super::lifecycle::blocking(move || networks.keep(&running)).await {
+        warn!("{error}");
+    }
     Ok(())
 }
 

@@ -127,6 +127,8 @@ pub async fn rename(daemon: &Arc<Daemon>, container: &Arc<Container>, new: &str)
         return Err(error);
     }
     daemon.engine.leave_name(&old, &container.id);
+    let (networks, id, own) = (daemon.networks.clone(), container.id.clone(), new.to_owned());
+    super::lifecycle::blocking(move || networks.rename(&id, &own)).await?;
     container.publish_with(daemon, "rename", &[("oldName", format!("/{old}"))]);
     Ok(())
 }

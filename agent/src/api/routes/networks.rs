@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
-use ketch_engine_api::network::{NetworkCreateRequest, NetworkCreateResponse, NetworksPruneResponse};
+use ketch_engine_api::network::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    NetworksPruneResponse,
+};
 
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::daemon::Daemon;
+use crate::engine::connect as endpoints;
 use crate::error::{Error, Kind, Result};
 use crate::timestamp::Timestamp;
 
@@ -20,6 +24,8 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::GET, "/networks/{}", inspect);
     router.on(Method::POST, "/networks/create", create);
     router.on(Method::POST, "/networks/prune", prune);
+    router.on(Method::POST, "/networks/{}/connect", connect);
+    router.on(Method::POST, "/networks/{}/disconnect", disconnect);
     router.on(Method::DELETE, "/networks/{}", remove);
 }
 
@@ -116,6 +122,20 @@ async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         Ok(response::empty(StatusCode::NO_CONTENT))
     })
     .await
+}
+
+async fn connect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.operand(0).to_owned();
+    let asked: NetworkConnectRequest = request.json().await?;
+    endpoints::connect(&daemon, &name, &asked.container, asked.endpoint_config.unwrap_or_default()).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn disconnect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.operand(0).to_owned();
+    let asked: NetworkDisconnectRequest = request.json().await?;
+    endpoints::disconnect(&daemon, &name, &asked.container, asked.force).await?;
+    Ok(response::empty(StatusCode::OK))
 }
 
 async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {

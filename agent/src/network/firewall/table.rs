@@ -154,6 +154,11 @@ impl Transaction {
                 list.ordered(6, kind).ordered(7, length);
             }
         }
+        if kind.key == TYPE_INTERFACE {
+            // For nft(8), to which names are numbers: the key's byte order (0), four bytes, the host's (1).
+            let [a, b, c, d] = 1_u32.to_ne_bytes();
+            list.bytes(13, &[0, 4, a, b, c, d]);
+        }
         // A number by which requests of this transaction could name it; any will do.
         list.ordered(10, u32::try_from(self.1).unwrap_or_default() + 1);
         self.push(format!("making the set {set}"), (NEW_SET, NLM_F_CREATE | NLM_F_ACK), family, &list);
