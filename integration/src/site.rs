@@ -256,6 +256,20 @@ impl Daemon {
         });
     }
 
+    /// Its process.
+    ///
+    /// # Panics
+    /// Never: a pid is a positive number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid is a small number")
+    }
+
+    /// Sends it a signal; one that has ended gets none.
+    pub fn signal(&self, signal: Signal) {
+        self.terminate(signal);
+    }
+
     /// Asks it to end, and waits.
     ///
     /// # Panics

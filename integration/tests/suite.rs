@@ -96,6 +96,8 @@ modules![
     shim_takeover,
     shim_sandbox,
     shim_leaks,
+    ketchd_api,
+    ketchd_containers,
     soak,
     attack_image(both),
     attack_inside(both),
