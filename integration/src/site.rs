@@ -39,7 +39,16 @@ impl<'a> Site<'a> {
     /// When they cannot be made.
     #[must_use]
     pub fn new(case: &'a Case) -> Self {
-        let dir = case.dir.join("site");
+        Self::in_folder(case, "site")
+    }
+
+    /// The same in a folder of the case by another name: a test may have several sites.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn in_folder(case: &'a Case, name: &str) -> Self {
+        let dir = case.dir.join(name);
         fs::create_dir_all(&dir).expect("make the site's folder");
         // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman
         // makes plain folders in a v1 /sys/fs/cgroup for hierarchies that are not mounted, so that it gets a folder of
@@ -231,6 +240,7 @@ impl Drop for Site<'_> {
         for _ in 0..1000 {
             for parent in parents() {
                 let _ = fs::remove_dir(parent.join("conmon"));
+                let _ = fs::remove_dir(parent.join(self.dir.file_name().unwrap_or_default()));
                 let _ = fs::remove_dir(parent);
             }
             if parents().next().is_none() {

@@ -137,7 +137,7 @@ fn error_bodies_are_exact(case: &Case) {
         ("POST", "/containers/create", r#"{}"#, 400, "config cannot be empty in order to create a container"),
         ("POST", "/networks/create", r#"{"Name":""}"#, 400, "invalid name: name is empty"),
         ("POST", "/volumes/create", r#"{"Name":"a/b"}"#, 400, "create a/b: \"a/b\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"),
-        ("POST", "/images/UPPER/tag?repo=x", "", 400, "invalid reference format: repository name (library/UPPER) must be lowercase"),
+        ("POST", "/images/UPPER/tag?repo=x", "", 404, "invalid reference format: repository name (library/UPPER) must be lowercase"),
     ];
     for (method, path, body, status, message) in cases {
         let answer = engine.call(method, path, body);

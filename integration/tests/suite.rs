@@ -98,6 +98,7 @@ modules![
     shim_leaks,
     ketchd_api,
     ketchd_containers,
+    ketchd_differential,
     soak,
     attack_image(both),
     attack_inside(both),

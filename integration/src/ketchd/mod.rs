@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod http;
+pub mod mask;
 pub mod words;
 
 use std::ffi::OsString;
@@ -109,6 +110,7 @@ impl<'a> Engine<'a> {
         for folder in ["bin", "config/cli-plugins"] {
             fs::create_dir_all(site.path(folder)).expect("make a folder of the site");
         }
+        symlink(peer("docker"), site.path("bin/docker")).expect("link the client");
         let plugin = site.path("config/cli-plugins/docker-compose");
         symlink(peer("docker-compose"), plugin).expect("link Compose");
         fs::write(site.path("daemon.json"), "{}").expect("write an empty configuration");
@@ -167,7 +169,7 @@ impl<'a> Engine<'a> {
         for (flag, name) in paths {
             args.extend([flag.into(), self.site.path(name).into_os_string()]);
         }
-        args.extend(["--cgroup-parent".into(), format!("/{}", self.site.case.tag).into()]);
+        args.extend(["--cgroup-parent".into(), self.cgroup_parent().into()]);
         let program = match &self.maker {
             Maker::Docker => {
                 args.extend(["--containerd".into(), self.site.path("containerd.sock").into_os_string()]);
@@ -178,6 +180,14 @@ impl<'a> Engine<'a> {
         };
         args.extend(self.flags.iter().map(OsString::from));
         (program.display().to_string(), args)
+    }
+
+    /// The cgroup above its containers', of its own where a case has several engines.
+    #[must_use]
+    pub fn cgroup_parent(&self) -> String {
+        let name =
+            self.site.dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        format!("/{}/{name}", self.site.case.tag)
     }
 
     /// Where it serves.
@@ -218,6 +228,7 @@ impl<'a> Engine<'a> {
         self.site
             .command(path)
             .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
+            .env("PATH", self.site.path_variable())
             .env("DOCKER_API_VERSION", API)
             .env("DOCKER_CONFIG", self.site.path("config"))
             .env("DOCKER_CLI_HINTS", "false")
@@ -355,7 +366,11 @@ impl<'a> Engine<'a> {
         let inside = |name: &str| self.site.seen_from_outside(&self.site.path(name));
         for mount in self.site.mounts(&self.site.dir) {
             // dockerd's network namespaces of a container go a little later than it; the folders themselves may be mounts.
-            if !["data", "exec"].iter().any(|name| self.site.path(name) == Path::new(&mount)) {
+            // The machine's own namespace is bound under this name for --network host.
+            if !["data", "exec", "exec/netns/default"]
+                .iter()
+                .any(|name| self.site.path(name) == Path::new(&mount))
+            {
                 left.push(format!("mount {mount}"));
             }
         }
@@ -365,6 +380,7 @@ impl<'a> Engine<'a> {
             .chain([&inside("exec/netns")])
         {
             let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let entries = entries.filter(|entry| entry.file_name() != "default");
             left.extend(entries.map(|entry| format!("network namespace {}", entry.path().display())));
         }
         // The site's /sys is the machine's: ip asks the kernel.
@@ -386,7 +402,7 @@ impl<'a> Engine<'a> {
     /// The cgroups of containers.
     fn cgroups(&self) -> Vec<PathBuf> {
         let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-        let parents = trees.map(|tree| tree.join(&self.site.case.tag));
+        let parents = trees.map(|tree| tree.join(self.cgroup_parent().trim_start_matches('/')));
         let children = parents.flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());
         children.filter(|entry| entry.path().is_dir()).map(|entry| entry.path()).collect()
     }
