@@ -97,6 +97,7 @@ modules![
     shim_sandbox,
     shim_leaks,
     ketchd_api,
+    ketchd_run,
     ketchd_containers,
     ketchd_differential,
     soak,

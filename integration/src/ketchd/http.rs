@@ -81,6 +81,13 @@ impl Http {
         Ok(Self { stream, ahead: Vec::new() })
     }
 
+    /// Whether somebody answers, which a daemon that listens already may not do yet.
+    #[must_use]
+    pub fn is_served(mut self) -> bool {
+        self.ask("GET", "/_ping", &[], "");
+        self.line().starts_with("HTTP/1.1 200 ")
+    }
+
     /// Sends a request and reads its whole answer.
     #[must_use]
     pub fn call(&mut self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {

@@ -150,9 +150,7 @@ impl<'a> Engine<'a> {
         let (program, args) = self.command_line();
         let mut daemon = self.site.daemon(&program, args);
         let socket = self.socket();
-        daemon.wait_ready(|| {
-            Http::at(&socket).is_ok_and(|mut http| http.call("GET", "/_ping", &[], "").status == 200)
-        });
+        daemon.wait_ready(|| Http::at(&socket).is_ok_and(|http| http.is_served()));
         self.daemon = Some(daemon);
     }
 
@@ -418,5 +416,14 @@ impl<'a> Engine<'a> {
                 || (path.starts_with(&bundles) && !path.to_string_lossy().ends_with(".sock"))
         };
         targets.filter(is_containers).map(|path| format!("open file {}", path.display())).collect()
+    }
+}
+
+impl Drop for Engine<'_> {
+    /// After a failure: what the test has left running would be told as leaks.
+    fn drop(&mut self) {
+        if self.daemon.is_some() && std::thread::panicking() {
+            let _ = self.program("sh").args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"]).run();
+        }
     }
 }
