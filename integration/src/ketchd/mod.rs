@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod http;
 pub mod mask;
+pub mod registry;
 pub mod words;
 
 use std::ffi::OsString;
