@@ -101,6 +101,8 @@ modules![
     ketchd_containers,
     ketchd_streams,
     ketchd_images,
+    ketchd_networks,
+    ketchd_volumes,
     ketchd_differential,
     soak,
     attack_image(both),
