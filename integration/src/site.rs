@@ -84,6 +84,27 @@ impl<'a> Site<'a> {
         Self { case, dir, holder }
     }
 
+    /// Another folder in the same network namespace; its mount namespace is its own.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        let dir = self.case.dir.join(name);
+        fs::create_dir_all(&dir).expect("make the site's folder");
+        let script = "touch $0/ready; exec sleep infinity";
+        let holder = Command::new("nsenter")
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--"])
+            .args(["unshare", "--mount", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start the holder of the namespaces");
+        let ready = dir.join("ready");
+        wait_until("the site's namespaces", || if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) });
+        Self { case: self.case, dir, holder }
+    }
+
     /// A file of the site.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -103,6 +103,7 @@ modules![
     ketchd_images,
     ketchd_networks,
     ketchd_volumes,
+    ketchd_life,
     ketchd_differential,
     soak,
     attack_image(both),

@@ -124,6 +124,15 @@ impl<'a> Engine<'a> {
         engine
     }
 
+    /// A second one of the same maker in the same namespaces, with roots, a socket and cgroups of its own.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn another(&self, name: &str) -> Self {
+        Self::inside(self.site.beside(name), self.maker.clone(), &[])
+    }
+
     fn start_containerd(&mut self) {
         for program in ["dockerd", "docker-proxy", "containerd-shim-runc-v2", "runc"] {
             symlink(peer(program), self.site.path("bin").join(program)).expect("link a program of the peer");
