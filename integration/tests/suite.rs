@@ -104,6 +104,8 @@ modules![
     ketchd_networks,
     ketchd_volumes,
     ketchd_life,
+    ketchd_compose,
+    ketchd_dockerpy,
     ketchd_differential,
     soak,
     attack_image(both),
