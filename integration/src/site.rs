@@ -101,7 +101,9 @@ impl<'a> Site<'a> {
             .spawn()
             .expect("start the holder of the namespaces");
         let ready = dir.join("ready");
-        wait_until("the site's namespaces", || if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) });
+        wait_until("the site's namespaces", || {
+            if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
+        });
         Self { case: self.case, dir, holder }
     }
 

@@ -442,7 +442,8 @@ impl Drop for Engine<'_> {
     /// After a failure: what the test has left running would be told as leaks.
     fn drop(&mut self) {
         if self.daemon.is_some() && std::thread::panicking() {
-            let _ = self.program("sh").args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"]).run();
+            let _ =
+                self.program("sh").args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"]).run();
         }
     }
 }

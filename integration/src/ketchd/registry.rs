@@ -33,11 +33,15 @@ impl Registry {
     /// When it does not start, or docker-registry is not installed.
     #[must_use]
     pub fn start(site: &Site<'_>, guard: Guard) -> Self {
-        site.case.needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
+        site.case
+            .needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
         let folder = site.path(&format!("registry-{guard:?}"));
         fs::create_dir_all(&folder).expect("make the registry's folder");
         let address = if guard == Guard::None { "127.0.0.1:5000" } else { "127.0.0.1:5443" };
-        let mut text = format!("version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n", folder.display());
+        let mut text = format!(
+            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+            folder.display()
+        );
         if guard == Guard::Password {
             let script = r#"
                 set -e
