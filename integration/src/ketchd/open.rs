@@ -106,6 +106,10 @@ const OPEN: &[(&str, &str)] = &[
     ("ketchd_life::events_and_clients_end_with_it", "no GET /events"),
     ("ketchd_life::flags_in_both_forms", "no GET /info"),
     ("ketchd_life::images_networks_and_volumes_outlive_it", "no volumes"),
+    (
+        "ketchd_life::health_goes_on_after_a_crash",
+        "a probe's fifos of before the crash stay open in the daemon",
+    ),
     ("ketchd_life::policies_after_a_restart", "policies after an orderly end"),
     ("ketchd_life::reload_on_hangup", "no GET /info"),
     ("ketchd_compose::run_and_configuration", "no volumes and no GET /events"),
