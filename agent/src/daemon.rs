@@ -58,7 +58,7 @@ impl Daemon {
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         images.set_registries(registries(&config));
-        let networks = Networks::open(Settings::of(&config), store.clone(), Arc::clone(&events))?;
+        let networks = Networks::open(Settings::of(&config)?, store.clone(), Arc::clone(&events))?;
         let launch = Launch {
             shim: config.shim.clone(),
             exec_root: config.exec_root.clone(),

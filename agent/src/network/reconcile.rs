@@ -221,7 +221,7 @@ impl Networks {
         }
         let mut subnets = vec![Subnet {
             subnet: address.subnet(),
-            range: settings.range,
+            range: settings.range.filter(|range| address.contains(range.first())),
             gateway: Some(settings.gateway.unwrap_or(address.address())),
             // A gateway that is another machine leaves the bridge its own address.
             reserved: BTreeSet::from([address.address()]),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::ipam::{Pool, Prefix, default_pools};
 use crate::config::Config;
+use crate::error::{Error, Result};
 
 /// Settings that are decided when the daemon starts.
 #[derive(Clone, Debug)]
@@ -53,22 +54,51 @@ pub struct DefaultBridge {
 }
 
 impl Settings {
-    /// Those of a daemon that says nothing of networks.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
+    /// Those of the daemon.
+    ///
+    /// # Errors
+    /// An address or a subnet that is none.
+    pub fn of(config: &Config) -> Result<Self> {
+        let given = &config.network;
+        let default = DefaultBridge::default();
+        let bridge = DefaultBridge {
+            name: if given.bridge.is_empty() { default.name } else { given.bridge.clone() },
+            address: prefix("bip", &given.bip)?,
+            range: prefix("fixed-cidr", &given.fixed_cidr)?.map(Prefix::subnet),
+            subnet_ipv6: prefix("fixed-cidr-v6", &given.fixed_cidr_v6)?
+                .map(Prefix::subnet)
+                .filter(|_| given.ipv6),
+            gateway: given.default_gateway,
+            icc: given.icc,
+            masquerade: given.ip_masq,
+            mtu: if given.mtu == 0 { default.mtu } else { given.mtu },
+        };
+        let pools = given.pools.iter().map(|(base, size)| {
+            let base = prefix("default-address-pools", base)?.map(Prefix::subnet);
+            Ok(base.map(|base| Pool { base, size: *size }))
+        });
+        let pools: Vec<Pool> = pools.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        Ok(Self {
             namespaces: config.exec_root.join("netns"),
-            bridge: Some(DefaultBridge::default()),
-            pools: default_pools(),
-            firewall: true,
-            forwarding: true,
-            servers: Vec::new(),
-            search: Vec::new(),
-            options: Vec::new(),
-            publish_at: IpAddr::from([0, 0, 0, 0]),
-            host_gateway: None,
-        }
+            bridge: (given.bridge != "none").then_some(bridge),
+            pools: if pools.is_empty() { default_pools() } else { pools },
+            firewall: given.iptables,
+            forwarding: given.ip_forward,
+            servers: given.dns.iter().map(IpAddr::to_string).collect(),
+            search: given.dns_search.clone(),
+            options: given.dns_options.clone(),
+            publish_at: given.publish_at,
+            host_gateway: given.host_gateway.first().copied(),
+        })
     }
+}
+
+/// An address with its prefix's length; `None`: nothing is given.
+fn prefix(flag: &str, text: &str) -> Result<Option<Prefix>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|()| Error::invalid(format!("invalid value for {flag}: {text}")))
 }
 
 impl Default for DefaultBridge {
