@@ -129,6 +129,7 @@ fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many case
 	@integration/setup/packages.sh g++ libc6-dev
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh runtime/fuzz
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh shim/fuzz
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh agent/fuzz
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
 
 fix: ## Format, and apply what clippy can repair

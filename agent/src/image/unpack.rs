@@ -333,6 +333,18 @@ impl Unpacker {
     }
 }
 
+/// Unpacks a tar, not compressed, into a folder, which is empty; `trash` is another on the same file system. Gives the bytes of
+/// its files.
+///
+/// # Errors
+/// What the tar is not, what it may not, and what the kernel refuses; part of it is in the folder then.
+pub fn unpack(stream: impl Read, folder: &Path, trash: &Path, limits: Limits) -> Result<u64> {
+    let mut unpacker = Unpacker::new(folder, trash, limits)
+        .map_err(|error| made_io("folder", folder.as_os_str().as_bytes(), error))?;
+    unpacker.unpack(&mut Reader::new(stream))?;
+    Ok(unpacker.size)
+}
+
 /// overlayfs's mark of what a lower layer has and the whole does not.
 pub(super) fn is_whiteout(about: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice && about.st_rdev == makedev(0, 0)

@@ -116,7 +116,12 @@ impl Host {
             tokio::time::timeout(PATIENCE, TlsConnector::from(config).connect(server, stream)).await;
         match shaking {
             Ok(Ok(stream)) => exchange(stream, request).await.map_err(failed),
-            Ok(Err(error)) => Err(failed(format!("tls: failed to verify certificate or to agree: {error}"))),
+            // Go's words for the one that users see most.
+            Ok(Err(error)) if error.to_string().contains("UnknownIssuer") => {
+                let why = "x509: certificate signed by unknown authority";
+                Err(failed(format!("tls: failed to verify certificate: {why}")))
+            }
+            Ok(Err(error)) => Err(failed(format!("tls: {error}"))),
             Err(_) => Err(failed("net/http: TLS handshake timeout".to_owned())),
         }
     }
