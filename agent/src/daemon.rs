@@ -17,6 +17,7 @@ use crate::network::Networks;
 use crate::network::settings::Settings;
 use crate::shim::Launch;
 use crate::store::Store;
+use crate::volume::Volumes;
 
 /// Everything that a route may call.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Daemon {
     pub images: Images,
     /// Networks, and what containers have of them.
     pub networks: Networks,
+    /// Volumes.
+    pub volumes: Volumes,
     /// What is remembered.
     pub store: Store,
     /// Containers.
@@ -59,13 +62,14 @@ impl Daemon {
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         images.set_registries(registries(&config));
         let networks = Networks::open(Settings::of(&config)?, store.clone(), Arc::clone(&events))?;
+        let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         let launch = Launch {
             shim: config.shim.clone(),
             exec_root: config.exec_root.clone(),
             events: config.exec_root.join("events.sock"),
         };
         let engine = Engine::new(launch, Host::look());
-        Ok(Arc::new(Self { config, id, ending, events, images, networks, store, engine }))
+        Ok(Arc::new(Self { config, id, ending, events, images, networks, volumes, store, engine }))
     }
 
     /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.

@@ -29,6 +29,7 @@ pub mod system;
 pub mod tar;
 pub mod timestamp;
 pub mod tls;
+pub mod volume;
 
 #[cfg(test)]
 mod scratch;

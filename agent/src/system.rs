@@ -80,6 +80,12 @@ pub fn open_files() -> u64 {
     fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64)
 }
 
+/// The daemon's threads.
+#[must_use]
+pub fn threads() -> u64 {
+    fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as u64)
+}
+
 /// The daemon's memory, in bytes.
 #[must_use]
 pub fn resident_memory() -> u64 {

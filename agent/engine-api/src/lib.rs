@@ -10,3 +10,4 @@ pub mod host_config;
 pub mod image;
 pub mod mount;
 pub mod network;
+pub mod volume;

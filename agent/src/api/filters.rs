@@ -25,6 +25,14 @@ impl Filters {
         }
     }
 
+    /// Those of a request, whatever their keys.
+    ///
+    /// # Errors
+    /// Neither form: dockerd's text.
+    pub fn unchecked(query: &Query) -> Result<Self> {
+        query.text("filters").map_or_else(|| Ok(Self::default()), Self::parse)
+    }
+
     fn parse(text: &str) -> Result<Self> {
         let malformed = || Error::invalid(format!("invalid filter: {text}"));
         let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| malformed())?;

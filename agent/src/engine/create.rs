@@ -107,7 +107,10 @@ async fn make(
         was_stopped: false,
     };
     daemon.make_volumes(&mut record).await?;
-    super::networking::plan(daemon, &mut record)?;
+    if let Err(error) = super::networking::plan(daemon, &mut record) {
+        daemon.forget_volumes(&Container::new(record), true).await;
+        return Err(error);
+    }
     let container = Arc::new(Container::new(record));
     container.save(daemon).await?;
     daemon.engine.add(&container);

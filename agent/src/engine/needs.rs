@@ -122,27 +122,110 @@ impl Daemon {
     /// # Errors
     /// A volume's own.
     pub(super) async fn make_volumes(self: &Arc<Self>, record: &mut Record) -> Result<()> {
-        match record.mounts.iter().find(|one| one.shown.kind == "volume") {
-            Some(planned) => Err(Error::not_found(format!("get {}: no such volume", planned.shown.name))),
-            None => Ok(()),
+        let (daemon, id, mut planned) = (Arc::clone(self), record.id.clone(), record.mounts.clone());
+        record.mounts = blocking(move || {
+            for one in planned.iter_mut().filter(|one| one.shown.kind == "volume") {
+                if let Err(error) = daemon.make_volume(one, &id) {
+                    daemon.drop_volumes(&id, &planned);
+                    return Err(error);
+                }
+            }
+            Ok(planned)
+        })
+        .await?;
+        Ok(())
+    }
+
+    fn make_volume(&self, planned: &mut Planned, id: &str) -> Result<()> {
+        let asked = planned.volume.clone().unwrap_or_default();
+        let driver = asked.driver_config.unwrap_or_default();
+        let create = crate::volume::Create {
+            name: planned.shown.name.clone(),
+            driver: driver.name,
+            options: driver.options,
+            labels: asked.labels,
+        };
+        let volume = self.volumes.create(&create, Some(id))?;
+        let shown = &mut planned.shown;
+        shown.source = self.volumes.show(&volume).mountpoint;
+        shown.name = volume.name;
+        shown.driver = crate::volume::DRIVER.to_owned();
+        if shown.mode.is_empty() && !planned.anonymous {
+            shown.mode = "z".to_owned();
+        }
+        Ok(())
+    }
+
+    /// Lets a container's volumes go, and removes those that it made without a name.
+    fn drop_volumes(&self, id: &str, planned: &[Planned]) {
+        let held = self.volumes.let_go(id);
+        let anonymous = planned.iter().filter(|one| one.anonymous && held.contains(&one.shown.name));
+        for one in anonymous {
+            // Another container has taken it with --volumes-from.
+            if let Err(error) = self.volumes.remove(&one.shown.name) {
+                tracing::debug!("{error}");
+            }
         }
     }
 
-    /// Where a volume of a container is.
+    /// Takes up the volumes of a container of before.
+    pub(super) fn take_up_volumes(&self, record: &Record, running: bool) {
+        for one in record.mounts.iter().filter(|one| one.shown.kind == "volume") {
+            self.volumes.hold(&one.shown.name, &record.id);
+            if running && let Err(error) = self.volumes.mount(&one.shown.name, &record.id) {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
+    /// Where a volume of a container is, mounted, and filled from the root where it is new.
     ///
     /// # Errors
     /// The volume's own.
     pub(super) async fn mount_volume(
         self: &Arc<Self>,
-        _record: &Record,
+        record: &Record,
         planned: &Planned,
     ) -> Result<PathBuf> {
-        Err(Error::not_found(format!("get {}: no such volume", planned.shown.name)))
+        let root = super::lifecycle::bundle_of(self, &record.id).join("rootfs");
+        let (daemon, id, planned) = (Arc::clone(self), record.id.clone(), planned.clone());
+        blocking(move || {
+            let shown = &planned.shown;
+            let mut place = daemon.volumes.mount(&shown.name, &id)?;
+            if !planned.subpath.is_empty() {
+                place = daemon.volumes.subpath(&shown.name, &planned.subpath)?;
+            } else if !planned.no_copy {
+                daemon.volumes.fill(&shown.name, &root, &shown.destination)?;
+            }
+            daemon.volumes.mounted(&shown.name, &id, &shown.destination, shown.rw, &shown.propagation);
+            Ok(place)
+        })
+        .await
     }
 
     /// A container's run no longer needs its volumes.
-    pub(super) async fn unmount_volumes(self: &Arc<Self>, _id: &str) {}
+    pub(super) async fn unmount_volumes(self: &Arc<Self>, id: &str) {
+        let (daemon, id) = (Arc::clone(self), id.to_owned());
+        let ended = blocking(move || {
+            for name in daemon.volumes.unmount(&id) {
+                daemon.volumes.unmounted(&name, &id);
+            }
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!("{error}");
+        }
+    }
 
     /// A container is gone; `anonymous` volumes of its own go with it.
-    pub(super) async fn forget_volumes(self: &Arc<Self>, _container: &Container, _anonymous: bool) {}
+    pub(super) async fn forget_volumes(self: &Arc<Self>, container: &Container, anonymous: bool) {
+        let (daemon, record) = (Arc::clone(self), container.read(Record::clone));
+        let ended = blocking(move || {
+            daemon.drop_volumes(&record.id, if anonymous { &record.mounts } else { &[] });
+            Ok(())
+        });
+        if let Err(error) = ended.await {
+            tracing::warn!("{error}");
+        }
+    }
 }

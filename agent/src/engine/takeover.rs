@@ -49,6 +49,7 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
             continue;
         }
         daemon.engine.add(&container);
+        container.read(|record| daemon.take_up_volumes(record, false));
         before.push(container);
     }
     for container in before {
@@ -79,6 +80,7 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     match found {
         Some((task, pid, paused)) => {
             info!("container {} runs on", record.id);
+            daemon.take_up_volumes(&record, true);
             container.change(|record| {
                 record.state.running = true;
                 record.state.restarting = false;

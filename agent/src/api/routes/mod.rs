@@ -4,11 +4,14 @@ use super::router::Router;
 
 mod commits;
 mod containers;
+mod events;
 mod exec;
 mod images;
+mod info;
 mod networks;
 mod registries;
 mod system;
+mod volumes;
 
 /// All of them.
 #[must_use]
@@ -18,8 +21,10 @@ pub fn all() -> Router {
     commits::add(&mut router);
     registries::add(&mut router);
     containers::add(&mut router);
+    events::add(&mut router);
     exec::add(&mut router);
     networks::add(&mut router);
     system::add(&mut router);
+    volumes::add(&mut router);
     router
 }
