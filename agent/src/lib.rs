@@ -15,6 +15,7 @@ pub mod events;
 pub mod flags;
 pub mod host;
 pub mod image;
+pub mod init;
 pub mod life;
 pub mod listen;
 pub mod log;

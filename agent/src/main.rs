@@ -1,4 +1,4 @@
-//! ketchd's command line: dockerd's, and `check`.
+//! ketchd's command line: dockerd's, and `check`; under the name `docker-init` it is a container's first process.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     let program = arguments.next().unwrap_or_default();
     let program =
         Path::new(&program).file_name().map_or("ketchd".into(), |name| name.to_string_lossy().into_owned());
+    if program == "docker-init" {
+        return ketchd::init::run(arguments);
+    }
     match act(&program, arguments) {
         Ok(code) => code,
         Err(error) => {

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::StatusCode;
+use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -66,7 +67,9 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let Some(upgrade) = upgrade else {
-        let (sender, response) = response::stream(content_type);
+        // Docker hands the connection over here, too, and what follows is never in chunks. Without a length that is HTTP/1.0.
+        let (sender, mut response) = response::stream(RAW);
+        *response.version_mut() = hyper::Version::HTTP_10;
         drop(tokio::spawn(serve(Client::Body(sender))));
         return response;
     };
@@ -78,6 +81,7 @@ where
     }));
     let mut response = Response::new(Empty::new().boxed_unsync());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let _none = response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
     let headers = response.headers_mut();
     let _none = headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     let _none = headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

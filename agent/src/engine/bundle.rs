@@ -200,7 +200,7 @@ pub fn capabilities(host_config: &HostConfig, host: &Host) -> Result<Vec<&'stati
         host_config.cap_add.as_deref().unwrap_or_default(),
         host_config.cap_drop.as_deref().unwrap_or_default(),
         host_config.privileged,
-        host.last_capability,
+        &host.capabilities,
     )
 }
 

@@ -86,12 +86,22 @@ pub fn normalize(given: &[String]) -> Result<Vec<String>> {
         .collect()
 }
 
-/// The set of a container; `last` is the highest number that the kernel knows.
+/// Those of a mask, as /proc/self/status has it.
+#[must_use]
+pub fn of_mask(mask: u64) -> Vec<&'static str> {
+    ALL.iter().enumerate().filter(|(number, _)| mask >> number & 1 == 1).map(|(_, name)| *name).collect()
+}
+
+/// The set of a container; `known` are those that the daemon has itself, all that it can give.
 ///
 /// # Errors
 /// A capability that there is not.
-pub fn set(add: &[String], drop: &[String], privileged: bool, last: usize) -> Result<Vec<&'static str>> {
-    let known = &ALL[..ALL.len().min(last + 1)];
+pub fn set(
+    add: &[String],
+    drop: &[String],
+    privileged: bool,
+    known: &[&'static str],
+) -> Result<Vec<&'static str>> {
     let (add, drop) = (normalize(add)?, normalize(drop)?);
     if privileged {
         return Ok(known.to_vec());
@@ -102,7 +112,7 @@ pub fn set(add: &[String], drop: &[String], privileged: bool, last: usize) -> Re
         return Ok(known.iter().copied().filter(|name| !has(&drop, name)).collect());
     }
     let defaults = DEFAULT.iter().copied().filter(|name| !has(&drop, "ALL") && !has(&drop, name));
-    let added = known.iter().copied().filter(|name| has(&add, name));
+    let added = ALL.iter().copied().filter(|name| has(&add, name));
     let mut set: Vec<_> = defaults.filter(|name| !has(&add, name)).collect();
     set.extend(added);
     Ok(set)
@@ -114,7 +124,7 @@ mod tests {
 
     fn given(add: &[&str], drop: &[&str]) -> Vec<&'static str> {
         let own = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        set(&own(add), &own(drop), false, 40).unwrap()
+        set(&own(add), &own(drop), false, &ALL).unwrap()
     }
 
     #[test]
@@ -123,7 +133,13 @@ mod tests {
         assert_eq!(given(&["net_admin", "CAP_SYS_TIME"], &["ALL"]), ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
         assert_eq!(given(&["ALL"], &["CHOWN"]).len(), 40);
         assert_eq!(given(&[], &["mknod"]).len(), 13);
-        assert_eq!(set(&[], &[], true, 37).unwrap().len(), 38);
-        assert_eq!(set(&["x".into()], &[], false, 40).unwrap_err().message, "unknown capability: \"CAP_X\"");
+        assert_eq!(
+            set(&[], &[], true, &of_mask(0x7)).unwrap(),
+            ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH"]
+        );
+        assert_eq!(
+            set(&["x".into()], &[], false, &ALL).unwrap_err().message,
+            "unknown capability: \"CAP_X\""
+        );
     }
 }

@@ -234,7 +234,7 @@ async fn process(daemon: &Arc<Daemon>, exec: &Exec, bundle: &Path, size: Option<
     let security = bundle::security(host_config.security_opt.as_deref().unwrap_or_default())?;
     let host = &daemon.engine.host;
     let capabilities = if asked.privileged {
-        caps::set(&[], &[], true, host.last_capability)?
+        caps::set(&[], &[], true, &host.capabilities)?
     } else {
         bundle::capabilities(&host_config, host)?
     };

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::caps;
+
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -11,8 +13,8 @@ pub struct Host {
     pub processors: u32,
     /// Bytes of memory.
     pub memory: u64,
-    /// The highest capability that the kernel knows, by number.
-    pub last_capability: usize,
+    /// The capabilities that the daemon has itself, and can give.
+    pub capabilities: Vec<&'static str>,
     /// AppArmor is on.
     pub apparmor: bool,
     /// Machine as the kernel names it.
@@ -31,7 +33,11 @@ impl Host {
             .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
             .unwrap_or(0);
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let last = text("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40);
+        let status = text("/proc/self/status");
+        let mask = status
+            .lines()
+            .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+            .unwrap_or(u64::MAX);
         let thermal = (0..processors)
             .map(|number| format!("/sys/devices/system/cpu/cpu{number}/thermal_throttle"))
             .filter(|path| Path::new(path).exists())
@@ -40,7 +46,7 @@ impl Host {
             unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             processors: u32::try_from(processors).unwrap_or(1),
             memory: memory * 1024,
-            last_capability: last,
+            capabilities: caps::of_mask(mask),
             apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             thermal,

@@ -241,7 +241,15 @@ async fn specification(
     // What lies below another comes after it.
     all.sort_by_key(|one| one["destination"].as_str().map_or(0, |at| at.matches('/').count()));
     let devices = devices::of(&record.host_config)?;
-    let (path, args) = (record.path.clone(), record.args.clone());
+    let mut args = Vec::new();
+    if daemon.has_init(record) {
+        args.extend([crate::init::PATH.to_owned(), "--".to_owned()]);
+        let program =
+            std::env::current_exe().map_err(|error| Error::internal("finding this program", &error))?;
+        all.push(namespaces::bound_read_only(&program.to_string_lossy(), crate::init::PATH));
+    }
+    args.push(record.path.clone());
+    args.extend(record.args.iter().cloned());
     let shared = record.mounts.iter().any(|one| one.shown.propagation.ends_with("shared"));
     let slave = record.mounts.iter().any(|one| one.shown.propagation.ends_with("slave"));
     let shm = shm_of(daemon, record, bundle).await?;
@@ -249,7 +257,7 @@ async fn specification(
         config: &record.config,
         host_config: &record.host_config,
         host: &daemon.engine.host,
-        args: std::iter::once(path).chain(args).collect(),
+        args,
         user: &user,
         cgroup: cgroup_of(daemon, record),
         root: root.to_string_lossy().into_owned(),

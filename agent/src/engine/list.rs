@@ -164,6 +164,7 @@ fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summ
     let sizes = size.then(|| daemon.sizes(record));
     let command = std::iter::once(&record.path).chain(&record.args);
     let command: Vec<_> = command.map(|word| quoted(word)).collect();
+    let network = super::networking::shown(daemon, record);
     Summary {
         id: record.id.clone(),
         names: vec![format!("/{}", record.name)],
@@ -171,7 +172,7 @@ fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summ
         image_id: record.image.clone(),
         command: command.join(" "),
         created: record.created.seconds(),
-        ports: ports(record),
+        ports: ports(&network),
         size_rw: sizes.map(|(rw, _)| rw),
         size_root_fs: sizes.map(|(_, all)| all),
         labels: record.config.labels.clone().unwrap_or_default(),
@@ -182,7 +183,7 @@ fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summ
             annotations: record.host_config.annotations.clone(),
         },
         network_settings: SummaryNetworks {
-            networks: record.network.get("Networks").cloned().unwrap_or_else(|| json!({})),
+            networks: network.get("Networks").cloned().unwrap_or_else(|| json!({})),
         },
         mounts: record.mounts.iter().map(|planned| planned.shown.clone()).collect(),
     }
@@ -194,9 +195,9 @@ fn quoted(word: &str) -> String {
 }
 
 /// Published ports, and those that are only exposed.
-fn ports(record: &Record) -> Vec<Port> {
+fn ports(network: &Value) -> Vec<Port> {
     let mut all = Vec::new();
-    let shown = record.network.get("Ports").and_then(Value::as_object);
+    let shown = network.get("Ports").and_then(Value::as_object);
     for (port, bindings) in shown.into_iter().flatten() {
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
         let Ok(private_port) = number.parse() else { continue };

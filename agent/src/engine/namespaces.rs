@@ -82,3 +82,9 @@ pub fn path_of(daemon: &Daemon, other: &str, kind: &str) -> Result<String> {
 pub fn bound(source: &str, destination: &str) -> Value {
     json!({ "destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate"] })
 }
+
+/// The same, which the container can't write to.
+#[must_use]
+pub fn bound_read_only(source: &str, destination: &str) -> Value {
+    json!({ "destination": destination, "type": "bind", "source": source, "options": ["bind", "ro"] })
+}

@@ -1,6 +1,6 @@
 //! What the engine has of the daemon's other modules, in its own terms: images' roots, networks, volumes, runtimes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ketch_engine_api::container::Config;
@@ -26,6 +26,17 @@ pub struct Base {
     pub config: Config,
 }
 
+/// The bytes of all files below a folder; nothing there is followed.
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(data) if data.is_dir() => bytes_below(&entry.path()),
+        Ok(data) if data.is_file() => data.len(),
+        _ => 0,
+    });
+    sizes.sum()
+}
+
 impl Daemon {
     /// The binary of a runtime's name; empty for the default.
     ///
@@ -48,6 +59,13 @@ impl Daemon {
             "" => CGROUP_PARENT,
             parent => parent,
         }
+    }
+
+    /// Whether a container's first process is the daemon's init. A process namespace that is not its own has one already.
+    #[must_use]
+    pub(super) fn has_init(&self, record: &Record) -> bool {
+        record.host_config.pid_mode.is_empty()
+            && record.host_config.init.unwrap_or(self.config.containers.init)
     }
 
     /// Whether the daemon is about to end: nothing is started again then.
@@ -104,8 +122,10 @@ impl Daemon {
     /// The bytes that a container has written, and those with its image's.
     #[must_use]
     pub(super) fn sizes(&self, record: &Record) -> (i64, i64) {
-        let _record = record;
-        (0, 0)
+        let upper = self.images.rootfs(&record.id).map(|rootfs| bytes_below(&rootfs.upper)).unwrap_or(0);
+        let image = self.images.find(&record.image).map(|image| image.size()).unwrap_or(0);
+        let shown = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        (shown(upper), shown(upper + image))
     }
 
     /// An image's name in a list: its id's beginning where the name has gone to another image.

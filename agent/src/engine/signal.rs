@@ -275,7 +275,7 @@ pub async fn pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
         return Err(not_running(container));
     }
     if state.paused {
-        return Err(Error::conflict(format!("container {} is already paused", container.id)));
+        return Err(Error::conflict(format!("Container {} is already paused", container.id)));
     }
     if state.restarting {
         return Err(Error::conflict(format!(

@@ -7,7 +7,7 @@ fn host() -> Host {
         unified: true,
         processors: 2,
         memory: 1 << 30,
-        last_capability: 40,
+        capabilities: caps::ALL.to_vec(),
         apparmor: false,
         machine: "x86_64".into(),
         thermal: vec![],
