@@ -1,6 +1,8 @@
 //! The making of a container: what the request and the image say, put together, checked, and remembered.
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use ketch_engine_api::container::{Config, CreateBody};
@@ -37,14 +39,14 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
     let name = name.strip_prefix('/').unwrap_or(name);
-    if !name.is_empty() {
-        name::check(name)?;
-    }
     if config.image.is_empty() {
         return Err(Error::invalid("no command specified"));
     }
     let asked_image = config.image.clone();
     let base = daemon.base(&asked_image)?;
+    if !name.is_empty() {
+        name::check(name)?;
+    }
     config = image_config::merge(config, &base.config)?;
     let warnings = warnings(&host_config);
     validate::fill(&mut host_config, &daemon.engine.host, &daemon.config);
@@ -87,6 +89,7 @@ async fn make(
         };
     }
     make_folder(&folder_of(daemon, id), 0o710)?;
+    mark(daemon, id)?;
     let planned = plan(daemon, &config, &host_config)?;
     let (path, args) = image_config::command(&config);
     let mut record = Record {
@@ -116,6 +119,18 @@ async fn make(
     daemon.engine.add(&container);
     container.publish(daemon, "create");
     Ok(())
+}
+
+/// Programs see by this file of the root that they are in a container.
+fn mark(daemon: &Daemon, id: &str) -> Result<()> {
+    let path = daemon.images.rootfs(id)?.upper.join(".dockerenv");
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(&path)
+        .map(drop)
+        .map_err(|error| Error::internal(format_args!("making {}", path.display()), &error))
 }
 
 /// All mounts: of other containers, of the request, of the image.

@@ -75,15 +75,15 @@ impl Exec {
     }
 }
 
-fn check(container: &Container) -> Result<Task> {
+/// `asked` is how the client called the container.
+fn check(container: &Container, asked: &str) -> Result<Task> {
     let state = container.read(|record| record.state.clone());
     if !state.running {
         return Err(Error::conflict(format!("container {} is not running", container.id)));
     }
     if state.paused {
         return Err(Error::conflict(format!(
-            "Container {} is paused, unpause the container before exec",
-            container.id
+            "Container {asked} is paused, unpause the container before exec"
         )));
     }
     if state.restarting {
@@ -96,11 +96,17 @@ fn check(container: &Container) -> Result<Task> {
 ///
 /// # Errors
 /// The container does not run; nothing is to be executed.
-pub fn create(daemon: &Arc<Daemon>, container: &Arc<Container>, config: ExecConfig) -> Result<String> {
+pub async fn create(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    asked: &str,
+    config: ExecConfig,
+) -> Result<String> {
     if config.cmd.as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("No exec command specified"));
     }
-    let _task = check(container)?;
+    let _task = check(container, asked)?;
+    let _user = user_of(daemon, container, &config.user).await?;
     let id = name::random_id()?;
     let exec = Exec {
         id: id.clone(),
@@ -139,7 +145,7 @@ pub fn may_start(exec: &Exec) -> Result<()> {
     if state.started {
         return Err(Error::conflict(format!("exec command {} is already running", exec.id)));
     }
-    check(&exec.container).map(drop)
+    check(&exec.container, &exec.container.id).map(drop)
 }
 
 /// Starts it; its end is waited for in a task of its own.
@@ -147,7 +153,7 @@ pub fn may_start(exec: &Exec) -> Result<()> {
 /// # Errors
 /// It was started already, its user is not there, its program can't be executed.
 pub async fn start(daemon: &Arc<Daemon>, exec: &Arc<Exec>, size: Option<[u32; 2]>) -> Result<()> {
-    let task = check(&exec.container)?;
+    let task = check(&exec.container, &exec.container.id)?;
     {
         let mut state = exec.state();
         if state.started {
@@ -180,7 +186,7 @@ pub async fn start(daemon: &Arc<Daemon>, exec: &Arc<Exec>, size: Option<[u32; 2]
 
 async fn run(daemon: &Arc<Daemon>, exec: &Arc<Exec>, task: &Task, size: Option<[u32; 2]>) -> Result<u32> {
     let bundle = bundle_of(daemon, &exec.container.id);
-    let process = process(daemon, exec, &bundle, size).await?;
+    let process = process(daemon, exec, size).await?;
     let config = &exec.config;
     let fifos = fifos(&bundle, &prefix(exec), config.tty, config.attach_stdin)?;
     let stderr = (!config.tty).then(|| PathBuf::from(&fifos.stderr));
@@ -219,18 +225,25 @@ fn remove_fifos(daemon: &Daemon, exec: &Exec) {
     }
 }
 
+/// Whose an added process is: the asked for, else the container's own.
+async fn user_of(daemon: &Arc<Daemon>, container: &Container, asked: &str) -> Result<users::User> {
+    let (own, added) = container.read(|record| {
+        (record.config.user.clone(), record.host_config.group_add.clone().unwrap_or_default())
+    });
+    let name = if asked.is_empty() { own } else { asked.to_owned() };
+    let place = bundle_of(daemon, &container.id).join("rootfs");
+    blocking(move || {
+        users::find(&name, &root::read(&place, "etc/passwd")?, &root::read(&place, "etc/group")?, &added)
+    })
+    .await
+}
+
 /// The process in the runtime specification's form: as the container's own, with what was asked for.
-async fn process(daemon: &Arc<Daemon>, exec: &Exec, bundle: &Path, size: Option<[u32; 2]>) -> Result<Value> {
+async fn process(daemon: &Arc<Daemon>, exec: &Exec, size: Option<[u32; 2]>) -> Result<Value> {
     let asked = &exec.config;
     let (config, host_config) =
         exec.container.read(|record| (record.config.clone(), record.host_config.clone()));
-    let name = if asked.user.is_empty() { config.user.clone() } else { asked.user.clone() };
-    let added = host_config.group_add.clone().unwrap_or_default();
-    let place = bundle.join("rootfs");
-    let user = blocking(move || {
-        users::find(&name, &root::read(&place, "etc/passwd")?, &root::read(&place, "etc/group")?, &added)
-    })
-    .await?;
+    let user = user_of(daemon, &exec.container, &asked.user).await?;
     let security = bundle::security(host_config.security_opt.as_deref().unwrap_or_default())?;
     let host = &daemon.engine.host;
     let capabilities = if asked.privileged {

@@ -11,6 +11,10 @@ pub struct Host {
     pub unified: bool,
     /// Processors that are online.
     pub processors: u32,
+    /// Their numbers, as `0-3`.
+    pub cpus: String,
+    /// The memory nodes' numbers.
+    pub memory_nodes: String,
     /// Bytes of memory.
     pub memory: u64,
     /// The capabilities that the daemon has itself, and can give.
@@ -45,6 +49,8 @@ impl Host {
         Self {
             unified: Path::new("/sys/fs/cgroup/cgroup.controllers").exists(),
             processors: u32::try_from(processors).unwrap_or(1),
+            cpus: text("/sys/devices/system/cpu/online").trim().to_owned(),
+            memory_nodes: text("/sys/devices/system/node/online").trim().to_owned(),
             memory: memory * 1024,
             capabilities: caps::of_mask(mask),
             apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),

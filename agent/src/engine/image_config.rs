@@ -12,6 +12,17 @@ pub fn merge(mut config: Config, image: &Config) -> Result<Config> {
     if config.user.is_empty() {
         config.user.clone_from(&image.user);
     }
+    // An empty list of the request is none: the image's stands, and where that has none `null` is shown.
+    if config.exposed_ports.as_ref().is_some_and(|all| all.is_empty()) {
+        config.exposed_ports.clone_from(&image.exposed_ports);
+    }
+    if config.volumes.as_ref().is_some_and(|all| all.is_empty()) {
+        config.volumes.clone_from(&image.volumes);
+    }
+    if config.env.as_ref().is_some_and(Vec::is_empty) {
+        config.env.clone_from(&image.env);
+    }
+    let _labels = config.labels.get_or_insert_default();
     for (port, empty) in image.exposed_ports.iter().flatten() {
         let _set = config.exposed_ports.get_or_insert_default().entry(port.clone()).or_insert(*empty);
     }

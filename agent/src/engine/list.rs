@@ -67,7 +67,11 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
     let mut exited = Vec::new();
     for code in filters.values("exited") {
         let number = code.parse::<i64>();
-        exited.push(number.map_err(|_| Error::invalid(format!("invalid filter 'exited={code}'")))?);
+        exited.push(number.map_err(|_| {
+            Error::invalid(format!(
+                "invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax"
+            ))
+        })?);
     }
     let task = filters.flag("is-task")?;
     let created = |key: &str| -> Result<Option<Timestamp>> {

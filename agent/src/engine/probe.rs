@@ -113,13 +113,23 @@ async fn process(
         ..ExecConfig::default()
     };
     let failed = |error: crate::error::Error| Outcome { exit_code: -1, output: error.message };
-    let made = match exec::create(daemon, container, config).and_then(|id| exec::find(daemon, &id)) {
+    let made = match exec::create(daemon, container, &container.id, config)
+        .await
+        .and_then(|id| exec::find(daemon, &id))
+    {
         Ok(made) => made,
         Err(error) => return failed(error),
     };
     let mut output = made.streams.listen();
-    if let Err(error) = exec::start(daemon, &made, None).await {
-        return failed(error);
+    // In a task of its own: probes may end at any moment, and a start must not stop half way.
+    let starting = {
+        let (daemon, made) = (Arc::clone(daemon), Arc::clone(&made));
+        tokio::spawn(async move { exec::start(&daemon, &made, None).await })
+    };
+    match starting.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return failed(error),
+        Err(error) => return Outcome { exit_code: -1, output: error.to_string() },
     }
     let mut text = Vec::new();
     let collecting = async {

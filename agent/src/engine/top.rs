@@ -22,8 +22,7 @@ pub async fn top(container: &Arc<Container>, arguments: &str) -> Result<Top> {
     if container.read(|record| record.state.restarting) {
         return Err(Error::conflict(compat::is_restarting(&container.id)));
     }
-    let failed =
-        |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("Error running ps: {error}"));
+    let failed = |error: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("ps: {error}"));
     let pids = task.pids().await.map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
     let output = Command::new("ps")
         .args(arguments.split_whitespace())
@@ -32,7 +31,8 @@ pub async fn top(container: &Arc<Container>, arguments: &str) -> Result<Top> {
         .await
         .map_err(|error| failed(&error))?;
     if !output.status.success() {
-        return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+        let words = String::from_utf8_lossy(&output.stderr);
+        return Err(failed(&words.lines().next().unwrap_or_default()));
     }
     parse(&String::from_utf8_lossy(&output.stdout), &pids)
 }

@@ -109,9 +109,11 @@ pub async fn rename(daemon: &Arc<Daemon>, container: &Arc<Container>, new: &str)
     if new.is_empty() {
         return Err(Error::invalid("Neither old nor new names may be empty"));
     }
-    name::check(new).map_err(|error| {
-        Error::new(error.kind, format!("Error when allocating new name: {}", error.message))
-    })?;
+    if name::check(new).is_err() {
+        return Err(Error::invalid(format!(
+            "Error when allocating new name: Invalid container name (/{new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )));
+    }
     let _changing = container.changing.lock().await;
     let old = container.name();
     if old == new {

@@ -106,16 +106,19 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
         }
     }
     if !matches!(asked.isolation.as_str(), "" | "default") {
-        return invalid(format!("invalid isolation {:?} on linux", asked.isolation));
+        return invalid(format!("invalid isolation ({}): linux only supports 'default'", asked.isolation));
     }
     Ok(())
 }
 
-/// Refuses what does not go with another container's network.
+/// Refuses what does not go with another container's network, or the host's name.
 ///
 /// # Errors
 /// dockerd's texts.
 pub fn network(config: &Config, asked: &HostConfig) -> Result<()> {
+    if asked.uts_mode == "host" && !config.hostname.is_empty() {
+        return invalid("conflicting options: hostname and the UTS mode");
+    }
     if !asked.network_mode.starts_with("container:") {
         return Ok(());
     }
@@ -198,6 +201,20 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
     if asked.blkio_weight != 0 && !(10..=1000).contains(&asked.blkio_weight) {
         return invalid("Range of blkio weight is from 10 to 1000");
     }
+    for (what, asked, available) in
+        [("CPUs", &asked.cpuset_cpus, &host.cpus), ("memory nodes", &asked.cpuset_mems, &host.memory_nodes)]
+    {
+        let setting = if what == "CPUs" { "cpus" } else { "mems" };
+        let Some(wanted) = numbers(asked) else {
+            return invalid(format!("Invalid value {asked} for cpuset {setting}"));
+        };
+        let there = numbers(available).unwrap_or_default();
+        if !there.is_empty() && wanted.iter().any(|number| !there.contains(number)) {
+            return invalid(format!(
+                "Requested {what} are not available - requested {asked}, available: {available}"
+            ));
+        }
+    }
     if let Some(request) = asked.device_requests.iter().flatten().next() {
         let capabilities = request.capabilities.iter().flatten().map(|all| format!("[{}]", all.join(" ")));
         let capabilities: Vec<_> = capabilities.collect();
@@ -219,6 +236,21 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The numbers of a list like `0-2,7`.
+fn numbers(text: &str) -> Option<Vec<u32>> {
+    let mut all = Vec::new();
+    for part in text.split(',').filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) =
+            (first.parse::<u32>().ok()?, last.parse::<u32>().ok().filter(|last| *last < 8192)?);
+        if first > last {
+            return None;
+        }
+        all.extend(first..=last);
+    }
+    Some(all)
 }
 
 /// Fills what is not said with the daemon's settings and Docker's.

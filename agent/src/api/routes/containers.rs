@@ -150,15 +150,15 @@ async fn restart(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn kill(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let signal = request.query.text("signal").map(signal::number).transpose()?;
-    let container = find(&daemon, &request)?;
     let asked = request.operand(0).to_owned();
-    on_its_own(async move {
-        signal::kill(&daemon, &container, signal.unwrap_or(0)).await.map_err(|error| {
-            Error::new(error.kind, format!("cannot kill container: {asked}: {}", error.message))
-        })
-    })
-    .await?;
+    let cannot = move |error: Error| {
+        Error::new(error.kind, format!("cannot kill container: {asked}: {}", error.message))
+    };
+    let signal = request.query.text("signal").map(signal::number).transpose().map_err(&cannot)?;
+    let container = find(&daemon, &request).map_err(&cannot)?;
+    on_its_own(async move { signal::kill(&daemon, &container, signal.unwrap_or(0)).await })
+        .await
+        .map_err(&cannot)?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

@@ -27,8 +27,9 @@ pub(super) fn add(router: &mut Router) {
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = daemon.engine.find(request.operand(0))?;
+    let asked = request.operand(0).to_owned();
     let config: ExecConfig = body(request).await?;
-    let id = exec::create(&daemon, &container, config)?;
+    let id = exec::create(&daemon, &container, &asked, config).await?;
     response::json(StatusCode::CREATED, &json!({ "Id": id }))
 }
 

@@ -6,6 +6,8 @@ fn host() -> Host {
     Host {
         unified: true,
         processors: 2,
+        cpus: "0-1".into(),
+        memory_nodes: "0".into(),
         memory: 1 << 30,
         capabilities: caps::ALL.to_vec(),
         apparmor: false,
