@@ -6,13 +6,15 @@ SHELL := /bin/bash
 TARGET := x86_64-unknown-linux-gnu
 # Cargo's output; the binaries are copied to target/release of the checkout, wherever this is.
 BUILD_DIR := $(or $(CARGO_TARGET_DIR),target)
-BINARIES := ketch containerd-shim-ketch-v2
+BINARIES := ketch containerd-shim-ketch-v2 ketchd
 PREFIX ?= /usr/local
 
 # The runtime that the tests drive: a path, or a name on PATH (make integration RUNTIME=runc).
 RUNTIME ?= target/release/ketch
 # The shim that the tests drive: a path, or peer (Debian's Go shim), peer-new (that of make peers); ours when empty.
 SHIM ?=
+# The engine that the tests drive: a path, or peer (dockerd 28.5 of make peers); ours when empty.
+KETCHD ?=
 # native, v2, or both when empty.
 LAYOUT ?=
 # Parts of test names, as `module::test`.
@@ -26,19 +28,20 @@ SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs 
 # Cargo runs a test in its package's folder, so a path is made absolute; a bare name stays one on PATH.
 RUNTIME_PATH = $(if $(findstring /,$(RUNTIME)),$(abspath $(RUNTIME)),$(RUNTIME))
 SHIM_PATH = $(if $(findstring /,$(SHIM)),$(abspath $(SHIM)),$(SHIM))
-SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) cargo test --quiet --package ketch-integration --test suite --
+KETCHD_PATH = $(if $(findstring /,$(KETCHD)),$(abspath $(KETCHD)),$(KETCHD))
+SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) KETCHD=$(KETCHD_PATH) cargo test --quiet --package ketch-integration --test suite --
 # Only our own binary is ours to build.
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
 # What `make test` runs, in order; the included files add their own.
-TEST_STEPS := check unit suite-native suite-v2 suite-user suite-shim
+TEST_STEPS := check unit suite-native suite-v2 suite-user suite-shim suite-ketchd
 
 -include integration/peers/peers.mk
 -include integration/bats/bats.mk
 -include integration/bench/bench.mk
 -include integration/vm/vm.mk
 
-.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim \
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd differential \
 	fault-injection attack soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
@@ -46,11 +49,11 @@ help: ## This list
 
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
-		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon
+		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon nftables
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
-	cargo build --release --package ketch --package containerd-shim-ketch $(addprefix --bin ,$(BINARIES))
+	cargo build --release --package ketch --package containerd-shim-ketch --package ketchd $(addprefix --bin ,$(BINARIES))
 	@mkdir -p target/release
 	@for binary in $(BINARIES); do \
 		install -m 755 $(BUILD_DIR)/$(TARGET)/release/$$binary target/release/.$$binary.new && \
@@ -86,16 +89,25 @@ integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc SHI
 	$(SUITE) $(SUITE_ARGS)
 
 suite-native: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout native --without shim_ $(FILTER)
+	$(SUITE) --layout native --without shim_ --without ketchd_ $(FILTER)
 
 suite-v2: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout v2 --without shim_ $(FILTER)
+	$(SUITE) --layout v2 --without shim_ --without ketchd_ $(FILTER)
 
 suite-user: $(BUILD_OF_RUNTIME)
 	$(SUITE) --as user $(FILTER)
 
 suite-shim: $(BUILD_OF_RUNTIME) peers
 	$(SUITE) $(addprefix --layout ,$(LAYOUT)) $(or $(FILTER),shim_)
+
+suite-ketchd: $(BUILD_OF_RUNTIME) peers
+	$(SUITE) --layout native $(or $(FILTER),ketchd_)
+
+# KETCHD=peer compares dockerd with itself: nothing may differ then.
+differential: setup build peers ## 430 docker command lines on dockerd 28.5 and on ketchd: prints what differs (integration/differential)
+	@rm -f target/differences.md
+	-@KETCH_OPEN=1 KETCH_DIFFERENCES=$(abspath target/differences.md) $(SUITE) --layout native ketchd_differential:: >/dev/null
+	@cat target/differences.md
 
 # Debian's runtimes and the current ones, as far as they are here.
 ATTACK_PEERS = $(wildcard /usr/sbin/runc /usr/bin/crun /var/cache/ketch/peers/bin/runc /var/cache/ketch/peers/bin/crun)
@@ -117,6 +129,7 @@ fuzz: ## Fuzz targets (FUZZ_SECONDS=60 each), property tests with very many case
 	@integration/setup/packages.sh g++ libc6-dev
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh runtime/fuzz
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh shim/fuzz
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) integration/setup/fuzz.sh agent/fuzz
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),200000) cargo test --profile quick --package ketch
 
 fix: ## Format, and apply what clippy can repair

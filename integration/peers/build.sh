@@ -39,7 +39,8 @@ outside() {
 	command -v patchelf >/dev/null || apt-get install -y --no-install-recommends patchelf >/dev/null
 	mkdir -p "$cache/peers/bin"
 	local program name
-	for program in usr/sbin/runc usr/sbin/dockerd usr/bin/crun usr/bin/containerd usr/bin/ctr usr/bin/containerd-shim-runc-v2; do
+	for program in usr/sbin/runc usr/sbin/dockerd usr/bin/crun usr/bin/containerd usr/bin/ctr usr/bin/containerd-shim-runc-v2 \
+		usr/bin/docker usr/sbin/docker-proxy usr/libexec/docker/cli-plugins/docker-compose; do
 		name=${program##*/}
 		[ -x "$cache/peers/bin/$name" ] && continue
 		cp "$root/$program" "$cache/peers/bin/.$name.new"

@@ -22,6 +22,7 @@ pub mod containerd;
 pub mod cri;
 pub mod delegation;
 pub mod dockerd;
+pub mod ketchd;
 pub mod layout;
 pub mod leak;
 pub mod probe;

@@ -39,7 +39,16 @@ impl<'a> Site<'a> {
     /// When they cannot be made.
     #[must_use]
     pub fn new(case: &'a Case) -> Self {
-        let dir = case.dir.join("site");
+        Self::in_folder(case, "site")
+    }
+
+    /// The same in a folder of the case by another name: a test may have several sites.
+    ///
+    /// # Panics
+    /// When they cannot be made.
+    #[must_use]
+    pub fn in_folder(case: &'a Case, name: &str) -> Self {
+        let dir = case.dir.join(name);
         fs::create_dir_all(&dir).expect("make the site's folder");
         // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman
         // makes plain folders in a v1 /sys/fs/cgroup for hierarchies that are not mounted, so that it gets a folder of
@@ -73,6 +82,29 @@ impl<'a> Site<'a> {
             if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
         });
         Self { case, dir, holder }
+    }
+
+    /// Another folder in the same network namespace; its mount namespace is its own.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        let dir = self.case.dir.join(name);
+        fs::create_dir_all(&dir).expect("make the site's folder");
+        let script = "touch $0/ready; exec sleep infinity";
+        let holder = Command::new("nsenter")
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--"])
+            .args(["unshare", "--mount", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
+            .arg(&dir)
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("start the holder of the namespaces");
+        let ready = dir.join("ready");
+        wait_until("the site's namespaces", || {
+            if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
+        });
+        Self { case: self.case, dir, holder }
     }
 
     /// A file of the site.
@@ -231,6 +263,7 @@ impl Drop for Site<'_> {
         for _ in 0..1000 {
             for parent in parents() {
                 let _ = fs::remove_dir(parent.join("conmon"));
+                let _ = fs::remove_dir(parent.join(self.dir.file_name().unwrap_or_default()));
                 let _ = fs::remove_dir(parent);
             }
             if parents().next().is_none() {
@@ -254,6 +287,20 @@ impl Daemon {
             }
             if ready() { Ok(()) } else { Err(last_lines(log)) }
         });
+    }
+
+    /// Its process.
+    ///
+    /// # Panics
+    /// Never: a pid is a positive number.
+    #[must_use]
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a pid is a small number")
+    }
+
+    /// Sends it a signal; one that has ended gets none.
+    pub fn signal(&self, signal: Signal) {
+        self.terminate(signal);
     }
 
     /// Asks it to end, and waits.

@@ -1,0 +1,140 @@
+//! The `filters` of list calls: `{"key": {"value": true}}` as the CLI sends, or `{"key": ["value"]}` as docker-py does.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::request::Query;
+use crate::error::{Error, Result};
+
+/// Each key with its values. Values of one key are alternatives, but labels, which all have to be there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters(BTreeMap<String, Vec<String>>);
+
+impl Filters {
+    /// Those of a request, whose keys are among `accepted`.
+    ///
+    /// # Errors
+    /// Neither form, or another key: dockerd's texts.
+    pub fn of(query: &Query, accepted: &[&str]) -> Result<Self> {
+        let Some(text) = query.text("filters") else { return Ok(Self::default()) };
+        let filters = Self::parse(text)?;
+        match filters.0.keys().find(|key| !accepted.contains(&key.as_str())) {
+            Some(key) => Err(Error::invalid(format!("invalid filter '{key}'"))),
+            None => Ok(filters),
+        }
+    }
+
+    /// Those of a request, whatever their keys.
+    ///
+    /// # Errors
+    /// Neither form: dockerd's text.
+    pub fn unchecked(query: &Query) -> Result<Self> {
+        query.text("filters").map_or_else(|| Ok(Self::default()), Self::parse)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let malformed = || Error::invalid(format!("invalid filter: {text}"));
+        let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| malformed())?;
+        let mut filters = BTreeMap::new();
+        for (key, values) in keys {
+            let values = match values {
+                Value::Object(values) => values
+                    .into_iter()
+                    .filter(|(_, wanted)| wanted.as_bool() == Some(true))
+                    .map(|(value, _)| value)
+                    .collect(),
+                Value::Array(values) => values
+                    .into_iter()
+                    .map(|value| value.as_str().map(str::to_owned).ok_or_else(malformed))
+                    .collect::<Result<Vec<_>>>()?,
+                _ => return Err(malformed()),
+            };
+            let _none = filters.insert(key, values);
+        }
+        Ok(Self(filters))
+    }
+
+    /// The values of a key; none when it is not given.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.get(key).into_iter().flatten().map(String::as_str)
+    }
+
+    /// Whether the key is given.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.values(key).next().is_some()
+    }
+
+    /// Whether one of the key's values `matches`, or none is given.
+    pub fn any(&self, key: &str, matches: impl Fn(&str) -> bool) -> bool {
+        !self.has(key) || self.values(key).any(matches)
+    }
+
+    /// The key as a boolean.
+    ///
+    /// # Errors
+    /// Another value, or both: dockerd's text.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let mut values = self.values(key).map(|value| match value {
+            "1" | "true" | "True" | "TRUE" | "t" | "T" => Ok(true),
+            "0" | "false" | "False" | "FALSE" | "f" | "F" => Ok(false),
+            other => Err(Error::invalid(format!("invalid filter '{key}={other}'"))),
+        });
+        match (values.next().transpose()?, values.next().transpose()?) {
+            (Some(first), Some(second)) if first != second => {
+                Err(Error::invalid(format!("invalid filter '{key}': both true and false")))
+            }
+            (first, _) => Ok(first),
+        }
+    }
+
+    /// Whether all the labels that the key names, `key` or `key=value`, are among `labels`.
+    #[must_use]
+    pub fn labels<'a>(&self, key: &str, labels: impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.values(key).all(|wanted| match wanted.split_once('=') {
+            Some((name, value)) => labels(name) == Some(value),
+            None => labels(wanted).is_some(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filters(text: &str, accepted: &[&str]) -> Result<Filters> {
+        let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        Filters::of(&Query::parse(&format!("filters={encoded}")), accepted)
+    }
+
+    #[test]
+    fn both_forms() {
+        for text in [r#"{"name":{"a":true,"b":true,"c":false}}"#, r#"{"name":["a","b"]}"#] {
+            let filters = filters(text, &["name"]).unwrap();
+            assert_eq!(filters.values("name").collect::<Vec<_>>(), ["a", "b"], "{text}");
+        }
+        assert!(!filters("{}", &[]).unwrap().has("name"));
+    }
+
+    #[test]
+    fn unknown_keys_and_other_json_are_refused() {
+        assert_eq!(filters(r#"{"x":["a"]}"#, &["name"]).unwrap_err().message, "invalid filter 'x'");
+        for text in ["[]", "x", r#"{"name":"a"}"#, r#"{"name":[1]}"#] {
+            assert!(filters(text, &["name"]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn labels_are_all_wanted() {
+        let filters = filters(r#"{"label":["a","b=2"]}"#, &["label"]).unwrap();
+        let has = |b: &'static str| {
+            filters.labels("label", move |name| match name {
+                "a" => Some("1"),
+                "b" => Some(b),
+                _ => None,
+            })
+        };
+        assert!(has("2") && !has("3"));
+    }
+}

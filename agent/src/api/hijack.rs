@@ -1,0 +1,90 @@
+//! A connection that becomes a stream of bytes in both directions: attach, and the start of an exec.
+//!
+//! A client that asks for an upgrade gets 101, and the stream begins behind the response's headers. One that does not gets
+//! 200 and the output only, as a body.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::StatusCode;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use super::request::Request;
+use super::response::{self, Response};
+use super::version::ApiVersion;
+
+/// Of output in the frames of [`super::stdcopy`].
+pub const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
+/// Of a terminal's output, and of frames before version 1.42.
+pub const RAW: &str = "application/vnd.docker.raw-stream";
+
+/// The client's side of the stream.
+#[derive(Debug)]
+pub enum Client {
+    /// Both directions.
+    Connection(Box<TokioIo<Upgraded>>),
+    /// The output only.
+    Body(mpsc::Sender<Bytes>),
+}
+
+/// The type of output with or without a terminal.
+#[must_use]
+pub fn content_type(version: ApiVersion, terminal: bool) -> &'static str {
+    if terminal || version < ApiVersion::v1(42) { RAW } else { MULTIPLEXED }
+}
+
+/// The connection of a request that asks for it, as it can be had once the response is out. For routes that read the body,
+/// and with it the request, before they answer.
+#[must_use]
+pub fn take(request: &mut Request) -> Option<OnUpgrade> {
+    let wanted = request.parts.headers.contains_key(UPGRADE);
+    request.parts.extensions.remove::<OnUpgrade>().filter(|_| wanted)
+}
+
+/// The response that begins a stream of this type; `serve` is called with the client once the headers are out.
+pub fn begin<F>(
+    request: &mut Request,
+    content_type: &'static str,
+    serve: impl FnOnce(Client) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    begin_with(take(request), content_type, serve)
+}
+
+/// The same, of a connection that was taken.
+pub fn begin_with<F>(
+    upgrade: Option<OnUpgrade>,
+    content_type: &'static str,
+    serve: impl FnOnce(Client) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Some(upgrade) = upgrade else {
+        // Docker hands the connection over here, too, and what follows is never in chunks. Without a length that is HTTP/1.0.
+        let (sender, mut response) = response::stream(RAW);
+        *response.version_mut() = hyper::Version::HTTP_10;
+        drop(tokio::spawn(serve(Client::Body(sender))));
+        return response;
+    };
+    drop(tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => serve(Client::Connection(Box::new(TokioIo::new(connection)))).await,
+            Err(error) => debug!("a client left before its stream began: {error}"),
+        }
+    }));
+    let mut response = Response::new(Empty::new().boxed_unsync());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let _none = response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    let headers = response.headers_mut();
+    let _none = headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let _none = headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let _none = headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+    response
+}

@@ -1,0 +1,15 @@
+//! The Docker Engine API: HTTP in, calls of the daemon's modules, JSON and streams out.
+//!
+//! [`server`] takes connections, [`router`] finds the route, [`request`] and [`response`] are what a route gets and gives,
+//! [`hijack`] hands a connection over to a stream; `routes/` has a file for each kind of object. Routes translate and call:
+//! what an operation does is its module's. Never names `network::` internals or a shim.
+
+pub mod filters;
+pub mod hijack;
+pub mod request;
+pub mod response;
+pub mod router;
+pub mod routes;
+pub mod server;
+pub mod stdcopy;
+pub mod version;

@@ -1,0 +1,396 @@
+//! Containers: from create to remove, what they do and what they say.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use ketch_engine_api::container::{CreateBody, Created, Updated, Waited};
+use ketch_engine_api::host_config::UpdateBody;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::api::filters::Filters;
+use crate::api::hijack;
+use crate::api::request::Request;
+use crate::api::response::{self, Response};
+use crate::api::router::Router;
+use crate::api::stdcopy::{self, Stream};
+use crate::api::version::ApiVersion;
+use crate::daemon::Daemon;
+use crate::engine::attach::{self, Left, Wanted};
+use crate::engine::container::{Container, Record};
+use crate::engine::lifecycle::{folder_of, log_of};
+use crate::engine::remove::Remove;
+use crate::engine::signal::Stop;
+use crate::engine::wait::{self, Condition};
+use crate::engine::{create, inspect, lifecycle, list, remove, signal, stats, top, update};
+use crate::error::{Error, Result};
+use crate::logs;
+use crate::timestamp::Timestamp;
+
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::GET, "/containers/json", list_all);
+    router.on(Method::POST, "/containers/create", create_one);
+    router.on(Method::POST, "/containers/prune", prune);
+    router.on(Method::GET, "/containers/{}/json", inspect_one);
+    router.on(Method::GET, "/containers/{}/top", top_one);
+    router.on(Method::GET, "/containers/{}/logs", logs_of);
+    router.on(Method::GET, "/containers/{}/stats", stats_of);
+    router.on(Method::POST, "/containers/{}/start", start);
+    router.on(Method::POST, "/containers/{}/stop", stop);
+    router.on(Method::POST, "/containers/{}/restart", restart);
+    router.on(Method::POST, "/containers/{}/kill", kill);
+    router.on(Method::POST, "/containers/{}/pause", pause);
+    router.on(Method::POST, "/containers/{}/unpause", unpause);
+    router.on(Method::POST, "/containers/{}/wait", wait_for);
+    router.on(Method::POST, "/containers/{}/resize", resize);
+    router.on(Method::POST, "/containers/{}/attach", attach_to);
+    router.on(Method::POST, "/containers/{}/rename", rename);
+    router.on(Method::POST, "/containers/{}/update", update_one);
+    router.on(Method::DELETE, "/containers/{}", remove_one);
+}
+
+fn find(daemon: &Daemon, request: &Request) -> Result<Arc<Container>> {
+    daemon.engine.find(request.operand(0))
+}
+
+/// The JSON body of an object in which Go takes null for missing.
+pub(super) async fn body<T: DeserializeOwned + Default>(request: Request) -> Result<T> {
+    let Some(mut value) = request.json_or_nothing::<Value>().await? else { return Ok(T::default()) };
+    without_nulls(&mut value);
+    serde_json::from_value(value).map_err(|error| Error::invalid(format!("invalid JSON: {error}")))
+}
+
+fn without_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(without_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_nulls),
+        _ => {}
+    }
+}
+
+async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &list::FILTERS)?;
+    let limit = request.query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok());
+    let wanted = list::Wanted {
+        all: request.query.flag("all"),
+        limit: limit.filter(|limit| *limit > 0),
+        size: request.query.flag("size"),
+        filters,
+    };
+    response::json(StatusCode::OK, &list::list(&daemon, &wanted)?)
+}
+
+async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.query.value("name").unwrap_or_default().to_owned();
+    if request.header("content-length") == Some("0") {
+        return Err(Error::invalid("invalid JSON: got EOF while reading request body"));
+    }
+    let body: CreateBody = body(request).await?;
+    let made = create::create(&daemon, &name, body).await?;
+    response::json(StatusCode::CREATED, &Created { id: made.id, warnings: made.warnings })
+}
+
+async fn inspect_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let size = request.query.flag("size");
+    let shown = tokio::task::spawn_blocking(move || inspect::inspect(&daemon, &container, size)).await;
+    let shown = shown.map_err(|error| Error::internal("inspecting a container", &error))?;
+    response::json(StatusCode::OK, &shown)
+}
+
+async fn top_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let arguments = request.query.value("ps_args").unwrap_or_default();
+    response::json(StatusCode::OK, &top::top(&container, arguments).await?)
+}
+
+async fn start(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    // Before 1.24 a HostConfig was taken here.
+    let length = request.header("content-length").and_then(|length| length.parse::<u64>().ok());
+    if length.is_some_and(|length| length > 7) {
+        return Err(Error::invalid(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
+        ));
+    }
+    let container = find(&daemon, &request)?;
+    on_its_own(async move { lifecycle::start(&daemon, &container).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+/// Runs to its end, whether the client waits for it or not.
+async fn on_its_own<T: Send + 'static>(act: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    tokio::spawn(act).await.map_err(|error| Error::internal("working on a container", &error))?
+}
+
+fn how(request: &Request) -> Result<Stop> {
+    let signal = request.query.text("signal").filter(|_| request.version >= ApiVersion::v1(42));
+    Ok(Stop { signal: signal.map(signal::number).transpose()?, timeout: request.query.number("t")? })
+}
+
+async fn stop(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let (how, container) = (how(&request)?, find(&daemon, &request)?);
+    on_its_own(async move { signal::stop(&daemon, &container, how).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn restart(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let (how, container) = (how(&request)?, find(&daemon, &request)?);
+    let asked = request.operand(0).to_owned();
+    on_its_own(async move {
+        signal::restart(&daemon, &container, how).await.map_err(|error| {
+            Error::new(error.kind, format!("Cannot restart container {asked}: {}", error.message))
+        })
+    })
+    .await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn kill(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let asked = request.operand(0).to_owned();
+    let cannot = move |error: Error| {
+        Error::new(error.kind, format!("cannot kill container: {asked}: {}", error.message))
+    };
+    let signal = request.query.text("signal").map(signal::number).transpose().map_err(&cannot)?;
+    let container = find(&daemon, &request).map_err(&cannot)?;
+    on_its_own(async move { signal::kill(&daemon, &container, signal.unwrap_or(0)).await })
+        .await
+        .map_err(&cannot)?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn pause(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    on_its_own(async move { signal::pause(&daemon, &container).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn unpause(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    on_its_own(async move { signal::unpause(&daemon, &container).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+/// Height and width, which both have to be there.
+pub(super) fn size(request: &Request) -> Result<(u32, u32)> {
+    let side = |key: &str| -> Result<u32> {
+        let text = request.query.value(key).unwrap_or_default();
+        text.parse().map_err(|_| {
+            Error::invalid(format!("invalid resize {} {text:?}", if key == "h" { "height" } else { "width" }))
+        })
+    };
+    Ok((side("h")?, side("w")?))
+}
+
+async fn resize(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let (height, width) = size(&request)?;
+    let container = find(&daemon, &request)?;
+    signal::resize(&daemon, &container, height, width).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn rename(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let name = request.query.value("name").unwrap_or_default().to_owned();
+    on_its_own(async move { update::rename(&daemon, &container, &name).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn update_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let body: UpdateBody = body(request).await?;
+    on_its_own(async move { update::update(&daemon, &container, body).await }).await?;
+    response::json(StatusCode::OK, &Updated { warnings: None })
+}
+
+async fn remove_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let asked = request.operand(0).to_owned();
+    let how = Remove { force: request.query.flag("force"), volumes: request.query.flag("v") };
+    if request.query.flag("link") {
+        return Err(Error::invalid("Conflict, cannot remove the default link name of the container"));
+    }
+    on_its_own(async move { remove::remove(&daemon, &container, &asked, how).await }).await?;
+    Ok(response::empty(StatusCode::NO_CONTENT))
+}
+
+async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
+    let pruned = on_its_own(async move { remove::prune(&daemon, &filters).await }).await?;
+    response::json(
+        StatusCode::OK,
+        &json!({ "ContainersDeleted": pruned.ids, "SpaceReclaimed": pruned.bytes }),
+    )
+}
+
+async fn wait_for(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let condition = Condition::of(request.query.value("condition").unwrap_or_default())?;
+    let container = find(&daemon, &request)?;
+    let end = wait::wait(&container, condition);
+    // The headers are out before the wait: clients start the container once they have them.
+    let (sender, response) = response::stream("application/json");
+    drop(tokio::spawn(async move {
+        let life = tokio::select! {
+            life = end => life,
+            () = sender.closed() => return,
+        };
+        let answer = Waited { status_code: life.exit_code };
+        let mut bytes = serde_json::to_vec(&answer).unwrap_or_default();
+        bytes.push(b'\n');
+        let _gone = sender.send(bytes.into()).await;
+    }));
+    Ok(response)
+}
+
+async fn attach_to(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let query = request.query.clone();
+    let record = container.read(Record::clone);
+    if record.state.paused {
+        return Err(Error::conflict(format!(
+            "container {} is paused, unpause the container before attach",
+            request.operand(0)
+        )));
+    }
+    if record.state.restarting {
+        return Err(Error::conflict(format!(
+            "container {} is restarting, wait until the container is running",
+            request.operand(0)
+        )));
+    }
+    let (stream, log) = (query.flag("stream"), query.flag("logs"));
+    let wanted = Wanted {
+        stdin: query.flag("stdin") && stream && record.config.open_stdin,
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        terminal: record.config.tty,
+        ends_input: record.config.stdin_once && !record.config.tty,
+        detach_keys: attach::keys(query.value("detachKeys").unwrap_or_default())?,
+    };
+    // Before the response: whoever starts the container next sees all of it.
+    let output = stream.then(|| container.streams.listen());
+    let typing = container.streams.typing();
+    let content_type = hijack::content_type(request.version, record.config.tty);
+    Ok(hijack::begin(&mut request, content_type, move |client| async move {
+        let before = if log { replay(&daemon, &container, &wanted).await } else { Vec::new() };
+        container.publish(&daemon, "attach");
+        let Some(output) = output else {
+            let none = tokio::sync::mpsc::channel(1).1;
+            let _left = attach::serve(client, &wanted, before, none, None).await;
+            return;
+        };
+        if attach::serve(client, &wanted, before, output, Some(typing)).await == Left::Detached {
+            container.publish(&daemon, "detach");
+        }
+    }))
+}
+
+/// What the log has of a container, as output.
+async fn replay(daemon: &Daemon, container: &Container, wanted: &Wanted) -> Vec<(Stream, Bytes)> {
+    let mut before = Vec::new();
+    let Ok(mut entries) = entries(daemon, container, logs::Options::default()).await else { return before };
+    while let Some(Ok(entry)) = entries.recv().await {
+        let stream = stream_of(entry.stream);
+        if stream == Stream::Stdout && wanted.stdout || stream == Stream::Stderr && wanted.stderr {
+            before.push((stream, entry.line.into()));
+        }
+    }
+    before
+}
+
+fn stream_of(stream: logs::Stream) -> Stream {
+    match stream {
+        logs::Stream::Stdout => Stream::Stdout,
+        logs::Stream::Stderr => Stream::Stderr,
+    }
+}
+
+async fn entries(daemon: &Daemon, container: &Container, options: logs::Options) -> Result<logs::Entries> {
+    if let Some(log) = container.log() {
+        return log.read(options).await;
+    }
+    let config = container.read(|record| log_of(&record.host_config));
+    let folder = folder_of(daemon, &container.id);
+    let entries = logs::read_ended(&config, &folder, &container.id, options).await?;
+    Ok(entries)
+}
+
+async fn logs_of(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let query = &request.query;
+    let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
+    if !(stdout || stderr) {
+        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+    }
+    let container = find(&daemon, &request)?;
+    let time = |key: &str| query.text(key).filter(|text| *text != "0").map(Timestamp::of_query).transpose();
+    let options = logs::Options {
+        since: time("since")?,
+        until: time("until")?,
+        // As Docker: what is no number is all.
+        tail: query.text("tail").and_then(|tail| tail.parse().ok()),
+        follow: query.flag("follow"),
+    };
+    let (timestamps, details) = (query.flag("timestamps"), query.flag("details"));
+    let terminal = container.read(|record| record.config.tty);
+    let mut entries = entries(&daemon, &container, options).await?;
+    let content_type = hijack::content_type(request.version, terminal);
+    let (sender, response) = response::stream(content_type);
+    drop(tokio::spawn(async move {
+        loop {
+            let entry = tokio::select! {
+                entry = entries.recv() => entry,
+                () = sender.closed() => return,
+            };
+            let bytes = match entry {
+                None => return,
+                Some(Ok(entry)) => {
+                    let stream = stream_of(entry.stream);
+                    if !(stream == Stream::Stdout && stdout || stream == Stream::Stderr && stderr) {
+                        continue;
+                    }
+                    let line = entry.printed(timestamps, details);
+                    if terminal { line.into() } else { stdcopy::frame(stream, &line) }
+                }
+                Some(Err(error)) => {
+                    let text = format!("Error grabbing logs: {}\n", error.message);
+                    stdcopy::frame(Stream::System, text.as_bytes())
+                }
+            };
+            if sender.send(bytes).await.is_err() {
+                return;
+            }
+        }
+    }));
+    Ok(response)
+}
+
+async fn stats_of(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let container = find(&daemon, &request)?;
+    let stream = request.query.flag_or("stream", true);
+    let one_shot = request.query.flag("one-shot");
+    if stream && one_shot {
+        return Err(Error::invalid("cannot have stream=true and one-shot=true"));
+    }
+    if !stream {
+        let shown = stats::once(&daemon, &container, one_shot).await?;
+        return response::json(StatusCode::OK, &shown);
+    }
+    let (sender, response) = response::stream("application/json");
+    drop(tokio::spawn(async move { stats::stream(&daemon, &container, sender).await }));
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nulls_are_taken_out_of_objects_only() {
+        let mut value = json!({"a": null, "b": {"c": null, "d": 1}, "e": [null, {"f": null}]});
+        without_nulls(&mut value);
+        assert_eq!(value, json!({"b": {"d": 1}, "e": [null, {}]}));
+    }
+}

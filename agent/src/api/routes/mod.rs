@@ -1,0 +1,30 @@
+//! Every route of the API: a file for each kind of object, each with a function `add` that names its routes.
+
+use super::router::Router;
+
+mod commits;
+mod containers;
+mod events;
+mod exec;
+mod images;
+mod info;
+mod networks;
+mod registries;
+mod system;
+mod volumes;
+
+/// All of them.
+#[must_use]
+pub fn all() -> Router {
+    let mut router = Router::default();
+    images::add(&mut router);
+    commits::add(&mut router);
+    registries::add(&mut router);
+    containers::add(&mut router);
+    events::add(&mut router);
+    exec::add(&mut router);
+    networks::add(&mut router);
+    system::add(&mut router);
+    volumes::add(&mut router);
+    router
+}

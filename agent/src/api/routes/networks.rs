@@ -1,0 +1,157 @@
+//! `/networks`.
+
+use std::sync::Arc;
+
+use hyper::{Method, StatusCode};
+use ketch_engine_api::network::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkDisconnectRequest,
+    NetworksPruneResponse,
+};
+
+use crate::api::filters::Filters;
+use crate::api::request::Request;
+use crate::api::response::{self, Response};
+use crate::api::router::Router;
+use crate::daemon::Daemon;
+use crate::engine::connect as endpoints;
+use crate::error::{Error, Kind, Result};
+use crate::timestamp::Timestamp;
+
+const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
+
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::GET, "/networks", list);
+    router.on(Method::GET, "/networks/{}", inspect);
+    router.on(Method::POST, "/networks/create", create);
+    router.on(Method::POST, "/networks/prune", prune);
+    router.on(Method::POST, "/networks/{}/connect", connect);
+    router.on(Method::POST, "/networks/{}/disconnect", disconnect);
+    router.on(Method::DELETE, "/networks/{}", remove);
+}
+
+/// Off the runtime's threads: networks wait for the kernel and for the disk.
+async fn blocking<T: Send + 'static>(
+    daemon: Arc<Daemon>,
+    call: impl FnOnce(&Daemon) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(move || call(&daemon))
+        .await
+        .map_err(|error| Error::internal("a call of the networks", &error))?
+}
+
+async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &FILTERS)?;
+    let dangling = dangling(&filters)?;
+    for kind in filters.values("type") {
+        if !matches!(kind, "builtin" | "custom") {
+            return Err(Error::new(Kind::Internal, format!("invalid filter: 'type'='{kind}'")));
+        }
+    }
+    blocking(daemon, move |daemon| {
+        let shown: Vec<_> = daemon
+            .networks
+            .list()
+            .iter()
+            .filter(|network| {
+                let kind = if network.is_predefined() { "builtin" } else { "custom" };
+                filters.any("driver", |wanted| wanted == network.driver.name())
+                    && filters.any("name", |wanted| network.name.contains(wanted))
+                    && filters.any("id", |wanted| network.id.contains(wanted))
+                    && filters.any("scope", |wanted| wanted == "local")
+                    && filters.any("type", |wanted| wanted == kind)
+                    && filters.labels("label", |key| network.labels.get(key).map(String::as_str))
+            })
+            .filter(|network| {
+                dangling.is_none_or(|wanted| {
+                    wanted != (network.is_predefined() || daemon.networks.is_used(network))
+                })
+            })
+            .map(|network| daemon.networks.show(network, false))
+            .collect();
+        response::json(StatusCode::OK, &shown)
+    })
+    .await
+}
+
+fn dangling(filters: &Filters) -> Result<Option<bool>> {
+    match filters.values("dangling").collect::<Vec<_>>().as_slice() {
+        [] => Ok(None),
+        ["true" | "1"] => Ok(Some(true)),
+        ["false" | "0"] => Ok(Some(false)),
+        _ => Err(Error::invalid(
+            r#"invalid value for filter 'dangling', must be "true" (or "1"), or "false" (or "0")"#,
+        )),
+    }
+}
+
+async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    if let Some(verbose) = request.query.text("verbose")
+        && !matches!(
+            verbose,
+            "1" | "t" | "T" | "true" | "TRUE" | "True" | "0" | "f" | "F" | "false" | "FALSE" | "False"
+        )
+    {
+        return Err(Error::invalid(format!(
+            "invalid value for verbose: {verbose}: strconv.ParseBool: parsing {verbose:?}: invalid syntax"
+        )));
+    }
+    let name = request.operand(0).to_owned();
+    if request.query.text("scope").is_some_and(|scope| scope != "local") {
+        return Err(Error::not_found(format!("network {name} not found")));
+    }
+    blocking(daemon, move |daemon| {
+        let network = daemon.networks.find(&name)?;
+        response::json(StatusCode::OK, &daemon.networks.show(&network, true))
+    })
+    .await
+}
+
+async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let wanted: NetworkCreateRequest = request.json().await?;
+    blocking(daemon, move |daemon| {
+        let id = daemon.networks.create(wanted)?;
+        response::json(StatusCode::CREATED, &NetworkCreateResponse { id, warning: String::new() })
+    })
+    .await
+}
+
+async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.operand(0).to_owned();
+    blocking(daemon, move |daemon| {
+        let _removed = daemon.networks.remove(&name)?;
+        Ok(response::empty(StatusCode::NO_CONTENT))
+    })
+    .await
+}
+
+async fn connect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.operand(0).to_owned();
+    let asked: NetworkConnectRequest = request.json().await?;
+    endpoints::connect(&daemon, &name, &asked.container, asked.endpoint_config.unwrap_or_default()).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn disconnect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let name = request.operand(0).to_owned();
+    let asked: NetworkDisconnectRequest = request.json().await?;
+    endpoints::disconnect(&daemon, &name, &asked.container, asked.force).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
+    let until = filters.values("until").next().map(Timestamp::of_query).transpose()?;
+    blocking(daemon, move |daemon| {
+        let names = daemon.networks.prune(|network| {
+            let label = |key: &str| network.labels.get(key).map(String::as_str);
+            let young = until
+                .is_some_and(|until| Timestamp::parse(&network.created).is_none_or(|made| made >= until));
+            let spared = filters.has("label!") && filters.labels("label!", label);
+            !young && !spared && filters.labels("label", label)
+        })?;
+        daemon.events.publish("network", "prune", "", [("reclaimed".to_owned(), "0".to_owned())].into());
+        let networks_deleted = (!names.is_empty()).then_some(names);
+        response::json(StatusCode::OK, &NetworksPruneResponse { networks_deleted })
+    })
+    .await
+}

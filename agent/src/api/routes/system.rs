@@ -1,0 +1,181 @@
+//! The daemon itself: whether it is there, its version, what it and its machine are, what it keeps on the disk.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::info;
+use crate::api::filters::Filters;
+use crate::api::request::Request;
+use crate::api::response::{self, Response};
+use crate::api::router::Router;
+use crate::api::version::{self, ApiVersion};
+use crate::daemon::Daemon;
+use crate::engine::list::{self, Wanted};
+use crate::error::{Error, Kind, Result};
+use crate::image::ListOptions;
+use crate::{metrics, system};
+
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::GET, "/_ping", ping);
+    router.on(Method::HEAD, "/_ping", ping);
+    router.on(Method::GET, "/version", show_version);
+    router.on(Method::GET, "/info", show_info);
+    router.on(Method::GET, "/system/df", disk_usage);
+    router.on(Method::GET, "/metrics", show_metrics);
+    router.on(Method::GET, "/plugins", no_plugins);
+    router.on(Method::POST, "/session", no_builder);
+    router.on(Method::POST, "/grpc", no_builder);
+}
+
+async fn ping(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let body = if request.parts.method == Method::HEAD { Bytes::new() } else { Bytes::from_static(b"OK") };
+    let mut response = response::bytes(StatusCode::OK, "text/plain; charset=utf-8", body);
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (HeaderName::from_static("builder-version"), "1"),
+        (
+            HeaderName::from_static("docker-experimental"),
+            if daemon.config.experimental { "true" } else { "false" },
+        ),
+        (HeaderName::from_static("swarm"), "inactive"),
+        (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
+        (PRAGMA, "no-cache"),
+    ] {
+        let _none = headers.insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
+
+async fn show_version(daemon: Arc<Daemon>, _: Request) -> Result<Response> {
+    let kernel = system::machine().kernel;
+    let experimental = daemon.config.experimental;
+    let mut shown = json!({
+        "Platform": { "Name": "ketch" },
+        "Components": [
+            {
+                "Name": "Engine",
+                "Version": crate::VERSION,
+                "Details": {
+                    "ApiVersion": version::CURRENT.to_string(),
+                    "Arch": "amd64",
+                    "BuildTime": "",
+                    "Experimental": experimental.to_string(),
+                    "GitCommit": "",
+                    "GoVersion": "",
+                    "KernelVersion": kernel,
+                    "MinAPIVersion": version::MINIMUM.to_string(),
+                    "Os": "linux",
+                },
+            },
+            { "Name": "ketch", "Version": env!("CARGO_PKG_VERSION"), "Details": { "GitCommit": "" } },
+        ],
+        "Version": crate::VERSION,
+        "ApiVersion": version::CURRENT.to_string(),
+        "MinAPIVersion": version::MINIMUM.to_string(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "Os": "linux",
+        "Arch": "amd64",
+        "KernelVersion": kernel,
+    });
+    if let (true, Value::Object(shown)) = (experimental, &mut shown) {
+        let _none = shown.insert("Experimental".to_owned(), Value::Bool(true));
+    }
+    response::json(StatusCode::OK, &shown)
+}
+
+async fn show_info(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let version = request.version;
+    // The machine is read from files.
+    let shown = tokio::task::spawn_blocking(move || info::info(&daemon, version))
+        .await
+        .map_err(|error| Error::internal("looking at the machine", &error))?;
+    response::json(StatusCode::OK, &shown)
+}
+
+async fn show_metrics(daemon: Arc<Daemon>, _: Request) -> Result<Response> {
+    Ok(response::bytes(StatusCode::OK, metrics::TEXT, metrics::text(&daemon)))
+}
+
+async fn no_plugins(_: Arc<Daemon>, _: Request) -> Result<Response> {
+    Err(Error::new(Kind::NotImplemented, "plugins are not served by ketchd"))
+}
+
+async fn no_builder(_: Arc<Daemon>, _: Request) -> Result<Response> {
+    Err(Error::new(
+        Kind::NotImplemented,
+        "BuildKit is not served by ketchd: use the docker-container driver (docker buildx create --use)",
+    ))
+}
+
+/// What `/system/df` is asked for.
+#[derive(Clone, Copy)]
+struct Parts {
+    images: bool,
+    containers: bool,
+    volumes: bool,
+    builds: bool,
+}
+
+impl Parts {
+    fn of(request: &Request) -> Result<Self> {
+        let asked: Vec<_> = request.query.values("type").collect();
+        let all = asked.is_empty() || request.version < ApiVersion::v1(42);
+        let mut parts = Self { images: all, containers: all, volumes: all, builds: all };
+        for part in asked.into_iter().filter(|_| !all) {
+            match part {
+                "image" => parts.images = true,
+                "container" => parts.containers = true,
+                "volume" => parts.volumes = true,
+                "build-cache" => parts.builds = true,
+                other => return Err(Error::invalid(format!("unknown object type: {other}"))),
+            }
+        }
+        Ok(parts)
+    }
+}
+
+async fn disk_usage(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let (parts, version) = (Parts::of(&request)?, request.version);
+    let shown = tokio::task::spawn_blocking(move || usage(&daemon, parts, version))
+        .await
+        .map_err(|error| Error::internal("summing up the disk's use", &error))??;
+    response::json(StatusCode::OK, &shown)
+}
+
+fn usage(daemon: &Arc<Daemon>, parts: Parts, version: ApiVersion) -> Result<Value> {
+    let encoded = |value: serde_json::Result<Value>| {
+        value.map_err(|error| Error::internal("encoding the disk's use", &error))
+    };
+    let mut shown =
+        json!({ "LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null });
+    if parts.images {
+        let mut users = BTreeMap::<String, i64>::new();
+        for container in daemon.engine.all() {
+            *users.entry(container.read(|record| record.image.clone())).or_default() += 1;
+        }
+        let mut images = daemon.images.list(&ListOptions { shared_size: true, ..ListOptions::default() })?;
+        for image in &mut images {
+            image.containers = users.get(&image.id).copied().unwrap_or(0);
+            image.virtual_size = (version < ApiVersion::v1(44)).then_some(image.size);
+        }
+        shown["LayersSize"] = json!(daemon.images.layers_size());
+        shown["Images"] = encoded(serde_json::to_value(images))?;
+    }
+    if parts.containers {
+        let wanted = Wanted { all: true, limit: None, size: true, filters: Filters::default() };
+        shown["Containers"] = encoded(serde_json::to_value(list::list(daemon, &wanted)?))?;
+    }
+    if parts.volumes {
+        shown["Volumes"] = encoded(serde_json::to_value(daemon.volumes.usage()))?;
+    }
+    if parts.builds {
+        shown["BuildCache"] = json!([]);
+    }
+    Ok(shown)
+}

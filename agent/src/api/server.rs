@@ -1,0 +1,170 @@
+//! The listening sockets and their connections: each request finds its route, and each response gets what all of Docker's have.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::{HeaderName, HeaderValue, SERVER};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, warn};
+
+use super::request::{Query, Request};
+use super::response::{self, Response};
+use super::router::Router;
+use super::{routes, version};
+use crate::daemon::Daemon;
+use crate::error::{Kind, Result};
+use crate::listen::Listener;
+
+/// How long a client's TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const API_VERSION: HeaderName = HeaderName::from_static("api-version");
+const OSTYPE: HeaderName = HeaderName::from_static("ostype");
+
+/// Serves connections until `stop` is true; then no new ones are taken, and requests that are under way get `patience`.
+pub async fn serve(
+    listeners: &[Listener],
+    daemon: &Arc<Daemon>,
+    mut stop: watch::Receiver<bool>,
+    patience: Duration,
+) {
+    let router = Arc::new(routes::all());
+    // Each connection holds a sender: there is none any more when all have ended.
+    let (alive, mut ended) = mpsc::channel::<()>(1);
+    let accepting = listeners.iter().map(|listener| {
+        let shared = Shared {
+            daemon: Arc::clone(daemon),
+            router: Arc::clone(&router),
+            stop: stop.clone(),
+            alive: alive.clone(),
+        };
+        accept(listener, shared)
+    });
+    let accepting: Vec<_> = accepting.map(Box::pin).collect();
+    tokio::select! {
+        () = all(accepting) => {}
+        () = told(&mut stop) => {}
+    }
+    drop(alive);
+    let _before = daemon.ending.send_replace(true);
+    if tokio::time::timeout(patience, ended.recv()).await.is_err() {
+        debug!("connections are still open after {} s", patience.as_secs());
+    }
+}
+
+/// What each connection needs.
+#[derive(Clone)]
+struct Shared {
+    daemon: Arc<Daemon>,
+    router: Arc<Router>,
+    stop: watch::Receiver<bool>,
+    alive: mpsc::Sender<()>,
+}
+
+/// Waits until the end has begun; a sender that is gone has begun it, too.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+async fn all(futures: Vec<Pin<Box<impl Future<Output = ()>>>>) {
+    let mut futures = futures;
+    std::future::poll_fn(move |context| {
+        futures.retain_mut(|future| future.as_mut().poll(context).is_pending());
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn accept(listener: &Listener, shared: Shared) {
+    loop {
+        let accepted = match listener {
+            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
+                drop(tokio::spawn(connection(stream, shared.clone())));
+            }),
+            Listener::Tcp(listener, acceptor) => listener.accept().await.map(|(stream, _)| {
+                // Answers are small, and wait for nobody.
+                let _set = stream.set_nodelay(true);
+                drop(tokio::spawn(tcp(stream, acceptor.clone(), shared.clone())));
+            }),
+        };
+        // Of a client that has gone again, or of a table that is full for now.
+        if let Err(error) = accepted {
+            warn!("accepting a connection: {error}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn tcp(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Shared) {
+    let Some(acceptor) = acceptor else { return connection(stream, shared).await };
+    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => connection(stream, shared).await,
+        Ok(Err(error)) => debug!("TLS handshake error: {error}"),
+        Err(_) => debug!("TLS handshake error: it took longer than {} s", HANDSHAKE.as_secs()),
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Shared) {
+    let Shared { daemon, router, mut stop, alive: _alive } = shared;
+    let service = service_fn(|request: hyper::Request<Incoming>| {
+        let (daemon, router) = (Arc::clone(&daemon), Arc::clone(&router));
+        async move { Ok::<_, Infallible>(answer(daemon, &router, request).await) }
+    });
+    // A client that stops to write is one that waits, as `docker attach` without input does.
+    let served = http1::Builder::new()
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut served = std::pin::pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = told(&mut stop) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!("a connection ended: {error}");
+    }
+}
+
+async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Response {
+    let line = format!("{} {}", request.method(), request.uri());
+    let mut response = match call(daemon, router, request).await {
+        Ok(response) => response,
+        Err(error) => {
+            if error.kind == Kind::Internal {
+                warn!("{line}: {error}");
+            } else {
+                debug!("{line}: {error}");
+            }
+            response::error(&error)
+        }
+    };
+    let headers = response.headers_mut();
+    let _none = headers.insert(API_VERSION, text(&version::CURRENT.to_string()));
+    let _none = headers.insert(OSTYPE, HeaderValue::from_static("linux"));
+    let _none = headers.insert(SERVER, text(&format!("Docker/{} (linux)", crate::VERSION)));
+    response
+}
+
+fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+async fn call(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Result<Response> {
+    let (parts, body) = request.into_parts();
+    let found = router.find(&parts.method, parts.uri.path())?;
+    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let (version, operands) = (found.version, found.operands);
+    (found.call)(daemon, Request { version, operands, query, parts, body }).await
+}

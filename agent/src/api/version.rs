@@ -1,0 +1,79 @@
+//! The API's versions: those that are served, and the one that a request asks for.
+
+use std::fmt;
+
+use crate::error::{Error, Result};
+
+/// A version, as `1.50`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ApiVersion {
+    /// Before the dot.
+    pub major: u16,
+    /// After it.
+    pub minor: u16,
+}
+
+/// The newest that is served; a request without a version means it.
+pub const CURRENT: ApiVersion = ApiVersion { major: 1, minor: 50 };
+/// The oldest.
+pub const MINIMUM: ApiVersion = ApiVersion { major: 1, minor: 24 };
+
+impl ApiVersion {
+    /// Version 1 of this minor.
+    #[must_use]
+    pub const fn v1(minor: u16) -> Self {
+        Self { major: 1, minor }
+    }
+
+    /// The version of a path's first segment, `v1.50`; `None` for any other segment.
+    #[must_use]
+    pub fn of_segment(segment: &str) -> Option<Self> {
+        let (major, minor) = segment.strip_prefix('v')?.split_once('.')?;
+        Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+
+    /// Itself, when it is served.
+    ///
+    /// # Errors
+    /// dockerd's text for one that is too old or too new.
+    pub fn served(self) -> Result<Self> {
+        if self < MINIMUM {
+            return Err(Error::invalid(format!(
+                "client version {self} is too old. Minimum supported API version is {MINIMUM}, please upgrade your client to a newer version"
+            )));
+        }
+        if self > CURRENT {
+            return Err(Error::invalid(format!(
+                "client version {self} is too new. Maximum supported API version is {CURRENT}"
+            )));
+        }
+        Ok(self)
+    }
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.major, self.minor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments() {
+        assert_eq!(ApiVersion::of_segment("v1.50"), Some(CURRENT));
+        for other in ["1.50", "v1", "v1.x", "volumes", "v.1"] {
+            assert_eq!(ApiVersion::of_segment(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn only_those_in_between_are_served() {
+        assert_eq!(MINIMUM.served().ok(), Some(MINIMUM));
+        assert!(ApiVersion::v1(23).served().is_err_and(|error| error.message.contains("too old")));
+        assert!(ApiVersion::v1(51).served().is_err_and(|error| error.message.contains("too new")));
+        assert!(ApiVersion::v1(9) < ApiVersion::v1(24));
+    }
+}

@@ -1,0 +1,84 @@
+//! Texts that Docker's clients match or scripts depend on, letter by letter, each with who does.
+
+use crate::error::Kind;
+
+/// docker-py's `errors.ImageNotFound`, and the CLI's decision to pull, see the first words.
+#[must_use]
+pub fn no_such_image(name: &str) -> String {
+    format!("No such image: {name}")
+}
+
+/// Every client's "not found".
+#[must_use]
+pub fn no_such_container(name: &str) -> String {
+    format!("No such container: {name}")
+}
+
+/// Compose and scripts that create until it works see "already in use".
+#[must_use]
+pub fn name_in_use(name: &str, owner: &str) -> String {
+    format!(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+    )
+}
+
+/// Shown by the CLI behind "Error response from daemon: ".
+#[must_use]
+pub fn task_not_created(words: &str) -> String {
+    format!("failed to create task for container: failed to create shim task: {words}")
+}
+
+/// What exec and pause say in a pause before a restart.
+#[must_use]
+pub fn is_restarting(id: &str) -> String {
+    format!("Container {id} is restarting, wait until the container is running")
+}
+
+/// docker-py's tests and Compose look for it.
+#[must_use]
+pub fn no_bind_source(path: &str) -> String {
+    format!("invalid mount config for type \"bind\": bind source path does not exist: {path}")
+}
+
+/// The exit code of a container that did not start, the error's kind, and what Docker adds to the text: the CLI exits with
+/// 126 or 127 by the words "permission denied", "executable file not found" and "no such file or directory".
+#[must_use]
+pub fn start_failure(words: &str) -> (i64, Kind, &'static str) {
+    let lower = words.to_lowercase();
+    let has = |part: &str| lower.contains(part);
+    if has("permission denied") {
+        (126, Kind::InvalidArgument, "")
+    } else if has("is a directory") {
+        (126, Kind::InvalidArgument, ": permission denied")
+    } else if has("not a directory") {
+        let question = ": Are you trying to mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the expected type";
+        (127, Kind::InvalidArgument, question)
+    } else if has("executable file not found") || has("no such file or directory") {
+        (127, Kind::InvalidArgument, "")
+    } else {
+        (128, Kind::Internal, "")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn failures_have_their_codes() {
+        for (words, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("exec /x: no such file or directory", 127),
+            ("mount: not a directory", 127),
+            ("exec: \"/etc\": is a directory", 126),
+            ("exec: \"/x\": Permission denied", 126),
+            ("no space left", 128),
+        ] {
+            assert_eq!(super::start_failure(words).0, code, "{words}");
+        }
+    }
+
+    #[test]
+    fn texts() {
+        assert_eq!(super::no_such_image("a:b"), "No such image: a:b");
+        assert_eq!(super::no_such_container("a"), "No such container: a");
+    }
+}

@@ -1,0 +1,781 @@
+//! The daemon's settings: flags and `daemon.json` over what dockerd's are without either. Those that a reload may change are
+//! [`Live`]; all others are decided when the daemon starts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+
+use crate::daemon_json::{self, Values};
+use crate::flags::Flags;
+use crate::logs::LogConfig;
+use crate::settings::Setting;
+
+pub use crate::daemon_json::without_credentials;
+pub use crate::host::Host;
+
+/// The file that is read where no flag names one, and which may be missing.
+pub const DEFAULT_FILE: &str = "/etc/ketchd/daemon.json";
+
+/// Settings that are decided when the daemon starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What outlives the machine's restart: images, containers, volumes, the store.
+    pub data_root: PathBuf,
+    /// What does not: sockets, bundles, fifos.
+    pub exec_root: PathBuf,
+    /// Where the daemon's process id is written.
+    pub pidfile: PathBuf,
+    /// Where the API is served.
+    pub hosts: Vec<Host>,
+    /// Of unix sockets; one that is not there is an error only where a setting names it.
+    pub group: Option<String>,
+    /// Of `tcp://`.
+    pub tls: Tls,
+    /// Where Prometheus may ask.
+    pub metrics: Option<String>,
+    /// The runtime's binary.
+    pub runtime: PathBuf,
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// Of the daemon's own log.
+    pub log: DaemonLog,
+    /// Where containers' output goes that nobody has said it for.
+    pub log_driver: LogConfig,
+    /// What clients are told.
+    pub experimental: bool,
+    /// What networks depend on.
+    pub network: Network,
+    /// What containers get that ask for nothing else.
+    pub containers: Containers,
+    /// For registries.
+    pub proxies: Proxies,
+    /// Of this node.
+    pub generic_resources: Vec<String>,
+    /// What a reload may change.
+    pub live: Arc<RwLock<Arc<Live>>>,
+    /// The file of settings, and whether a flag names it.
+    pub file: (PathBuf, bool),
+    /// What the flags said, which a reload compares the file with.
+    pub given: Values,
+}
+
+/// Settings that a reload may change.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Live {
+    /// Whether the log says more.
+    pub debug: bool,
+    /// `KEY=value`.
+    pub labels: Vec<String>,
+    /// Containers outlive the daemon whatever it says; clients are told it.
+    pub live_restore: bool,
+    /// How long the daemon's end may take, in seconds; negative: as long as it takes.
+    pub shutdown_timeout: i64,
+    /// Layers that one pull gets at once.
+    pub max_concurrent_downloads: usize,
+    /// Layers that one push sends at once.
+    pub max_concurrent_uploads: usize,
+    /// How often a layer is tried.
+    pub max_download_attempts: usize,
+    /// Registries without TLS, or with certificates that nobody vouches for: hosts, and CIDRs.
+    pub insecure_registries: Vec<String>,
+    /// Of Docker Hub: URLs.
+    pub registry_mirrors: Vec<String>,
+    /// By name: the path of the binary. `ketch`, `runc` and `io.containerd.runc.v2` are there without being named.
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// Of containers that ask for none.
+    pub default_runtime: String,
+    /// Of `/dev/shm`, in bytes.
+    pub default_shm_size: u64,
+    /// `private` or `shareable`.
+    pub default_ipc_mode: String,
+    /// `private` or `host`.
+    pub default_cgroupns_mode: String,
+    /// By name.
+    pub features: BTreeMap<String, bool>,
+    /// Whether containers that turn unhealthy are restarted without asking for it by label.
+    pub restart_unhealthy: bool,
+}
+
+/// Of the daemon's own log.
+#[derive(Clone, Debug)]
+pub struct DaemonLog {
+    /// `debug`, `info`, `warn`, `error`, `fatal`, `panic` or `trace`.
+    pub level: String,
+    /// Whether lines are JSON.
+    pub json: bool,
+}
+
+/// Who may speak to `tcp://`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// `--tls`, or what implies it.
+    pub enabled: Option<bool>,
+    /// Whether clients need a certificate.
+    pub verify: Option<bool>,
+    /// Whose certificates clients must have.
+    pub ca: Option<PathBuf>,
+    /// The daemon's.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+}
+
+/// What networks depend on.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// `--bridge`; empty: `docker0`.
+    pub bridge: String,
+    /// `--bip`, an address with its prefix's length; empty: from the pools.
+    pub bip: String,
+    /// `--bip6`.
+    pub bip6: String,
+    /// `--fixed-cidr`.
+    pub fixed_cidr: String,
+    /// `--fixed-cidr-v6`.
+    pub fixed_cidr_v6: String,
+    /// `--default-gateway`.
+    pub default_gateway: Option<IpAddr>,
+    /// `--default-gateway-v6`.
+    pub default_gateway_v6: Option<IpAddr>,
+    /// Of the default bridge, in bytes.
+    pub mtu: u32,
+    /// Whether containers of the default bridge reach each other.
+    pub icc: bool,
+    /// Whether IPv4 rules are written.
+    pub iptables: bool,
+    /// Whether IPv6 rules are written.
+    pub ip6tables: bool,
+    /// Whether the machine is made to forward.
+    pub ip_forward: bool,
+    /// Whether what leaves the default bridge gets the machine's address.
+    pub ip_masq: bool,
+    /// Of the default bridge.
+    pub ipv6: bool,
+    /// Where ports without an address are published.
+    pub publish_at: IpAddr,
+    /// For containers that name none.
+    pub dns: Vec<IpAddr>,
+    /// The same.
+    pub dns_options: Vec<String>,
+    /// The same.
+    pub dns_search: Vec<String>,
+    /// What `host-gateway` means; empty: the default bridge's address.
+    pub host_gateway: Vec<IpAddr>,
+    /// CIDR, and the length of the subnets that are taken from it; empty: Docker's.
+    pub pools: Vec<(String, u8)>,
+    /// Options of new networks, by driver.
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What containers get that ask for nothing else.
+#[derive(Clone, Debug)]
+pub struct Containers {
+    /// The cgroup below which they are; empty: `docker`.
+    pub cgroup_parent: String,
+    /// Soft and hard, by name.
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// Whether they get an init.
+    pub init: bool,
+    /// That init's binary; empty: ketchd's choice.
+    pub init_path: String,
+    /// Whether their processes gain no privileges.
+    pub no_new_privileges: bool,
+    /// `builtin`, `unconfined` or a file.
+    pub seccomp_profile: String,
+}
+
+/// For registries; empty: none.
+#[derive(Clone, Debug, Default)]
+pub struct Proxies {
+    /// For `http://`.
+    pub http: String,
+    /// For `https://`.
+    pub https: String,
+    /// Hosts that are reached without.
+    pub none: String,
+}
+
+impl Config {
+    /// What flags and file say together.
+    ///
+    /// # Errors
+    /// What makes no sense: dockerd's texts.
+    pub fn load(flags: &Flags) -> Result<Self, String> {
+        let named = flags.config_file.is_some();
+        let file = flags.config_file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+        let values = merged(&file, named, &flags.given)?;
+        Self::of(&values, (file, named), flags.given.clone())
+    }
+
+    fn of(values: &Values, file: (PathBuf, bool), given: Values) -> Result<Self, String> {
+        let values = Read(values);
+        let exec_root = values.path("exec-root").unwrap_or_else(|| "/run/ketchd".into());
+        let beside = std::env::current_exe().ok().and_then(|path| Some(path.parent()?.to_owned()));
+        let beside = beside.unwrap_or_default();
+        let tls = values.tls();
+        let mut hosts = Vec::new();
+        for text in values.list("hosts") {
+            let host = Host::parse(&text, tls.enabled == Some(true))?;
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(Host::default());
+        }
+        let live = values.live()?;
+        let config = Self {
+            data_root: values.path("data-root").unwrap_or_else(|| "/var/lib/ketchd".into()),
+            // Beside the folder, or in it: instances with roots of their own need no more flags.
+            pidfile: values.path("pidfile").unwrap_or_else(|| match exec_root.as_path() {
+                root if root == Path::new("/run/ketchd") => "/run/ketchd.pid".into(),
+                root => root.join("ketchd.pid"),
+            }),
+            exec_root,
+            hosts,
+            group: values.some("group"),
+            tls,
+            metrics: values.some("metrics-addr"),
+            runtime: beside.join("ketch"),
+            shim: beside.join("containerd-shim-ketch-v2"),
+            log: DaemonLog {
+                level: values.text_or("log-level", "info").to_lowercase(),
+                json: values.text("log-format") == "json",
+            },
+            log_driver: LogConfig {
+                driver: values.text_or("log-driver", "json-file"),
+                options: values.map("log-opts"),
+            },
+            experimental: values.flag("experimental", false),
+            network: values.network()?,
+            containers: values.containers(),
+            proxies: Proxies {
+                http: values.text("http-proxy"),
+                https: values.text("https-proxy"),
+                none: values.text("no-proxy"),
+            },
+            generic_resources: values.list("node-generic-resources"),
+            live: Arc::new(RwLock::new(Arc::new(live))),
+            file,
+            given,
+        };
+        values.check(&config)?;
+        Ok(config)
+    }
+
+    /// The settings that a reload may change, as they are now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the file again, and takes what may change; what the file no longer says stays as it was.
+    ///
+    /// # Errors
+    /// The file's; nothing is changed then.
+    pub fn reload(&self) -> Result<Arc<Live>, String> {
+        let mut values = self.given.clone();
+        match daemon_json::read(&self.file.0, &self.given) {
+            Ok(file) => values.extend(file),
+            Err(error) if self.file.1 || self.file.0.exists() => return Err(unable(&self.file.0, &error)),
+            Err(_) => {}
+        }
+        let fresh = Self::of(&values, self.file.clone(), self.given.clone())
+            .map_err(|error| format!("file configuration validation failed: {error}"))?
+            .live();
+        let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = (**now).clone();
+        let said = |key: &str| values.contains_key(key);
+        let changed = Live {
+            debug: if said("debug") { fresh.debug } else { kept.debug },
+            labels: if said("labels") { fresh.labels.clone() } else { kept.labels },
+            live_restore: if said("live-restore") { fresh.live_restore } else { kept.live_restore },
+            shutdown_timeout: if said("shutdown-timeout") {
+                fresh.shutdown_timeout
+            } else {
+                kept.shutdown_timeout
+            },
+            insecure_registries: if said("insecure-registries") {
+                fresh.insecure_registries.clone()
+            } else {
+                kept.insecure_registries
+            },
+            registry_mirrors: if said("registry-mirrors") {
+                fresh.registry_mirrors.clone()
+            } else {
+                kept.registry_mirrors
+            },
+            runtimes: if said("runtimes") { fresh.runtimes.clone() } else { kept.runtimes },
+            default_runtime: if said("default-runtime") {
+                fresh.default_runtime.clone()
+            } else {
+                kept.default_runtime
+            },
+            default_shm_size: if said("default-shm-size") {
+                fresh.default_shm_size
+            } else {
+                kept.default_shm_size
+            },
+            default_ipc_mode: if said("default-ipc-mode") {
+                fresh.default_ipc_mode.clone()
+            } else {
+                kept.default_ipc_mode
+            },
+            default_cgroupns_mode: if said("default-cgroupns-mode") {
+                fresh.default_cgroupns_mode.clone()
+            } else {
+                kept.default_cgroupns_mode
+            },
+            // Back to what they are without a file, as dockerd does.
+            max_concurrent_downloads: fresh.max_concurrent_downloads,
+            max_concurrent_uploads: fresh.max_concurrent_uploads,
+            max_download_attempts: fresh.max_download_attempts,
+            features: fresh.features.clone(),
+            restart_unhealthy: fresh.restart_unhealthy,
+        };
+        *now = Arc::new(changed);
+        Ok(Arc::clone(&now))
+    }
+}
+
+impl Live {
+    /// The attributes of the `reload` event.
+    #[must_use]
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        let list = |items: &[String]| serde_json::to_string(items).unwrap_or_default();
+        let runtimes: Vec<_> =
+            self.runtimes.iter().map(|(name, path)| format!("{name}:{}", path.display())).collect();
+        let features: Vec<_> = self.features.iter().map(|(name, on)| format!("{name}:{on}")).collect();
+        [
+            ("debug", self.debug.to_string()),
+            ("default-cgroupns-mode", self.default_cgroupns_mode.clone()),
+            ("default-ipc-mode", self.default_ipc_mode.clone()),
+            ("default-runtime", self.default_runtime.clone()),
+            ("default-shm-size", self.default_shm_size.to_string()),
+            ("features", format!("map[{}]", features.join(" "))),
+            ("insecure-registries", list(&self.insecure_registries)),
+            ("labels", list(&self.labels)),
+            ("live-restore", self.live_restore.to_string()),
+            ("max-concurrent-downloads", self.max_concurrent_downloads.to_string()),
+            ("max-concurrent-uploads", self.max_concurrent_uploads.to_string()),
+            ("max-download-attempts", self.max_download_attempts.to_string()),
+            ("registry-mirrors", list(&self.registry_mirrors)),
+            ("runtimes", runtimes.join(" ")),
+            ("shutdown-timeout", self.shutdown_timeout.to_string()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
+    }
+}
+
+fn unable(file: &Path, error: &str) -> String {
+    format!("unable to configure the Docker daemon with file {}: {error}", file.display())
+}
+
+/// Flags and file; a file that no flag names may be missing.
+fn merged(file: &Path, named: bool, given: &Values) -> Result<Values, String> {
+    let mut values = match daemon_json::read(file, given) {
+        Ok(values) => values,
+        Err(error) if named || file.exists() => return Err(unable(file, &error)),
+        Err(_) => Values::new(),
+    };
+    for (key, value) in given {
+        match (values.get_mut(key), value) {
+            (Some(Value::Object(all)), Value::Object(more)) => all.extend(more.clone()),
+            _ => drop(values.insert(key, value.clone())),
+        }
+    }
+    Ok(values)
+}
+
+/// Values as types; that they have them, `daemon_json` and `settings` have seen.
+struct Read<'a>(&'a Values);
+
+impl Read<'_> {
+    fn value(&self, key: &str) -> Option<&Value> {
+        debug_assert!(Setting::of_key(key).is_some(), "{key} is no setting");
+        self.0.get(key)
+    }
+
+    fn some(&self, key: &str) -> Option<String> {
+        self.value(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+
+    fn text(&self, key: &str) -> String {
+        self.some(key).unwrap_or_default()
+    }
+
+    fn text_or(&self, key: &str, default: &str) -> String {
+        self.some(key).unwrap_or_else(|| default.to_owned())
+    }
+
+    fn path(&self, key: &str) -> Option<PathBuf> {
+        self.some(key).map(PathBuf::from)
+    }
+
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.value(key).and_then(Value::as_bool).unwrap_or(default)
+    }
+
+    fn number(&self, key: &str) -> Option<i64> {
+        self.value(key).and_then(Value::as_i64)
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        let items = self.value(key).and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    fn map(&self, key: &str) -> BTreeMap<String, String> {
+        let pairs = self.value(key).and_then(Value::as_object).into_iter().flatten();
+        pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+    }
+
+    fn address(&self, key: &str) -> Result<Option<IpAddr>, String> {
+        self.some(key)
+            .map(|text| text.parse().map_err(|_| format!("failed to parse IP: {text:?}")))
+            .transpose()
+    }
+
+    fn addresses(&self, key: &str) -> Result<Vec<IpAddr>, String> {
+        let parse = |text: String| {
+            text.parse().map_err(|_| format!("invalid string being converted to IP address: {text}"))
+        };
+        self.list(key).into_iter().map(parse).collect()
+    }
+
+    fn positive(&self, key: &str, what: &str, default: usize) -> Result<usize, String> {
+        match self.number(key) {
+            None | Some(0) => Ok(default),
+            Some(number) => usize::try_from(number).map_err(|_| format!("invalid {what}: {number}")),
+        }
+    }
+
+    fn live(&self) -> Result<Live, String> {
+        let runtimes = self.value("runtimes").and_then(Value::as_object).into_iter().flatten();
+        let mut known = BTreeMap::new();
+        for (name, runtime) in runtimes {
+            let path = runtime.get("path").and_then(Value::as_str).unwrap_or_default();
+            if path.is_empty() {
+                return Err(format!("runtime {name}: either a runtimeType or a path must be configured"));
+            }
+            let _none = known.insert(name.clone(), PathBuf::from(path));
+        }
+        let features = self.value("features").and_then(Value::as_object).into_iter().flatten();
+        Ok(Live {
+            debug: self.flag("debug", false),
+            labels: self.list("labels"),
+            live_restore: self.flag("live-restore", false),
+            shutdown_timeout: self.number("shutdown-timeout").unwrap_or(15),
+            max_concurrent_downloads: self.positive(
+                "max-concurrent-downloads",
+                "max concurrent downloads",
+                3,
+            )?,
+            max_concurrent_uploads: self.positive("max-concurrent-uploads", "max concurrent uploads", 5)?,
+            max_download_attempts: self.positive("max-download-attempts", "max download attempts", 5)?,
+            insecure_registries: self.list("insecure-registries"),
+            registry_mirrors: self.list("registry-mirrors"),
+            runtimes: known,
+            default_runtime: self.text_or("default-runtime", "runc"),
+            default_shm_size: self.value("default-shm-size").and_then(Value::as_u64).unwrap_or(64 << 20),
+            default_ipc_mode: self.text_or("default-ipc-mode", "private"),
+            default_cgroupns_mode: self.text_or(
+                "default-cgroupns-mode",
+                if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "private" } else { "host" },
+            ),
+            features: features.filter_map(|(name, on)| Some((name.clone(), on.as_bool()?))).collect(),
+            restart_unhealthy: self.flag("ketch-restart-unhealthy", false),
+        })
+    }
+
+    fn network(&self) -> Result<Network, String> {
+        let mut host_gateway = self.addresses("host-gateway-ips")?;
+        host_gateway.extend(self.address("host-gateway-ip")?);
+        let pools = self.value("default-address-pools").and_then(Value::as_array).into_iter().flatten();
+        let pools = pools.map(|pool| {
+            let base = pool.get("base").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let size = pool.get("size").and_then(Value::as_u64).and_then(|size| u8::try_from(size).ok());
+            let size = size.ok_or_else(|| format!("invalid default address pool {base}: no size"))?;
+            Ok::<_, String>((base, size))
+        });
+        let pools = pools.collect::<Result<_, _>>()?;
+        let options = self.value("default-network-opts").and_then(Value::as_object).into_iter().flatten();
+        let options = options.map(|(driver, options)| {
+            let pairs = options.as_object().into_iter().flatten();
+            let pairs = pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+            (driver.clone(), pairs.collect())
+        });
+        let mtu = match self.number("mtu") {
+            None | Some(0) => 1500,
+            Some(mtu) => u32::try_from(mtu).map_err(|_| format!("invalid default MTU: {mtu}"))?,
+        };
+        Ok(Network {
+            bridge: self.text("bridge"),
+            bip: self.text("bip"),
+            bip6: self.text("bip6"),
+            fixed_cidr: self.text("fixed-cidr"),
+            fixed_cidr_v6: self.text("fixed-cidr-v6"),
+            default_gateway: self.address("default-gateway")?,
+            default_gateway_v6: self.address("default-gateway-v6")?,
+            mtu,
+            icc: self.flag("icc", true),
+            iptables: self.flag("iptables", true),
+            ip6tables: self.flag("ip6tables", true),
+            ip_forward: self.flag("ip-forward", true),
+            ip_masq: self.flag("ip-masq", true),
+            ipv6: self.flag("ipv6", false),
+            publish_at: self.address("ip")?.unwrap_or(IpAddr::from([0, 0, 0, 0])),
+            dns: self.addresses("dns")?,
+            dns_options: self.list("dns-opts"),
+            dns_search: self.list("dns-search"),
+            host_gateway,
+            pools,
+            default_options: options.collect(),
+        })
+    }
+
+    fn containers(&self) -> Containers {
+        let ulimits = self.value("default-ulimits").and_then(Value::as_object).into_iter().flatten();
+        let ulimits = ulimits.filter_map(|(name, limit)| {
+            let number = |key: &str| limit.get(key).and_then(Value::as_i64);
+            Some((name.clone(), (number("Soft")?, number("Hard")?)))
+        });
+        Containers {
+            cgroup_parent: self.text("cgroup-parent"),
+            ulimits: ulimits.collect(),
+            init: self.flag("init", false),
+            init_path: self.text("init-path"),
+            no_new_privileges: self.flag("no-new-privileges", false),
+            seccomp_profile: self.text_or("seccomp-profile", "builtin"),
+        }
+    }
+
+    fn tls(&self) -> Tls {
+        let said = |key: &str| self.value(key).and_then(Value::as_bool);
+        // Whoever speaks of verification wants TLS, whatever is said of it.
+        let verify = said("tlsverify");
+        let enabled = if verify.is_some() { Some(true) } else { said("tls") };
+        let folder = std::env::var_os("DOCKER_CERT_PATH")
+            .map(PathBuf::from)
+            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+        let found = |key: &str, name: &str| {
+            self.path(key)
+                .or_else(|| folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()))
+        };
+        Tls {
+            enabled,
+            verify: verify.or(enabled),
+            ca: found("tlscacert", "ca.pem"),
+            cert: found("tlscert", "cert.pem"),
+            key: found("tlskey", "key.pem"),
+        }
+    }
+
+    /// What no single setting shows to be wrong, and what ketchd does not serve.
+    fn check(&self, config: &Config) -> Result<(), String> {
+        let level = config.log.level.as_str();
+        if !["panic", "fatal", "error", "warn", "info", "debug", "trace"].contains(&level) {
+            return Err(format!("invalid logging level: {}", self.text("log-level")));
+        }
+        let format = self.text("log-format");
+        if !matches!(format.as_str(), "" | "text" | "json") {
+            return Err(format!("invalid log format: {format}"));
+        }
+        let live = config.live();
+        let mut labels = BTreeMap::new();
+        for label in &live.labels {
+            let (key, value) = label
+                .split_once('=')
+                .filter(|(key, _)| !key.is_empty())
+                .ok_or_else(|| format!("bad attribute format: {label}"))?;
+            match labels.insert(key, value) {
+                Some(before) if before != value => {
+                    return Err(format!("conflict labels for {key}={value} and {key}={before}"));
+                }
+                _ => {}
+            }
+        }
+        if !matches!(live.default_ipc_mode.as_str(), "private" | "shareable") {
+            let mode = &live.default_ipc_mode;
+            return Err(format!(
+                "IPC mode \"{mode}\" is not supported as default value; use \"shareable\" or \"private\""
+            ));
+        }
+        if !matches!(live.default_cgroupns_mode.as_str(), "private" | "host") {
+            let mode = &live.default_cgroupns_mode;
+            return Err(format!("invalid default cgroup namespace ({mode}): use \"host\" or \"private\""));
+        }
+        for option in self.list("exec-opts") {
+            let (key, value) = option
+                .split_once('=')
+                .map(|(key, value)| (key.trim().to_lowercase(), value.trim()))
+                .filter(|(key, value)| !key.is_empty() && !value.is_empty())
+                .ok_or_else(|| format!("invalid exec-opt ({option}): must be formatted 'opt=value'"))?;
+            match (key.as_str(), value) {
+                ("native.cgroupdriver", "cgroupfs") => {}
+                ("native.cgroupdriver", other) => {
+                    return Err(format!(
+                        "invalid exec-opt ({option}): native.cgroupdriver {other} is not served"
+                    ));
+                }
+                ("isolation", _) => {
+                    return Err(format!(
+                        "invalid exec-opt ({option}): option 'isolation' is only supported on windows"
+                    ));
+                }
+                (key, _) => return Err(format!("invalid exec-opt ({option}): unknown option: '{key}'")),
+            }
+        }
+        for mirror in &live.registry_mirrors {
+            if !(mirror.starts_with("http://") || mirror.starts_with("https://")) {
+                return Err(format!(
+                    "invalid mirror: no scheme specified for {mirror:?}: must use either 'https://' or 'http://'"
+                ));
+            }
+        }
+        if !config.log_driver.options.is_empty() {
+            config.log_driver.check().map_err(|error| format!("failed to set log opts: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// What is asked for and not served; the daemon does not start without it being so.
+    fn unserved(&self) -> Result<(), String> {
+        if let Some(plugin) = self.list("authorization-plugins").first() {
+            return Err(format!("failed to validate authorization plugin: plugin {plugin:?} not found"));
+        }
+        let driver = self.text("storage-driver");
+        if !matches!(driver.as_str(), "" | "overlay2" | "overlayfs") {
+            return Err(format!("error initializing graphdriver: driver not supported: {driver}"));
+        }
+        for (key, set) in [
+            ("userns-remap", !self.text("userns-remap").is_empty()),
+            ("rootless", self.flag("rootless", false)),
+            ("selinux-enabled", self.flag("selinux-enabled", false)),
+        ] {
+            if set {
+                return Err(format!("--{key} is not served by ketchd"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is asked for and not served, before the daemon starts: `--validate` takes it, as dockerd's does.
+///
+/// # Errors
+/// It, and why.
+pub fn served(flags: &Flags) -> Result<(), String> {
+    let named = flags.config_file.is_some();
+    let file = flags.config_file.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    Read(&merged(&file, named, &flags.given)?).unserved()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(line: &str) -> Result<Config, String> {
+        let line = format!("--config-file /dev/null {line}");
+        Config::load(&Flags::parse("ketchd", line.split_whitespace().map(str::to_owned))?)
+    }
+
+    #[test]
+    fn without_flags() {
+        let config = load("").unwrap();
+        assert_eq!(config.data_root, Path::new("/var/lib/ketchd"));
+        assert_eq!(config.pidfile, Path::new("/run/ketchd.pid"));
+        assert_eq!(config.hosts, [Host::default()]);
+        assert_eq!(config.log_driver.driver, "json-file");
+        let live = config.live();
+        assert_eq!(
+            (live.max_concurrent_downloads, live.shutdown_timeout, live.default_shm_size),
+            (3, 15, 64 << 20)
+        );
+        assert!(
+            config.network.icc && config.network.iptables && config.network.ip_masq && !config.network.ipv6
+        );
+    }
+
+    #[test]
+    fn flags_are_typed() {
+        let config = load(
+            "--exec-root /x --icc=false --default-address-pool base=10.0.0.0/8,size=24 --default-ulimit nofile=1:2 --dns 1.1.1.1",
+        )
+        .unwrap();
+        assert_eq!(config.pidfile, Path::new("/x/ketchd.pid"));
+        assert!(!config.network.icc);
+        assert_eq!(config.network.pools, [("10.0.0.0/8".to_owned(), 24)]);
+        assert_eq!(config.containers.ulimits["nofile"], (1, 2));
+        assert_eq!(config.network.dns, [IpAddr::from([1, 1, 1, 1])]);
+    }
+
+    #[test]
+    fn refusals_are_dockerds() {
+        for (line, text) in [
+            ("--log-level bad", "invalid logging level: bad"),
+            ("--log-format xml", "invalid log format: xml"),
+            ("--label a=1 --label a=2", "conflict labels for a=2 and a=1"),
+            (
+                "--default-ipc-mode host",
+                "IPC mode \"host\" is not supported as default value; use \"shareable\" or \"private\"",
+            ),
+            (
+                "--default-cgroupns-mode x",
+                "invalid default cgroup namespace (x): use \"host\" or \"private\"",
+            ),
+            ("--exec-opt x", "invalid exec-opt (x): must be formatted 'opt=value'"),
+            ("--exec-opt a=b", "invalid exec-opt (a=b): unknown option: 'a'"),
+            ("--log-opt x=y", "failed to set log opts: unknown log opt 'x' for json-file log driver"),
+            ("--max-concurrent-downloads -1", "invalid max concurrent downloads: -1"),
+            (
+                "--config-file /nonexistent",
+                "unable to configure the Docker daemon with file /nonexistent: open /nonexistent: no such file or directory",
+            ),
+        ] {
+            assert_eq!(load(line).map(|_| ()), Err(text.to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_at_the_start() {
+        for (line, wanted) in [
+            ("--authorization-plugin x", "failed to validate authorization plugin: plugin \"x\" not found"),
+            ("--storage-driver btrfs", "error initializing graphdriver: driver not supported: btrfs"),
+            ("--userns-remap default", "--userns-remap is not served by ketchd"),
+        ] {
+            let line = format!("--config-file /dev/null {line}");
+            let flags = Flags::parse("ketchd", line.split_whitespace().map(str::to_owned)).unwrap();
+            assert!(Config::load(&flags).is_ok(), "{line}");
+            assert_eq!(served(&flags), Err(wanted.to_owned()));
+        }
+    }
+
+    #[test]
+    fn reloading_takes_what_may_change() {
+        let folder = crate::scratch::Folder::new("config");
+        let file = folder.path().join("daemon.json");
+        std::fs::write(&file, r#"{"labels":["a=b"],"max-concurrent-downloads":7,"data-root":"/one"}"#)
+            .unwrap();
+        let line = format!("--config-file {} --debug", file.display());
+        let flags = Flags::parse("ketchd", line.split_whitespace().map(str::to_owned)).unwrap();
+        let config = Config::load(&flags).unwrap();
+        assert_eq!(config.live().max_concurrent_downloads, 7);
+        std::fs::write(&file, r#"{"registry-mirrors":["https://m"],"data-root":"/two"}"#).unwrap();
+        let live = config.reload().unwrap();
+        assert_eq!(live.labels, ["a=b"]);
+        assert_eq!((live.max_concurrent_downloads, live.debug), (3, true));
+        assert_eq!(live.attributes()["registry-mirrors"], r#"["https://m"]"#);
+        assert_eq!(config.data_root, Path::new("/one"));
+        std::fs::write(&file, r#"{"debug":false}"#).unwrap();
+        assert!(
+            config.reload().unwrap_err().contains("specified both as a flag and in the configuration file")
+        );
+        assert_eq!(config.live().registry_mirrors, ["https://m"]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The daemon: its settings, and one of each module.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::engine::host::Host;
+use crate::engine::{self, Engine};
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::image::Images;
+use crate::network::Networks;
+use crate::network::settings::Settings;
+use crate::shim::Launch;
+use crate::store::Store;
+use crate::volume::Volumes;
+
+/// Everything that a route may call.
+#[derive(Debug)]
+pub struct Daemon {
+    /// As it was started.
+    pub config: Config,
+    /// Its own: the same after every start.
+    pub id: String,
+    /// True when the daemon is about to end: nothing is started again then, and streams without an end have one.
+    pub ending: watch::Sender<bool>,
+    /// What happens.
+    pub events: Arc<Events>,
+    /// Images and containers' roots.
+    pub images: Images,
+    /// Networks, and what containers have of them.
+    pub networks: Networks,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// What is remembered.
+    pub store: Store,
+    /// Containers.
+    pub engine: Engine,
+}
+
+impl Daemon {
+    /// Opens the state; nothing is served yet.
+    ///
+    /// # Errors
+    /// A folder that can't be made, or state that another daemon has.
+    pub fn open(config: Config) -> Result<Arc<Self>> {
+        for folder in [&config.data_root, &config.exec_root] {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o711)
+                .create(folder)
+                .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
+        }
+        let store = Store::open(&config.data_root.join("ketchd.redb"))?;
+        let id = own_id(&config.data_root)?;
+        let ending = watch::Sender::new(false);
+        let events = Arc::new(Events::default());
+        let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        images.set_registries(registries(&config));
+        let networks = Networks::open(Settings::of(&config)?, store.clone(), Arc::clone(&events))?;
+        let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        let launch = Launch {
+            shim: config.shim.clone(),
+            exec_root: config.exec_root.clone(),
+            events: config.exec_root.join("events.sock"),
+        };
+        let engine = Engine::new(launch, Host::look());
+        Ok(Arc::new(Self { config, id, ending, events, images, networks, volumes, store, engine }))
+    }
+
+    /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.
+    ///
+    /// # Errors
+    /// The store, or the shims' socket.
+    pub async fn begin(self: &Arc<Self>) -> Result<()> {
+        engine::takeover::listen(self)?;
+        engine::takeover::take_over(self).await
+    }
+
+    /// Ends what must not go on without the daemon. Containers do, by design: the next start finds them.
+    pub async fn end(&self) {
+        let _before = self.ending.send_replace(true);
+    }
+}
+
+/// How the settings have registries reached.
+pub(crate) fn registries(config: &Config) -> crate::image::registry::Settings {
+    let live = config.live();
+    crate::image::registry::Settings {
+        insecure: live.insecure_registries.clone(),
+        mirrors: live.registry_mirrors.clone(),
+        certificates: None,
+        downloads: live.max_concurrent_downloads,
+    }
+}
+
+/// The id in the data root, or a new one.
+fn own_id(data_root: &Path) -> Result<String> {
+    let path = data_root.join("engine-id");
+    if let Ok(id) = std::fs::read_to_string(&path) {
+        return Ok(id.trim().to_owned());
+    }
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/uuid")
+        .map_err(|error| Error::internal("getting a new id", &error))?;
+    let id = id.trim().to_owned();
+    // In one step: half an id would be one for ever.
+    let staged = data_root.join("engine-id.new");
+    std::fs::write(&staged, &id)
+        .and_then(|()| std::fs::rename(&staged, &path))
+        .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))?;
+    Ok(id)
+}

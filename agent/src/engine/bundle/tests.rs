@@ -1,0 +1,96 @@
+//! Golden tests of config.json.
+
+use super::*;
+
+fn host() -> Host {
+    Host {
+        unified: true,
+        processors: 2,
+        cpus: "0-1".into(),
+        memory_nodes: "0".into(),
+        memory: 1 << 30,
+        capabilities: caps::ALL.to_vec(),
+        apparmor: false,
+        machine: "x86_64".into(),
+        thermal: vec![],
+    }
+}
+
+fn of(config: &Config, host_config: &HostConfig) -> Value {
+    let host = host();
+    let user = User { groups: vec![0], ..User::default() };
+    super::config(&Input {
+        config,
+        host_config,
+        host: &host,
+        args: vec!["/bin/sh".into()],
+        user: &user,
+        cgroup: "/docker/a".into(),
+        root: "/r".into(),
+        namespaces: Namespaces {
+            net: Some(String::new()),
+            pid: Some(String::new()),
+            ipc: Some(String::new()),
+            uts: Some(String::new()),
+            cgroup: Some(String::new()),
+        },
+        mounts: vec![],
+        shm: Shm::Own,
+        devices: vec![],
+        device_rules: vec![],
+        propagation: None,
+    })
+    .unwrap()
+}
+
+/// The bundle `docker-default` was written by dockerd: what it has must be what is made here.
+#[test]
+fn nothing_asked_for_is_dockers_default() {
+    let golden: Value =
+        serde_json::from_str(include_str!("../../../../oci-bundles/docker-default/config.json")).unwrap();
+    let host_config = HostConfig { shm_size: 64 << 20, ..HostConfig::default() };
+    let made = of(&Config { hostname: "docker-default".into(), ..Config::default() }, &host_config);
+    for part in ["/mounts", "/process/capabilities", "/process/cwd", "/linux/sysctl", "/hostname"] {
+        assert_eq!(made.pointer(part), golden.pointer(part), "{part}");
+    }
+    assert_eq!(made.pointer("/linux/resources/devices"), golden.pointer("/linux/resources/devices"));
+    assert_eq!(made["process"]["env"][0], golden["process"]["env"][0]);
+    assert_eq!(made["linux"]["seccomp"]["defaultErrnoRet"], 1);
+}
+
+#[test]
+fn privileged_is_everything() {
+    let made = of(&Config::default(), &HostConfig { privileged: true, ..HostConfig::default() });
+    assert_eq!(made["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 41);
+    assert_eq!(made["linux"]["resources"]["devices"], json!([{ "allow": true, "access": "rwm" }]));
+    assert!(made["linux"].get("seccomp").is_none());
+    assert!(!made["mounts"][3]["options"].as_array().unwrap().contains(&json!("ro")));
+}
+
+#[test]
+fn variables_replace_and_remove() {
+    let config = Config {
+        hostname: "h".into(),
+        env: Some(vec!["PATH=/x".into(), "A=1".into(), "HOSTNAME".into()]),
+        ..Config::default()
+    };
+    assert_eq!(environment(&config, true, &["A=2".into()]), ["PATH=/x", "TERM=xterm", "A=2"]);
+}
+
+#[test]
+fn security_options() {
+    let read = |text: &str| security(&[text.to_owned()]);
+    assert!(read("no-new-privileges").unwrap().no_new_privileges);
+    assert!(!read("no-new-privileges:false").unwrap().no_new_privileges);
+    assert_eq!(read("seccomp=unconfined").unwrap().seccomp.as_deref(), Some("unconfined"));
+    assert_eq!(read("nope").unwrap_err().message, "invalid --security-opt 1: \"nope\"");
+    assert_eq!(read("x=y").unwrap_err().message, "invalid --security-opt 2: \"x=y\"");
+}
+
+#[test]
+fn a_read_only_root_has_read_only_mounts() {
+    let made = of(&Config::default(), &HostConfig { readonly_rootfs: true, ..HostConfig::default() });
+    assert_eq!(made["root"]["readonly"], true);
+    assert!(!made["mounts"][1]["options"].as_array().unwrap().contains(&json!("ro")), "/dev");
+    assert!(made["mounts"][3]["options"].as_array().unwrap().contains(&json!("ro")), "/sys");
+}

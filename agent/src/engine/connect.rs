@@ -1,0 +1,79 @@
+//! A container comes into a further network, or out of one, whether it runs or not.
+
+use std::sync::Arc;
+
+use ketch_engine_api::network::EndpointSettings;
+
+use super::lifecycle::blocking;
+use crate::daemon::Daemon;
+use crate::error::{Error, Kind, Result};
+use crate::network::Mode;
+
+/// Connects a container to a network.
+///
+/// # Errors
+/// No such network or container, or one that can't have it: dockerd's texts.
+pub async fn connect(daemon: &Arc<Daemon>, name: &str, other: &str, asked: EndpointSettings) -> Result<()> {
+    let network = daemon.networks.find(name)?;
+    let container = daemon.engine.find(other)?;
+    let _changing = container.changing.lock().await;
+    let mode = container.read(|record| Mode::of(&record.host_config.network_mode));
+    if matches!(mode, Mode::Host | Mode::Container(_)) {
+        return Err(Error::invalid(
+            "container sharing network namespace with another container or host cannot be connected to any other network",
+        ));
+    }
+    if network.name == "host" {
+        return Err(Error::invalid(
+            "cannot connect container to host network - container must be created in host network mode",
+        ));
+    }
+    if mode == Mode::None || network.name == "none" {
+        return Err(Error::invalid(
+            "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+        ));
+    }
+    daemon.networks.check_endpoint(&network, &asked)?;
+    if container.is_running() {
+        let (networks, id) = (daemon.networks.clone(), container.id.clone());
+        let (network, asked) = (network.id.clone(), asked.clone());
+        blocking(move || networks.connect(&network, &id, asked)).await?;
+    }
+    container.change(|record| record.endpoints.insert(network.name.clone(), asked));
+    container.save(daemon).await
+}
+
+/// Takes a container out of a network; `force`: also one that is not there any more.
+///
+/// # Errors
+/// No such network or container, or it is not in it: dockerd's texts.
+pub async fn disconnect(daemon: &Arc<Daemon>, name: &str, other: &str, force: bool) -> Result<()> {
+    let network = daemon.networks.find(name)?;
+    let container = match daemon.engine.find(other) {
+        Err(error) if force && error.kind == Kind::NotFound => {
+            return Err(Error::not_found(format!("endpoint {other} not found")));
+        }
+        found => found?,
+    };
+    let _changing = container.changing.lock().await;
+    if network.name == "host" && container.read(|record| record.host_config.network_mode == "host") {
+        return Err(Error::invalid(
+            "cannot disconnect container from host network - container was created in host network mode",
+        ));
+    }
+    // Under whichever of its names it was asked for.
+    let key = container.read(|record| {
+        let mut names = record.endpoints.keys();
+        names.find(|name| daemon.networks.find(name).is_ok_and(|one| one.id == network.id)).cloned()
+    });
+    let Some(key) = key else {
+        let message = format!("container {} is not connected to network {}", container.id, network.name);
+        return Err(Error::new(Kind::Internal, message));
+    };
+    if container.is_running() {
+        let (networks, id, network) = (daemon.networks.clone(), container.id.clone(), network.id.clone());
+        blocking(move || networks.disconnect(&network, &id)).await?;
+    }
+    container.change(|record| record.endpoints.remove(&key));
+    container.save(daemon).await
+}

@@ -1,0 +1,181 @@
+//! The making of a container: what the request and the image say, put together, checked, and remembered.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use ketch_engine_api::container::{Config, CreateBody};
+use ketch_engine_api::host_config::HostConfig;
+use ketch_engine_api::network::EndpointSettings;
+
+use super::container::{Container, Record, State};
+use super::lifecycle::{folder_of, make_folder};
+use super::mounts::{self, Planned};
+use super::{image_config, name, validate};
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::timestamp::Timestamp;
+
+/// What was made.
+#[derive(Debug)]
+pub struct Made {
+    /// The container's id.
+    pub id: String,
+    /// What the client should know.
+    pub warnings: Vec<String>,
+}
+
+/// Makes a container; `name` is empty for one of the daemon's choice.
+///
+/// # Errors
+/// No such image, a name that is taken, something that can't be meant: dockerd's texts.
+pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Result<Made> {
+    let mut config = body.config;
+    let mut host_config = body.host_config.unwrap_or_default();
+    let endpoints = body.networking_config.unwrap_or_default().endpoints_config;
+    validate::config(&config)?;
+    validate::host_config(&host_config, &daemon.engine.host)?;
+    validate::network(&config, &host_config)?;
+    let _known = daemon.runtime_binary(&host_config.runtime)?;
+    let name = name.strip_prefix('/').unwrap_or(name);
+    if config.image.is_empty() {
+        return Err(Error::invalid("no command specified"));
+    }
+    let asked_image = config.image.clone();
+    let base = daemon.base(&asked_image)?;
+    if !name.is_empty() {
+        name::check(name)?;
+    }
+    config = image_config::merge(config, &base.config)?;
+    let warnings = warnings(&host_config);
+    validate::fill(&mut host_config, &daemon.engine.host, &daemon.config);
+    super::lifecycle::log_of(&host_config).check()?;
+    let id = name::random_id()?;
+    let name = take_name(daemon, name, &id)?;
+    let made = make(daemon, &id, name.clone(), config, host_config, endpoints).await;
+    if let Err(error) = made {
+        daemon.engine.leave_name(&name, &id);
+        let _none = daemon.release_root(&id).await;
+        let _none = std::fs::remove_dir_all(folder_of(daemon, &id));
+        return Err(error);
+    }
+    Ok(Made { id, warnings })
+}
+
+fn take_name(daemon: &Daemon, name: &str, id: &str) -> Result<String> {
+    if name.is_empty() {
+        return name::random_name(|name| daemon.engine.take_name(name, id).is_ok());
+    }
+    daemon.engine.take_name(name, id)?;
+    Ok(name.to_owned())
+}
+
+async fn make(
+    daemon: &Arc<Daemon>,
+    id: &str,
+    name: String,
+    mut config: Config,
+    host_config: HostConfig,
+    endpoints: BTreeMap<String, EndpointSettings>,
+) -> Result<()> {
+    let image = config.image.clone();
+    let base = daemon.prepare_root(&image, id).await?;
+    if config.hostname.is_empty() {
+        config.hostname = if host_config.network_mode == "host" || host_config.uts_mode == "host" {
+            rustix::system::uname().nodename().to_string_lossy().into_owned()
+        } else {
+            id[..12].to_owned()
+        };
+    }
+    make_folder(&folder_of(daemon, id), 0o710)?;
+    mark(daemon, id)?;
+    let planned = plan(daemon, &config, &host_config)?;
+    let (path, args) = image_config::command(&config);
+    let mut record = Record {
+        id: id.to_owned(),
+        name,
+        created: Timestamp::now(),
+        path,
+        args,
+        image: base.id,
+        config,
+        host_config,
+        endpoints,
+        network: serde_json::Value::Null,
+        mounts: planned,
+        state: State::default(),
+        restart_count: 0,
+        was_started: false,
+        was_stopped: false,
+    };
+    daemon.make_volumes(&mut record).await?;
+    if let Err(error) = super::networking::plan(daemon, &mut record) {
+        daemon.forget_volumes(&Container::new(record), true).await;
+        return Err(error);
+    }
+    let container = Arc::new(Container::new(record));
+    container.save(daemon).await?;
+    daemon.engine.add(&container);
+    container.publish(daemon, "create");
+    Ok(())
+}
+
+/// Programs see by this file of the root that they are in a container.
+fn mark(daemon: &Daemon, id: &str) -> Result<()> {
+    let path = daemon.images.rootfs(id)?.upper.join(".dockerenv");
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o755)
+        .open(&path)
+        .map(drop)
+        .map_err(|error| Error::internal(format_args!("making {}", path.display()), &error))
+}
+
+/// All mounts: of other containers, of the request, of the image.
+fn plan(daemon: &Daemon, config: &Config, host_config: &HostConfig) -> Result<Vec<Planned>> {
+    let mut all = Vec::new();
+    for text in host_config.volumes_from.iter().flatten() {
+        let (other, rw) = mounts::volumes_from(text)?;
+        let other = daemon.engine.find(other)?;
+        for mut planned in other.read(|record| record.mounts.clone()) {
+            planned.shown.rw &= rw.unwrap_or(true);
+            planned.anonymous = false;
+            all.retain(|one: &Planned| one.shown.destination != planned.shown.destination);
+            all.push(planned);
+        }
+    }
+    for planned in mounts::asked(host_config)? {
+        let source = &planned.shown.source;
+        if planned.shown.kind == "bind" && !planned.makes_source && !std::path::Path::new(source).exists() {
+            return Err(Error::invalid(crate::compat::no_bind_source(source)));
+        }
+        all.retain(|one| one.shown.destination != planned.shown.destination);
+        all.push(planned);
+    }
+    for path in config.volumes.iter().flatten().map(|(path, _)| path) {
+        let planned = mounts::bind(path)?;
+        let at = &planned.shown.destination;
+        let taken = all.iter().any(|one| one.shown.destination == *at)
+            || host_config.tmpfs.iter().flatten().any(|(path, _)| mounts::clean(path) == *at);
+        if !taken {
+            all.push(planned);
+        }
+    }
+    Ok(all)
+}
+
+fn warnings(host_config: &HostConfig) -> Vec<String> {
+    let mut all = Vec::new();
+    if host_config.resources.kernel_memory_tcp != 0 {
+        all.push(
+            "Specifying kernel memory TCP limit is deprecated and will be removed in a future release."
+                .to_owned(),
+        );
+    }
+    if host_config.resources.oom_kill_disable == Some(true) && host_config.resources.memory == 0 {
+        all.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
+    }
+    all
+}

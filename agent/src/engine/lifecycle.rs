@@ -1,0 +1,406 @@
+//! The start of a container, step by step; what fails on the way is undone. What follows from its end is in `ending`.
+
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_engine_api::host_config::HostConfig;
+use serde_json::Value;
+use tracing::warn;
+
+use super::bundle::{self, Input, Shm};
+use super::container::{Container, Record};
+use super::streams::make_fifo;
+use super::{devices, ending, health, mounts, namespaces, networking, root, users};
+use crate::compat;
+use crate::daemon::Daemon;
+use crate::error::{Error, Kind, Result};
+use crate::logs::{self, LogDriver};
+use crate::shim::Task;
+use crate::shim::task::Fifos;
+use crate::timestamp::Timestamp;
+
+/// Starts a container for a client.
+///
+/// # Errors
+/// It runs already, is frozen or is being removed; it does not start, with the status that Docker would have.
+pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
+    let _changing = container.changing.lock().await;
+    may_start(container)?;
+    container.change(|record| {
+        record.was_stopped = false;
+        record.restart_count = 0;
+        record.state.restart_reason.clear();
+    });
+    *container.pause.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Duration::ZERO;
+    run(daemon, container).await
+}
+
+fn may_start(container: &Container) -> Result<()> {
+    container.read(|record| {
+        let state = &record.state;
+        if state.paused {
+            Err(Error::conflict("cannot start a paused container, try unpause instead"))
+        } else if state.running {
+            Err(Error::new(Kind::NotModified, "container is already running"))
+        } else if state.removing || state.dead {
+            Err(Error::conflict("container is marked for removal and cannot be started"))
+        } else {
+            Ok(())
+        }
+    })
+}
+
+/// Starts a container; `changing` is held. On a failure nothing is left of the attempt but the state that tells of it.
+///
+/// # Errors
+/// As [`start`].
+pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
+    match begin(daemon, container).await {
+        Ok(task) => {
+            container.set_task(Some(task.clone()));
+            container.save(daemon).await?;
+            container.life.send_modify(|life| life.running = true);
+            health::begin(daemon, container);
+            container.publish(daemon, "start");
+            ending::watch(daemon, container, task);
+            Ok(())
+        }
+        Err(error) => {
+            let failed = not_started(error);
+            release(daemon, container).await;
+            container.change(|record| {
+                let state = &mut record.state;
+                state.running = false;
+                state.restarting = false;
+                state.pid = 0;
+                state.exit_code = failed.exit_code;
+                state.error.clone_from(&failed.error.message);
+                state.finished_at = Timestamp::now();
+            });
+            container.save(daemon).await?;
+            // Docker's waiters do not hear of a start that failed; a removal ends their wait.
+            container.life.send_modify(|life| {
+                life.running = false;
+                life.exit_code = failed.exit_code;
+            });
+            if container.read(|record| record.host_config.auto_remove) {
+                super::remove::later(daemon, container);
+            }
+            Err(failed.error)
+        }
+    }
+}
+
+/// A failed start as clients see it.
+struct NotStarted {
+    exit_code: i64,
+    error: Error,
+}
+
+/// 126, 127 or 128, by the text; so do Docker's.
+fn not_started(error: Error) -> NotStarted {
+    if error.kind != Kind::Internal {
+        return NotStarted { exit_code: 128, error };
+    }
+    let (exit_code, kind, more) = compat::start_failure(&error.message);
+    NotStarted { exit_code, error: Error::new(kind, format!("{}{more}", error.message)) }
+}
+
+/// The folder of a container's shim.
+#[must_use]
+pub fn bundle_of(daemon: &Daemon, id: &str) -> PathBuf {
+    daemon.config.exec_root.join(id)
+}
+
+/// The folder of what a container keeps.
+#[must_use]
+pub fn folder_of(daemon: &Daemon, id: &str) -> PathBuf {
+    daemon.config.data_root.join("containers").join(id)
+}
+
+/// Makes a folder that others may pass through.
+///
+/// # Errors
+/// The disk.
+pub(super) fn make_folder(path: &Path, mode: u32) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|error| Error::internal(format_args!("making {}", path.display()), &error))
+}
+
+async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task> {
+    let record = container.read(Record::clone);
+    let bundle = bundle_of(daemon, &record.id);
+    make_folder(&bundle.join("rootfs"), 0o711)?;
+    mount_root(daemon, &record.id, &bundle).await?;
+    let joined = namespaces::join(daemon, &record).await?;
+    container.change(|record| record.network.clone_from(&joined.settings));
+    let spec = specification(daemon, &record, &bundle, &joined).await?;
+    write(&bundle.join("config.json"), &spec)?;
+    let fifos = fifos(&bundle, "", record.config.tty, record.config.open_stdin)?;
+    let log = LogDriver::open(&log_of(&record.host_config), &folder_of(daemon, &record.id), &logged(&record))
+        .map_err(|error| {
+            Error::new(
+                error.kind,
+                format!(
+                    "failed to create task for container: failed to initialize logging driver: {}",
+                    error.message
+                ),
+            )
+        })?;
+    let log = Arc::new(log);
+    let _before = container.set_log(Some(Arc::clone(&log)));
+    let stderr = (!record.config.tty).then(|| PathBuf::from(&fifos.stderr));
+    container.streams.begin(Path::new(&fifos.stdout), stderr.as_deref(), Some(&log))?;
+    let engine = &daemon.engine;
+    let binary = daemon.runtime_binary(&record.host_config.runtime)?;
+    let connection = engine.launch.start(&record.id, &bundle, &binary).await?;
+    let task = Task::new(connection.clone(), &record.id);
+    match create(daemon, container, &record, &task, &bundle, fifos, &binary).await {
+        Ok(()) => Ok(task),
+        Err(error) => {
+            // The shim ends once it holds nothing; what it still holds goes first.
+            let _none = task.kill("", 9, true).await;
+            let _none = task.delete("").await;
+            task.shutdown().await;
+            Err(error)
+        }
+    }
+}
+
+async fn create(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    record: &Record,
+    task: &Task,
+    bundle: &Path,
+    fifos: Fifos,
+    binary: &Path,
+) -> Result<()> {
+    let failed = |error: crate::shim::CallError| {
+        Error::new(Kind::Internal, compat::task_not_created(&error.to_string()))
+    };
+    let options = daemon.engine.launch.options(binary);
+    let input = fifos.stdin.clone();
+    let path = bundle.to_string_lossy();
+    let pid = task.create(&path, Vec::new(), fifos, options).await.map_err(failed)?;
+    if !input.is_empty() {
+        let (task, tty) = (task.clone(), record.config.tty);
+        container.streams.begin_input(Path::new(&input), move || async move {
+            if !tty {
+                let _ended = task.close_input("").await;
+            }
+        })?;
+    }
+    let _pid = task.start("").await.map_err(failed)?;
+    container.change(|record| {
+        let state = &mut record.state;
+        state.running = true;
+        state.restarting = false;
+        state.paused = false;
+        state.oom_killed = false;
+        state.pid = pid;
+        state.exit_code = 0;
+        state.error.clear();
+        state.started_at = Timestamp::now();
+        record.was_started = true;
+    });
+    Ok(())
+}
+
+async fn mount_root(daemon: &Arc<Daemon>, id: &str, bundle: &Path) -> Result<()> {
+    let rootfs = daemon.rootfs(id).await?;
+    let target = bundle.join("rootfs");
+    blocking(move || {
+        root::unmount_all(&target);
+        root::mount(&rootfs, &target)
+    })
+    .await
+}
+
+async fn specification(
+    daemon: &Arc<Daemon>,
+    record: &Record,
+    bundle: &Path,
+    joined: &namespaces::Joined,
+) -> Result<Value> {
+    let root = bundle.join("rootfs");
+    let added: Vec<String> = record.host_config.group_add.clone().unwrap_or_default();
+    let (place, name) = (root.clone(), record.config.user.clone());
+    let user = blocking(move || {
+        users::find(&name, &root::read(&place, "etc/passwd")?, &root::read(&place, "etc/group")?, &added)
+    })
+    .await?;
+    let mut all = mounts_of(daemon, record).await?;
+    all.extend(joined.files.iter().cloned());
+    // What lies below another comes after it.
+    all.sort_by_key(|one| one["destination"].as_str().map_or(0, |at| at.matches('/').count()));
+    let devices = devices::of(&record.host_config)?;
+    let mut args = Vec::new();
+    if daemon.has_init(record) {
+        args.extend([crate::init::PATH.to_owned(), "--".to_owned()]);
+        let program =
+            std::env::current_exe().map_err(|error| Error::internal("finding this program", &error))?;
+        all.push(namespaces::bound_read_only(&program.to_string_lossy(), crate::init::PATH));
+    }
+    args.push(record.path.clone());
+    args.extend(record.args.iter().cloned());
+    let shared = record.mounts.iter().any(|one| one.shown.propagation.ends_with("shared"));
+    let slave = record.mounts.iter().any(|one| one.shown.propagation.ends_with("slave"));
+    let shm = shm_of(daemon, record, bundle).await?;
+    bundle::config(&Input {
+        config: &record.config,
+        host_config: &record.host_config,
+        host: &daemon.engine.host,
+        args,
+        user: &user,
+        cgroup: cgroup_of(daemon, record),
+        root: root.to_string_lossy().into_owned(),
+        namespaces: joined.namespaces.clone(),
+        mounts: all,
+        shm,
+        devices: devices.devices,
+        device_rules: devices.rules,
+        propagation: if shared {
+            Some("shared")
+        } else if slave {
+            Some("slave")
+        } else {
+            None
+        },
+    })
+}
+
+/// The container's cgroup, below the daemon's or the one that it asks for.
+fn cgroup_of(daemon: &Daemon, record: &Record) -> String {
+    let asked = &record.host_config.resources.cgroup_parent;
+    let parent = if asked.is_empty() { daemon.cgroup_parent() } else { asked };
+    format!("{}/{}", parent.trim_end_matches('/'), record.id)
+}
+
+async fn shm_of(daemon: &Arc<Daemon>, record: &Record, bundle: &Path) -> Result<Shm> {
+    let mode = record.host_config.ipc_mode.as_str();
+    Ok(match mode {
+        "host" => Shm::At("/dev/shm".to_owned()),
+        "none" => Shm::None,
+        "shareable" => {
+            let (path, size) = (bundle.join("shm"), record.host_config.shm_size);
+            let shown = path.to_string_lossy().into_owned();
+            blocking(move || root::mount_shm(&path, size)).await?;
+            Shm::At(shown)
+        }
+        _ => match mode.strip_prefix("container:") {
+            Some(other) => {
+                let other = daemon.engine.find(other)?;
+                Shm::At(bundle_of(daemon, &other.id).join("shm").to_string_lossy().into_owned())
+            }
+            None => Shm::Own,
+        },
+    })
+}
+
+async fn mounts_of(daemon: &Arc<Daemon>, record: &Record) -> Result<Vec<Value>> {
+    let mut all = Vec::new();
+    for (path, options) in record.host_config.tmpfs.iter().flatten() {
+        all.push(mounts::specified_tmpfs(path, options)?);
+    }
+    for planned in &record.mounts {
+        let source = match planned.shown.kind.as_str() {
+            "volume" => daemon.mount_volume(record, planned).await?,
+            "bind" => {
+                if !Path::new(&planned.shown.source).exists() {
+                    if !planned.makes_source {
+                        return Err(Error::invalid(compat::no_bind_source(&planned.shown.source)));
+                    }
+                    make_folder(Path::new(&planned.shown.source), 0o755)?;
+                }
+                PathBuf::from(&planned.shown.source)
+            }
+            _ => PathBuf::new(),
+        };
+        all.push(mounts::specified(planned, &source.to_string_lossy()));
+    }
+    Ok(all)
+}
+
+/// Makes a process's fifos in a bundle.
+///
+/// # Errors
+/// The folder.
+pub(super) fn fifos(bundle: &Path, prefix: &str, terminal: bool, input: bool) -> Result<Fifos> {
+    let make = |name: &str| -> Result<String> {
+        let path = bundle.join(format!("{prefix}{name}"));
+        make_fifo(&path)?;
+        Ok(path.to_string_lossy().into_owned())
+    };
+    Ok(Fifos {
+        stdin: if input { make("in")? } else { String::new() },
+        stdout: make("out")?,
+        stderr: if terminal { String::new() } else { make("err")? },
+        terminal,
+    })
+}
+
+/// What the container's log is called with.
+#[must_use]
+pub fn log_of(host_config: &HostConfig) -> logs::LogConfig {
+    let asked = &host_config.log_config;
+    logs::LogConfig { driver: asked.kind.clone(), options: asked.config.clone().unwrap_or_default() }
+}
+
+pub(super) fn logged(record: &Record) -> logs::Container {
+    logs::Container {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        command: std::iter::once(record.path.clone()).chain(record.args.iter().cloned()).collect(),
+        image_id: record.image.clone(),
+        image_name: record.config.image.clone(),
+        env: record.config.env.clone().unwrap_or_default(),
+        labels: record.config.labels.clone().unwrap_or_default(),
+    }
+}
+
+fn write(path: &Path, value: &Value) -> Result<()> {
+    let bytes = serde_json::to_vec(value).map_err(|error| Error::internal("encoding config.json", &error))?;
+    std::fs::write(path, bytes)
+        .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))
+}
+
+/// Runs what touches the disk or mounts beside the event loop.
+///
+/// # Errors
+/// Its own; or it panicked.
+pub(super) async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(act).await.map_err(|error| Error::internal("working on the disk", &error))?
+}
+
+/// Gives back all that a run had: streams, log, network, volumes, mounts, the bundle.
+pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
+    container.streams.end().await;
+    if let Some(log) = container.set_log(None) {
+        log.close(Timestamp::now()).await;
+    }
+    let record = container.read(Record::clone);
+    networking::leave(daemon, &record).await;
+    daemon.unmount_volumes(&record.id).await;
+    let bundle = bundle_of(daemon, &record.id);
+    let cleared = blocking(move || {
+        root::unmount_all(&bundle);
+        match std::fs::remove_dir_all(&bundle) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::internal(format_args!("removing {}", bundle.display()), &error))
+            }
+            _ => Ok(()),
+        }
+    });
+    if let Err(error) = cleared.await {
+        warn!("{error}");
+    }
+}

@@ -1,0 +1,231 @@
+//! `GET /containers/json`: which containers, and what is shown of each.
+
+use std::sync::Arc;
+
+use ketch_engine_api::container::{Port, Summary, SummaryHostConfig, SummaryNetworks};
+use serde_json::{Value, json};
+
+use super::container::{Container, Record};
+use crate::api::filters::Filters;
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::timestamp::Timestamp;
+
+/// The keys that a list's filters may have.
+pub const FILTERS: [&str; 16] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "label!",
+];
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub struct Wanted {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// So many of the newest, whether they run or not.
+    pub limit: Option<usize>,
+    /// With sizes.
+    pub size: bool,
+    /// Only those.
+    pub filters: Filters,
+}
+
+const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
+
+/// The newest first.
+///
+/// # Errors
+/// A filter's value that can't be meant; a container that a filter names and that is not there.
+pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
+    let filters = &wanted.filters;
+    for status in filters.values("status") {
+        if !STATES.contains(&status) {
+            return Err(Error::invalid(format!(
+                "invalid filter 'status={status}': invalid value for state ({status}): must be one of created, running, paused, restarting, removing, exited, dead"
+            )));
+        }
+    }
+    for health in filters.values("health") {
+        if !matches!(health, "starting" | "healthy" | "unhealthy" | "none") {
+            return Err(Error::invalid(format!("invalid filter 'health={health}'")));
+        }
+    }
+    let mut exited = Vec::new();
+    for code in filters.values("exited") {
+        let number = code.parse::<i64>();
+        exited.push(number.map_err(|_| {
+            Error::invalid(format!(
+                "invalid filter 'exited={code}': strconv.Atoi: parsing {code:?}: invalid syntax"
+            ))
+        })?);
+    }
+    let task = filters.flag("is-task")?;
+    let created = |key: &str| -> Result<Option<Timestamp>> {
+        let named = filters.values(key).next().map(|name| daemon.engine.find(name)).transpose()?;
+        Ok(named.map(|container| container.read(|record| record.created)))
+    };
+    let (before, since) = (created("before")?, created("since")?);
+    let ancestors: Vec<_> = filters
+        .values("ancestor")
+        .map(|name| daemon.base(name).map_or_else(|_| name.to_owned(), |base| base.id))
+        .collect();
+    let any_state = wanted.all
+        || wanted.limit.is_some()
+        || before.is_some()
+        || since.is_some()
+        || filters.has("status")
+        || !exited.is_empty();
+    let matches = |record: &Record| {
+        let state = &record.state;
+        let label = |name: &str| record.config.labels.as_ref()?.get(name).map(String::as_str);
+        (any_state || state.running)
+            && filters.any("status", |status| status == state.word())
+            && filters.any("id", |id| record.id.starts_with(id))
+            && filters.any("name", |name| is_named(&record.name, name))
+            && filters.labels("label", label)
+            && (!filters.has("label!") || !filters.labels("label!", label))
+            && (exited.is_empty()
+                || !state.running
+                    && state.started_at != Timestamp::NEVER
+                    && exited.contains(&state.exit_code))
+            && before.is_none_or(|before| record.created < before)
+            && since.is_none_or(|since| record.created > since)
+            && (!filters.has("ancestor")
+                || ancestors.iter().any(|id| *id == record.image || *id == record.config.image))
+            && filters.any("health", |health| {
+                state.health.as_ref().map_or("none", |health| health.status.as_str()) == health
+            })
+            && filters.any("volume", |volume| {
+                record.mounts.iter().any(|one| one.shown.name == volume || one.shown.destination == volume)
+            })
+            && filters.any("network", |network| is_in(record, network))
+            && filters.any("expose", |port| has_port(record, port, false))
+            && filters.any("publish", |port| has_port(record, port, true))
+            && task.is_none_or(|task| task == label("com.docker.swarm.task.id").is_some())
+    };
+    let mut found: Vec<Arc<Container>> =
+        daemon.engine.all().into_iter().filter(|container| container.read(matches)).collect();
+    found.sort_by_key(|container| std::cmp::Reverse(container.read(|record| record.created)));
+    found.truncate(wanted.limit.unwrap_or(usize::MAX));
+    let now = Timestamp::now();
+    Ok(found
+        .iter()
+        .map(|container| container.read(|record| summary(daemon, record, now, wanted.size)))
+        .collect())
+}
+
+/// Docker's `name` is a regular expression; what people give are parts of names, with `^` and `$` at their ends.
+fn is_named(name: &str, wanted: &str) -> bool {
+    let (wanted, from) = wanted.strip_prefix('^').map_or((wanted, false), |rest| (rest, true));
+    let (wanted, to) = wanted.strip_suffix('$').map_or((wanted, false), |rest| (rest, true));
+    let full = format!("/{name}");
+    let slashed = wanted.starts_with('/');
+    let name = if slashed { full.as_str() } else { name };
+    match (from, to) {
+        (true, true) => name == wanted,
+        (true, false) => name.starts_with(wanted),
+        (false, true) => name.ends_with(wanted),
+        (false, false) => name.contains(wanted),
+    }
+}
+
+fn is_in(record: &Record, network: &str) -> bool {
+    let networks = record.network.get("Networks").and_then(Value::as_object);
+    networks.into_iter().flatten().any(|(name, endpoint)| name == network || endpoint["NetworkID"] == network)
+        || record.host_config.network_mode == network
+}
+
+fn has_port(record: &Record, wanted: &str, published: bool) -> bool {
+    let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
+    let fits = |port: &str| {
+        let (number, of) = port.split_once('/').unwrap_or((port, "tcp"));
+        of == protocol && number.parse().is_ok_and(|number: u16| (first..=last).contains(&number))
+    };
+    if published {
+        record.host_config.port_bindings.iter().flatten().any(|(port, _)| fits(port))
+    } else {
+        record.config.exposed_ports.iter().flatten().any(|(port, _)| fits(port))
+    }
+}
+
+fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summary {
+    let sizes = size.then(|| daemon.sizes(record));
+    let command = std::iter::once(&record.path).chain(&record.args);
+    let command: Vec<_> = command.map(|word| quoted(word)).collect();
+    let network = super::networking::shown(daemon, record);
+    Summary {
+        id: record.id.clone(),
+        names: vec![format!("/{}", record.name)],
+        image: daemon.shown_image(&record.config.image, &record.image),
+        image_id: record.image.clone(),
+        command: command.join(" "),
+        created: record.created.seconds(),
+        ports: ports(&network),
+        size_rw: sizes.map(|(rw, _)| rw),
+        size_root_fs: sizes.map(|(_, all)| all),
+        labels: record.config.labels.clone().unwrap_or_default(),
+        state: record.state.word(),
+        status: record.state.words(now),
+        host_config: SummaryHostConfig {
+            network_mode: record.host_config.network_mode.clone(),
+            annotations: record.host_config.annotations.clone(),
+        },
+        network_settings: SummaryNetworks {
+            networks: network.get("Networks").cloned().unwrap_or_else(|| json!({})),
+        },
+        mounts: record.mounts.iter().map(|planned| planned.shown.clone()).collect(),
+    }
+}
+
+/// A word with spaces is shown in quotes.
+fn quoted(word: &str) -> String {
+    if word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
+}
+
+/// Published ports, and those that are only exposed.
+fn ports(network: &Value) -> Vec<Port> {
+    let mut all = Vec::new();
+    let shown = network.get("Ports").and_then(Value::as_object);
+    for (port, bindings) in shown.into_iter().flatten() {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let Ok(private_port) = number.parse() else { continue };
+        let own = Port { private_port, kind: protocol.to_owned(), ..Port::default() };
+        let bindings = bindings.as_array().map(Vec::as_slice).unwrap_or_default();
+        if bindings.is_empty() {
+            all.push(own.clone());
+        }
+        for binding in bindings {
+            let public_port = binding["HostPort"].as_str().and_then(|port| port.parse().ok()).unwrap_or(0);
+            let ip = binding["HostIp"].as_str().unwrap_or_default().to_owned();
+            all.push(Port { ip, public_port, ..own.clone() });
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert!(is_named("web_1", "web") && is_named("web_1", "^web") && is_named("web_1", "^/web_1$"));
+        assert!(!is_named("web_1", "^web$") && !is_named("web_1", "_2"));
+    }
+}

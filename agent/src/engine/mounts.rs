@@ -1,0 +1,341 @@
+//! What a container mounts: `-v`, `--mount`, `--tmpfs`, `--volumes-from` and the image's volumes, first as what is asked for,
+//! then as the runtime specification has it. Pure.
+
+use ketch_engine_api::host_config::HostConfig;
+use ketch_engine_api::mount::{Mount, MountPoint};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// One mount of a container; remembered with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Planned {
+    /// As it is shown. A volume's name is empty until it is made.
+    pub shown: MountPoint,
+    /// A bind whose source is made where it is missing.
+    pub makes_source: bool,
+    /// A bind without the mounts below its source.
+    pub flat: bool,
+    /// A volume that is not filled from the image.
+    pub no_copy: bool,
+    /// A folder of the volume.
+    pub subpath: String,
+    /// Of a volume that is to be made: its driver's options and labels.
+    pub volume: Option<ketch_engine_api::mount::VolumeOptions>,
+    /// Of a tmpfs.
+    pub options: Vec<String>,
+    /// Read-only stops at the mount itself.
+    pub flat_read_only: bool,
+    /// The container made this volume, without a name.
+    pub anonymous: bool,
+}
+
+const PROPAGATIONS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
+
+/// One of `Binds`: `[source:]destination[:mode]`.
+///
+/// # Errors
+/// dockerd's texts.
+pub fn bind(text: &str) -> Result<Planned> {
+    let invalid = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let parts: Vec<_> = text.split(':').collect();
+    let (source, destination, mode) = match parts[..] {
+        [destination] => ("", destination, ""),
+        [source, second] if is_mode(second) && !second.starts_with('/') => ("", source, second),
+        [source, destination] => (source, destination, ""),
+        [source, destination, mode] => (source, destination, mode),
+        _ => return Err(invalid()),
+    };
+    if parts.iter().any(|part| part.is_empty()) {
+        return Err(invalid());
+    }
+    let destination = absolute(destination)
+        .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{destination}' mount path must be absolute", if source.starts_with('/') { "bind" } else { "volume" })))?;
+    if destination == "/" {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
+        )));
+    }
+    if !mode.is_empty() && !is_mode(mode) {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
+    let mut planned = Planned { makes_source: true, ..Planned::default() };
+    let shown = &mut planned.shown;
+    shown.destination = destination;
+    shown.mode = mode.to_owned();
+    shown.rw = !mode.split(',').any(|word| word == "ro");
+    let propagation = mode.split(',').find(|word| PROPAGATIONS.contains(word));
+    planned.no_copy = mode.split(',').any(|word| word == "nocopy");
+    if source.starts_with('/') {
+        shown.kind = "bind".to_owned();
+        shown.source = clean(source);
+        shown.propagation = propagation.unwrap_or("rprivate").to_owned();
+    } else {
+        shown.kind = "volume".to_owned();
+        shown.name = source.to_owned();
+        planned.anonymous = source.is_empty();
+        if !source.is_empty() && !is_volume_name(source) {
+            return Err(Error::invalid(format!(
+                "create {source}: \"{source}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+            )));
+        }
+    }
+    Ok(planned)
+}
+
+/// Whether a local volume may have this name.
+#[must_use]
+pub fn is_volume_name(name: &str) -> bool {
+    name.len() >= 2
+        && name.bytes().enumerate().all(|(index, byte)| {
+            byte.is_ascii_alphanumeric() || (index > 0 && matches!(byte, b'_' | b'.' | b'-'))
+        })
+}
+
+fn is_mode(text: &str) -> bool {
+    let once = |words: &[&str]| text.split(',').filter(|word| words.contains(word)).count() <= 1;
+    !text.is_empty()
+        && text.split(',').all(|word| {
+            PROPAGATIONS.contains(&word)
+                || matches!(word, "ro" | "rw" | "z" | "Z" | "nocopy" | "consistent" | "cached" | "delegated")
+        })
+        && once(&["ro", "rw"])
+        && once(&["z", "Z"])
+        && once(&PROPAGATIONS)
+}
+
+/// One of `Mounts`.
+///
+/// # Errors
+/// dockerd's texts.
+pub fn mount(asked: &Mount) -> Result<Planned> {
+    let invalid =
+        |why: &str| Error::invalid(format!("invalid mount config for type {:?}: {why}", asked.kind));
+    if asked.target.is_empty() {
+        return Err(invalid("field Target must not be empty"));
+    }
+    let Some(destination) = absolute(&asked.target) else {
+        return Err(invalid(&format!("invalid mount path: '{}' mount path must be absolute", asked.target)));
+    };
+    if destination == "/" {
+        return Err(invalid("invalid specification: destination can't be '/'"));
+    }
+    let mut planned = Planned::default();
+    let shown = &mut planned.shown;
+    shown.kind.clone_from(&asked.kind);
+    shown.destination = destination;
+    shown.rw = !asked.read_only;
+    match asked.kind.as_str() {
+        "bind" => {
+            if asked.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            if !asked.source.starts_with('/') {
+                return Err(invalid(&format!(
+                    "invalid mount path: '{}' mount path must be absolute",
+                    asked.source
+                )));
+            }
+            if asked.volume_options.is_some() {
+                return Err(invalid("field VolumeOptions must not be specified"));
+            }
+            let options = asked.bind_options.clone().unwrap_or_default();
+            if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
+                return Err(invalid(&format!("invalid propagation mode: {}", options.propagation)));
+            }
+            shown.source = clean(&asked.source);
+            shown.propagation =
+                if options.propagation.is_empty() { "rprivate".to_owned() } else { options.propagation };
+            planned.makes_source = options.create_mountpoint;
+            planned.flat = options.non_recursive;
+            planned.flat_read_only = options.read_only_non_recursive;
+        }
+        "volume" => {
+            if asked.bind_options.is_some() {
+                return Err(invalid("field BindOptions must not be specified"));
+            }
+            let options = asked.volume_options.clone().unwrap_or_default();
+            shown.name.clone_from(&asked.source);
+            planned.anonymous = asked.source.is_empty();
+            shown.driver =
+                options.driver_config.as_ref().map(|driver| driver.name.clone()).unwrap_or_default();
+            planned.no_copy = options.no_copy;
+            planned.subpath.clone_from(&options.subpath);
+            planned.volume = Some(options);
+        }
+        "tmpfs" => {
+            if !asked.source.is_empty() {
+                return Err(invalid("field Source must not be specified"));
+            }
+            let options = asked.tmpfs_options.clone().unwrap_or_default();
+            planned.options = tmpfs(&options, asked.read_only);
+        }
+        "image" | "cluster" | "npipe" => {
+            return Err(Error::invalid(format!("mount type {:?} is not supported", asked.kind)));
+        }
+        _ => return Err(invalid(&format!("mount type unknown: {:?}", asked.kind))),
+    }
+    Ok(planned)
+}
+
+fn tmpfs(options: &ketch_engine_api::mount::TmpfsOptions, read_only: bool) -> Vec<String> {
+    let mut all: Vec<_> = ["noexec", "nosuid", "nodev"].map(str::to_owned).to_vec();
+    for words in options.options.iter().flatten() {
+        let negated = words.first().and_then(|word| match word.as_str() {
+            "exec" => Some("noexec"),
+            "suid" => Some("nosuid"),
+            "dev" => Some("nodev"),
+            _ => None,
+        });
+        all.retain(|own| Some(own.as_str()) != negated);
+        all.push(words.join("="));
+    }
+    if read_only {
+        all.push("ro".to_owned());
+    }
+    if options.size_bytes > 0 {
+        all.push(format!("size={}", options.size_bytes));
+    }
+    if options.mode != 0 {
+        all.push(format!("mode={:o}", options.mode));
+    }
+    all
+}
+
+/// All that a container asks for itself, without what comes from other containers and the image.
+///
+/// # Errors
+/// dockerd's texts; two mounts at one place.
+pub fn asked(host_config: &HostConfig) -> Result<Vec<Planned>> {
+    let mut all: Vec<Planned> = Vec::new();
+    let binds = host_config.binds.iter().flatten().map(|text| bind(text));
+    let mounts = host_config.mounts.iter().flatten().map(mount);
+    for planned in binds.chain(mounts) {
+        let planned = planned?;
+        let at = &planned.shown.destination;
+        let taken = all.iter().any(|one| one.shown.destination == *at)
+            || host_config.tmpfs.iter().flatten().any(|(path, _)| clean(path) == *at);
+        if taken {
+            return Err(Error::invalid(format!("Duplicate mount point: {at}")));
+        }
+        all.push(planned);
+    }
+    Ok(all)
+}
+
+/// One of `--volumes-from`: the container and whether its mounts can be written to.
+///
+/// # Errors
+/// Another mode: dockerd's text.
+pub fn volumes_from(text: &str) -> Result<(&str, Option<bool>)> {
+    match text.split_once(':') {
+        None => Ok((text, None)),
+        Some((container, "ro" | "z,ro" | "ro,z")) => Ok((container, Some(false))),
+        Some((container, "rw" | "z" | "Z")) => Ok((container, None)),
+        Some((_, mode)) => Err(Error::invalid(format!("invalid mode: {mode}"))),
+    }
+}
+
+/// The specification's form of a mount; `source` is where a bind or volume is on the host.
+#[must_use]
+pub fn specified(planned: &Planned, source: &str) -> Value {
+    let shown = &planned.shown;
+    if shown.kind == "tmpfs" {
+        let options = &planned.options;
+        return json!({ "destination": shown.destination, "type": "tmpfs", "source": "tmpfs", "options": options });
+    }
+    let mut options = vec![if planned.flat { "bind" } else { "rbind" }];
+    if !shown.rw {
+        options.push(if planned.flat || planned.flat_read_only { "ro" } else { "rro" });
+    }
+    options.push(if shown.propagation.is_empty() { "rprivate" } else { &shown.propagation });
+    json!({ "destination": shown.destination, "type": "bind", "source": source, "options": options })
+}
+
+/// The specification's form of one of `--tmpfs`.
+///
+/// # Errors
+/// A path that is not absolute.
+pub fn specified_tmpfs(path: &str, options: &str) -> Result<Value> {
+    let Some(destination) = absolute(path) else {
+        return Err(Error::invalid(format!("invalid mount path: '{path}' mount path must be absolute")));
+    };
+    let mut all = vec!["noexec", "nosuid", "nodev"];
+    for word in options.split(',').filter(|word| !word.is_empty()) {
+        let negated = match word {
+            "exec" => "noexec",
+            "suid" => "nosuid",
+            "dev" => "nodev",
+            _ => "",
+        };
+        all.retain(|own| *own != negated && *own != word);
+        all.push(word);
+    }
+    Ok(json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": all }))
+}
+
+fn absolute(path: &str) -> Option<String> {
+    path.starts_with('/').then(|| clean(path))
+}
+
+/// A path without empty segments, `.` and `..`.
+#[must_use]
+pub fn clean(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            segment => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds() {
+        let shown = |text: &str| bind(text).unwrap().shown;
+        let one = shown("/a/../b:/c/:ro");
+        assert_eq!((one.source.as_str(), one.destination.as_str(), one.rw), ("/b", "/c", false));
+        assert_eq!(
+            (one.kind.as_str(), one.propagation.as_str(), one.mode.as_str()),
+            ("bind", "rprivate", "ro")
+        );
+        let one = shown("vol:/c");
+        assert_eq!((one.kind.as_str(), one.name.as_str()), ("volume", "vol"));
+        assert!(bind("/c").unwrap().anonymous);
+        assert_eq!(shown("/a:/b:rshared").propagation, "rshared");
+        for (text, why) in [
+            ("a:b:c:d", "invalid volume specification: 'a:b:c:d'"),
+            ("/a::ro", "invalid volume specification: '/a::ro'"),
+            ("/a:/b:x", "invalid mode: x"),
+            ("/a:/b:ro,rw", "invalid mode: ro,rw"),
+        ] {
+            assert_eq!(bind(text).unwrap_err().message, why);
+        }
+        assert!(bind("/a:b").unwrap_err().message.ends_with("mount path must be absolute"));
+        assert!(bind("/a:/").unwrap_err().message.ends_with("destination can't be '/'"));
+    }
+
+    #[test]
+    fn specifications() {
+        let of = |text: &str| specified(&bind(text).unwrap(), "/src")["options"].clone();
+        assert_eq!(of("/a:/b"), json!(["rbind", "rprivate"]));
+        assert_eq!(of("/a:/b:ro,rslave"), json!(["rbind", "rro", "rslave"]));
+        let tmpfs = specified_tmpfs("/t", "size=1m,exec").unwrap();
+        assert_eq!(tmpfs["options"], json!(["nosuid", "nodev", "size=1m", "exec"]));
+    }
+
+    #[test]
+    fn two_at_one_place_are_refused() {
+        let host_config =
+            HostConfig { binds: Some(vec!["/a:/b".into(), "/c:/b/".into()]), ..HostConfig::default() };
+        assert_eq!(asked(&host_config).unwrap_err().message, "Duplicate mount point: /b");
+    }
+}

@@ -1,0 +1,87 @@
+//! Names and ids that nobody has chosen.
+
+use crate::error::{Error, Kind, Result};
+
+const QUALITIES: [&str; 48] = [
+    "able", "amber", "ample", "brave", "brisk", "broad", "calm", "candid", "cheery", "civil", "clear",
+    "clever", "copper", "crisp", "daring", "deft", "eager", "early", "even", "fair", "fleet", "fond",
+    "frank", "gentle", "glad", "golden", "grand", "happy", "hardy", "honest", "jolly", "keen", "kind",
+    "lively", "loyal", "lucky", "mellow", "mild", "noble", "patient", "polite", "proud", "quick", "quiet",
+    "steady", "sunny", "tidy", "warm",
+];
+const BOATS: [&str; 48] = [
+    "anchor", "barge", "bark", "beacon", "bow", "brig", "buoy", "canoe", "capstan", "cargo", "clipper",
+    "coble", "coracle", "cutter", "dhow", "dinghy", "dory", "ferry", "frigate", "galley", "gig", "harbour",
+    "helm", "hull", "jib", "junk", "kayak", "keel", "ketch", "knarr", "launch", "lugger", "mast", "oar",
+    "packet", "pilot", "pinnace", "prow", "punt", "raft", "rudder", "sail", "schooner", "skiff", "sloop",
+    "tender", "tiller", "yawl",
+];
+
+/// 64 hexadecimal digits that nobody has had.
+///
+/// # Errors
+/// The kernel has no randomness.
+pub fn random_id() -> Result<String> {
+    let mut bytes = [0; 32];
+    fill(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn fill(bytes: &mut [u8]) -> Result<()> {
+    rustix::rand::getrandom(bytes, rustix::rand::GetRandomFlags::empty())
+        .map(drop)
+        .map_err(|error| Error::internal("asking for randomness", &error))
+}
+
+/// A name like `quiet_ketch`; `take` says whether it is free.
+///
+/// # Errors
+/// No randomness, or no free name.
+pub fn random_name(mut take: impl FnMut(&str) -> bool) -> Result<String> {
+    for round in 0..100 {
+        let mut bytes = [0; 3];
+        fill(&mut bytes)?;
+        let quality = QUALITIES[usize::from(bytes[0]) % QUALITIES.len()];
+        let boat = BOATS[usize::from(bytes[1]) % BOATS.len()];
+        let mut name = format!("{quality}_{boat}");
+        if round > 2 {
+            name.push_str(&format!("{round}{}", bytes[2]));
+        }
+        if take(&name) {
+            return Ok(name);
+        }
+    }
+    Err(Error::new(Kind::Internal, "no free name was found for the container"))
+}
+
+/// Whether a name may be a container's.
+///
+/// # Errors
+/// dockerd's text.
+pub fn check(name: &str) -> Result<()> {
+    let fits = |(index, byte): (usize, u8)| {
+        byte.is_ascii_alphanumeric() || (index > 0 && matches!(byte, b'_' | b'.' | b'-'))
+    };
+    if name.len() >= 2 && name.bytes().enumerate().all(fits) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_ids() {
+        assert_eq!(random_id().unwrap().len(), 64);
+        assert!(check(&random_name(|_| true).unwrap()).is_ok());
+        assert!(random_name(|_| false).is_err());
+        for bad in ["", "a", "-a", "a b", "ä1", "a/b"] {
+            assert!(check(bad).unwrap_err().message.starts_with("Invalid container name"), "{bad}");
+        }
+        assert!(check("a.b_c-1").is_ok());
+    }
+}

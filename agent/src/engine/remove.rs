@@ -1,0 +1,144 @@
+//! The removal of a container: of its processes, if that is wanted, its folders, its image's writable layer, its record.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::container::{Container, TABLE};
+use super::lifecycle::{blocking, folder_of};
+use super::{ending, signal};
+use crate::api::filters::Filters;
+use crate::daemon::Daemon;
+use crate::error::{Error, Kind, Result};
+use crate::timestamp::Timestamp;
+
+/// What goes with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Remove {
+    /// Kills it if it runs.
+    pub force: bool,
+    /// Its volumes without a name.
+    pub volumes: bool,
+}
+
+/// Removes a container; `asked` is how the client called it.
+///
+/// # Errors
+/// It runs, is being removed already, or something of it can't be removed.
+pub async fn remove(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    asked: &str,
+    how: Remove,
+) -> Result<()> {
+    let already = container.change(|record| std::mem::replace(&mut record.state.removing, true));
+    if already {
+        return Err(Error::conflict(format!("removal of container {asked} is already in progress")));
+    }
+    let removed = clean_up(daemon, container, how).await;
+    if let Err(error) = removed {
+        container.change(|record| record.state.removing = false);
+        return Err(Error::new(error.kind, format!("cannot remove container {asked:?}: {}", error.message)));
+    }
+    Ok(())
+}
+
+/// Removes a container that removes itself, in a task of its own.
+pub(super) fn later(daemon: &Arc<Daemon>, container: &Arc<Container>) {
+    let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
+    drop(tokio::spawn(async move {
+        let how = Remove { force: true, volumes: true };
+        match remove(&daemon, &container, &container.id.clone(), how).await {
+            Err(error) if error.kind != Kind::Conflict => warn!("{error}"),
+            _ => {}
+        }
+    }));
+}
+
+async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove) -> Result<()> {
+    let state = container.read(|record| record.state.clone());
+    if state.running {
+        if !how.force {
+            return Err(Error::conflict(if state.paused {
+                "container is paused and must be unpaused first".to_owned()
+            } else {
+                format!("container is {}: stop the container before removing or force remove", state.word())
+            }));
+        }
+        match signal::kill(daemon, container, 0).await {
+            Err(error) if error.kind != Kind::Conflict => {
+                return Err(Error::new(error.kind, format!("could not kill container: {}", error.message)));
+            }
+            _ => {}
+        }
+        if container.read(|record| record.state.restarting) {
+            ending::again(daemon, container, std::time::Duration::ZERO).await;
+        }
+    }
+    let _changing = container.changing.lock().await;
+    let (id, folder) = (container.id.clone(), folder_of(daemon, &container.id));
+    daemon.release_root(&id).await?;
+    blocking(move || match std::fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal(format_args!("removing {}", folder.display()), &error))
+        }
+        _ => Ok(()),
+    })
+    .await?;
+    daemon.forget_volumes(container, how.volumes).await;
+    let store = daemon.store.clone();
+    blocking(move || store.remove(TABLE, &id)).await?;
+    daemon.engine.forget(container);
+    daemon.engine.execs().retain(|_, exec| exec.container.id != container.id);
+    container.publish(daemon, "destroy");
+    container.life.send_modify(|life| {
+        life.running = false;
+        life.removed = true;
+    });
+    Ok(())
+}
+
+/// What a prune has taken away.
+#[derive(Debug, Default)]
+pub struct Pruned {
+    /// `None` for none, as Docker's list is then null.
+    pub ids: Option<Vec<String>>,
+    /// What they had written.
+    pub bytes: i64,
+}
+
+/// Removes all that do not run, as far as the filters let it.
+///
+/// # Errors
+/// A filter that can't be meant.
+pub async fn prune(daemon: &Arc<Daemon>, filters: &Filters) -> Result<Pruned> {
+    let until = filters.values("until").next().map(Timestamp::of_query).transpose()?;
+    let mut pruned = Pruned::default();
+    for container in daemon.engine.all() {
+        let wanted = container.read(|record| {
+            let label = |name: &str| record.config.labels.as_ref()?.get(name).map(String::as_str);
+            !record.state.running
+                && until.is_none_or(|until| record.created < until)
+                && filters.labels("label", label)
+                && (!filters.has("label!") || !filters.labels("label!", label))
+        });
+        if !wanted {
+            continue;
+        }
+        let bytes = daemon.sizes(&container.read(super::Record::clone)).0;
+        match remove(daemon, &container, &container.id, Remove::default()).await {
+            Ok(()) => {
+                pruned.bytes += bytes;
+                pruned.ids.get_or_insert_default().push(container.id.clone());
+            }
+            Err(error) => warn!("{error}"),
+        }
+    }
+    daemon.events.publish(
+        "container",
+        "prune",
+        "",
+        std::iter::once(("reclaimed".to_owned(), pruned.bytes.to_string())).collect(),
+    );
+    Ok(pruned)
+}

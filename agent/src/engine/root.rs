@@ -1,0 +1,145 @@
+//! A container's root file system, mounted in its bundle, and looked into: what is in there is the image's or the
+//! container's own, and nothing there may lead out.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use ketch_shim_api::types::Mount;
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, move_mount, unmount,
+};
+
+use crate::error::{Error, Result};
+
+/// The most that is read of a file in there.
+const LARGEST: u64 = 4 << 20;
+/// What the kernel takes of a mount's options in one piece.
+const PAGE: usize = 4095;
+
+/// Mounts a root at `target`, which is a folder.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn mount(mounts: &[Mount], target: &Path) -> Result<()> {
+    for one in mounts {
+        let failed = |error: rustix::io::Errno| {
+            Error::internal(
+                format_args!("mounting the root file system ({}) at {}", one.r#type, target.display()),
+                &std::io::Error::from(error),
+            )
+        };
+        match one.r#type.as_str() {
+            "overlay" => overlay(one, target).map_err(failed)?,
+            _ => mount_bind_recursive(one.source.as_str(), target).map_err(failed)?,
+        }
+    }
+    Ok(())
+}
+
+fn overlay(one: &Mount, target: &Path) -> rustix::io::Result<()> {
+    let data = one.options.iter().filter(|option| !matches!(option.as_str(), "rw" | "ro"));
+    let data: Vec<&str> = data.map(String::as_str).collect();
+    let joined = data.join(",");
+    if joined.len() <= PAGE {
+        let text = std::ffi::CString::new(joined).map_err(|_| rustix::io::Errno::INVAL)?;
+        return rustix::mount::mount(
+            "overlay",
+            target,
+            "overlay",
+            MountFlags::empty(),
+            Some(text.as_c_str()),
+        );
+    }
+    // Each layer by itself: there is no bound on their number then.
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for option in data {
+        match option.split_once('=') {
+            Some(("lowerdir", layers)) => {
+                for layer in layers.split(':') {
+                    fsconfig_set_string(&context, "lowerdir+", layer)?;
+                }
+            }
+            Some((key, value)) => fsconfig_set_string(&context, key, value)?,
+            None => fsconfig_set_flag(&context, option)?,
+        }
+    }
+    fsconfig_create(&context)?;
+    let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    move_mount(&mounted, c"", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// Mounts the /dev/shm that other containers may join.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn mount_shm(target: &Path, size: i64) -> Result<()> {
+    super::lifecycle::make_folder(target, 0o711)?;
+    let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
+    let options = std::ffi::CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+    rustix::mount::mount("shm", target, "tmpfs", flags, Some(options.as_c_str())).map_err(|error| {
+        Error::internal(format_args!("mounting {}", target.display()), &std::io::Error::from(error))
+    })
+}
+
+/// Takes everything away that is mounted at and below a folder.
+pub fn unmount_all(target: &Path) {
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
+    let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let points: Vec<_> =
+        points.map(unescaped).filter(|point| Path::new(point).starts_with(&target)).collect();
+    for point in points.iter().rev() {
+        let flags = UnmountFlags::NOFOLLOW;
+        let _busy =
+            unmount(point.as_str(), flags).or_else(|_| unmount(point.as_str(), flags | UnmountFlags::DETACH));
+    }
+}
+
+fn unescaped(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+/// A file in a root, as text; nothing where there is none.
+///
+/// # Errors
+/// It is no file that can be read.
+pub fn read(root: &Path, path: &str) -> Result<String> {
+    let failed = |error: std::io::Error| Error::internal(format_args!("reading {path} of the image"), &error);
+    let folder = File::open(root).map_err(failed)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let file = match openat2(&folder, path, flags, Mode::empty(), resolve) {
+        Ok(file) => File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(String::new());
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    // A fifo or a device would be asked to act.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    let _count = file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Folder;
+
+    #[test]
+    fn nothing_in_a_root_leads_out_of_it() {
+        let folder = Folder::new("root");
+        std::fs::write(folder.path().join("in"), "inside").unwrap();
+        std::os::unix::fs::symlink("/in", folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("../../../../etc/passwd", folder.path().join("out")).unwrap();
+        assert_eq!(read(folder.path(), "link").unwrap(), "inside");
+        assert_eq!(read(folder.path(), "out").unwrap(), "");
+        assert_eq!(read(folder.path(), "nothing").unwrap(), "");
+    }
+}

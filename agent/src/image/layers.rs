@@ -1,0 +1,197 @@
+//! From a stream to a layer: summed, inflated, summed again and unpacked as it arrives, and believed only when both sums are
+//! those that were promised.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use super::Images;
+use super::digest::{Digest, Summing};
+use super::inflate::Inflate;
+use super::spec::{Descriptor, OCI_LAYER};
+use super::staging::Staged;
+use super::state::{Blob, LAYERS, Layer, LayerRecord};
+use super::unpack::{Limits, Unpacker};
+use crate::error::{Error, Kind, Result};
+use crate::tar::Reader;
+
+/// As many members as a layer may have; the largest in use have a tenth.
+const MOST_ENTRIES: u64 = 10_000_000;
+/// What a layer leaves of the file system, in bytes.
+const LEFT_FREE: u64 = 256 << 20;
+
+/// What a layer's stream has to be.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Promised {
+    /// Of the stream.
+    pub(super) blob: Option<Digest>,
+    /// Of its content.
+    pub(super) diff_id: Option<Digest>,
+    /// What a manifest calls it.
+    pub(super) media_type: Option<String>,
+}
+
+/// Reads on behalf of two: what passes is written to a file too.
+struct Copying<R, W> {
+    from: R,
+    to: W,
+}
+
+impl<R: Read, W: Write> Read for Copying<R, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
+
+/// A layer that is not yet believed.
+struct Unpacked {
+    folder: Staged,
+    blob: Digest,
+    blob_size: u64,
+    diff_id: Digest,
+    tar_size: u64,
+    size: u64,
+    plain: bool,
+}
+
+impl Images {
+    /// The layer, if it is here.
+    pub(super) fn layer(&self, diff_id: Digest) -> Option<Arc<Layer>> {
+        self.state().layers.get(&diff_id).cloned()
+    }
+
+    /// Reads a layer to its end and keeps it, with its stream as a blob. Blocks.
+    ///
+    /// # Errors
+    /// The stream's, the disk's, a hostile tar, or another content than promised; nothing of it is left then.
+    pub(super) fn add_layer(&self, stream: impl Read, promised: &Promised) -> Result<Arc<Layer>> {
+        let (file, staged) = self.staging().file().map_err(|error| failed("staging a layer", &error))?;
+        let unpacked = self.unpack(Copying { from: stream, to: file })?;
+        self.keep_layer(unpacked, staged, promised)
+    }
+
+    /// As much as fits, with something left for others.
+    fn limits(&self) -> Result<Limits> {
+        let about = rustix::fs::statvfs(&self.folders().layers)
+            .map_err(|error| failed("asking for free space", &error.into()))?;
+        let free = about.f_bavail.saturating_mul(about.f_frsize).saturating_sub(LEFT_FREE);
+        // Some file systems count no files.
+        let files = if about.f_files == 0 { u64::MAX } else { about.f_favail };
+        Ok(Limits { bytes: free, entries: files.min(MOST_ENTRIES) })
+    }
+
+    fn unpack(&self, stream: impl Read) -> Result<Unpacked> {
+        let stage = || self.staging().folder().map_err(|error| failed("staging a layer", &error));
+        let (folder, trash) = (stage()?, stage()?);
+        // What is made of no member's saying is as a root is.
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .map_err(|error| failed("staging a layer", &error))?;
+        let mut unpacker = Unpacker::new(folder.path(), trash.path(), self.limits()?)
+            .map_err(|error| failed("staging a layer", &error))?;
+        let read = |error: io::Error| Error::invalid(format!("reading a layer: {error}"));
+        let inflate = Inflate::new(Summing::new(stream)).map_err(read)?;
+        let plain = inflate.is_plain();
+        let mut reader = Reader::new(Summing::new(inflate));
+        unpacker.unpack(&mut reader).map_err(|error| {
+            let kind = if matches!(error, super::unpack::UnpackError::Make(..)) {
+                Kind::Internal
+            } else {
+                Kind::InvalidArgument
+            };
+            Error { kind, ..Error::internal("unpacking a layer", &error) }
+        })?;
+        // The sums are of everything, what is behind the tar's end too.
+        let mut content = reader.into_inner();
+        let _rest = io::copy(&mut content, &mut io::sink()).map_err(read)?;
+        let (inflate, diff_id, tar_size) = content.finish();
+        let mut stream = inflate.into_summing().map_err(read)?;
+        let _rest = io::copy(&mut stream, &mut io::sink()).map_err(read)?;
+        let (_, blob, blob_size) = stream.finish();
+        drop(trash);
+        Ok(Unpacked { folder, blob, blob_size, diff_id, tar_size, size: unpacker.size, plain })
+    }
+
+    fn keep_layer(&self, unpacked: Unpacked, file: Staged, promised: &Promised) -> Result<Arc<Layer>> {
+        for (wanted, found, what) in [
+            (promised.blob, unpacked.blob, "filesystem layer verification failed for digest"),
+            (promised.diff_id, unpacked.diff_id, "layers from manifest don't match image configuration:"),
+        ] {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+                return Err(Error::invalid(format!("{what} {wanted}")));
+            }
+        }
+        let media_type = match (&promised.media_type, unpacked.plain) {
+            (Some(media_type), _) => media_type.clone(),
+            (None, true) => OCI_LAYER.to_owned(),
+            (None, false) => super::spec::DOCKER_LAYER.to_owned(),
+        };
+        let form = Descriptor::new(media_type, unpacked.blob, unpacked.blob_size);
+        let blob = self.keep_blob(file, unpacked.blob, unpacked.blob_size)?;
+        let mut state = self.state();
+        if let Some(layer) = state.layers.get(&unpacked.diff_id) {
+            return Ok(Arc::clone(layer));
+        }
+        let record = LayerRecord {
+            number: state.next_layer,
+            size: unpacked.size,
+            tar_size: unpacked.tar_size,
+            forms: vec![form],
+        };
+        state.next_layer += 1;
+        let kept = self.folders().layer(&record);
+        unpacked.folder.keep(&kept).map_err(|error| failed("keeping a layer", &error))?;
+        if let Err(error) = self.store().put(LAYERS, &unpacked.diff_id.to_string(), &record) {
+            drop(self.staging().discard(&kept));
+            return Err(error);
+        }
+        let layer = Arc::new(Layer {
+            diff_id: unpacked.diff_id,
+            record,
+            blobs: vec![blob],
+            gzip: std::sync::Mutex::default(),
+        });
+        let _none = state.layers.insert(layer.diff_id, Arc::clone(&layer));
+        Ok(layer)
+    }
+
+    /// The blob, if it is here.
+    pub(super) fn blob(&self, digest: Digest) -> Option<Arc<Blob>> {
+        self.state().blobs.get(&digest).cloned()
+    }
+
+    /// Keeps a staged file, whose digest is this.
+    pub(super) fn keep_blob(&self, file: Staged, digest: Digest, size: u64) -> Result<Arc<Blob>> {
+        let mut state = self.state();
+        if let Some(blob) = state.blobs.get(&digest) {
+            return Ok(Arc::clone(blob));
+        }
+        file.keep(&self.folders().blob(digest)).map_err(|error| failed("keeping a blob", &error))?;
+        let blob = Arc::new(Blob { digest, size });
+        let _none = state.blobs.insert(digest, Arc::clone(&blob));
+        Ok(blob)
+    }
+
+    /// Keeps bytes.
+    pub(super) fn add_blob(&self, bytes: &[u8]) -> Result<Arc<Blob>> {
+        let digest = Digest::of(bytes);
+        if let Some(blob) = self.blob(digest) {
+            return Ok(blob);
+        }
+        let (mut file, staged) = self.staging().file().map_err(|error| failed("staging a blob", &error))?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_data())
+            .map_err(|error| failed("writing a blob", &error))?;
+        self.keep_blob(staged, digest, bytes.len() as u64)
+    }
+
+    /// A blob's bytes.
+    pub(super) fn read_blob(&self, digest: Digest) -> Result<Vec<u8>> {
+        fs::read(self.folders().blob(digest)).map_err(|error| failed("reading a blob", &error))
+    }
+}
+
+fn failed(action: &str, error: &io::Error) -> Error {
+    Error::internal(action, error)
+}

@@ -1,0 +1,251 @@
+//! Folders as tars: what a container has changed becomes a layer, and its whole root an archive.
+//!
+//! The container may run and change what is walked: everything is opened below a descriptor of the root, no symlink is ever
+//! followed, and a file that changes its size meanwhile is written as long as it was.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, flistxattr, major, minor, openat2,
+    readlinkat, statat,
+};
+use rustix::io::Errno;
+
+use super::unpack::{OPAQUE, OPAQUE_XATTR, WHITEOUT, is_whiteout};
+use crate::tar::{Entry, Kind, Writer};
+
+/// What the folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Of {
+    /// An overlay's upper folder: its marks become OCI's.
+    Changes,
+    /// A whole file system.
+    Everything,
+}
+
+/// An attribute's largest value.
+const XATTR: usize = 64 << 10;
+
+/// A folder that is walked; members are given in order, folders in front of what is in them.
+#[derive(Debug)]
+pub(super) struct Walk<'a> {
+    root: &'a OwnedFd,
+    /// What is still to be given, the next last.
+    left: Vec<Vec<u8>>,
+}
+
+/// Something in the folder.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// Relative to the root.
+    pub(super) path: Vec<u8>,
+    pub(super) about: Stat,
+    /// Where it is.
+    pub(super) parent: OwnedFd,
+}
+
+impl Found {
+    pub(super) fn name(&self) -> &OsStr {
+        let at = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        OsStr::from_bytes(&self.path[at..])
+    }
+
+    pub(super) fn is(&self, kind: FileType) -> bool {
+        FileType::from_raw_mode(self.about.st_mode) == kind
+    }
+}
+
+fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = if path.is_empty() { b".".as_slice() } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    openat2(root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(root: &'a OwnedFd) -> io::Result<Self> {
+        let mut walk = Self { root, left: Vec::new() };
+        walk.add(b"")?;
+        Ok(walk)
+    }
+
+    /// Does not go into the folder that was given last.
+    fn add(&mut self, folder: &[u8]) -> io::Result<()> {
+        let opened = open(self.root, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
+        let first = self.left.len();
+        for entry in Dir::new(opened)? {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if !matches!(name, b"." | b"..") {
+                let path = if folder.is_empty() { name.to_vec() } else { [folder, name].join(&b'/') };
+                self.left.push(path);
+            }
+        }
+        self.left[first..].sort_unstable_by(|a, b| b.cmp(a));
+        Ok(())
+    }
+
+    /// The next; what has gone meanwhile is left out.
+    pub(super) fn next(&mut self) -> io::Result<Option<Found>> {
+        while let Some(path) = self.left.pop() {
+            let at = path.iter().rposition(|byte| *byte == b'/');
+            let (folder, name) = at.map_or((&b""[..], &path[..]), |at| (&path[..at], &path[at + 1..]));
+            let gone = |error: Errno| matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
+            let parent = match open(self.root, folder, OFlags::PATH | OFlags::DIRECTORY) {
+                Err(error) if gone(error) => continue,
+                parent => parent?,
+            };
+            let about = match statat(&parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(error) if gone(error) => continue,
+                about => about?,
+            };
+            if FileType::from_raw_mode(about.st_mode) == FileType::Directory {
+                match self.add(&path) {
+                    Err(error)
+                        if error.raw_os_error().is_some_and(|code| gone(Errno::from_raw_os_error(code))) =>
+                    {
+                        continue;
+                    }
+                    added => added?,
+                }
+            }
+            return Ok(Some(Found { path, about, parent }));
+        }
+        Ok(None)
+    }
+}
+
+/// Whether a folder of an overlay's hides what is below it.
+pub(super) fn is_opaque(parent: &OwnedFd, name: &OsStr) -> bool {
+    let folder = open(parent, name.as_bytes(), OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW);
+    let mut value = [0; 4];
+    folder.is_ok_and(|folder| {
+        fgetxattr(&folder, OPAQUE_XATTR, &mut value).is_ok_and(|length| &value[..length] == b"y")
+    })
+}
+
+/// Writes all members.
+pub(super) fn pack<W: Write>(root: &OwnedFd, of: Of, stream: W) -> io::Result<W> {
+    let mut writer = Writer::new(stream);
+    let mut walk = Walk::new(root)?;
+    let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
+    while let Some(found) = walk.next()? {
+        let kind = FileType::from_raw_mode(found.about.st_mode);
+        if of == Of::Changes && is_whiteout(&found.about) {
+            let name = [WHITEOUT, found.name().as_bytes()].concat();
+            writer.append(&Entry { path: beside(&found.path, &name), ..member(&found, Kind::File) })?;
+            continue;
+        }
+        let mut entry = member(&found, Kind::File);
+        entry.kind = match kind {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Directory,
+            FileType::Symlink => Kind::Symlink,
+            FileType::CharacterDevice => Kind::Char,
+            FileType::BlockDevice => Kind::Block,
+            FileType::Fifo => Kind::Fifo,
+            // A socket is nothing without its process.
+            _ => continue,
+        };
+        match entry.kind {
+            Kind::File => {
+                let key = (found.about.st_dev, found.about.st_ino);
+                if found.about.st_nlink > 1
+                    && let Some(first) = links.get(&key)
+                {
+                    let link = Entry { kind: Kind::HardLink, link: first.clone(), ..entry };
+                    writer.append(&link)?;
+                    continue;
+                }
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+                let opened = match open(&found.parent, found.name().as_bytes(), flags) {
+                    Err(Errno::NOENT | Errno::LOOP) => continue,
+                    opened => opened?,
+                };
+                // What was looked at may be something else by now.
+                let about = rustix::fs::fstat(&opened)?;
+                if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
+                    continue;
+                }
+                if about.st_nlink > 1 {
+                    let _none = links.insert((about.st_dev, about.st_ino), entry.path.clone());
+                }
+                entry.size = u64::try_from(about.st_size).unwrap_or_default();
+                entry.xattrs = xattrs(&opened)?;
+                writer.append(&entry)?;
+                content(File::from(opened), entry.size, &mut writer)?;
+                continue;
+            }
+            Kind::Symlink => entry.link = readlinkat(&found.parent, found.name(), Vec::new())?.into_bytes(),
+            Kind::Char | Kind::Block => {
+                entry.device = (major(found.about.st_rdev), minor(found.about.st_rdev));
+            }
+            Kind::Directory => {
+                entry.path.push(b'/');
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+                if let Ok(folder) = open(&found.parent, found.name().as_bytes(), flags) {
+                    entry.xattrs = xattrs(&folder)?;
+                }
+            }
+            Kind::HardLink | Kind::Fifo => {}
+        }
+        writer.append(&entry)?;
+        if of == Of::Changes && entry.kind == Kind::Directory && is_opaque(&found.parent, found.name()) {
+            let path = [entry.path.as_slice(), OPAQUE].concat();
+            writer.append(&Entry { path, kind: Kind::File, xattrs: Vec::new(), ..entry })?;
+        }
+    }
+    writer.finish()
+}
+
+fn member(found: &Found, kind: Kind) -> Entry {
+    Entry {
+        path: found.path.clone(),
+        kind,
+        mode: found.about.st_mode & 0o7777,
+        uid: found.about.st_uid,
+        gid: found.about.st_gid,
+        seconds: found.about.st_mtime,
+        ..Entry::default()
+    }
+}
+
+/// Another name in the same folder.
+fn beside(path: &[u8], name: &[u8]) -> Vec<u8> {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => [&path[..=at], name].concat(),
+        None => name.to_vec(),
+    }
+}
+
+/// As long as it was: zeros for what has been cut off, nothing of what has been added.
+fn content(file: File, size: u64, writer: &mut impl Write) -> io::Result<()> {
+    let copied = io::copy(&mut file.take(size), writer)?;
+    let _zeros = io::copy(&mut io::repeat(0).take(size - copied), writer)?;
+    Ok(())
+}
+
+/// All attributes but overlayfs's own.
+fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; XATTR];
+    let length = match flistxattr(file, &mut names) {
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        length => length?,
+    };
+    let mut found = Vec::new();
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
+            continue;
+        }
+        let mut value = vec![0; XATTR];
+        if let Ok(length) = fgetxattr(file, OsStr::from_bytes(name), &mut value) {
+            value.truncate(length);
+            found.push((name.to_vec(), value));
+        }
+    }
+    Ok(found)
+}

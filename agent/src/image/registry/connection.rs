@@ -1,0 +1,171 @@
+//! One request to one host: connects, with TLS or without, and gives the response whose body is still to come.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::header::{HOST, HeaderValue, USER_AGENT};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+use tracing::debug;
+
+use super::tls::{self, Trust};
+use crate::error::{Error, Result};
+
+/// To connect and to shake hands.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Until a response begins.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What is sent: a few bytes, or a layer as it is read.
+pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// Where a registry is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Host {
+    pub(super) scheme: Scheme,
+    /// A name or an address, and maybe a port.
+    pub(super) authority: String,
+    pub(super) trust: Trust,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Scheme {
+    Http,
+    Https,
+}
+
+/// Bytes as a body.
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+impl Host {
+    pub(super) fn url(&self, path: &str) -> String {
+        let scheme = if self.scheme == Scheme::Https { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.authority)
+    }
+
+    /// Of an absolute address: the host and the rest.
+    pub(super) fn of_url(url: &str, trust: Trust) -> Option<(Self, String)> {
+        let (scheme, rest) = match url.split_once("://")? {
+            ("https", rest) => (Scheme::Https, rest),
+            ("http", rest) => (Scheme::Http, rest),
+            _ => return None,
+        };
+        let at = rest.find(['/', '?']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(at);
+        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let valid = !authority.is_empty() && !authority.contains('@');
+        valid.then(|| (Self { scheme, authority: authority.to_owned(), trust }, path))
+    }
+
+    /// The name alone, and the port.
+    fn address(&self) -> (&str, u16) {
+        let default = if self.scheme == Scheme::Https { 443 } else { 80 };
+        match self.authority.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => {
+                (name.trim_matches(['[', ']']), port.parse().unwrap_or(default))
+            }
+            _ => (self.authority.trim_matches(['[', ']']), default),
+        }
+    }
+
+    /// Sends a request, whose address is a path.
+    ///
+    /// # Errors
+    /// In the words that Go's client has for it, `Get "URL": ...`.
+    pub(super) async fn send(
+        &self,
+        certificates: PathBuf,
+        mut request: Request<Body>,
+    ) -> Result<Response<Incoming>> {
+        let method = request.method().as_str();
+        let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
+        let url = self.url(&request.uri().to_string());
+        let failed =
+            |why: String| Error::new(crate::error::Kind::Internal, format!("{method} \"{url}\": {why}"));
+        let host = HeaderValue::from_str(&self.authority).map_err(|error| failed(error.to_string()))?;
+        let _none = request.headers_mut().insert(HOST, host);
+        let agent = HeaderValue::from_static(concat!("docker/28.5.0 ketchd/", env!("CARGO_PKG_VERSION")));
+        let _none = request.headers_mut().insert(USER_AGENT, agent);
+        let (name, port) = self.address();
+        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect((name, port))).await;
+        let stream = match connecting {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(failed(dial(name, port, &error))),
+            Err(_) => return Err(failed(format!("dial tcp {name}:{port}: i/o timeout"))),
+        };
+        let _quick = stream.set_nodelay(true);
+        if self.scheme == Scheme::Http {
+            return exchange(stream, request).await.map_err(failed);
+        }
+        // Files are read anew: certificates may be added while the daemon runs.
+        let trust = self.trust;
+        let config = tokio::task::spawn_blocking(move || tls::config(&certificates, trust))
+            .await
+            .map_err(|error| failed(error.to_string()))??;
+        let server = ServerName::try_from(name.to_owned()).map_err(|error| failed(error.to_string()))?;
+        let shaking =
+            tokio::time::timeout(PATIENCE, TlsConnector::from(config).connect(server, stream)).await;
+        match shaking {
+            Ok(Ok(stream)) => exchange(stream, request).await.map_err(failed),
+            // Go's words for the one that users see most.
+            Ok(Err(error)) if error.to_string().contains("UnknownIssuer") => {
+                let why = "x509: certificate signed by unknown authority";
+                Err(failed(format!("tls: failed to verify certificate: {why}")))
+            }
+            Ok(Err(error)) => Err(failed(format!("tls: {error}"))),
+            Err(_) => Err(failed("net/http: TLS handshake timeout".to_owned())),
+        }
+    }
+}
+
+async fn exchange<S>(stream: S, request: Request<Body>) -> Result<Response<Incoming>, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let shaken = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(256 << 10)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = shaken.map_err(|error| error.to_string())?;
+    drop(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            debug!("a connection to a registry ended: {error}");
+        }
+    }));
+    // An upload takes as long as it takes.
+    if request.method() == hyper::Method::PUT || request.method() == hyper::Method::PATCH {
+        return sender.send_request(request).await.map_err(|error| described(&error));
+    }
+    match tokio::time::timeout(ANSWER, sender.send_request(request)).await {
+        Ok(response) => response.map_err(|error| described(&error)),
+        Err(_) => Err("net/http: timeout awaiting response headers".to_owned()),
+    }
+}
+
+fn described(error: &hyper::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
+
+fn dial(name: &str, port: u16, error: &std::io::Error) -> String {
+    let why = match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        _ if error.raw_os_error().is_none() => return format!("dial tcp: lookup {name}: no such host"),
+        _ => format!("connect: {error}"),
+    };
+    format!("dial tcp {name}:{port}: {why}")
+}

@@ -1,0 +1,275 @@
+//! `docker pull`: a manifest, the one for this machine if it is an index, its config, and its layers at once.
+
+use std::sync::Arc;
+
+use super::auth::Credentials;
+use super::repository::{Distribution, Fetched, Repository, reference_name};
+use super::transfer::Wanted;
+use crate::error::{Error, Kind, Result};
+use crate::image::Images;
+use crate::image::digest::Digest;
+use crate::image::progress::Progress;
+use crate::image::reference::Reference;
+use crate::image::spec::{Descriptor, ImageFile, Platform};
+use crate::image::state::{Blob, Image, ImageRecord};
+
+/// Indexes that lead to indexes.
+const DEPTH: usize = 4;
+
+/// What to pull.
+#[derive(Clone, Debug)]
+pub struct PullOptions {
+    /// Which; without tag and digest all tags of the repository.
+    pub reference: Reference,
+    /// For another machine than this.
+    pub platform: Option<Platform>,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+impl Images {
+    /// Fetches what a registry has by a name, and names it so here.
+    ///
+    /// # Errors
+    /// In dockerd's words: no such manifest, no access, a registry that does not answer, content that is not what it says.
+    pub async fn pull(&self, options: &PullOptions, progress: &Progress) -> Result<()> {
+        let reference = options.reference.clone().with_default_tag();
+        let mut last = Error::new(Kind::Internal, format!("no endpoints found for {}", reference.familiar()));
+        for endpoint in self.registries().endpoints(&reference) {
+            let repository = Arc::new(Repository::new(endpoint, &reference, &options.credentials, "pull"));
+            match self.pull_from(&repository, &reference, options, progress).await {
+                Ok(()) => return Ok(()),
+                // What the registry itself says counts; where none answers, the next may.
+                Err((Answered::Yes, error)) if !repository.is_mirror() => return Err(error),
+                Err((_, error)) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn pull_from(
+        &self,
+        repository: &Arc<Repository>,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Progress,
+    ) -> Result<(), (Answered, Error)> {
+        let _pong = repository.ping().await.map_err(|error| (Answered::No, error))?;
+        let name = reference_name(reference);
+        let answered = |error| (Answered::Yes, error);
+        let fetched = repository
+            .manifest(&name, reference.digest)
+            .await
+            .map_err(|error| answered(translated(error, reference)))?;
+        progress.headline(&name, &format!("Pulling from {}", familiar_path(reference)));
+        let image = self.pull_image(repository, &fetched, options, progress).await.map_err(answered)?;
+        progress.status(&format!("Digest: {}", fetched.digest));
+        let (images, wanted) = (self.clone(), reference.clone());
+        let digest = fetched.digest;
+        let pulled = tokio::task::spawn_blocking(move || images.name_pulled(&image, &wanted, digest)).await;
+        let newer =
+            pulled.map_err(|error| Error::internal("naming an image", &error)).and_then(|named| named);
+        let text = match newer.map_err(answered)? {
+            true => "Downloaded newer image for",
+            false => "Image is up to date for",
+        };
+        progress.status(&format!("Status: {text} {}", reference.familiar()));
+        Ok(())
+    }
+
+    /// The name that was asked for, and the one by digest. Gives whether anything is new.
+    fn name_pulled(&self, image: &Image, reference: &Reference, digest: Digest) -> Result<bool> {
+        let by_digest = reference.with_digest(digest);
+        let before = self.state().id_of(if reference.digest.is_some() { &by_digest } else { reference });
+        let _other = self.name(image.id, &by_digest)?;
+        if reference.digest.is_none() {
+            let _other = self.name(image.id, reference)?;
+        }
+        self.publish_as("pull", &reference.familiar(), image, &reference.familiar_name());
+        Ok(before != Some(image.id))
+    }
+
+    async fn pull_image(
+        &self,
+        repository: &Arc<Repository>,
+        named: &Fetched,
+        options: &PullOptions,
+        progress: &Progress,
+    ) -> Result<Arc<Image>> {
+        let mut fetched = named.clone();
+        let mut kept: Vec<Arc<Blob>> = vec![self.keep_document(&fetched.bytes).await?];
+        for _ in 0..DEPTH {
+            let Some(manifests) = &fetched.manifest.manifests else { break };
+            let best = self.choose(manifests, options)?;
+            fetched = match self.local_manifest(best).await {
+                Some(local) => local,
+                None => repository.manifest(&best.to_string(), Some(best)).await?,
+            };
+            kept.push(self.keep_document(&fetched.bytes).await?);
+        }
+        let (Some(config), Some(layers)) = (&fetched.manifest.config, &fetched.manifest.layers) else {
+            return Err(Error::invalid(format!("unsupported media type {}", fetched.media_type)));
+        };
+        let bytes = match self.local_document(config.digest).await {
+            Some(bytes) => bytes,
+            None => repository.document(config.digest).await?.to_vec(),
+        };
+        let file: ImageFile = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::invalid(format!("invalid rootfs in image configuration: {error}")))?;
+        if file.rootfs.diff_ids.len() != layers.len() {
+            return Err(Error::invalid("layers from manifest don't match image configuration"));
+        }
+        if !file.os.is_empty() && file.os != "linux" {
+            return Err(Error::invalid(format!(
+                "cannot download image with operating system \"{}\" when requesting \"linux\"",
+                file.os
+            )));
+        }
+        let wanted: Vec<_> = layers
+            .iter()
+            .zip(&file.rootfs.diff_ids)
+            .map(|(descriptor, diff_id)| Wanted { descriptor: descriptor.clone(), diff_id: *diff_id })
+            .collect();
+        let held = self.pull_layers(repository, &wanted, progress).await?;
+        let record = ImageRecord {
+            manifests: kept.iter().map(|blob| blob.digest).collect(),
+            ..ImageRecord::default()
+        };
+        let images = self.clone();
+        let image = tokio::task::spawn_blocking(move || images.add_image(&bytes, record))
+            .await
+            .map_err(|error| Error::internal("keeping an image", &error))??;
+        drop((held, kept));
+        Ok(image)
+    }
+
+    async fn pull_layers(
+        &self,
+        repository: &Arc<Repository>,
+        wanted: &[Wanted],
+        progress: &Progress,
+    ) -> Result<Vec<Arc<crate::image::Layer>>> {
+        if let Some(foreign) = wanted.iter().find(|wanted| is_foreign(&wanted.descriptor)) {
+            return Err(Error::invalid(format!(
+                "layer {} is foreign ({}): layers from elsewhere than the registry are not supported",
+                foreign.descriptor.digest, foreign.descriptor.media_type
+            )));
+        }
+        // All are begun before the first is waited for; the order of messages is the layers'.
+        let mut on_their_way = tokio::task::JoinSet::new();
+        let mut layers = vec![None; wanted.len()];
+        for (index, one) in wanted.iter().enumerate() {
+            if let Some(layer) = self.layer(one.diff_id) {
+                progress.part(&one.descriptor.digest.short(), "Already exists");
+                layers[index] = Some(layer);
+                continue;
+            }
+            progress.part(&one.descriptor.digest.short(), "Pulling fs layer");
+            let transfer = self.transfer(repository, one);
+            let (one, progress) = (one.clone(), progress.clone());
+            let _handle = on_their_way.spawn(async move { (index, transfer.follow(&one, &progress).await) });
+        }
+        while let Some(joined) = on_their_way.join_next().await {
+            let (index, layer) = joined.map_err(|error| Error::internal("pulling a layer", &error))?;
+            // The others are given up, unless somebody else wants them, when the set goes.
+            layers[index] = Some(layer?);
+        }
+        Ok(layers.into_iter().flatten().collect())
+    }
+
+    fn choose(&self, manifests: &[Descriptor], options: &PullOptions) -> Result<Digest> {
+        let wanted = options.platform.clone().unwrap_or_else(Platform::of_host);
+        let fitness = |one: &Descriptor| wanted.fitness(one.platform.as_ref()?);
+        let best = manifests.iter().rev().filter(|one| fitness(one).is_some()).max_by_key(|one| fitness(one));
+        best.map(|one| one.digest).ok_or_else(|| {
+            let text = format!("no matching manifest for {} in the manifest list entries", wanted.text());
+            Error::not_found(text)
+        })
+    }
+
+    async fn local_document(&self, digest: Digest) -> Option<Vec<u8>> {
+        let _held = self.blob(digest)?;
+        let images = self.clone();
+        tokio::task::spawn_blocking(move || images.read_blob(digest).ok()).await.ok()?
+    }
+
+    async fn local_manifest(&self, digest: Digest) -> Option<Fetched> {
+        let bytes = self.local_document(digest).await?;
+        let manifest: crate::image::spec::Manifest = serde_json::from_slice(&bytes).ok()?;
+        let media_type = manifest.media_type.clone().unwrap_or_default();
+        Some(Fetched { bytes: bytes.into(), digest, media_type, manifest })
+    }
+
+    async fn keep_document(&self, bytes: &bytes::Bytes) -> Result<Arc<Blob>> {
+        let (images, bytes) = (self.clone(), bytes.clone());
+        tokio::task::spawn_blocking(move || images.add_blob(&bytes))
+            .await
+            .map_err(|error| Error::internal("keeping a manifest", &error))?
+    }
+
+    /// What a registry has by a name, without fetching it.
+    ///
+    /// # Errors
+    /// As [`Images::pull`].
+    pub async fn distribution(
+        &self,
+        reference: &Reference,
+        credentials: &Credentials,
+    ) -> Result<Distribution> {
+        let reference = reference.clone().with_default_tag();
+        let mut last = Error::new(Kind::Internal, format!("no endpoints found for {}", reference.familiar()));
+        for endpoint in self.registries().endpoints(&reference) {
+            let repository = Repository::new(endpoint, &reference, credentials, "pull");
+            if let Err(error) = repository.ping().await {
+                last = error;
+                continue;
+            }
+            match repository.inspect(&reference).await {
+                Ok(found) => return Ok(found),
+                Err(error) if repository.is_mirror() => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Whether a registry is there at all.
+enum Answered {
+    Yes,
+    No,
+}
+
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    !descriptor.urls.is_empty()
+        || descriptor.media_type.contains("foreign")
+        || descriptor.media_type.contains("nondistributable")
+}
+
+/// A repository as `Pulling from` shows it.
+fn familiar_path(reference: &Reference) -> &str {
+    &reference.path
+}
+
+/// dockerd's words around the registry's.
+fn translated(error: Error, reference: &Reference) -> Error {
+    let because = |text: String| Error::new(Kind::NotFound, format!("{text}: {}", error.message));
+    if error.message.starts_with("denied: ") {
+        because(format!(
+            "pull access denied for {}, repository does not exist or may require 'docker login'",
+            reference.familiar_name()
+        ))
+    } else if error.message.starts_with("manifest unknown: ") {
+        because(format!("manifest for {} not found", reference.familiar()))
+    } else if error.message.starts_with("name unknown: ") {
+        because(format!("repository {} not found", reference.familiar_name()))
+    } else {
+        // dockerd tells clients that the registry's answers are its own fault.
+        match error.kind {
+            Kind::Unauthorized | Kind::Forbidden | Kind::NotFound => {
+                Error::new(Kind::Internal, error.message)
+            }
+            _ => error,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Containers' roots: an upper folder of their own over an image's layers.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use ketch_shim_api::types::Mount;
+
+use super::Images;
+use super::staging::make_folder;
+use super::state::{Image, SNAPSHOTS, Snapshot, SnapshotRecord};
+use crate::error::{Error, Result};
+
+/// A container's root.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rootfs {
+    /// What a shim mounts at the bundle's root.
+    pub mounts: Vec<Mount>,
+    /// The layers' folders, the uppermost first.
+    pub lower: Vec<PathBuf>,
+    /// What the container has changed.
+    pub upper: PathBuf,
+    /// overlayfs's own.
+    pub work: PathBuf,
+}
+
+impl Images {
+    /// Makes a container's root; one that is there already is given again. The layers below it stay until it is released.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn prepare(&self, image: &Image, container: &str) -> Result<Rootfs> {
+        self.prepare_for(image, container, (0, 0))
+    }
+
+    /// The same, where the container's root user is this user and group of the host.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn prepare_for(&self, image: &Image, container: &str, root: (u32, u32)) -> Result<Rootfs> {
+        if self.state().snapshots.contains_key(container) {
+            return self.rootfs(container);
+        }
+        let failed = |error: io::Error| {
+            Error::internal(format_args!("making the root of container {container}"), &error)
+        };
+        // An empty image has no layer, and overlayfs wants one.
+        let lower = image.layers.last().map(|layer| self.folders().layer(&layer.record));
+        let staged = self.staging().folder().map_err(failed)?;
+        for name in ["upper", "work", "empty"] {
+            make_folder(&staged.path().join(name)).map_err(failed)?;
+        }
+        like_root(lower.as_deref(), &staged.path().join("upper"), root).map_err(failed)?;
+        let snapshot = Snapshot { image: image.id, layers: image.layers.clone() };
+        let record = SnapshotRecord {
+            image: image.id,
+            layers: snapshot.layers.iter().map(|layer| layer.diff_id).collect(),
+        };
+        let folder = self.folders().snapshot(container);
+        // A leftover without a record is nobody's.
+        drop(self.staging().discard(&folder));
+        staged.keep(&folder).map_err(failed)?;
+        if let Err(error) = self.store().put(SNAPSHOTS, container, &record) {
+            drop(self.staging().discard(&folder));
+            return Err(error);
+        }
+        let _none = self.state().snapshots.insert(container.to_owned(), snapshot);
+        self.rootfs(container)
+    }
+
+    /// A container's root. Does not block.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn rootfs(&self, container: &str) -> Result<Rootfs> {
+        let state = self.state();
+        let snapshot = state
+            .snapshots
+            .get(container)
+            .ok_or_else(|| Error::not_found(format!("container {container} has no root")))?;
+        let folder = self.folders().snapshot(container);
+        let mut lower: Vec<PathBuf> =
+            snapshot.layers.iter().rev().map(|layer| self.folders().layer(&layer.record)).collect();
+        if lower.is_empty() {
+            lower.push(folder.join("empty"));
+        }
+        Ok(Rootfs::new(lower, folder.join("upper"), folder.join("work")))
+    }
+
+    /// The images that containers' roots are made of, with the containers. Does not block.
+    #[must_use]
+    pub fn roots(&self) -> Vec<(String, super::digest::Digest)> {
+        self.state()
+            .snapshots
+            .iter()
+            .map(|(container, snapshot)| (container.clone(), snapshot.image))
+            .collect()
+    }
+
+    /// Removes a container's root, and the layers that only it had. It must not be mounted any more.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn release(&self, container: &str) -> Result<()> {
+        self.store().remove(SNAPSHOTS, container)?;
+        drop(self.state().snapshots.remove(container));
+        drop(self.staging().discard(&self.folders().snapshot(container)));
+        self.collect_garbage()
+    }
+}
+
+impl Rootfs {
+    fn new(lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf) -> Self {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let layers: Vec<_> = lower.iter().map(|layer| text(layer)).collect();
+        // More than a page of them is shortened by whoever mounts: they are beside each other.
+        let mount = Mount {
+            r#type: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: vec![
+                format!("lowerdir={}", layers.join(":")),
+                format!("upperdir={}", text(&upper)),
+                format!("workdir={}", text(&work)),
+                // Whatever the kernel's defaults are: what is changed is to be whole in the upper folder.
+                "index=off".to_owned(),
+                "redirect_dir=off".to_owned(),
+                "metacopy=off".to_owned(),
+            ],
+        };
+        Self { mounts: vec![mount], lower, upper, work }
+    }
+}
+
+/// A root is as the image's uppermost layer has it: overlayfs shows the upper folder's mode and owner.
+fn like_root(lower: Option<&Path>, upper: &Path, root: (u32, u32)) -> io::Result<()> {
+    let (mut mode, mut user, mut group) = (0o755, 0, 0);
+    if let Some(lower) = lower {
+        let about = fs::metadata(lower)?;
+        (mode, user, group) = (about.mode() & 0o7777, about.uid(), about.gid());
+    }
+    fs::set_permissions(upper, fs::Permissions::from_mode(mode))?;
+    let (user, group) = (root.0.saturating_add(user), root.1.saturating_add(group));
+    std::os::unix::fs::chown(upper, Some(user), Some(group))
+}

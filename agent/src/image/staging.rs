@@ -1,0 +1,169 @@
+//! Where content is before it is believed: files and folders that go when their owner does, and all of them when the
+//! daemon starts. What is believed is moved out with one rename(2), so that it is whole or not there.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tracing::warn;
+
+/// The folder, which is this daemon's alone.
+#[derive(Debug)]
+pub(super) struct Staging {
+    folder: PathBuf,
+    next: AtomicU64,
+}
+
+/// A name in it.
+#[derive(Debug)]
+pub(super) struct Staged {
+    path: PathBuf,
+    staging: Arc<Staging>,
+}
+
+impl Staging {
+    /// Makes the folder, or clears what a killed daemon has left in it.
+    pub(super) fn open(folder: PathBuf) -> io::Result<Arc<Self>> {
+        make_folder(&folder)?;
+        clear(&folder)?;
+        Ok(Arc::new(Self { folder, next: AtomicU64::new(0) }))
+    }
+
+    pub(super) fn file(self: &Arc<Self>) -> io::Result<(File, Staged)> {
+        let staged = self.name();
+        let file =
+            OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&staged.path)?;
+        Ok((file, staged))
+    }
+
+    pub(super) fn folder(self: &Arc<Self>) -> io::Result<Staged> {
+        let staged = self.name();
+        DirBuilder::new().mode(0o700).create(&staged.path)?;
+        Ok(staged)
+    }
+
+    /// Takes a file or folder away, at once for whoever looks; its content goes when what this gives is dropped, or when the
+    /// daemon starts again.
+    pub(super) fn discard(self: &Arc<Self>, path: &Path) -> Staged {
+        let staged = self.name();
+        if let Err(error) = fs::rename(path, &staged.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("taking {} away: {error}", path.display());
+        }
+        staged
+    }
+
+    fn name(self: &Arc<Self>) -> Staged {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        Staged { path: self.folder.join(number.to_string()), staging: Arc::clone(self) }
+    }
+}
+
+impl Staged {
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Moves it to where it is believed; what is there already stays, being the same.
+    pub(super) fn keep(self, at: &Path) -> io::Result<()> {
+        fs::rename(&self.path, at)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        let removed = match fs::symlink_metadata(&self.path) {
+            Ok(about) if about.is_dir() => clear(&self.path).and_then(|()| fs::remove_dir(&self.path)),
+            Ok(_) => fs::remove_file(&self.path),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!("removing {} of {}: {error}", self.path.display(), self.staging.folder.display());
+        }
+    }
+}
+
+/// Makes a folder that only its owner may enter: setuid files and devices of images are in there.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Removes all that is in a folder. However deep it is: folders are first moved up into this one, so that neither the stack
+/// nor descriptors nor the length of a path are an image's to exhaust.
+pub(super) fn clear(folder: &Path) -> io::Result<()> {
+    let mut number = 0_u64;
+    loop {
+        let mut folders = 0_usize;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if !entry.file_type()?.is_dir() {
+                fs::remove_file(entry.path())?;
+                continue;
+            }
+            folders += 1;
+            for inner in fs::read_dir(entry.path())? {
+                let inner = inner?;
+                if !inner.file_type()?.is_dir() {
+                    fs::remove_file(inner.path())?;
+                    continue;
+                }
+                // Into an empty one of a new name: whatever has that name already is there from a run before.
+                loop {
+                    number += 1;
+                    let up = folder.join(format!(".{number}"));
+                    if fs::symlink_metadata(&up).is_err() {
+                        fs::rename(inner.path(), up)?;
+                        break;
+                    }
+                }
+            }
+            fs::remove_dir(entry.path())?;
+        }
+        if folders == 0 {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Folder;
+
+    #[test]
+    fn deep_folders_are_removed() {
+        let scratch = Folder::new("deep");
+        let mut path = scratch.path().to_owned();
+        for _ in 0..300 {
+            path.push("deep-folder");
+        }
+        make_folder(&path).unwrap();
+        fs::write(path.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("/", scratch.path().join("link")).unwrap();
+        clear(scratch.path()).unwrap();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_staged_goes_with_its_owner_or_its_daemon() {
+        let scratch = Folder::new("staging");
+        let folder = scratch.path().join("s");
+        let staging = Staging::open(folder.clone()).unwrap();
+        let (_, first) = staging.file().unwrap();
+        let second = staging.folder().unwrap();
+        fs::write(second.path().join("f"), "x").unwrap();
+        let (left, kept) = (first.path().to_owned(), scratch.path().join("kept"));
+        second.keep(&kept).unwrap();
+        drop(first);
+        assert!(!left.exists() && kept.join("f").exists());
+        std::mem::forget(staging.folder().unwrap());
+        drop(Staging::open(folder.clone()).unwrap());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,298 @@
+//! What there is: blobs, layers, images, names and containers' roots, in memory as the store has them.
+//!
+//! A thing is in use while anything holds its `Arc` beside the maps here: an image its layers, a pull what it has fetched, a
+//! container's root its layers. Garbage is what only the maps hold; nothing else is ever removed. What is on disk without
+//! being here, or the reverse, is mended when the daemon starts: every change makes files first and the record last, and
+//! removes in the other order.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::digest::Digest;
+use super::reference::Reference;
+use super::spec::{Descriptor, ImageFile, chain_ids};
+use super::staging::{Staged, Staging, make_folder};
+use crate::error::{Error, Result};
+use crate::store::{Store, Table};
+
+pub(super) const LAYERS: Table = Table("layers");
+pub(super) const IMAGES: Table = Table("images");
+pub(super) const NAMES: Table = Table("image_names");
+pub(super) const SNAPSHOTS: Table = Table("snapshots");
+
+/// A file named by its digest.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its name.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// A layer that is unpacked.
+#[derive(Debug)]
+pub struct Layer {
+    /// Of its tar.
+    pub diff_id: Digest,
+    /// What is kept of it.
+    pub record: LayerRecord,
+    /// The blobs that it can be made from again.
+    pub blobs: Vec<Arc<Blob>>,
+    /// What was made of a plain one for a push; made again after a restart.
+    pub(super) gzip: Mutex<Option<Arc<Blob>>>,
+}
+
+/// The same in the store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Its folder's name.
+    pub number: u64,
+    /// Of its files, in bytes.
+    pub size: u64,
+    /// Of its tar, in bytes.
+    pub tar_size: u64,
+    /// How it came.
+    pub forms: Vec<Descriptor>,
+}
+
+/// An image that is here.
+#[derive(Debug)]
+pub struct Image {
+    /// Its config's digest.
+    pub id: Digest,
+    /// Its config, read.
+    pub file: ImageFile,
+    /// Its layers, the lowest first.
+    pub layers: Vec<Arc<Layer>>,
+    /// What is kept of it.
+    pub record: ImageRecord,
+    /// Its config and manifests.
+    pub(super) blobs: Vec<Arc<Blob>>,
+}
+
+/// The same in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// What it was made from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<Digest>,
+    /// RFC 3339: when it got a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_tagged: Option<String>,
+    /// Manifests that it came by.
+    #[serde(default)]
+    pub manifests: Vec<Digest>,
+}
+
+/// A container's root, in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct SnapshotRecord {
+    pub(super) image: Digest,
+    /// The lowest first.
+    pub(super) layers: Vec<Digest>,
+}
+
+/// A container's root.
+#[derive(Clone, Debug)]
+pub(super) struct Snapshot {
+    pub(super) image: Digest,
+    pub(super) layers: Vec<Arc<Layer>>,
+}
+
+/// Where things are.
+#[derive(Clone, Debug)]
+pub(super) struct Folders {
+    pub(super) blobs: PathBuf,
+    pub(super) layers: PathBuf,
+    pub(super) snapshots: PathBuf,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) blobs: HashMap<Digest, Arc<Blob>>,
+    pub(super) layers: HashMap<Digest, Arc<Layer>>,
+    pub(super) images: HashMap<Digest, Arc<Image>>,
+    /// By name with tag, or with digest.
+    pub(super) names: BTreeMap<Reference, Digest>,
+    pub(super) snapshots: BTreeMap<String, Snapshot>,
+    pub(super) next_layer: u64,
+}
+
+impl Image {
+    /// The bytes of all its layers.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.record.size).sum()
+    }
+
+    /// The names of its stacks of layers, the whole one last.
+    #[must_use]
+    pub fn chain(&self) -> Vec<Digest> {
+        chain_ids(&self.file.rootfs.diff_ids)
+    }
+
+    /// Its labels.
+    #[must_use]
+    pub fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.file.config.as_ref()?.labels.as_ref()
+    }
+}
+
+impl Folders {
+    pub(super) fn blob(&self, digest: Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    pub(super) fn layer(&self, layer: &LayerRecord) -> PathBuf {
+        self.layers.join(layer.number.to_string())
+    }
+
+    pub(super) fn snapshot(&self, container: &str) -> PathBuf {
+        self.snapshots.join(container)
+    }
+}
+
+impl State {
+    /// What the store has and the disk too; the rest of both is taken away.
+    pub(super) fn open(folders: &Folders, store: &Store, staging: &Arc<Staging>) -> Result<Self> {
+        for folder in [&folders.blobs, &folders.layers, &folders.snapshots] {
+            make_folder(folder)
+                .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
+        }
+        let mut state = Self::default();
+        for entry in fs::read_dir(&folders.blobs).into_iter().flatten().flatten() {
+            let digest = entry.file_name().to_str().and_then(|name| Digest::of_hex(name).ok());
+            if let (Some(digest), Ok(about)) = (digest, entry.metadata()) {
+                let _none = state.blobs.insert(digest, Arc::new(Blob { digest, size: about.len() }));
+            } else {
+                drop(staging.discard(&entry.path()));
+            }
+        }
+        for (key, record) in store.all::<LayerRecord>(LAYERS)? {
+            state.open_layer(folders, store, &key, record)?;
+        }
+        for (key, record) in store.all::<ImageRecord>(IMAGES)? {
+            match state.open_image(folders, &key, record) {
+                Some(image) => drop(state.images.insert(image.id, Arc::new(image))),
+                None => {
+                    warn!("the image {key} is not whole any more: it is forgotten");
+                    store.remove(IMAGES, &key)?;
+                }
+            }
+        }
+        for (key, id) in store.all::<Digest>(NAMES)? {
+            match key.parse::<Reference>() {
+                Ok(name) if state.images.contains_key(&id) => drop(state.names.insert(name, id)),
+                _ => store.remove(NAMES, &key)?,
+            }
+        }
+        for (container, record) in store.all::<SnapshotRecord>(SNAPSHOTS)? {
+            let layers = record.layers.iter().map(|layer| state.layers.get(layer).cloned());
+            match layers.collect::<Option<Vec<_>>>() {
+                Some(layers) => {
+                    drop(state.snapshots.insert(container, Snapshot { image: record.image, layers }));
+                }
+                None => warn!("the root of container {container} has lost a layer"),
+            }
+        }
+        state.sweep_folders(folders, store, staging)?;
+        Ok(state)
+    }
+
+    fn open_layer(&mut self, folders: &Folders, store: &Store, key: &str, record: LayerRecord) -> Result<()> {
+        self.next_layer = self.next_layer.max(record.number + 1);
+        let Ok(diff_id) = key.parse::<Digest>() else { return store.remove(LAYERS, key) };
+        if !folders.layer(&record).is_dir() {
+            warn!("the folder of layer {diff_id} is gone: it is forgotten");
+            return store.remove(LAYERS, key);
+        }
+        let blobs = record.forms.iter().filter_map(|form| self.blobs.get(&form.digest).cloned()).collect();
+        let _none =
+            self.layers.insert(diff_id, Arc::new(Layer { diff_id, record, blobs, gzip: Mutex::default() }));
+        Ok(())
+    }
+
+    fn open_image(&self, folders: &Folders, key: &str, record: ImageRecord) -> Option<Image> {
+        let id = key.parse().ok()?;
+        let bytes = fs::read(folders.blob(id)).ok()?;
+        self.image(id, &bytes, record).ok()
+    }
+
+    /// Puts an image together of what is here.
+    pub(super) fn image(&self, id: Digest, config: &[u8], record: ImageRecord) -> Result<Image> {
+        let file: ImageFile = serde_json::from_slice(config)
+            .map_err(|error| Error::invalid(format!("the image's config can't be read: {error}")))?;
+        let layers = file.rootfs.diff_ids.iter().map(|layer| {
+            self.layers
+                .get(layer)
+                .cloned()
+                .ok_or_else(|| Error::not_found(format!("the image's layer {layer} is not here")))
+        });
+        let layers = layers.collect::<Result<_>>()?;
+        let blobs = record.manifests.iter().chain([&id]).filter_map(|blob| self.blobs.get(blob).cloned());
+        Ok(Image { id, layers, blobs: blobs.collect(), file, record })
+    }
+
+    /// Folders that no record names.
+    fn sweep_folders(&mut self, folders: &Folders, store: &Store, staging: &Arc<Staging>) -> Result<()> {
+        drop(self.collect(folders, store, staging)?);
+        let known: HashSet<PathBuf> =
+            self.layers.values().map(|layer| folders.layer(&layer.record)).collect();
+        let roots: HashSet<PathBuf> =
+            self.snapshots.keys().map(|container| folders.snapshot(container)).collect();
+        for (folder, known) in [(&folders.layers, known), (&folders.snapshots, roots)] {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                if !known.contains(&entry.path()) {
+                    drop(staging.discard(&entry.path()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what nothing holds; it is gone from the disk when what this gives is dropped.
+    pub(super) fn collect(
+        &mut self,
+        folders: &Folders,
+        store: &Store,
+        staging: &Arc<Staging>,
+    ) -> Result<Vec<Staged>> {
+        let mut collected = Vec::new();
+        let unused = |layer: &Arc<Layer>| Arc::strong_count(layer) == 1;
+        let layers: Vec<_> =
+            self.layers.values().filter(|layer| unused(layer)).map(|layer| layer.diff_id).collect();
+        for diff_id in &layers {
+            store.remove(LAYERS, &diff_id.to_string())?;
+            if let Some(layer) = self.layers.remove(diff_id) {
+                collected.push(staging.discard(&folders.layer(&layer.record)));
+            }
+        }
+        let unused: Vec<Digest> =
+            self.blobs.values().filter(|blob| Arc::strong_count(blob) == 1).map(|blob| blob.digest).collect();
+        for digest in unused {
+            let _blob = self.blobs.remove(&digest);
+            collected.push(staging.discard(&folders.blob(digest)));
+        }
+        Ok(collected)
+    }
+
+    /// The names of an image, by text.
+    pub(super) fn names_of(&self, id: Digest) -> impl Iterator<Item = &Reference> {
+        self.names.iter().filter(move |(_, named)| **named == id).map(|(name, _)| name)
+    }
+
+    /// The images that were made from this one here.
+    pub(super) fn has_children(&self, id: Digest) -> bool {
+        self.images.values().any(|image| image.record.parent == Some(id))
+    }
+}
+
+/// As a path that an option may hold: overlayfs splits its own at colons, and mounts split theirs at commas.
+pub(super) fn fits_an_option(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| !text.contains([':', ',', '\\']))
+}

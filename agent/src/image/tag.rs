@@ -1,0 +1,82 @@
+//! Names: given and taken; and an image's coming into being.
+
+use std::sync::Arc;
+
+use super::Images;
+use super::digest::Digest;
+use super::reference::Reference;
+use super::state::{IMAGES, Image, ImageRecord, NAMES};
+use crate::error::{Error, Result};
+use crate::timestamp::Timestamp;
+
+impl Images {
+    /// Makes an image of a config, whose layers are here. One that is here already is kept as it is.
+    ///
+    /// # Errors
+    /// A config that is none, a layer that is not here, the disk.
+    pub(super) fn add_image(&self, config: &[u8], record: ImageRecord) -> Result<Arc<Image>> {
+        let blob = self.add_blob(config)?;
+        let mut state = self.state();
+        let record = match state.images.get(&blob.digest) {
+            Some(image) => {
+                let mut merged = image.record.clone();
+                merged.parent = merged.parent.or(record.parent);
+                for manifest in record.manifests {
+                    if !merged.manifests.contains(&manifest) {
+                        merged.manifests.push(manifest);
+                    }
+                }
+                if merged == image.record {
+                    return Ok(Arc::clone(image));
+                }
+                merged
+            }
+            None => record,
+        };
+        let image = Arc::new(state.image(blob.digest, config, record)?);
+        if image.file.os != "linux" && !image.file.os.is_empty() {
+            return Err(Error::invalid(format!("operating system is not supported: {}", image.file.os)));
+        }
+        self.store().put(IMAGES, &image.id.to_string(), &image.record)?;
+        let _older = state.images.insert(image.id, Arc::clone(&image));
+        Ok(image)
+    }
+
+    /// Gives an image a name, taking it from whoever has it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn tag(&self, image: &Image, name: &Reference) -> Result<()> {
+        self.name(image.id, name)?;
+        let mut state = self.state();
+        if let Some(present) = state.images.get(&image.id) {
+            let record =
+                ImageRecord { last_tagged: Some(Timestamp::now().to_string()), ..present.record.clone() };
+            self.store().put(IMAGES, &image.id.to_string(), &record)?;
+            let tagged = Image {
+                id: present.id,
+                file: present.file.clone(),
+                layers: present.layers.clone(),
+                blobs: present.blobs.clone(),
+                record,
+            };
+            let _older = state.images.insert(image.id, Arc::new(tagged));
+        }
+        drop(state);
+        self.publish("tag", image, &name.familiar());
+        Ok(())
+    }
+
+    /// Gives a name, silently. Gives whose it was, if another's.
+    pub(super) fn name(&self, id: Digest, name: &Reference) -> Result<Option<Digest>> {
+        let mut state = self.state();
+        if !state.images.contains_key(&id) {
+            return Err(Error::not_found(crate::compat::no_such_image(&id.to_string())));
+        }
+        if state.names.get(name) == Some(&id) {
+            return Ok(None);
+        }
+        self.store().put(NAMES, &name.to_string(), &id)?;
+        Ok(state.names.insert(name.clone(), id))
+    }
+}

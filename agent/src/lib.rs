@@ -1,0 +1,39 @@
+//! ketchd: a Docker Engine on one machine. `main.rs` reads the flags and calls [`daemon::Daemon`].
+//!
+//! A request's way: `api` (HTTP to calls) -> `engine` (containers; it asks `image` for a root, `network` for a sandbox,
+//! `volume` for mounts) -> `shim` (ttrpc to containerd-shim-ketch-v2) -> the runtime.
+
+pub mod api;
+pub mod check;
+pub mod compat;
+pub mod config;
+pub mod daemon;
+pub mod daemon_json;
+pub mod engine;
+pub mod error;
+pub mod events;
+pub mod flags;
+pub mod host;
+pub mod image;
+pub mod init;
+pub mod life;
+pub mod listen;
+pub mod log;
+pub mod logs;
+pub mod metrics;
+pub mod network;
+pub mod settings;
+pub mod shim;
+pub mod size;
+pub mod store;
+pub mod system;
+pub mod tar;
+pub mod timestamp;
+pub mod tls;
+pub mod volume;
+
+#[cfg(test)]
+mod scratch;
+
+/// What `docker version` shows. The number is that of the engine whose behaviour is meant, as clients compare it.
+pub const VERSION: &str = "28.5.0+ketch.0.1.0";

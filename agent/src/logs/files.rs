@@ -1,0 +1,293 @@
+//! The files of one log: the one that is written, and those that were, `.1` the newest of them, `.gz` where they are compressed.
+//!
+//! Readers hold open files, never names: a rotation under them takes nothing away. Written by one thread at a time (`queue`).
+
+use std::collections::VecDeque;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::entry::Entry;
+use super::options::Rotation;
+use super::{json_file, local};
+
+/// How many rotations a follower may be behind before it loses what is oldest.
+const KEPT_FOR_FOLLOWERS: usize = 16;
+/// Of a file that is being compressed.
+const STAGED: &str = ".gz.tmp";
+
+/// How entries are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A JSON object on a line.
+    Json,
+    /// A protobuf message between its lengths.
+    Local,
+}
+
+/// Where the writer is: what its followers wait for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Progress {
+    /// Of the file that is written; one more after each rotation.
+    pub(super) generation: u64,
+    /// Whether nothing will be written any more.
+    pub(super) closed: bool,
+}
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct LogFiles {
+    path: PathBuf,
+    pub(super) format: Format,
+    rotation: Rotation,
+    /// A JSON object, or nothing.
+    attributes: String,
+    open: Mutex<Open>,
+    /// Held while files are renamed, and while a reader opens all of them.
+    names: Mutex<()>,
+    /// Held by the one compression that may run: they share a staged file.
+    compressing: Mutex<()>,
+    pub(super) progress: watch::Sender<Progress>,
+}
+
+#[derive(Debug)]
+struct Open {
+    size: u64,
+    /// By generation, the one that is written last.
+    files: VecDeque<(u64, Arc<File>)>,
+}
+
+/// A file that a reader reads: as it is, or to be expanded first.
+#[derive(Debug)]
+pub(super) enum Source {
+    Plain(Arc<File>),
+    Gzip(File),
+}
+
+impl LogFiles {
+    /// Opens the file to append to it, and makes it where it is not there.
+    pub(super) fn open(
+        path: PathBuf,
+        format: Format,
+        rotation: Rotation,
+        attributes: String,
+    ) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        // Of a compression that was cut off; its source is still there.
+        let _none = fs::remove_file(numbered(&path, 1, STAGED));
+        let file = appended(&path)?;
+        let size = file.metadata()?.len();
+        if format == Format::Json && !ends_a_line(&file, size)? {
+            // A write that was cut off must not swallow the next line.
+            (&file).write_all(b"\n")?;
+        }
+        let open = Mutex::new(Open { size, files: VecDeque::from([(0, Arc::new(file))]) });
+        let progress = watch::Sender::new(Progress::default());
+        Ok(Self {
+            path,
+            format,
+            rotation,
+            attributes,
+            open,
+            names: Mutex::default(),
+            compressing: Mutex::default(),
+            progress,
+        })
+    }
+
+    /// Appends entries, and changes the file where it is full.
+    pub(super) fn write(self: &Arc<Self>, entries: &[Entry]) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        for entry in entries {
+            let size = locked(&self.open).size + buffer.len() as u64;
+            if self.rotation.size.is_some_and(|limit| size >= limit) {
+                self.append(&mut buffer)?;
+                self.rotate()?;
+            }
+            match self.format {
+                Format::Json => json_file::encode(entry, &self.attributes, &mut buffer),
+                Format::Local => local::encode(entry, &mut buffer),
+            }
+        }
+        self.append(&mut buffer)?;
+        self.progress.send_modify(|_| {});
+        Ok(())
+    }
+
+    /// Nothing will be written any more.
+    pub(super) fn close(&self) {
+        self.progress.send_modify(|progress| progress.closed = true);
+    }
+
+    fn append(&self, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let file = {
+            let open = locked(&self.open);
+            open.files.back().map(|(_, file)| Arc::clone(file))
+        };
+        let Some(file) = file else { return Ok(()) };
+        // Cut off where the disk is full: a record without its end would hide all that follow it.
+        if let Err(error) = (&*file).write_all(buffer) {
+            let _cut = file.set_len(locked(&self.open).size);
+            buffer.clear();
+            return Err(error);
+        }
+        locked(&self.open).size += buffer.len() as u64;
+        buffer.clear();
+        Ok(())
+    }
+
+    fn rotate(self: &Arc<Self>) -> io::Result<()> {
+        let names = locked(&self.names);
+        if self.rotation.files < 2 {
+            fs::remove_file(&self.path)?;
+        } else {
+            self.shift()?;
+        }
+        let file = Arc::new(appended(&self.path)?);
+        let generation = self.progress.borrow().generation + 1;
+        {
+            let mut open = locked(&self.open);
+            let kept = if self.progress.receiver_count() > 0 { KEPT_FOR_FOLLOWERS } else { 0 };
+            while open.files.len() > kept {
+                drop(open.files.pop_front());
+            }
+            open.files.push_back((generation, file));
+            open.size = 0;
+        }
+        self.progress.send_modify(|progress| progress.generation = generation);
+        drop(names);
+        if self.rotation.compress {
+            let files = Arc::clone(self);
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = files.compress() {
+                    warn!("compressing {}: {error}", numbered(&files.path, 1, "").display());
+                }
+            }));
+        }
+        Ok(())
+    }
+
+    /// Each file gets the next number; the one that has the last is removed.
+    fn shift(&self) -> io::Result<()> {
+        let last = self.rotation.files - 1;
+        for suffix in ["", ".gz"] {
+            present(fs::remove_file(numbered(&self.path, last, suffix)))?;
+            for number in (1..last).rev() {
+                let from = numbered(&self.path, number, suffix);
+                present(fs::rename(from, numbered(&self.path, number + 1, suffix)))?;
+            }
+        }
+        fs::rename(&self.path, numbered(&self.path, 1, ""))
+    }
+
+    /// The newest of the old files. Other rotations may move it on meanwhile: it is found again by its inode.
+    fn compress(&self) -> io::Result<()> {
+        let _alone = locked(&self.compressing);
+        let mut source = File::open(numbered(&self.path, 1, ""))?;
+        let staged = numbered(&self.path, 1, STAGED);
+        let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&staged)?;
+        let mut encoder = GzEncoder::new(target, Compression::default());
+        let _bytes = io::copy(&mut source, &mut encoder)?;
+        drop(encoder.finish()?);
+        let inode = source.metadata()?.ino();
+        let _names = locked(&self.names);
+        for number in 1..self.rotation.files {
+            let plain = numbered(&self.path, number, "");
+            if fs::metadata(&plain).is_ok_and(|metadata| metadata.ino() == inode) {
+                fs::rename(&staged, numbered(&self.path, number, ".gz"))?;
+                return fs::remove_file(&plain);
+            }
+        }
+        // Rotated out of all names.
+        present(fs::remove_file(&staged))
+    }
+
+    /// All that is there, the oldest first, and the generation of the last.
+    pub(super) fn sources(&self) -> io::Result<(Vec<Source>, u64)> {
+        let _names = locked(&self.names);
+        let mut sources = old_sources(&self.path)?;
+        let open = locked(&self.open);
+        let Some((generation, file)) = open.files.back() else { return Ok((sources, 0)) };
+        // Readers use offsets of their own.
+        sources.push(Source::Plain(Arc::clone(file)));
+        Ok((sources, *generation))
+    }
+
+    /// The file after that of `generation`, or the oldest that is kept after it.
+    pub(super) fn after(&self, generation: u64) -> Option<(u64, Arc<File>)> {
+        let open = locked(&self.open);
+        open.files
+            .iter()
+            .find(|(number, _)| *number > generation)
+            .map(|(number, file)| (*number, Arc::clone(file)))
+    }
+}
+
+/// The files of a log that nobody writes, the oldest first.
+pub(super) fn ended_sources(path: &Path) -> io::Result<Vec<Source>> {
+    let mut sources = old_sources(path)?;
+    match File::open(path) {
+        Ok(file) => sources.push(Source::Plain(Arc::new(file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(sources)
+}
+
+fn old_sources(path: &Path) -> io::Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    for number in 1.. {
+        let source = match File::open(numbered(path, number, "")) {
+            Ok(file) => Source::Plain(Arc::new(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                match File::open(numbered(path, number, ".gz")) {
+                    Ok(file) => Source::Gzip(file),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            Err(error) => return Err(error),
+        };
+        sources.push(source);
+    }
+    sources.reverse();
+    Ok(sources)
+}
+
+fn numbered(path: &Path, number: usize, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}{suffix}"));
+    PathBuf::from(name)
+}
+
+fn appended(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
+}
+
+fn ends_a_line(file: &File, size: u64) -> io::Result<bool> {
+    let Some(last) = size.checked_sub(1) else { return Ok(true) };
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, last)?;
+    Ok(byte == *b"\n")
+}
+
+/// A file that is not there is as good as renamed or removed.
+fn present(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

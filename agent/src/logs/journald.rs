@@ -1,0 +1,147 @@
+//! The `journald` driver: an entry is a datagram of fields in the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use super::entry::{self, Entry, Stream};
+use super::options::LogConfig;
+use super::tag::{self, Container};
+use crate::error::{Error, Result};
+
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// An open log.
+#[derive(Debug)]
+pub(super) struct Journal {
+    socket: UnixDatagram,
+    /// What every entry has, encoded.
+    fields: Vec<u8>,
+    /// Of the entries, from 1.
+    ordinal: u64,
+}
+
+impl Journal {
+    /// # Errors
+    /// There is no journal here.
+    pub(super) fn open(config: &LogConfig, container: &Container) -> Result<Self> {
+        Self::open_at(Path::new(SOCKET), config, container)
+    }
+
+    fn open_at(path: &Path, config: &LogConfig, container: &Container) -> Result<Self> {
+        let connect = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.connect(path)?;
+            Ok::<_, io::Error>(socket)
+        };
+        let socket = connect()
+            .map_err(|_| Error::new(crate::error::Kind::Internal, "journald is not enabled on this host"))?;
+        let tag = tag::tag(config, container, "{{.ID}}")?;
+        let mut all = BTreeMap::from([
+            ("CONTAINER_ID".to_owned(), container.id.get(..12).unwrap_or(&container.id).to_owned()),
+            ("CONTAINER_ID_FULL".to_owned(), container.id.clone()),
+            ("CONTAINER_NAME".to_owned(), container.name.clone()),
+            ("CONTAINER_TAG".to_owned(), tag.clone()),
+            ("IMAGE_NAME".to_owned(), container.image_name.clone()),
+            ("SYSLOG_IDENTIFIER".to_owned(), tag),
+            ("CONTAINER_LOG_EPOCH".to_owned(), entry::random_id()),
+        ]);
+        all.extend(tag::attributes(config, container, field_name)?);
+        let mut fields = Vec::new();
+        for (name, value) in all.iter().filter(|(name, _)| !name.is_empty()) {
+            field(name, value.as_bytes(), &mut fields);
+        }
+        Ok(Self { socket, fields, ordinal: 0 })
+    }
+
+    pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        self.ordinal += 1;
+        let mut message = self.fields.clone();
+        let priority: &[u8] = match entry.stream {
+            Stream::Stdout => b"6",
+            Stream::Stderr => b"3",
+        };
+        field("PRIORITY", priority, &mut message);
+        field("MESSAGE", entry.text(), &mut message);
+        field("SYSLOG_TIMESTAMP", entry.time.to_string().as_bytes(), &mut message);
+        field("CONTAINER_LOG_ORDINAL", self.ordinal.to_string().as_bytes(), &mut message);
+        if let Some(partial) = &entry.partial {
+            field("CONTAINER_PARTIAL_ID", partial.id.as_bytes(), &mut message);
+            field("CONTAINER_PARTIAL_ORDINAL", partial.ordinal.to_string().as_bytes(), &mut message);
+            field("CONTAINER_PARTIAL_LAST", partial.last.to_string().as_bytes(), &mut message);
+            if !partial.last {
+                field("CONTAINER_PARTIAL_MESSAGE", b"true", &mut message);
+            }
+        }
+        // At most 16 KiB of line and what labels add: less than a socket's buffer, so no sealed file is needed.
+        self.socket.send(&message).map(drop)
+    }
+}
+
+/// One field: `NAME=value`, or for values of several lines the name, their length, and them.
+fn field(name: &str, value: &[u8], message: &mut Vec<u8>) {
+    message.extend_from_slice(name.as_bytes());
+    if value.contains(&b'\n') {
+        message.push(b'\n');
+        message.extend_from_slice(&(value.len() as u64).to_le_bytes());
+    } else {
+        message.push(b'=');
+    }
+    message.extend_from_slice(value);
+    message.push(b'\n');
+}
+
+/// The journal's names are of capitals, digits and underscores, and begin with no underscore: those are its own.
+fn field_name(key: &str) -> String {
+    let name: String =
+        key.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    name.trim_start_matches('_').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timestamp::Timestamp;
+
+    #[test]
+    fn names_are_the_journals() {
+        assert_eq!(field_name("com.example/a-b"), "COM_EXAMPLE_A_B");
+        assert_eq!(field_name("_x"), "X");
+    }
+
+    #[test]
+    fn entries_are_datagrams_of_fields() {
+        let folder = crate::scratch::Folder::new("journal");
+        let path = folder.path().join("socket");
+        let server = UnixDatagram::bind(&path).unwrap();
+        let config = LogConfig {
+            driver: "journald".into(),
+            options: BTreeMap::from([("env".into(), "A".into()), ("tag".into(), "{{.Name}}".into())]),
+        };
+        let container = Container {
+            id: "0123456789abcdef".into(),
+            name: "web".into(),
+            env: vec!["A=x\ny".into()],
+            ..Container::default()
+        };
+        let mut journal = Journal::open_at(&path, &config, &container).unwrap();
+        let entry = Entry {
+            stream: Stream::Stdout,
+            time: Timestamp::new(0, 0),
+            line: b"hi\n".to_vec(),
+            partial: None,
+            attributes: BTreeMap::new(),
+        };
+        journal.write(&entry).unwrap();
+        let mut buffer = [0; 4096];
+        let length = server.recv(&mut buffer).unwrap();
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        assert!(text.starts_with("A\n\x03\0\0\0\0\0\0\0x\ny\nCONTAINER_ID=0123456789ab\n"), "{text:?}");
+        for field in
+            ["\nMESSAGE=hi\n", "\nPRIORITY=6\n", "\nCONTAINER_TAG=web\n", "\nCONTAINER_LOG_ORDINAL=1\n"]
+        {
+            assert!(text.contains(field), "{field:?} in {text:?}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! A new network: what is asked for is checked, and gets its subnets, in dockerd's texts.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ketch_engine_api::network::{Ipam, IpamConfig, NetworkCreateRequest};
+
+use super::ipam::{Pool, Prefix, Subnet, free_subnet};
+use super::record::{BridgeOptions, Driver, Network};
+use crate::error::{Error, Kind, Result};
+
+/// What a new network depends on.
+pub(super) struct Given<'a> {
+    pub(super) id: String,
+    pub(super) created: String,
+    pub(super) networks: &'a mut dyn Iterator<Item = &'a Network>,
+    pub(super) pools: &'a [Pool],
+    /// Where the host's routes lead.
+    pub(super) routes: Vec<Prefix>,
+    /// Where networks with IPv6 and without a subnet get theirs.
+    pub(super) pool_ipv6: Option<Pool>,
+}
+
+/// The network that is asked for.
+///
+/// # Errors
+/// It can't be meant, or collides with another.
+pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result<Network> {
+    let others: Vec<&Network> = given.networks.collect();
+    if request.name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
+    }
+    let named = |name: &str| others.iter().find(|network| network.name == name);
+    if matches!(request.name.as_str(), "bridge" | "host" | "none" | "default") {
+        let message = format!("operation is not permitted on predefined {} network ", request.name);
+        return Err(Error::new(Kind::Forbidden, message));
+    }
+    if named(&request.name).is_some() {
+        return Err(Error::conflict(format!("network with name {} already exists", request.name)));
+    }
+    let driver = match request.driver.as_deref().unwrap_or_default() {
+        "" if request.config_only => Driver::Null,
+        "" | "bridge" => Driver::Bridge,
+        only @ ("host" | "null") => {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!("only one instance of {only:?} network is allowed"),
+            ));
+        }
+        "overlay" => {
+            return Err(Error::new(
+                Kind::Forbidden,
+                "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+            ));
+        }
+        other => return Err(Error::not_found(format!("plugin {other:?} not found"))),
+    };
+    let (mut options, mut ipam) = (request.options.unwrap_or_default(), request.ipam.unwrap_or_default());
+    let mut ipv6 = request.enable_ipv6.unwrap_or(false);
+    let (mut ipv4, mut internal) = (request.enable_ipv4.unwrap_or(true), request.internal);
+    let config_from = request.config_from.unwrap_or_default().network;
+    if !config_from.is_empty() {
+        let from = others
+            .iter()
+            .find(|network| network.name == config_from)
+            .ok_or_else(|| Error::not_found(format!("network {config_from} not found")))?;
+        if !from.config_only {
+            return Err(Error::new(
+                Kind::Forbidden,
+                format!(
+                    "cannot use network {config_from} as configuration source: it is not configuration-only"
+                ),
+            ));
+        }
+        ipam = from.ipam.clone();
+        options.clone_from(&from.options);
+        (ipv4, ipv6, internal) = (from.ipv4, from.ipv6, from.internal);
+    }
+    if !ipv4 && !ipv6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    match ipam.driver.as_str() {
+        "" => "default".clone_into(&mut ipam.driver),
+        "default" | "null" => {}
+        other => return Err(Error::not_found(format!("plugin {other:?} not found"))),
+    }
+    let configured = checked(&ipam, ipv6)?;
+    let mut network = Network {
+        id: given.id,
+        name: request.name,
+        created: given.created,
+        driver,
+        ipv4,
+        ipv6,
+        ipam,
+        subnets: Vec::new(),
+        chosen: Vec::new(),
+        internal,
+        attachable: request.attachable,
+        config_from,
+        config_only: request.config_only,
+        options,
+        labels: request.labels.unwrap_or_default(),
+    };
+    if network.config_only {
+        return Ok(network);
+    }
+    let bridge = BridgeOptions::of(&network.id, &network.options)?;
+    if let Some(other) = others.iter().find(|other| {
+        other.driver == Driver::Bridge
+            && BridgeOptions::of(&other.id, &other.options).is_ok_and(|options| options.name == bridge.name)
+    }) {
+        return Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "cannot create network {} ({}): conflicts with network {} ({}): networks have same bridge name",
+                network.id, bridge.name, other.id, bridge.name
+            ),
+        ));
+    }
+    let mut taken: Vec<Prefix> =
+        others.iter().flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet)).collect();
+    network.subnets = configured;
+    if network.subnets.iter().any(|subnet| taken.iter().any(|taken| taken.overlaps(subnet.subnet))) {
+        return Err(Error::new(
+            Kind::Forbidden,
+            "invalid pool request: Pool overlaps with other one on this address space",
+        ));
+    }
+    taken.extend(given.routes);
+    let pool_ipv6: Vec<Pool> = given.pool_ipv6.into_iter().collect();
+    for (wanted, family, pools) in [(ipv4, true, given.pools), (ipv6, false, pool_ipv6.as_slice())] {
+        if !wanted || network.subnets.iter().any(|subnet| subnet.subnet.is_ipv4() == family) {
+            continue;
+        }
+        let subnet = free_subnet(pools, &taken, family)
+            .ok_or_else(|| Error::invalid("all predefined address pools have been fully subnetted"))?;
+        network.chosen.push(subnet);
+        network.subnets.push(Subnet { subnet, range: None, gateway: None, reserved: BTreeSet::new() });
+    }
+    for subnet in &mut network.subnets {
+        let without = subnet.gateway.is_none();
+        if without {
+            subnet.gateway = subnet.free_address(&BTreeSet::new());
+        }
+    }
+    show_given_subnets(&mut network);
+    Ok(network)
+}
+
+/// Subnets that the daemon chose are shown with their gateways, behind those of the user.
+fn show_given_subnets(network: &mut Network) {
+    let mut shown = network.ipam.config.take().unwrap_or_default();
+    shown.extend(network.subnets.iter().filter(|subnet| network.chosen.contains(&subnet.subnet)).map(
+        |subnet| IpamConfig {
+            subnet: subnet.subnet.to_string(),
+            gateway: subnet.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+            ..IpamConfig::default()
+        },
+    ));
+    network.ipam.config = Some(shown);
+}
+
+/// The user's subnets.
+fn checked(ipam: &Ipam, ipv6: bool) -> Result<Vec<Subnet>> {
+    let mut errors = Vec::new();
+    let mut subnets = Vec::new();
+    for config in ipam.config.iter().flatten() {
+        if let Some(subnet) = checked_subnet(config, &mut errors) {
+            if !subnet.subnet.is_ipv4() && !ipv6 {
+                continue;
+            }
+            subnets.push(subnet);
+        }
+    }
+    match errors.as_slice() {
+        [] => Ok(subnets),
+        [one] => Err(Error::invalid(format!("invalid network config:\n{one}"))),
+        several => {
+            let lines: Vec<_> = several.iter().map(|line| format!("* {line}")).collect();
+            Err(Error::invalid(format!("invalid network config:\n{}", lines.join("\n"))))
+        }
+    }
+}
+
+fn checked_subnet(config: &IpamConfig, errors: &mut Vec<String>) -> Option<Subnet> {
+    let text = &config.subnet;
+    let Ok(subnet) = text.parse::<Prefix>() else {
+        errors.push(format!("invalid subnet {text}: invalid CIDR block notation"));
+        return None;
+    };
+    if subnet != subnet.subnet() {
+        errors.push(format!("invalid subnet {subnet}: it should be {}", subnet.subnet()));
+    }
+    let subnet = subnet.subnet();
+    let mut range = None;
+    if !config.ip_range.is_empty() {
+        let text = &config.ip_range;
+        match text.parse::<Prefix>() {
+            Err(()) => errors.push(format!("invalid ip-range {text}: invalid CIDR block notation")),
+            Ok(given) if given != given.subnet() => {
+                errors.push(format!("invalid ip-range {given}: it should be {}", given.subnet()));
+            }
+            Ok(given) if !subnet.contains(given.address()) => {
+                errors.push(format!(
+                    "invalid ip-range {given}: parent subnet {subnet} doesn't contain ip-range"
+                ));
+            }
+            Ok(given) if given.length() < subnet.length() => {
+                errors.push(format!(
+                    "invalid ip-range {given}: CIDR block is bigger than its parent subnet {subnet}"
+                ));
+            }
+            Ok(given) => range = Some(given),
+        }
+    }
+    let mut address = |kind: &str, text: &str| match text.parse::<IpAddr>() {
+        Err(_) => {
+            errors.push(format!("invalid {kind}: invalid address"));
+            None
+        }
+        Ok(address) if !subnet.contains(address) => {
+            errors.push(format!("invalid {kind}: parent subnet {subnet} doesn't contain this address"));
+            None
+        }
+        Ok(address) => Some(address),
+    };
+    let gateway = Some(config.gateway.as_str())
+        .filter(|text| !text.is_empty())
+        .and_then(|text| address(&format!("gateway {text}"), text));
+    let reserved = config
+        .auxiliary_addresses
+        .iter()
+        .flatten()
+        .filter_map(|(name, text)| address(&format!("auxiliary address {name}"), text))
+        .collect();
+    Some(Subnet { subnet, range, gateway, reserved })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::ipam::default_pools;
+
+    fn created(body: &str, others: &[Network]) -> Result<Network> {
+        let pools = default_pools();
+        network(
+            serde_json::from_str(body).unwrap(),
+            Given {
+                id: format!("{:x}{:063x}", others.len() + 1, 0),
+                created: String::new(),
+                networks: &mut others.iter(),
+                pools: &pools,
+                routes: vec!["172.17.0.0/16".parse().unwrap()],
+                pool_ipv6: Some(Pool { base: "fd00:1:2::/48".parse().unwrap(), size: 64 }),
+            },
+        )
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_as_dockerd_does() {
+        let first =
+            created(r#"{"Name":"n1","Options":{"com.docker.network.bridge.name":"b"}}"#, &[]).unwrap();
+        let others = [first];
+        for (body, kind, message) in [
+            (r#"{"Name":"n1"}"#, Kind::Conflict, "network with name n1 already exists"),
+            (
+                r#"{"Name":"bridge"}"#,
+                Kind::Forbidden,
+                "operation is not permitted on predefined bridge network ",
+            ),
+            (r#"{"Name":""}"#, Kind::InvalidArgument, "invalid name: name is empty"),
+            (r#"{"Name":"x","Driver":"nope"}"#, Kind::NotFound, "plugin \"nope\" not found"),
+            (
+                r#"{"Name":"x","Driver":"host"}"#,
+                Kind::Forbidden,
+                "only one instance of \"host\" network is allowed",
+            ),
+            (r#"{"Name":"x","IPAM":{"Driver":"nope"}}"#, Kind::NotFound, "plugin \"nope\" not found"),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"172.18.0.0/24"}]}}"#,
+                Kind::Forbidden,
+                "invalid pool request: Pool overlaps with other one on this address space",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.2.3/24"}]}}"#,
+                Kind::InvalidArgument,
+                "invalid network config:\ninvalid subnet 10.1.2.3/24: it should be 10.1.2.0/24",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.2.0/24","Gateway":"10.2.2.1"}]}}"#,
+                Kind::InvalidArgument,
+                "invalid network config:\ninvalid gateway 10.2.2.1: parent subnet 10.1.2.0/24 doesn't contain this address",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.2.0/24","IPRange":"10.2.2.0/28"}]}}"#,
+                Kind::InvalidArgument,
+                "invalid network config:\ninvalid ip-range 10.2.2.0/28: parent subnet 10.1.2.0/24 doesn't contain ip-range",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Gateway":"10.2.2.1"}]}}"#,
+                Kind::InvalidArgument,
+                "invalid network config:\ninvalid subnet : invalid CIDR block notation",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.2.0/24","AuxiliaryAddresses":{"a":"10.9.0.1"}}]}}"#,
+                Kind::InvalidArgument,
+                "invalid network config:\ninvalid auxiliary address a: parent subnet 10.1.2.0/24 doesn't contain this address",
+            ),
+            (
+                r#"{"Name":"x","Options":{"com.docker.network.driver.mtu":"zz"}}"#,
+                Kind::InvalidArgument,
+                "failed to parse com.docker.network.driver.mtu value: zz (strconv.Atoi: parsing \"zz\": invalid syntax)",
+            ),
+            (
+                r#"{"Name":"x","Options":{"com.docker.network.bridge.enable_icc":"zz"}}"#,
+                Kind::InvalidArgument,
+                "failed to parse com.docker.network.bridge.enable_icc value: zz (strconv.ParseBool: parsing \"zz\": invalid syntax)",
+            ),
+            (r#"{"Name":"x","EnableIPv4":false}"#, Kind::InvalidArgument, "IPv4 or IPv6 must be enabled"),
+        ] {
+            let error = created(body, &others).unwrap_err();
+            assert_eq!((error.kind, error.message.as_str()), (kind, message), "{body}");
+        }
+        let error =
+            created(r#"{"Name":"x","Options":{"com.docker.network.bridge.name":"b"}}"#, &others).unwrap_err();
+        assert!(error.message.ends_with("(b): networks have same bridge name"), "{error}");
+    }
+
+    #[test]
+    fn subnets_are_chosen_and_shown_as_dockerd_does() {
+        let shown = |network: &Network| serde_json::to_string(&network.ipam.config).unwrap();
+        let both = created(r#"{"Name":"a","EnableIPv6":true}"#, &[]).unwrap();
+        assert_eq!(
+            shown(&both),
+            r#"[{"Subnet":"172.18.0.0/16","Gateway":"172.18.0.1"},{"Subnet":"fd00:1:2::/64","Gateway":"fd00:1:2::1"}]"#
+        );
+        let ranged = created(
+            r#"{"Name":"b","IPAM":{"Config":[{"Subnet":"172.28.0.0/16","IPRange":"172.28.5.0/24"}]}}"#,
+            &[both],
+        )
+        .unwrap();
+        assert_eq!(shown(&ranged), r#"[{"Subnet":"172.28.0.0/16","IPRange":"172.28.5.0/24"}]"#);
+        assert_eq!(ranged.gateway(true), Some([172, 28, 5, 0].into()));
+    }
+}

@@ -1,0 +1,10 @@
+//! The embedded name server: containers of user-defined networks ask 127.0.0.11 in their own namespace, and the daemon
+//! answers from what it knows ([`names`]), or asks the host's servers ([`server`]). [`message`] is the wire format; of it a
+//! server that changes nothing but what it answers itself needs the header, the question and a few kinds of records.
+
+mod message;
+pub(super) mod names;
+mod server;
+
+pub(super) use self::names::{Names, View};
+pub(super) use self::server::{Listening, Sockets};

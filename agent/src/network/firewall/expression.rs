@@ -1,0 +1,307 @@
+//! The expressions of a rule, as nf_tables has them (linux/netfilter/nf_tables.h): each reads or writes registers, and the
+//! first that does not match ends the rule.
+//!
+//! Registers are 32 bits wide, numbered from 8; a 16-byte one begins at each fourth. Number 0 is the verdict.
+
+use std::net::IpAddr;
+
+use super::Family;
+use crate::network::netlink::Attributes;
+
+const NFTA_LIST_ELEM: u16 = 1;
+const NFTA_EXPR_NAME: u16 = 1;
+const NFTA_EXPR_DATA: u16 = 2;
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
+
+/// The register that every comparison uses.
+const REGISTER: u32 = 8;
+/// Where a map's answer goes: behind the longest key, which is an IPv6 address, a protocol and a port.
+const ANSWER: u32 = 16;
+const VERDICT: u32 = 0;
+
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_L4PROTO: u32 = 16;
+const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
+/// Bits of conntrack's state and status.
+const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
+const TRANSLATED_DESTINATION: u32 = 1 << 5;
+const FIB_ADDRESS_TYPE: u32 = 3;
+const FIB_OF_DESTINATION: u32 = 2;
+const LOCAL: u32 = 2;
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accept,
+    Drop,
+    /// On in this chain, then back.
+    Jump(String),
+}
+
+/// Whether two things are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    Equal = 0,
+    Different = 1,
+}
+
+/// A part of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Expression {
+    InputIs(Compare, String),
+    OutputIs(Compare, String),
+    /// The source is in this subnet.
+    SourceIn(super::Prefix),
+    DestinationIn(super::Prefix),
+    /// A packet of a connection that was let through, or about one.
+    Established,
+    /// Of a connection whose destination was translated.
+    Translated,
+    /// The destination is an address of this host.
+    ToThisHost,
+    Protocol(u8),
+    DestinationPort(u16),
+    /// The chain that a map has for this output.
+    ByOutput {
+        map: String,
+    },
+    /// The input is in this set.
+    InputInSet {
+        set: String,
+    },
+    /// Translates the destination to what a map has for destination, protocol and port...
+    ByAddressAndPort {
+        map: String,
+    },
+    /// ...or for protocol and port.
+    ByPort {
+        map: String,
+    },
+    /// The destination, protocol and port are in this set.
+    DestinationInSet {
+        set: String,
+    },
+    /// Translates the destination's port.
+    ToPort(IpAddr, u16),
+    Masquerade,
+    Then(Verdict),
+}
+
+/// An interface's name as nf_tables compares it.
+pub(super) fn interface(name: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bytes
+}
+
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Fills the data of a verdict.
+pub(super) fn verdict(data: &mut Attributes, verdict: &Verdict) {
+    data.nest(NFTA_DATA_VERDICT, |inner| {
+        match verdict {
+            Verdict::Drop => inner.ordered(NFTA_VERDICT_CODE, 0),
+            Verdict::Accept => inner.ordered(NFTA_VERDICT_CODE, 1),
+            Verdict::Jump(chain) => {
+                inner.ordered(NFTA_VERDICT_CODE, (-3_i32).cast_unsigned()).text(NFTA_VERDICT_CHAIN, chain)
+            }
+        };
+    });
+}
+
+/// Fills the data of a value.
+pub(super) fn value(data: &mut Attributes, value: &[u8]) {
+    data.bytes(NFTA_DATA_VALUE, value);
+}
+
+/// Writes the expressions of a rule into its list.
+pub(super) fn encode(family: Family, rule: &[Expression]) -> Attributes {
+    let mut writer = Writer { list: Attributes::default(), family };
+    for expression in rule {
+        writer.write(expression);
+    }
+    writer.list
+}
+
+struct Writer {
+    list: Attributes,
+    family: Family,
+}
+
+impl Writer {
+    fn add(&mut self, name: &str, fill: impl FnOnce(&mut Attributes)) {
+        self.list.nest(NFTA_LIST_ELEM, |element| {
+            element.text(NFTA_EXPR_NAME, name).nest(NFTA_EXPR_DATA, fill);
+        });
+    }
+
+    fn meta(&mut self, key: u32, register: u32) {
+        self.add("meta", |data| {
+            data.ordered(1, register).ordered(2, key);
+        });
+    }
+
+    /// From the network header, or the transport header.
+    fn payload(&mut self, base: u32, (offset, length): (u32, u32), register: u32) {
+        self.add("payload", |data| {
+            data.ordered(1, register).ordered(2, base).ordered(3, offset).ordered(4, length);
+        });
+    }
+
+    fn compare(&mut self, how: Compare, with: &[u8]) {
+        self.add("cmp", |data| {
+            data.ordered(1, REGISTER).ordered(2, how as u32).nest(3, |data| value(data, with));
+        });
+    }
+
+    fn mask(&mut self, mask: &[u8]) {
+        let length = u32::try_from(mask.len()).unwrap_or(4);
+        let zero = vec![0; mask.len()];
+        self.add("bitwise", |data| {
+            data.ordered(1, REGISTER).ordered(2, REGISTER).ordered(3, length);
+            data.nest(4, |data| value(data, mask)).nest(5, |data| value(data, &zero));
+        });
+    }
+
+    /// One of these bits of a connection is set.
+    fn connection(&mut self, key: u32, bits: u32) {
+        self.add("ct", |data| {
+            data.ordered(1, REGISTER).ordered(2, key);
+        });
+        self.mask(&bits.to_ne_bytes());
+        self.compare(Compare::Different, &[0; 4]);
+    }
+
+    fn look_up(&mut self, set: &str, answer: Option<u32>) {
+        self.add("lookup", |data| {
+            data.text(1, set).ordered(2, REGISTER);
+            if let Some(register) = answer {
+                data.ordered(3, register);
+            }
+        });
+    }
+
+    fn translate_destination(&mut self, address: u32, port: u32) {
+        let family = match self.family {
+            Family::Ipv4 => 2,
+            Family::Ipv6 => 10,
+        };
+        self.add("nat", |data| {
+            data.ordered(1, 1).ordered(2, family).ordered(3, address).ordered(5, port);
+        });
+    }
+
+    /// Where addresses are in the network header, and how many registers one takes.
+    fn address(&self, source: bool) -> ((u32, u32), u32) {
+        match (self.family, source) {
+            (Family::Ipv4, true) => ((12, 4), 1),
+            (Family::Ipv4, false) => ((16, 4), 1),
+            (Family::Ipv6, true) => ((8, 16), 4),
+            (Family::Ipv6, false) => ((24, 16), 4),
+        }
+    }
+
+    fn subnet(&mut self, source: bool, subnet: super::Prefix) {
+        let (place, _) = self.address(source);
+        self.payload(1, place, REGISTER);
+        let whole = octets(subnet.first());
+        let mask: Vec<u8> = (0..whole.len())
+            .map(|byte| {
+                let bits = usize::from(subnet.length()).saturating_sub(byte * 8).min(8);
+                u8::MAX.checked_shl(u32::try_from(8 - bits).unwrap_or(8)).unwrap_or(0)
+            })
+            .collect();
+        if mask.iter().any(|byte| *byte != u8::MAX) {
+            self.mask(&mask);
+        }
+        self.compare(Compare::Equal, &whole);
+    }
+
+    /// Destination, protocol and port, one behind the other.
+    fn destination(&mut self) {
+        let (place, registers) = self.address(false);
+        self.payload(1, place, REGISTER);
+        self.meta(META_L4PROTO, REGISTER + registers);
+        self.payload(2, (2, 2), REGISTER + registers + 1);
+    }
+
+    fn write(&mut self, expression: &Expression) {
+        match expression {
+            Expression::InputIs(how, name) => {
+                self.meta(META_IIFNAME, REGISTER);
+                self.compare(*how, &interface(name));
+            }
+            Expression::OutputIs(how, name) => {
+                self.meta(META_OIFNAME, REGISTER);
+                self.compare(*how, &interface(name));
+            }
+            Expression::SourceIn(subnet) => self.subnet(true, *subnet),
+            Expression::DestinationIn(subnet) => self.subnet(false, *subnet),
+            Expression::Established => self.connection(CT_STATE, ESTABLISHED_OR_RELATED),
+            Expression::Translated => self.connection(CT_STATUS, TRANSLATED_DESTINATION),
+            Expression::ToThisHost => {
+                self.add("fib", |data| {
+                    data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
+                });
+                self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
+            }
+            Expression::Protocol(number) => {
+                self.meta(META_L4PROTO, REGISTER);
+                self.compare(Compare::Equal, &[*number]);
+            }
+            Expression::DestinationPort(port) => {
+                self.payload(2, (2, 2), REGISTER);
+                self.compare(Compare::Equal, &port.to_be_bytes());
+            }
+            Expression::ByOutput { map } => {
+                self.meta(META_OIFNAME, REGISTER);
+                self.look_up(map, Some(VERDICT));
+            }
+            Expression::InputInSet { set } => {
+                self.meta(META_IIFNAME, REGISTER);
+                self.look_up(set, None);
+            }
+            Expression::DestinationInSet { set } => {
+                self.destination();
+                self.look_up(set, None);
+            }
+            Expression::ByAddressAndPort { map } => {
+                let (_, registers) = self.address(false);
+                self.destination();
+                self.look_up(map, Some(ANSWER));
+                self.translate_destination(ANSWER, ANSWER + registers);
+            }
+            Expression::ByPort { map } => {
+                let (_, registers) = self.address(false);
+                self.meta(META_L4PROTO, REGISTER);
+                self.payload(2, (2, 2), REGISTER + 1);
+                self.look_up(map, Some(ANSWER));
+                self.translate_destination(ANSWER, ANSWER + registers);
+            }
+            Expression::ToPort(address, port) => {
+                let (bytes, port) = (octets(*address), port.to_be_bytes());
+                for (register, bytes) in [(ANSWER, bytes.as_slice()), (ANSWER + 4, &port)] {
+                    self.add("immediate", |data| {
+                        data.ordered(1, register).nest(2, |data| value(data, bytes));
+                    });
+                }
+                self.translate_destination(ANSWER, ANSWER + 4);
+            }
+            Expression::Masquerade => self.add("masq", |_| {}),
+            Expression::Then(then) => self.add("immediate", |data| {
+                data.ordered(1, VERDICT).nest(2, |data| verdict(data, then));
+            }),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The start of a shim, as containerd 2.3 starts one: `containerd-shim-ketch-v2 start` in the bundle, what it should know
+//! on its standard input, its address on its standard output. Where the address's shim has died, the one that is started
+//! takes its container over.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ketch_shim_api::bootstrap::{BootstrapParams, BootstrapResult, Extension};
+use ketch_shim_api::options::Options;
+use ketch_shim_api::wire::Any;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::NAMESPACE;
+use super::connection::Connection;
+use crate::error::{Error, Kind, Result};
+
+/// What a socket's path may have, its end included.
+const LONGEST_SOCKET: usize = 108;
+/// A slash and the name that shims give their sockets.
+const SOCKET_NAME: usize = 65;
+
+/// What all shims of a daemon are started with.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The shim's binary.
+    pub shim: PathBuf,
+    /// The daemon's folder of sockets and bundles.
+    pub exec_root: PathBuf,
+    /// Where shims send events.
+    pub events: PathBuf,
+}
+
+impl Launch {
+    /// Where shims have their sockets: below the daemon's own folder, if that leaves room for a name.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        let own = self.exec_root.join("s");
+        if own.as_os_str().len() + SOCKET_NAME < LONGEST_SOCKET {
+            return own;
+        }
+        let digest = Sha256::digest(self.exec_root.as_os_str().as_encoded_bytes());
+        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        Path::new("/run/ketchd-sockets").join(name)
+    }
+
+    /// Where the runtime keeps its state.
+    #[must_use]
+    pub fn runtime_root(&self) -> PathBuf {
+        self.exec_root.join("runtime")
+    }
+
+    /// The options of a container whose runtime is `binary`.
+    #[must_use]
+    pub fn options(&self, binary: &Path) -> Any {
+        Any::pack(&Options {
+            binary_name: binary.to_string_lossy().into_owned(),
+            root: self.runtime_root().to_string_lossy().into_owned(),
+            ..Options::default()
+        })
+    }
+
+    /// Starts the shim of the container whose bundle this is, and connects to it.
+    ///
+    /// # Errors
+    /// The shim can't be executed, fails (its words), or does not listen where it says.
+    pub async fn start(&self, id: &str, bundle: &Path, binary: &Path) -> Result<Connection> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(
+                Kind::Internal,
+                format!("failed to start shim: start {}: {error}", self.shim.display()),
+            )
+        };
+        let events = self.events.to_string_lossy().into_owned();
+        let asked = BootstrapParams {
+            instance_id: id.to_owned(),
+            namespace: NAMESPACE.to_owned(),
+            containerd_ttrpc_address: events.clone(),
+            containerd_grpc_address: events.clone(),
+            socket_dir: Some(self.sockets().to_string_lossy().into_owned()),
+            extensions: vec![Extension { value: Some(self.options(binary)) }],
+            ..BootstrapParams::default()
+        };
+        let mut child = Command::new(&self.shim)
+            .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "start"])
+            .current_dir(bundle)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // One that ends before it has read all has words of its own about why.
+            let _unread = stdin.write_all(&asked.encode_to_vec()).await;
+        }
+        let output = child.wait_with_output().await.map_err(|error| failed(&error))?;
+        if !output.status.success() {
+            return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+        }
+        let answer = BootstrapResult::decode(output.stdout.as_slice()).map_err(|error| failed(&error))?;
+        let socket = answer.address.strip_prefix("unix://").unwrap_or(&answer.address).to_owned();
+        Connection::open(Path::new(&socket)).await.map_err(|error| failed(&error))
+    }
+
+    /// Connects to the shim that a bundle names; `None` if it is dead, or there was none.
+    pub async fn connect(&self, bundle: &Path) -> Option<Connection> {
+        let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+        Connection::open(Path::new(address.trim().strip_prefix("unix://")?)).await.ok()
+    }
+
+    /// Has the shim's binary clean up what a dead shim has left: the container is killed.
+    ///
+    /// # Errors
+    /// It can't be executed, or fails.
+    pub async fn delete(&self, id: &str, bundle: &Path) -> Result<()> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Kind::Internal, format!("cleaning up after the shim of {id}: {error}"))
+        };
+        let events = self.events.to_string_lossy().into_owned();
+        let output = Command::new(&self.shim)
+            .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
+            .arg(bundle)
+            .arg("delete")
+            .current_dir(bundle)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(|error| failed(&error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(failed(&String::from_utf8_lossy(&output.stderr).trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_move_where_their_names_fit() {
+        let launch =
+            |exec_root: &str| Launch { shim: "/s".into(), exec_root: exec_root.into(), events: "/e".into() };
+        assert_eq!(launch("/run/ketchd").sockets(), Path::new("/run/ketchd/s"));
+        let long = launch(&format!("/tmp/{}", "x".repeat(60))).sockets();
+        assert!(long.starts_with("/run/ketchd-sockets") && long.as_os_str().len() < 43, "{long:?}");
+    }
+}

@@ -1,0 +1,111 @@
+//! The daemon's state on disk: one redb file, a table for each kind of object, JSON values by key.
+//!
+//! A write is on the disk before its call returns (redb commits with fsync); whatever was not written when the daemon was
+//! killed never was. Called by the owners of objects only: `engine`, `image`, `network`, `volume`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+
+/// A kind of object.
+#[derive(Clone, Copy, Debug)]
+pub struct Table(pub &'static str);
+
+/// The open file; clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Database>);
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Store")
+    }
+}
+
+impl Table {
+    fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        TableDefinition::new(self.0)
+    }
+}
+
+impl Store {
+    /// Opens the file, or makes it.
+    ///
+    /// # Errors
+    /// Another daemon has it open, or it is no store.
+    pub fn open(path: &Path) -> Result<Self> {
+        let database = Database::create(path)
+            .map_err(|error| Error::internal(format_args!("opening the store {}", path.display()), &error))?;
+        Ok(Self(Arc::new(database)))
+    }
+
+    /// Writes an object, and syncs it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
+        let bytes = serde_json::to_vec(value).map_err(|error| failed("encoding", table, key, &error))?;
+        self.write(table, |open| open.insert(key, bytes.as_slice()).map(drop))
+            .map_err(|error| failed("writing", table, key, &error))
+    }
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn remove(&self, table: Table, key: &str) -> Result<()> {
+        self.write(table, |open| open.remove(key).map(drop))
+            .map_err(|error| failed("removing", table, key, &error))
+    }
+
+    /// All objects of a table, by key.
+    ///
+    /// # Errors
+    /// The disk, or a value that is none of ours.
+    pub fn all<T: DeserializeOwned>(&self, table: Table) -> Result<Vec<(String, T)>> {
+        let raw = self.read(table).map_err(|error| failed("reading", table, "*", &error))?;
+        raw.into_iter()
+            .map(|(key, bytes)| match serde_json::from_slice(&bytes) {
+                Ok(value) => Ok((key, value)),
+                Err(error) => Err(failed("decoding", table, &key, &error)),
+            })
+            .collect()
+    }
+
+    fn write(
+        &self,
+        table: Table,
+        change: impl FnOnce(
+            &mut redb::Table<'_, &'static str, &'static [u8]>,
+        ) -> std::result::Result<(), redb::StorageError>,
+    ) -> std::result::Result<(), redb::Error> {
+        let transaction = self.0.begin_write()?;
+        {
+            let mut open = transaction.open_table(table.definition())?;
+            change(&mut open)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    fn read(&self, table: Table) -> std::result::Result<Vec<(String, Vec<u8>)>, redb::Error> {
+        let transaction = self.0.begin_read()?;
+        let open = match transaction.open_table(table.definition()) {
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            open => open?,
+        };
+        let mut found = Vec::new();
+        for entry in open.iter()? {
+            let (key, value) = entry?;
+            found.push((key.value().to_owned(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+}
+
+fn failed(action: &str, table: Table, key: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::internal(format_args!("{action} {}/{key} in the store", table.0), error)
+}

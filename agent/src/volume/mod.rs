@@ -1,0 +1,451 @@
+//! Volumes: folders that outlive containers, and what is mounted at them. The one driver is `local`.
+//!
+//! A volume is in the store before its creation is acknowledged, and its folder is out of its place before its removal is.
+//! Who holds a volume is told by `engine`, at each start anew: nothing on the disk could say so falsely. Called by `engine`
+//! and by routes; knows neither containers nor the API.
+
+mod copy;
+mod options;
+mod size;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ketch_engine_api::volume::{UsageData, Volume as Shown};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::error::{Error, Result};
+use crate::events::Events;
+use crate::store::{Store, Table};
+use crate::timestamp::Timestamp;
+use options::Mounted;
+
+/// The only driver.
+pub const DRIVER: &str = "local";
+/// Of volumes that were made without a name.
+pub const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+const TABLE: Table = Table("volumes");
+/// The folder of the data, in the volume's.
+const DATA: &str = "_data";
+/// Before the names of folders that are on their way out; no volume's name can begin so.
+const REMOVED: &str = ".removed-";
+
+/// What is remembered of a volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// As they were given.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The driver's, as they were given.
+    pub options: Option<BTreeMap<String, String>>,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// A volume that is to be made.
+#[derive(Clone, Debug, Default)]
+pub struct Create {
+    /// Empty: one by chance.
+    pub name: String,
+    /// Empty: `local`.
+    pub driver: String,
+    /// The driver's.
+    pub options: Option<BTreeMap<String, String>>,
+    /// By key.
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    volume: Volume,
+    /// Containers that name it.
+    holders: BTreeSet<String>,
+    /// Containers that run with it.
+    users: BTreeSet<String>,
+}
+
+/// All volumes.
+#[derive(Debug)]
+pub struct Volumes {
+    root: PathBuf,
+    store: Store,
+    events: Arc<Events>,
+    known: Mutex<BTreeMap<String, Known>>,
+}
+
+impl Volumes {
+    /// Reads what is remembered, and ends removals that were cut off.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn open(data_root: &Path, store: Store, events: Arc<Events>) -> Result<Self> {
+        let root = data_root.join("volumes");
+        make(&root, 0o701)?;
+        for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(REMOVED) {
+                delete(&entry.path());
+            }
+        }
+        let mut known = BTreeMap::new();
+        for (name, volume) in store.all::<Volume>(TABLE)? {
+            if root.join(&name).exists() {
+                let _none =
+                    known.insert(name, Known { volume, holders: BTreeSet::new(), users: BTreeSet::new() });
+            } else {
+                // Its removal had begun, and was not yet acknowledged.
+                store.remove(TABLE, &name)?;
+            }
+        }
+        Ok(Self { root, store, events, known: Mutex::new(known) })
+    }
+
+    /// Makes a volume, or finds the one of the name. `holder` is a container that names it.
+    ///
+    /// # Errors
+    /// A name, a driver or an option that can't be: dockerd's texts. The disk.
+    pub fn create(&self, asked: &Create, holder: Option<&str>) -> Result<Volume> {
+        let anonymous = asked.name.is_empty();
+        let name = if anonymous { crate::engine::name::random_id()? } else { asked.name.clone() };
+        let invalid = |why: String| Error::invalid(format!("create {name}: {why}"));
+        check_name(&name).map_err(invalid)?;
+        if !matches!(asked.driver.as_str(), "" | DRIVER) {
+            let driver = &asked.driver;
+            return Err(Error::not_found(format!(
+                "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
+        }
+        let options = asked.options.clone().filter(|options| !options.is_empty());
+        if let Some(options) = &options {
+            options::check(options).map_err(invalid)?;
+        }
+        let mut known = self.known();
+        if let Some(there) = known.get_mut(&name) {
+            there.holders.extend(holder.map(str::to_owned));
+            return Ok(there.volume.clone());
+        }
+        let mut labels = asked.labels.clone();
+        if anonymous {
+            let _none = labels.get_or_insert_default().insert(ANONYMOUS.to_owned(), String::new());
+        }
+        let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now() };
+        make(&self.root.join(&name), 0o701)?;
+        make(&self.data(&name), 0o755)?;
+        self.store.put(TABLE, &name, &volume)?;
+        let holders = holder.map(str::to_owned).into_iter().collect();
+        let entry = Known { volume: volume.clone(), holders, users: BTreeSet::new() };
+        let _none = known.insert(name.clone(), entry);
+        drop(known);
+        self.tell("create", &name, [("driver", DRIVER.to_owned())]);
+        Ok(volume)
+    }
+
+    /// The volume of a name.
+    ///
+    /// # Errors
+    /// There is none: dockerd's text.
+    pub fn find(&self, name: &str) -> Result<Volume> {
+        self.known().get(name).map(|known| known.volume.clone()).ok_or_else(|| no_such(name))
+    }
+
+    /// All of them, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<Volume> {
+        self.known().values().map(|known| known.volume.clone()).collect()
+    }
+
+    /// Whether a container names it.
+    #[must_use]
+    pub fn is_held(&self, name: &str) -> bool {
+        self.known().get(name).is_some_and(|known| !known.holders.is_empty())
+    }
+
+    /// As the API shows it.
+    #[must_use]
+    pub fn show(&self, volume: &Volume) -> Shown {
+        let created = volume.created.to_string();
+        Shown {
+            // Without the fraction.
+            created_at: format!("{}Z", created.get(..19).unwrap_or(&created)),
+            driver: DRIVER.to_owned(),
+            labels: volume.labels.clone(),
+            mountpoint: self.data(&volume.name).to_string_lossy().into_owned(),
+            name: volume.name.clone(),
+            options: volume.options.clone(),
+            scope: "local".to_owned(),
+            usage_data: None,
+        }
+    }
+
+    /// Those without options, with their sizes; reads all their folders.
+    #[must_use]
+    pub fn usage(&self) -> Vec<Shown> {
+        let volumes: Vec<_> = {
+            let known = self.known();
+            let local = known.values().filter(|known| known.volume.options.is_none());
+            local.map(|known| (known.volume.clone(), known.holders.len())).collect()
+        };
+        let shown = volumes.into_iter().map(|(volume, holders)| {
+            let size = size::of(&self.data(&volume.name)).ok().and_then(|size| i64::try_from(size).ok());
+            let usage =
+                UsageData { ref_count: i64::try_from(holders).unwrap_or(i64::MAX), size: size.unwrap_or(-1) };
+            Shown { usage_data: Some(usage), ..self.show(&volume) }
+        });
+        shown.collect()
+    }
+
+    /// Removes a volume with all that is in it.
+    ///
+    /// # Errors
+    /// It is not there, or a container names it: dockerd's texts. The disk.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let mut known = self.known();
+        let there = known.get(name).ok_or_else(|| no_such(name))?;
+        if !there.holders.is_empty() {
+            let holders: Vec<_> = there.holders.iter().map(String::as_str).collect();
+            let holders = holders.join(", ");
+            return Err(Error::conflict(format!("remove {name}: volume is in use - [{holders}]")));
+        }
+        let data = self.data(name);
+        unmount(&data).map_err(|error| failed("unmounting", &data, &error))?;
+        let gone = self.root.join(format!("{REMOVED}{}", crate::engine::name::random_id()?));
+        match fs::rename(self.root.join(name), &gone) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("removing", &data, &error));
+            }
+            _ => {}
+        }
+        self.store.remove(TABLE, name)?;
+        drop(known.remove(name));
+        drop(known);
+        delete(&gone);
+        self.tell("destroy", name, [("driver", DRIVER.to_owned())]);
+        Ok(())
+    }
+
+    /// Removes those that nobody holds and `wanted` wants; those with options are left, as nothing would be won.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn prune(&self, wanted: impl Fn(&Volume) -> bool) -> Result<(Vec<String>, u64)> {
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        for volume in self.list() {
+            if volume.options.is_some() || self.is_held(&volume.name) || !wanted(&volume) {
+                continue;
+            }
+            let size = size::of(&self.data(&volume.name)).unwrap_or(0);
+            match self.remove(&volume.name) {
+                Ok(()) => {
+                    bytes += size;
+                    names.push(volume.name);
+                }
+                // Taken meanwhile.
+                Err(error) => warn!("{error}"),
+            }
+        }
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), bytes.to_string())]);
+        self.events.publish("volume", "prune", "", attributes);
+        Ok((names, bytes))
+    }
+
+    /// A container of before names this volume.
+    pub fn hold(&self, name: &str, container: &str) {
+        if let Some(known) = self.known().get_mut(name) {
+            let _new = known.holders.insert(container.to_owned());
+        }
+    }
+
+    /// A container is gone: what it held is free. Gives the names of what it held.
+    pub fn let_go(&self, container: &str) -> Vec<String> {
+        let mut known = self.known();
+        let held = known.iter_mut().filter_map(|(name, known)| {
+            let _was = known.users.remove(container);
+            known.holders.remove(container).then(|| name.clone())
+        });
+        held.collect()
+    }
+
+    /// Mounts what the volume's options say, where nothing is mounted yet, and gives the folder of the data.
+    ///
+    /// # Errors
+    /// There is no such volume; the kernel's, in dockerd's words.
+    pub fn mount(&self, name: &str, container: &str) -> Result<PathBuf> {
+        let mut known = self.known();
+        let there = known.get_mut(name).ok_or_else(|| no_such(name))?;
+        let data = self.data(name);
+        if let Some(options) = there.volume.options.as_ref().and_then(Mounted::of)
+            && !is_mounted(&data)
+        {
+            options.mount(&data).map_err(|error| {
+                Error::new(
+                    crate::error::Kind::Internal,
+                    format!(
+                        "error while mounting volume '{}': failed to mount local volume: {error}",
+                        data.display()
+                    ),
+                )
+            })?;
+        }
+        let _new = there.users.insert(container.to_owned());
+        Ok(data)
+    }
+
+    /// A container's run has ended: mounts that no other uses go. Gives the names of what it used.
+    pub fn unmount(&self, container: &str) -> Vec<String> {
+        let mut known = self.known();
+        let mut names = Vec::new();
+        for (name, there) in known.iter_mut() {
+            let used = there.users.remove(container);
+            if used {
+                names.push(name.clone());
+            }
+            if used && there.users.is_empty() && there.volume.options.is_some() {
+                let data = self.data(name);
+                if let Err(error) = unmount(&data) {
+                    warn!("unmounting {}: {error}", data.display());
+                }
+            }
+        }
+        names
+    }
+
+    /// Copies what a root has at `path` into a volume that is empty, owner and mode of the folder included.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn fill(&self, name: &str, root: &Path, path: &str) -> Result<()> {
+        let data = self.data(name);
+        let copied = || -> io::Result<()> {
+            if fs::read_dir(&data)?.next().is_some() {
+                return Ok(());
+            }
+            let root = File::open(root)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+            // What is there, and is no folder, is covered and not copied.
+            let Ok(from) = openat2(&root, path, flags, Mode::empty(), resolve) else { return Ok(()) };
+            copy::tree(from, File::open(&data)?.into())
+        };
+        copied().map_err(|error| failed("copying the image's content to", &data, &error))
+    }
+
+    /// A folder of a volume, as a path that can't lead out of it.
+    ///
+    /// # Errors
+    /// It is not there: dockerd's text.
+    pub fn subpath(&self, name: &str, subpath: &str) -> Result<PathBuf> {
+        let data = self.data(name);
+        let shown = data.join(subpath);
+        let no_access = |error: &dyn std::fmt::Display| {
+            Error::invalid(format!("cannot access path {0}: lstat {0}: {error}", shown.display()))
+        };
+        let root = File::open(&data).map_err(|error| failed("opening", &data, &error))?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match openat2(&root, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Ok(_) => Ok(shown),
+            Err(rustix::io::Errno::NOENT) => Err(no_access(&"no such file or directory")),
+            Err(error) => Err(no_access(&error)),
+        }
+    }
+
+    /// Tells of a mount.
+    pub fn mounted(&self, name: &str, container: &str, destination: &str, rw: bool, propagation: &str) {
+        let attributes = [
+            ("driver", DRIVER.to_owned()),
+            ("container", container.to_owned()),
+            ("destination", destination.to_owned()),
+            ("read/write", rw.to_string()),
+            ("propagation", propagation.to_owned()),
+        ];
+        self.tell("mount", name, attributes);
+    }
+
+    /// Tells of its end.
+    pub fn unmounted(&self, name: &str, container: &str) {
+        self.tell("unmount", name, [("driver", DRIVER.to_owned()), ("container", container.to_owned())]);
+    }
+
+    fn tell<const N: usize>(&self, action: &str, name: &str, attributes: [(&str, String); N]) {
+        let attributes = attributes.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        self.events.publish("volume", action, name, attributes);
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.root.join(name).join(DATA)
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.len() == 1 {
+        return Err(
+            "volume name is too short, names should be at least two alphanumeric characters".to_owned()
+        );
+    }
+    let fits = name.len() <= 255
+        && name.bytes().enumerate().all(|(index, byte)| {
+            byte.is_ascii_alphanumeric() || (index > 0 && matches!(byte, b'_' | b'.' | b'-'))
+        });
+    if fits {
+        return Ok(());
+    }
+    Err(format!(
+        "{name:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    ))
+}
+
+fn no_such(name: &str) -> Error {
+    Error::not_found(format!("get {name}: no such volume"))
+}
+
+fn failed(action: &str, path: &Path, error: &io::Error) -> Error {
+    Error::internal(format_args!("{action} {}", path.display()), error)
+}
+
+fn make(folder: &Path, mode: u32) -> Result<()> {
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("making", folder, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// What is left of a volume is out of everybody's sight, and tried again at the next start.
+fn delete(folder: &Path) {
+    // Never through a mount: what is mounted there is not the volume's.
+    if is_mounted(&folder.join(DATA)) {
+        warn!("{} is still mounted", folder.display());
+        return;
+    }
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            warn!("removing {}: {error}", folder.display())
+        }
+        _ => {}
+    }
+}
+
+fn unmount(data: &Path) -> io::Result<()> {
+    if is_mounted(data) {
+        rustix::mount::unmount(data, rustix::mount::UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let path = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    table.lines().any(|line| line.split(' ').nth(4) == Some(&path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Debian's docker-registry in an engine's site: plain on loopback, or with TLS by a CA of its own and a user's password.
+//!
+//! Called by the tests of images.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::site::{Daemon, Site};
+
+/// A running registry.
+#[derive(Debug)]
+pub struct Registry {
+    /// `127.0.0.1:PORT`, as the first part of an image's name.
+    pub address: String,
+    /// Its folder of blobs.
+    pub folder: PathBuf,
+    daemon: Daemon,
+}
+
+/// Who may speak to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Everybody, without TLS.
+    None,
+    /// `user` with the password `secret`, by TLS; the CA is in the folder that daemons look in.
+    Password,
+}
+
+impl Registry {
+    /// Starts it; the site's network namespace is its own, so that the port is free.
+    ///
+    /// # Panics
+    /// When it does not start, or docker-registry is not installed.
+    #[must_use]
+    pub fn start(site: &Site<'_>, guard: Guard) -> Self {
+        site.case
+            .needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
+        let folder = site.path(&format!("registry-{guard:?}"));
+        fs::create_dir_all(&folder).expect("make the registry's folder");
+        let address = if guard == Guard::None { "127.0.0.1:5000" } else { "127.0.0.1:5443" };
+        let mut text = format!(
+            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+            folder.display()
+        );
+        if guard == Guard::Password {
+            let script = r#"
+                set -e
+                cd "$0"
+                openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test-ca -keyout ca.key -out ca.crt 2>/dev/null
+                openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout key.pem -out request.pem 2>/dev/null
+                echo subjectAltName=IP:127.0.0.1 >extensions
+                openssl x509 -req -in request.pem -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem 2>/dev/null
+                htpasswd -Bbn user secret >passwords
+                mkdir -p /etc/docker
+                mount -t tmpfs site /etc/docker
+                mkdir -p /etc/docker/certs.d/$1
+                cp ca.crt /etc/docker/certs.d/$1/ca.crt
+            "#;
+            let made = site.command("sh").args(["-c", script]).arg(&folder).arg(address).run().ok();
+            drop(made);
+            let path = folder.display();
+            text.push_str(&format!("  tls:\n    certificate: {path}/cert.pem\n    key: {path}/key.pem\nauth:\n  htpasswd:\n    realm: test\n    path: {path}/passwords\n"));
+        }
+        let file = folder.join("config.yml");
+        fs::write(&file, text).expect("write the registry's configuration");
+        let mut daemon = site.daemon("docker-registry", [std::ffi::OsStr::new("serve"), file.as_os_str()]);
+        let log = site.path("docker-registry.log");
+        let listens = format!("listening on {address}");
+        daemon.wait_ready(|| fs::read_to_string(&log).is_ok_and(|text| text.contains(&listens)));
+        Self { address: address.into(), folder, daemon }
+    }
+
+    /// Has it end.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn stop(self) {
+        self.daemon.stop();
+    }
+}
