@@ -13,6 +13,7 @@ tests![
     logs_without_a_reader,
     logs_rotate,
     exec_output_and_codes,
+    exec_codes_are_there_when_the_stream_ends,
     exec_settings,
     exec_with_a_terminal,
     exec_of_typed_input,
@@ -152,6 +153,16 @@ fn exec_output_and_codes(case: &Case) {
     let _ = engine.docker("stop -t 0 box").ok();
     let out = engine.docker("exec box true").exits(1);
     assert!(out.stderr.contains(&format!("container {} is not running", engine.inspect("box", "{{.Id}}"))), "{out}");
+    engine.end();
+}
+
+/// The client asks for the code as soon as the output ends, and takes none for 0.
+fn exec_codes_are_there_when_the_stream_ends(case: &Case) {
+    let engine = Engine::start(case);
+    let _ = box_up(&engine, "");
+    for _ in 0..30 {
+        let _ = engine.docker("exec box sh -c 'echo out; exit 7'").exits(7);
+    }
     engine.end();
 }
 

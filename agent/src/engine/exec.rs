@@ -176,9 +176,8 @@ pub async fn start(daemon: &Arc<Daemon>, exec: &Arc<Exec>, size: Option<[u32; 2]
                 Kind::Internal => compat::start_failure(&error.message),
                 kind => (126, kind, ""),
             };
-            exec.streams.end().await;
+            finish(exec, exit_code).await;
             remove_fifos(daemon, exec);
-            finish(exec, exit_code);
             Err(Error::new(kind, format!("{}{more}", error.message)))
         }
     }
@@ -276,8 +275,7 @@ fn watch_end(daemon: &Arc<Daemon>, exec: &Arc<Exec>, task: Task) {
         let exit = task.wait(&exec.id).await;
         // A shim that dies takes what it knew of added processes along.
         let status = exit.map_or(255, |exit| i64::from(exit.status));
-        exec.streams.end().await;
-        finish(&exec, status);
+        finish(&exec, status).await;
         let attributes = [("execID", exec.id.clone()), ("exitCode", status.to_string())];
         exec.container.publish_with(&daemon, "exec_die", &attributes);
         if let Err(error) = task.delete(&exec.id).await {
@@ -287,12 +285,15 @@ fn watch_end(daemon: &Arc<Daemon>, exec: &Arc<Exec>, task: Task) {
     }));
 }
 
-fn finish(exec: &Exec, exit_code: i64) {
-    let mut state = exec.state();
-    state.running = false;
-    state.exit_code = Some(exit_code);
-    state.ended = Some(Instant::now());
-    drop(state);
+/// The status first: a client asks for it as soon as its stream ends.
+async fn finish(exec: &Exec, exit_code: i64) {
+    {
+        let mut state = exec.state();
+        state.running = false;
+        state.exit_code = Some(exit_code);
+        state.ended = Some(Instant::now());
+    }
+    exec.streams.end().await;
     let _was = exec.ended.send_replace(true);
 }
 
