@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 
 use serde_json::Value;
 
 use crate::daemon_json::{self, Values};
 use crate::flags::Flags;
+use crate::locks::{reading, writing};
 use crate::logs::LogConfig;
 use crate::settings::Setting;
 
@@ -269,7 +270,7 @@ impl Config {
     /// The settings that a reload may change, as they are now.
     #[must_use]
     pub fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&reading(&self.live))
     }
 
     /// Reads the file again, and takes what may change; what the file no longer says stays as it was.
@@ -286,7 +287,7 @@ impl Config {
         let fresh = Self::of(&values, self.file.clone(), self.given.clone())
             .map_err(|error| format!("file configuration validation failed: {error}"))?
             .live();
-        let mut now = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let mut now = writing(&self.live);
         let kept = (**now).clone();
         let said = |key: &str| values.contains_key(key);
         let changed = Live {

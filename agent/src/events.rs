@@ -8,6 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::locks::locked;
+
 /// How many are kept, as dockerd does.
 const KEPT: usize = 256;
 /// How far a listener may be behind before it loses the oldest.
@@ -93,7 +95,7 @@ impl Events {
             time_nano: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
         };
         // Under the lock, so that nobody who asks for what was and what comes gets one twice or not at all.
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut kept = locked(&self.kept);
         if kept.len() == KEPT {
             drop(kept.pop_front());
         }
@@ -116,7 +118,7 @@ impl Events {
 
     /// What was and what comes.
     pub fn listen(&self) -> (Vec<Event>, broadcast::Receiver<Event>) {
-        let kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let kept = locked(&self.kept);
         (kept.iter().cloned().collect(), self.sender.subscribe())
     }
 }

@@ -4,6 +4,7 @@
 //! `volume` for mounts) -> `shim` (ttrpc to containerd-shim-ketch-v2) -> the runtime.
 
 pub mod api;
+mod blocking;
 pub mod check;
 pub mod compat;
 pub mod config;
@@ -18,10 +19,12 @@ pub mod image;
 pub mod init;
 pub mod life;
 pub mod listen;
+mod locks;
 pub mod log;
 pub mod logs;
 pub mod metrics;
 pub mod network;
+mod random;
 pub mod settings;
 pub mod shim;
 pub mod size;

@@ -1,4 +1,4 @@
-//! A folder of a unit test's own, which goes with it.
+//! What unit tests of several modules need: a folder of their own, which goes with them, and whether they run as root.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,4 +24,13 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _gone = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Whether root runs the tests; says what is skipped where not.
+pub(crate) fn is_root(what_needs_it: &str) -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: {what_needs_it} root");
+    }
+    root
 }

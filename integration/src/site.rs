@@ -77,11 +77,7 @@ impl<'a> Site<'a> {
             .stdin(Stdio::null())
             .spawn()
             .expect("start the holder of the namespaces");
-        let ready = dir.join("ready");
-        wait_until("the site's namespaces", || {
-            if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
-        });
-        Self { case, dir, holder }
+        Self::held(case, dir, holder)
     }
 
     /// Another folder in the same network namespace; its mount namespace is its own.
@@ -100,11 +96,16 @@ impl<'a> Site<'a> {
             .stdin(Stdio::null())
             .spawn()
             .expect("start the holder of the namespaces");
+        Self::held(self.case, dir, holder)
+    }
+
+    /// The site of a holder, once that says that its namespaces are ready.
+    fn held(case: &'a Case, dir: PathBuf, holder: Child) -> Self {
         let ready = dir.join("ready");
         wait_until("the site's namespaces", || {
             if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
         });
-        Self { case: self.case, dir, holder }
+        Self { case, dir, holder }
     }
 
     /// A file of the site.

@@ -248,6 +248,13 @@ fn push_and_pull_with_a_password(case: &Case) {
     engine.end();
 }
 
+/// Pushes busybox under this name, and removes what is here.
+fn only_in_the_registry(engine: &Engine<'_>, name: &str) {
+    let _ = engine.docker(&format!("tag busybox {name}")).ok();
+    let _ = engine.docker(&format!("push -q {name}")).ok();
+    let _ = engine.docker(&format!("rmi busybox {name}")).ok();
+}
+
 fn login_checks_the_password(case: &Case) {
     let engine = Engine::bare(case, &[]);
     let registry = Registry::start(&engine.site, Guard::Password);
@@ -267,9 +274,7 @@ fn run_pulls_what_is_missing(case: &Case) {
     let engine = Engine::start(case);
     let registry = Registry::start(&engine.site, Guard::None);
     let name = format!("{}/busybox:1", registry.address);
-    let _ = engine.docker(&format!("tag busybox {name}")).ok();
-    let _ = engine.docker(&format!("push -q {name}")).ok();
-    let _ = engine.docker(&format!("rmi busybox {name}")).ok();
+    only_in_the_registry(&engine, &name);
     let out = engine.docker(&format!("run --rm --network none {name} echo runs")).ok();
     assert_eq!(out.text(), "runs");
     assert!(out.stderr.contains(&format!("Unable to find image '{name}' locally")), "{out}");
@@ -283,9 +288,7 @@ fn pull_reports_progress(case: &Case) {
     let engine = Engine::start(case);
     let registry = Registry::start(&engine.site, Guard::None);
     let name = format!("{}/busybox", registry.address);
-    let _ = engine.docker(&format!("tag busybox {name}:1")).ok();
-    let _ = engine.docker(&format!("push -q {name}:1")).ok();
-    let _ = engine.docker(&format!("rmi busybox {name}:1")).ok();
+    only_in_the_registry(&engine, &format!("{name}:1"));
     let answer = engine.call("POST", &format!("/images/create?fromImage={name}&tag=1"), "").is(200);
     assert_eq!((answer.header("content-type"), answer.header("transfer-encoding")), ("application/json", "chunked"));
     assert!(answer.body.ends_with("}\r\n"), "{}", answer.body);
@@ -396,9 +399,7 @@ fn many_pulls_share(case: &Case) {
     let engine = Engine::start(case);
     let registry = Registry::start(&engine.site, Guard::None);
     let name = format!("{}/busybox:1", registry.address);
-    let _ = engine.docker(&format!("tag busybox {name}")).ok();
-    let _ = engine.docker(&format!("push -q {name}")).ok();
-    let _ = engine.docker(&format!("rmi busybox {name}")).ok();
+    only_in_the_registry(&engine, &name);
     let pulls: Vec<_> = (0..4).map(|_| engine.client().args(["pull", &name]).spawn()).collect();
     for pull in pulls {
         let _ = pull.wait().ok();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ketch_engine_api::network::EndpointSettings;
 
-use super::lifecycle::blocking;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::network::Mode;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ketch_engine_api::container::{Config, Health};
@@ -15,8 +15,10 @@ use tokio::sync::{Notify, watch};
 use super::mounts::Planned;
 use super::streams::Streams;
 use super::words::human;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::locks::locked;
 use crate::logs::LogDriver;
 use crate::shim::Task;
 use crate::store::Table;
@@ -172,10 +174,6 @@ pub struct Container {
     pub probes: Mutex<Option<tokio::task::AbortHandle>>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Container {
     /// A container with this record; nothing runs.
     #[must_use]
@@ -216,8 +214,7 @@ impl Container {
     pub async fn save(&self, daemon: &Arc<Daemon>) -> Result<()> {
         let _saving = self.saving.lock().await;
         let (store, record) = (daemon.store.clone(), self.read(Record::clone));
-        let written = tokio::task::spawn_blocking(move || store.put(TABLE, &record.id, &record)).await;
-        written.map_err(|error| Error::internal("writing a container", &error))?
+        blocking(move || store.put(TABLE, &record.id, &record)).await
     }
 
     /// The container behind its shim, while there is one.

@@ -15,6 +15,7 @@ use super::mounts::{self, Planned};
 use super::{image_config, name, validate};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::random;
 use crate::timestamp::Timestamp;
 
 /// What was made.
@@ -51,7 +52,7 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     let warnings = warnings(&host_config);
     validate::fill(&mut host_config, &daemon.engine.host, &daemon.config);
     super::lifecycle::log_of(&host_config).check()?;
-    let id = name::random_id()?;
+    let id = random::id()?;
     let name = take_name(daemon, name, &id)?;
     let made = make(daemon, &id, name.clone(), config, host_config, endpoints).await;
     if let Err(error) = made {

@@ -1,7 +1,6 @@
 //! The end of a container: waited for, told, and what follows from it: a restart, a removal, or nothing.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +11,7 @@ use super::lifecycle::{bundle_of, release, run};
 use super::restart::{self, Ended};
 use super::{health, remove};
 use crate::daemon::Daemon;
+use crate::locks::locked;
 use crate::shim::{Exit, Task};
 use crate::timestamp::Timestamp;
 
@@ -86,7 +86,7 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         container.read(|record| (record.clone(), record.host_config.restart_policy.clone()));
     let ran = at.since(before.state.started_at);
     let exit_code = i64::from(exit.status);
-    let pause = *container.pause.lock().unwrap_or_else(PoisonError::into_inner);
+    let pause = *locked(&container.pause);
     let unwell = container.unwell.swap(false, Ordering::SeqCst);
     let next = (!daemon.is_ending()).then(|| {
         restart::decide(
@@ -131,7 +131,7 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
     drop(changing);
     match next {
         Some(pause) => {
-            *container.pause.lock().unwrap_or_else(PoisonError::into_inner) = pause;
+            *locked(&container.pause) = pause;
             again(daemon, container, pause).await;
         }
         None if before.host_config.auto_remove && !container.comes_back.load(Ordering::SeqCst) => {

@@ -1,7 +1,7 @@
 //! Processes that are added to a running container: made, started, looked at, forgotten.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ketch_engine_api::exec::{ExecConfig, ExecInspect, ExecProcess};
@@ -10,12 +10,15 @@ use tokio::sync::watch;
 use tracing::debug;
 
 use super::container::Container;
-use super::lifecycle::{blocking, bundle_of, fifos};
+use super::lifecycle::{bundle_of, fifos};
 use super::streams::Streams;
-use super::{attach, bundle, caps, name, root, signal, users};
+use super::{attach, bundle, caps, root, signal, users};
+use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
+use crate::locks::locked;
+use crate::random;
 use crate::shim::Task;
 
 /// How long one that has ended can be looked at.
@@ -50,7 +53,7 @@ struct State {
 
 impl Exec {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     /// Its status, once it has ended.
@@ -107,7 +110,7 @@ pub async fn create(
     }
     let _task = check(container, asked)?;
     let _user = user_of(daemon, container, &config.user).await?;
-    let id = name::random_id()?;
+    let id = random::id()?;
     let exec = Exec {
         id: id.clone(),
         container: Arc::clone(container),

@@ -1,8 +1,8 @@
 //! A container's health: its probe is run again and again, and three failures in a row make it unhealthy. Docker's HEALTHCHECK
 //! runs a process in the container; by label the daemon itself asks over HTTP or TCP (`probe`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use ketch_engine_api::container::{Health, HealthConfig, Probe};
@@ -12,6 +12,7 @@ use super::container::{Container, Record};
 use super::probe::{self, Kind, Outcome};
 use super::signal;
 use crate::daemon::Daemon;
+use crate::locks::locked;
 use crate::timestamp::Timestamp;
 
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -90,12 +91,12 @@ pub(super) fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) {
         record.state.health = Some(Health { status: "starting".to_owned(), ..Health::default() });
     });
     let probes = tokio::spawn(run(Arc::clone(daemon), Arc::clone(container), kind, plan));
-    *container.probes.lock().unwrap_or_else(PoisonError::into_inner) = Some(probes.abort_handle());
+    *locked(&container.probes) = Some(probes.abort_handle());
 }
 
 /// Ends it.
 pub(super) fn end(container: &Container) {
-    let probes = container.probes.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let probes = locked(&container.probes).take();
     if let Some(probes) = probes {
         probes.abort();
     }

@@ -14,9 +14,11 @@ use super::bundle::{self, Input, Shm};
 use super::container::{Container, Record};
 use super::streams::make_fifo;
 use super::{devices, ending, health, mounts, namespaces, networking, root, users};
+use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
+use crate::locks::locked;
 use crate::logs::{self, LogDriver};
 use crate::shim::Task;
 use crate::shim::task::Fifos;
@@ -34,7 +36,7 @@ pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
         record.restart_count = 0;
         record.state.restart_reason.clear();
     });
-    *container.pause.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Duration::ZERO;
+    *locked(&container.pause) = Duration::ZERO;
     run(daemon, container).await
 }
 
@@ -369,16 +371,6 @@ fn write(path: &Path, value: &Value) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::internal("encoding config.json", &error))?;
     std::fs::write(path, bytes)
         .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))
-}
-
-/// Runs what touches the disk or mounts beside the event loop.
-///
-/// # Errors
-/// Its own; or it panicked.
-pub(super) async fn blocking<T: Send + 'static>(
-    act: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(act).await.map_err(|error| Error::internal("working on the disk", &error))?
 }
 
 /// Gives back all that a run had: streams, log, network, volumes, mounts, the bundle.

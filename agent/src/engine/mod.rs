@@ -5,10 +5,11 @@
 //! Called by routes only. Each operation takes the daemon, as it needs images, networks and volumes.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::compat;
 use crate::error::{Error, Result};
+use crate::locks::{locked, reading, writing};
 use crate::shim::Launch;
 
 pub mod attach;
@@ -75,11 +76,11 @@ impl Engine {
     }
 
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner)
+        reading(&self.known)
     }
 
     fn known_mut(&self) -> std::sync::RwLockWriteGuard<'_, Known> {
-        self.known.write().unwrap_or_else(PoisonError::into_inner)
+        writing(&self.known)
     }
 
     /// All containers, in no order.
@@ -152,6 +153,6 @@ impl Engine {
 
     /// The added processes, by id.
     pub(super) fn execs(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<exec::Exec>>> {
-        self.execs.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.execs)
     }
 }

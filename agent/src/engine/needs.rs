@@ -7,8 +7,8 @@ use ketch_engine_api::container::Config;
 use ketch_shim_api::types::Mount;
 
 use super::container::{Container, Record};
-use super::lifecycle::blocking;
 use super::mounts::Planned;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 

@@ -8,8 +8,9 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::container::Record;
-use super::lifecycle::{blocking, folder_of, make_folder};
+use super::lifecycle::{folder_of, make_folder};
 use super::namespaces::bound;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::network::{Join, LinkTo, Mode};

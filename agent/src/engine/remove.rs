@@ -5,9 +5,10 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::container::{Container, TABLE};
-use super::lifecycle::{blocking, folder_of};
+use super::lifecycle::folder_of;
 use super::{ending, signal};
 use crate::api::filters::Filters;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::timestamp::Timestamp;

@@ -3,7 +3,7 @@
 //! the clients.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,6 +16,7 @@ use tracing::warn;
 
 use crate::api::stdcopy::Stream;
 use crate::error::{Error, Result};
+use crate::locks::locked;
 use crate::logs::{self, LogDriver};
 use crate::timestamp::Timestamp;
 
@@ -66,10 +67,6 @@ impl Default for Input {
         let (sender, receiver) = mpsc::channel(WAITING);
         Self { sender, receiver: Some(receiver) }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Makes a fifo, in the place of one that may be there.

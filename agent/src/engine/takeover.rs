@@ -7,6 +7,7 @@ use tracing::{info, warn};
 use super::container::{Container, Record, TABLE};
 use super::lifecycle::{bundle_of, folder_of, log_of, logged, release, run};
 use super::{ending, health};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::logs::LogDriver;
@@ -59,7 +60,7 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
     let running = running.map(|container| container.id.clone()).collect();
     let networks = daemon.networks.clone();
     // A sandbox of nobody is no reason not to serve.
-    if let Err(error) = super::lifecycle::blocking(move || networks.keep(&running)).await {
+    if let Err(error) = blocking(move || networks.keep(&running)).await {
         warn!("{error}");
     }
     Ok(())

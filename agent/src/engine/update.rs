@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::container::Container;
 use super::{name, resources, restart, validate};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 
@@ -130,7 +131,7 @@ pub async fn rename(daemon: &Arc<Daemon>, container: &Arc<Container>, new: &str)
     }
     daemon.engine.leave_name(&old, &container.id);
     let (networks, id, own) = (daemon.networks.clone(), container.id.clone(), new.to_owned());
-    super::lifecycle::blocking(move || networks.rename(&id, &own)).await?;
+    blocking(move || networks.rename(&id, &own)).await?;
     container.publish_with(daemon, "rename", &[("oldName", format!("/{old}"))]);
     Ok(())
 }

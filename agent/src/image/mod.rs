@@ -10,13 +10,14 @@
 //! async task goes through `spawn_blocking`.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::image::ImageConfig;
 
 use crate::compat;
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
+use crate::locks::locked;
 use crate::store::Store;
 
 pub mod changes;
@@ -116,7 +117,7 @@ impl Images {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.state)
     }
 
     fn folders(&self) -> &Folders {

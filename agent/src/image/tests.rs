@@ -7,7 +7,7 @@ use serde_json::json;
 use super::load::LoadOptions;
 use super::progress::Progress;
 use super::*;
-use crate::scratch::Folder;
+use crate::scratch::{self, Folder};
 use crate::tar::{Entry, Writer};
 
 fn open(folder: &Folder) -> Images {
@@ -62,11 +62,7 @@ fn count(folder: &Folder, path: &str) -> usize {
 }
 
 fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: owners of files need root");
-    }
-    root
+    scratch::is_root("owners of files need")
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
-use crate::scratch::Folder;
+use crate::scratch::{self, Folder};
 use crate::tar::{Sparse, Writer};
 
 const PLENTY: Limits = Limits { bytes: 1 << 20, entries: 100 };
@@ -72,11 +72,7 @@ fn link(kind: Kind, path: &str, to: &str) -> Entry {
 }
 
 fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: owners, devices and trusted attributes need root");
-    }
-    root
+    scratch::is_root("owners, devices and trusted attributes need")
 }
 
 fn opaque(path: &std::path::Path) -> bool {

@@ -17,7 +17,7 @@ mod tag;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 pub use entry::{Entry, Partial, Stream};
 pub use options::{DRIVERS, LogConfig};
@@ -25,6 +25,7 @@ pub use read::{Entries, Options};
 pub use tag::Container;
 
 use crate::error::{Error, Kind, Result};
+use crate::locks::locked;
 use crate::timestamp::Timestamp;
 use entry::Lines;
 use files::{Format, LogFiles};
@@ -136,7 +137,7 @@ impl LogDriver {
             Stream::Stdout => &self.stdout,
             Stream::Stderr => &self.stderr,
         };
-        act(&mut lines.lock().unwrap_or_else(PoisonError::into_inner));
+        act(&mut locked(lines));
     }
 }
 

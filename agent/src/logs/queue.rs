@@ -5,7 +5,7 @@
 //! do not fit are dropped.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tracing::warn;
@@ -13,6 +13,8 @@ use tracing::warn;
 use super::entry::Entry;
 use super::options::Mode;
 use super::sink::Sink;
+
+use crate::locks::locked;
 
 /// How much waits in blocking mode before the writer does, in bytes.
 const AHEAD: usize = 64 << 10;
@@ -138,8 +140,4 @@ impl Queue {
     pub(super) fn dropped(&self) -> u64 {
         self.state().dropped
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,8 +14,9 @@ use super::join::{addresses, borrowed, open_namespace};
 use super::link::{Links, Pair, mac_from, mac_of, mac_text};
 use super::ports::Wanted;
 use super::record::{Driver, Endpoint, Network, Published, SANDBOXES, Sandbox};
-use super::{Networks, State, bridge_of, namespace, random_digits, refused, set};
+use super::{Networks, State, bridge_of, namespace, refused, set};
 use crate::error::{Error, Kind, Result};
+use crate::random;
 
 impl Networks {
     /// Whether an endpoint can be meant so in a network: at the container's creation, and before it is connected.
@@ -343,12 +344,12 @@ impl State {
             (None, None) => mac_text(super::bridge_mac()?),
         };
         let link = if network.driver == Driver::Bridge {
-            format!("veth{}", &random_digits(4)?[..7])
+            format!("veth{}", &random::digits(4)?[..7])
         } else {
             String::new()
         };
         Ok(Endpoint {
-            id: random_digits(32)?,
+            id: random::id()?,
             network: network.id.clone(),
             link,
             interface: if network.driver == Driver::Bridge {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::MutexGuard;
 
 use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding, PortMap};
 
@@ -12,8 +13,9 @@ use super::files::{self, Files, NAME_SERVER};
 use super::firewall::redirect_names;
 use super::link::Links;
 use super::record::{Driver, Resolver, SANDBOXES, Sandbox};
-use super::{Networks, State, namespace, random_digits, refused};
+use super::{Networks, State, namespace, refused};
 use crate::error::{Error, Kind, Result};
+use crate::random;
 
 /// Where a container's namespace is from (`HostConfig.NetworkMode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +142,7 @@ impl Networks {
     }
 
     fn join_own(&self, join: &Join) -> Result<Joined> {
-        let id = random_digits(32)?;
+        let id = random::id()?;
         let namespace = (join.mode != Mode::Host).then(|| self.0.settings.namespaces.join(&id[..12]));
         let mut sandbox = Sandbox {
             id,
@@ -180,15 +182,7 @@ impl Networks {
         self.write_files(&mut state, &join.container, join.mode == Mode::Host)?;
         self.serve_names(&mut state, &join.container)?;
         let settings = state.settings(&join.container).unwrap_or_default();
-        let networks: Vec<_> = sandbox
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| state.networks.get(&endpoint.network).cloned())
-            .collect();
-        drop(state);
-        for network in networks {
-            self.tell("connect", &network, Some(&join.container));
-        }
+        self.tell_of_all("connect", &sandbox, state);
         let files = Files::of(&sandbox.folder);
         Ok(Joined {
             namespace: sandbox.namespace,
@@ -197,6 +191,19 @@ impl Networks {
             hostname: files.hostname,
             resolv_conf: files.resolv_conf,
         })
+    }
+
+    /// Tells of the container in each of its networks, once the lock is let go.
+    fn tell_of_all(&self, action: &'static str, sandbox: &Sandbox, state: MutexGuard<'_, State>) {
+        let networks: Vec<_> = sandbox
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| state.networks.get(&endpoint.network).cloned())
+            .collect();
+        drop(state);
+        for network in networks {
+            self.tell(action, &network, Some(&sandbox.container));
+        }
     }
 
     /// Removes a container's sandbox; one that is not there is well.
@@ -224,15 +231,7 @@ impl Networks {
         }
         self.0.store.remove(SANDBOXES, container)?;
         drop(state.sandboxes.remove(container));
-        let networks: Vec<_> = sandbox
-            .endpoints
-            .iter()
-            .filter_map(|endpoint| state.networks.get(&endpoint.network).cloned())
-            .collect();
-        drop(state);
-        for network in networks {
-            self.tell("disconnect", &network, Some(container));
-        }
+        self.tell_of_all("disconnect", &sandbox, state);
         Ok(())
     }
 

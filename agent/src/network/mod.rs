@@ -33,7 +33,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::network::NetworkCreateRequest;
 use tokio::runtime::Handle;
@@ -49,6 +49,8 @@ use self::record::{BridgeOptions, Driver, NETWORKS, Network, Sandbox};
 use self::settings::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
+use crate::locks::locked;
+use crate::random;
 use crate::store::Store;
 use crate::timestamp::Timestamp;
 
@@ -88,21 +90,13 @@ fn refused(error: &NetlinkError) -> Error {
     Error::internal(&error.action, &error.errno)
 }
 
-/// Hexadecimal digits that nobody has had.
-fn random_digits(bytes: usize) -> Result<String> {
-    let mut random = vec![0; bytes];
-    let _filled = rustix::rand::getrandom(&mut random[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::internal("asking for randomness", &error))?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
 fn no_such_network(name: &str) -> Error {
     Error::not_found(format!("network {name} not found"))
 }
 
 impl Networks {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0.state)
     }
 
     /// A network by id, name, or a part of its id that no other begins with.
@@ -129,7 +123,7 @@ impl Networks {
         let network = create::network(
             request,
             Given {
-                id: random_digits(32)?,
+                id: random::id()?,
                 created: Timestamp::now().to_string(),
                 networks: &mut state.networks.values(),
                 pools: &self.0.settings.pools,

@@ -19,9 +19,10 @@ use super::record::{
     Network, SANDBOXES, Sandbox,
 };
 use super::settings::{DefaultBridge, Settings};
-use super::{Networks, Shared, State, namespace, random_digits, refused, set};
+use super::{Networks, Shared, State, namespace, refused, set};
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
+use crate::random;
 use crate::store::Store;
 use crate::timestamp::Timestamp;
 
@@ -240,14 +241,14 @@ fn instance(store: &Store) -> Result<String> {
     if let Some((_, instance)) = known {
         return Ok(instance);
     }
-    let instance = random_digits(4)?;
+    let instance = random::digits(4)?;
     store.put(DAEMON, "instance", &instance)?;
     Ok(instance)
 }
 
 fn predefined(name: &str, driver: Driver) -> Result<Network> {
     Ok(Network {
-        id: random_digits(32)?,
+        id: random::id()?,
         name: name.to_owned(),
         created: Timestamp::now().to_string(),
         driver,

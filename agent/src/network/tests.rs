@@ -17,7 +17,7 @@ use super::link::Links;
 use super::settings::{DefaultBridge, Settings};
 use super::{Join, Joined, Mode, Networks, ipam, namespace};
 use crate::events::Events;
-use crate::scratch::Folder;
+use crate::scratch::{self, Folder};
 use crate::store::Store;
 
 struct World {
@@ -79,8 +79,7 @@ impl World {
 
 /// Runs a test in namespaces of its own.
 fn alone(test: impl FnOnce(&World) + Send) {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: network namespaces need root");
+    if !scratch::is_root("network namespaces need") {
         return;
     }
     // Removed when the namespaces, and with them their mounts, are gone.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ketch_shim_api::ttrpc::{Code, HEADER, Header, Kind, MAX_MESSAGE, Request, Response};
 use prost::Message;
@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::locks::locked;
 
 /// A call without a result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -58,10 +60,6 @@ struct Calls {
     /// Calls so far; clients have odd streams.
     count: u32,
     waiting: HashMap<u32, oneshot::Sender<Response>>,
-}
-
-fn locked(calls: &Mutex<Calls>) -> MutexGuard<'_, Calls> {
-    calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Connection {

@@ -13,7 +13,7 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::volume::{UsageData, Volume as Shown};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
@@ -22,6 +22,8 @@ use tracing::warn;
 
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::locks::locked;
+use crate::random;
 use crate::store::{Store, Table};
 use crate::timestamp::Timestamp;
 use options::Mounted;
@@ -113,7 +115,7 @@ impl Volumes {
     /// A name, a driver or an option that can't be: dockerd's texts. The disk.
     pub fn create(&self, asked: &Create, holder: Option<&str>) -> Result<Volume> {
         let anonymous = asked.name.is_empty();
-        let name = if anonymous { crate::engine::name::random_id()? } else { asked.name.clone() };
+        let name = if anonymous { random::id()? } else { asked.name.clone() };
         let invalid = |why: String| Error::invalid(format!("create {name}: {why}"));
         check_name(&name).map_err(invalid)?;
         if !matches!(asked.driver.as_str(), "" | DRIVER) {
@@ -215,7 +217,7 @@ impl Volumes {
         }
         let data = self.data(name);
         unmount(&data).map_err(|error| failed("unmounting", &data, &error))?;
-        let gone = self.root.join(format!("{REMOVED}{}", crate::engine::name::random_id()?));
+        let gone = self.root.join(format!("{REMOVED}{}", random::id()?));
         match fs::rename(self.root.join(name), &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("removing", &data, &error));
@@ -382,7 +384,7 @@ impl Volumes {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.known)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::stdcopy::{self, Stream};
 use crate::api::version::ApiVersion;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::engine::attach::{self, Left, Wanted};
 use crate::engine::container::{Container, Record};
@@ -97,8 +98,7 @@ async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn inspect_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = find(&daemon, &request)?;
     let size = request.query.flag("size");
-    let shown = tokio::task::spawn_blocking(move || inspect::inspect(&daemon, &container, size)).await;
-    let shown = shown.map_err(|error| Error::internal("inspecting a container", &error))?;
+    let shown = blocking(move || Ok(inspect::inspect(&daemon, &container, size))).await?;
     response::json(StatusCode::OK, &shown)
 }
 

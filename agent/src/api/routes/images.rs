@@ -48,9 +48,7 @@ pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce(&Images) -> Result<T> + Send + 'static,
 ) -> Result<T> {
     let images = daemon.images.clone();
-    tokio::task::spawn_blocking(move || call(&images))
-        .await
-        .map_err(|error| Error::internal("an operation on images", &error))?
+    crate::blocking::blocking(move || call(&images)).await
 }
 
 fn invalid(error: &dyn std::fmt::Display) -> Error {

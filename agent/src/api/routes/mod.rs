@@ -1,6 +1,11 @@
 //! Every route of the API: a file for each kind of object, each with a function `add` that names its routes.
 
+use std::sync::Arc;
+
 use super::router::Router;
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::error::Result;
 
 mod commits;
 mod containers;
@@ -27,4 +32,12 @@ pub fn all() -> Router {
     system::add(&mut router);
     volumes::add(&mut router);
     router
+}
+
+/// A call of modules that wait for the disk or the kernel.
+async fn beside<T: Send + 'static>(
+    daemon: Arc<Daemon>,
+    call: impl FnOnce(&Daemon) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    blocking(move || call(&daemon)).await
 }

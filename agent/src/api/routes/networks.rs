@@ -8,6 +8,7 @@ use ketch_engine_api::network::{
     NetworksPruneResponse,
 };
 
+use super::beside;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -29,16 +30,6 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::DELETE, "/networks/{}", remove);
 }
 
-/// Off the runtime's threads: networks wait for the kernel and for the disk.
-async fn blocking<T: Send + 'static>(
-    daemon: Arc<Daemon>,
-    call: impl FnOnce(&Daemon) -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(move || call(&daemon))
-        .await
-        .map_err(|error| Error::internal("a call of the networks", &error))?
-}
-
 async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &FILTERS)?;
     let dangling = dangling(&filters)?;
@@ -47,7 +38,7 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             return Err(Error::new(Kind::Internal, format!("invalid filter: 'type'='{kind}'")));
         }
     }
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let shown: Vec<_> = daemon
             .networks
             .list()
@@ -99,7 +90,7 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     if request.query.text("scope").is_some_and(|scope| scope != "local") {
         return Err(Error::not_found(format!("network {name} not found")));
     }
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let network = daemon.networks.find(&name)?;
         response::json(StatusCode::OK, &daemon.networks.show(&network, true))
     })
@@ -108,7 +99,7 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let wanted: NetworkCreateRequest = request.json().await?;
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let id = daemon.networks.create(wanted)?;
         response::json(StatusCode::CREATED, &NetworkCreateResponse { id, warning: String::new() })
     })
@@ -117,7 +108,7 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.operand(0).to_owned();
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let _removed = daemon.networks.remove(&name)?;
         Ok(response::empty(StatusCode::NO_CONTENT))
     })
@@ -141,7 +132,7 @@ async fn disconnect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
     let until = filters.values("until").next().map(Timestamp::of_query).transpose()?;
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let names = daemon.networks.prune(|network| {
             let label = |key: &str| network.labels.get(key).map(String::as_str);
             let young = until

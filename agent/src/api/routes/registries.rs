@@ -11,6 +11,7 @@ use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::version::ApiVersion;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::image::import::ImportOptions;
@@ -114,8 +115,7 @@ async fn import(daemon: Arc<Daemon>, request: Request, platform: Option<Platform
     let images = daemon.images.clone();
     let body = Blocking::new(request.body);
     told(|progress| async move {
-        let imported = tokio::task::spawn_blocking(move || images.import(body, &options)).await;
-        let id = imported.map_err(|error| Error::internal("importing an image", &error))??;
+        let id = blocking(move || images.import(body, &options)).await?;
         progress.status(&id.to_string());
         Ok(())
     })

@@ -14,6 +14,7 @@ use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::version::{self, ApiVersion};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::engine::list::{self, Wanted};
 use crate::error::{Error, Kind, Result};
@@ -92,9 +93,7 @@ async fn show_version(daemon: Arc<Daemon>, _: Request) -> Result<Response> {
 async fn show_info(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let version = request.version;
     // The machine is read from files.
-    let shown = tokio::task::spawn_blocking(move || info::info(&daemon, version))
-        .await
-        .map_err(|error| Error::internal("looking at the machine", &error))?;
+    let shown = blocking(move || Ok(info::info(&daemon, version))).await?;
     response::json(StatusCode::OK, &shown)
 }
 
@@ -142,9 +141,7 @@ impl Parts {
 
 async fn disk_usage(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (parts, version) = (Parts::of(&request)?, request.version);
-    let shown = tokio::task::spawn_blocking(move || usage(&daemon, parts, version))
-        .await
-        .map_err(|error| Error::internal("summing up the disk's use", &error))??;
+    let shown = blocking(move || usage(&daemon, parts, version)).await?;
     response::json(StatusCode::OK, &shown)
 }
 

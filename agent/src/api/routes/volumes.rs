@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::{Method, StatusCode};
 use ketch_engine_api::volume::{Create, List, Pruned};
 
+use super::beside;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -21,15 +22,6 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/volumes/prune", prune);
     router.on(Method::PUT, "/volumes/{}", update);
     router.on(Method::DELETE, "/volumes/{}", remove);
-}
-
-async fn blocking(
-    daemon: Arc<Daemon>,
-    call: impl FnOnce(&Daemon) -> Result<Response> + Send + 'static,
-) -> Result<Response> {
-    tokio::task::spawn_blocking(move || call(&daemon))
-        .await
-        .map_err(|error| Error::internal("a call of the volumes", &error))?
 }
 
 async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
@@ -58,7 +50,7 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let body: Create = request.json().await?;
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let asked = volume::Create {
             name: body.name,
             driver: body.driver,
@@ -73,7 +65,7 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (name, force) = (request.operand(0).to_owned(), request.query.flag("force"));
-    blocking(daemon, move |daemon| match daemon.volumes.remove(&name) {
+    beside(daemon, move |daemon| match daemon.volumes.remove(&name) {
         Err(error) if force && error.kind == Kind::NotFound => Ok(response::empty(StatusCode::NO_CONTENT)),
         Err(error) => Err(error),
         Ok(()) => Ok(response::empty(StatusCode::NO_CONTENT)),
@@ -90,7 +82,7 @@ async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     }
     // Older clients mean all of them.
     let all = request.version < ApiVersion::v1(42) || filters.flag("all")? == Some(true);
-    blocking(daemon, move |daemon| {
+    beside(daemon, move |daemon| {
         let (volumes_deleted, space_reclaimed) = daemon.volumes.prune(|volume| {
             let anonymous = volume.labels.as_ref().is_some_and(|labels| labels.contains_key(ANONYMOUS));
             let excluded = filters.has("label!") && labelled(&filters, "label!", volume);

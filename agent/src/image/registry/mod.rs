@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Semaphore;
 
@@ -26,6 +26,8 @@ use tls::Trust;
 
 use super::digest::Digest;
 use super::reference::{DEFAULT_DOMAIN, Reference};
+
+use crate::locks::locked;
 
 /// Docker's own registry.
 const DOCKER_HOST: &str = "registry-1.docker.io";
@@ -143,7 +145,7 @@ impl Registries {
     /// Changes what the settings say; transfers on their way go on.
     pub(super) fn set(&self, settings: Settings) {
         let wanted = if settings.downloads == 0 { DOWNLOADS } else { settings.downloads };
-        let mut present = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut present = locked(&self.settings);
         let before = if present.downloads == 0 { DOWNLOADS } else { present.downloads };
         if wanted > before {
             self.slots.add_permits(wanted - before);
@@ -158,7 +160,7 @@ impl Registries {
     }
 
     fn endpoints_of(&self, domain: &str) -> Vec<Endpoint> {
-        self.settings.lock().unwrap_or_else(PoisonError::into_inner).endpoints(domain)
+        locked(&self.settings).endpoints(domain)
     }
 }
 

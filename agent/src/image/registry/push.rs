@@ -25,6 +25,7 @@ use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::spec::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, Manifest};
 use crate::image::state::{Image, Layer};
+use crate::locks::locked;
 
 /// Read from a layer at once.
 const PIECE: usize = 128 << 10;
@@ -182,7 +183,7 @@ impl Images {
         let (images, layer) = (self.clone(), Arc::clone(layer));
         let made = tokio::task::spawn_blocking(move || {
             let failed = |error: io::Error| Error::internal("compressing a layer", &error);
-            let mut gzip = layer.gzip.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut gzip = locked(&layer.gzip);
             if let Some(blob) = gzip.as_ref() {
                 return Ok(Descriptor::new(DOCKER_LAYER, blob.digest, blob.size));
             }

@@ -1,6 +1,6 @@
 //! The distribution protocol for one repository at one endpoint: manifests, blobs, and who we are while asking.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
@@ -22,6 +22,7 @@ use crate::image::reference::Reference;
 use crate::image::spec::{
     DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, ImageFile, Manifest, OCI_INDEX, OCI_MANIFEST, Platform,
 };
+use crate::locks::locked;
 
 /// The most that a manifest may have, in bytes: distribution's.
 const MANIFEST_LIMIT: usize = 4 << 20;
@@ -129,7 +130,7 @@ impl Repository {
             body: &nothing,
         };
         let authorization = self.answer(&ask, challenge).await?;
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = authorization;
+        *locked(&self.authorization) = authorization;
         self.once(&ask).await
     }
 
@@ -206,12 +207,12 @@ impl Repository {
         let Some(authorization) = self.answer(ask, &challenge).await? else {
             return Ok(response);
         };
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(authorization);
+        *locked(&self.authorization) = Some(authorization);
         self.follow(ask, self.once(ask).await?).await
     }
 
     async fn once(&self, ask: &Ask<'_>) -> Result<Response<Incoming>> {
-        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = locked(&self.authorization).clone();
         let request = request(ask, &ask.path, known)?;
         self.endpoint.host.send(self.endpoint.certificates.clone(), request).await
     }
@@ -226,7 +227,7 @@ impl Repository {
             let location = location.ok_or_else(|| Error::invalid("a redirection to nowhere"))?;
             let (host, path) = self.resolve(location)?;
             let same = host == self.endpoint.host;
-            let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let known = locked(&self.authorization).clone();
             let request = request(ask, &path, known.filter(|_| same))?;
             let certificates = self.endpoint.certificates.with_file_name(&host.authority);
             response = host.send(certificates, request).await?;

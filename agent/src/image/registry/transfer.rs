@@ -2,7 +2,7 @@
 //! begun again where it broke.
 
 use std::io::{self, Read};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crate::image::layers::Promised;
 use crate::image::progress::Progress;
 use crate::image::spec::Descriptor;
 use crate::image::state::Layer;
+use crate::locks::locked;
 
 /// As often as a broken connection is made again without a byte more.
 const ATTEMPTS: u32 = 5;
@@ -58,7 +59,7 @@ impl Images {
     /// The transfer of a layer: the one that is on its way, or a new one.
     pub(super) fn transfer(&self, repository: &Arc<Repository>, wanted: &Wanted) -> Arc<Transfer> {
         let registries = self.registries();
-        let mut transfers = registries.transfers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut transfers = locked(&registries.transfers);
         transfers.retain(|_, transfer| transfer.strong_count() > 0);
         let present = transfers.get(&wanted.diff_id).and_then(std::sync::Weak::upgrade);
         let failed = |transfer: &Arc<Transfer>| matches!(*transfer.phase.borrow(), Phase::Failed(_));

@@ -3,8 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+
+use crate::locks::{reading, writing};
 
 /// Of a container, as it is asked for by its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,7 +55,7 @@ pub(in crate::network) struct Holder<'a> {
 impl Names {
     /// A container is in a network.
     pub(in crate::network) fn add(&self, holder: Holder<'_>) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = writing(&self.known);
         let network = known.networks.entry(holder.network.to_owned()).or_default();
         holder.network_name.clone_into(&mut network.name);
         for name in holder.names {
@@ -68,7 +70,7 @@ impl Names {
 
     /// It is no longer.
     pub(in crate::network) fn remove(&self, container: &str, network: &str) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = writing(&self.known);
         let Some(found) = known.networks.get_mut(network) else { return };
         let mut gone = Vec::new();
         found.holders.retain(|_, holders| {
@@ -83,7 +85,7 @@ impl Names {
 
     /// What a container sees; `None`: it is gone.
     pub(in crate::network) fn set_view(&self, container: &str, view: Option<View>) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = writing(&self.known);
         match view {
             Some(view) => drop(known.views.insert(container.to_owned(), view)),
             None => drop(known.views.remove(container)),
@@ -92,13 +94,13 @@ impl Names {
 
     /// Whom a container asks for names that are not known here.
     pub(super) fn servers(&self, container: &str) -> Vec<IpAddr> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = reading(&self.known);
         known.views.get(container).map(|view| view.servers.clone()).unwrap_or_default()
     }
 
     /// The addresses of a name, of both families; `None`: nobody has it.
     pub(super) fn addresses(&self, container: &str, name: &str) -> Option<Vec<IpAddr>> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = reading(&self.known);
         let view = known.views.get(container)?;
         let link = view.links.iter().find(|(alias, _, _)| alias.eq_ignore_ascii_case(name));
         let linked = link.and_then(|(_, network, target)| known.find(network, &target.to_ascii_lowercase()));
@@ -113,7 +115,7 @@ impl Names {
 
     /// The name of whoever has an address in one of the container's networks, with the network's behind it.
     pub(super) fn name(&self, container: &str, address: IpAddr) -> Option<String> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = reading(&self.known);
         known.views.get(container)?.networks.iter().find_map(|network| {
             let network = known.networks.get(network)?;
             Some(format!("{}.{}", network.addresses.get(&address)?, network.name))

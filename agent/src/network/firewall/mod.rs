@@ -11,13 +11,15 @@ mod table;
 mod watch;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 
 use self::table::Transaction;
 use super::ipam::Prefix;
 use super::netlink::{NetlinkError, Socket};
+
+use crate::locks::locked;
 
 pub(super) use self::rules::redirect_names;
 
@@ -162,7 +164,7 @@ impl Firewall {
 
 impl Shared {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn apply(&self, wanted: Ruleset) -> Result<(), NetlinkError> {
