@@ -1,6 +1,9 @@
 //! The daemon's settings: flags and `daemon.json` over what dockerd's are without either. Those that a reload may change are
 //! [`Live`]; all others are decided when the daemon starts.
 
+mod checks;
+mod read;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -8,11 +11,12 @@ use std::sync::{Arc, RwLock};
 
 use serde_json::Value;
 
+use read::Read;
+
 use crate::daemon_json::{self, Values};
 use crate::flags::Flags;
 use crate::locks::{reading, writing};
 use crate::logs::LogConfig;
-use crate::settings::Setting;
 
 pub use crate::daemon_json::without_credentials;
 pub use crate::host::Host;
@@ -279,57 +283,49 @@ impl Config {
     /// The file's; nothing is changed then.
     pub fn reload(&self) -> Result<Arc<Live>, String> {
         let mut values = self.given.clone();
-        match daemon_json::read(&self.file.0, &self.given) {
-            Ok(file) => values.extend(file),
-            Err(error) if self.file.1 || self.file.0.exists() => return Err(unable(&self.file.0, &error)),
-            Err(_) => {}
-        }
+        values.extend(of_file(&self.file.0, self.file.1, &self.given)?);
         let fresh = Self::of(&values, self.file.clone(), self.given.clone())
             .map_err(|error| format!("file configuration validation failed: {error}"))?
             .live();
         let mut now = writing(&self.live);
-        let kept = (**now).clone();
+        let kept = Arc::clone(&now);
         let said = |key: &str| values.contains_key(key);
         let changed = Live {
-            debug: if said("debug") { fresh.debug } else { kept.debug },
-            labels: if said("labels") { fresh.labels.clone() } else { kept.labels },
-            live_restore: if said("live-restore") { fresh.live_restore } else { kept.live_restore },
-            shutdown_timeout: if said("shutdown-timeout") {
-                fresh.shutdown_timeout
-            } else {
-                kept.shutdown_timeout
-            },
-            insecure_registries: if said("insecure-registries") {
-                fresh.insecure_registries.clone()
-            } else {
-                kept.insecure_registries
-            },
-            registry_mirrors: if said("registry-mirrors") {
-                fresh.registry_mirrors.clone()
-            } else {
-                kept.registry_mirrors
-            },
-            runtimes: if said("runtimes") { fresh.runtimes.clone() } else { kept.runtimes },
-            default_runtime: if said("default-runtime") {
-                fresh.default_runtime.clone()
-            } else {
-                kept.default_runtime
-            },
-            default_shm_size: if said("default-shm-size") {
-                fresh.default_shm_size
-            } else {
-                kept.default_shm_size
-            },
-            default_ipc_mode: if said("default-ipc-mode") {
-                fresh.default_ipc_mode.clone()
-            } else {
-                kept.default_ipc_mode
-            },
-            default_cgroupns_mode: if said("default-cgroupns-mode") {
-                fresh.default_cgroupns_mode.clone()
-            } else {
-                kept.default_cgroupns_mode
-            },
+            debug: newer(said("debug"), &fresh.debug, &kept.debug),
+            labels: newer(said("labels"), &fresh.labels, &kept.labels),
+            live_restore: newer(said("live-restore"), &fresh.live_restore, &kept.live_restore),
+            shutdown_timeout: newer(
+                said("shutdown-timeout"),
+                &fresh.shutdown_timeout,
+                &kept.shutdown_timeout,
+            ),
+            insecure_registries: newer(
+                said("insecure-registries"),
+                &fresh.insecure_registries,
+                &kept.insecure_registries,
+            ),
+            registry_mirrors: newer(
+                said("registry-mirrors"),
+                &fresh.registry_mirrors,
+                &kept.registry_mirrors,
+            ),
+            runtimes: newer(said("runtimes"), &fresh.runtimes, &kept.runtimes),
+            default_runtime: newer(said("default-runtime"), &fresh.default_runtime, &kept.default_runtime),
+            default_shm_size: newer(
+                said("default-shm-size"),
+                &fresh.default_shm_size,
+                &kept.default_shm_size,
+            ),
+            default_ipc_mode: newer(
+                said("default-ipc-mode"),
+                &fresh.default_ipc_mode,
+                &kept.default_ipc_mode,
+            ),
+            default_cgroupns_mode: newer(
+                said("default-cgroupns-mode"),
+                &fresh.default_cgroupns_mode,
+                &kept.default_cgroupns_mode,
+            ),
             // Back to what they are without a file, as dockerd does.
             max_concurrent_downloads: fresh.max_concurrent_downloads,
             max_concurrent_uploads: fresh.max_concurrent_uploads,
@@ -373,17 +369,24 @@ impl Live {
     }
 }
 
-fn unable(file: &Path, error: &str) -> String {
-    format!("unable to configure the Docker daemon with file {}: {error}", file.display())
+/// What was said anew, else what was kept.
+fn newer<T: Clone>(said: bool, fresh: &T, kept: &T) -> T {
+    if said { fresh } else { kept }.clone()
 }
 
-/// Flags and file; a file that no flag names may be missing.
+/// What the file says; one that no flag names may be missing.
+fn of_file(file: &Path, named: bool, given: &Values) -> Result<Values, String> {
+    match daemon_json::read(file, given) {
+        Err(_) if !named && !file.exists() => Ok(Values::new()),
+        read => read.map_err(|error| {
+            format!("unable to configure the Docker daemon with file {}: {error}", file.display())
+        }),
+    }
+}
+
+/// Flags and file together.
 fn merged(file: &Path, named: bool, given: &Values) -> Result<Values, String> {
-    let mut values = match daemon_json::read(file, given) {
-        Ok(values) => values,
-        Err(error) if named || file.exists() => return Err(unable(file, &error)),
-        Err(_) => Values::new(),
-    };
+    let mut values = of_file(file, named, given)?;
     for (key, value) in given {
         match (values.get_mut(key), value) {
             (Some(Value::Object(all)), Value::Object(more)) => all.extend(more.clone()),
@@ -391,280 +394,6 @@ fn merged(file: &Path, named: bool, given: &Values) -> Result<Values, String> {
         }
     }
     Ok(values)
-}
-
-/// Values as types; that they have them, `daemon_json` and `settings` have seen.
-struct Read<'a>(&'a Values);
-
-impl Read<'_> {
-    fn value(&self, key: &str) -> Option<&Value> {
-        debug_assert!(Setting::of_key(key).is_some(), "{key} is no setting");
-        self.0.get(key)
-    }
-
-    fn some(&self, key: &str) -> Option<String> {
-        self.value(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
-    }
-
-    fn text(&self, key: &str) -> String {
-        self.some(key).unwrap_or_default()
-    }
-
-    fn text_or(&self, key: &str, default: &str) -> String {
-        self.some(key).unwrap_or_else(|| default.to_owned())
-    }
-
-    fn path(&self, key: &str) -> Option<PathBuf> {
-        self.some(key).map(PathBuf::from)
-    }
-
-    fn flag(&self, key: &str, default: bool) -> bool {
-        self.value(key).and_then(Value::as_bool).unwrap_or(default)
-    }
-
-    fn number(&self, key: &str) -> Option<i64> {
-        self.value(key).and_then(Value::as_i64)
-    }
-
-    fn list(&self, key: &str) -> Vec<String> {
-        let items = self.value(key).and_then(Value::as_array).into_iter().flatten();
-        items.filter_map(Value::as_str).map(str::to_owned).collect()
-    }
-
-    fn map(&self, key: &str) -> BTreeMap<String, String> {
-        let pairs = self.value(key).and_then(Value::as_object).into_iter().flatten();
-        pairs.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
-    }
-
-    fn address(&self, key: &str) -> Result<Option<IpAddr>, String> {
-        self.some(key)
-            .map(|text| text.parse().map_err(|_| format!("failed to parse IP: {text:?}")))
-            .transpose()
-    }
-
-    fn addresses(&self, key: &str) -> Result<Vec<IpAddr>, String> {
-        let parse = |text: String| {
-            text.parse().map_err(|_| format!("invalid string being converted to IP address: {text}"))
-        };
-        self.list(key).into_iter().map(parse).collect()
-    }
-
-    fn positive(&self, key: &str, what: &str, default: usize) -> Result<usize, String> {
-        match self.number(key) {
-            None | Some(0) => Ok(default),
-            Some(number) => usize::try_from(number).map_err(|_| format!("invalid {what}: {number}")),
-        }
-    }
-
-    fn live(&self) -> Result<Live, String> {
-        let runtimes = self.value("runtimes").and_then(Value::as_object).into_iter().flatten();
-        let mut known = BTreeMap::new();
-        for (name, runtime) in runtimes {
-            let path = runtime.get("path").and_then(Value::as_str).unwrap_or_default();
-            if path.is_empty() {
-                return Err(format!("runtime {name}: either a runtimeType or a path must be configured"));
-            }
-            let _none = known.insert(name.clone(), PathBuf::from(path));
-        }
-        let features = self.value("features").and_then(Value::as_object).into_iter().flatten();
-        Ok(Live {
-            debug: self.flag("debug", false),
-            labels: self.list("labels"),
-            live_restore: self.flag("live-restore", false),
-            shutdown_timeout: self.number("shutdown-timeout").unwrap_or(15),
-            max_concurrent_downloads: self.positive(
-                "max-concurrent-downloads",
-                "max concurrent downloads",
-                3,
-            )?,
-            max_concurrent_uploads: self.positive("max-concurrent-uploads", "max concurrent uploads", 5)?,
-            max_download_attempts: self.positive("max-download-attempts", "max download attempts", 5)?,
-            insecure_registries: self.list("insecure-registries"),
-            registry_mirrors: self.list("registry-mirrors"),
-            runtimes: known,
-            default_runtime: self.text_or("default-runtime", "runc"),
-            default_shm_size: self.value("default-shm-size").and_then(Value::as_u64).unwrap_or(64 << 20),
-            default_ipc_mode: self.text_or("default-ipc-mode", "private"),
-            default_cgroupns_mode: self.text_or(
-                "default-cgroupns-mode",
-                if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "private" } else { "host" },
-            ),
-            features: features.filter_map(|(name, on)| Some((name.clone(), on.as_bool()?))).collect(),
-            restart_unhealthy: self.flag("ketch-restart-unhealthy", false),
-        })
-    }
-
-    fn network(&self) -> Result<Network, String> {
-        let mut host_gateway = self.addresses("host-gateway-ips")?;
-        host_gateway.extend(self.address("host-gateway-ip")?);
-        let pools = self.value("default-address-pools").and_then(Value::as_array).into_iter().flatten();
-        let pools = pools.map(|pool| {
-            let base = pool.get("base").and_then(Value::as_str).unwrap_or_default().to_owned();
-            let size = pool.get("size").and_then(Value::as_u64).and_then(|size| u8::try_from(size).ok());
-            let size = size.ok_or_else(|| format!("invalid default address pool {base}: no size"))?;
-            Ok::<_, String>((base, size))
-        });
-        let pools = pools.collect::<Result<_, _>>()?;
-        let options = self.value("default-network-opts").and_then(Value::as_object).into_iter().flatten();
-        let options = options.map(|(driver, options)| {
-            let pairs = options.as_object().into_iter().flatten();
-            let pairs = pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
-            (driver.clone(), pairs.collect())
-        });
-        let mtu = match self.number("mtu") {
-            None | Some(0) => 1500,
-            Some(mtu) => u32::try_from(mtu).map_err(|_| format!("invalid default MTU: {mtu}"))?,
-        };
-        Ok(Network {
-            bridge: self.text("bridge"),
-            bip: self.text("bip"),
-            bip6: self.text("bip6"),
-            fixed_cidr: self.text("fixed-cidr"),
-            fixed_cidr_v6: self.text("fixed-cidr-v6"),
-            default_gateway: self.address("default-gateway")?,
-            default_gateway_v6: self.address("default-gateway-v6")?,
-            mtu,
-            icc: self.flag("icc", true),
-            iptables: self.flag("iptables", true),
-            ip6tables: self.flag("ip6tables", true),
-            ip_forward: self.flag("ip-forward", true),
-            ip_masq: self.flag("ip-masq", true),
-            ipv6: self.flag("ipv6", false),
-            publish_at: self.address("ip")?.unwrap_or(IpAddr::from([0, 0, 0, 0])),
-            dns: self.addresses("dns")?,
-            dns_options: self.list("dns-opts"),
-            dns_search: self.list("dns-search"),
-            host_gateway,
-            pools,
-            default_options: options.collect(),
-        })
-    }
-
-    fn containers(&self) -> Containers {
-        let ulimits = self.value("default-ulimits").and_then(Value::as_object).into_iter().flatten();
-        let ulimits = ulimits.filter_map(|(name, limit)| {
-            let number = |key: &str| limit.get(key).and_then(Value::as_i64);
-            Some((name.clone(), (number("Soft")?, number("Hard")?)))
-        });
-        Containers {
-            cgroup_parent: self.text("cgroup-parent"),
-            ulimits: ulimits.collect(),
-            init: self.flag("init", false),
-            init_path: self.text("init-path"),
-            no_new_privileges: self.flag("no-new-privileges", false),
-            seccomp_profile: self.text_or("seccomp-profile", "builtin"),
-        }
-    }
-
-    fn tls(&self) -> Tls {
-        let said = |key: &str| self.value(key).and_then(Value::as_bool);
-        // Whoever speaks of verification wants TLS, whatever is said of it.
-        let verify = said("tlsverify");
-        let enabled = if verify.is_some() { Some(true) } else { said("tls") };
-        let folder = std::env::var_os("DOCKER_CERT_PATH")
-            .map(PathBuf::from)
-            .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
-        let found = |key: &str, name: &str| {
-            self.path(key)
-                .or_else(|| folder.as_ref().map(|folder| folder.join(name)).filter(|path| path.exists()))
-        };
-        Tls {
-            enabled,
-            verify: verify.or(enabled),
-            ca: found("tlscacert", "ca.pem"),
-            cert: found("tlscert", "cert.pem"),
-            key: found("tlskey", "key.pem"),
-        }
-    }
-
-    /// What no single setting shows to be wrong, and what ketchd does not serve.
-    fn check(&self, config: &Config) -> Result<(), String> {
-        let level = config.log.level.as_str();
-        if !["panic", "fatal", "error", "warn", "info", "debug", "trace"].contains(&level) {
-            return Err(format!("invalid logging level: {}", self.text("log-level")));
-        }
-        let format = self.text("log-format");
-        if !matches!(format.as_str(), "" | "text" | "json") {
-            return Err(format!("invalid log format: {format}"));
-        }
-        let live = config.live();
-        let mut labels = BTreeMap::new();
-        for label in &live.labels {
-            let (key, value) = label
-                .split_once('=')
-                .filter(|(key, _)| !key.is_empty())
-                .ok_or_else(|| format!("bad attribute format: {label}"))?;
-            match labels.insert(key, value) {
-                Some(before) if before != value => {
-                    return Err(format!("conflict labels for {key}={value} and {key}={before}"));
-                }
-                _ => {}
-            }
-        }
-        if !matches!(live.default_ipc_mode.as_str(), "private" | "shareable") {
-            let mode = &live.default_ipc_mode;
-            return Err(format!(
-                "IPC mode \"{mode}\" is not supported as default value; use \"shareable\" or \"private\""
-            ));
-        }
-        if !matches!(live.default_cgroupns_mode.as_str(), "private" | "host") {
-            let mode = &live.default_cgroupns_mode;
-            return Err(format!("invalid default cgroup namespace ({mode}): use \"host\" or \"private\""));
-        }
-        for option in self.list("exec-opts") {
-            let (key, value) = option
-                .split_once('=')
-                .map(|(key, value)| (key.trim().to_lowercase(), value.trim()))
-                .filter(|(key, value)| !key.is_empty() && !value.is_empty())
-                .ok_or_else(|| format!("invalid exec-opt ({option}): must be formatted 'opt=value'"))?;
-            match (key.as_str(), value) {
-                ("native.cgroupdriver", "cgroupfs") => {}
-                ("native.cgroupdriver", other) => {
-                    return Err(format!(
-                        "invalid exec-opt ({option}): native.cgroupdriver {other} is not served"
-                    ));
-                }
-                ("isolation", _) => {
-                    return Err(format!(
-                        "invalid exec-opt ({option}): option 'isolation' is only supported on windows"
-                    ));
-                }
-                (key, _) => return Err(format!("invalid exec-opt ({option}): unknown option: '{key}'")),
-            }
-        }
-        for mirror in &live.registry_mirrors {
-            if !(mirror.starts_with("http://") || mirror.starts_with("https://")) {
-                return Err(format!(
-                    "invalid mirror: no scheme specified for {mirror:?}: must use either 'https://' or 'http://'"
-                ));
-            }
-        }
-        if !config.log_driver.options.is_empty() {
-            config.log_driver.check().map_err(|error| format!("failed to set log opts: {error}"))?;
-        }
-        Ok(())
-    }
-
-    /// What is asked for and not served; the daemon does not start without it being so.
-    fn unserved(&self) -> Result<(), String> {
-        if let Some(plugin) = self.list("authorization-plugins").first() {
-            return Err(format!("failed to validate authorization plugin: plugin {plugin:?} not found"));
-        }
-        let driver = self.text("storage-driver");
-        if !matches!(driver.as_str(), "" | "overlay2" | "overlayfs") {
-            return Err(format!("error initializing graphdriver: driver not supported: {driver}"));
-        }
-        for (key, set) in [
-            ("userns-remap", !self.text("userns-remap").is_empty()),
-            ("rootless", self.flag("rootless", false)),
-            ("selinux-enabled", self.flag("selinux-enabled", false)),
-        ] {
-            if set {
-                return Err(format!("--{key} is not served by ketchd"));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Refuses what is asked for and not served, before the daemon starts: `--validate` takes it, as dockerd's does.
