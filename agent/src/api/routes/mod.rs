@@ -7,6 +7,7 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::Result;
 
+mod build;
 mod commits;
 mod containers;
 mod events;
@@ -23,6 +24,7 @@ mod volumes;
 pub fn all() -> Router {
     let mut router = Router::default();
     images::add(&mut router);
+    build::add(&mut router);
     commits::add(&mut router);
     registries::add(&mut router);
     containers::add(&mut router);
