@@ -50,7 +50,7 @@ help: ## This list
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
 		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon nftables \
-		docker-registry apache2-utils openssl python3-venv
+		docker-compose docker-registry apache2-utils openssl python3-venv
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
@@ -153,6 +153,6 @@ bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's bus
 	@integration/setup/packages.sh busybox-static debootstrap
 	@integration/setup/rootfs.sh oci-bundles/*/
 
-demo: build bundles ## Run containers from oci-bundles/: output, state, a limit enforced, a system call refused
+demo: build bundles ## ketch runs bundles; ketchd with the stock docker CLI: a web server that comes back, a Compose file of three services
 	@integration/setup/packages.sh procps
 	@integration/setup/demo.sh

@@ -94,12 +94,16 @@ pub(super) fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     *locked(&container.probes) = Some(probes.abort_handle());
 }
 
-/// Ends it.
+/// Ends it. What nobody probes is unhealthy to Docker, a container that has ended too.
 pub(super) fn end(container: &Container) {
     let probes = locked(&container.probes).take();
-    if let Some(probes) = probes {
-        probes.abort();
-    }
+    let Some(probes) = probes else { return };
+    probes.abort();
+    container.change(|record| {
+        if let Some(health) = &mut record.state.health {
+            "unhealthy".clone_into(&mut health.status);
+        }
+    });
 }
 
 async fn run(daemon: Arc<Daemon>, container: Arc<Container>, kind: Kind, plan: Plan) {
