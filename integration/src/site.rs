@@ -49,7 +49,7 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn in_folder(case: &'a Case, name: &str) -> Self {
         let dir = case.dir.join(name);
-        fs::create_dir_all(&dir).expect("make the site's folder");
+        Self::fresh(&dir);
         // Their own folders apart, the daemons write to these, /dev/shm for podman's lock of a fixed name; and podman
         // makes plain folders in a v1 /sys/fs/cgroup for hierarchies that are not mounted, so that it gets a folder of
         // the site's with the machine's mounts in it.
@@ -87,7 +87,7 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn beside(&self, name: &str) -> Self {
         let dir = self.case.dir.join(name);
-        fs::create_dir_all(&dir).expect("make the site's folder");
+        Self::fresh(&dir);
         let script = "touch $0/ready; exec sleep infinity";
         let holder = Command::new("nsenter")
             .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--"])
@@ -100,18 +100,33 @@ impl<'a> Site<'a> {
     }
 
     /// The site of a holder, once that says that its namespaces are ready.
-    fn held(case: &'a Case, dir: PathBuf, holder: Child) -> Self {
+    fn held(case: &'a Case, dir: PathBuf, mut holder: Child) -> Self {
         let ready = dir.join("ready");
         wait_until("the site's namespaces", || {
+            if let Ok(Some(status)) = holder.try_wait() {
+                panic!("the holder of the site's namespaces ended with {status}");
+            }
             if ready.exists() { Ok(()) } else { Err("no namespaces yet".into()) }
         });
         Self { case, dir, holder }
+    }
+
+    /// A folder in which no site has been.
+    fn fresh(dir: &Path) {
+        fs::create_dir_all(dir).expect("make the site's folder");
+        assert!(!dir.join("ready").exists(), "{} has been a site already", dir.display());
     }
 
     /// A file of the site.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The file of its network namespace.
+    #[must_use]
+    pub fn network(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.holder.id()).into()
     }
 
     /// Runs a program inside, with the harness's timeout.
@@ -234,6 +249,10 @@ impl<'a> Site<'a> {
     fn inhabitants(&self) -> Vec<i32> {
         let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|data| data.ino()).ok();
         let Some(ours) = namespace(&self.holder.id().to_string()) else { return Vec::new() };
+        // A holder that did not get as far as its namespaces: the machine's processes are not ours to end.
+        if namespace("self") == Some(ours) {
+            return Vec::new();
+        }
         fs::read_dir("/proc")
             .into_iter()
             .flatten()
