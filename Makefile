@@ -41,7 +41,7 @@ TEST_STEPS := check unit suite-native suite-v2 suite-user suite-shim suite-ketch
 -include integration/bench/bench.mk
 -include integration/vm/vm.mk
 
-.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd differential \
+.PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd bare-root differential \
 	fault-injection attack soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
@@ -101,8 +101,11 @@ suite-user: $(BUILD_OF_RUNTIME)
 suite-shim: $(BUILD_OF_RUNTIME) peers
 	$(SUITE) $(addprefix --layout ,$(LAYOUT)) $(or $(FILTER),shim_)
 
-suite-ketchd: $(BUILD_OF_RUNTIME) peers
+suite-ketchd: $(BUILD_OF_RUNTIME) peers bare-root
 	$(SUITE) --layout native $(or $(FILTER),ketchd_)
+
+bare-root: # The root in which ketchd is alone, built once
+	@integration/setup/bare-root.sh >/dev/null
 
 # KETCHD=peer compares dockerd with itself: nothing may differ then.
 differential: setup build peers ## 430 docker command lines on dockerd 28.5 and on ketchd: prints what differs (integration/differential)
@@ -119,9 +122,10 @@ attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs
 		$(BUILD_DIR)/$(TARGET)/debug/naive_runtime $(RUNTIME_PATH) $(ATTACK_PEERS)
 
 # Races get 120 s each (KETCH_RACE_SECONDS), and print what they did in them.
-soak: setup $(BUILD_OF_RUNTIME) fault-injection sanitise ## 2,000 run cycles; thousands of rounds of each race; kill -9 of ketch and of the container's init, and every error, at every system call; make sanitise
+soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycles, 1,000 of ketchd; thousands of rounds of each race; kill -9 of ketch, of the container's init, of ketchd, and every error, at every step; make sanitise
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
 		attack_image::a_mount_target_that_is_swapped attack_inside::
+	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks::
 
 sanitise: setup ## The unit tests and the suite on a build with AddressSanitizer, both layouts: FILTER='exec:: mounts::'
 	integration/sanitise/run.sh $(FILTER)
@@ -141,13 +145,18 @@ man completions: ## Manual pages and completions (bash, zsh, fish), from the com
 	cargo run --quiet --profile quick --package ketch --example manual -- target/share
 
 SHARE = $(DESTDIR)$(PREFIX)/share
-install: build man ## Copy the binaries to PREFIX/bin (/usr/local), the manual pages and completions to PREFIX/share
+install: build man ## Copy the binaries to PREFIX/bin (/usr/local), the manual pages and completions to PREFIX/share, ketchd's units to PREFIX/lib/systemd
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(addprefix target/release/,$(BINARIES)) $(DESTDIR)$(PREFIX)/bin/
 	install -D -m 644 -t $(SHARE)/man/man1 target/share/man1/*.1
 	install -D -m 644 target/share/completions/ketch.bash $(SHARE)/bash-completion/completions/ketch
 	install -D -m 644 -t $(SHARE)/zsh/site-functions target/share/completions/_ketch
 	install -D -m 644 -t $(SHARE)/fish/vendor_completions.d target/share/completions/ketch.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for unit in ketchd.service ketchd.socket; do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' agent/systemd/$$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit && \
+		chmod 644 $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \
+	done
 
 bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's busybox-static and debootstrap
 	@integration/setup/packages.sh busybox-static debootstrap

@@ -46,6 +46,10 @@ fn all(config: &Config) -> Vec<(&'static str, Verdict)> {
         ("seccomp", seccomp()),
         ("data root", folder(&config.data_root)),
         ("exec root", folder(&config.exec_root)),
+        ("other daemons", others(config)),
+        ("default bridge", bridge(config)),
+        ("firewall", firewall(config)),
+        ("namespaces", namespaces()),
         ("runtime", binary(&config.runtime)),
         ("shim", binary(&config.shim)),
     ];
@@ -173,6 +177,97 @@ fn folder(path: &Path) -> Verdict {
         }
         Err(error) => Verdict::Ill(format!("{shown}: {error}"), "name another folder".to_owned()),
     }
+}
+
+/// Whether another daemon has the state, or the file of the process id.
+fn others(config: &Config) -> Verdict {
+    let store = config.data_root.join("ketchd.redb");
+    let is_held = fs::File::open(&store).is_ok_and(|file| {
+        let lock = rustix::fs::FlockOperation::NonBlockingLockShared;
+        rustix::fs::flock(&file, lock) == Err(rustix::io::Errno::WOULDBLOCK)
+    });
+    if is_held {
+        let what = format!("one has the state in {}", config.data_root.display());
+        return Verdict::Ill(what, "end it, or name another --data-root and --exec-root".to_owned());
+    }
+    let pid = fs::read_to_string(&config.pidfile).ok().and_then(|text| text.trim().parse::<u32>().ok());
+    match pid.filter(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+        Some(pid) => Verdict::Ill(
+            format!("process {pid} is named by {}", config.pidfile.display()),
+            "end it, or remove the file if it is no daemon, or name another --pidfile".to_owned(),
+        ),
+        None => Verdict::Well("none with the same folders".to_owned()),
+    }
+}
+
+/// Whether something else has the default bridge.
+fn bridge(config: &Config) -> Verdict {
+    let name = match config.network.bridge.as_str() {
+        "none" => return Verdict::Well("not asked for (--bridge none)".to_owned()),
+        "" => "docker0",
+        name => name,
+    };
+    let folder = Path::new("/sys/class/net").join(name);
+    if !folder.exists() {
+        return Verdict::Well(format!("{name} will be made"));
+    }
+    if !folder.join("bridge").exists() {
+        return Verdict::Ill(
+            format!("{name} is there, and is no bridge"),
+            "name another with --bridge, or none with --bridge none".to_owned(),
+        );
+    }
+    let ports = fs::read_dir(folder.join("brif")).into_iter().flatten().count();
+    // What this very daemon has left running is its own.
+    if ports > 0 && !config.data_root.join("ketchd.redb").exists() {
+        return Verdict::Less(
+            format!("{name} is there, with {ports} interfaces of others"),
+            "if another engine gives addresses out on it, take a bridge of your own: ip link add NAME type bridge, and --bridge NAME"
+                .to_owned(),
+        );
+    }
+    Verdict::Well(format!("{name} is there, and is taken as it is"))
+}
+
+/// Whether somebody else drops what is forwarded. ketchd's own rules accept only for its own tables.
+fn firewall(config: &Config) -> Verdict {
+    if !config.network.iptables {
+        return Verdict::Well("not asked for (--iptables=false)".to_owned());
+    }
+    if Path::new("/run/firewalld").exists() {
+        return Verdict::Less(
+            "firewalld runs".to_owned(),
+            "where it drops what containers send: firewall-cmd --permanent --zone=trusted --add-interface=docker0, for each bridge"
+                .to_owned(),
+        );
+    }
+    let tables = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+    if tables.lines().any(|table| table == "filter") {
+        return Verdict::Less(
+            "there are rules of iptables-legacy".to_owned(),
+            "where its chain FORWARD drops: iptables-legacy -I FORWARD -i docker0 -j ACCEPT, and the same with -o, for each bridge"
+                .to_owned(),
+        );
+    }
+    Verdict::Well("none known that is in the way".to_owned())
+}
+
+/// Whether the kernel gives namespaces at all.
+fn namespaces() -> Verdict {
+    for kind in ["net", "mnt", "pid", "ipc", "uts"] {
+        if !Path::new("/proc/self/ns").join(kind).exists() {
+            return Verdict::Ill(
+                format!("no {kind} namespaces in the kernel"),
+                "use a kernel that has them".to_owned(),
+            );
+        }
+        let setting = format!("/proc/sys/user/max_{kind}_namespaces");
+        if fs::read_to_string(&setting).is_ok_and(|text| text.trim() == "0") {
+            let key = format!("user.max_{kind}_namespaces");
+            return Verdict::Ill(format!("{key} is 0"), format!("sysctl {key}=10000"));
+        }
+    }
+    Verdict::Well("all are there".to_owned())
 }
 
 fn binary(path: &Path) -> Verdict {

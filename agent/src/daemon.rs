@@ -81,9 +81,21 @@ impl Daemon {
         engine::takeover::take_over(self).await
     }
 
-    /// Ends what must not go on without the daemon. Containers do, by design: the next start finds them.
-    pub async fn end(&self) {
+    /// Ends what must not go on without the daemon. Containers do, by design, and the next start finds them, unless live restore
+    /// is off: then they are stopped, within the time that the most patient of them has. False when that was over first.
+    pub async fn end(self: &Arc<Self>) -> bool {
         let _before = self.ending.send_replace(true);
+        if self.config.live().live_restore {
+            return true;
+        }
+        let stopped = engine::halt::all(self);
+        match engine::halt::patience(self) {
+            Some(limit) => tokio::time::timeout(limit, stopped).await.is_ok(),
+            None => {
+                stopped.await;
+                true
+            }
+        }
     }
 }
 

@@ -143,16 +143,8 @@ async fn serve(config: Config, loudness: Loudness) -> Result<ExitCode, String> {
     info!("Daemon has completed initialization");
     server::serve(&listeners.all, &daemon, stopping, REQUESTS_END).await;
     tell_systemd("STOPPING=1");
-    let timeout = daemon.config.live().shutdown_timeout;
-    let ended = match u64::try_from(timeout) {
-        Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), daemon.end()).await.is_ok(),
-        Err(_) => {
-            daemon.end().await;
-            true
-        }
-    };
-    if !ended {
-        warn!("The daemon's end took longer than {timeout} s; what is left is taken up at the next start");
+    if !daemon.end().await {
+        warn!("The daemon's end took too long; what is left is taken up at the next start");
     }
     info!("Daemon shutdown complete");
     Ok(ExitCode::SUCCESS)

@@ -20,9 +20,14 @@ const LONGEST: usize = 8 << 10;
 pub fn text(daemon: &Daemon) -> String {
     let machine = system::machine();
     let mut text = String::new();
+    let mut last = String::new();
     let mut number = |name: &str, kind: &str, help: &str, labels: &str, value: u64| {
         // Writing into memory can't fail.
-        let _written = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{labels} {value}");
+        if last != name {
+            let _written = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            name.clone_into(&mut last);
+        }
+        let _written = writeln!(text, "{name}{labels} {value}");
     };
     let info = format!(
         "{{architecture=\"x86_64\",commit=\"ketch\",daemon_id=\"{}\",graphdriver=\"overlay2\",kernel=\"{}\",os=\"{}\",os_type=\"linux\",version=\"{}\"}}",
@@ -39,6 +44,28 @@ pub fn text(daemon: &Daemon) -> String {
         "The machine's memory, in bytes",
         "",
         machine.memory,
+    );
+    let states =
+        daemon.engine.all().into_iter().map(|container| container.read(|record| record.state.word()));
+    let states: Vec<_> = states.collect();
+    for state in ["paused", "running", "stopped"] {
+        let count = states.iter().filter(|word| match **word {
+            "paused" => state == "paused",
+            "running" | "restarting" => state == "running",
+            _ => state == "stopped",
+        });
+        let labels = format!("{{state=\"{state}\"}}");
+        let help = "Containers by what they do";
+        number("engine_daemon_container_states_containers", "gauge", help, &labels, count.count() as u64);
+    }
+    let (probes, failed) = daemon.engine.probes();
+    number("engine_daemon_health_checks_total", "counter", "Health checks so far", "", probes);
+    number(
+        "engine_daemon_health_checks_failed_total",
+        "counter",
+        "Health checks that have failed",
+        "",
+        failed,
     );
     number("engine_daemon_events_total", "counter", "Events so far", "", daemon.events.count());
     number(

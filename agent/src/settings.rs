@@ -309,7 +309,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("iptables", Flag, "Write rules"),
     setting("ipv6", Flag, "IPv6 on the default bridge"),
     setting("label", Labels, "What /info says of this machine, as KEY=VALUE").key("labels"),
-    setting("live-restore", Flag, "Without effect: containers always outlive the daemon"),
+    setting(
+        "live-restore",
+        Flag,
+        "Containers outlive the daemon (default true; false: they are stopped at its end)",
+    ),
     setting("log-driver", Text, "Where containers' output goes"),
     setting("log-format", Text, "text or json"),
     setting("log-level", Text, "debug, info, warn, error or fatal").short('l'),

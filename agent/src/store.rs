@@ -3,14 +3,15 @@
 //! A write is on the disk before its call returns (redb commits with fsync); whatever was not written when the daemon was
 //! killed never was. Called by the owners of objects only: `engine`, `image`, `network`, `volume`.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::locks::{reading, writing};
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +19,13 @@ pub struct Table(pub &'static str);
 
 /// The open file; clones share it.
 #[derive(Clone)]
-pub struct Store(Arc<Database>);
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    /// None: it could not be opened again yet.
+    database: RwLock<Option<Database>>,
+}
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,7 +47,8 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self> {
         let database = Database::create(path)
             .map_err(|error| Error::internal(format_args!("opening the store {}", path.display()), &error))?;
-        Ok(Self(Arc::new(database)))
+        let database = RwLock::new(Some(database));
+        Ok(Self(Arc::new(Shared { path: path.to_owned(), database })))
     }
 
     /// Writes an object, and syncs it.
@@ -79,30 +87,63 @@ impl Store {
     fn write(
         &self,
         table: Table,
-        change: impl FnOnce(
+        change: impl Fn(
             &mut redb::Table<'_, &'static str, &'static [u8]>,
         ) -> std::result::Result<(), redb::StorageError>,
     ) -> std::result::Result<(), redb::Error> {
-        let transaction = self.0.begin_write()?;
-        {
-            let mut open = transaction.open_table(table.definition())?;
-            change(&mut open)?;
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut open = transaction.open_table(table.definition())?;
+                change(&mut open)?;
+            }
+            Ok(transaction.commit()?)
+        })
+    }
+
+    /// Does something with the file. After an error of the disk, a full one for example, redb refuses everything until the file is
+    /// opened again: that is done, and what failed for an error of before is tried once more.
+    fn with<T>(
+        &self,
+        act: impl Fn(&Database) -> std::result::Result<T, redb::Error>,
+    ) -> std::result::Result<T, redb::Error> {
+        for _ in 0..2 {
+            let done = reading(&self.0.database).as_ref().map(&act);
+            match done {
+                None | Some(Err(redb::Error::PreviousIo)) => self.open_again()?,
+                Some(Err(error @ redb::Error::Io(_))) => {
+                    // The next one tells if it can't be had.
+                    let _open = self.open_again();
+                    return Err(error);
+                }
+                Some(done) => return done,
+            }
         }
-        Ok(transaction.commit()?)
+        Err(redb::Error::PreviousIo)
+    }
+
+    fn open_again(&self) -> std::result::Result<(), redb::Error> {
+        let mut database = writing(&self.0.database);
+        // Its lock goes with it.
+        drop(database.take());
+        *database = Some(Database::create(&self.0.path)?);
+        Ok(())
     }
 
     fn read(&self, table: Table) -> std::result::Result<Vec<(String, Vec<u8>)>, redb::Error> {
-        let transaction = self.0.begin_read()?;
-        let open = match transaction.open_table(table.definition()) {
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            open => open?,
-        };
-        let mut found = Vec::new();
-        for entry in open.iter()? {
-            let (key, value) = entry?;
-            found.push((key.value().to_owned(), value.value().to_vec()));
-        }
-        Ok(found)
+        self.with(|database| {
+            let transaction = database.begin_read()?;
+            let open = match transaction.open_table(table.definition()) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                open => open?,
+            };
+            let mut found = Vec::new();
+            for entry in open.iter()? {
+                let (key, value) = entry?;
+                found.push((key.value().to_owned(), value.value().to_vec()));
+            }
+            Ok(found)
+        })
     }
 }
 

@@ -154,24 +154,46 @@ pub fn start(arguments: &Arguments) -> Result<(), ShimError> {
         Claimed::New(listener) => (Some(listener), false),
         Claimed::TakenOver(listener) => (Some(listener), true),
     };
-    if let Some(listener) = listener {
-        let born = spawn(arguments, &asked, listener.into(), takeover)
-            .and_then(|mut child| settle(&child, &config).inspect_err(|_| end(&mut child)));
-        if let Err(error) = born {
+    let born = match listener {
+        Some(listener) => spawn(arguments, &asked, listener.into(), takeover).map(Some),
+        None => Ok(None),
+    };
+    let mut born = born.inspect_err(|_| {
+        if !takeover {
             let _gone = std::fs::remove_file(&path);
-            return Err(error);
+        }
+    })?;
+    let noted = note(&born, &asked, &config, &address);
+    if let (Err(_), Some(child)) = (&noted, &mut born) {
+        // Nobody would ever find it. The socket of one whose containers run stays: by it the next takes them over.
+        end(child);
+        if !takeover {
+            let _gone = std::fs::remove_file(&path);
         }
     }
-    if asked.options.is_some() {
-        // A sandbox is told of them nowhere else.
-        container::write_options(Path::new(""), &config)?;
-    }
-    // Where containerd 1.6 looks for it after a restart.
-    let file = Path::new("address");
-    std::fs::write(file, &address).map_err(ShimError::file("write", file))?;
+    noted?;
     std::io::stdout()
         .write_all(&asked.answer.encode(&address))
         .map_err(ShimError::system("tell containerd the address"))
+}
+
+/// Makes the serving process known in the bundle.
+fn note(
+    born: &Option<Child>,
+    asked: &Bootstrap,
+    config: &RuntimeConfig,
+    address: &str,
+) -> Result<(), ShimError> {
+    if let Some(child) = born {
+        settle(child, config)?;
+    }
+    if asked.options.is_some() {
+        // A sandbox is told of them nowhere else.
+        container::write_options(Path::new(""), config)?;
+    }
+    // Where containerd 1.6 looks for it after a restart.
+    let file = Path::new("address");
+    std::fs::write(file, address).map_err(ShimError::file("write", file))
 }
 
 /// The serving process: this program again, its socket as standard input.

@@ -1,9 +1,10 @@
 //! The listening sockets and their connections: each request finds its route, and each response gets what all of Docker's have.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -11,8 +12,8 @@ use hyper::header::{HeaderName, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
@@ -88,7 +89,7 @@ async fn accept(listener: &Listener, shared: Shared) {
     loop {
         let accepted = match listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                drop(tokio::spawn(connection(stream, shared.clone())));
+                drop(tokio::spawn(connection(Local(stream), shared.clone())));
             }),
             Listener::Tcp(listener, acceptor) => listener.accept().await.map(|(stream, _)| {
                 // Answers are small, and wait for nobody.
@@ -110,6 +111,64 @@ async fn tcp(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Shared) {
         Ok(Ok(stream)) => connection(stream, shared).await,
         Ok(Err(error)) => debug!("TLS handshake error: {error}"),
         Err(_) => debug!("TLS handshake error: it took longer than {} s", HANDSHAKE.as_secs()),
+    }
+}
+
+/// A client on a unix socket. One that has only stopped to write still listens; one that has closed does not, and what it has asked
+/// for ends with it: else each `docker run -d` would leave the daemon a connection that waits for the container's end.
+struct Local(UnixStream);
+
+impl Local {
+    /// Known since the end of the stream was: the kernel tells both at once.
+    fn has_hung_up(&self) -> bool {
+        let mut ready = std::pin::pin!(self.0.ready(Interest::WRITABLE));
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(ready.as_mut().poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_write_closed())
+    }
+}
+
+impl AsyncRead for Local {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.0).poll_read(context, buffer);
+        if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before && self.has_hung_up() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Local {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }
 

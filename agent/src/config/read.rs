@@ -87,7 +87,7 @@ impl Read<'_> {
         Ok(Live {
             debug: self.flag("debug", false),
             labels: self.list("labels"),
-            live_restore: self.flag("live-restore", false),
+            live_restore: self.flag("live-restore", true),
             shutdown_timeout: self.number("shutdown-timeout").unwrap_or(15),
             max_concurrent_downloads: self.positive(
                 "max-concurrent-downloads",

@@ -23,6 +23,8 @@ use crate::shim::Task;
 
 /// How long one that has ended can be looked at.
 const KEPT: Duration = Duration::from_secs(300);
+/// What the names of a process's fifos end in.
+pub(super) const FIFOS: [&str; 3] = ["in", "out", "err"];
 
 /// An added process.
 #[derive(Debug)]
@@ -216,13 +218,14 @@ async fn run(daemon: &Arc<Daemon>, exec: &Arc<Exec>, task: &Task, size: Option<[
     Ok(pid)
 }
 
+/// Before the names of its fifos: the next daemon knows by them what was added.
 fn prefix(exec: &Exec) -> String {
-    format!("{}.", &exec.id[..16])
+    format!("{}.", exec.id)
 }
 
 fn remove_fifos(daemon: &Daemon, exec: &Exec) {
     let bundle = bundle_of(daemon, &exec.container.id);
-    for name in ["in", "out", "err"] {
+    for name in FIFOS {
         let _absent = std::fs::remove_file(bundle.join(format!("{}{name}", prefix(exec))));
     }
 }

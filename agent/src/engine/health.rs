@@ -118,6 +118,7 @@ async fn run(daemon: Arc<Daemon>, container: Arc<Container>, kind: Kind, plan: P
         let start = Timestamp::now();
         let Outcome { exit_code, output } = probe::run(&daemon, &container, &kind, plan.timeout).await;
         let end = Timestamp::now();
+        daemon.engine.count_probe(exit_code != 0);
         let probe = Probe { start: start.to_string(), end: end.to_string(), exit_code, output };
         let changed = container.change(|record| {
             let health = record.state.health.get_or_insert_default();

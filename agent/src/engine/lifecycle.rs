@@ -24,6 +24,9 @@ use crate::shim::Task;
 use crate::shim::task::Fifos;
 use crate::timestamp::Timestamp;
 
+/// How long a process may take to end after SIGKILL.
+const ENDED: Duration = Duration::from_secs(10);
+
 /// Starts a container for a client.
 ///
 /// # Errors
@@ -60,10 +63,20 @@ fn may_start(container: &Container) -> Result<()> {
 /// # Errors
 /// As [`start`].
 pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
-    match begin(daemon, container).await {
+    let begun = match begin(daemon, container).await {
+        // One that nobody would know of after a crash has not been started.
+        Ok(task) => match container.save(daemon).await {
+            Ok(()) => Ok(task),
+            Err(error) => {
+                undo(&task).await;
+                Err(error)
+            }
+        },
+        begun => begun,
+    };
+    match begun {
         Ok(task) => {
             container.set_task(Some(task.clone()));
-            container.save(daemon).await?;
             container.life.send_modify(|life| life.running = true);
             health::begin(daemon, container);
             container.publish(daemon, "start");
@@ -82,7 +95,10 @@ pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Res
                 state.error.clone_from(&failed.error.message);
                 state.finished_at = Timestamp::now();
             });
-            container.save(daemon).await?;
+            // The client hears why it did not start, whatever becomes of the note of it.
+            if let Err(error) = container.save(daemon).await {
+                warn!("{error}");
+            }
             // Docker's waiters do not hear of a start that failed; a removal ends their wait.
             container.life.send_modify(|life| {
                 life.running = false;
@@ -94,6 +110,15 @@ pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Res
             Err(failed.error)
         }
     }
+}
+
+/// Ends what a start has made. The shim ends once it holds nothing; what it still holds goes first.
+async fn undo(task: &Task) {
+    if task.kill("", 9, true).await.is_ok() {
+        let _ended = tokio::time::timeout(ENDED, task.wait("")).await;
+    }
+    let _none = task.delete("").await;
+    task.shutdown().await;
 }
 
 /// A failed start as clients see it.
@@ -166,10 +191,7 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task>
     match create(daemon, container, &record, &task, &bundle, fifos, &binary).await {
         Ok(()) => Ok(task),
         Err(error) => {
-            // The shim ends once it holds nothing; what it still holds goes first.
-            let _none = task.kill("", 9, true).await;
-            let _none = task.delete("").await;
-            task.shutdown().await;
+            undo(&task).await;
             Err(error)
         }
     }

@@ -5,6 +5,7 @@
 //! Called by routes only. Each operation takes the daemon, as it needs images, networks and volumes.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::compat;
@@ -21,10 +22,12 @@ pub mod create;
 pub mod devices;
 pub mod ending;
 pub mod exec;
+pub(crate) mod halt;
 pub mod health;
 pub mod host;
 pub mod image_config;
 pub mod inspect;
+mod leftovers;
 pub mod lifecycle;
 pub mod list;
 pub mod mounts;
@@ -60,6 +63,8 @@ pub struct Engine {
     pub host: host::Host,
     known: RwLock<Known>,
     execs: Mutex<HashMap<String, Arc<exec::Exec>>>,
+    /// Health checks so far, and those that have failed.
+    probes: [AtomicU64; 2],
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +77,7 @@ impl Engine {
     /// Without any container yet.
     #[must_use]
     pub fn new(launch: Launch, host: host::Host) -> Self {
-        Self { launch, host, known: RwLock::default(), execs: Mutex::default() }
+        Self { launch, host, known: RwLock::default(), execs: Mutex::default(), probes: Default::default() }
     }
 
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {
@@ -149,6 +154,20 @@ impl Engine {
         if known.by_name.get(&name).is_some_and(|owner| *owner == container.id) {
             let _owner = known.by_name.remove(&name);
         }
+    }
+
+    /// How many health checks there were, and how many have failed.
+    #[must_use]
+    pub fn probes(&self) -> (u64, u64) {
+        let [all, failed] = &self.probes;
+        (all.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
+    }
+
+    /// There was a health check.
+    pub(super) fn count_probe(&self, failed: bool) {
+        let [all, failures] = &self.probes;
+        let _before = all.fetch_add(1, Ordering::Relaxed);
+        let _before = failures.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
     /// The added processes, by id.

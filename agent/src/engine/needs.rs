@@ -242,7 +242,7 @@ impl Daemon {
         let (daemon, record) = (Arc::clone(self), container.read(Record::clone));
         let ended = blocking(move || {
             daemon.drop_volumes(&record.id, if anonymous { &record.mounts } else { &[] });
-            Ok(())
+            daemon.volumes.outlive(&record.id)
         });
         if let Err(error) = ended.await {
             tracing::warn!("{error}");

@@ -15,7 +15,7 @@ const KILL: u32 = 9;
 /// SIGTERM, what a container is stopped with that says nothing else.
 const TERM: u32 = 15;
 /// How long a container is given that says nothing else.
-const PATIENCE: i64 = 10;
+pub(super) const PATIENCE: i64 = 10;
 /// How long the end may take after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
@@ -130,7 +130,7 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     }
     // Only what is meant to end it keeps it from being started again.
     if signal == KILL || signal == stop_signal(container) {
-        container.change(|record| record.was_stopped = true);
+        by_hand(daemon, container);
         if restarting {
             container.awake.notify_one();
             return Ok(());
@@ -157,6 +157,13 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     }
     container.publish_with(daemon, "kill", &[("signal", signal.to_string())]);
     Ok(())
+}
+
+/// Remembers that somebody wants it stopped; the end of the daemon is nobody, and its policy starts it again.
+fn by_hand(daemon: &Daemon, container: &Container) {
+    if !daemon.is_ending() {
+        container.change(|record| record.was_stopped = true);
+    }
 }
 
 fn ends(container: &Container) -> u64 {
@@ -196,12 +203,16 @@ pub async fn stop(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -
     Ok(())
 }
 
-async fn end(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -> Result<()> {
+/// Ends it, by its signal, or by SIGKILL when its time is over.
+///
+/// # Errors
+/// It can't be ended.
+pub(super) async fn end(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -> Result<()> {
     let own = container.read(|record| record.config.stop_timeout);
     let timeout = how.timeout.or(own).unwrap_or(PATIENCE);
     let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
     let before = ends(container);
-    container.change(|record| record.was_stopped = true);
+    by_hand(daemon, container);
     if container.read(|record| record.state.restarting) {
         container.awake.notify_one();
         let mut life = container.life.subscribe();

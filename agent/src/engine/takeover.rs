@@ -1,18 +1,27 @@
 //! What an earlier daemon has left: each container of the store is compared with its shim, and what runs goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
 use super::container::{Container, Record, TABLE};
 use super::lifecycle::{bundle_of, folder_of, log_of, logged, release, run};
-use super::{ending, health};
+use super::restart::{self, Ended};
+use super::{ending, health, leftovers};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::logs::LogDriver;
 use crate::shim::Task;
 use crate::shim::events::{self, Told};
+use crate::timestamp::Timestamp;
+
+/// How long a shim may take to make a container that nobody waits for any more.
+const MADE: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const BEAT: Duration = Duration::from_millis(10);
 
 /// Hears what shims tell: a kill for memory, and, after it, the end.
 ///
@@ -43,7 +52,9 @@ pub fn listen(daemon: &Arc<Daemon>) -> Result<()> {
 /// The store.
 pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
     let mut before = Vec::new();
-    for (_, record) in daemon.store.all::<Record>(TABLE)? {
+    let mut known = BTreeSet::new();
+    for (id, record) in daemon.store.all::<Record>(TABLE)? {
+        let _new = known.insert(id);
         let container = Arc::new(Container::new(record));
         if let Err(error) = daemon.engine.take_name(&container.name(), &container.id) {
             warn!("{error}");
@@ -53,8 +64,11 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
         container.read(|record| daemon.take_up_volumes(record, false));
         before.push(container);
     }
+    let mut again = Vec::new();
     for container in before {
-        adopt(daemon, &container).await;
+        if adopt(daemon, &container).await {
+            again.push(container);
+        }
     }
     let running = daemon.engine.all().into_iter().filter(|container| container.is_running());
     let running = running.map(|container| container.id.clone()).collect();
@@ -63,31 +77,88 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
     if let Err(error) = blocking(move || networks.keep(&running)).await {
         warn!("{error}");
     }
+    leftovers::clear(daemon, &known).await;
+    // Not before what they had is gone.
+    drop(tokio::spawn(start_again(Arc::clone(daemon), again)));
     Ok(())
 }
 
-async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) {
-    let record = container.read(Record::clone);
-    if record.state.removing {
-        // It had begun, and nobody has been told that it is done.
-        container.change(|record| record.state.removing = false);
-        let how = super::remove::Remove { force: true, volumes: false };
+/// Starts what its policy wants to run: first what needs no other container, all at once, then what lives with another.
+async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Container>>) {
+    let lives_with_another = |container: &Arc<Container>| {
+        container.read(|Record { host_config, .. }| {
+            let modes = [&host_config.network_mode, &host_config.ipc_mode, &host_config.pid_mode];
+            modes.into_iter().any(|mode| mode.starts_with("container:"))
+                || host_config.links.as_ref().is_some_and(|links| !links.is_empty())
+        })
+    };
+    let (after, first): (Vec<_>, Vec<_>) = containers.into_iter().partition(lives_with_another);
+    for round in [first, after] {
+        let starts = round.into_iter().map(|container| {
+            let daemon = Arc::clone(&daemon);
+            tokio::spawn(async move {
+                let _changing = container.changing.lock().await;
+                if container.is_running() || daemon.is_ending() {
+                    return;
+                }
+                container.change(|record| record.was_stopped = false);
+                if let Err(error) = run(&daemon, &container).await {
+                    warn!("starting {} again: {error}", container.id);
+                }
+            })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            let _told = start.await;
+        }
+    }
+}
+
+/// Takes one up; gives whether it is to be started again.
+async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
+    // A removal that has taken nothing away yet is as if it had not been asked for: nobody was told that it is done.
+    let record = container.change(|record| {
+        record.state.removing = false;
+        record.clone()
+    });
+    if daemon.images.rootfs(&record.id).is_err() {
+        // Its removal had begun, with its root, and nobody has been told that it is done.
+        info!("the removal of {} goes on", record.id);
+        let _stays = not_running(daemon, container, &record, false).await;
+        let how = super::remove::Remove { force: true, volumes: record.host_config.auto_remove };
         if let Err(error) = super::remove::remove(daemon, container, &record.id, how).await {
             warn!("{error}");
         }
-        return;
+        return false;
     }
     let found = find(daemon, &record).await;
     match found {
         Some((task, pid, paused)) => {
             info!("container {} runs on", record.id);
             daemon.take_up_volumes(&record, true);
+            // The daemon was killed before it could say that it had started it.
+            let unsaid = !record.state.running || record.state.restarting;
+            let settings = daemon.networks.settings(&record.id).map(serde_json::to_value);
             container.change(|record| {
-                record.state.running = true;
-                record.state.restarting = false;
-                record.state.paused = paused;
-                record.state.pid = pid;
+                let state = &mut record.state;
+                state.running = true;
+                state.restarting = false;
+                state.paused = paused;
+                state.pid = pid;
+                if unsaid {
+                    state.started_at = Timestamp::now();
+                    state.exit_code = 0;
+                    state.error.clear();
+                    record.was_started = true;
+                    record.was_stopped = false;
+                    if let Some(Ok(settings)) = settings {
+                        record.network = settings;
+                    }
+                }
             });
+            if unsaid && let Err(error) = container.save(daemon).await {
+                warn!("{error}");
+            }
+            leftovers::drain_execs(daemon, &record.id, &task);
             if let Err(error) = resume(daemon, container, &record, &task) {
                 warn!("taking the streams of {} up: {error}", record.id);
             }
@@ -95,18 +166,27 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) {
             container.life.send_modify(|life| life.running = true);
             health::begin(daemon, container);
             ending::watch(daemon, container, task);
+            false
         }
-        None => not_running(daemon, container, &record).await,
+        None => not_running(daemon, container, &record, true).await,
     }
 }
 
 /// The container behind its shim, if it runs; a shim that has died is followed by another.
 async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)> {
     let bundle = bundle_of(daemon, &record.id);
-    if !bundle.join("config.json").exists() || !bundle.join("address").exists() {
+    if !bundle.join("config.json").exists() {
         return None;
     }
     let launch = &daemon.engine.launch;
+    // The daemon before may have been killed while it started a shim, which comes to be all the same.
+    if let Err(error) = launch.settle(&bundle).await {
+        warn!("{error}");
+    }
+    if !bundle.join("address").exists() {
+        launch.end_strays(&bundle);
+        return None;
+    }
     let connection = match launch.connect(&bundle).await {
         Some(connection) => connection,
         None => {
@@ -120,21 +200,29 @@ async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)
             }
         }
     };
-    let task = Task::new(connection, &record.id);
-    match task.state("").await {
-        // Even one that has ended has a status to give.
-        Ok(seen) if !seen.created => Some((task, seen.pid, seen.paused)),
-        // Made, and never acknowledged as started: it goes.
-        Ok(_) => {
-            let _none = task.kill("", 9, true).await;
-            let _none = task.delete("").await;
-            task.shutdown().await;
-            None
+    let mut task = Task::new(connection, &record.id);
+    let deadline = Instant::now() + MADE;
+    loop {
+        match task.state("").await {
+            // Even one that has ended has a status to give.
+            Ok(seen) if !seen.created => return Some((task, seen.pid, seen.paused)),
+            // Made, and never acknowledged as started: it goes.
+            Ok(_) => {
+                let _none = task.kill("", 9, true).await;
+                let _none = task.delete("").await;
+            }
+            Err(_) => {}
         }
-        Err(_) => {
-            task.shutdown().await;
-            None
+        // One that is still making the container stays until that is done.
+        task.shutdown().await;
+        drop(task);
+        task = Task::new(launch.connect(&bundle).await?, &record.id);
+        if Instant::now() > deadline {
+            warn!("the shim of {} neither runs a container nor ends: it is killed", record.id);
+            launch.end_strays(&bundle);
+            return None;
         }
+        tokio::time::sleep(BEAT).await;
     }
 }
 
@@ -156,8 +244,14 @@ fn resume(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record, tas
     Ok(())
 }
 
-/// What ended while there was no daemon and no shim, or never ran.
-async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record) {
+/// What ended while there was no daemon and no shim, or never ran. One that `may_go_on` is removed or to be started again as it wants;
+/// gives whether it is to be started.
+async fn not_running(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    record: &Record,
+    may_go_on: bool,
+) -> bool {
     let bundle = bundle_of(daemon, &record.id);
     if bundle.exists() {
         let _cleaned = daemon.engine.launch.delete(&record.id, &bundle).await;
@@ -169,7 +263,7 @@ async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &
             if !state.restarting {
                 // Nobody has seen how it ended.
                 state.exit_code = 255;
-                state.finished_at = crate::timestamp::Timestamp::now();
+                state.finished_at = Timestamp::now();
             }
             state.running = false;
             state.restarting = false;
@@ -181,27 +275,24 @@ async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &
         }
         container.life.send_modify(|life| life.exit_code = container.read(|record| record.state.exit_code));
     }
+    if !may_go_on {
+        return false;
+    }
     if record.host_config.auto_remove && record.was_started {
         super::remove::later(daemon, container);
-        return;
+        return false;
     }
-    let again = match record.host_config.restart_policy.name.as_str() {
-        "always" => record.was_started,
-        "unless-stopped" => record.was_started && !record.was_stopped,
-        "on-failure" => record.state.running && !record.was_stopped,
-        _ => false,
-    };
-    if again {
-        let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
-        drop(tokio::spawn(async move {
-            let _changing = container.changing.lock().await;
-            if container.is_running() {
-                return;
+    let policy = &record.host_config.restart_policy;
+    record.was_started
+        && match policy.name.as_str() {
+            // Even one that was stopped by hand, as dockerd does it.
+            "always" => true,
+            "unless-stopped" => !record.was_stopped,
+            _ => {
+                let exit_code = container.read(|record| record.state.exit_code);
+                let (stopped, restarts) = (record.was_stopped, record.restart_count);
+                let (ran, pause) = (Duration::ZERO, Duration::ZERO);
+                restart::decide(policy, Ended { exit_code, stopped, restarts, ran, pause }).is_some()
             }
-            container.change(|record| record.was_stopped = false);
-            if let Err(error) = run(&daemon, &container).await {
-                warn!("starting {} again: {error}", container.id);
-            }
-        }));
-    }
+        }
 }

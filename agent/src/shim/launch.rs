@@ -2,16 +2,24 @@
 //! on its standard input, its address on its standard output. Where the address's shim has died, the one that is started
 //! takes its container over.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use ketch_shim_api::bootstrap::{BootstrapParams, BootstrapResult, Extension};
 use ketch_shim_api::options::Options;
 use ketch_shim_api::wire::Any;
 use prost::Message;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tracing::warn;
 
 use super::NAMESPACE;
 use super::connection::Connection;
@@ -21,6 +29,12 @@ use crate::error::{Error, Kind, Result};
 const LONGEST_SOCKET: usize = 108;
 /// A slash and the name that shims give their sockets.
 const SOCKET_NAME: usize = 65;
+/// The file in a bundle that is locked by whoever is starting a shim there, or cleaning up.
+const BUSY: &str = "busy";
+/// How long that may take.
+const STARTED: Duration = Duration::from_secs(20);
+/// How often it is looked at.
+const BEAT: Duration = Duration::from_millis(10);
 
 /// What all shims of a daemon are started with.
 #[derive(Clone, Debug)]
@@ -83,12 +97,13 @@ impl Launch {
             extensions: vec![Extension { value: Some(self.options(binary)) }],
             ..BootstrapParams::default()
         };
+        let busy = claim(bundle).await.map_err(|error| failed(&error))?;
         let mut child = Command::new(&self.shim)
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "start"])
             .current_dir(bundle)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(busy.try_clone().map_err(|error| failed(&error))?)
             .spawn()
             .map_err(|error| failed(&error))?;
         if let Some(mut stdin) = child.stdin.take() {
@@ -97,7 +112,7 @@ impl Launch {
         }
         let output = child.wait_with_output().await.map_err(|error| failed(&error))?;
         if !output.status.success() {
-            return Err(failed(&String::from_utf8_lossy(&output.stderr).trim()));
+            return Err(failed(&words(busy)));
         }
         let answer = BootstrapResult::decode(output.stdout.as_slice()).map_err(|error| failed(&error))?;
         let socket = answer.address.strip_prefix("unix://").unwrap_or(&answer.address).to_owned();
@@ -119,20 +134,96 @@ impl Launch {
             Error::new(Kind::Internal, format!("cleaning up after the shim of {id}: {error}"))
         };
         let events = self.events.to_string_lossy().into_owned();
+        let busy = claim(bundle).await.map_err(|error| failed(&error))?;
         let output = Command::new(&self.shim)
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
             .arg(bundle)
             .arg("delete")
             .current_dir(bundle)
             .stdin(Stdio::null())
+            .stderr(busy.try_clone().map_err(|error| failed(&error))?)
             .output()
             .await
             .map_err(|error| failed(&error))?;
         if output.status.success() {
             return Ok(());
         }
-        Err(failed(&String::from_utf8_lossy(&output.stderr).trim()))
+        Err(failed(&words(busy)))
     }
+
+    /// Waits for whatever a daemon that was killed had begun in a bundle: the start of a shim, or the cleaning up after one.
+    ///
+    /// # Errors
+    /// It does not come to an end.
+    pub async fn settle(&self, bundle: &Path) -> Result<()> {
+        claim(bundle).await.map(drop).map_err(|error| {
+            Error::internal(
+                format_args!("waiting for a shim that is being started in {}", bundle.display()),
+                &error,
+            )
+        })
+    }
+
+    /// Kills whatever works in a bundle: a shim that nobody knows the address of.
+    pub fn end_strays(&self, bundle: &Path) {
+        let Ok(entries) = std::fs::read_dir("/proc") else { return };
+        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        for pid in pids.filter_map(Pid::from_raw) {
+            let is_there = || {
+                let link = format!("/proc/{}/cwd", pid.as_raw_nonzero());
+                std::fs::read_link(link).is_ok_and(|folder| folder == bundle)
+            };
+            if !is_there() {
+                continue;
+            }
+            // Asked again once the number can't be another's.
+            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+                && is_there()
+            {
+                warn!(
+                    "process {} works in {} for nobody: it is killed",
+                    pid.as_raw_nonzero(),
+                    bundle.display()
+                );
+                let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
+            }
+        }
+    }
+
+    /// Removes the sockets of shims that are dead.
+    pub fn clear_sockets(&self) {
+        for path in
+            std::fs::read_dir(self.sockets()).into_iter().flatten().flatten().map(|entry| entry.path())
+        {
+            let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
+            if std::os::unix::net::UnixStream::connect(&path).is_err_and(refused) {
+                let _gone = std::fs::remove_file(&path);
+            }
+        }
+    }
+}
+
+/// The one who works in a bundle: the lock is on the open file that is the program's standard error, so that it is held for as
+/// long as the program lives, and not the daemon that has started it.
+async fn claim(bundle: &Path) -> std::io::Result<File> {
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(bundle.join(BUSY))?;
+    let deadline = Instant::now() + STARTED;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => tokio::time::sleep(BEAT).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    file.set_len(0)?;
+    Ok(file)
+}
+
+/// What a program has said before it failed.
+fn words(mut busy: File) -> String {
+    let mut text = Vec::new();
+    let _unread = busy.rewind().and_then(|()| busy.read_to_end(&mut text));
+    String::from_utf8_lossy(&text).trim().to_owned()
 }
 
 #[cfg(test)]

@@ -50,6 +50,9 @@ pub struct Volume {
     pub options: Option<BTreeMap<String, String>>,
     /// When it was made.
     pub created: Timestamp,
+    /// The container that it was made for without a name, until that is removed without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_for: Option<String>,
 }
 
 /// A volume that is to be made.
@@ -91,13 +94,21 @@ impl Volumes {
     pub fn open(data_root: &Path, store: Store, events: Arc<Events>) -> Result<Self> {
         let root = data_root.join("volumes");
         make(&root, 0o701)?;
+        let remembered = store.all::<Volume>(TABLE)?;
         for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(REMOVED) {
                 delete(&entry.path());
             }
         }
+        for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
+            // Of a volume that was never acknowledged; what somebody has put there stays.
+            if remembered.iter().all(|(name, _)| entry.file_name() != name.as_str()) {
+                let _kept = fs::remove_dir(entry.path().join(DATA));
+                let _kept = fs::remove_dir(entry.path());
+            }
+        }
         let mut known = BTreeMap::new();
-        for (name, volume) in store.all::<Volume>(TABLE)? {
+        for (name, volume) in remembered {
             if root.join(&name).exists() {
                 let _none =
                     known.insert(name, Known { volume, holders: BTreeSet::new(), users: BTreeSet::new() });
@@ -137,7 +148,8 @@ impl Volumes {
         if anonymous {
             let _none = labels.get_or_insert_default().insert(ANONYMOUS.to_owned(), String::new());
         }
-        let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now() };
+        let made_for = holder.filter(|_| anonymous).map(str::to_owned);
+        let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now(), made_for };
         make(&self.root.join(&name), 0o701)?;
         make(&self.data(&name), 0o755)?;
         self.store.put(TABLE, &name, &volume)?;
@@ -262,6 +274,32 @@ impl Volumes {
         if let Some(known) = self.known().get_mut(name) {
             let _new = known.holders.insert(container.to_owned());
         }
+    }
+
+    /// Those that were made for containers that never came to be, `known` being all that are, go; nobody has been told of them.
+    pub fn keep(&self, known: impl Fn(&str) -> bool) {
+        for volume in self.list() {
+            if volume.made_for.is_some_and(|container| !known(&container))
+                && let Err(error) = self.remove(&volume.name)
+            {
+                warn!("{error}");
+            }
+        }
+    }
+
+    /// The volumes that were made for a container outlive it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn outlive(&self, container: &str) -> Result<()> {
+        for there in self.known().values_mut() {
+            if there.volume.made_for.as_deref() == Some(container) {
+                let volume = Volume { made_for: None, ..there.volume.clone() };
+                self.store.put(TABLE, &volume.name, &volume)?;
+                there.volume = volume;
+            }
+        }
+        Ok(())
     }
 
     /// A container is gone: what it held is free. Gives the names of what it held.

@@ -8,6 +8,7 @@ pub mod http;
 pub mod mask;
 pub mod open;
 pub mod registry;
+pub mod traces;
 pub mod words;
 
 use std::ffi::OsString;
@@ -139,7 +140,16 @@ impl<'a> Engine<'a> {
     /// When it does not start.
     #[must_use]
     pub fn another(&self, name: &str) -> Self {
-        Self::inside(self.site.beside(name), self.maker.clone(), &[])
+        self.another_with(name, &[])
+    }
+
+    /// The same with flags.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn another_with(&self, name: &str, flags: &[&str]) -> Self {
+        Self::inside(self.site.beside(name), self.maker.clone(), flags)
     }
 
     fn start_containerd(&mut self) {
@@ -195,6 +205,10 @@ impl<'a> Engine<'a> {
             }
             Maker::Ketch(path) => path.clone(),
         };
+        // dockerd's default, which ketchd's is not.
+        if self.is_ketch() && !self.flags.iter().any(|flag| flag.starts_with("--live-restore")) {
+            args.push("--live-restore=false".into());
+        }
         args.extend(self.flags.iter().map(OsString::from));
         (program.display().to_string(), args)
     }
@@ -376,7 +390,7 @@ impl<'a> Engine<'a> {
     }
 
     /// What containers have left.
-    fn left(&self) -> Vec<String> {
+    pub(crate) fn left(&self) -> Vec<String> {
         let mut left = Vec::new();
         left.extend(self.site.processes("containerd-shim").iter().map(|pid| format!("shim {pid}")));
         left.extend(self.site.processes("docker-proxy").iter().map(|pid| format!("proxy {pid}")));

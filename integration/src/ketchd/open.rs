@@ -31,17 +31,7 @@ const OPEN: &[(&str, &str)] = &[
     ),
     ("ketchd_networks::six", "published ports of IPv6"),
     ("ketchd_volumes::subpaths", "a subpath that leads out is refused in the kernel's words"),
-    (
-        "ketchd_life::a_crash_while_containers_come_and_go",
-        "a shim that was being started when the daemon was killed may run on: seen once in 13 runs",
-    ),
-    ("ketchd_life::a_second_interrupt_is_harmless", "as a_stop_ends_the_containers"),
-    (
-        "ketchd_life::a_stop_ends_the_containers",
-        "the end of the daemon does not ask containers to end by their signal",
-    ),
-    ("ketchd_life::events_and_clients_end_with_it", "events of before the listener's connection"),
-    ("ketchd_life::policies_after_a_restart", "policies after an orderly end"),
+    ("ketchd_instances::three_side_by_side", "several give the same addresses out on one bridge"),
     ("ketchd_compose::run_and_configuration", "no archive (cp)"),
     ("ketchd_dockerpy::the_public_api", "no archive, and not looked at beyond"),
     ("ketchd_differential::containers", "see `make differential`"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::api::filters::Filters;
 use crate::api::request::Request;
@@ -51,13 +51,19 @@ async fn events(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::unchecked(&request.query)?;
     let wanted = Wanted { filters, since, until, image_creations: request.version >= ApiVersion::v1(46) };
     let (sender, response) = response::stream("application/json");
-    drop(tokio::spawn(tell(daemon, wanted, sender)));
+    // From here on, not from when the task runs: who has the answer's head misses nothing.
+    let listening = daemon.events.listen();
+    drop(tokio::spawn(tell(daemon, wanted, listening, sender)));
     Ok(response)
 }
 
-async fn tell(daemon: Arc<Daemon>, wanted: Wanted, sender: mpsc::Sender<Bytes>) {
+async fn tell(
+    daemon: Arc<Daemon>,
+    wanted: Wanted,
+    (was, mut comes): (Vec<Event>, broadcast::Receiver<Event>),
+    sender: mpsc::Sender<Bytes>,
+) {
     let mut ending = daemon.ending.subscribe();
-    let (was, mut comes) = daemon.events.listen();
     if wanted.since.is_some() || wanted.until.is_some() {
         for event in was.iter().filter(|event| wanted.in_time(event) && wanted.fits(event)) {
             if sender.send(line(event)).await.is_err() {

@@ -1,0 +1,238 @@
+//! A disk that is full, a kernel that refuses, a port and addresses that are taken: a clear error, all undone, and the daemon goes on.
+
+use ketch_integration::ketchd::traces::Traces;
+use ketch_integration::ketchd::{Engine, Maker, archive};
+use ketch_integration::site::Site;
+use ketch_integration::{Case, tests, wait_until};
+
+tests![
+    a_full_data_root,
+    a_full_data_root_while_it_starts,
+    a_full_exec_root,
+    a_log_that_can_not_be_written,
+    a_mount_that_is_refused,
+    a_taken_port,
+    an_address_pool_that_is_used_up,
+];
+
+/// An engine with a folder of its own on a small tmpfs.
+fn small<'a>(case: &'a Case, folder: &str) -> Engine<'a> {
+    let maker = Maker::under_test(case);
+    let site = Site::new(case);
+    std::fs::create_dir_all(site.path(folder)).expect("make the folder");
+    let _ = site.run("mount", ["-t", "tmpfs", "-o", "size=600m", "small", &site.path(folder).to_string_lossy()]).ok();
+    let engine = Engine::inside(site, maker, &["--live-restore"]);
+    engine.load_busybox();
+    engine
+}
+
+/// Has the file system be full, without writing to it: it gets no bigger than what it holds.
+fn fill(engine: &Engine<'_>, folder: &str) {
+    let place = engine.site.path(folder);
+    let script = r#"
+        set -e
+        # No bound at all would be a size of nothing.
+        echo >$0/filler
+        used=$(df --output=used -B 4096 $0 | tail -n 1)
+        mount -o remount,size=$((used * 4096)) $0
+        # What is free within the last page, and in files' holes.
+        dd if=/dev/zero of=$0/filler oflag=append conv=notrunc bs=4096 count=64 2>/dev/null || true
+    "#;
+    let _ = engine.program("sh").args(["-c", script]).arg(place).run().ok();
+}
+
+fn make_room(engine: &Engine<'_>, folder: &str) {
+    let place = engine.site.path(folder);
+    let _ = engine.program("sh").args(["-c", "mount -o remount,size=600m $0 && rm -f $0/filler"]).arg(place).run().ok();
+}
+
+/// Whether the text tells of the reason.
+fn says_full(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("no space left on device") || text.contains("disk quota exceeded")
+}
+
+fn a_full_data_root(case: &Case) {
+    let engine = small(case, "data");
+    engine.only_ketch("its metadata's file is preallocated, so that some of these succeed");
+    let root = engine.site.path("other");
+    std::fs::create_dir_all(&root).expect("make the other image's root");
+    std::fs::write(root.join("file"), vec![1; 1 << 20]).expect("write a file");
+    let tar = archive::docker_archive(&engine.site, "other:latest", &root, r#""Cmd":["/none"]"#);
+    let _ = engine.docker("run --rm busybox true").ok();
+    let _ = engine.docker("run -d --name lives -p 127.0.0.1:8080:80 busybox httpd -f -p 80 -h /etc").ok();
+    let _ = engine.docker("create --name later --network none busybox sleep 1000").ok();
+    let before = Traces::of(&engine);
+    fill(&engine, "data");
+    let load = format!("load --input {}", tar.display());
+    let lines = ["create --name never --network none busybox true", "volume create vol", &load, "network create net"];
+    // What is small may find room in a page that the store has already.
+    let undo = ["rm -f never", "volume rm vol", "rmi other", "network rm net"];
+    let mut failed = 0;
+    for (line, undo) in lines.iter().zip(undo) {
+        let out = engine.docker(line);
+        if out.code == 0 {
+            let _ = engine.docker(undo);
+        } else {
+            failed += 1;
+            assert!(says_full(&format!("{}{}", out.stdout, out.stderr)), "{line}: {out}");
+        }
+    }
+    assert!(failed >= 2, "it was not full");
+    // What runs goes on, is reached, and can be asked.
+    assert_eq!(engine.inspect("lives", "{{.State.Status}}"), "running");
+    assert_eq!(engine.docker("exec lives echo inside").ok().text(), "inside");
+    let _ = engine.sh("busybox wget -qO- http://127.0.0.1:8080/group").ok();
+    let out = engine.docker("commit lives kept");
+    assert!(out.code == 0 || says_full(&out.stderr), "{out}");
+    make_room(&engine, "data");
+    if out.code == 0 {
+        let _ = engine.docker("rmi kept").ok();
+    }
+    // What could not even be taken back for want of room.
+    for line in undo {
+        let _ = engine.docker(line);
+    }
+    before.wait_same(&engine, "all is undone");
+    for line in lines {
+        let _ = engine.docker(line).ok();
+    }
+    let _ = engine.docker("start later").ok();
+    let _ = engine.docker("stop -t 0 lives").ok();
+    for line in ["rm -f never", "volume rm vol", "network rm net", "rmi other"] {
+        let _ = engine.docker(line).ok();
+    }
+    engine.end();
+}
+
+fn a_full_data_root_while_it_starts(case: &Case) {
+    let mut engine = small(case, "data");
+    engine.only_ketch("containerd's root is elsewhere");
+    let _ = engine.docker("run -d --name lives --network none busybox sleep 1000").ok();
+    let pid = engine.inspect("lives", "{{.State.Pid}}");
+    fill(&engine, "data");
+    // A container stops and goes all the same, or says why not; a restart of the daemon finds it.
+    let stopped = engine.docker("run --rm --network none busybox true");
+    assert!(stopped.code != 0 && says_full(&stopped.stderr), "{stopped}");
+    engine.kill();
+    make_room(&engine, "data");
+    engine.come_back();
+    assert_eq!(engine.inspect("lives", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
+    fill(&engine, "data");
+    let out = engine.docker("rm -f lives");
+    println!("rm -f on a full disk: {}", out.code);
+    make_room(&engine, "data");
+    if out.code != 0 {
+        assert!(says_full(&out.stderr), "{out}");
+        let _ = engine.docker("rm -f lives").ok();
+    }
+    engine.end();
+}
+
+fn a_full_exec_root(case: &Case) {
+    let engine = small(case, "exec");
+    engine.only_ketch("its shims' bundles are elsewhere");
+    let _ = engine.docker("run --rm busybox true").ok();
+    let _ = engine.docker("create --name box -p 127.0.0.1:8080:80 -v vol:/vol busybox httpd -f -p 80 -h /etc").ok();
+    let before = Traces::of(&engine);
+    fill(&engine, "exec");
+    let out = engine.docker("start box").exits(1);
+    assert!(says_full(&out.stderr), "{out}");
+    make_room(&engine, "exec");
+    before.wait_same(&engine, "all is undone");
+    let _ = engine.docker("start box").ok();
+    let _ = engine.docker("rm -fv box").ok();
+    let _ = engine.docker("volume rm vol").ok();
+    engine.end();
+}
+
+fn a_log_that_can_not_be_written(case: &Case) {
+    let engine = small(case, "data");
+    let script = "i=0; while :; do i=$((i+1)); echo line $i of many that are written while there is room; sleep 0.01; done";
+    let _ = engine.client().args(["run", "-d", "--name", "box", "--network", "none", "busybox", "sh", "-c", script]).run().ok();
+    engine.wait_log("box", "line 3 ");
+    fill(&engine, "data");
+    // A writer that were held up would never come to say this.
+    let _ = engine.docker("exec -d box sh -c 'sleep 0.5; touch /tmp/passed'");
+    let pid = engine.inspect("box", "{{.State.Pid}}");
+    let switches = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:").map(str::trim).map(str::to_owned));
+        line.and_then(|number| number.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let seen = switches();
+    wait_until("the container goes on", || {
+        let now = switches();
+        if now > seen + 400 { Ok(()) } else { Err(format!("{now}, {seen} before")) }
+    });
+    make_room(&engine, "data");
+    let last = || engine.docker("logs --tail 1 box").ok().text().to_owned();
+    let line = last();
+    wait_until("lines again", || if last() == line { Err(line.clone()) } else { Ok(()) });
+    engine.end();
+}
+
+fn a_mount_that_is_refused(case: &Case) {
+    let engine = Engine::start(case);
+    let _ = engine.docker("run --rm busybox true").ok();
+    let before = Traces::of(&engine);
+    let out = engine.docker("run -d --name box -p 127.0.0.1:8080:80 --mount type=volume,dst=/vol,volume-opt=type=nosuchfs,volume-opt=device=none,volume-opt=o=x busybox true");
+    assert!(out.code != 0 && out.stderr.contains("no such device"), "{out}");
+    let _ = engine.docker("rm -fv box").ok();
+    // A file where the container has a folder.
+    let file = engine.site.path("file");
+    std::fs::write(&file, "").expect("write a file");
+    let out = engine.docker(&format!("run -d --name box -p 127.0.0.1:8080:80 -v {}:/etc busybox true", file.display()));
+    assert!(out.code != 0 && out.stderr.contains("error mounting"), "{out}");
+    let _ = engine.docker("rm -fv box").ok();
+    let _ = engine.docker("volume prune -af").ok();
+    before.wait_same(&engine, "all is undone");
+    engine.end();
+}
+
+fn a_taken_port(case: &Case) {
+    let engine = Engine::start(case);
+    let _ = engine.docker("run --rm busybox true").ok();
+    let _ = engine.docker("network create net").ok();
+    let _ = engine.docker("create --name box --network net -p 127.0.0.1:8079:79 -p 127.0.0.1:8080:80 -v vol:/vol busybox true").ok();
+    let before = Traces::of(&engine);
+    let server = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 8080)); s.listen(); print('up', flush=True); time.sleep(1000)";
+    let taken = engine.program("python3").args(["-c", server]).spawn();
+    wait_until("the port is taken", || if taken.stdout_now().contains("up") { Ok(()) } else { Err(taken.stderr_now()) });
+    let out = engine.docker("start box").exits(1);
+    assert!(out.stderr.contains("address already in use"), "{out}");
+    taken.signal(rustix::process::Signal::KILL);
+    let _ = taken.wait();
+    before.wait_same(&engine, "all is undone");
+    let _ = engine.docker("start -a box").ok();
+    let _ = engine.docker("rm -v box").ok();
+    let _ = engine.docker("network rm net").ok();
+    let _ = engine.docker("volume rm vol").ok();
+    engine.end();
+}
+
+fn an_address_pool_that_is_used_up(case: &Case) {
+    let engine = Engine::bare(case, &["--default-address-pool", "base=10.82.0.0/23,size=24"]);
+    engine.load_busybox();
+    let _ = engine.docker("run --rm busybox true").ok();
+    let before = Traces::of(&engine);
+    // The default bridge has the first.
+    let _ = engine.docker("network create one").ok();
+    let out = engine.docker("network create two").exits(1);
+    assert!(out.stderr.contains("all predefined address pools have been fully subnetted"), "{out}");
+    let _ = engine.docker("network rm one").ok();
+    let _ = engine.docker("network create two").ok();
+    let _ = engine.docker("network rm two").ok();
+    // One address beside the gateway's.
+    let _ = engine.docker("network create --subnet 10.83.0.0/30 tight").ok();
+    let _ = engine.docker("run -d --name first --network tight busybox sleep 1000").ok();
+    let _ = engine.docker("create --name second --network tight -p 127.0.0.1:8080:80 busybox true").ok();
+    let out = engine.docker("start second").exits(1);
+    assert!(out.stderr.contains("no available IPv4 addresses"), "{out}");
+    let _ = engine.docker("rm -f first").ok();
+    let _ = engine.docker("start -a second").ok();
+    let _ = engine.docker("rm second").ok();
+    let _ = engine.docker("network rm tight").ok();
+    before.wait_same(&engine, "all is undone");
+    engine.end();
+}
