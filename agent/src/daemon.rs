@@ -1,7 +1,7 @@
 //! The daemon: its settings, and one of each module.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -51,10 +51,13 @@ impl Daemon {
         for folder in [&config.data_root, &config.exec_root] {
             DirBuilder::new()
                 .recursive(true)
-                .mode(0o711)
+                .mode(0o710)
                 .create(folder)
                 .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
         }
+        close_to_others(&config.data_root).map_err(|error| {
+            Error::internal(format_args!("changing the mode of {}", config.data_root.display()), &error)
+        })?;
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
         let id = own_id(&config.data_root)?;
         let ending = watch::Sender::new(false);
@@ -97,6 +100,13 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Only root and its group enter the folder, however it was made: containers' setuid files and volumes are below it
+/// (CVE-2021-41091).
+fn close_to_others(folder: &Path) -> std::io::Result<()> {
+    let mode = std::fs::metadata(folder)?.permissions().mode();
+    std::fs::set_permissions(folder, Permissions::from_mode(mode & 0o7770))
 }
 
 /// How the settings have registries reached.

@@ -3,6 +3,8 @@
 //! A write is on the disk before its call returns (redb commits with fsync); whatever was not written when the daemon was
 //! killed never was. Called by the owners of objects only: `engine`, `image`, `network`, `volume`.
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -45,6 +47,8 @@ impl Store {
     /// # Errors
     /// Another daemon has it open, or it is no store.
     pub fn open(path: &Path) -> Result<Self> {
+        make_private(path)
+            .map_err(|error| Error::internal(format_args!("making the store {}", path.display()), &error))?;
         let database = Database::create(path)
             .map_err(|error| Error::internal(format_args!("opening the store {}", path.display()), &error))?;
         let database = RwLock::new(Some(database));
@@ -145,6 +149,13 @@ impl Store {
             Ok(found)
         })
     }
+}
+
+/// Containers' environments are in it, often with passwords: the file is its owner's only.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let file =
+        OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn failed(action: &str, table: Table, key: &str, error: &(dyn std::error::Error + 'static)) -> Error {

@@ -19,6 +19,10 @@ tests![
     destinations_that_clash,
     links_in_the_image_do_not_lead_out,
     size_in_df,
+    other_users_do_not_get_in,
+    a_mount_whose_name_is_no_text,
+    one_new_volume_for_many,
+    a_swapped_subpath,
 ];
 
 fn run(engine: &Engine<'_>, line: &str) -> String {
@@ -218,5 +222,82 @@ fn size_in_df(case: &Case) {
     assert_eq!(df["Containers"][0]["SizeRw"], 50_000);
     let out = engine.docker("system df --format '{{.Type}} {{.TotalCount}}'").ok();
     assert_eq!(out.text(), "Images 1\nContainers 1\nLocal Volumes 1\nBuild Cache 0");
+    engine.end();
+}
+
+/// CVE-2021-41091: a container's setuid files are no way up for the host's other users, and its environment is none of theirs.
+fn other_users_do_not_get_in(case: &Case) {
+    let engine = Engine::start(case);
+    let _ = engine.docker("run -d --name one --network none -e SECRET=word -v kept:/kept busybox sleep 999").ok();
+    let id = engine.inspect("one", "{{.Id}}");
+    let dir = engine.site.dir.display().to_string();
+    let mut inside = vec![format!("{dir}/data/volumes/kept/_data"), format!("{dir}/data/containers/{id}")];
+    if engine.is_ketch() {
+        inside.extend(["config.json", "rootfs/bin"].map(|name| format!("{dir}/exec/{id}/{name}")));
+        inside.push(format!("{dir}/data/ketchd.redb"));
+    }
+    for path in inside {
+        let _ = engine.sh(&format!("test -e {path}")).ok();
+        let out = engine.sh(&format!("setpriv --reuid 65534 --regid 65534 --clear-groups test -e {path}"));
+        assert_eq!(out.code, 1, "{path}: {out}");
+    }
+    let _ = engine.docker("rm -f one").ok();
+    engine.end();
+}
+
+/// Any user of the host can make one, by FUSE: what is mounted is still known, and nothing is removed through it.
+fn a_mount_whose_name_is_no_text(case: &Case) {
+    let engine = Engine::start(case);
+    let dir = engine.site.dir.display().to_string();
+    let _ = engine.sh(&format!("n={dir}/$(printf '\\377') && mkdir $n && mount -t tmpfs odd $n && mkdir {dir}/share && echo kept >{dir}/share/file")).ok();
+    let _ = engine.docker("run --name box --network none busybox touch /written").ok();
+    let _ = engine.docker("start -a box").ok();
+    assert_eq!(engine.docker("diff box").ok().text().lines().filter(|line| line.ends_with("/written")).count(), 1);
+    let _ = engine.docker(&format!("volume create -o type=none -o o=bind -o device={dir}/share shared")).ok();
+    assert_eq!(run(&engine, "-v shared:/s busybox cat /s/file"), "kept");
+    let _ = engine.docker("volume rm shared").ok();
+    assert_eq!(engine.sh(&format!("cat {dir}/share/file")).ok().text(), "kept");
+    let _ = engine.docker("rm box").ok();
+    let _ = engine.sh(&format!("umount {dir}/$(printf '\\377')")).ok();
+    engine.end();
+}
+
+fn one_new_volume_for_many(case: &Case) {
+    let engine = Engine::start(case);
+    for round in 0..3 {
+        let all: Vec<_> = (0..6)
+            .map(|number| {
+                let line = format!("run --rm --network none --name c{round}-{number} -v fresh{round}:/etc busybox sh -c 'cat /etc/passwd | wc -l'");
+                engine.client().args(ketch_integration::ketchd::words::split(&line)).spawn()
+            })
+            .collect();
+        let all: Vec<_> = all.into_iter().map(|one| one.wait().ok().text().to_owned()).collect();
+        assert!(all.iter().all(|lines| *lines == all[0] && lines != "0"), "{all:?}");
+    }
+    engine.end();
+}
+
+/// CVE-2021-25741: what was looked at is what is mounted, however fast a neighbour swaps it for a link.
+fn a_swapped_subpath(case: &Case) {
+    let engine = Engine::start(case);
+    let marker = engine.site.path("marker");
+    std::fs::write(&marker, "host").expect("write a marker");
+    let _ = engine.docker("run -d --name swapper --network none -v one:/v busybox sh -c 'mkdir /v/a && touch /ready && while :; do mv /v/a /v/b; ln -s / /v/a; rm /v/a; mv /v/b /v/a; done'").ok();
+    ketch_integration::wait::wait_until("the swapper to begin", || {
+        let out = engine.docker("exec swapper test -e /ready");
+        if out.code == 0 { Ok(()) } else { Err(out.to_string()) }
+    });
+    let mut started = 0;
+    for _ in 0..12 {
+        let out = engine.docker(&format!(
+            "run --rm --network none --mount type=volume,source=one,target=/s,volume-subpath=a busybox sh -c 'test ! -e /s{}'",
+            marker.display()
+        ));
+        // Where there was no folder at that moment the start is refused.
+        assert!(matches!(out.code, 0 | 125..=127), "{out}");
+        started += usize::from(out.code == 0);
+    }
+    println!("{}: started {started} of 12", case.name);
+    let _ = engine.docker("rm -f swapper").ok();
     engine.end();
 }

@@ -127,7 +127,8 @@ pub fn apparmor_restriction() -> Option<String> {
 }
 
 fn read(path: &'static str) -> Result<String, HostError> {
-    let text = read_procfs(path).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
+    // Any user of the host can make a mount point whose name is no text, by FUSE; nothing that is looked for has such a name.
+    let text = read_procfs(path).map(|text| String::from_utf8_lossy(&text).into_owned());
     text.map_err(|source| HostError::Read { path, source })
 }
 

@@ -75,7 +75,8 @@ impl Cgroup {
 
 /// Where each controller of v1 is mounted.
 fn mounted_controllers() -> BTreeMap<String, PathBuf> {
-    controllers_in(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    // Another's mount point may have a name that is no text.
+    controllers_in(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
 }
 
 fn controllers_in(mountinfo: &str) -> BTreeMap<String, PathBuf> {

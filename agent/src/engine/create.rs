@@ -54,11 +54,11 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     super::lifecycle::log_of(&host_config).check()?;
     let id = random::id()?;
     let name = take_name(daemon, name, &id)?;
-    let made = make(daemon, &id, name.clone(), config, host_config, endpoints).await;
+    let made = make(daemon, &id, name.clone(), &base.id, config, host_config, endpoints).await;
     if let Err(error) = made {
         daemon.engine.leave_name(&name, &id);
         let _none = daemon.release_root(&id).await;
-        let _none = std::fs::remove_dir_all(folder_of(daemon, &id));
+        let _none = crate::removal::remove(&folder_of(daemon, &id));
         return Err(error);
     }
     Ok(Made { id, warnings })
@@ -76,12 +76,13 @@ async fn make(
     daemon: &Arc<Daemon>,
     id: &str,
     name: String,
+    image: &str,
     mut config: Config,
     host_config: HostConfig,
     endpoints: BTreeMap<String, EndpointSettings>,
 ) -> Result<()> {
-    let image = config.image.clone();
-    let base = daemon.prepare_root(&image, id).await?;
+    // By its id: the name may be another image's since the settings were read.
+    let base = daemon.prepare_root(image, id).await?;
     if config.hostname.is_empty() {
         config.hostname = if host_config.network_mode == "host" || host_config.uts_mode == "host" {
             rustix::system::uname().nodename().to_string_lossy().into_owned()

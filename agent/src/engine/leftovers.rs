@@ -8,8 +8,7 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use super::exec::FIFOS;
-use super::lifecycle::bundle_of;
-use super::root;
+use super::lifecycle::{bundle_of, remove_folder};
 use super::streams::Streams;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -86,12 +85,7 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
 }
 
 async fn remove(folder: PathBuf) {
-    let removed = blocking(move || {
-        root::unmount_all(&folder);
-        std::fs::remove_dir_all(&folder).map_err(|error| {
-            crate::error::Error::internal(format_args!("removing {}", folder.display()), &error)
-        })
-    });
+    let removed = blocking(move || remove_folder(&folder));
     if let Err(error) = removed.await {
         warn!("{error}");
     }

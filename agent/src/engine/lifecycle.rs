@@ -1,7 +1,8 @@
 //! The start of a container, step by step; what fails on the way is undone. What follows from its end is in `ending`.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::logs::{self, LogDriver};
 use crate::shim::Task;
 use crate::shim::task::Fifos;
 use crate::timestamp::Timestamp;
+use crate::{mounted, removal};
 
 /// How long a process may take to end after SIGKILL.
 const ENDED: Duration = Duration::from_secs(10);
@@ -148,7 +150,22 @@ pub fn folder_of(daemon: &Daemon, id: &str) -> PathBuf {
     daemon.config.data_root.join("containers").join(id)
 }
 
-/// Makes a folder that others may pass through.
+/// Removes a folder of a container with all that is in it, and takes away what is mounted there first.
+///
+/// # Errors
+/// The disk, or a mount that can't be taken away: nothing is removed then.
+pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+    unmount_below(folder)?;
+    removal::remove(folder)
+        .map_err(|error| Error::internal(format_args!("removing {}", folder.display()), &error))
+}
+
+fn unmount_below(folder: &Path) -> Result<()> {
+    mounted::unmount_all(folder)
+        .map_err(|error| Error::internal(format_args!("unmounting {}", folder.display()), &error))
+}
+
+/// Makes a folder of this mode.
 ///
 /// # Errors
 /// The disk.
@@ -163,7 +180,6 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<()> {
 async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task> {
     let record = container.read(Record::clone);
     let bundle = bundle_of(daemon, &record.id);
-    make_folder(&bundle.join("rootfs"), 0o711)?;
     mount_root(daemon, &record.id, &bundle).await?;
     let joined = namespaces::join(daemon, &record).await?;
     container.change(|record| record.network.clone_from(&joined.settings));
@@ -239,9 +255,12 @@ async fn create(
 
 async fn mount_root(daemon: &Arc<Daemon>, id: &str, bundle: &Path) -> Result<()> {
     let rootfs = daemon.rootfs(id).await?;
-    let target = bundle.join("rootfs");
+    let (target, bundle) = (bundle.join("rootfs"), bundle.to_owned());
     blocking(move || {
-        root::unmount_all(&target);
+        // A release that failed may have left anything.
+        remove_folder(&bundle)?;
+        // It may hold setuid files: nobody else on the host gets there (CVE-2021-41091).
+        make_folder(&target, 0o700)?;
         root::mount(&rootfs, &target)
     })
     .await
@@ -335,21 +354,28 @@ async fn mounts_of(daemon: &Arc<Daemon>, record: &Record) -> Result<Vec<Value>> 
     }
     for planned in &record.mounts {
         let source = match planned.shown.kind.as_str() {
-            "volume" => daemon.mount_volume(record, planned).await?,
-            "bind" => {
-                if !Path::new(&planned.shown.source).exists() {
-                    if !planned.makes_source {
-                        return Err(Error::invalid(compat::no_bind_source(&planned.shown.source)));
-                    }
-                    make_folder(Path::new(&planned.shown.source), 0o755)?;
-                }
-                PathBuf::from(&planned.shown.source)
-            }
+            "volume" => daemon.mount_volume(record, planned, all.len()).await?,
+            "bind" => bind_source(planned).await?,
             _ => PathBuf::new(),
         };
         all.push(mounts::specified(planned, &source.to_string_lossy()));
     }
     Ok(all)
+}
+
+/// Where a bind is from; it may be on a file system that does not answer.
+async fn bind_source(planned: &mounts::Planned) -> Result<PathBuf> {
+    let (source, makes) = (PathBuf::from(&planned.shown.source), planned.makes_source);
+    blocking(move || {
+        if !source.exists() {
+            if !makes {
+                return Err(Error::invalid(compat::no_bind_source(&source.to_string_lossy())));
+            }
+            make_folder(&source, 0o755)?;
+        }
+        Ok(source)
+    })
+    .await
 }
 
 /// Makes a process's fifos in a bundle.
@@ -391,7 +417,10 @@ pub(super) fn logged(record: &Record) -> logs::Container {
 
 fn write(path: &Path, value: &Value) -> Result<()> {
     let bytes = serde_json::to_vec(value).map_err(|error| Error::internal("encoding config.json", &error))?;
-    std::fs::write(path, bytes)
+    // The environment is in it, often with passwords.
+    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    opened
+        .and_then(|mut file| file.write_all(&bytes))
         .map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))
 }
 
@@ -405,15 +434,7 @@ pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     networking::leave(daemon, &record).await;
     daemon.unmount_volumes(&record.id).await;
     let bundle = bundle_of(daemon, &record.id);
-    let cleared = blocking(move || {
-        root::unmount_all(&bundle);
-        match std::fs::remove_dir_all(&bundle) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::internal(format_args!("removing {}", bundle.display()), &error))
-            }
-            _ => Ok(()),
-        }
-    });
+    let cleared = blocking(move || remove_folder(&bundle));
     if let Err(error) = cleared.await {
         warn!("{error}");
     }

@@ -198,7 +198,8 @@ impl Daemon {
         }
     }
 
-    /// Where a volume of a container is, mounted, and filled from the root where it is new.
+    /// Where a volume of a container is, mounted, and filled from the root where it is new. `number` is another one for each
+    /// mount of the container.
     ///
     /// # Errors
     /// The volume's own.
@@ -206,16 +207,20 @@ impl Daemon {
         self: &Arc<Self>,
         record: &Record,
         planned: &Planned,
+        number: usize,
     ) -> Result<PathBuf> {
-        let root = super::lifecycle::bundle_of(self, &record.id).join("rootfs");
+        let bundle = super::lifecycle::bundle_of(self, &record.id);
         let (daemon, id, planned) = (Arc::clone(self), record.id.clone(), planned.clone());
         blocking(move || {
             let shown = &planned.shown;
             let mut place = daemon.volumes.mount(&shown.name, &id)?;
             if !planned.subpath.is_empty() {
-                place = daemon.volumes.subpath(&shown.name, &planned.subpath)?;
+                // The volume's other users may put a link there at any time: what was looked at is what is mounted.
+                let found = daemon.volumes.subpath(&shown.name, &planned.subpath)?;
+                place = bundle.join(format!("subpath-{number}"));
+                super::root::mount_opened(&found, &place)?;
             } else if !planned.no_copy {
-                daemon.volumes.fill(&shown.name, &root, &shown.destination)?;
+                daemon.volumes.fill(&shown.name, &id, &bundle.join("rootfs"), &shown.destination)?;
             }
             daemon.volumes.mounted(&shown.name, &id, &shown.destination, shown.rw, &shown.propagation);
             Ok(place)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::container::{Container, TABLE};
-use super::lifecycle::folder_of;
+use super::lifecycle::{folder_of, remove_folder};
 use super::{ending, signal};
 use crate::api::filters::Filters;
 use crate::blocking::blocking;
@@ -79,13 +79,7 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
     let _changing = container.changing.lock().await;
     let (id, folder) = (container.id.clone(), folder_of(daemon, &container.id));
     daemon.release_root(&id).await?;
-    blocking(move || match std::fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::internal(format_args!("removing {}", folder.display()), &error))
-        }
-        _ => Ok(()),
-    })
-    .await?;
+    blocking(move || remove_folder(&folder)).await?;
     daemon.forget_volumes(container, how.volumes).await;
     let store = daemon.store.clone();
     blocking(move || store.remove(TABLE, &id)).await?;

@@ -1,18 +1,21 @@
 //! A container's root file system, mounted in its bundle, and looked into: what is in there is the image's or the
 //! container's own, and nothing there may lead out.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use ketch_shim_api::types::Mount;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fd::OwnedFd;
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, move_mount, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, move_mount, open_tree,
 };
 
 use crate::error::{Error, Result};
+use crate::resolve::openat2;
 
 /// The most that is read of a file in there.
 const LARGEST: u64 = 4 << 20;
@@ -71,6 +74,27 @@ fn overlay(one: &Mount, target: &Path) -> rustix::io::Result<()> {
     move_mount(&mounted, c"", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
+/// Mounts what is open, a folder or a file, at `target`, which is made.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn mount_opened(found: &OwnedFd, target: &Path) -> Result<()> {
+    let mounted = || -> std::io::Result<()> {
+        let about = File::from(found.try_clone()?).metadata()?;
+        if about.is_dir() {
+            DirBuilder::new().mode(0o700).create(target)?;
+        } else {
+            let _empty = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target)?;
+        }
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let flags = flags | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+        let tree = open_tree(found, c"", flags)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        Ok(move_mount(&tree, c"", rustix::fs::CWD, target, flags)?)
+    };
+    mounted().map_err(|error| Error::internal(format_args!("mounting {}", target.display()), &error))
+}
+
 /// Mounts the /dev/shm that other containers may join.
 ///
 /// # Errors
@@ -84,24 +108,6 @@ pub fn mount_shm(target: &Path, size: i64) -> Result<()> {
     })
 }
 
-/// Takes everything away that is mounted at and below a folder.
-pub fn unmount_all(target: &Path) {
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return };
-    let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let points: Vec<_> =
-        points.map(unescaped).filter(|point| Path::new(point).starts_with(&target)).collect();
-    for point in points.iter().rev() {
-        let flags = UnmountFlags::NOFOLLOW;
-        let _busy =
-            unmount(point.as_str(), flags).or_else(|_| unmount(point.as_str(), flags | UnmountFlags::DETACH));
-    }
-}
-
-fn unescaped(text: &str) -> String {
-    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
-}
-
 /// A file in a root, as text; nothing where there is none.
 ///
 /// # Errors
@@ -109,9 +115,9 @@ fn unescaped(text: &str) -> String {
 pub fn read(root: &Path, path: &str) -> Result<String> {
     let failed = |error: std::io::Error| Error::internal(format_args!("reading {path} of the image"), &error);
     let folder = File::open(root).map_err(failed)?;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = match openat2(&folder, path, flags, Mode::empty(), resolve) {
+    let file = match openat2(&folder, path, flags, resolve) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             return Ok(String::new());

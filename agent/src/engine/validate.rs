@@ -209,7 +209,7 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
             return invalid(format!("Invalid value {asked} for cpuset {setting}"));
         };
         let there = numbers(available).unwrap_or_default();
-        if !there.is_empty() && wanted.iter().any(|number| !there.contains(number)) {
+        if there.contains(&true) && wanted.iter().zip(&there).any(|(wanted, there)| *wanted && !there) {
             return invalid(format!(
                 "Requested {what} are not available - requested {asked}, available: {available}"
             ));
@@ -238,17 +238,23 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The numbers of a list like `0-2,7`.
-fn numbers(text: &str) -> Option<Vec<u32>> {
-    let mut all = Vec::new();
-    for part in text.split(',').filter(|part| !part.is_empty()) {
+/// How many CPUs and memory nodes there may be.
+const NUMBERS: usize = 8192;
+
+/// Which numbers are in a list like `0-2,7`; however often it names one, this is all that it takes.
+fn numbers(text: &str) -> Option<Vec<bool>> {
+    let mut all = vec![false; NUMBERS];
+    let parts = || text.split(',').filter(|part| !part.is_empty());
+    if parts().count() > NUMBERS {
+        return None;
+    }
+    for part in parts() {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) =
-            (first.parse::<u32>().ok()?, last.parse::<u32>().ok().filter(|last| *last < 8192)?);
+        let (first, last) = (first.parse().ok()?, last.parse().ok()?);
         if first > last {
             return None;
         }
-        all.extend(first..=last);
+        all.get_mut(first..=last)?.fill(true);
     }
     Some(all)
 }
@@ -311,5 +317,23 @@ pub fn fill(asked: &mut HostConfig, host: &Host, daemon: &Settings) {
     }
     if asked.readonly_paths.is_none() {
         asked.readonly_paths = Some(bundle::readonly_paths());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_numbers_are_bounded() {
+        let of = |text: &str| -> Option<Vec<usize>> {
+            let all = numbers(text)?.into_iter().enumerate();
+            Some(all.filter_map(|(number, is_in)| is_in.then_some(number)).collect())
+        };
+        assert_eq!(of("0-2,,7"), Some(vec![0, 1, 2, 7]));
+        assert_eq!(of(""), Some(vec![]));
+        for text in ["x", "2-1", "0-8192", "8192", "-1", "1-", &"0-8191,".repeat(NUMBERS + 1)] {
+            assert_eq!(of(text), None, "{}", &text[..text.len().min(20)]);
+        }
     }
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
+use crate::removal;
+
 /// The folder, which is this daemon's alone.
 #[derive(Debug)]
 pub(super) struct Staging {
@@ -28,7 +30,7 @@ impl Staging {
     /// Makes the folder, or clears what a killed daemon has left in it.
     pub(super) fn open(folder: PathBuf) -> io::Result<Arc<Self>> {
         make_folder(&folder)?;
-        clear(&folder)?;
+        removal::clear(&folder)?;
         Ok(Arc::new(Self { folder, next: AtomicU64::new(0) }))
     }
 
@@ -76,14 +78,7 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        let removed = match fs::symlink_metadata(&self.path) {
-            Ok(about) if about.is_dir() => clear(&self.path).and_then(|()| fs::remove_dir(&self.path)),
-            Ok(_) => fs::remove_file(&self.path),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = removed
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        if let Err(error) = removal::remove(&self.path) {
             warn!("removing {} of {}: {error}", self.path.display(), self.staging.folder.display());
         }
     }
@@ -94,61 +89,10 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Removes all that is in a folder. However deep it is: folders are first moved up into this one, so that neither the stack
-/// nor descriptors nor the length of a path are an image's to exhaust.
-pub(super) fn clear(folder: &Path) -> io::Result<()> {
-    let mut number = 0_u64;
-    loop {
-        let mut folders = 0_usize;
-        for entry in fs::read_dir(folder)? {
-            let entry = entry?;
-            if !entry.file_type()?.is_dir() {
-                fs::remove_file(entry.path())?;
-                continue;
-            }
-            folders += 1;
-            for inner in fs::read_dir(entry.path())? {
-                let inner = inner?;
-                if !inner.file_type()?.is_dir() {
-                    fs::remove_file(inner.path())?;
-                    continue;
-                }
-                // Into an empty one of a new name: whatever has that name already is there from a run before.
-                loop {
-                    number += 1;
-                    let up = folder.join(format!(".{number}"));
-                    if fs::symlink_metadata(&up).is_err() {
-                        fs::rename(inner.path(), up)?;
-                        break;
-                    }
-                }
-            }
-            fs::remove_dir(entry.path())?;
-        }
-        if folders == 0 {
-            return Ok(());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::scratch::Folder;
-
-    #[test]
-    fn deep_folders_are_removed() {
-        let scratch = Folder::new("deep");
-        let mut path = scratch.path().to_owned();
-        for _ in 0..300 {
-            path.push("deep-folder");
-        }
-        make_folder(&path).unwrap();
-        fs::write(path.join("file"), "x").unwrap();
-        std::os::unix::fs::symlink("/", scratch.path().join("link")).unwrap();
-        clear(scratch.path()).unwrap();
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0);
-    }
 
     #[test]
     fn what_is_staged_goes_with_its_owner_or_its_daemon() {

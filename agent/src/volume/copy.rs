@@ -9,10 +9,12 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
-    fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat,
-    statat, symlinkat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    chownat, fchmod, fchown, fgetxattr, flistxattr, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat,
+    openat, readlinkat, statat, symlinkat,
 };
+
+use crate::resolve::openat2;
 
 /// Folders in folders, at most: each holds two descriptors.
 const DEEPEST: usize = 200;
@@ -67,7 +69,7 @@ fn one(
     if kind != FileType::Directory && stat.st_nlink > 1 {
         let key = (stat.st_dev, stat.st_ino);
         if let Some(first) = links.seen.get(&key) {
-            return Ok(linkat(links.top, first.as_c_str(), to, name, AtFlags::empty())?);
+            return again(links.top, first, to, name);
         }
         let path = CString::new(path).map_err(io::Error::other)?;
         let _none = links.seen.insert(key, path);
@@ -110,6 +112,18 @@ fn one(
         // A socket without its server is nothing.
         _ => Ok(()),
     }
+}
+
+/// One more name of a file that has been copied. Others may use the volume already: its folders may be links by now.
+fn again(top: &OwnedFd, first: &CStr, to: &OwnedFd, name: &CStr) -> io::Result<()> {
+    let (folder, file) = match first.to_bytes().iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&first.to_bytes()[..at], &first.to_bytes()[at + 1..]),
+        None => (&b"."[..], first.to_bytes()),
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
+    let folder = openat2(top, OsStr::from_bytes(folder), flags, resolve)?;
+    Ok(linkat(folder, OsStr::from_bytes(file), to, name, AtFlags::empty())?)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "what chown takes")]

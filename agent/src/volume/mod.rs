@@ -4,19 +4,19 @@
 //! Who holds a volume is told by `engine`, at each start anew: nothing on the disk could say so falsely. Called by `engine`
 //! and by routes; knows neither containers nor the API.
 
+mod content;
 mod copy;
 mod options;
 mod size;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::volume::{UsageData, Volume as Shown};
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -26,7 +26,7 @@ use crate::locks::locked;
 use crate::random;
 use crate::store::{Store, Table};
 use crate::timestamp::Timestamp;
-use options::Mounted;
+use content::delete;
 
 /// The only driver.
 pub const DRIVER: &str = "local";
@@ -75,6 +75,14 @@ struct Known {
     holders: BTreeSet<String>,
     /// Containers that run with it.
     users: BTreeSet<String>,
+    /// Held by whoever mounts, unmounts, fills or removes it; taken before what is known.
+    place: Arc<Mutex<()>>,
+}
+
+impl Known {
+    fn new(volume: Volume) -> Self {
+        Self { volume, holders: BTreeSet::new(), users: BTreeSet::new(), place: Arc::default() }
+    }
 }
 
 /// All volumes.
@@ -110,8 +118,8 @@ impl Volumes {
         let mut known = BTreeMap::new();
         for (name, volume) in remembered {
             if root.join(&name).exists() {
-                let _none =
-                    known.insert(name, Known { volume, holders: BTreeSet::new(), users: BTreeSet::new() });
+                content::clear_half(&root.join(&name));
+                let _none = known.insert(name, Known::new(volume));
             } else {
                 // Its removal had begun, and was not yet acknowledged.
                 store.remove(TABLE, &name)?;
@@ -153,8 +161,8 @@ impl Volumes {
         make(&self.root.join(&name), 0o701)?;
         make(&self.data(&name), 0o755)?;
         self.store.put(TABLE, &name, &volume)?;
-        let holders = holder.map(str::to_owned).into_iter().collect();
-        let entry = Known { volume: volume.clone(), holders, users: BTreeSet::new() };
+        let mut entry = Known::new(volume.clone());
+        entry.holders.extend(holder.map(str::to_owned));
         let _none = known.insert(name.clone(), entry);
         drop(known);
         self.tell("create", &name, [("driver", DRIVER.to_owned())]);
@@ -220,15 +228,13 @@ impl Volumes {
     /// # Errors
     /// It is not there, or a container names it: dockerd's texts. The disk.
     pub fn remove(&self, name: &str) -> Result<()> {
+        let place = self.place(name)?;
+        let _one = locked(&place);
+        check_free(&self.known(), name)?;
+        self.unmount_data(name)?;
         let mut known = self.known();
-        let there = known.get(name).ok_or_else(|| no_such(name))?;
-        if !there.holders.is_empty() {
-            let holders: Vec<_> = there.holders.iter().map(String::as_str).collect();
-            let holders = holders.join(", ");
-            return Err(Error::conflict(format!("remove {name}: volume is in use - [{holders}]")));
-        }
+        check_free(&known, name)?;
         let data = self.data(name);
-        unmount(&data).map_err(|error| failed("unmounting", &data, &error))?;
         let gone = self.root.join(format!("{REMOVED}{}", random::id()?));
         match fs::rename(self.root.join(name), &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -312,89 +318,6 @@ impl Volumes {
         held.collect()
     }
 
-    /// Mounts what the volume's options say, where nothing is mounted yet, and gives the folder of the data.
-    ///
-    /// # Errors
-    /// There is no such volume; the kernel's, in dockerd's words.
-    pub fn mount(&self, name: &str, container: &str) -> Result<PathBuf> {
-        let mut known = self.known();
-        let there = known.get_mut(name).ok_or_else(|| no_such(name))?;
-        let data = self.data(name);
-        if let Some(options) = there.volume.options.as_ref().and_then(Mounted::of)
-            && !is_mounted(&data)
-        {
-            options.mount(&data).map_err(|error| {
-                Error::new(
-                    crate::error::Kind::Internal,
-                    format!(
-                        "error while mounting volume '{}': failed to mount local volume: {error}",
-                        data.display()
-                    ),
-                )
-            })?;
-        }
-        let _new = there.users.insert(container.to_owned());
-        Ok(data)
-    }
-
-    /// A container's run has ended: mounts that no other uses go. Gives the names of what it used.
-    pub fn unmount(&self, container: &str) -> Vec<String> {
-        let mut known = self.known();
-        let mut names = Vec::new();
-        for (name, there) in known.iter_mut() {
-            let used = there.users.remove(container);
-            if used {
-                names.push(name.clone());
-            }
-            if used && there.users.is_empty() && there.volume.options.is_some() {
-                let data = self.data(name);
-                if let Err(error) = unmount(&data) {
-                    warn!("unmounting {}: {error}", data.display());
-                }
-            }
-        }
-        names
-    }
-
-    /// Copies what a root has at `path` into a volume that is empty, owner and mode of the folder included.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn fill(&self, name: &str, root: &Path, path: &str) -> Result<()> {
-        let data = self.data(name);
-        let copied = || -> io::Result<()> {
-            if fs::read_dir(&data)?.next().is_some() {
-                return Ok(());
-            }
-            let root = File::open(root)?;
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-            // What is there, and is no folder, is covered and not copied.
-            let Ok(from) = openat2(&root, path, flags, Mode::empty(), resolve) else { return Ok(()) };
-            copy::tree(from, File::open(&data)?.into())
-        };
-        copied().map_err(|error| failed("copying the image's content to", &data, &error))
-    }
-
-    /// A folder of a volume, as a path that can't lead out of it.
-    ///
-    /// # Errors
-    /// It is not there: dockerd's text.
-    pub fn subpath(&self, name: &str, subpath: &str) -> Result<PathBuf> {
-        let data = self.data(name);
-        let shown = data.join(subpath);
-        let no_access = |error: &dyn std::fmt::Display| {
-            Error::invalid(format!("cannot access path {0}: lstat {0}: {error}", shown.display()))
-        };
-        let root = File::open(&data).map_err(|error| failed("opening", &data, &error))?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&root, subpath, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
-            Ok(_) => Ok(shown),
-            Err(rustix::io::Errno::NOENT) => Err(no_access(&"no such file or directory")),
-            Err(error) => Err(no_access(&error)),
-        }
-    }
-
     /// Tells of a mount.
     pub fn mounted(&self, name: &str, container: &str, destination: &str, rw: bool, propagation: &str) {
         let attributes = [
@@ -424,6 +347,15 @@ impl Volumes {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         locked(&self.known)
     }
+}
+
+fn check_free(known: &BTreeMap<String, Known>, name: &str) -> Result<()> {
+    let there = known.get(name).ok_or_else(|| no_such(name))?;
+    if there.holders.is_empty() {
+        return Ok(());
+    }
+    let holders: Vec<_> = there.holders.iter().map(String::as_str).collect();
+    Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", holders.join(", "))))
 }
 
 fn check_name(name: &str) -> Result<(), String> {
@@ -457,34 +389,6 @@ fn make(folder: &Path, mode: u32) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed("making", folder, &error)),
         _ => Ok(()),
     }
-}
-
-/// What is left of a volume is out of everybody's sight, and tried again at the next start.
-fn delete(folder: &Path) {
-    // Never through a mount: what is mounted there is not the volume's.
-    if is_mounted(&folder.join(DATA)) {
-        warn!("{} is still mounted", folder.display());
-        return;
-    }
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            warn!("removing {}: {error}", folder.display())
-        }
-        _ => {}
-    }
-}
-
-fn unmount(data: &Path) -> io::Result<()> {
-    if is_mounted(data) {
-        rustix::mount::unmount(data, rustix::mount::UnmountFlags::NOFOLLOW)?;
-    }
-    Ok(())
-}
-
-fn is_mounted(path: &Path) -> bool {
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let path = path.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
-    table.lines().any(|line| line.split(' ').nth(4) == Some(&path))
 }
 
 #[cfg(test)]

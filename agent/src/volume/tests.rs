@@ -93,7 +93,7 @@ fn an_empty_volume_is_filled_with_what_the_root_has() {
     // An absolute link in a root is meant from there.
     symlink("/data", root.join("alias")).unwrap();
     let _made = volumes.create(&named("vol"), None).unwrap();
-    volumes.fill("vol", &root, "/alias").unwrap();
+    volumes.fill("vol", "c1", &root, "/alias").unwrap();
     let data = folder.path().join("volumes/vol/_data");
     assert_eq!(fs::metadata(&data).unwrap().permissions().mode() & 0o7777, 0o1777);
     assert_eq!(fs::read_to_string(data.join("inner/file")).unwrap(), "x");
@@ -104,9 +104,33 @@ fn an_empty_volume_is_filled_with_what_the_root_has() {
     assert_eq!(fs::read_link(data.join("link")).unwrap(), Path::new("/etc"));
     // Once only.
     fs::write(root.join("data/later"), "y").unwrap();
-    volumes.fill("vol", &root, "/data").unwrap();
+    volumes.fill("vol", "c1", &root, "/data").unwrap();
     assert!(!data.join("later").exists());
-    volumes.fill("vol", &root, "/nowhere").unwrap();
+    volumes.fill("vol", "c1", &root, "/nowhere").unwrap();
+}
+
+#[test]
+fn half_a_copy_is_made_again() {
+    let folder = Folder::new("volume");
+    let volumes = open(folder.path());
+    let root = folder.path().join("root");
+    fs::create_dir(&root).unwrap();
+    fs::create_dir(root.join("data")).unwrap();
+    fs::write(root.join("data/file"), "x").unwrap();
+    let _made = volumes.create(&named("vol"), None).unwrap();
+    let volume = folder.path().join("volumes/vol");
+    fs::create_dir(volume.join("_filling")).unwrap();
+    fs::write(volume.join("_filling/half"), "").unwrap();
+    volumes.fill("vol", "c1", &root, "/data").unwrap();
+    assert_eq!(fs::read_to_string(volume.join("_data/file")).unwrap(), "x");
+    assert!(!volume.join("_data/half").exists() && !volume.join("_filling").exists());
+    // Into the folder itself, while another container has it.
+    let _made = volumes.create(&named("two"), None).unwrap();
+    let _data = volumes.mount("two", "c2").unwrap();
+    let before = fs::metadata(folder.path().join("volumes/two/_data")).unwrap().ino();
+    volumes.fill("two", "c1", &root, "/data").unwrap();
+    let data = folder.path().join("volumes/two/_data");
+    assert_eq!((fs::metadata(&data).unwrap().ino(), data.join("file").exists()), (before, true));
 }
 
 #[test]
@@ -117,7 +141,8 @@ fn subpaths_stay_inside() {
     let data = folder.path().join("volumes/vol/_data");
     fs::create_dir(data.join("in")).unwrap();
     symlink("/etc", data.join("out")).unwrap();
-    assert_eq!(volumes.subpath("vol", "in").unwrap(), data.join("in"));
+    let opened = fs::File::from(volumes.subpath("vol", "in").unwrap());
+    assert_eq!(opened.metadata().unwrap().ino(), data.join("in").metadata().unwrap().ino());
     assert!(volumes.subpath("vol", "out").is_err() && volumes.subpath("vol", "../vol").is_err());
     assert_eq!(
         volumes.subpath("vol", "nowhere").unwrap_err().message,

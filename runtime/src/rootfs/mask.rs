@@ -107,10 +107,12 @@ pub(super) fn read_only_tmpfs(label: &str) -> Result<OwnedFd, SyscallError> {
 /// and sysfs of the host. With one of them in the mount namespace, the kernel would let the container mount an
 /// unmasked one of its own.
 pub(super) fn cover_host_pseudo_filesystems(plan: &RootfsPlan) -> Result<(), SyscallError> {
-    let table = fs::read_to_string("/proc/self/mountinfo").map_err(|error| {
+    let table = fs::read("/proc/self/mountinfo").map_err(|error| {
         let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
         SyscallError::new("read", "/proc/self/mountinfo", errno)
     })?;
+    // A place whose name is no text can't be covered, and ends this with an error.
+    let table = String::from_utf8_lossy(&table);
     for place in table.lines().filter_map(whole_pseudo_filesystem) {
         if place.starts_with(&plan.path) {
             continue;

@@ -146,8 +146,10 @@ impl IntelRdtFact {
     /// Looks for resctrl among this process's mounts.
     #[must_use]
     pub fn look() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let Some(mountpoint) = resctrl_mount(&mounts) else { return Self::default() };
+        let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let Some(mountpoint) = resctrl_mount(&String::from_utf8_lossy(&mounts)) else {
+            return Self::default();
+        };
         let info = mountpoint.join("info");
         let has = |name: &str| info.join(name).exists();
         Self {

@@ -27,16 +27,20 @@ pub(super) fn add(router: &mut Router) {
 async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["dangling", "driver", "label", "name"])?;
     let dangling = filters.flag("dangling")?;
-    let wanted = |volume: &Volume| {
-        filters.any("driver", |driver| driver == volume::DRIVER)
-            && filters.any("name", |name| volume.name.contains(name))
-            && labelled(&filters, "label", volume)
-            && dangling.is_none_or(|dangling| dangling != daemon.volumes.is_held(&volume.name))
-    };
-    let volumes = daemon.volumes.list();
-    let volumes =
-        volumes.iter().filter(|volume| wanted(volume)).map(|volume| daemon.volumes.show(volume)).collect();
-    response::json(StatusCode::OK, &List { volumes, warnings: None })
+    // A removal or a creation beside it may wait for the disk.
+    beside(daemon, move |daemon| {
+        let wanted = |volume: &Volume| {
+            filters.any("driver", |driver| driver == volume::DRIVER)
+                && filters.any("name", |name| volume.name.contains(name))
+                && labelled(&filters, "label", volume)
+                && dangling.is_none_or(|dangling| dangling != daemon.volumes.is_held(&volume.name))
+        };
+        let volumes = daemon.volumes.list();
+        let wanted = volumes.iter().filter(|volume| wanted(volume));
+        let volumes = wanted.map(|volume| daemon.volumes.show(volume)).collect();
+        response::json(StatusCode::OK, &List { volumes, warnings: None })
+    })
+    .await
 }
 
 fn labelled(filters: &Filters, key: &str, volume: &Volume) -> bool {
@@ -44,8 +48,12 @@ fn labelled(filters: &Filters, key: &str, volume: &Volume) -> bool {
 }
 
 async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let volume = daemon.volumes.find(request.operand(0))?;
-    response::json(StatusCode::OK, &daemon.volumes.show(&volume))
+    let name = request.operand(0).to_owned();
+    beside(daemon, move |daemon| {
+        let volume = daemon.volumes.find(&name)?;
+        response::json(StatusCode::OK, &daemon.volumes.show(&volume))
+    })
+    .await
 }
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
