@@ -4,7 +4,7 @@
 BENCH := integration/bench
 BENCH_PROGRAMS := target/bench/floor target/bench/spawner
 
-.PHONY: bench bench-quick bench-shim bench-setup
+.PHONY: bench bench-quick bench-shim bench-ketchd bench-setup
 
 bench-setup:
 	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
@@ -16,6 +16,7 @@ target/bench/%: $(BENCH)/%.c | bench-setup
 bench: build $(BENCH_PROGRAMS) ## Speed and memory against runc, crun and the bare system calls: ROUNDS=50 BESIDE=999 (10 minutes)
 	@PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py
 	@$(MAKE) --no-print-directory bench-shim
+	@$(MAKE) --no-print-directory bench-ketchd
 
 bench-quick: build $(BENCH_PROGRAMS) ## The same in one minute: fewer rounds, nothing beside
 	@RESULTS=target/bench/results.json PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py --quick
@@ -27,3 +28,9 @@ bench-shim: build ## The shim beside containerd's own, with runc and with ketch 
 	cargo build --quiet --release --package ketch-integration --bin shim_bench
 	@mkdir -p $(SHIM_BENCH_FOLDER)
 	unshare --mount sh -ec 'mount -t tmpfs -o size=1g bench $(SHIM_BENCH_FOLDER); exec "$$0"' $(BUILD_DIR)/$(TARGET)/release/shim_bench
+
+# Both engines' data is on the disk that /tmp is on, what belongs in /run on tmpfs.
+bench-ketchd: build peers ## ketchd beside dockerd 28.5: ROUNDS=40 HEAVY_ROUNDS=3 CASES=idle,life,network,rate,pull,crowd QUICK=1
+	@integration/setup/packages.sh busybox-static docker-registry skopeo jq zstd python3 util-linux iproute2
+	cargo build --quiet --release --package ketch-integration --bin engine_bench
+	$(BUILD_DIR)/$(TARGET)/release/engine_bench

@@ -1,0 +1,100 @@
+//! What runs inside of network namespaces, as this program again: a server of bytes, its clients, and one that asks for names.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// By its first word; clients print one number.
+///
+/// # Panics
+/// When something fails.
+pub(crate) fn run(arguments: &[String]) {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *words {
+        ["serve"] => serve(),
+        ["throughput", address, seconds] => {
+            println!("{}", throughput(address, seconds.parse().expect("seconds")));
+        }
+        ["connections", address, count] => {
+            println!("{}", connections(address, count.parse().expect("a count")))
+        }
+        ["names", server, name, seconds] => {
+            println!("{}", names(server, name, seconds.parse().expect("seconds")))
+        }
+        _ => panic!("client {words:?}"),
+    }
+}
+
+/// Takes everything of a connection, then says how much that was: one connection after another.
+fn serve() {
+    let listener = TcpListener::bind("0.0.0.0:8080").expect("listen");
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let Ok((mut stream, _)) = listener.accept() else { continue };
+        let mut total: u64 = 0;
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            total += count as u64;
+        }
+        let _gone = stream.write_all(&total.to_be_bytes());
+    }
+}
+
+fn ask(stream: &mut TcpStream) -> u64 {
+    stream.shutdown(Shutdown::Write).expect("end the sending");
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).expect("the server's count");
+    u64::from_be_bytes(answer)
+}
+
+/// GiB a second that have arrived.
+fn throughput(address: &str, seconds: u64) -> f64 {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    let piece = vec![b'x'; 256 << 10];
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(seconds) {
+        stream.write_all(&piece).expect("send");
+    }
+    let arrived = ask(&mut stream);
+    #[expect(clippy::cast_precision_loss, reason = "a rate of GiB")]
+    let gib = arrived as f64 / f64::from(1 << 30);
+    gib / since.elapsed().as_secs_f64()
+}
+
+/// New connections a second, one after another, each with an answer.
+fn connections(address: &str, count: u32) -> f64 {
+    let since = Instant::now();
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        assert_eq!(ask(&mut stream), 0);
+    }
+    f64::from(count) / since.elapsed().as_secs_f64()
+}
+
+/// Answers a second to questions for a name's address, thirty-two on their way.
+fn names(server: &str, name: &str, seconds: u64) -> f64 {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.connect(server).expect("connect");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set a timeout");
+    let question = |number: u16| {
+        let mut message = number.to_be_bytes().to_vec();
+        message.extend_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        message.push(u8::try_from(name.len()).expect("a short name"));
+        message.extend_from_slice(name.as_bytes());
+        message.extend_from_slice(&[0, 0, 1, 0, 1]);
+        message
+    };
+    let mut asked: u16 = 0;
+    for _ in 0..32 {
+        let _length = socket.send(&question(asked)).expect("ask");
+        asked = asked.wrapping_add(1);
+    }
+    let (since, mut answered, mut buffer) = (Instant::now(), 0_u32, [0; 512]);
+    while since.elapsed() < Duration::from_secs(seconds) {
+        let length = socket.recv(&mut buffer).expect("an answer");
+        assert!(length > 12 && buffer[3] & 15 == 0 && buffer[7] == 1, "one address: {:?}", &buffer[..length]);
+        answered += 1;
+        let _length = socket.send(&question(asked)).expect("ask");
+        asked = asked.wrapping_add(1);
+    }
+    f64::from(answered) / since.elapsed().as_secs_f64()
+}
