@@ -150,7 +150,7 @@ impl LogFiles {
     fn rotate(self: &Arc<Self>) -> io::Result<()> {
         let names = locked(&self.names);
         if self.rotation.files < 2 {
-            fs::remove_file(&self.path)?;
+            present(fs::remove_file(&self.path))?;
         } else {
             self.shift()?;
         }
@@ -188,7 +188,8 @@ impl LogFiles {
                 present(fs::rename(from, numbered(&self.path, number + 1, suffix)))?;
             }
         }
-        fs::rename(&self.path, numbered(&self.path, 1, ""))
+        // Somebody may have moved it by hand.
+        present(fs::rename(&self.path, numbered(&self.path, 1, "")))
     }
 
     /// The newest of the old files. Other rotations may move it on meanwhile: it is found again by its inode.

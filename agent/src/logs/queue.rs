@@ -34,6 +34,9 @@ struct State {
     /// Of those that wait and those that are being written.
     bytes: usize,
     draining: bool,
+    /// How many entries have ever been queued, and how many of them are with the sink.
+    queued: u64,
+    taken: u64,
     dropped: u64,
     failing: bool,
 }
@@ -61,6 +64,7 @@ impl Queue {
                     state.dropped += 1;
                 } else {
                     state.bytes += entry.line.len();
+                    state.queued += 1;
                     state.entries.push_back(entry);
                 }
             }
@@ -75,9 +79,10 @@ impl Queue {
         }
     }
 
-    /// Waits until all is written that was queued.
+    /// Waits until all is written that is queued now; what comes meanwhile is not waited for.
     pub(super) async fn flush(&self) {
-        self.wait(|state| !state.draining).await;
+        let queued = self.state().queued;
+        self.wait(|state| state.taken >= queued).await;
     }
 
     /// Ends the sink behind everything that is queued.
@@ -116,6 +121,7 @@ impl Queue {
             };
             let result = sink.write(&batch);
             let mut state = self.state();
+            state.taken += batch.len() as u64;
             state.bytes -= batch.iter().map(|entry| entry.line.len()).sum::<usize>();
             // Once, not for each line of a container that talks to a full disk.
             match (result, state.failing) {

@@ -124,6 +124,44 @@ async fn followers_lose_nothing_to_rotations_and_end_with_the_log() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_never_stops_to_write_is_read_all_the_same() {
+    let folder = Folder::new("log");
+    let log = std::sync::Arc::new(open(&config("json-file", &[]), folder.path()));
+    log.write(Stream::Stdout, Timestamp::new(0, 0), b"first\n").await;
+    let writer = std::sync::Arc::clone(&log);
+    let writing = tokio::spawn(async move {
+        loop {
+            writer.write(Stream::Stdout, Timestamp::new(1, 0), &[b'x'; 4096]).await;
+        }
+    });
+    for _ in 0..20 {
+        let read = log.read(Options { follow: true, ..Options::default() });
+        let read = tokio::time::timeout(std::time::Duration::from_secs(20), read).await;
+        assert_eq!(next(&mut read.unwrap().unwrap()).await.unwrap().line, b"first\n");
+    }
+    writing.abort();
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_moves_ends_no_log() {
+    for files in ["1", "3"] {
+        let folder = Folder::new("log");
+        let config = config("json-file", &[("max-size", "1k"), ("max-file", files)]);
+        let log = open(&config, folder.path());
+        let path = shown_path(&config, folder.path(), ID).unwrap();
+        for number in 0..50 {
+            log.write(Stream::Stdout, Timestamp::new(0, 0), format!("line {number}\n").as_bytes()).await;
+            if number % 20 == 10 {
+                let _read = text(log.read(Options::default()).await.unwrap()).await;
+                std::fs::rename(&path, folder.path().join("moved")).unwrap();
+            }
+        }
+        let all = text(log.read(Options::default()).await.unwrap()).await;
+        assert!(all.ends_with("line 49\n"), "{files}: {all}");
+    }
+}
+
 #[tokio::test]
 async fn a_torn_end_hides_no_line_after_it() {
     let folder = Folder::new("log");
