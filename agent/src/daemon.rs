@@ -1,6 +1,6 @@
 //! The daemon: its settings, and one of each module.
 
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use crate::engine::host::Host;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::events::Events;
+use crate::exec_root;
 use crate::image::Images;
 use crate::network::Networks;
 use crate::network::settings::Settings;
@@ -40,6 +41,8 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
+    /// Kept open: the exec root is this daemon's.
+    _exec_root: File,
 }
 
 impl Daemon {
@@ -60,6 +63,7 @@ impl Daemon {
         })?;
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
         let id = own_id(&config.data_root)?;
+        let exec_root = exec_root::claim(&config.exec_root, &id)?;
         let ending = watch::Sender::new(false);
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
@@ -72,7 +76,18 @@ impl Daemon {
             events: config.exec_root.join("events.sock"),
         };
         let engine = Engine::new(launch, Host::look());
-        Ok(Arc::new(Self { config, id, ending, events, images, networks, volumes, store, engine }))
+        Ok(Arc::new(Self {
+            config,
+            id,
+            ending,
+            events,
+            images,
+            networks,
+            volumes,
+            store,
+            engine,
+            _exec_root: exec_root,
+        }))
     }
 
     /// Takes up what an earlier daemon has left, and begins to listen to shims. Called once, before anything is served.

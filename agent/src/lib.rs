@@ -13,6 +13,7 @@ pub mod daemon_json;
 pub mod engine;
 pub mod error;
 pub mod events;
+mod exec_root;
 pub mod flags;
 pub mod host;
 pub mod image;
