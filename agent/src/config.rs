@@ -155,6 +155,10 @@ pub struct Network {
     pub ip6tables: bool,
     /// Whether the machine is made to forward.
     pub ip_forward: bool,
+    /// Whether it then forwards for everybody.
+    pub ip_forward_no_drop: bool,
+    /// Whether other machines reach published ports at containers' addresses.
+    pub allow_direct_routing: bool,
     /// Whether what leaves the default bridge gets the machine's address.
     pub ip_masq: bool,
     /// Of the default bridge.

@@ -244,8 +244,7 @@ pub const SETTINGS: &[Setting] = &[
         "allow-direct-routing",
         Flag,
         "Let other machines reach published ports at containers' addresses",
-    )
-    .accepted(),
+    ),
     setting("authorization-plugin", List, "Not served: a daemon that is told to use one does not start")
         .key("authorization-plugins"),
     setting("bip", Text, "IPv4 address and subnet of the default bridge"),
@@ -281,7 +280,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("exec-root", Text, "Where sockets and bundles are"),
     setting("experimental", Flag, "Without effect but in what clients are told"),
     setting("feature", Features, "Features that are on, or NAME=false").key("features"),
-    setting("firewall-backend", Text, "Without effect: ketchd speaks nf_tables").accepted(),
+    setting("firewall-backend", Text, "nftables, which is the only one"),
     setting("fixed-cidr", Text, "The part of the default bridge's subnet that containers get"),
     setting("fixed-cidr-v6", Text, "The default bridge's IPv6 subnet"),
     setting("group", Text, "The group of the unix socket").short('G'),
@@ -302,8 +301,7 @@ pub const SETTINGS: &[Setting] = &[
     .key("insecure-registries"),
     setting("ip", Ip, "The address at which ports are published"),
     setting("ip-forward", Flag, "Make the machine forward"),
-    setting("ip-forward-no-drop", Flag, "Without effect: ketchd's rules drop for its own interfaces only")
-        .accepted(),
+    setting("ip-forward-no-drop", Flag, "Forward for everybody where that was not so before"),
     setting("ip-masq", Flag, "Give what leaves the default bridge the machine's address"),
     setting("ip6tables", Flag, "Write rules for IPv6"),
     setting("iptables", Flag, "Write rules"),

@@ -68,6 +68,17 @@ impl Read<'_> {
                 ));
             }
         }
+        if !config.network.bridge.is_empty() && !config.network.bip.is_empty() {
+            return Err(
+                "You specified -b & --bip, mutually exclusive options. Please specify only one".to_owned()
+            );
+        }
+        let subnet = &config.network.fixed_cidr_v6;
+        if !subnet.is_empty() && !subnet.contains(':') {
+            return Err(format!(
+                "invalid fixed-cidr-v6: invalid fixed-cidr-v6: '{subnet}' is not a valid IPv6 subnet"
+            ));
+        }
         if !config.log_driver.options.is_empty() {
             config.log_driver.check().map_err(|error| format!("failed to set log opts: {error}"))?;
         }
@@ -82,6 +93,12 @@ impl Read<'_> {
         let driver = self.text("storage-driver");
         if !matches!(driver.as_str(), "" | "overlay2" | "overlayfs") {
             return Err(format!("error initializing graphdriver: driver not supported: {driver}"));
+        }
+        let backend = self.text("firewall-backend");
+        if !matches!(backend.as_str(), "" | "nftables") {
+            return Err(format!(
+                "--firewall-backend {backend} is not served by ketchd, which writes nf_tables itself"
+            ));
         }
         for (key, set) in [
             ("userns-remap", !self.text("userns-remap").is_empty()),

@@ -145,6 +145,8 @@ impl Read<'_> {
             iptables: self.flag("iptables", true),
             ip6tables: self.flag("ip6tables", true),
             ip_forward: self.flag("ip-forward", true),
+            ip_forward_no_drop: self.flag("ip-forward-no-drop", false),
+            allow_direct_routing: self.flag("allow-direct-routing", false),
             ip_masq: self.flag("ip-masq", true),
             ipv6: self.flag("ipv6", false),
             publish_at: self.address("ip")?.unwrap_or(IpAddr::from([0, 0, 0, 0])),

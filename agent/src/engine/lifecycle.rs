@@ -178,6 +178,7 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<()> {
 }
 
 async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task> {
+    networking::take_names(daemon, container);
     let record = container.read(Record::clone);
     let bundle = bundle_of(daemon, &record.id);
     mount_root(daemon, &record.id, &bundle).await?;

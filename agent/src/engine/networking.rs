@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding, PortMap};
+use ketch_engine_api::network::{NetworkSettings, PortBinding, PortMap};
 use serde_json::Value;
 use tracing::warn;
 
-use super::container::Record;
+use super::container::{Container, Record};
 use super::lifecycle::{folder_of, make_folder};
 use super::namespaces::bound;
 use crate::blocking::blocking;
@@ -33,21 +33,31 @@ pub struct Network {
 pub fn plan(daemon: &Daemon, record: &mut Record) -> Result<()> {
     let mode = record.host_config.network_mode.clone();
     if let Some(other) = mode.strip_prefix("container:") {
-        let other = daemon.engine.find(other)?;
-        record.host_config.network_mode = format!("container:{}", other.id);
+        // One that is not there is told of at the start.
+        if let Ok(other) = daemon.engine.find(other) {
+            record.host_config.network_mode = format!("container:{}", other.id);
+        }
         record.endpoints.clear();
         return Ok(());
+    }
+    // What the command line calls the network that the mode is by default.
+    if let Some(asked) = record.endpoints.remove("default") {
+        let _before = record.endpoints.insert(mode.clone(), asked);
     }
     // A name that the mode has may be given by its id among the endpoints, and the other way round.
     let names: Vec<_> = record.endpoints.keys().cloned().collect();
     let own = daemon.networks.find(&mode).ok();
-    let has_own = names.iter().any(|name| {
+    let is_own = |name: &String| {
         *name == mode
             || own.as_ref().is_some_and(|own| daemon.networks.find(name).is_ok_and(|one| one.id == own.id))
-    });
-    if !has_own {
-        let _none = record.endpoints.insert(mode, EndpointSettings::default());
+    };
+    let own = names.into_iter().find(is_own).unwrap_or(mode);
+    let endpoint = record.endpoints.entry(own).or_default();
+    // Clients before 1.44 say it of the container, and it is shown there.
+    if endpoint.mac_address.is_empty() {
+        endpoint.mac_address.clone_from(&record.config.mac_address);
     }
+    record.config.mac_address.clone_from(&endpoint.mac_address);
     for (name, asked) in &record.endpoints {
         let Ok(network) = daemon.networks.find(name) else { continue };
         daemon
@@ -56,6 +66,16 @@ pub fn plan(daemon: &Daemon, record: &mut Record) -> Result<()> {
             .map_err(|error| Error::new(error.kind, format!("invalid config for network {name}: {error}")))?;
     }
     Ok(())
+}
+
+/// Has a container that is in another's network its names, too.
+pub fn take_names(daemon: &Daemon, container: &Container) {
+    let mode = container.read(|record| record.host_config.network_mode.clone());
+    let Some(Ok(other)) = mode.strip_prefix("container:").map(|other| daemon.engine.find(other)) else {
+        return;
+    };
+    let names = other.read(|record| (record.config.hostname.clone(), record.config.domainname.clone()));
+    container.change(|record| (record.config.hostname, record.config.domainname) = names);
 }
 
 /// Joins.
@@ -107,7 +127,9 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
 
 /// Whose namespace is joined has to run.
 fn must_run(daemon: &Daemon, other: &str) -> Result<()> {
-    let other = daemon.engine.find(other)?;
+    let other = daemon.engine.find(other).map_err(|error| {
+        Error::new(error.kind, format!("joining network namespace of container: {error}"))
+    })?;
     let (name, state) = other.read(|record| (record.name.clone(), record.state.clone()));
     if state.restarting {
         return Err(Error::conflict(format!(

@@ -1,12 +1,14 @@
 //! A new network: what is asked for is checked, and gets its subnets, in dockerd's texts.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use ketch_engine_api::network::{Ipam, IpamConfig, NetworkCreateRequest};
+use ketch_engine_api::network::{Map, NetworkCreateRequest};
 
+use super::firewall::GatewayMode;
 use super::ipam::{Pool, Prefix, Subnet, free_subnet};
-use super::record::{BridgeOptions, Driver, Network};
+use super::options::{BridgeOptions, ParentOptions};
+use super::record::{Driver, Network};
+use super::subnets;
 use crate::error::{Error, Kind, Result};
 
 /// What a new network depends on.
@@ -15,6 +17,8 @@ pub(super) struct Given<'a> {
     pub(super) created: String,
     pub(super) networks: &'a mut dyn Iterator<Item = &'a Network>,
     pub(super) pools: &'a [Pool],
+    /// Options of networks that do not say otherwise, by driver.
+    pub(super) default_options: &'a BTreeMap<String, Map>,
     /// Where the host's routes lead.
     pub(super) routes: Vec<Prefix>,
     /// Where networks with IPv6 and without a subnet get theirs.
@@ -41,6 +45,8 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
     let driver = match request.driver.as_deref().unwrap_or_default() {
         "" if request.config_only => Driver::Null,
         "" | "bridge" => Driver::Bridge,
+        "macvlan" => Driver::Macvlan,
+        "ipvlan" => Driver::Ipvlan,
         only @ ("host" | "null") => {
             return Err(Error::new(
                 Kind::Forbidden,
@@ -79,12 +85,18 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
     if !ipv4 && !ipv6 {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
     }
+    for (key, value) in given.default_options.get(driver.name()).into_iter().flatten() {
+        let _said = options.entry(key.clone()).or_insert_with(|| value.clone());
+    }
     match ipam.driver.as_str() {
         "" => "default".clone_into(&mut ipam.driver),
         "default" | "null" => {}
         other => return Err(Error::not_found(format!("plugin {other:?} not found"))),
     }
-    let configured = checked(&ipam, ipv6)?;
+    let configured = subnets::checked(&ipam, (ipv4, ipv6))?;
+    if ipam.driver == "null" && configured.is_empty() && driver.has_addresses() {
+        return Err(Error::invalid("ipv4 pool is empty"));
+    }
     let mut network = Network {
         id: given.id,
         name: request.name,
@@ -99,24 +111,17 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
         attachable: request.attachable,
         config_from,
         config_only: request.config_only,
+        made_link: false,
         options,
         labels: request.labels.unwrap_or_default(),
     };
     if network.config_only {
         return Ok(network);
     }
-    let bridge = BridgeOptions::of(&network.id, &network.options)?;
-    if let Some(other) = others.iter().find(|other| {
-        other.driver == Driver::Bridge
-            && BridgeOptions::of(&other.id, &other.options).is_ok_and(|options| options.name == bridge.name)
-    }) {
-        return Err(Error::new(
-            Kind::Forbidden,
-            format!(
-                "cannot create network {} ({}): conflicts with network {} ({}): networks have same bridge name",
-                network.id, bridge.name, other.id, bridge.name
-            ),
-        ));
+    match network.driver {
+        Driver::Bridge => check_bridge(&network, &others)?,
+        Driver::Macvlan | Driver::Ipvlan => drop(ParentOptions::of(&network)?),
+        Driver::Host | Driver::Null => {}
     }
     let mut taken: Vec<Prefix> =
         others.iter().flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet)).collect();
@@ -127,6 +132,7 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
             "invalid pool request: Pool overlaps with other one on this address space",
         ));
     }
+    subnets::check_together(&network)?;
     taken.extend(given.routes);
     let pool_ipv6: Vec<Pool> = given.pool_ipv6.into_iter().collect();
     for (wanted, family, pools) in [(ipv4, true, given.pools), (ipv6, false, pool_ipv6.as_slice())] {
@@ -136,105 +142,41 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
         let subnet = free_subnet(pools, &taken, family)
             .ok_or_else(|| Error::invalid("all predefined address pools have been fully subnetted"))?;
         network.chosen.push(subnet);
-        network.subnets.push(Subnet { subnet, range: None, gateway: None, reserved: BTreeSet::new() });
+        network.subnets.push(Subnet::of(subnet));
     }
+    let options = super::bridge_of(&network);
+    let is_isolated =
+        |ipv4: bool| options.as_ref().is_some_and(|options| options.mode(ipv4) == GatewayMode::Isolated);
     for subnet in &mut network.subnets {
-        let without = subnet.gateway.is_none();
-        if without {
+        if subnet.gateway.is_none() && !is_isolated(subnet.subnet.is_ipv4()) {
             subnet.gateway = subnet.free_address(&BTreeSet::new());
         }
     }
-    show_given_subnets(&mut network);
+    subnets::show_chosen(&mut network);
     Ok(network)
 }
 
-/// Subnets that the daemon chose are shown with their gateways, behind those of the user.
-fn show_given_subnets(network: &mut Network) {
-    let mut shown = network.ipam.config.take().unwrap_or_default();
-    shown.extend(network.subnets.iter().filter(|subnet| network.chosen.contains(&subnet.subnet)).map(
-        |subnet| IpamConfig {
-            subnet: subnet.subnet.to_string(),
-            gateway: subnet.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-            ..IpamConfig::default()
-        },
-    ));
-    network.ipam.config = Some(shown);
-}
-
-/// The user's subnets.
-fn checked(ipam: &Ipam, ipv6: bool) -> Result<Vec<Subnet>> {
-    let mut errors = Vec::new();
-    let mut subnets = Vec::new();
-    for config in ipam.config.iter().flatten() {
-        if let Some(subnet) = checked_subnet(config, &mut errors) {
-            if !subnet.subnet.is_ipv4() && !ipv6 {
-                continue;
-            }
-            subnets.push(subnet);
-        }
+fn check_bridge(network: &Network, others: &[&Network]) -> Result<()> {
+    let bridge = BridgeOptions::of(&network.id, &network.options)?;
+    let modes = [bridge.mode_ipv4, bridge.mode_ipv6];
+    if !network.internal && modes.contains(&GatewayMode::Isolated) {
+        return Err(Error::new(
+            Kind::Internal,
+            "gateway mode 'isolated' can only be used for an internal network",
+        ));
     }
-    match errors.as_slice() {
-        [] => Ok(subnets),
-        [one] => Err(Error::invalid(format!("invalid network config:\n{one}"))),
-        several => {
-            let lines: Vec<_> = several.iter().map(|line| format!("* {line}")).collect();
-            Err(Error::invalid(format!("invalid network config:\n{}", lines.join("\n"))))
-        }
+    let same =
+        others.iter().find(|other| super::bridge_of(other).is_some_and(|other| other.name == bridge.name));
+    match same {
+        Some(other) => Err(Error::new(
+            Kind::Forbidden,
+            format!(
+                "cannot create network {} ({}): conflicts with network {} ({}): networks have same bridge name",
+                network.id, bridge.name, other.id, bridge.name
+            ),
+        )),
+        None => Ok(()),
     }
-}
-
-fn checked_subnet(config: &IpamConfig, errors: &mut Vec<String>) -> Option<Subnet> {
-    let text = &config.subnet;
-    let Ok(subnet) = text.parse::<Prefix>() else {
-        errors.push(format!("invalid subnet {text}: invalid CIDR block notation"));
-        return None;
-    };
-    if subnet != subnet.subnet() {
-        errors.push(format!("invalid subnet {subnet}: it should be {}", subnet.subnet()));
-    }
-    let subnet = subnet.subnet();
-    let mut range = None;
-    if !config.ip_range.is_empty() {
-        let text = &config.ip_range;
-        match text.parse::<Prefix>() {
-            Err(()) => errors.push(format!("invalid ip-range {text}: invalid CIDR block notation")),
-            Ok(given) if given != given.subnet() => {
-                errors.push(format!("invalid ip-range {given}: it should be {}", given.subnet()));
-            }
-            Ok(given) if !subnet.contains(given.address()) => {
-                errors.push(format!(
-                    "invalid ip-range {given}: parent subnet {subnet} doesn't contain ip-range"
-                ));
-            }
-            Ok(given) if given.length() < subnet.length() => {
-                errors.push(format!(
-                    "invalid ip-range {given}: CIDR block is bigger than its parent subnet {subnet}"
-                ));
-            }
-            Ok(given) => range = Some(given),
-        }
-    }
-    let mut address = |kind: &str, text: &str| match text.parse::<IpAddr>() {
-        Err(_) => {
-            errors.push(format!("invalid {kind}: invalid address"));
-            None
-        }
-        Ok(address) if !subnet.contains(address) => {
-            errors.push(format!("invalid {kind}: parent subnet {subnet} doesn't contain this address"));
-            None
-        }
-        Ok(address) => Some(address),
-    };
-    let gateway = Some(config.gateway.as_str())
-        .filter(|text| !text.is_empty())
-        .and_then(|text| address(&format!("gateway {text}"), text));
-    let reserved = config
-        .auxiliary_addresses
-        .iter()
-        .flatten()
-        .filter_map(|(name, text)| address(&format!("auxiliary address {name}"), text))
-        .collect();
-    Some(Subnet { subnet, range, gateway, reserved })
 }
 
 #[cfg(test)]
@@ -251,6 +193,10 @@ mod tests {
                 created: String::new(),
                 networks: &mut others.iter(),
                 pools: &pools,
+                default_options: &BTreeMap::from([(
+                    "bridge".to_owned(),
+                    Map::from([("com.docker.network.driver.mtu".to_owned(), "1400".to_owned())]),
+                )]),
                 routes: vec!["172.17.0.0/16".parse().unwrap()],
                 pool_ipv6: Some(Pool { base: "fd00:1:2::/48".parse().unwrap(), size: 64 }),
             },
@@ -317,6 +263,26 @@ mod tests {
                 Kind::InvalidArgument,
                 "failed to parse com.docker.network.bridge.enable_icc value: zz (strconv.ParseBool: parsing \"zz\": invalid syntax)",
             ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.0.0/24"},{"Subnet":"10.2.0.0/24"}]}}"#,
+                Kind::Forbidden,
+                "bridge driver doesn't support multiple subnets",
+            ),
+            (
+                r#"{"Name":"x","IPAM":{"Config":[{"Subnet":"10.1.0.0/24","Gateway":"10.1.0.1","AuxiliaryAddresses":{"a":"10.1.0.1"}}]}}"#,
+                Kind::Internal,
+                "failed to allocate secondary ip address (a:10.1.0.1): Address already in use",
+            ),
+            (
+                r#"{"Name":"x","Options":{"com.docker.network.bridge.gateway_mode_ipv4":"isolated"}}"#,
+                Kind::Internal,
+                "gateway mode 'isolated' can only be used for an internal network",
+            ),
+            (
+                r#"{"Name":"x","Driver":"macvlan","Options":{"macvlan_mode":"zz"}}"#,
+                Kind::InvalidArgument,
+                "requested macvlan mode 'zz' is not valid, 'bridge' mode is the macvlan driver default",
+            ),
             (r#"{"Name":"x","EnableIPv4":false}"#, Kind::InvalidArgument, "IPv4 or IPv6 must be enabled"),
         ] {
             let error = created(body, &others).unwrap_err();
@@ -342,5 +308,6 @@ mod tests {
         .unwrap();
         assert_eq!(shown(&ranged), r#"[{"Subnet":"172.28.0.0/16","IPRange":"172.28.5.0/24"}]"#);
         assert_eq!(ranged.gateway(true), Some([172, 28, 5, 0].into()));
+        assert_eq!(ranged.options["com.docker.network.driver.mtu"], "1400");
     }
 }

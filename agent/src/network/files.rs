@@ -1,17 +1,15 @@
-//! A container's `hosts`, `hostname` and `resolv.conf`, which are bound into it: their text, and how they are written.
+//! A container's `hosts`, `hostname` and `resolv.conf`, which are bound into it: what is in the first, and how they are written.
+//! [`super::resolver`] has the text of the last.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::record::{Resolver, Sandbox};
-use crate::error::{Error, Result};
-
-/// Where a sandbox's own server answers.
-pub(super) const NAME_SERVER: &str = "127.0.0.11";
-/// What is used when the host has none that a container could reach, as dockerd does.
-const PUBLIC_SERVERS: [&str; 2] = ["8.8.8.8", "8.8.4.4"];
+use super::record::Sandbox;
+use super::request::{Join, LinkTo, Mode};
+use super::{Networks, State};
+use crate::error::{Error, Kind, Result};
 
 const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::\tip6-localnet\nff00::\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
 
@@ -36,6 +34,14 @@ impl Files {
 /// In place: the file is bound into the container, which would not see another at its path.
 pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).map_err(|error| Error::internal(format_args!("writing {}", path.display()), &error))
+}
+
+/// Whether a file that a container may write to, as much as it likes, holds this text.
+fn is_still(path: &Path, text: &str) -> bool {
+    let mut now = Vec::with_capacity(text.len() + 1);
+    let most = u64::try_from(text.len() + 1).unwrap_or(u64::MAX);
+    fs::File::open(path).and_then(|file| file.take(most).read_to_end(&mut now)).is_ok()
+        && now == text.as_bytes()
 }
 
 /// A file of the host, or nothing when it has none.
@@ -65,82 +71,97 @@ pub(super) fn hosts(sandbox: &Sandbox) -> String {
     text
 }
 
-/// What resolv.conf(5) says.
-pub(super) fn parse_resolv_conf(text: &str) -> Resolver {
-    let mut resolver = Resolver::default();
-    for line in text.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("nameserver") => resolver.servers.extend(words.next().map(str::to_owned)),
-            Some("search" | "domain") => resolver.search = words.map(str::to_owned).collect(),
-            Some("options") => resolver.options.extend(words.map(str::to_owned)),
-            _ => {}
+impl Networks {
+    /// Writes the container's files; what it has changed in its resolv.conf stays.
+    pub(super) fn write_files(&self, state: &mut State, container: &str) -> Result<()> {
+        let Some(sandbox) = state.sandboxes.get(container).cloned() else { return Ok(()) };
+        let paths = Files::of(&sandbox.folder);
+        write(&paths.hostname, &format!("{}\n", sandbox.hostname))?;
+        let (own, resolver, ipv6) = (hosts(&sandbox), &sandbox.resolver, sandbox.has_ipv6());
+        let (hosts, resolv_conf) = if state.is_host(&sandbox) {
+            let mut hosts = of_host("/etc/hosts")?;
+            if !hosts.ends_with('\n') && !hosts.is_empty() {
+                hosts.push('\n');
+            }
+            for (address, names) in &sandbox.hosts {
+                hosts.push_str(&format!("{address}\t{names}\n"));
+            }
+            (hosts, resolver.of_the_host())
+        } else if state.has_names(&sandbox) {
+            (own, resolver.embedded(ipv6))
+        } else {
+            (own, resolver.direct(ipv6))
+        };
+        write(&paths.hosts, &hosts)?;
+        let is_changed =
+            !sandbox.resolv_conf.is_empty() && !is_still(&paths.resolv_conf, &sandbox.resolv_conf);
+        if is_changed || resolv_conf == sandbox.resolv_conf {
+            return Ok(());
         }
+        write(&paths.resolv_conf, &resolv_conf)?;
+        self.remember(state, Sandbox { resolv_conf, ..sandbox })
     }
-    resolver
+
+    /// The lines of `--add-host` and of links, which only the network `bridge` has.
+    pub(super) fn further_hosts(&self, join: &Join, state: &State) -> Result<Vec<(String, String)>> {
+        let mut lines = Vec::new();
+        for given in &join.extra_hosts {
+            let (name, address) = given
+                .split_once(':')
+                .ok_or_else(|| Error::invalid(format!("bad format for add-host: {given:?}")))?;
+            if address == "host-gateway" {
+                lines.extend(
+                    self.host_gateways(state)?
+                        .into_iter()
+                        .map(|gateway| (gateway.to_string(), name.to_owned())),
+                );
+            } else {
+                let address = address.trim_start_matches('[').trim_end_matches(']');
+                lines.push((address.to_owned(), name.to_owned()));
+            }
+        }
+        if join.mode == Mode::of("bridge") {
+            for link in &join.links {
+                lines.push(linked(join, link, state)?);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// `--host-gateway-ip`, or the default bridge's addresses.
+    fn host_gateways(&self, state: &State) -> Result<Vec<IpAddr>> {
+        let mut gateways = self.0.settings.host_gateways.clone();
+        if gateways.is_empty() {
+            let bridge = state.networks.values().find(|network| network.is_default_bridge());
+            gateways.extend(
+                bridge.into_iter().flat_map(|bridge| [bridge.gateway(true), bridge.gateway(false)]).flatten(),
+            );
+        }
+        if gateways.is_empty() {
+            return Err(Error::new(Kind::Internal, "unable to derive the IP value for host-gateway"));
+        }
+        Ok(gateways)
+    }
 }
 
-/// Whether a server can be asked from another namespace: not one of the host's loopback addresses.
-fn is_reachable(server: &str) -> bool {
-    server.parse::<IpAddr>().is_ok_and(|address| !address.is_loopback())
-}
-
-/// Of a container that asks the host's servers itself.
-pub(super) fn direct(mut resolver: Resolver, overridden: bool) -> Resolver {
-    if !overridden {
-        resolver.servers.retain(|server| is_reachable(server));
-    }
-    if resolver.servers.is_empty() {
-        resolver.servers = PUBLIC_SERVERS.map(str::to_owned).to_vec();
-    }
-    resolver
-}
-
-/// Of a container that asks the daemon.
-pub(super) fn embedded(resolver: &Resolver) -> Resolver {
-    let mut options = resolver.options.clone();
-    if !options.iter().any(|option| option.starts_with("ndots:")) {
-        // Names without a dot are containers': they are not tried with the search list first.
-        options.push("ndots:0".to_owned());
-    }
-    Resolver { servers: vec![NAME_SERVER.to_owned()], search: resolver.search.clone(), options }
-}
-
-/// The text of resolv.conf(5).
-pub(super) fn resolv_conf(resolver: &Resolver) -> String {
-    let mut text = "# Written by the engine when the container starts.\n\n".to_owned();
-    for server in &resolver.servers {
-        text.push_str(&format!("nameserver {server}\n"));
-    }
-    // `--dns-search .`: no list at all.
-    if !resolver.search.is_empty() && resolver.search != ["."] {
-        text.push_str(&format!("search {}\n", resolver.search.join(" ")));
-    }
-    if !resolver.options.is_empty() {
-        text.push_str(&format!("options {}\n", resolver.options.join(" ")));
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn loopback_servers_are_the_hosts_only() {
-        let host =
-            parse_resolv_conf("# x\nnameserver 127.0.0.53\nnameserver 9.9.9.9\nsearch a b\noptions edns0\n");
-        assert_eq!(host.servers, ["127.0.0.53", "9.9.9.9"]);
-        assert_eq!(direct(host.clone(), false).servers, ["9.9.9.9"]);
-        assert_eq!(direct(host.clone(), true).servers, ["127.0.0.53", "9.9.9.9"]);
-        assert_eq!(direct(Resolver::default(), false).servers, PUBLIC_SERVERS);
-        let text = resolv_conf(&embedded(&host));
-        assert!(text.ends_with("\nnameserver 127.0.0.11\nsearch a b\noptions edns0 ndots:0\n"), "{text}");
-    }
-
-    #[test]
-    fn a_dot_is_no_search_list() {
-        let resolver = Resolver { search: vec![".".to_owned()], ..Resolver::default() };
-        assert!(!resolv_conf(&embedded(&resolver)).contains("search"));
-    }
+fn linked(join: &Join, link: &LinkTo, state: &State) -> Result<(String, String)> {
+    let other = state.sandboxes.get(&link.container);
+    let address = other.and_then(|other| {
+        other.endpoints.iter().find_map(|endpoint| {
+            state.networks.get(&endpoint.network)?.is_default_bridge().then_some(endpoint.ipv4)?
+        })
+    });
+    let Some(address) = address else {
+        return Err(Error::new(
+            Kind::Internal,
+            format!(
+                "Cannot link to a non running container: /{} AS /{}/{}",
+                link.name, join.name, link.alias
+            ),
+        ));
+    };
+    let mut names = vec![link.alias.clone()];
+    let hostname = other.map(|other| other.hostname.clone()).unwrap_or_default();
+    names.extend([hostname, link.name.clone()].into_iter().filter(|name| *name != link.alias));
+    Ok((address.to_string(), names.join(" ")))
 }

@@ -183,13 +183,22 @@ pub struct Subnet {
     pub subnet: Prefix,
     /// Where addresses are given out of.
     pub range: Option<Prefix>,
-    /// The bridge's address; `None` when it has none.
+    /// The containers' way out, which is the bridge's address; `None` when there is none.
     pub gateway: Option<IpAddr>,
+    /// The bridge's address where the way out is another machine.
+    #[serde(default)]
+    pub host: Option<IpAddr>,
     /// Never given out.
     pub reserved: BTreeSet<IpAddr>,
 }
 
 impl Subnet {
+    /// One without anything else.
+    #[must_use]
+    pub fn of(subnet: Prefix) -> Self {
+        Self { subnet, range: None, gateway: None, host: None, reserved: BTreeSet::new() }
+    }
+
     /// Whether an endpoint may have the address: in the subnet, neither its number nor its broadcast address, nobody else's.
     #[must_use]
     pub fn is_free(&self, address: IpAddr, taken: &BTreeSet<IpAddr>) -> bool {
@@ -201,6 +210,7 @@ impl Subnet {
             && !edge
             && !zero
             && self.gateway != Some(address)
+            && self.host != Some(address)
             && !self.reserved.contains(&address)
             && !taken.contains(&address)
     }
@@ -208,8 +218,15 @@ impl Subnet {
     /// The lowest free address of the range.
     #[must_use]
     pub fn free_address(&self, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+        self.free_address_from(None, taken)
+    }
+
+    /// The lowest free address of the range that is not before `from`.
+    #[must_use]
+    pub fn free_address_from(&self, from: Option<IpAddr>, taken: &BTreeSet<IpAddr>) -> Option<IpAddr> {
         let range = self.range.unwrap_or(self.subnet);
-        let (mut at, last) = (number(range.first()), number(range.last()));
+        let first = number(range.first());
+        let (mut at, last) = (from.map_or(first, |from| number(from).max(first)), number(range.last()));
         while at <= last {
             let address = range.with(at);
             if self.is_free(address, taken) {
@@ -231,7 +248,7 @@ mod tests {
     }
 
     fn subnet(text: &str) -> Subnet {
-        Subnet { subnet: prefix(text), range: None, gateway: None, reserved: BTreeSet::new() }
+        Subnet::of(prefix(text))
     }
 
     #[test]

@@ -1,111 +1,20 @@
 //! A container's start and end in the network: its sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
-use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding, PortMap};
+use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding};
 
-use super::dns::{Listening, Sockets};
-use super::files::{self, Files, NAME_SERVER};
-use super::firewall::redirect_names;
+use super::files::Files;
+use super::firewall::Forward;
 use super::link::Links;
-use super::record::{Driver, Resolver, SANDBOXES, Sandbox};
+use super::naming::open_server;
+use super::record::{Driver, Network, Sandbox};
+use super::request::{Join, Joined, Mode};
+use super::resolver::Resolver;
 use super::{Networks, State, namespace, refused};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::random;
-
-/// Where a container's namespace is from (`HostConfig.NetworkMode`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// The host's.
-    Host,
-    /// One with nothing.
-    None,
-    /// That of another, by its id or name as the user gave it.
-    Container(String),
-    /// Its own, in this network and what others it is connected to.
-    Network(String),
-}
-
-impl Mode {
-    /// Of its text.
-    #[must_use]
-    pub fn of(text: &str) -> Self {
-        match text {
-            "" | "default" | "bridge" => Self::Network("bridge".to_owned()),
-            "host" => Self::Host,
-            "none" => Self::None,
-            _ => match text.strip_prefix("container:") {
-                Some(other) => Self::Container(other.to_owned()),
-                None => Self::Network(text.to_owned()),
-            },
-        }
-    }
-}
-
-/// A container that another knows by a name of its own, in the network `bridge`.
-#[derive(Clone, Debug)]
-pub struct LinkTo {
-    /// The other's id.
-    pub container: String,
-    /// Its name.
-    pub name: String,
-    /// What it is called.
-    pub alias: String,
-}
-
-/// What a container wants of the network.
-#[derive(Clone, Debug)]
-pub struct Join {
-    /// The container's id.
-    pub container: String,
-    /// Its name, without a slash.
-    pub name: String,
-    /// Of its UTS namespace.
-    pub hostname: String,
-    /// The same; mostly empty.
-    pub domain: String,
-    /// Whose namespace; [`Mode::Container`] has the other's full id.
-    pub mode: Mode,
-    /// By network: name or id. The mode's is among them whether or not it is named.
-    pub endpoints: BTreeMap<String, EndpointSettings>,
-    /// `HostConfig.PortBindings`.
-    pub bindings: PortMap,
-    /// `Config.ExposedPorts`: `port/protocol`.
-    pub exposed: Vec<String>,
-    /// Every exposed port that has no binding gets one.
-    pub publish_all: bool,
-    /// Only in the network `bridge`.
-    pub links: Vec<LinkTo>,
-    /// `name:address`; the address may be `host-gateway`.
-    pub extra_hosts: Vec<String>,
-    /// `HostConfig.Dns`.
-    pub servers: Vec<String>,
-    /// `HostConfig.DnsSearch`.
-    pub search: Vec<String>,
-    /// `HostConfig.DnsOptions`.
-    pub options: Vec<String>,
-    /// Where the container's files are written.
-    pub folder: PathBuf,
-}
-
-/// What it got.
-#[derive(Clone, Debug)]
-pub struct Joined {
-    /// The file of its namespace; `None`: the host's.
-    pub namespace: Option<PathBuf>,
-    /// For its inspection.
-    pub settings: NetworkSettings,
-    /// To be bound to `/etc/hosts`.
-    pub hosts: PathBuf,
-    /// To be bound to `/etc/hostname`.
-    pub hostname: PathBuf,
-    /// To be bound to `/etc/resolv.conf`.
-    pub resolv_conf: PathBuf,
-}
 
 impl Networks {
     /// Makes a container's sandbox. One that is left from an earlier start is removed first.
@@ -157,9 +66,10 @@ impl Networks {
             exposed: join.exposed.iter().cloned().collect(),
             bindings: bindings(join),
             hosts: Vec::new(),
-            resolver: self.resolver(join)?,
+            resolver: Resolver::of(join, &self.0.settings, !self.state().asks_the_daemon(join))?,
+            resolv_conf: String::new(),
         };
-        {
+        let (wiring, has_names) = {
             // All addresses are taken before anything is made, and remembered.
             let mut state = self.state();
             for (network, asked) in state.wanted(join)? {
@@ -167,20 +77,25 @@ impl Networks {
                 sandbox.endpoints.push(endpoint);
             }
             sandbox.hosts = self.further_hosts(join, &state)?;
-            self.0.store.put(SANDBOXES, &sandbox.container, &sandbox)?;
-            let _none = state.sandboxes.insert(sandbox.container.clone(), sandbox.clone());
-        }
-        if let Some(path) = &sandbox.namespace {
-            namespace::create(path, bring_loopback_up)?;
-        }
+            self.remember(&mut state, sandbox.clone())?;
+            (state.wiring(&sandbox)?, state.has_names(&sandbox))
+        };
+        // Without the lock: others start meanwhile.
+        let server = match &sandbox.namespace {
+            Some(path) => {
+                let mut host = Links::open().map_err(|error| refused(&error))?;
+                namespace::create(path, || {
+                    bring_loopback_up()?;
+                    wiring.make(&mut host)?;
+                    has_names.then(open_server).transpose()
+                })?
+            }
+            None => None,
+        };
         let mut state = self.state();
-        for endpoint in &sandbox.endpoints {
-            state.plug(&sandbox, endpoint)?;
-        }
-        state.choose_gateways(&sandbox, None)?;
         self.publish(&mut state, &join.container)?;
-        self.write_files(&mut state, &join.container, join.mode == Mode::Host)?;
-        self.serve_names(&mut state, &join.container)?;
+        self.write_files(&mut state, &join.container)?;
+        self.serve_names(&mut state, &join.container, server)?;
         let settings = state.settings(&join.container).unwrap_or_default();
         self.tell_of_all("connect", &sandbox, state);
         let files = Files::of(&sandbox.folder);
@@ -209,28 +124,30 @@ impl Networks {
     /// Removes a container's sandbox; one that is not there is well.
     ///
     /// # Errors
-    /// The kernel's or the store's: what is left is removed at the next start, the container's or the daemon's.
+    /// The kernel's or the disk's: what is left is removed at the next start, the container's or the daemon's.
     pub fn leave(&self, container: &str) -> Result<()> {
         let mut state = self.state();
         let Some(sandbox) = state.sandboxes.get(container).cloned() else { return Ok(()) };
         drop(state.servers.remove(container));
         self.forget_names(&sandbox);
-        state.ports.give_back(container);
+        let gone: Vec<Forward> = sandbox.published.iter().map(|published| published.forward).collect();
+        state.ports.give_back(container, &gone);
         if let Some(known) = state.sandboxes.get_mut(container) {
             known.published.clear();
         }
-        if !sandbox.published.is_empty() {
-            self.write_rules(&mut state)?;
-        }
+        drop(state);
+        self.change_forwards(&gone, &[])?;
+        let mut links = Links::open().map_err(|error| refused(&error))?;
         for endpoint in sandbox.endpoints.iter().filter(|endpoint| !endpoint.link.is_empty()) {
             // With its peer, whatever still holds the namespace.
-            state.links.remove(&endpoint.link).map_err(|error| refused(&error))?;
+            links.remove(&endpoint.link).map_err(|error| refused(&error))?;
         }
         if let Some(path) = &sandbox.namespace {
             namespace::remove(path)?;
         }
-        self.0.store.remove(SANDBOXES, container)?;
-        drop(state.sandboxes.remove(container));
+        self.0.records.remove(container)?;
+        let mut state = self.state();
+        state.forget(container);
         self.tell_of_all("disconnect", &sandbox, state);
         Ok(())
     }
@@ -240,129 +157,11 @@ impl Networks {
     pub fn settings(&self, container: &str) -> Option<NetworkSettings> {
         self.state().settings(container)
     }
-
-    /// What a container asks: its own settings, the daemon's, the host's.
-    fn resolver(&self, join: &Join) -> Result<Resolver> {
-        let host = files::parse_resolv_conf(&files::of_host("/etc/resolv.conf")?);
-        let first = |own: &[String], daemon: &[String], host: Vec<String>| {
-            if !own.is_empty() {
-                own.to_vec()
-            } else if !daemon.is_empty() {
-                daemon.to_vec()
-            } else {
-                host
-            }
-        };
-        let settings = &self.0.settings;
-        Ok(Resolver {
-            servers: first(&join.servers, &settings.servers, host.servers),
-            search: first(&join.search, &settings.search, host.search),
-            options: first(&join.options, &settings.options, host.options),
-        })
-    }
-
-    /// The lines of `--add-host` and of links.
-    fn further_hosts(&self, join: &Join, state: &State) -> Result<Vec<(String, String)>> {
-        let mut lines = Vec::new();
-        for given in &join.extra_hosts {
-            let (name, address) = given
-                .split_once(':')
-                .ok_or_else(|| Error::invalid(format!("bad format for add-host: {given:?}")))?;
-            if address == "host-gateway" {
-                let gateway = self.0.settings.host_gateway.or_else(|| {
-                    state.networks.values().find(|network| network.is_default_bridge())?.gateway(true)
-                });
-                let gateway = gateway.ok_or_else(|| {
-                    Error::internal(
-                        "unable to derive the IP value for host-gateway",
-                        &std::io::Error::from(std::io::ErrorKind::NotFound),
-                    )
-                })?;
-                lines.push((gateway.to_string(), name.to_owned()));
-            } else {
-                let address = address.trim_start_matches('[').trim_end_matches(']');
-                lines.push((address.to_owned(), name.to_owned()));
-            }
-        }
-        for link in &join.links {
-            let other = state.sandboxes.get(&link.container);
-            let address = other.and_then(|other| {
-                other.endpoints.iter().find_map(|endpoint| {
-                    state.networks.get(&endpoint.network)?.is_default_bridge().then_some(endpoint.ipv4)?
-                })
-            });
-            let Some(address) = address else {
-                return Err(Error::new(
-                    Kind::Internal,
-                    format!(
-                        "Cannot link to a non running container: /{} AS /{}/{}",
-                        link.name, join.name, link.alias
-                    ),
-                ));
-            };
-            let mut names = vec![link.alias.clone()];
-            let hostname = other.map(|other| other.hostname.clone()).unwrap_or_default();
-            names.extend([hostname, link.name.clone()].into_iter().filter(|name| *name != link.alias));
-            lines.push((address.to_string(), names.join(" ")));
-        }
-        Ok(lines)
-    }
-
-    /// Writes the container's files.
-    pub(super) fn write_files(&self, state: &mut State, container: &str, of_host: bool) -> Result<()> {
-        let Some(sandbox) = state.sandboxes.get(container) else { return Ok(()) };
-        let paths = Files::of(&sandbox.folder);
-        files::write(&paths.hostname, &format!("{}\n", sandbox.hostname))?;
-        let (hosts, resolver) = if of_host {
-            let mut hosts = files::of_host("/etc/hosts")?;
-            if !hosts.ends_with('\n') && !hosts.is_empty() {
-                hosts.push('\n');
-            }
-            for (address, names) in &sandbox.hosts {
-                hosts.push_str(&format!("{address}\t{names}\n"));
-            }
-            (hosts, sandbox.resolver.clone())
-        } else if state.has_names(sandbox) {
-            (files::hosts(sandbox), files::embedded(&sandbox.resolver))
-        } else {
-            (files::hosts(sandbox), files::direct(sandbox.resolver.clone(), false))
-        };
-        files::write(&paths.hosts, &hosts)?;
-        files::write(&paths.resolv_conf, &files::resolv_conf(&resolver))
-    }
-
-    /// Opens the container's server, if it is in a network that has names, and tells the others of it.
-    pub(super) fn serve_names(&self, state: &mut State, container: &str) -> Result<()> {
-        let Some(sandbox) = state.sandboxes.get(container).cloned() else { return Ok(()) };
-        self.tell_names(state, &sandbox);
-        let Some(path) = sandbox.namespace.as_deref().filter(|_| state.has_names(&sandbox)) else {
-            return Ok(());
-        };
-        if !state.servers.contains_key(container) {
-            let server = self.listen(path, container)?;
-            drop(state.servers.insert(container.to_owned(), server));
-        }
-        Ok(())
-    }
-
-    fn listen(&self, path: &Path, container: &str) -> Result<Listening> {
-        let sockets = namespace::enter(path, || {
-            let address: Ipv4Addr = NAME_SERVER.parse().unwrap_or(Ipv4Addr::LOCALHOST);
-            let failed = |error| Error::internal("opening the container's name server", &error);
-            let sockets = Sockets::open(address).map_err(failed)?;
-            let (udp, tcp) = sockets.ports().map_err(failed)?;
-            redirect_names(address, udp, tcp).map_err(|error| refused(&error))?;
-            Ok(sockets)
-        })?;
-        sockets
-            .serve(&self.0.runtime, container, &self.0.names)
-            .map_err(|error| Error::internal("serving the container's names", &error))
-    }
 }
 
 impl State {
     /// The networks that a container is to be in, its mode's first, the others by name.
-    fn wanted(&self, join: &Join) -> Result<Vec<(super::Network, EndpointSettings)>> {
+    fn wanted(&self, join: &Join) -> Result<Vec<(Network, EndpointSettings)>> {
         let first = match &join.mode {
             Mode::Host => "host",
             Mode::None => "none",
@@ -390,13 +189,18 @@ impl State {
         Ok(others)
     }
 
+    /// Whether a container that is to join will have a server of its own.
+    fn asks_the_daemon(&self, join: &Join) -> bool {
+        self.wanted(join).is_ok_and(|wanted| wanted.iter().any(|(network, _)| network.has_names()))
+    }
+
     /// Whether the container has a server of its own.
-    fn has_names(&self, sandbox: &Sandbox) -> bool {
+    pub(super) fn has_names(&self, sandbox: &Sandbox) -> bool {
         sandbox
             .endpoints
             .iter()
             .filter_map(|endpoint| self.networks.get(&endpoint.network))
-            .any(super::Network::has_names)
+            .any(Network::has_names)
     }
 
     pub(super) fn is_host(&self, sandbox: &Sandbox) -> bool {
@@ -428,21 +232,4 @@ fn bring_loopback_up() -> Result<()> {
     let mut links = Links::open().map_err(|error| refused(&error))?;
     // The first of every namespace.
     links.up(1).map_err(|error| refused(&error))
-}
-
-/// Of an open namespace's file.
-pub(super) fn open_namespace(path: &Path) -> Result<std::fs::File> {
-    std::fs::File::open(path).map_err(|error| {
-        Error::internal(format_args!("opening the network namespace {}", path.display()), &error)
-    })
-}
-
-/// The addresses of an endpoint.
-pub(super) fn addresses(endpoint: &super::record::Endpoint) -> Vec<IpAddr> {
-    [endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6)].into_iter().flatten().collect()
-}
-
-/// Borrowed for a message.
-pub(super) fn borrowed(file: &std::fs::File) -> std::os::fd::BorrowedFd<'_> {
-    file.as_fd()
 }

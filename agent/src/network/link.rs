@@ -1,7 +1,7 @@
-//! Links, addresses and routes of one network namespace (rtnetlink(7)). Knows no networks and no containers.
+//! Links, addresses and routes of one network namespace (rtnetlink(7)); [`super::device`] makes links. Knows no networks and no
+//! containers.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
@@ -11,7 +11,7 @@ use super::netlink::{
     number32,
 };
 
-const RTM_NEWLINK: u16 = 16;
+pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 const RTM_NEWADDR: u16 = 20;
@@ -21,19 +21,12 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
-const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
-const IFLA_MTU: u16 = 4;
-const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
-const IFLA_INFO_DATA: u16 = 2;
-const IFLA_INFO_SLAVE_KIND: u16 = 4;
-const IFLA_INFO_SLAVE_DATA: u16 = 5;
-const IFLA_BRPORT_MODE: u16 = 4;
-const IFLA_BRPORT_ISOLATED: u16 = 33;
-const VETH_INFO_PEER: u16 = 1;
+const IFLA_EXT_MASK: u16 = 29;
+/// Without counters, which nobody reads.
+const SKIP_STATISTICS: u32 = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
@@ -42,12 +35,13 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_TABLE: u16 = 15;
-const IFF_UP: u32 = 1;
+pub(super) const IFF_UP: u32 = 1;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+const RT_SCOPE_LINK: u8 = 253;
 
 /// An Ethernet address.
 pub(super) type Mac = [u8; 6];
@@ -59,29 +53,11 @@ pub(super) struct Link {
     pub(super) name: String,
 }
 
-/// A pair of which one end is the container's.
-#[derive(Debug)]
-pub(super) struct Pair<'a> {
-    /// The host's end.
-    pub(super) name: &'a str,
-    /// The bridge, by index.
-    pub(super) master: u32,
-    pub(super) mtu: u32,
-    /// The container's end, and its namespace.
-    pub(super) peer: &'a str,
-    pub(super) peer_mac: Mac,
-    pub(super) peer_namespace: BorrowedFd<'a>,
-    /// Other ports of the bridge can't be reached.
-    pub(super) isolated: bool,
-    /// Frames may leave by the port that they came in by.
-    pub(super) hairpin: bool,
-}
-
 /// The links of a namespace.
 #[derive(Debug)]
 pub(super) struct Links(Socket);
 
-fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+pub(super) fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
@@ -115,7 +91,13 @@ impl Links {
         Socket::open(None, 0).map(Self)
     }
 
+    /// Sends a batch, and waits for its answers.
+    pub(super) fn run(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
+        self.0.run(batch)
+    }
+
     /// All of them.
+    #[cfg(test)]
     pub(super) fn list(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let found = self.0.dump("listing links", RTM_GETLINK, &link_header(0, 0, 0))?;
         Ok(found.iter().filter_map(link).collect())
@@ -123,27 +105,28 @@ impl Links {
 
     /// A link's index; `None` when it is not there.
     pub(super) fn index(&mut self, name: &str) -> Result<Option<u32>, NetlinkError> {
-        Ok(self.list()?.into_iter().find(|link| link.name == name).map(|link| link.index))
+        Ok(self.find(name)?.as_ref().and_then(link).map(|link| link.index))
     }
 
-    /// Makes a bridge, or takes the one of this name, and brings it up. Gives its index.
-    pub(super) fn bridge(&mut self, name: &str, mac: Mac, mtu: u32) -> Result<u32, NetlinkError> {
-        let mut made = Attributes::default();
-        made.text(IFLA_IFNAME, name).bytes(IFLA_ADDRESS, &mac).number(IFLA_MTU, mtu);
-        made.nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "bridge");
-        });
-        let mut batch = Batch::default();
-        let action = format!("making the bridge {name}");
-        let flags = NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK;
-        batch.push(action.clone(), (RTM_NEWLINK, flags), &link_header(0, IFF_UP, IFF_UP), &made);
-        match self.0.run(&batch) {
-            Err(error) if error.errno == Errno::EXIST => {}
-            other => other?,
+    /// What a link is: `bridge`, `veth`; empty for a device. `None` when it is not there.
+    pub(super) fn kind(&mut self, name: &str) -> Result<Option<String>, NetlinkError> {
+        let Some(message) = self.find(name)? else { return Ok(None) };
+        let list = message.body.get(16..).unwrap_or_default();
+        let nested = |list, kind| attributes(list).find(|(found, _)| *found == kind).map(|(_, value)| value);
+        let kind =
+            nested(list, IFLA_LINKINFO).and_then(|info| nested(info, IFLA_INFO_KIND)).unwrap_or_default();
+        let kind = kind.strip_suffix(&[0]).unwrap_or(kind);
+        Ok(Some(String::from_utf8_lossy(kind).into_owned()))
+    }
+
+    fn find(&mut self, name: &str) -> Result<Option<Message>, NetlinkError> {
+        let mut named = Attributes::default();
+        named.text(IFLA_IFNAME, name).number(IFLA_EXT_MASK, SKIP_STATISTICS);
+        let action = format!("looking for the link {name}");
+        match self.0.one(&action, RTM_GETLINK, &link_header(0, 0, 0), &named) {
+            Err(error) if matches!(error.errno, Errno::NODEV | Errno::INVAL | Errno::RANGE) => Ok(None),
+            found => found.map(Some),
         }
-        let index = self.index(name)?.ok_or(NetlinkError { action, errno: Errno::NODEV })?;
-        self.up(index)?;
-        Ok(index)
     }
 
     /// Brings a link up.
@@ -155,45 +138,6 @@ impl Links {
             &link_header(index, IFF_UP, IFF_UP),
             &Attributes::default(),
         );
-        self.0.run(&batch)
-    }
-
-    /// Makes a pair: the host's end up and in its bridge, the other in its namespace, and down.
-    pub(super) fn pair(&mut self, pair: &Pair<'_>) -> Result<(), NetlinkError> {
-        let mut made = Attributes::default();
-        made.text(IFLA_IFNAME, pair.name).number(IFLA_MTU, pair.mtu).number(IFLA_MASTER, pair.master);
-        made.nest(IFLA_LINKINFO, |info| {
-            info.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |data| {
-                data.nest(VETH_INFO_PEER, |peer| {
-                    peer.header(&link_header(0, 0, 0));
-                    peer.text(IFLA_IFNAME, pair.peer).number(IFLA_MTU, pair.mtu);
-                    peer.bytes(IFLA_ADDRESS, &pair.peer_mac);
-                    peer.bytes(IFLA_NET_NS_FD, &pair.peer_namespace.as_raw_fd().to_ne_bytes());
-                });
-            });
-        });
-        let mut batch = Batch::default();
-        batch.push(
-            format!("making the pair {} and {}", pair.name, pair.peer),
-            (RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ACK),
-            &link_header(0, IFF_UP, IFF_UP),
-            &made,
-        );
-        if pair.isolated || pair.hairpin {
-            let mut port = Attributes::default();
-            port.text(IFLA_IFNAME, pair.name).nest(IFLA_LINKINFO, |info| {
-                info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
-                    data.bytes(IFLA_BRPORT_ISOLATED, &[u8::from(pair.isolated)]);
-                    data.bytes(IFLA_BRPORT_MODE, &[u8::from(pair.hairpin)]);
-                });
-            });
-            batch.push(
-                format!("setting the bridge's port {}", pair.name),
-                (RTM_NEWLINK, NLM_F_ACK),
-                &link_header(0, 0, 0),
-                &port,
-            );
-        }
         self.0.run(&batch)
     }
 
@@ -282,26 +226,45 @@ impl Links {
         }
     }
 
-    /// Sends what has no other way to a gateway, or, without one, out of the link.
-    pub(super) fn default_route(&mut self, index: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
-        self.change_route(RTM_NEWROUTE, index, gateway)
+    /// Sends what has no other way to a gateway of a family, or, without one, out of the link.
+    pub(super) fn default_route(
+        &mut self,
+        index: u32,
+        way: (bool, Option<IpAddr>),
+    ) -> Result<(), NetlinkError> {
+        self.change_route(RTM_NEWROUTE, index, way)
     }
 
     /// The opposite; one that is not there is well.
-    pub(super) fn remove_default_route(&mut self, index: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
-        match self.change_route(RTM_DELROUTE, index, gateway) {
+    pub(super) fn remove_default_route(
+        &mut self,
+        index: u32,
+        way: (bool, Option<IpAddr>),
+    ) -> Result<(), NetlinkError> {
+        match self.change_route(RTM_DELROUTE, index, way) {
             Err(error) if error.errno == Errno::SRCH => Ok(()),
             other => other,
         }
     }
 
-    fn change_route(&mut self, kind: u16, index: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
-        let header = [family(gateway), 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+    fn change_route(
+        &mut self,
+        kind: u16,
+        index: u32,
+        (ipv4, gateway): (bool, Option<IpAddr>),
+    ) -> Result<(), NetlinkError> {
+        let family = if ipv4 { AF_INET } else { AF_INET6 };
+        let scope = if ipv4 && gateway.is_none() { RT_SCOPE_LINK } else { 0 };
+        let header = [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0];
         let mut route = Attributes::default();
-        route.number(RTA_OIF, index).bytes(RTA_GATEWAY, &octets(gateway));
+        route.number(RTA_OIF, index);
+        if let Some(gateway) = gateway {
+            route.bytes(RTA_GATEWAY, &octets(gateway));
+        }
         let mut batch = Batch::default();
         let flags = if kind == RTM_NEWROUTE { NLM_F_CREATE | NLM_F_EXCL } else { 0 };
-        batch.push(format!("the default route by {gateway}"), (kind, flags | NLM_F_ACK), &header, &route);
+        let by = gateway.map_or_else(|| format!("link {index}"), |gateway| gateway.to_string());
+        batch.push(format!("the default route by {by}"), (kind, flags | NLM_F_ACK), &header, &route);
         self.0.run(&batch)
     }
 

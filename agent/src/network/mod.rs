@@ -2,36 +2,53 @@
 //!
 //! ```text
 //! create / list / remove     networks in the store; each bridge network has a bridge on the host      [create, ipam, link]
-//! join / leave               a sandbox: a namespace's file, a pair of interfaces for each network     [join, namespace]
-//!                            the container's files, ports and names                       [files, ports, dns]
-//! connect / disconnect       the same for one network of a running container
+//!                            or a parent for its containers' interfaces              [backing, device, options]
+//! join / leave               a sandbox: a namespace's file, interfaces for each network   [join, namespace, endpoint, plug]
+//!                            the container's files, ports and names                       [files, resolver, publish, ports, naming, dns]
+//! connect / disconnect       the same for one network of a running container              [connect]
 //! any of them                the packet filter's tables, anew or by element               [firewall]
 //! ```
-//! What will be is written to the store before the kernel is asked for it, and is forgotten after the kernel has let it go: a
-//! daemon that is killed between the two finds at its next start what has to go.
+//! What will be is written down before the kernel is asked for it, networks to the store and sandboxes to files of their own
+//! ([`records`]), and is forgotten after the kernel has let it go: a daemon that is killed between the two finds at its next
+//! start what has to go. The lock is held to decide and to remember, not while a sandbox is made or removed in the kernel; and
+//! nothing that a container's start does grows with the number of others.
 //!
 //! Calls block: `engine` makes them off the runtime's threads. Knows neither the API nor containers; the names in errors are
 //! those that clients see.
 
+mod backing;
+mod carrier;
+mod connect;
 mod create;
+mod device;
 mod dns;
 mod endpoint;
 mod files;
 pub mod firewall;
+mod forwarding;
 pub mod ipam;
 mod join;
 mod link;
 mod namespace;
+mod naming;
 pub mod netlink;
+mod options;
+mod plug;
 mod ports;
+mod publish;
 mod reconcile;
 pub mod record;
+mod records;
+mod request;
+mod resolver;
 pub mod settings;
 mod show;
+mod subnets;
+mod taken;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -40,13 +57,15 @@ use tokio::runtime::Handle;
 
 use self::create::Given;
 use self::dns::{Listening, Names};
-use self::firewall::{Bridge, Firewall, Ruleset};
+use self::firewall::{Bridge, Firewall, Forward};
 use self::ipam::{Pool, Prefix};
 use self::link::Links;
 use self::netlink::NetlinkError;
 use self::ports::Ports;
-use self::record::{BridgeOptions, Driver, NETWORKS, Network, Sandbox};
+use self::record::{NETWORKS, Network, Sandbox};
+use self::records::Records;
 use self::settings::Settings;
+use self::taken::Taken;
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::locks::locked;
@@ -54,7 +73,9 @@ use crate::random;
 use crate::store::Store;
 use crate::timestamp::Timestamp;
 
-pub use self::join::{Join, Joined, LinkTo, Mode};
+pub use self::request::{Join, Joined, LinkTo, Mode};
+
+use self::backing::bridge_of;
 
 /// All networks; clones share them.
 #[derive(Clone, Debug)]
@@ -68,7 +89,8 @@ struct Shared {
     runtime: Handle,
     /// Eight hexadecimal digits that are this daemon's, for ever.
     instance: String,
-    firewall: Option<Firewall>,
+    firewall: Firewall,
+    records: Records,
     names: Arc<Names>,
     state: Mutex<State>,
 }
@@ -78,11 +100,11 @@ struct State {
     /// By id.
     networks: BTreeMap<String, Network>,
     /// By container.
-    sandboxes: BTreeMap<String, Sandbox>,
-    servers: BTreeMap<String, Listening>,
+    sandboxes: HashMap<String, Sandbox>,
+    /// By network.
+    taken: HashMap<String, Taken>,
+    servers: HashMap<String, Listening>,
     ports: Ports,
-    /// Of the host's namespace.
-    links: Links,
 }
 
 /// What becomes of an error of the kernel.
@@ -119,25 +141,31 @@ impl Networks {
     /// It can't be meant, collides with another, or the kernel refuses its bridge.
     pub fn create(&self, request: NetworkCreateRequest) -> Result<String> {
         let mut state = self.state();
-        let routes = state.links.routes().map_err(|error| refused(&error))?;
-        let network = create::network(
+        let mut links = Links::open().map_err(|error| refused(&error))?;
+        let routes = links.routes().map_err(|error| refused(&error))?;
+        let mut network = create::network(
             request,
             Given {
                 id: random::id()?,
                 created: Timestamp::now().to_string(),
                 networks: &mut state.networks.values(),
                 pools: &self.0.settings.pools,
+                default_options: &self.0.settings.default_options,
                 routes,
                 pool_ipv6: self.pool_ipv6(),
             },
         )?;
+        backing::look(&mut network)?;
         self.0.store.put(NETWORKS, &network.id, &network)?;
         let id = network.id.clone();
         let _none = state.networks.insert(id.clone(), network.clone());
-        let made = state.make_bridge(&network).and_then(|()| self.write_rules(&mut state));
+        let made = backing::make(&network, self.0.settings.firewall).and_then(|()| {
+            self.prepare_forwarding(network.ipv6)?;
+            self.write_bridges(&state)
+        });
         if let Err(error) = made {
             // Not before the bridge is gone: a record that is left is removed with its bridge later.
-            let undone = state.remove_bridge(&network);
+            let undone = backing::remove(&network);
             drop(state.networks.remove(&id));
             if undone.is_ok() {
                 self.0.store.remove(NETWORKS, &id)?;
@@ -181,10 +209,11 @@ impl Networks {
             );
             return Err(Error::new(Kind::Forbidden, message));
         }
-        state.remove_bridge(&network)?;
+        backing::remove(&network)?;
         drop(state.networks.remove(&network.id));
+        drop(state.taken.remove(&network.id));
         self.0.store.remove(NETWORKS, &network.id)?;
-        self.write_rules(&mut state)?;
+        self.write_bridges(&state)?;
         drop(state);
         self.tell("destroy", &network, None);
         Ok(network)
@@ -239,10 +268,37 @@ impl Networks {
         Some(Pool { base: Prefix::new(base, 48)?, size: 64 })
     }
 
-    /// Makes the packet filter say what the state says.
-    fn write_rules(&self, state: &mut State) -> Result<()> {
-        let Some(firewall) = &self.0.firewall else { return Ok(()) };
-        firewall.apply(state.ruleset()).map_err(|error| refused(&error))
+    /// Has the packet filter know the bridges.
+    fn write_bridges(&self, state: &State) -> Result<()> {
+        self.0.firewall.set_bridges(state.bridges()).map_err(|error| refused(&error))
+    }
+
+    /// Has the packet filter forget some published ports, and know others.
+    fn change_forwards(&self, gone: &[Forward], new: &[Forward]) -> Result<()> {
+        self.0.firewall.change(gone, new).map_err(|error| refused(&error))?;
+        for forwards in [gone, new] {
+            // It is only a delay that this saves a client.
+            if let Err(error) = firewall::forget_connections(forwards) {
+                tracing::warn!("{error}: {}", error.errno);
+            }
+        }
+        Ok(())
+    }
+
+    /// A sandbox as it is to be from now on.
+    fn remember(&self, state: &mut State, sandbox: Sandbox) -> Result<()> {
+        self.0.records.put(&sandbox)?;
+        state.set(sandbox);
+        Ok(())
+    }
+
+    fn remember_network(&self, state: &mut State, network: Network) -> Result<()> {
+        if state.networks.get(&network.id).is_some_and(|known| *known == network) {
+            return Ok(());
+        }
+        self.0.store.put(NETWORKS, &network.id, &network)?;
+        let _before = state.networks.insert(network.id.clone(), network);
+        Ok(())
     }
 }
 
@@ -280,15 +336,30 @@ impl State {
         })
     }
 
-    /// Which addresses of a network endpoints have.
-    fn taken(&self, network: &str) -> BTreeSet<IpAddr> {
-        self.endpoints(network)
-            .flat_map(|(_, endpoint)| [endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6)])
-            .flatten()
-            .collect()
+    /// A sandbox that is new, or has changed.
+    fn set(&mut self, sandbox: Sandbox) {
+        let new = addresses_of(&sandbox);
+        let before = self.sandboxes.insert(sandbox.container.clone(), sandbox);
+        let gone = before.as_ref().map(addresses_of).unwrap_or_default();
+        for (network, address) in gone.iter().filter(|one| !new.contains(one)) {
+            self.taken.entry(network.clone()).or_default().give_back(*address);
+        }
+        for (network, address) in new {
+            self.taken.entry(network).or_default().insert(address);
+        }
     }
 
-    fn ruleset(&self) -> Ruleset {
+    /// A sandbox that is gone.
+    fn forget(&mut self, container: &str) {
+        let gone = self.sandboxes.remove(container).as_ref().map(addresses_of).unwrap_or_default();
+        for (network, address) in gone {
+            if let Some(taken) = self.taken.get_mut(&network) {
+                taken.give_back(address);
+            }
+        }
+    }
+
+    fn bridges(&self) -> Vec<Bridge> {
         let bridges = self.networks.values().filter_map(|network| {
             let options = bridge_of(network)?;
             Some(Bridge {
@@ -297,68 +368,24 @@ impl State {
                 internal: network.internal,
                 icc: options.icc,
                 masquerade: options.masquerade,
+                sources: options.sources,
+                trusted: options.trusted,
                 mode_ipv4: options.mode_ipv4,
                 mode_ipv6: options.mode_ipv6,
             })
         });
-        let mut forwards: Vec<_> = self
-            .sandboxes
-            .values()
-            .flat_map(|sandbox| sandbox.published.iter().map(|published| published.forward))
-            .collect();
-        forwards.sort_unstable();
-        forwards.dedup();
-        Ruleset { bridges: bridges.collect(), forwards }
-    }
-
-    /// The network's bridge with its addresses, up. One that is there is made to be so.
-    fn make_bridge(&mut self, network: &Network) -> Result<()> {
-        let Some(options) = bridge_of(network) else { return Ok(()) };
-        let made = self.links.bridge(&options.name, bridge_mac()?, options.mtu.unwrap_or(1500));
-        let index = made.map_err(|error| refused(&error))?;
-        let path = |family: &str, file: &str| format!("/proc/sys/net/{family}/conf/{}/{file}", options.name);
-        // Published ports of loopback addresses: the packets leave by the bridge with such a source.
-        set(&path("ipv4", "route_localnet"), "1")?;
-        if network.ipv6 {
-            set(&path("ipv6", "disable_ipv6"), "0")?;
-            set(&path("ipv6", "accept_ra"), "0")?;
-        }
-        let isolated = |ipv4: bool| {
-            let mode = if ipv4 { options.mode_ipv4 } else { options.mode_ipv6 };
-            network.internal && mode == firewall::GatewayMode::Isolated
-        };
-        for subnet in &network.subnets {
-            let Some(gateway) = subnet.gateway.filter(|gateway| !isolated(gateway.is_ipv4())) else {
-                continue;
-            };
-            if let Some(address) = Prefix::new(gateway, subnet.subnet.length()) {
-                self.links.address(index, address).map_err(|error| refused(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn remove_bridge(&mut self, network: &Network) -> Result<()> {
-        match bridge_of(network) {
-            Some(options) => self.links.remove(&options.name).map_err(|error| refused(&error)),
-            None => Ok(()),
-        }
+        bridges.collect()
     }
 }
 
-/// The options of a network that has a bridge. They have been checked when it was made.
-fn bridge_of(network: &Network) -> Option<BridgeOptions> {
-    (network.driver == Driver::Bridge && !network.config_only)
-        .then(|| BridgeOptions::of(&network.id, &network.options).ok())?
-}
-
-/// One of its own: a bridge without one takes that of a port, and changes it with its ports.
-fn bridge_mac() -> Result<link::Mac> {
-    let mut mac = [0; 6];
-    let _filled = rustix::rand::getrandom(&mut mac[..], rustix::rand::GetRandomFlags::empty())
-        .map_err(|error| Error::internal("asking for randomness", &error))?;
-    mac[0] = (mac[0] & 0xfc) | 2;
-    Ok(mac)
+/// Each with its network.
+fn addresses_of(sandbox: &Sandbox) -> Vec<(String, IpAddr)> {
+    let endpoints = sandbox.endpoints.iter();
+    endpoints
+        .flat_map(|endpoint| {
+            endpoint.addresses().into_iter().map(|address| (endpoint.network.clone(), address))
+        })
+        .collect()
 }
 
 /// Writes a setting of the kernel, if it has it.

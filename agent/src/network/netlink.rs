@@ -42,6 +42,14 @@ pub struct NetlinkError {
     pub errno: Errno,
 }
 
+impl NetlinkError {
+    /// Why, as Go's programs say it.
+    pub(super) fn words(&self) -> String {
+        let text = std::io::Error::from(self.errno).to_string().to_ascii_lowercase();
+        text.split(" (os error").next().unwrap_or_default().to_owned()
+    }
+}
+
 /// A list of attributes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Attributes(Vec<u8>);
@@ -257,6 +265,29 @@ impl Socket {
                 _ => found.push(message),
             }
         }
+    }
+
+    /// The one object that a request names.
+    ///
+    /// # Errors
+    /// The kernel's; `ENODEV`: there is none.
+    pub(super) fn one(
+        &mut self,
+        action: &str,
+        kind: u16,
+        header: &[u8],
+        list: &Attributes,
+    ) -> Result<Message, NetlinkError> {
+        let mut batch = Batch::default();
+        batch.push(action, (kind, 0), header, list);
+        self.send(&batch)?;
+        let failed = |errno| NetlinkError { action: action.to_owned(), errno };
+        let message = self.receive().map_err(failed)?;
+        if message.kind == NLMSG_ERROR {
+            let code = number32(&message.body, 0).unwrap_or_default().cast_signed();
+            return Err(failed(Errno::from_raw_os_error(-code)));
+        }
+        Ok(message)
     }
 
     fn send(&mut self, batch: &Batch) -> Result<(), NetlinkError> {

@@ -1,19 +1,21 @@
-//! Published ports on the host's side: which are taken, a socket that keeps other programs off each, and the connections
-//! that the packet filter does not carry: those to an IPv6 address of a container that has none, to `[::1]`, and all of them
-//! while there are no rules.
+//! Published ports on the host's side: which are taken, and a socket that keeps other programs off each. What reaches that
+//! socket, [`super::carrier`] carries: it is what the packet filter does not.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
-use super::firewall::{Forward, Transport};
+use super::carrier;
+use super::firewall::{Families, Forward, Transport};
 
 /// Where a port that nobody names is taken from; the kernel's own (`ip_local_port_range`), as dockerd does.
 const ANY: RangeInclusive<u16> = 32768..=60999;
@@ -21,7 +23,7 @@ const ANY: RangeInclusive<u16> = 32768..=60999;
 /// A port that can't be had. The texts are dockerd's, behind the endpoint that wanted it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PortError {
-    #[error("Bind for {0} failed: port is already allocated")]
+    #[error("Bind for {}:{} failed: port is already allocated", .0.ip(), .0.port())]
     Allocated(SocketAddr),
     #[error("failed to bind host port for {host}:{container}/{transport}: {reason}", transport = .transport.name())]
     Taken { host: SocketAddr, container: SocketAddr, transport: Transport, reason: String },
@@ -43,13 +45,18 @@ pub(super) struct Wanted {
 #[derive(Debug)]
 pub(super) struct Ports {
     runtime: Handle,
-    held: BTreeMap<(Transport, SocketAddr), Held>,
+    /// What the packet filter carries.
+    families: Families,
+    /// Of the daemon's descriptors.
+    share: Arc<Semaphore>,
+    held: BTreeMap<(Transport, u16), Vec<Held>>,
     /// Where the search for any port begins: not at once the one that was given back.
     next: u16,
 }
 
 #[derive(Debug)]
 struct Held {
+    host: IpAddr,
     container: String,
     _socket: Kept,
 }
@@ -57,34 +64,38 @@ struct Held {
 /// Closed when it is dropped.
 #[derive(Debug)]
 enum Kept {
-    Datagrams(#[expect(dead_code, reason = "held open only")] UdpSocket),
+    Datagrams { _held: UdpSocket, carrier: Option<AbortHandle> },
     Associations(#[expect(dead_code, reason = "held open only")] Option<OwnedFd>),
     Connections { listener: OwnedFd, carrier: AbortHandle },
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Self::Connections { listener, carrier } = self {
-            // The runtime drops the carrier's socket when it comes to it; the port is wanted again at once.
-            let _ended = rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both);
-            carrier.abort();
+        match self {
+            Self::Connections { listener, carrier } => {
+                // The runtime drops the carrier's socket when it comes to it; the port is wanted again at once.
+                let _ended = rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both);
+                carrier.abort();
+            }
+            Self::Datagrams { carrier: Some(carrier), .. } => carrier.abort(),
+            Self::Datagrams { .. } | Self::Associations(_) => {}
         }
     }
 }
 
 impl Ports {
-    pub(super) fn new(runtime: Handle) -> Self {
-        Self { runtime, held: BTreeMap::new(), next: *ANY.start() }
+    pub(super) fn new(runtime: Handle, families: Families) -> Self {
+        Self { runtime, families, share: carrier::share(), held: BTreeMap::new(), next: *ANY.start() }
     }
 
     /// Takes a port at all the wanted addresses.
     pub(super) fn take(&mut self, container: &str, wanted: &Wanted) -> Result<Vec<Forward>, PortError> {
-        let candidates: Vec<u16> = match &wanted.ports {
-            Some(ports) => ports.clone().collect(),
-            None => (self.next..=*ANY.end()).chain(*ANY.start()..self.next).collect(),
+        let (first, last, again) = match &wanted.ports {
+            Some(ports) => (*ports.start(), *ports.end(), 0..0),
+            None => (self.next, *ANY.end(), *ANY.start()..self.next),
         };
-        let mut last = PortError::Exhausted;
-        for port in candidates {
+        let mut error = PortError::Exhausted;
+        for port in (first..=last).chain(again) {
             match self.take_all(container, wanted, port) {
                 Ok(forwards) => {
                     if wanted.ports.is_none() {
@@ -92,10 +103,10 @@ impl Ports {
                     }
                     return Ok(forwards);
                 }
-                Err(error) => last = error,
+                Err(why) => error = why,
             }
         }
-        Err(last)
+        Err(error)
     }
 
     fn take_all(&mut self, container: &str, wanted: &Wanted, port: u16) -> Result<Vec<Forward>, PortError> {
@@ -106,9 +117,7 @@ impl Ports {
             match self.take_one(container, forward) {
                 Ok(()) => forwards.push(forward),
                 Err(error) => {
-                    for taken in &forwards {
-                        self.give_back_one(taken);
-                    }
+                    self.give_back(container, &forwards);
                     return Err(error);
                 }
             }
@@ -118,13 +127,11 @@ impl Ports {
 
     /// Takes this very one.
     pub(super) fn take_one(&mut self, container: &str, forward: Forward) -> Result<(), PortError> {
-        let blocked = self.held.keys().any(|(transport, held)| {
-            *transport == forward.transport
-                && held.port() == forward.host.port()
-                && held.is_ipv4() == forward.host.is_ipv4()
-                && (held.ip() == forward.host.ip()
-                    || held.ip().is_unspecified()
-                    || forward.host.ip().is_unspecified())
+        let host = forward.host.ip();
+        let key = (forward.transport, forward.host.port());
+        let blocked = self.held.get(&key).into_iter().flatten().any(|held| {
+            held.host.is_ipv4() == host.is_ipv4()
+                && (held.host == host || held.host.is_unspecified() || host.is_unspecified())
         });
         if blocked {
             return Err(PortError::Allocated(forward.host));
@@ -135,9 +142,21 @@ impl Ports {
             transport: forward.transport,
             reason: reason(&error),
         })?;
-        let held = Held { container: container.to_owned(), _socket: socket };
-        let _none = self.held.insert((forward.transport, forward.host), held);
+        let held = Held { host, container: container.to_owned(), _socket: socket };
+        self.held.entry(key).or_default().push(held);
         Ok(())
+    }
+
+    /// Gives back some of a container's.
+    pub(super) fn give_back(&mut self, container: &str, forwards: &[Forward]) {
+        for forward in forwards {
+            let key = (forward.transport, forward.host.port());
+            let Some(held) = self.held.get_mut(&key) else { continue };
+            held.retain(|one| one.container != container || one.host != forward.host.ip());
+            if held.is_empty() {
+                drop(self.held.remove(&key));
+            }
+        }
     }
 
     fn open(&self, forward: &Forward) -> io::Result<Kept> {
@@ -165,26 +184,31 @@ impl Ports {
         }
         rustix::net::bind(&socket, &host)?;
         Ok(match forward.transport {
-            Transport::Udp => Kept::Datagrams(UdpSocket::from(socket)),
+            Transport::Udp => {
+                let held = UdpSocket::from(socket);
+                let carrier = if self.families.carry(forward) {
+                    None
+                } else {
+                    let _entered = self.runtime.enter();
+                    let receiving = tokio::net::UdpSocket::from_std(held.try_clone()?)?;
+                    let work = carrier::datagrams(receiving, forward.container, Arc::clone(&self.share));
+                    Some(self.runtime.spawn(work).abort_handle())
+                };
+                Kept::Datagrams { _held: held, carrier }
+            }
             Transport::Sctp => Kept::Associations(Some(socket)),
             Transport::Tcp => {
                 rustix::net::listen(&socket, 1024)?;
                 let _entered = self.runtime.enter();
                 let listener = socket.try_clone()?;
                 let accepting = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
-                let carrier = self.runtime.spawn(carry(accepting, forward.container)).abort_handle();
+                let carrier = self
+                    .runtime
+                    .spawn(carrier::connections(accepting, forward.container, Arc::clone(&self.share)))
+                    .abort_handle();
                 Kept::Connections { listener, carrier }
             }
         })
-    }
-
-    /// Gives back all of a container's.
-    pub(super) fn give_back(&mut self, container: &str) {
-        self.held.retain(|_, held| held.container != container);
-    }
-
-    fn give_back_one(&mut self, forward: &Forward) {
-        drop(self.held.remove(&(forward.transport, forward.host)));
     }
 }
 
@@ -195,20 +219,6 @@ fn reason(error: &io::Error) -> String {
         io::ErrorKind::AddrNotAvailable => "cannot assign requested address".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-async fn carry(listener: tokio::net::TcpListener, to: SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((mut client, _)) => drop(tokio::spawn(async move {
-                if let Ok(mut container) = tokio::net::TcpStream::connect(to).await {
-                    let _ended = tokio::io::copy_bidirectional(&mut client, &mut container).await;
-                }
-            })),
-            // Of a client that has gone again, or of a table that is full for now.
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
-        }
     }
 }
 
@@ -227,13 +237,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_is_given_once_and_again_when_it_is_back() {
-        let mut ports = Ports::new(Handle::current());
+        let mut ports = Ports::new(Handle::current(), Families { ipv4: true, ipv6: true });
         let first = ports.take("a", &wanted(None)).unwrap();
         let port = first[0].host.port();
         let again = ports.take("b", &wanted(Some(port..=port))).unwrap_err();
         assert_eq!(again.to_string(), format!("Bind for 127.0.0.1:{port} failed: port is already allocated"));
         assert_ne!(ports.take("c", &wanted(None)).unwrap()[0].host.port(), port);
-        ports.give_back("a");
+        ports.give_back("a", &first);
         assert_eq!(ports.take("b", &wanted(Some(port..=port))).unwrap(), first);
     }
 
@@ -241,7 +251,7 @@ mod tests {
     async fn another_programs_port_is_in_use_and_a_range_goes_on_behind_it() {
         let other = UdpSocket::bind("127.0.0.1:0").unwrap();
         let port = other.local_addr().unwrap().port();
-        let mut ports = Ports::new(Handle::current());
+        let mut ports = Ports::new(Handle::current(), Families { ipv4: true, ipv6: true });
         let error = ports.take("a", &wanted(Some(port..=port))).unwrap_err();
         assert_eq!(
             error.to_string(),

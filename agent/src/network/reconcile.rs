@@ -1,7 +1,7 @@
 //! The daemon's start: networks of the store get their bridges, sandboxes of containers that still run get their ports, names
 //! and rules back, and whatever else an earlier daemon has left is removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,15 @@ use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use super::firewall::Firewall;
-use super::ipam::{Prefix, Subnet, free_subnet};
+use super::firewall::{Firewall, Forward};
+use super::ipam::{Pool, Prefix, Subnet, free_subnet};
 use super::link::Links;
+use super::options::{BRIDGE_NAME, DEFAULT_BRIDGE, ENABLE_ICC, ENABLE_MASQUERADE, HOST_BINDING, MTU};
 use super::ports::Ports;
-use super::record::{
-    BRIDGE_NAME, DAEMON, DEFAULT_BRIDGE, Driver, ENABLE_ICC, ENABLE_MASQUERADE, HOST_BINDING, MTU, NETWORKS,
-    Network, SANDBOXES, Sandbox,
-};
+use super::record::{DAEMON, Driver, NETWORKS, Network, Sandbox};
+use super::records::Records;
 use super::settings::{DefaultBridge, Settings};
-use super::{Networks, Shared, State, namespace, refused, set};
+use super::{Networks, Shared, State, backing, namespace, refused};
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::random;
@@ -42,21 +41,27 @@ impl Networks {
         let instance = instance(&store)?;
         let runtime = Handle::try_current()
             .map_err(|error| Error::internal("opening the networks outside of the runtime", &error))?;
-        let firewall = settings.firewall.then(|| Firewall::open(&instance)).transpose();
-        let state = State {
+        let firewall = Firewall::open(&instance, settings.firewall, settings.direct_routing)
+            .map_err(|error| refused(&error))?;
+        let records = Records::open(settings.sandboxes.clone())?;
+        let mut state = State {
             networks: store.all::<Network>(NETWORKS)?.into_iter().collect(),
-            sandboxes: store.all::<Sandbox>(SANDBOXES)?.into_iter().collect(),
-            servers: BTreeMap::new(),
-            ports: Ports::new(runtime.clone()),
-            links: Links::open().map_err(|error| refused(&error))?,
+            sandboxes: HashMap::new(),
+            taken: HashMap::new(),
+            servers: HashMap::new(),
+            ports: Ports::new(runtime.clone(), settings.firewall),
         };
+        for sandbox in records.all()? {
+            state.set(sandbox);
+        }
         let networks = Self(Arc::new(Shared {
-            firewall: firewall.map_err(|error| refused(&error))?,
             settings,
             store,
             events,
             runtime,
             instance,
+            firewall,
+            records,
             names: Arc::default(),
             state: Mutex::new(state),
         }));
@@ -67,18 +72,22 @@ impl Networks {
     fn restore(&self) -> Result<()> {
         let mut state = self.state();
         self.make_predefined(&mut state)?;
-        if self.0.settings.forwarding {
-            set("/proc/sys/net/ipv4/ip_forward", "1")?;
-        }
-        for network in state.networks.values().cloned().collect::<Vec<_>>() {
+        let mut ipv6 = false;
+        for network in state.networks.values() {
             // One network that can't be had keeps no others from work.
-            if let Err(error) = state.make_bridge(&network) {
-                warn!("the network {}: {error}", network.name);
+            match backing::make(network, self.0.settings.firewall) {
+                Err(error) if network.is_default_bridge() => {
+                    let message = format!(
+                        "Error initializing network controller: error creating default \"bridge\" network: {error}"
+                    );
+                    return Err(Error::new(error.kind, message));
+                }
+                Err(error) => warn!("the network {}: {error}", network.name),
+                Ok(()) => {}
             }
-            if network.ipv6 && self.0.settings.forwarding {
-                set("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
-            }
+            ipv6 |= network.ipv6;
         }
+        let closed = self.have_forwarded(ipv6)?;
         let sandboxes: Vec<Sandbox> = state.sandboxes.values().cloned().collect();
         drop(state);
         for sandbox in sandboxes {
@@ -90,7 +99,13 @@ impl Networks {
         }
         self.remove_strangers()?;
         let mut state = self.state();
-        self.write_rules(&mut state)?;
+        let forwards: Vec<Forward> = state
+            .sandboxes
+            .values()
+            .flat_map(|sandbox| sandbox.published.iter().map(|published| published.forward))
+            .collect();
+        let begun = self.0.firewall.begin(state.bridges(), &forwards, closed);
+        begun.map_err(|error| refused(&error))?;
         let containers: Vec<String> = state.sandboxes.keys().cloned().collect();
         for container in containers {
             if let Err(error) = self.resume(&mut state, &container) {
@@ -121,12 +136,12 @@ impl Networks {
     /// Takes ports again and serves names again, which ended with the daemon that did before.
     fn resume(&self, state: &mut State, container: &str) -> Result<()> {
         let Some(sandbox) = state.sandboxes.get(container).cloned() else { return Ok(()) };
-        for published in &sandbox.published {
+        for published in sandbox.published.iter().filter(|one| one.forward.host.port() != 0) {
             state.ports.take_one(container, published.forward).map_err(|error| {
                 Error::new(Kind::Internal, format!("port {}: {error}", published.forward.host))
             })?;
         }
-        self.serve_names(state, container)
+        self.serve_names(state, container, None)
     }
 
     /// Files of namespaces that no sandbox has.
@@ -146,7 +161,7 @@ impl Networks {
     fn make_predefined(&self, state: &mut State) -> Result<()> {
         for (name, driver) in [("none", Driver::Null), ("host", Driver::Host)] {
             if !state.networks.values().any(|network| network.name == name) {
-                self.remember(state, predefined(name, driver)?)?;
+                self.remember_network(state, predefined(name, driver)?)?;
             }
         }
         let known = state.networks.values().find(|network| network.name == "bridge").cloned();
@@ -163,77 +178,128 @@ impl Networks {
             None => predefined("bridge", Driver::Bridge)?,
         };
         network.options = options(&settings);
-        network.subnets = self.default_subnets(state, &settings, &network)?;
-        network.ipv6 = settings.subnet_ipv6.is_some();
-        let shown = network.subnets.iter().map(|subnet| IpamConfig {
-            subnet: subnet.subnet.to_string(),
-            ip_range: subnet.range.map(|range| range.to_string()).unwrap_or_default(),
-            gateway: subnet.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
-            auxiliary_addresses: None,
+        network.ipv6 = settings.ipv6;
+        let mut given = vec![self.default_subnet(state, &settings, (&network, true))?];
+        if settings.ipv6 {
+            given.push(self.default_subnet(state, &settings, (&network, false))?);
+        }
+        // What the user gave is shown first.
+        let mut shown = given.clone();
+        shown.sort_by_key(|given| given.is_chosen);
+        let shown = shown.iter().map(|given| IpamConfig {
+            subnet: given.subnet.subnet.to_string(),
+            ip_range: given.subnet.range.map(|range| range.to_string()).unwrap_or_default(),
+            gateway: given.shown_gateway(),
+            auxiliary_addresses: given.shown_auxiliary(),
         });
         network.ipam = Ipam { driver: "default".to_owned(), options: None, config: Some(shown.collect()) };
-        self.remember(state, network)
+        network.chosen =
+            given.iter().filter(|given| given.is_chosen).map(|given| given.subnet.subnet).collect();
+        network.subnets = given.into_iter().map(|given| given.subnet).collect();
+        self.remember_network(state, network)
     }
 
-    fn remember(&self, state: &mut State, network: Network) -> Result<()> {
-        if state.networks.get(&network.id).is_some_and(|known| *known == network) {
-            return Ok(());
-        }
-        self.0.store.put(NETWORKS, &network.id, &network)?;
-        let _before = state.networks.insert(network.id.clone(), network);
-        Ok(())
-    }
-
-    /// `--bip`, the address that the bridge has already, what it had at the last start, or the first free of the pools.
-    fn default_subnets(
+    /// Of a family: `--bip`, the range that is named, the address that the bridge has already, what it had at the last start, or
+    /// the first free of the pools.
+    fn default_subnet(
         &self,
-        state: &mut State,
+        state: &State,
         settings: &DefaultBridge,
-        network: &Network,
-    ) -> Result<Vec<Subnet>> {
-        let index = state.links.index(&settings.name).map_err(|error| refused(&error))?;
+        (network, ipv4): (&Network, bool),
+    ) -> Result<Given> {
+        let mut links = Links::open().map_err(|error| refused(&error))?;
+        let index = links.index(&settings.name).map_err(|error| refused(&error))?;
         let had = match index {
-            Some(index) => state.links.addresses(index).map_err(|error| refused(&error))?,
+            Some(index) => links.addresses(index).map_err(|error| refused(&error))?,
             None => Vec::new(),
         };
-        let had = had.into_iter().find(|address| address.is_ipv4());
-        let before = network.subnets.iter().find(|subnet| subnet.subnet.is_ipv4());
-        let before = before.and_then(|subnet| Prefix::new(subnet.gateway?, subnet.subnet.length()));
-        let address = match settings.address.or(had).or(before) {
+        let had = had.into_iter().find(|had| had.is_ipv4() == ipv4 && !is_link_local(*had));
+        let range = if ipv4 { settings.range } else { settings.range_ipv6 };
+        let first_of = |subnet: Prefix| {
+            let gateway = Subnet::of(subnet).free_address(&BTreeSet::new());
+            gateway.and_then(|gateway| Prefix::new(gateway, subnet.length())).unwrap_or(subnet)
+        };
+        let named = if ipv4 { settings.address } else { settings.address_ipv6 };
+        let told = named.or_else(|| {
+            let is_in = |had: Prefix| range.is_none_or(|range| had.contains(range.first()));
+            had.filter(|had| is_in(*had)).is_none().then(|| range.map(first_of))?
+        });
+        let is_chosen =
+            told.is_none() && range.is_none() && had.is_none_or(|had| network.chosen.contains(&had.subnet()));
+        let before = network.subnets.iter().find(|subnet| subnet.subnet.is_ipv4() == ipv4);
+        let before =
+            before.and_then(|subnet| Prefix::new(subnet.host.or(subnet.gateway)?, subnet.subnet.length()));
+        let address = match told.or(had).or(before) {
             Some(address) => address,
-            None => {
-                let mut taken = state.links.routes().map_err(|error| refused(&error))?;
-                let others = state.networks.values().flat_map(|network| &network.subnets);
-                taken.extend(others.map(|subnet| subnet.subnet));
-                let subnet = free_subnet(&self.0.settings.pools, &taken, true).ok_or_else(|| {
-                    Error::invalid("all predefined address pools have been fully subnetted")
-                })?;
-                let empty = Subnet { subnet, range: None, gateway: None, reserved: BTreeSet::new() };
-                empty
-                    .free_address(&BTreeSet::new())
-                    .and_then(|gateway| Prefix::new(gateway, subnet.length()))
-                    .unwrap_or(subnet)
-            }
+            None => first_of(self.free(state, &mut links, ipv4)?),
         };
         if let (Some(index), Some(had)) = (index, had)
             && had != address
         {
-            state.links.remove_address(index, had).map_err(|error| refused(&error))?;
+            links.remove_address(index, had).map_err(|error| refused(&error))?;
         }
-        let mut subnets = vec![Subnet {
-            subnet: address.subnet(),
-            range: settings.range.filter(|range| address.contains(range.first())),
-            gateway: Some(settings.gateway.unwrap_or(address.address())),
-            // A gateway that is another machine leaves the bridge its own address.
-            reserved: BTreeSet::from([address.address()]),
-        }];
-        subnets.extend(settings.subnet_ipv6.map(|subnet| {
-            let mut subnet = Subnet { subnet, range: None, gateway: None, reserved: BTreeSet::new() };
-            subnet.gateway = subnet.free_address(&BTreeSet::new());
-            subnet
-        }));
-        Ok(subnets)
+        let mut subnet = Subnet::of(address.subnet());
+        subnet.range = range.filter(|range| address.contains(range.first()));
+        subnet.gateway = Some(address.address());
+        let gateway = settings.gateways[usize::from(!ipv4)];
+        if let Some(gateway) = gateway {
+            if !address.contains(gateway) {
+                let name = if ipv4 { "DefaultGatewayIPv4" } else { "DefaultGatewayIPv6" };
+                let message = format!(
+                    "Error initializing network controller: error creating default \"bridge\" network: auxiliary address: ({name}:{gateway}) must belong to the master pool: {}",
+                    address.subnet()
+                );
+                return Err(Error::invalid(message));
+            }
+            (subnet.gateway, subnet.host) = (Some(gateway), Some(address.address()));
+        }
+        Ok(Given {
+            subnet,
+            is_chosen,
+            is_ranged: range.is_some() && named.is_none() && had.is_none(),
+            gateway,
+        })
     }
+
+    /// A subnet that nobody has.
+    fn free(&self, state: &State, links: &mut Links, ipv4: bool) -> Result<Prefix> {
+        let mut taken = links.routes().map_err(|error| refused(&error))?;
+        let others = state.networks.values().flat_map(|network| &network.subnets);
+        taken.extend(others.map(|subnet| subnet.subnet));
+        let own: Vec<Pool> = self.pool_ipv6().into_iter().collect();
+        let pools = if ipv4 { &self.0.settings.pools } else { &own };
+        free_subnet(pools, &taken, ipv4)
+            .ok_or_else(|| Error::invalid("all predefined address pools have been fully subnetted"))
+    }
+}
+
+/// A subnet of the network `bridge`, and whose choice it is.
+#[derive(Clone, Debug)]
+struct Given {
+    subnet: Subnet,
+    /// The daemon's.
+    is_chosen: bool,
+    /// It follows from the range that containers get.
+    is_ranged: bool,
+    /// The way out that is another machine.
+    gateway: Option<std::net::IpAddr>,
+}
+
+impl Given {
+    fn shown_gateway(&self) -> String {
+        let own = self.subnet.host.or(self.subnet.gateway).filter(|_| !self.is_ranged);
+        own.map(|gateway| gateway.to_string()).unwrap_or_default()
+    }
+
+    fn shown_auxiliary(&self) -> Option<Map> {
+        let gateway = self.gateway.filter(|_| !self.is_chosen)?;
+        let name = if gateway.is_ipv4() { "DefaultGatewayIPv4" } else { "DefaultGatewayIPv6" };
+        Some(Map::from([(name.to_owned(), gateway.to_string())]))
+    }
+}
+
+fn is_link_local(prefix: Prefix) -> bool {
+    matches!(prefix.address(), std::net::IpAddr::V6(address) if address.segments()[0] & 0xffc0 == 0xfe80)
 }
 
 fn instance(store: &Store) -> Result<String> {
@@ -261,6 +327,7 @@ fn predefined(name: &str, driver: Driver) -> Result<Network> {
         attachable: false,
         config_from: String::new(),
         config_only: false,
+        made_link: false,
         options: Map::new(),
         labels: Map::new(),
     })

@@ -1,4 +1,4 @@
-//! What is remembered of a network and of a running container's sandbox, and what a network's options say.
+//! What is remembered of a network and of a running container's sandbox.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,25 +7,17 @@ use std::path::PathBuf;
 use ketch_engine_api::network::{EndpointSettings, Ipam, Map, PortBinding};
 use serde::{Deserialize, Serialize};
 
-use super::firewall::{Forward, GatewayMode};
+use super::firewall::Forward;
 use super::ipam::{Prefix, Subnet};
-use crate::error::{Error, Result};
+use super::options::DEFAULT_BRIDGE;
+use super::resolver::Resolver;
 use crate::store::Table;
 
 pub(super) const NETWORKS: Table = Table("networks");
-pub(super) const SANDBOXES: Table = Table("sandboxes");
 /// The daemon's own: `instance`.
 pub(super) const DAEMON: Table = Table("network-daemon");
-
-pub(super) const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
-pub(super) const DEFAULT_BRIDGE: &str = "com.docker.network.bridge.default_bridge";
-pub(super) const ENABLE_ICC: &str = "com.docker.network.bridge.enable_icc";
-pub(super) const ENABLE_MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
-pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
-pub(super) const MTU: &str = "com.docker.network.driver.mtu";
-const GATEWAY_MODE_4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
-const GATEWAY_MODE_6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
-const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
+/// What it has the host do: `forwarding`.
+pub(super) const HOST: Table = Table("network-host");
 
 /// The drivers that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +25,10 @@ const INTERFACE_PREFIX: &str = "com.docker.network.container_iface_prefix";
 pub enum Driver {
     /// A bridge of its own.
     Bridge,
+    /// Containers have interfaces with addresses of their own on one of the host's.
+    Macvlan,
+    /// The same, with the host's interface's Ethernet address.
+    Ipvlan,
     /// The host's namespace.
     Host,
     /// Nothing but a loopback interface.
@@ -45,9 +41,17 @@ impl Driver {
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
             Self::Host => "host",
             Self::Null => "null",
         }
+    }
+
+    /// Whether containers get interfaces and addresses in its networks.
+    #[must_use]
+    pub fn has_addresses(self) -> bool {
+        matches!(self, Self::Bridge | Self::Macvlan | Self::Ipvlan)
     }
 }
 
@@ -80,6 +84,9 @@ pub struct Network {
     pub config_from: String,
     /// Only settings for others.
     pub config_only: bool,
+    /// The bridge, or the parent of its containers' interfaces, is made for the network, and goes with it.
+    #[serde(default)]
+    pub made_link: bool,
     /// The driver's options.
     pub options: Map,
     /// The user's labels.
@@ -102,87 +109,13 @@ impl Network {
     /// Whether containers find each other by name.
     #[must_use]
     pub fn has_names(&self) -> bool {
-        self.driver == Driver::Bridge && !self.is_default_bridge()
+        self.driver.has_addresses() && !self.is_default_bridge()
     }
 
     /// The subnets' gateways of one family.
     #[must_use]
     pub fn gateway(&self, ipv4: bool) -> Option<IpAddr> {
         self.subnets.iter().filter(|subnet| subnet.subnet.is_ipv4() == ipv4).find_map(|subnet| subnet.gateway)
-    }
-}
-
-/// What a bridge network's options say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BridgeOptions {
-    pub(super) name: String,
-    pub(super) mtu: Option<u32>,
-    pub(super) icc: bool,
-    pub(super) masquerade: bool,
-    pub(super) host_binding: Option<Ipv4Addr>,
-    pub(super) mode_ipv4: GatewayMode,
-    pub(super) mode_ipv6: GatewayMode,
-    pub(super) interface_prefix: String,
-}
-
-impl BridgeOptions {
-    /// Those of a network; `id` names a bridge without a name.
-    ///
-    /// # Errors
-    /// A value that is none: dockerd's texts.
-    pub(super) fn of(id: &str, options: &Map) -> Result<Self> {
-        let text = |key: &str| options.get(key).map(String::as_str).filter(|value| !value.is_empty());
-        let refused = |key: &str, value: &str, why: String| {
-            Error::invalid(format!("failed to parse {key} value: {value} ({why})"))
-        };
-        let flag = |key: &str, missing| match text(key) {
-            None => Ok(missing),
-            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(true),
-            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(false),
-            Some(other) => {
-                Err(refused(key, other, format!("strconv.ParseBool: parsing {other:?}: invalid syntax")))
-            }
-        };
-        let mode = |key: &str| match text(key) {
-            None | Some("nat") => Ok(GatewayMode::Nat),
-            Some("nat-unprotected") => Ok(GatewayMode::NatUnprotected),
-            Some("routed") => Ok(GatewayMode::Routed),
-            Some("isolated") => Ok(GatewayMode::Isolated),
-            Some(other) => Err(refused(key, other, format!("unknown gateway mode {other}"))),
-        };
-        let mtu = match text(MTU) {
-            None => None,
-            Some(value) => match value.parse::<i64>() {
-                Ok(mtu) if mtu < 0 => {
-                    return Err(refused(MTU, value, "must be greater than or equal to zero".to_owned()));
-                }
-                Ok(mtu) => u32::try_from(mtu).ok().filter(|mtu| *mtu != 0),
-                Err(_) => {
-                    let why = format!("strconv.Atoi: parsing {value:?}: invalid syntax");
-                    return Err(refused(MTU, value, why));
-                }
-            },
-        };
-        let host_binding = match text(HOST_BINDING) {
-            None => None,
-            Some(value) => Some(
-                value.parse().map_err(|_| refused(HOST_BINDING, value, "invalid ip address".to_owned()))?,
-            ),
-        };
-        let name = text(BRIDGE_NAME).map_or_else(|| format!("br-{}", &id[..12.min(id.len())]), str::to_owned);
-        if name.len() > 15 || name.contains(['/', ' ', ':']) || name == "." || name == ".." {
-            return Err(refused(BRIDGE_NAME, &name, "invalid interface name".to_owned()));
-        }
-        Ok(Self {
-            name,
-            mtu,
-            icc: flag(ENABLE_ICC, true)?,
-            masquerade: flag(ENABLE_MASQUERADE, true)?,
-            host_binding,
-            mode_ipv4: mode(GATEWAY_MODE_4)?,
-            mode_ipv6: mode(GATEWAY_MODE_6)?,
-            interface_prefix: text(INTERFACE_PREFIX).unwrap_or("eth").to_owned(),
-        })
     }
 }
 
@@ -209,14 +142,16 @@ pub(super) struct Sandbox {
     /// Further lines of its hosts file: address and names.
     pub(super) hosts: Vec<(String, String)>,
     pub(super) resolver: Resolver,
+    /// What was last written to its resolv.conf: whoever has changed that since keeps it.
+    #[serde(default)]
+    pub(super) resolv_conf: String,
 }
 
-/// Where a container's names are looked up.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Resolver {
-    pub(super) servers: Vec<String>,
-    pub(super) search: Vec<String>,
-    pub(super) options: Vec<String>,
+impl Sandbox {
+    /// Whether it has an address of IPv6.
+    pub(super) fn has_ipv6(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.ipv6.is_some())
+    }
 }
 
 /// A container in a network.
@@ -226,7 +161,7 @@ pub(super) struct Endpoint {
     pub(super) id: String,
     /// The network's id.
     pub(super) network: String,
-    /// The host's end of the pair; empty in a network without bridge.
+    /// The host's end of the pair; empty where there is none.
     pub(super) link: String,
     /// The container's end.
     pub(super) interface: String,
@@ -239,6 +174,13 @@ pub(super) struct Endpoint {
     pub(super) names: Vec<String>,
     /// Names of others that only this one sees: alias, container's id or name.
     pub(super) links: Vec<(String, String)>,
+}
+
+impl Endpoint {
+    /// Of both families.
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        [self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6)].into_iter().flatten().collect()
+    }
 }
 
 /// A published port.

@@ -6,7 +6,7 @@ use ketch_engine_api::network as api;
 use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding, PortMap};
 
 use super::ipam::Prefix;
-use super::record::{Endpoint, Network, Sandbox};
+use super::record::{Driver, Endpoint, Network, Sandbox};
 use super::{Networks, State};
 
 impl Networks {
@@ -58,6 +58,16 @@ impl State {
             .collect()
     }
 
+    /// Ports are the host's own, or their interface is a neighbour of the host's: there is nothing to publish.
+    fn has_ports(&self, sandbox: &Sandbox) -> bool {
+        let mut drivers = sandbox
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| Some(self.networks.get(&endpoint.network)?.driver));
+        let has_none = |driver| matches!(driver, Driver::Host | Driver::Macvlan | Driver::Ipvlan);
+        sandbox.endpoints.is_empty() || drivers.any(|driver| !has_none(driver))
+    }
+
     pub(super) fn settings(&self, container: &str) -> Option<NetworkSettings> {
         let sandbox = self.sandboxes.get(container)?;
         let networks = sandbox.endpoints.iter().filter_map(|endpoint| {
@@ -71,10 +81,7 @@ impl State {
             || "/var/run/docker/netns/default".to_owned(),
             |path| path.to_string_lossy().into_owned(),
         );
-        settings.ports = ports(sandbox);
-        if self.is_host(sandbox) {
-            settings.ports = PortMap::new();
-        }
+        settings.ports = if self.has_ports(sandbox) { ports(sandbox) } else { PortMap::new() };
         Some(settings)
     }
 }
@@ -108,7 +115,9 @@ fn ports(sandbox: &Sandbox) -> PortMap {
     let mut ports: PortMap = sandbox.exposed.iter().map(|port| (port.clone(), None)).collect();
     for published in &sandbox.published {
         let host = published.forward.host;
-        let binding = PortBinding { host_ip: host.ip().to_string(), host_port: host.port().to_string() };
+        // One that is open by the container's own address has none of the host's.
+        let host_port = if host.port() == 0 { String::new() } else { host.port().to_string() };
+        let binding = PortBinding { host_ip: host.ip().to_string(), host_port };
         ports.entry(published.port.clone()).or_default().get_or_insert_default().push(binding);
     }
     ports

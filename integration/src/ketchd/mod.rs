@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod http;
+pub mod lan;
 pub mod mask;
 pub mod open;
 pub mod registry;

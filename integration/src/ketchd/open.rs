@@ -25,11 +25,6 @@ const OPEN: &[(&str, &str)] = &[
     ("ketchd_images::list_and_filters", "the count of containers of an image is -1"),
     ("ketchd_images::login_checks_the_password", "the order of the two fields of /auth's answer"),
     ("ketchd_images::pull_by_digest_and_all", "pull -a asks for latest alone"),
-    (
-        "ketchd_networks::another_containers_network",
-        "a network of a container that is not there is a 404, at which the CLI pulls the image",
-    ),
-    ("ketchd_networks::six", "published ports of IPv6"),
     ("ketchd_volumes::subpaths", "a subpath that leads out is refused in the kernel's words"),
     ("ketchd_instances::three_side_by_side", "several give the same addresses out on one bridge"),
     ("ketchd_compose::run_and_configuration", "no archive (cp)"),

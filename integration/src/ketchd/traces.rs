@@ -20,6 +20,7 @@ const FOLDERS: &[&str] = &[
     "data/image/staging",
     "exec",
     "exec/netns",
+    "exec/sandboxes",
     "exec/s",
     "exec/runtime/ketchd",
 ];

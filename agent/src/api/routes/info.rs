@@ -138,7 +138,7 @@ fn driver_status(data_root: &Path) -> Value {
 
 fn plugins() -> Value {
     let logs: Vec<_> = logs::DRIVERS.into_iter().filter(|driver| *driver != "none").collect();
-    json!({ "Volume": [volume::DRIVER], "Network": ["bridge", "host", "null"], "Authorization": null, "Log": logs })
+    json!({ "Volume": [volume::DRIVER], "Network": ["bridge", "host", "ipvlan", "macvlan", "null"], "Authorization": null, "Log": logs })
 }
 
 fn registries(live: &Live, version: ApiVersion) -> Value {

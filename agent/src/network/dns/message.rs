@@ -9,6 +9,8 @@ const RESPONSE: u8 = 0x80;
 const TRUNCATED: u8 = 0x02;
 const RECURSION_DESIRED: u8 = 0x01;
 const RECURSION_AVAILABLE: u8 = 0x80;
+/// An OPT record that says how long a query may be: 4096 bytes, and nothing else.
+const OWN_SIZE: [u8; 11] = [0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0];
 /// What a client takes over UDP that says nothing.
 const SHORT: usize = 512;
 
@@ -23,6 +25,7 @@ const IN: u16 = 1;
 pub(super) enum Code {
     Ok = 0,
     ServerFailure = 2,
+    NoSuchName = 3,
     Refused = 5,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Question {
     end: usize,
     /// The longest answer over UDP, in bytes.
     pub(super) limit: usize,
+    /// The client speaks RFC 6891, and is told that the server does.
+    is_extended: bool,
 }
 
 /// An answer's record.
@@ -79,8 +84,9 @@ pub(super) fn question(message: &[u8]) -> Option<Question> {
     }
     let (kind, class) = (number(message, at)?, number(message, at + 2)?);
     let end = at + 4;
-    let limit = extended(message, end).map_or(SHORT, |size| usize::from(size).max(SHORT));
-    (class == IN).then_some(Question { name, kind, end, limit })
+    let size = extended(message, end);
+    let limit = size.map_or(SHORT, |size| usize::from(size).max(SHORT));
+    (class == IN).then_some(Question { name, kind, end, limit, is_extended: size.is_some() })
 }
 
 /// The size of a client's buffer, from the first additional record if that is an OPT (RFC 6891).
@@ -122,6 +128,7 @@ pub(super) fn answer(
     answer[5] = 1;
     answer.extend_from_slice(query.get(HEADER..question.end).unwrap_or_default());
     let mut count: u16 = 0;
+    let limit = if question.is_extended { limit.saturating_sub(OWN_SIZE.len()) } else { limit };
     for record in records {
         let before = answer.len();
         write(&mut answer, question.kind, record);
@@ -133,6 +140,10 @@ pub(super) fn answer(
         count += 1;
     }
     answer[6..8].copy_from_slice(&count.to_be_bytes());
+    if question.is_extended {
+        answer[11] = 1;
+        answer.extend_from_slice(&OWN_SIZE);
+    }
     answer
 }
 
@@ -216,7 +227,12 @@ pub(super) mod tests {
         let mut query = query("a", A);
         query[11] = 1;
         query.extend_from_slice(&[0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(question(&query).unwrap().limit, 4096);
+        let asked = question(&query).unwrap();
+        assert_eq!(asked.limit, 4096);
+        let records: Vec<_> = (0..250).map(|last| Record::Address([10, 0, 0, last].into())).collect();
+        let answer = answer(&query, Some(&asked), (Code::Ok, &records), asked.limit);
+        assert!(answer.len() > 512 && answer.len() <= 4096 && answer.ends_with(&OWN_SIZE) && answer[11] == 1);
+        assert_eq!(answer[2] & TRUNCATED, 0);
     }
 
     #[test]

@@ -3,10 +3,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::RwLock;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, RwLock};
+
+use tokio::sync::Semaphore;
 
 use crate::locks::{reading, writing};
+use crate::network::carrier;
+use crate::network::ipam::Prefix;
+use crate::network::resolver::Upstream;
 
 /// Of a container, as it is asked for by its server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,8 +21,12 @@ pub(in crate::network) struct View {
     pub(in crate::network) networks: Vec<String>,
     /// What it alone calls others: alias, network, name.
     pub(in crate::network) links: Vec<(String, String, String)>,
+    /// The networks' subnets: who has which address there nobody else knows.
+    pub(in crate::network) subnets: Vec<Prefix>,
     /// Whom it asks for other names; none: nobody, as all its networks are internal.
-    pub(in crate::network) servers: Vec<IpAddr>,
+    pub(in crate::network) servers: Vec<Upstream>,
+    /// From where it asks those that are not the host's.
+    pub(in crate::network) namespace: Option<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -26,12 +36,16 @@ struct Network {
     holders: HashMap<String, BTreeMap<String, Vec<IpAddr>>>,
     /// The first name of whoever has the address.
     addresses: HashMap<IpAddr, String>,
+    /// What is to be forgotten with a container.
+    of: HashMap<String, (Vec<String>, Vec<IpAddr>)>,
 }
 
 /// What is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::network) struct Names {
     known: RwLock<Known>,
+    /// Of the daemon's descriptors: what all containers together may ask others at once.
+    pub(super) share: Arc<Semaphore>,
     /// Turns the order of several answers on with each.
     turn: AtomicUsize,
 }
@@ -52,12 +66,21 @@ pub(in crate::network) struct Holder<'a> {
     pub(in crate::network) addresses: &'a [IpAddr],
 }
 
+impl Default for Names {
+    fn default() -> Self {
+        Self { known: RwLock::default(), share: carrier::share(), turn: AtomicUsize::default() }
+    }
+}
+
 impl Names {
     /// A container is in a network.
     pub(in crate::network) fn add(&self, holder: Holder<'_>) {
         let mut known = writing(&self.known);
         let network = known.networks.entry(holder.network.to_owned()).or_default();
         holder.network_name.clone_into(&mut network.name);
+        network.forget(holder.container);
+        let names = holder.names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        let _before = network.of.insert(holder.container.to_owned(), (names, holder.addresses.to_vec()));
         for name in holder.names {
             let holders = network.holders.entry(name.to_ascii_lowercase()).or_default();
             let _before = holders.insert(holder.container.to_owned(), holder.addresses.to_vec());
@@ -72,12 +95,7 @@ impl Names {
     pub(in crate::network) fn remove(&self, container: &str, network: &str) {
         let mut known = writing(&self.known);
         let Some(found) = known.networks.get_mut(network) else { return };
-        let mut gone = Vec::new();
-        found.holders.retain(|_, holders| {
-            gone.extend(holders.remove(container).into_iter().flatten());
-            !holders.is_empty()
-        });
-        found.addresses.retain(|address, _| !gone.contains(address));
+        found.forget(container);
         if found.holders.is_empty() {
             drop(known.networks.remove(network));
         }
@@ -93,9 +111,19 @@ impl Names {
     }
 
     /// Whom a container asks for names that are not known here.
-    pub(super) fn servers(&self, container: &str) -> Vec<IpAddr> {
+    pub(super) fn servers(&self, container: &str) -> (Vec<Upstream>, Option<PathBuf>) {
         let known = reading(&self.known);
-        known.views.get(container).map(|view| view.servers.clone()).unwrap_or_default()
+        let view = known.views.get(container);
+        view.map(|view| (view.servers.clone(), view.namespace.clone())).unwrap_or_default()
+    }
+
+    /// Whether an address is of one of the container's networks, whoever has it.
+    pub(super) fn is_near(&self, container: &str, address: IpAddr) -> bool {
+        let known = reading(&self.known);
+        known
+            .views
+            .get(container)
+            .is_some_and(|view| view.subnets.iter().any(|subnet| subnet.contains(address)))
     }
 
     /// The addresses of a name, of both families; `None`: nobody has it.
@@ -120,6 +148,23 @@ impl Names {
             let network = known.networks.get(network)?;
             Some(format!("{}.{}", network.addresses.get(&address)?, network.name))
         })
+    }
+}
+
+impl Network {
+    fn forget(&mut self, container: &str) {
+        let Some((names, addresses)) = self.of.remove(container) else { return };
+        for name in names {
+            if let Some(holders) = self.holders.get_mut(&name) {
+                drop(holders.remove(container));
+                if holders.is_empty() {
+                    drop(self.holders.remove(&name));
+                }
+            }
+        }
+        for address in addresses {
+            drop(self.addresses.remove(&address));
+        }
     }
 }
 
@@ -158,7 +203,8 @@ mod tests {
             Some(View {
                 networks: vec!["n1".to_owned()],
                 links: vec![("store".to_owned(), "n1".to_owned(), "db".to_owned())],
-                servers: vec![],
+                subnets: vec!["172.18.0.0/24".parse().unwrap()],
+                ..View::default()
             }),
         );
         names
@@ -174,6 +220,7 @@ mod tests {
         assert_eq!(names.addresses("nobody", "db"), None);
         assert_eq!(names.name("c1", [172, 18, 0, 3].into()).as_deref(), Some("db.front"));
         assert_eq!(names.name("c1", [172, 18, 0, 4].into()), None);
+        assert!(names.is_near("c1", [172, 18, 0, 4].into()) && !names.is_near("c1", [172, 19, 0, 4].into()));
     }
 
     #[test]

@@ -1,26 +1,23 @@
-//! A sandbox's server: two sockets in the container's namespace, served by the daemon. What it does not know it asks the
-//! host's servers, from the host's namespace.
+//! A sandbox's server: two sockets in the container's namespace, served by the daemon. What it does not know, [`super::forward`]
+//! asks of others.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use super::forward::{self, Over, read_framed, write_framed};
 use super::message::{self, A, AAAA, Code, PTR, Question, Record};
 use super::names::Names;
 
-/// As dockerd: so many servers, so long each.
-const SERVERS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(4);
 /// Of one container at a time; more are refused.
-const QUERIES_AT_ONCE: usize = 1024;
+const QUERIES_AT_ONCE: usize = 512;
 /// A client that keeps a connection and asks nothing.
 const IDLE: Duration = Duration::from_secs(30);
 const CONNECTIONS_AT_ONCE: usize = 64;
@@ -90,12 +87,6 @@ struct Server {
     connections: Semaphore,
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Over {
-    Udp,
-    Tcp,
-}
-
 async fn serve_datagrams(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; 4096];
     loop {
@@ -144,18 +135,6 @@ async fn serve_connection(server: &Server, mut client: TcpStream) -> io::Result<
     Ok(())
 }
 
-async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; usize::from(stream.read_u16().await?)];
-    let _length = stream.read_exact(&mut message).await?;
-    Ok(message)
-}
-
-async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
-    let mut framed = u16::try_from(message.len()).unwrap_or(u16::MAX).to_be_bytes().to_vec();
-    framed.extend_from_slice(message);
-    stream.write_all(&framed).await
-}
-
 impl Server {
     /// The answer that needs nobody else.
     fn known(&self, query: &[u8], question: Option<&Question>, over: Over) -> Option<Vec<u8>> {
@@ -177,61 +156,30 @@ impl Server {
                 .filter(|address| address.is_ipv4() == (asked.kind == A))
                 .map(Record::Address)
                 .collect(),
-            PTR => vec![Record::Name(self.names.name(&self.container, message::reversed(&asked.name)?)?)],
+            PTR => {
+                let address = message::reversed(&asked.name)?;
+                match self.names.name(&self.container, address) {
+                    Some(name) => vec![Record::Name(name)],
+                    // Nobody outside knows whose it is, or has to know that it is asked for.
+                    None if self.names.is_near(&self.container, address) => {
+                        return Some(message::answer(query, question, (Code::NoSuchName, &[]), limit));
+                    }
+                    None => return None,
+                }
+            }
             // A name of ours has nothing else: asking the world for it would tell it, and get a false "no such name".
             _ => self.names.addresses(&self.container, &asked.name).map(|_| Vec::new())?,
         };
         Some(message::answer(query, question, (Code::Ok, &records), limit))
     }
 
-    /// The answer of the host's servers.
+    /// Others' answer.
     async fn ask(&self, query: &[u8], question: Option<&Question>, over: Over) -> Vec<u8> {
         let failed = |code| message::answer(query, question, (code, &[]), LONGEST);
         let Ok(_one) = self.queries.try_acquire() else { return failed(Code::Refused) };
-        for server in self.names.servers(&self.container).into_iter().take(SERVERS) {
-            let server = SocketAddr::new(server, 53);
-            let answer = match over {
-                Over::Udp => timeout(PATIENCE, ask_over_udp(server, query)).await,
-                Over::Tcp => timeout(PATIENCE, ask_over_tcp(server, query)).await,
-            };
-            match answer {
-                // Servers that fail leave it to the next.
-                Ok(Ok(answer)) if answer.get(3).is_some_and(|code| !matches!(code & 15, 2 | 5)) => {
-                    return answer;
-                }
-                _ => {}
-            }
-        }
-        failed(Code::ServerFailure)
+        let Ok(_of_all) = self.names.share.try_acquire() else { return failed(Code::Refused) };
+        let (servers, namespace) = self.names.servers(&self.container);
+        let answer = forward::ask(&servers, namespace, query, over).await;
+        answer.unwrap_or_else(|| failed(Code::ServerFailure))
     }
-}
-
-/// From a port of its own, which with the query's number is what a forger has to guess.
-async fn ask_over_udp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if server.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
-    let mut asked = query.to_vec();
-    let mut number = [0; 2];
-    let _filled = rustix::rand::getrandom(&mut number[..], rustix::rand::GetRandomFlags::empty());
-    if let Some(place) = asked.get_mut(..2) {
-        place.copy_from_slice(&number);
-    }
-    let _length = socket.send(&asked).await?;
-    let mut buffer = vec![0; LONGEST];
-    loop {
-        let length = socket.recv(&mut buffer).await?;
-        if message::answers(&buffer[..length], &asked) {
-            buffer.truncate(length);
-            buffer[..2].copy_from_slice(&query[..2]);
-            return Ok(buffer);
-        }
-    }
-}
-
-async fn ask_over_tcp(server: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
-    write_framed(&mut stream, query).await?;
-    let answer = read_framed(&mut stream).await?;
-    if message::answers(&answer, query) { Ok(answer) } else { Err(io::ErrorKind::InvalidData.into()) }
 }

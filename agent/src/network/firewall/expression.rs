@@ -25,6 +25,9 @@ const VERDICT: u32 = 0;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
+/// An interface's kind: `bridge`, `veth`...
+const META_IIFKIND: u32 = 26;
+const META_OIFKIND: u32 = 27;
 const CT_STATE: u32 = 0;
 const CT_STATUS: u32 = 2;
 /// Bits of conntrack's state and status.
@@ -33,6 +36,9 @@ const TRANSLATED_DESTINATION: u32 = 1 << 5;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
+/// Which address is translated.
+const SOURCE: u32 = 0;
+const DESTINATION: u32 = 1;
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,12 @@ pub(super) enum Expression {
     DestinationInSet {
         set: String,
     },
+    /// The input is no bridge's...
+    NotFromABridge,
+    /// ...nor is the output.
+    NotToABridge,
+    /// Translates the source.
+    FromAddress(IpAddr),
     /// Translates the destination's port.
     ToPort(IpAddr, u16),
     Masquerade,
@@ -193,13 +205,17 @@ impl Writer {
     }
 
     fn translate_destination(&mut self, address: u32, port: u32) {
-        let family = match self.family {
+        let family = self.number();
+        self.add("nat", |data| {
+            data.ordered(1, DESTINATION).ordered(2, family).ordered(3, address).ordered(5, port);
+        });
+    }
+
+    fn number(&self) -> u32 {
+        match self.family {
             Family::Ipv4 => 2,
             Family::Ipv6 => 10,
-        };
-        self.add("nat", |data| {
-            data.ordered(1, 1).ordered(2, family).ordered(3, address).ordered(5, port);
-        });
+        }
     }
 
     /// Where addresses are in the network header, and how many registers one takes.
@@ -297,6 +313,21 @@ impl Writer {
                     });
                 }
                 self.translate_destination(ANSWER, ANSWER + 4);
+            }
+            Expression::NotFromABridge | Expression::NotToABridge => {
+                let from = matches!(expression, Expression::NotFromABridge);
+                self.meta(if from { META_IIFKIND } else { META_OIFKIND }, REGISTER);
+                self.compare(Compare::Different, &interface("bridge"));
+            }
+            Expression::FromAddress(address) => {
+                let bytes = octets(*address);
+                self.add("immediate", |data| {
+                    data.ordered(1, ANSWER).nest(2, |data| value(data, &bytes));
+                });
+                let family = self.number();
+                self.add("nat", |data| {
+                    data.ordered(1, SOURCE).ordered(2, family).ordered(3, ANSWER);
+                });
             }
             Expression::Masquerade => self.add("masq", |_| {}),
             Expression::Then(then) => self.add("immediate", |data| {

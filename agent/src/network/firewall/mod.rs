@@ -5,11 +5,13 @@
 //! back when somebody flushes the ruleset. A change of networks replaces the tables; a change of ports is elements of their
 //! maps. Both are one transaction: the kernel has all of it, or nothing.
 
+mod connections;
 mod expression;
 mod rules;
 mod table;
 mod watch;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -21,6 +23,7 @@ use super::netlink::{NetlinkError, Socket};
 
 use crate::locks::locked;
 
+pub(super) use self::connections::forget as forget_connections;
 pub(super) use self::rules::redirect_names;
 
 /// What a bridge lets through to containers from outside (Docker's `gateway_mode`).
@@ -98,24 +101,103 @@ pub struct Bridge {
     pub icc: bool,
     /// Whether what goes out gets the host's address.
     pub masquerade: bool,
+    /// It gets these; none of a family: that of the interface by which it goes.
+    pub sources: Vec<IpAddr>,
+    /// Interfaces by which published ports may be reached at containers' own addresses.
+    pub trusted: Vec<String>,
     /// Of IPv4.
     pub mode_ipv4: GatewayMode,
     /// Of IPv6.
     pub mode_ipv6: GatewayMode,
 }
 
+/// What rules are written for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Families {
+    /// `--iptables`.
+    pub ipv4: bool,
+    /// `--ip6tables`.
+    pub ipv6: bool,
+}
+
+impl Families {
+    fn has(self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4,
+            Family::Ipv6 => self.ipv6,
+        }
+    }
+
+    /// Whether the packet filter carries a published port: both ends are of one family that has rules, and connections to
+    /// the loopback address of IPv6 never leave it.
+    pub(super) fn carry(self, forward: &Forward) -> bool {
+        let (host, container) = (forward.host.ip(), forward.container.ip());
+        let has = if host.is_ipv4() { self.ipv4 } else { self.ipv6 };
+        has && host.is_ipv4() == container.is_ipv4() && (host.is_ipv4() || !host.is_loopback())
+    }
+}
+
 /// All that the tables say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ruleset {
-    /// In any order.
-    pub bridges: Vec<Bridge>,
-    /// Sorted, each once.
-    pub forwards: Vec<Forward>,
+struct Ruleset {
+    bridges: Vec<Bridge>,
+    forwards: BTreeSet<Forward>,
+    /// How many forwards lead to each of these: ports that are open by the container's own address.
+    open: BTreeMap<(Transport, SocketAddr), usize>,
+    /// The host does not forward but for bridges: it did not before this daemon had it forward.
+    closed: Families,
+    /// Published ports are open by containers' own addresses to everybody but other bridges (`--allow-direct-routing`).
+    direct: bool,
+}
+
+/// What has come and gone.
+#[derive(Debug, Default)]
+struct Change {
+    gone: Vec<Forward>,
+    new: Vec<Forward>,
+    shut: Vec<(Transport, SocketAddr)>,
+    opened: Vec<(Transport, SocketAddr)>,
+}
+
+impl Ruleset {
+    fn change(&mut self, gone: &[Forward], new: &[Forward]) -> Change {
+        let mut change = Change::default();
+        for forward in gone.iter().filter(|forward| self.forwards.remove(forward)) {
+            change.gone.push(*forward);
+            let key = (forward.transport, forward.container);
+            match self.open.get_mut(&key) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => {
+                    let _count = self.open.remove(&key);
+                    change.shut.push(key);
+                }
+            }
+        }
+        for forward in new.iter().filter(|forward| self.forwards.insert(**forward)) {
+            change.new.push(*forward);
+            let key = (forward.transport, forward.container);
+            let count = self.open.entry(key).or_default();
+            if *count == 0 {
+                change.opened.push(key);
+            }
+            *count += 1;
+        }
+        change
+    }
+
+    /// All of it as something new.
+    fn whole(&self) -> Change {
+        Change {
+            new: self.forwards.iter().copied().collect(),
+            opened: self.open.keys().copied().collect(),
+            ..Change::default()
+        }
+    }
 }
 
 /// An address family's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Family {
+enum Family {
     Ipv4,
     Ipv6,
 }
@@ -128,86 +210,163 @@ impl Family {
     }
 }
 
-/// The tables of one daemon.
+/// The tables of one daemon; none when it is to write no rules.
 #[derive(Debug)]
-pub(super) struct Firewall(Arc<Shared>);
+pub(super) struct Firewall(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
     table: String,
+    families: Families,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     socket: Socket,
-    /// What the kernel has been given; `None`: nothing yet, or nobody knows.
-    applied: Option<Ruleset>,
+    wanted: Ruleset,
+    /// Not before the daemon knows all: until then the tables of the one before do.
+    is_begun: bool,
+    /// The kernel has what is wanted; else nobody knows what it has.
+    is_written: bool,
 }
 
 impl Firewall {
-    /// Tables named after this instance, and a watch over them. Nothing is written before the first [`Self::apply`].
-    pub(super) fn open(instance: &str) -> Result<Self, NetlinkError> {
+    /// Tables named after this instance, and a watch over them. Nothing is written before the first [`Self::begin`].
+    pub(super) fn open(instance: &str, families: Families, direct: bool) -> Result<Self, NetlinkError> {
+        if families == Families::default() {
+            return Ok(Self(None));
+        }
         let socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
         let port = socket.port();
-        let state = Mutex::new(State { socket, applied: None });
-        let shared = Arc::new(Shared { table: format!("ketch-{instance}"), state });
+        let wanted = Ruleset { direct, ..Ruleset::default() };
+        let state = Mutex::new(State { socket, wanted, is_begun: false, is_written: false });
+        let shared = Arc::new(Shared { table: format!("ketch-{instance}"), families, state });
         watch::start(&shared, port)?;
-        Ok(Self(shared))
+        Ok(Self(Some(shared)))
     }
 
-    /// Makes the tables say this.
-    pub(super) fn apply(&self, wanted: Ruleset) -> Result<(), NetlinkError> {
-        self.0.apply(wanted)
+    /// Writes what there is at the daemon's start.
+    pub(super) fn begin(
+        &self,
+        bridges: Vec<Bridge>,
+        forwards: &[Forward],
+        closed: Families,
+    ) -> Result<(), NetlinkError> {
+        let Some(shared) = &self.0 else { return Ok(()) };
+        let mut state = locked(&shared.state);
+        (state.wanted.bridges, state.wanted.closed, state.is_begun) = (bridges, closed, true);
+        let _whole = state.wanted.change(&[], forwards);
+        shared.write(&mut state)
     }
-}
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        locked(&self.state)
+    /// Networks have come or gone.
+    pub(super) fn set_bridges(&self, bridges: Vec<Bridge>) -> Result<(), NetlinkError> {
+        self.change_wanted(|wanted| {
+            let is_same = wanted.bridges == bridges;
+            wanted.bridges = bridges;
+            is_same.then(Change::default)
+        })
     }
 
-    fn apply(&self, wanted: Ruleset) -> Result<(), NetlinkError> {
-        let mut state = self.lock();
-        if state.applied.as_ref() == Some(&wanted) {
+    /// The host forwards from now on, and did not before.
+    pub(super) fn close(&self, closed: Families) -> Result<(), NetlinkError> {
+        self.change_wanted(|wanted| {
+            let is_same = wanted.closed == closed;
+            wanted.closed = closed;
+            is_same.then(Change::default)
+        })
+    }
+
+    /// Published ports have come and gone.
+    pub(super) fn change(&self, gone: &[Forward], new: &[Forward]) -> Result<(), NetlinkError> {
+        if gone.is_empty() && new.is_empty() {
             return Ok(());
         }
-        let before = state.applied.take();
-        if let Some(before) = before.filter(|before| before.bridges == wanted.bridges) {
+        self.change_wanted(|wanted| Some(wanted.change(gone, new)))
+    }
+
+    /// `change` gives what is to be changed by element; `None`: all is written anew.
+    fn change_wanted(&self, change: impl FnOnce(&mut Ruleset) -> Option<Change>) -> Result<(), NetlinkError> {
+        let Some(shared) = &self.0 else { return Ok(()) };
+        let mut state = locked(&shared.state);
+        let elements = change(&mut state.wanted);
+        if !state.is_begun {
+            return Ok(());
+        }
+        if let (Some(change), true) = (elements, state.is_written) {
             let mut transaction = Transaction::default();
-            rules::change_forwards(&mut transaction, &self.table, &before.forwards, &wanted.forwards);
+            for family in Family::BOTH.into_iter().filter(|family| shared.families.has(*family)) {
+                rules::change_elements(&mut transaction, family, &shared.table, &change);
+            }
             if transaction.commit(&mut state.socket).is_ok() {
-                state.applied = Some(wanted);
                 return Ok(());
             }
             // Somebody has had a hand in our tables: they are written anew.
         }
-        self.replace(&mut state, wanted)
+        shared.write(&mut state)
     }
+}
 
-    fn replace(&self, state: &mut State, wanted: Ruleset) -> Result<(), NetlinkError> {
+impl Shared {
+    fn write(&self, state: &mut State) -> Result<(), NetlinkError> {
         let mut transaction = Transaction::default();
         for family in Family::BOTH {
             transaction.remove_table(family, &self.table);
-            rules::write(&mut transaction, family, &self.table, &wanted);
+            if self.families.has(family) {
+                rules::write(&mut transaction, family, &self.table, &state.wanted);
+            }
         }
-        // What is wanted is kept whether or not it could be written: the watch tries again.
+        // What could not be written is tried again with the next change.
         let written = transaction.commit(&mut state.socket);
-        state.applied = written.is_ok().then_some(wanted);
+        state.is_written = written.is_ok();
         written
     }
 
     /// Writes again what the tables have to say.
     fn restore(&self) -> Result<(), NetlinkError> {
-        let mut state = self.lock();
-        match state.applied.take() {
-            Some(wanted) => {
-                let again = wanted.clone();
-                let written = self.replace(&mut state, wanted);
-                let _same = state.applied.get_or_insert(again);
-                written
-            }
-            None => Ok(()),
+        let mut state = locked(&self.state);
+        if state.is_begun { self.write(&mut state) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_containers_port_is_open_while_one_leads_to_it() {
+        let to = |port| Forward {
+            transport: Transport::Tcp,
+            host: SocketAddr::from(([0, 0, 0, 0], port)),
+            container: SocketAddr::from(([172, 17, 0, 2], 80)),
+        };
+        let mut ruleset = Ruleset::default();
+        let change = ruleset.change(&[], &[to(1), to(2)]);
+        assert_eq!((change.new.len(), change.opened.len()), (2, 1));
+        let change = ruleset.change(&[to(1)], &[]);
+        assert_eq!((change.gone.len(), change.shut.len()), (1, 0));
+        let change = ruleset.change(&[to(2), to(3)], &[]);
+        assert_eq!((change.gone.len(), change.shut.len()), (1, 1));
+        assert_eq!(ruleset, Ruleset::default());
+    }
+
+    #[test]
+    fn what_no_rule_carries() {
+        let families = Families { ipv4: true, ipv6: true };
+        let forward = |host: &str, container: &str| Forward {
+            transport: Transport::Udp,
+            host: host.parse().unwrap(),
+            container: container.parse().unwrap(),
+        };
+        for (host, container, carried) in [
+            ("0.0.0.0:1", "10.0.0.1:1", true),
+            ("[::]:1", "[fd00::1]:1", true),
+            ("[::]:1", "10.0.0.1:1", false),
+            ("[::1]:1", "[fd00::1]:1", false),
+        ] {
+            assert_eq!(families.carry(&forward(host, container)), carried, "{host}");
         }
+        assert!(!Families { ipv4: false, ipv6: true }.carry(&forward("0.0.0.0:1", "10.0.0.1:1")));
     }
 }

@@ -1,30 +1,34 @@
 //! What the tables hold.
 //!
 //! ```text
-//! forward      to a bridge: on in its chain. From an internal one: dropped, unless it stays inside.
-//! to-<bridge>  established, translated (a published port), from the bridge itself: accepted. The rest is dropped, which is
-//!              other networks' containers, and whoever knows a container's address and no published port.
+//! guard        what comes in by a bridge for 127.0.0.0/8, and what comes from elsewhere for a port that is published there:
+//!              dropped. Published ports of loopback addresses need route_localnet, which would let containers reach the
+//!              host's own services there; and translation comes before the kernel's own check of such addresses.
 //! prerouting,  to an address of this host and a published port: to the container.
 //! output
+//! forward      from an internal bridge: dropped, unless it stays inside. To a bridge: on in its chain. Between others, if
+//!              the host did not forward before us: dropped.
+//! to-<bridge>  established, translated (a published port), from the bridge itself: accepted. The rest is dropped, which is
+//!              other networks' containers, and whoever knows a container's address and no published port.
 //! postrouting  from a bridge's subnet to elsewhere: the host's address. From the bridge, translated, back into it, or from
 //!              127.0.0.1: the bridge's, so that the answers come back here.
-//! guard        what comes in by a bridge for 127.0.0.0/8: dropped. Published ports of loopback addresses need route_localnet,
-//!              which would let containers reach the host's own services there.
 //! ```
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::expression::{Compare, Expression as E, Verdict, interface, octets};
 use super::table::{
-    Answer, FORWARD, Holds, Hook, OUTPUT, POSTROUTING, PREROUTING, SetKind, TYPE_INTERFACE, TYPE_IPV4,
-    TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Transaction, concatenated,
+    Answer, Elements, FORWARD, Holds, Hook, OUTPUT, POSTROUTING, PREROUTING, SetKind, TYPE_INTERFACE,
+    TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Transaction, concatenated,
 };
-use super::{Bridge, Family, Forward, GatewayMode, Prefix, Ruleset, Transport};
+use super::{Bridge, Change, Family, Forward, GatewayMode, Prefix, Ruleset, Transport};
 
 /// By destination, protocol and port.
 const PORTS_AT: &str = "ports-at";
 /// By protocol and port.
 const PORTS: &str = "ports";
+/// Those at loopback addresses.
+const LOOPBACK: &str = "loopback";
 /// Containers' own addresses and ports, open in routed networks.
 const OPEN: &str = "open";
 const TO_BRIDGES: &str = "to-bridges";
@@ -49,25 +53,14 @@ impl Bridge {
     }
 }
 
+fn prefix(address: impl Into<IpAddr>, length: u8) -> Option<Prefix> {
+    Prefix::new(address.into(), length)
+}
+
 /// A whole table.
 pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, ruleset: &Ruleset) {
     transaction.table(family, table);
-    let (address, length) = match family {
-        Family::Ipv4 => (TYPE_IPV4, 4),
-        Family::Ipv6 => (TYPE_IPV6, 16),
-    };
-    let full = concatenated(&[address, TYPE_PROTOCOL, TYPE_PORT]);
-    let target = Holds::Values { kind: concatenated(&[address, TYPE_PORT]), length: length + 4 };
-    let sets = [
-        (PORTS_AT, SetKind { key: full, key_length: length + 8, holds: target }),
-        (PORTS, SetKind { key: concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), key_length: 8, holds: target }),
-        (OPEN, SetKind { key: full, key_length: length + 8, holds: Holds::Keys }),
-        (BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Keys }),
-        (TO_BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Verdicts }),
-    ];
-    for (set, kind) in sets {
-        transaction.set(family, (table, set), kind);
-    }
+    write_sets(transaction, family, table);
     let chain = |kind, number, priority| Some(Hook { kind, number, priority });
     transaction.chain(family, (table, "guard"), chain("filter", PREROUTING, BEFORE_CONNECTIONS));
     transaction.chain(family, (table, "prerouting"), chain("nat", PREROUTING, TRANSLATE_DESTINATION));
@@ -75,24 +68,87 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
     transaction.chain(family, (table, "postrouting"), chain("nat", POSTROUTING, TRANSLATE_SOURCE));
     transaction.chain(family, (table, "forward"), chain("filter", FORWARD, 0));
 
+    write_guard(transaction, family, table);
+    if family == Family::Ipv6 {
+        // Answers to an interface's own address would not find back from another; and what is asked of ::1 stays there.
+        // Both are for the daemon's own sockets.
+        let own = [
+            ("prerouting", prefix(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 10).map(E::SourceIn)),
+            ("output", prefix(Ipv6Addr::LOCALHOST, 128).map(E::DestinationIn)),
+        ];
+        for (hook, which) in own {
+            if let Some(which) = which {
+                transaction.rule(family, (table, hook), &[which, E::Then(Verdict::Accept)]);
+            }
+        }
+    }
     for hook in ["prerouting", "output"] {
         transaction.rule(family, (table, hook), &[E::ByAddressAndPort { map: PORTS_AT.to_owned() }]);
         transaction.rule(family, (table, hook), &[E::ToThisHost, E::ByPort { map: PORTS.to_owned() }]);
     }
-    transaction.rule(family, (table, "forward"), &[E::ByOutput { map: TO_BRIDGES.to_owned() }]);
-    for bridge in &ruleset.bridges {
-        write_bridge(transaction, family, table, bridge);
+    for bridge in ruleset.bridges.iter().filter(|bridge| bridge.internal) {
+        let inside = |how| E::OutputIs(how, bridge.name.clone());
+        let from = E::InputIs(Compare::Equal, bridge.name.clone());
+        let rule = [from, inside(Compare::Different), E::Then(Verdict::Drop)];
+        transaction.rule(family, (table, "forward"), &rule);
     }
-    change_forwards_of(transaction, family, table, (&[], &ruleset.forwards));
+    transaction.rule(family, (table, "forward"), &[E::ByOutput { map: TO_BRIDGES.to_owned() }]);
+    if ruleset.closed.has(family) {
+        let rule = [E::NotFromABridge, E::NotToABridge, E::Then(Verdict::Drop)];
+        transaction.rule(family, (table, "forward"), &rule);
+    }
+    for bridge in &ruleset.bridges {
+        write_bridge(transaction, family, table, (bridge, ruleset.direct));
+    }
+    change_elements(transaction, family, table, &ruleset.whole());
 }
 
-fn write_bridge(transaction: &mut Transaction, family: Family, table: &str, bridge: &Bridge) {
+fn write_sets(transaction: &mut Transaction, family: Family, table: &str) {
+    let (address, length) = match family {
+        Family::Ipv4 => (TYPE_IPV4, 4),
+        Family::Ipv6 => (TYPE_IPV6, 16),
+    };
+    let full = concatenated(&[address, TYPE_PROTOCOL, TYPE_PORT]);
+    let target = Holds::Values { kind: concatenated(&[address, TYPE_PORT]), length: length + 4 };
+    let keys = SetKind { key: full, key_length: length + 8, holds: Holds::Keys };
+    let sets = [
+        (PORTS_AT, SetKind { key: full, key_length: length + 8, holds: target }),
+        (PORTS, SetKind { key: concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), key_length: 8, holds: target }),
+        (OPEN, keys),
+        (LOOPBACK, keys),
+        (BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Keys }),
+        (TO_BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Verdicts }),
+    ];
+    for (set, kind) in sets {
+        transaction.set(family, (table, set), kind);
+    }
+}
+
+fn write_guard(transaction: &mut Transaction, family: Family, table: &str) {
+    let drop = || E::Then(Verdict::Drop);
+    if family == Family::Ipv4
+        && let Some(loopback) = prefix(Ipv4Addr::new(127, 0, 0, 0), 8)
+    {
+        let from_bridges = E::InputInSet { set: BRIDGES.to_owned() };
+        transaction.rule(family, (table, "guard"), &[from_bridges, E::DestinationIn(loopback), drop()]);
+    }
+    let from_elsewhere = E::InputIs(Compare::Different, "lo".to_owned());
+    let published = E::DestinationInSet { set: LOOPBACK.to_owned() };
+    transaction.rule(family, (table, "guard"), &[from_elsewhere, published, drop()]);
+}
+
+fn write_bridge(
+    transaction: &mut Transaction,
+    family: Family,
+    table: &str,
+    (bridge, direct): (&Bridge, bool),
+) {
     let name = || bridge.name.clone();
     let from_itself = || E::InputIs(Compare::Equal, name());
-    let into_it = || E::OutputIs(Compare::Equal, name());
-    let elsewhere = || E::OutputIs(Compare::Different, name());
     let accept = || E::Then(Verdict::Accept);
     let drop = || E::Then(Verdict::Drop);
+    let open = || E::DestinationInSet { set: OPEN.to_owned() };
+    let from_bridges = || E::InputInSet { set: BRIDGES.to_owned() };
     let chain = format!("to-{}", bridge.name);
     transaction.chain(family, (table, &chain), None);
     let mut rule = |rule: &[E]| transaction.rule(family, (table, &chain), rule);
@@ -105,95 +161,81 @@ fn write_bridge(transaction: &mut Transaction, family: Family, table: &str, brid
     } else {
         rule(&[E::Established, accept()]);
         rule(&[E::Translated, accept()]);
-        if bridge.icc {
-            rule(&[from_itself(), accept()]);
-        } else {
-            rule(&[from_itself(), drop()]);
-        }
+        rule(&[from_itself(), if bridge.icc { accept() } else { drop() }]);
         match bridge.mode(family) {
-            GatewayMode::Nat | GatewayMode::Isolated => rule(&[drop()]),
+            GatewayMode::Nat | GatewayMode::Isolated => {
+                for trusted in &bridge.trusted {
+                    rule(&[E::InputIs(Compare::Equal, trusted.clone()), open(), accept()]);
+                }
+                if direct {
+                    rule(&[from_bridges(), drop()]);
+                    rule(&[open(), accept()]);
+                }
+                rule(&[drop()]);
+            }
             GatewayMode::Routed => {
-                rule(&[E::DestinationInSet { set: OPEN.to_owned() }, accept()]);
+                rule(&[open(), accept()]);
                 // Without an error message of a router on the way, no path's MTU is found.
                 rule(&[E::Protocol(if family == Family::Ipv4 { 1 } else { 58 }), accept()]);
                 rule(&[drop()]);
             }
-            GatewayMode::NatUnprotected => {
-                rule(&[E::InputInSet { set: BRIDGES.to_owned() }, drop()]);
-            }
+            GatewayMode::NatUnprotected => rule(&[from_bridges(), drop()]),
         }
     }
     transaction.add(family, (table, BRIDGES), &[(interface(&bridge.name).to_vec(), Answer::None)]);
     let jump = Answer::Verdict(Verdict::Jump(chain));
     transaction.add(family, (table, TO_BRIDGES), &[(interface(&bridge.name).to_vec(), jump)]);
-
-    if bridge.internal {
-        transaction.rule(family, (table, "forward"), &[from_itself(), elsewhere(), drop()]);
-        return;
+    if !bridge.internal {
+        write_translation(transaction, family, table, bridge);
     }
+}
+
+fn write_translation(transaction: &mut Transaction, family: Family, table: &str, bridge: &Bridge) {
+    let into_it = || E::OutputIs(Compare::Equal, bridge.name.clone());
+    let elsewhere = || E::OutputIs(Compare::Different, bridge.name.clone());
+    let mut rule = |rule: &[E]| transaction.rule(family, (table, "postrouting"), rule);
     if bridge.masquerade && matches!(bridge.mode(family), GatewayMode::Nat | GatewayMode::NatUnprotected) {
+        let source = bridge.sources.iter().find(|source| family.has(**source));
         for subnet in bridge.subnets(family) {
-            let source = || E::SourceIn(subnet);
-            transaction.rule(family, (table, "postrouting"), &[source(), elsewhere(), E::Masquerade]);
+            let as_host = source.map_or(E::Masquerade, |source| E::FromAddress(*source));
+            rule(&[E::SourceIn(subnet), elsewhere(), as_host]);
         }
     }
     for subnet in bridge.subnets(family) {
-        let hairpin = [E::SourceIn(subnet), into_it(), E::Translated, E::Masquerade];
-        transaction.rule(family, (table, "postrouting"), &hairpin);
+        rule(&[E::SourceIn(subnet), into_it(), E::Translated, E::Masquerade]);
     }
-    if let (Family::Ipv4, Some(loopback)) = (family, Prefix::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8))
-    {
-        let from_loopback = [E::SourceIn(loopback), into_it(), E::Masquerade];
-        transaction.rule(family, (table, "postrouting"), &from_loopback);
-        let guarded = [from_itself(), E::DestinationIn(loopback), drop()];
-        transaction.rule(family, (table, "guard"), &guarded);
+    if let (Family::Ipv4, Some(loopback)) = (family, prefix(Ipv4Addr::new(127, 0, 0, 0), 8)) {
+        rule(&[E::SourceIn(loopback), into_it(), E::Masquerade]);
     }
 }
 
-/// What has come and gone, in both tables. Both lists are sorted.
-pub(super) fn change_forwards(
-    transaction: &mut Transaction,
-    table: &str,
-    before: &[Forward],
-    after: &[Forward],
-) {
-    let gone: Vec<_> = before.iter().filter(|one| after.binary_search(one).is_err()).copied().collect();
-    let new: Vec<_> = after.iter().filter(|one| before.binary_search(one).is_err()).copied().collect();
-    for family in Family::BOTH {
-        change_forwards_of(transaction, family, table, (&gone, &new));
-    }
-}
-
-fn change_forwards_of(
-    transaction: &mut Transaction,
-    family: Family,
-    table: &str,
-    (gone, new): (&[Forward], &[Forward]),
-) {
-    for (forwards, adding) in [(gone, false), (new, true)] {
-        // A port that leads from an IPv6 address to an IPv4 one is carried by the daemon itself.
+/// What has come and gone, in one family's table.
+pub(super) fn change_elements(transaction: &mut Transaction, family: Family, table: &str, change: &Change) {
+    let parts = [(&change.gone, &change.shut, false), (&change.new, &change.opened, true)];
+    for (forwards, containers, adding) in parts {
+        // A port that leads from an IPv6 address to an IPv4 one, or from ::1, is carried by the daemon itself.
         let ours = || {
-            forwards
-                .iter()
-                .filter(|one| family.has(one.host.ip()) && family.has(one.container.ip()))
-                .filter(|one| one.host.port() != 0)
+            forwards.iter().filter(|one| {
+                let (host, container) = (one.host.ip(), one.container.ip());
+                let is_carried = host.is_ipv6() && host.is_loopback();
+                family.has(host) && family.has(container) && one.host.port() != 0 && !is_carried
+            })
         };
-        let at = ours().filter(|one| !one.host.ip().is_unspecified()).map(|one| {
-            (key(Some(one.host.ip()), one.transport, one.host.port()), Answer::Value(target(one)))
-        });
+        let at = |one: &Forward| key(Some(one.host.ip()), one.transport, one.host.port());
+        let named = ours().filter(|one| !one.host.ip().is_unspecified());
+        let named = named.map(|one| (at(one), Answer::Value(target(one)))).collect();
         let everywhere = ours()
             .filter(|one| one.host.ip().is_unspecified())
             .map(|one| (key(None, one.transport, one.host.port()), Answer::Value(target(one))));
-        let open = forwards
-            .iter()
-            .filter(|one| family.has(one.container.ip()))
-            .map(|one| (key(Some(one.container.ip()), one.transport, one.container.port()), Answer::None));
-        let mut open: Vec<_> = open.collect();
-        open.sort_by(|one, other| one.0.cmp(&other.0));
-        open.dedup_by(|one, other| one.0 == other.0);
-        let sets = [(PORTS_AT, at.collect()), (PORTS, everywhere.collect()), (OPEN, open)];
+        let loopback =
+            ours().filter(|one| one.host.ip().is_loopback()).map(|one| (at(one), Answer::None)).collect();
+        let open = containers.iter().filter(|(_, container)| family.has(container.ip()));
+        let open = open.map(|(transport, container)| {
+            (key(Some(container.ip()), *transport, container.port()), Answer::None)
+        });
+        let sets: [(&str, Elements); 4] =
+            [(PORTS_AT, named), (PORTS, everywhere.collect()), (LOOPBACK, loopback), (OPEN, open.collect())];
         for (set, elements) in sets {
-            let elements: Vec<(Vec<u8>, Answer)> = elements;
             if adding {
                 transaction.add(family, (table, set), &elements);
             } else {

@@ -71,6 +71,9 @@ pub(super) enum Answer {
     Value(Vec<u8>),
 }
 
+/// Elements of a set, by key.
+pub(super) type Elements = Vec<(Vec<u8>, Answer)>;
+
 /// Requests that take effect together, or not at all.
 #[derive(Debug, Default)]
 pub(super) struct Transaction(Batch, usize);

@@ -1,6 +1,8 @@
 //! Networks in the kernel: each test has a network and a mount namespace of its own, a store of its own, and sandboxes whose
 //! processes are threads of the test. They need root, and say so when they do not run.
 
+mod ports;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -13,6 +15,7 @@ use ketch_engine_api::network::{EndpointSettings, NetworkCreateRequest, PortBind
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::thread::UnshareFlags;
 
+use super::firewall::Families;
 use super::link::Links;
 use super::settings::{DefaultBridge, Settings};
 use super::{Join, Joined, Mode, Networks, ipam, namespace};
@@ -30,15 +33,19 @@ impl World {
     fn open(&self) -> Networks {
         let settings = Settings {
             namespaces: self.folder.join("netns"),
+            sandboxes: self.folder.join("sandboxes"),
+            default_options: BTreeMap::new(),
+            direct_routing: false,
+            forwarding_for_all: false,
             bridge: Some(DefaultBridge::default()),
             pools: ipam::default_pools(),
-            firewall: true,
+            firewall: Families { ipv4: true, ipv6: true },
             forwarding: true,
             servers: Vec::new(),
             search: Vec::new(),
             options: Vec::new(),
             publish_at: IpAddr::from([0, 0, 0, 0]),
-            host_gateway: None,
+            host_gateways: Vec::new(),
         };
         let _entered = self.runtime.enter();
         Networks::open(settings, self.store.clone(), Arc::new(Events::default())).unwrap()
@@ -180,67 +187,6 @@ fn containers_of_a_bridge_reach_each_other_and_leave_nothing() {
     });
 }
 
-#[test]
-fn published_ports_lead_to_containers_from_everywhere() {
-    alone(|world| {
-        let networks = world.open();
-        let _id = network(&networks, r#"{"Name":"front"}"#);
-        let web =
-            world.join(&networks, "web", "front", &[("80/tcp", "", "8080"), ("81/tcp", "127.0.0.1", "")]);
-        let other = world.join(&networks, "other", "bridge", &[]);
-        let ports = &web.settings.ports;
-        let loopback: u16 = ports["81/tcp"].as_ref().unwrap()[0].host_port.parse().unwrap();
-        let (first, second) = (listen(&web, 80), listen(&web, 81));
-        let direct = address(&web, "front");
-        let dump = || nft(&["list", "ruleset"]);
-        // The host by each of its addresses, the container itself, another network's container by the host's address.
-        assert!(reach(None, ([127, 0, 0, 1].into(), 8080), &first).is_some(), "{}", dump());
-        assert!(reach(None, ([172, 18, 0, 1].into(), 8080), &first).is_some(), "{}", dump());
-        assert!(reach(None, ([127, 0, 0, 1].into(), loopback), &second).is_some(), "{}", dump());
-        assert!(reach(Some(&web), ([172, 18, 0, 1].into(), 8080), &first).is_some(), "{}", dump());
-        let source = reach(Some(&other), ([172, 17, 0, 1].into(), 8080), &first);
-        assert!(source.is_some(), "{}", dump());
-        // Not by what is the container's own, from another network; nor what is at the host's loopback only.
-        assert_eq!(attempt(Some(&other), (direct, 80), &first), None);
-        assert_eq!(attempt(Some(&other), ([172, 17, 0, 1].into(), loopback), &second), None);
-        let taken =
-            networks.join(&world.wanted("late", "bridge", &[("80/tcp", "", "8080")])).unwrap_err().message;
-        assert!(taken.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"), "{taken}");
-        networks.leave(&format!("{:0<64}", "web")).unwrap();
-        assert!(!nft(&["list", "ruleset"]).contains("8080"));
-    });
-}
-
-#[test]
-fn a_flushed_ruleset_is_back_and_connections_live_on() {
-    alone(|world| {
-        if Command::new("nft").arg("--version").output().is_err() {
-            eprintln!("skipped: there is no nft");
-            return;
-        }
-        let networks = world.open();
-        let web = world.join(&networks, "web", "bridge", &[("80/tcp", "", "8080")]);
-        let server = listen(&web, 80);
-        let mut client = TcpStream::connect("127.0.0.1:8080").unwrap();
-        let (mut accepted, _) = server.accept().unwrap();
-        let before = nft(&["list", "ruleset"]);
-        assert!(before.contains("ketch-"), "{before}");
-        let flushed = Instant::now();
-        let _none = nft(&["flush", "ruleset"]);
-        let mut now = nft(&["list", "ruleset"]);
-        while now != before {
-            assert!(flushed.elapsed() < Duration::from_secs(10), "{now}\nwas\n{before}");
-            now = nft(&["list", "ruleset"]);
-        }
-        eprintln!("back after {:?}", flushed.elapsed());
-        client.write_all(b"y").unwrap();
-        let mut byte = [0];
-        accepted.read_exact(&mut byte).unwrap();
-        assert_eq!(&byte, b"y");
-        assert!(reach(None, ([127, 0, 0, 1].into(), 8080), &server).is_some());
-    });
-}
-
 /// Asks from a sandbox; gives the code and the bytes of each answer's data.
 fn ask(joined: &Joined, name: &str, kind: u16) -> (u8, Vec<Vec<u8>>) {
     let mut query = vec![1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -365,5 +311,39 @@ fn host_none_and_anothers() {
         assert_eq!(links, 1);
         let shared = world.join(&networks, "shared", &format!("container:{:0<64}", "none"), &[]);
         assert_eq!(shared.namespace, Some(path));
+    });
+}
+
+/// Prints what a start and an end take with few others, and with many: nothing in either looks at all of them.
+#[test]
+fn many_others() {
+    alone(|world| {
+        let networks = world.open();
+        let _id = network(&networks, r#"{"Name":"front"}"#);
+        let mut took = Vec::new();
+        let count = 160;
+        for number in 0..count {
+            let began = Instant::now();
+            let joined = world.join(&networks, &format!("c{number}"), "front", &[("80/tcp", "", "")]);
+            took.push(began.elapsed());
+            assert_eq!(joined.settings.ports["80/tcp"].as_ref().unwrap().len(), 2);
+        }
+        let mean = |some: &[Duration]| some.iter().sum::<Duration>() / 20;
+        eprintln!(
+            "a start took {:?} of the first 20, {:?} of the last",
+            mean(&took[..20]),
+            mean(&took[140..])
+        );
+        let shown = networks.show(&networks.find("front").unwrap(), true);
+        let addresses: BTreeSet<_> = shown.containers.values().map(|one| &one.ipv4_address).collect();
+        assert_eq!(addresses.len(), count);
+        let began = Instant::now();
+        for number in 0..count {
+            networks.leave(&format!("{:0<64}", format!("c{number}"))).unwrap();
+        }
+        eprintln!("an end took {:?}", began.elapsed() / 160);
+        assert!(!link_names().iter().any(|name| name.starts_with("veth")));
+        assert_eq!(std::fs::read_dir(world.folder.join("sandboxes")).unwrap().count(), 0);
+        assert!(!nft(&["list", "ruleset"]).contains("0.0.2 . 80"));
     });
 }
