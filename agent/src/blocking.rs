@@ -13,3 +13,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .await
         .map_err(|error| Error::internal("work beside the event loop", &error))?
 }
+
+/// Drops it where it may wait, and nobody waits for that.
+pub(crate) fn drop_later(thing: impl Send + 'static) {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => drop(runtime.spawn_blocking(move || drop(thing))),
+        Err(_) => drop(thing),
+    }
+}

@@ -1,19 +1,20 @@
 //! The daemon's state on disk: one redb file, a table for each kind of object, JSON values by key.
 //!
 //! A write is on the disk before its call returns (redb commits with fsync); whatever was not written when the daemon was
-//! killed never was. Called by the owners of objects only: `engine`, `image`, `network`, `volume`.
+//! killed never was. Those who write at once share a commit: a sync takes milliseconds, whatever it is for. Called by the owners
+//! of objects only: `engine`, `image`, `network`, `volume`.
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::locks::{reading, writing};
+use crate::locks::{locked, reading, writing};
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +28,23 @@ struct Shared {
     path: PathBuf,
     /// None: it could not be opened again yet.
     database: RwLock<Option<Database>>,
+    /// What the next commit is of.
+    waiting: Mutex<Vec<Waiting>>,
+    /// Held by the one who commits for all.
+    committing: Mutex<()>,
 }
+
+/// Of one object: its table, its key, and what it is to be; None: it is to go.
+type Change = (Table, String, Option<Vec<u8>>);
+
+/// Changes that wait for their commit.
+struct Waiting {
+    changes: Vec<Change>,
+    /// None: nobody waits for it.
+    done: Option<Done>,
+}
+
+type Done = Arc<OnceLock<std::result::Result<(), Arc<redb::Error>>>>;
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,7 +69,12 @@ impl Store {
         let database = Database::create(path)
             .map_err(|error| Error::internal(format_args!("opening the store {}", path.display()), &error))?;
         let database = RwLock::new(Some(database));
-        Ok(Self(Arc::new(Shared { path: path.to_owned(), database })))
+        Ok(Self(Arc::new(Shared {
+            path: path.to_owned(),
+            database,
+            waiting: Mutex::default(),
+            committing: Mutex::default(),
+        })))
     }
 
     /// Writes an object, and syncs it.
@@ -60,9 +82,19 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
-        let bytes = serde_json::to_vec(value).map_err(|error| failed("encoding", table, key, &error))?;
-        self.write(table, |open| open.insert(key, bytes.as_slice()).map(drop))
-            .map_err(|error| failed("writing", table, key, &error))
+        let bytes = encoded(table, key, value)?;
+        self.write(vec![(table, key.to_owned(), Some(bytes))])
+            .map_err(|error| failed("writing", table, key, error.as_ref()))
+    }
+
+    /// Has the next write write this object, too: if the daemon is killed before that, it never was.
+    ///
+    /// # Errors
+    /// It can't be encoded.
+    pub fn put_with_next<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
+        let bytes = encoded(table, key, value)?;
+        self.push(vec![(table, key.to_owned(), Some(bytes))], None);
+        Ok(())
     }
 
     /// Removes an object, if it is there.
@@ -70,8 +102,16 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn remove(&self, table: Table, key: &str) -> Result<()> {
-        self.write(table, |open| open.remove(key).map(drop))
-            .map_err(|error| failed("removing", table, key, &error))
+        self.remove_from(&[table], key)
+    }
+
+    /// Removes the objects that have this key in these tables: all of them, or none.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn remove_from(&self, tables: &[Table], key: &str) -> Result<()> {
+        self.write(tables.iter().map(|table| (*table, key.to_owned(), None)).collect())
+            .map_err(|error| failed("removing", tables[0], key, error.as_ref()))
     }
 
     /// All objects of a table, by key.
@@ -88,21 +128,33 @@ impl Store {
             .collect()
     }
 
-    fn write(
-        &self,
-        table: Table,
-        change: impl Fn(
-            &mut redb::Table<'_, &'static str, &'static [u8]>,
-        ) -> std::result::Result<(), redb::StorageError>,
-    ) -> std::result::Result<(), redb::Error> {
-        self.with(|database| {
-            let transaction = database.begin_write()?;
-            {
-                let mut open = transaction.open_table(table.definition())?;
-                change(&mut open)?;
+    fn push(&self, changes: Vec<Change>, done: Option<Done>) {
+        locked(&self.0.waiting).push(Waiting { changes, done });
+    }
+
+    /// Whoever comes first commits what has come meanwhile, in its order; the others find theirs done.
+    fn write(&self, changes: Vec<Change>) -> std::result::Result<(), Arc<redb::Error>> {
+        let done = Done::default();
+        self.push(changes, Some(Arc::clone(&done)));
+        let _committing = locked(&self.0.committing);
+        if let Some(done) = done.get() {
+            return done.clone();
+        }
+        let all = std::mem::take(&mut *locked(&self.0.waiting));
+        let result = self.with(|database| commit(database, &all)).map_err(Arc::new);
+        let mut again = Vec::new();
+        for waiting in all {
+            match &waiting.done {
+                Some(done) => drop(done.set(result.clone())),
+                // Nobody hears of it who could do it again.
+                None if result.is_err() => again.push(waiting),
+                None => {}
             }
-            Ok(transaction.commit()?)
-        })
+        }
+        let mut waiting = locked(&self.0.waiting);
+        drop(waiting.splice(..0, again));
+        drop(waiting);
+        result
     }
 
     /// Does something with the file. After an error of the disk, a full one for example, redb refuses everything until the file is
@@ -158,6 +210,67 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o600))
 }
 
+fn commit(database: &Database, all: &[Waiting]) -> std::result::Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for (table, key, value) in all.iter().flat_map(|waiting| &waiting.changes) {
+        let mut open = transaction.open_table(table.definition())?;
+        match value {
+            Some(bytes) => drop(open.insert(key.as_str(), bytes.as_slice())?),
+            None => drop(open.remove(key.as_str())?),
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+fn encoded<T: Serialize>(table: Table, key: &str, value: &T) -> Result<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| failed("encoding", table, key, &error))
+}
+
 fn failed(action: &str, table: Table, key: &str, error: &(dyn std::error::Error + 'static)) -> Error {
     Error::internal(format_args!("{action} {}/{key} in the store", table.0), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Folder;
+
+    const THINGS: Table = Table("things");
+
+    #[test]
+    fn those_who_write_at_once_all_find_theirs_written() {
+        let folder = Folder::new("store");
+        let path = folder.path().join("store");
+        let store = Store::open(&path).unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let store = &store;
+                let _thread = scope.spawn(move || {
+                    for turn in 0..8 {
+                        store.put(THINGS, &format!("{number}"), &turn).unwrap();
+                        store.put(THINGS, &format!("{number}-{turn}"), &number).unwrap();
+                        store.remove(THINGS, &format!("{number}-{turn}")).unwrap();
+                    }
+                });
+            }
+        });
+        drop(store);
+        let all = Store::open(&path).unwrap().all::<u32>(THINGS).unwrap();
+        assert_eq!(all, (0..8).map(|number| (number.to_string(), 7)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_waits_for_the_next_is_kept_with_it() {
+        let folder = Folder::new("store-next");
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let keys =
+            || -> Vec<String> { store.all::<u32>(THINGS).unwrap().into_iter().map(|(key, _)| key).collect() };
+        store.put(THINGS, "old", &1).unwrap();
+        store.put_with_next(THINGS, "new", &1).unwrap();
+        assert_eq!(keys(), ["old"]);
+        store.put(THINGS, "other", &1).unwrap();
+        assert_eq!(keys(), ["new", "old", "other"]);
+        store.remove_from(&[Table("others"), THINGS], "old").unwrap();
+        assert_eq!(keys(), ["new", "other"]);
+    }
 }

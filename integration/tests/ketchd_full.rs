@@ -62,7 +62,7 @@ fn a_full_data_root(case: &Case) {
     let _ = engine.docker("run --rm busybox true").ok();
     let _ = engine.docker("run -d --name lives -p 127.0.0.1:8080:80 busybox httpd -f -p 80 -h /etc").ok();
     let _ = engine.docker("create --name later --network none busybox sleep 1000").ok();
-    let before = Traces::of(&engine);
+    let before = Traces::settled(&engine);
     fill(&engine, "data");
     let load = format!("load --input {}", tar.display());
     let lines = ["create --name never --network none busybox true", "volume create vol", &load, "network create net"];
@@ -134,7 +134,7 @@ fn a_full_exec_root(case: &Case) {
     engine.only_ketch("its shims' bundles are elsewhere");
     let _ = engine.docker("run --rm busybox true").ok();
     let _ = engine.docker("create --name box -p 127.0.0.1:8080:80 -v vol:/vol busybox httpd -f -p 80 -h /etc").ok();
-    let before = Traces::of(&engine);
+    let before = Traces::settled(&engine);
     fill(&engine, "exec");
     let out = engine.docker("start box").exits(1);
     assert!(says_full(&out.stderr), "{out}");
@@ -175,7 +175,7 @@ fn a_log_that_can_not_be_written(case: &Case) {
 fn a_mount_that_is_refused(case: &Case) {
     let engine = Engine::start(case);
     let _ = engine.docker("run --rm busybox true").ok();
-    let before = Traces::of(&engine);
+    let before = Traces::settled(&engine);
     let out = engine.docker("run -d --name box -p 127.0.0.1:8080:80 --mount type=volume,dst=/vol,volume-opt=type=nosuchfs,volume-opt=device=none,volume-opt=o=x busybox true");
     assert!(out.code != 0 && out.stderr.contains("no such device"), "{out}");
     let _ = engine.docker("rm -fv box").ok();
@@ -195,7 +195,7 @@ fn a_taken_port(case: &Case) {
     let _ = engine.docker("run --rm busybox true").ok();
     let _ = engine.docker("network create net").ok();
     let _ = engine.docker("create --name box --network net -p 127.0.0.1:8079:79 -p 127.0.0.1:8080:80 -v vol:/vol busybox true").ok();
-    let before = Traces::of(&engine);
+    let before = Traces::settled(&engine);
     let server = "import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 8080)); s.listen(); print('up', flush=True); time.sleep(1000)";
     let taken = engine.program("python3").args(["-c", server]).spawn();
     wait_until("the port is taken", || if taken.stdout_now().contains("up") { Ok(()) } else { Err(taken.stderr_now()) });
@@ -215,7 +215,7 @@ fn an_address_pool_that_is_used_up(case: &Case) {
     let engine = Engine::bare(case, &["--default-address-pool", "base=10.82.0.0/23,size=24"]);
     engine.load_busybox();
     let _ = engine.docker("run --rm busybox true").ok();
-    let before = Traces::of(&engine);
+    let before = Traces::settled(&engine);
     // The default bridge has the first.
     let _ = engine.docker("network create one").ok();
     let out = engine.docker("network create two").exits(1);

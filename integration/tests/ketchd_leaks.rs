@@ -28,7 +28,7 @@ fn cycle(engine: &Engine<'_>, mut once: impl FnMut(&mut Http)) {
     for _ in 0..3 {
         once(&mut http);
     }
-    let before = Traces::of(engine);
+    let before = Traces::settled(engine);
     let (files, memory) = size(engine);
     for _ in 0..cycles() {
         once(&mut http);

@@ -56,7 +56,7 @@ impl Sweep<'_> {
     fn run_in(&self, case: &Case, engine: &mut Engine<'_>) {
         // The first time makes folders that stay.
         let _ = engine.docker("run --rm busybox true").ok();
-        let before = Traces::of(engine);
+        let before = Traces::settled(engine);
         let whole = self.attempt(case, engine, 0);
         let steps = probe::read(report(case)).lines().count();
         assert_eq!(whole.code, 0, "{whole}");

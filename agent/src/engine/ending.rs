@@ -71,16 +71,13 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
     let changing = container.changing.lock().await;
     health::end(container);
     container.streams.end().await;
-    if let Some(task) = task {
-        if let Err(error) = task.delete("").await
-            && !error.is_not_found()
-        {
-            warn!("deleting the task of {}: {error}", container.id);
-        }
-        task.shutdown().await;
+    if let Some(task) = &task
+        && let Err(error) = task.delete("").await
+        && !error.is_not_found()
+    {
+        warn!("deleting the task of {}: {error}", container.id);
     }
     container.set_task(None);
-    release(daemon, container).await;
     let at = Timestamp::from(exit.at);
     let (before, policy) =
         container.read(|record| (record.clone(), record.host_config.restart_policy.clone()));
@@ -115,7 +112,15 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
             record.restart_count += 1;
         }
     });
-    if let Err(error) = container.save(daemon).await {
+    // The disk takes its time: what the container had goes meanwhile.
+    let given_back = async {
+        if let Some(task) = task {
+            task.shutdown().await;
+        }
+        release(daemon, container).await;
+    };
+    let (saved, ()) = tokio::join!(container.save(daemon), given_back);
+    if let Err(error) = saved {
         error!("{error}");
     }
     container.life.send_modify(|life| {

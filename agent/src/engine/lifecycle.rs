@@ -160,7 +160,11 @@ pub(super) fn remove_folder(folder: &Path) -> Result<()> {
         .map_err(|error| Error::internal(format_args!("removing {}", folder.display()), &error))
 }
 
-fn unmount_below(folder: &Path) -> Result<()> {
+/// Takes away what is mounted at and below a folder.
+///
+/// # Errors
+/// A mount that can't be taken away.
+pub(super) fn unmount_below(folder: &Path) -> Result<()> {
     mounted::unmount_all(folder)
         .map_err(|error| Error::internal(format_args!("unmounting {}", folder.display()), &error))
 }
@@ -181,8 +185,10 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task>
     networking::take_names(daemon, container);
     let record = container.read(Record::clone);
     let bundle = bundle_of(daemon, &record.id);
-    mount_root(daemon, &record.id, &bundle).await?;
-    let joined = namespaces::join(daemon, &record).await?;
+    let (mounted, joined) =
+        tokio::join!(mount_root(daemon, &record.id, &bundle), namespaces::join(daemon, &record));
+    mounted?;
+    let joined = joined?;
     container.change(|record| record.network.clone_from(&joined.settings));
     let spec = specification(daemon, &record, &bundle, &joined).await?;
     write(&bundle.join("config.json"), &spec)?;
@@ -432,11 +438,12 @@ pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
         log.close(Timestamp::now()).await;
     }
     let record = container.read(Record::clone);
-    networking::leave(daemon, &record).await;
+    let left = networking::leave(daemon, &record);
     daemon.unmount_volumes(&record.id).await;
     let bundle = bundle_of(daemon, &record.id);
     let cleared = blocking(move || remove_folder(&bundle));
-    if let Err(error) = cleared.await {
+    let ((), cleared) = tokio::join!(left, cleared);
+    if let Err(error) = cleared {
         warn!("{error}");
     }
 }

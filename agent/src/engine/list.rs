@@ -46,7 +46,7 @@ pub struct Wanted {
 
 const STATES: [&str; 7] = ["paused", "restarting", "removing", "running", "dead", "created", "exited"];
 
-/// The newest first.
+/// The newest first. With sizes it walks the disk: not for the event loop.
 ///
 /// # Errors
 /// A filter's value that can't be meant; a container that a filter names and that is not there.
@@ -122,10 +122,15 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
     found.sort_by_key(|container| std::cmp::Reverse(container.read(|record| record.created)));
     found.truncate(wanted.limit.unwrap_or(usize::MAX));
     let now = Timestamp::now();
-    Ok(found
-        .iter()
-        .map(|container| container.read(|record| summary(daemon, record, now, wanted.size)))
-        .collect())
+    let one = |container: &Arc<Container>| {
+        if wanted.size {
+            // The disk is walked for it, and others want the record meanwhile.
+            summary(daemon, &container.read(Record::clone), now, true)
+        } else {
+            container.read(|record| summary(daemon, record, now, false))
+        }
+    };
+    Ok(found.iter().map(one).collect())
 }
 
 /// Docker's `name` is a regular expression; what people give are parts of names, with `^` and `$` at their ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::container::{Container, TABLE};
-use super::lifecycle::{folder_of, remove_folder};
+use super::lifecycle::{folder_of, unmount_below};
 use super::{ending, signal};
 use crate::api::filters::Filters;
 use crate::blocking::blocking;
@@ -78,11 +78,16 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
     }
     let _changing = container.changing.lock().await;
     let (id, folder) = (container.id.clone(), folder_of(daemon, &container.id));
-    daemon.release_root(&id).await?;
-    blocking(move || remove_folder(&folder)).await?;
+    // One commit, and it is gone; whatever a daemon that is killed leaves of its folders is nobody's.
+    let images = daemon.images.clone();
+    blocking(move || {
+        unmount_below(&folder)?;
+        images.release_with(&[TABLE], &id)?;
+        images.discard(&folder);
+        Ok(())
+    })
+    .await?;
     daemon.forget_volumes(container, how.volumes).await;
-    let store = daemon.store.clone();
-    blocking(move || store.remove(TABLE, &id)).await?;
     daemon.engine.forget(container);
     daemon.engine.execs().retain(|_, exec| exec.container.id != container.id);
     container.publish(daemon, "destroy");

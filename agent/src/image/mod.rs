@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::image::ImageConfig;
 
+use crate::blocking::drop_later;
 use crate::compat;
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
@@ -181,8 +182,7 @@ impl Images {
     /// The disk.
     pub fn collect_garbage(&self) -> Result<()> {
         let collected = self.state().collect(self.folders(), self.store(), self.staging())?;
-        // Only now, with nobody waiting.
-        drop(collected);
+        drop_later(collected);
         Ok(())
     }
 

@@ -10,7 +10,9 @@ use ketch_shim_api::types::Mount;
 use super::Images;
 use super::staging::make_folder;
 use super::state::{Image, SNAPSHOTS, Snapshot, SnapshotRecord};
+use crate::blocking::drop_later;
 use crate::error::{Error, Result};
+use crate::store::Table;
 
 /// A container's root.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +28,8 @@ pub struct Rootfs {
 }
 
 impl Images {
-    /// Makes a container's root; one that is there already is given again. The layers below it stay until it is released.
+    /// Makes a container's root; one that is there already is given again. The layers below it stay until it is released. It is
+    /// remembered with whatever is written next, which is its container.
     ///
     /// # Errors
     /// The disk.
@@ -61,10 +64,7 @@ impl Images {
         // A leftover without a record is nobody's.
         drop(self.staging().discard(&folder));
         staged.keep(&folder).map_err(failed)?;
-        if let Err(error) = self.store().put(SNAPSHOTS, container, &record) {
-            drop(self.staging().discard(&folder));
-            return Err(error);
-        }
+        self.store().put_with_next(SNAPSHOTS, container, &record)?;
         let _none = self.state().snapshots.insert(container.to_owned(), snapshot);
         self.rootfs(container)
     }
@@ -103,10 +103,23 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn release(&self, container: &str) -> Result<()> {
-        self.store().remove(SNAPSHOTS, container)?;
+        self.release_with(&[], container)
+    }
+
+    /// The same together with what else is remembered by the container's id, in one step.
+    ///
+    /// # Errors
+    /// The disk; nothing is removed then.
+    pub fn release_with(&self, tables: &[Table], container: &str) -> Result<()> {
+        self.store().remove_from(&[&[SNAPSHOTS], tables].concat(), container)?;
         drop(self.state().snapshots.remove(container));
-        drop(self.staging().discard(&self.folders().snapshot(container)));
+        drop_later(self.staging().discard(&self.folders().snapshot(container)));
         self.collect_garbage()
+    }
+
+    /// Takes away a folder on the data root's disk that is nobody's any more, at once for whoever looks.
+    pub fn discard(&self, folder: &Path) {
+        drop_later(self.staging().discard(folder));
     }
 }
 

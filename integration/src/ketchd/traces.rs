@@ -65,6 +65,22 @@ impl Traces {
         Self(lines)
     }
 
+    /// Looks once what was removed is deleted, which the engine does behind its answer.
+    ///
+    /// # Panics
+    /// When the engine does not answer, or that takes too long.
+    #[must_use]
+    #[track_caller]
+    pub fn settled(engine: &Engine<'_>) -> Self {
+        let staging = engine.site.path("data/image/staging");
+        wait_until("an empty staging folder", || {
+            let entries = fs::read_dir(&staging).into_iter().flatten().flatten();
+            let left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        });
+        Self::of(engine)
+    }
+
     /// Waits until another look is the same.
     ///
     /// # Panics

@@ -82,7 +82,7 @@ async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         size: request.query.flag("size"),
         filters,
     };
-    response::json(StatusCode::OK, &list::list(&daemon, &wanted)?)
+    response::json(StatusCode::OK, &blocking(move || list::list(&daemon, &wanted)).await?)
 }
 
 async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
