@@ -85,6 +85,10 @@ fn measure() {
     let cases: Vec<Case> = makers.iter().enumerate().map(|(at, (key, _))| case(key, at)).collect();
     let mut samples = Samples::default();
     samples.facts(extent);
+    let parts = std::env::var("PARTS").ok().filter(|path| !path.is_empty());
+    if let Some(text) = parts.as_ref().and_then(|path| std::fs::read_to_string(path).ok()) {
+        samples.take_up(&text);
+    }
     let mut contenders: Vec<Contender<'_>> =
         makers.iter().zip(&cases).map(|((key, maker), case)| Contender::start(key, maker, case)).collect();
     let steps: [(&str, Step); 6] = [
@@ -104,9 +108,11 @@ fn measure() {
     contenders.into_iter().for_each(Contender::end);
     samples.load("load_after");
     println!("{}", samples.table());
-    let whole = !quick
-        && ["CASES", "ONLY", "ROUNDS", "KETCHD", "DISK"]
-            .iter()
-            .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
-    promises::tell(&samples, whole);
+    if let Some(path) = parts {
+        std::fs::write(path, samples.whole()).expect("write this part's samples");
+    }
+    let plain = ["ONLY", "ROUNDS", "HEAVY_ROUNDS", "KETCHD", "DISK"]
+        .iter()
+        .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
+    promises::tell(&samples, plain && !quick);
 }

@@ -127,9 +127,10 @@ fn rows(all: &[Promise], taken: &str) -> String {
     text
 }
 
-/// Prints them; a whole run is written down.
-pub(crate) fn tell(samples: &Samples, whole: bool) {
+/// Prints them. A run of everything, as it is without knobs, is written down.
+pub(crate) fn tell(samples: &Samples, plain: bool) {
     let all = promises(samples);
+    let whole = plain && all.iter().all(|one| one.measured.is_some());
     println!();
     for one in &all {
         println!("{:<100} {:>14} {:>9}  {}", one.what, one.bound(), one.shown(), one.verdict());

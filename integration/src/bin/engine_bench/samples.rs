@@ -95,6 +95,25 @@ impl Samples {
         text
     }
 
+    /// Goes on with what an earlier part of the run has taken.
+    pub(crate) fn take_up(&mut self, text: &str) {
+        let before: Vec<(String, String, Vec<f64>)> =
+            serde_json::from_str(text).expect("an earlier part's samples");
+        for (case, key, taken) in before {
+            taken.into_iter().for_each(|value| self.keep(&case, &key, value));
+        }
+    }
+
+    /// Each sample, for a later part of the run.
+    pub(crate) fn whole(&self) -> String {
+        let of = |case: &String| {
+            let taken = self.taken.iter().filter(move |((one, _), _)| one == case);
+            taken.map(|((case, key), taken)| (case.clone(), key.clone(), taken.clone())).collect::<Vec<_>>()
+        };
+        let all: Vec<_> = self.order.iter().flat_map(of).collect();
+        serde_json::to_string(&all).expect("write JSON")
+    }
+
     /// All of it, for the file.
     pub(crate) fn json(&self) -> Value {
         let mut cases = Vec::new();
