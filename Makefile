@@ -50,11 +50,12 @@ help: ## This list
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
 		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon nftables \
-		docker-compose docker-registry apache2-utils openssl python3-venv
+		docker-compose docker-registry apache2-utils openssl python3-venv curl
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev
-	cargo build --release --package ketch --package containerd-shim-ketch --package ketchd $(addprefix --bin ,$(BINARIES))
+	KETCH_COMMIT=$$(git rev-parse --short HEAD 2>/dev/null) KETCH_BUILD_TIME=$$(git log -1 --format=%cI 2>/dev/null) \
+		cargo build --release --package ketch --package containerd-shim-ketch --package ketchd $(addprefix --bin ,$(BINARIES))
 	@mkdir -p target/release
 	@for binary in $(BINARIES); do \
 		install -m 755 $(BUILD_DIR)/$(TARGET)/release/$$binary target/release/.$$binary.new && \

@@ -101,6 +101,25 @@ impl Timestamp {
         Some(Self { seconds, nanos })
     }
 
+    /// Of a filter's `until`: how long ago as `24h`, RFC 3339 with a date at least, or seconds since 1970.
+    ///
+    /// # Errors
+    /// It is none of them: dockerd's text.
+    pub fn of_filter(text: &str, now: Self) -> Result<Self> {
+        if let Some(ago) = ago(text) {
+            let ago = Duration::from_nanos(ago);
+            return Ok(Self::new(now.seconds - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX), now.nanos));
+        }
+        // A date's missing parts are zero, and its zone is UTC.
+        let full = format!("{text}{}", "0000-01-01T00:00:00Z".get(text.len()..).unwrap_or_default());
+        let zoned = [text.to_owned(), format!("{text}Z"), full];
+        zoned
+            .iter()
+            .find_map(|text| Self::parse(text))
+            .or_else(|| Self::of_query(text).ok())
+            .ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {text:?}")))
+    }
+
     /// Of a query's `since` or `until`: seconds since 1970, with a fraction or without.
     ///
     /// # Errors
@@ -116,6 +135,29 @@ impl Timestamp {
         let nanos = format!("{digits:0<9}").parse().map_err(|_| refused(fraction))?;
         Ok(Self { seconds: seconds.parse().map_err(|_| refused(seconds))?, nanos })
     }
+}
+
+/// The nanoseconds of a duration as Go writes it: `1h30m`, `1.5h`, `300ms`.
+fn ago(text: &str) -> Option<u64> {
+    const UNITS: [(&str, f64); 7] =
+        [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 6e10), ("h", 3.6e12)];
+    let mut rest = text;
+    let mut nanos = 0.0;
+    while !rest.is_empty() {
+        let (number, behind) =
+            rest.split_at(rest.find(|letter: char| !(letter.is_ascii_digit() || letter == '.'))?);
+        let (unit, behind) =
+            behind.split_at(behind.find(|letter: char| letter.is_ascii_digit()).unwrap_or(behind.len()));
+        let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit)?;
+        nanos += number.parse::<f64>().ok()? * factor;
+        rest = behind;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a sum of numbers without a sign; it saturates"
+    )]
+    (!text.is_empty()).then_some(nanos as u64)
 }
 
 /// Seconds east of UTC.

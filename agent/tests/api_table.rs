@@ -10,7 +10,8 @@ fn row(line: &str) -> Option<(String, bool)> {
     let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
     let [operation, state] = cells.as_slice() else { return None };
     let operation = operation.strip_prefix('`')?.strip_suffix('`')?;
-    Some((operation.to_owned(), state.starts_with("served") || state.starts_with("501")))
+    let is_status = state.split(':').next().is_some_and(|status| status.parse::<u16>().is_ok());
+    Some((operation.to_owned(), state.starts_with("served") || is_status))
 }
 
 #[test]

@@ -97,7 +97,7 @@ talks.start()
 assert sorted(attached) == [b"err\n", b"out\n"]
 talks.wait()
 assert talks.logs(stdout=True, stderr=False) == b"out\n"
-assert talks.logs(stdout=False, tail=1) == b"err\n"
+assert talks.logs(stdout=False, tail=2) == b"err\n"
 assert list(talks.logs(stream=True, follow=True, stderr=False)) == [b"out\n"]
 talks.remove()
 refused(errors.ImageNotFound, client.containers.create, "nonsense")

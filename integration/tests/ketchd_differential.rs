@@ -8,11 +8,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Mutex;
 
-use ketch_integration::ketchd::{Engine, Maker, mask::mask};
+use ketch_integration::ketchd::intended::Intended;
+use ketch_integration::ketchd::{Engine, Maker, mask::mask, words};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests};
 
-tests![containers, images, networks, system];
+tests![containers, images, networks, system, flags, of_debian];
 
 fn containers(case: &Case) {
     compare(case, "containers");
@@ -30,6 +31,15 @@ fn system(case: &Case) {
     compare(case, "system");
 }
 
+fn flags(case: &Case) {
+    compare(case, "flags");
+}
+
+/// Debian's docker 20.10 on both sides, dockerd of that age for the oracle.
+fn of_debian(case: &Case) {
+    compare(case, "debian");
+}
+
 /// One line's outcome, masked.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
@@ -40,25 +50,28 @@ struct Outcome {
 
 fn compare(case: &Case, group: &str) {
     let maker = Maker::under_test(case);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("differential/{group}.txt"));
-    let script = std::fs::read_to_string(&file).expect("read the script");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("differential");
+    let script = std::fs::read_to_string(folder.join(format!("{group}.txt"))).expect("read the script");
+    let list = std::fs::read_to_string(folder.join("intended.txt")).expect("read the list");
+    let is_debians = group == "debian";
+    let oracle = if is_debians { Maker::Debian } else { Maker::Docker };
+    let maker = if maker == Maker::Docker { oracle.clone() } else { maker };
+    let mut intended = if maker == oracle { Intended::default() } else { Intended::read(&list, group) };
     let owner = script.lines().find_map(|line| line.strip_prefix("#owner ")).unwrap_or("nobody");
-    let of = |maker: Maker, folder: &str| Engine::inside(Site::in_folder(case, folder), maker, &[]);
-    let (peer, engine) = (of(Maker::Docker, "peer"), of(maker, "tested"));
+    let of = |maker: Maker, folder: &str| {
+        let engine = Engine::inside(Site::in_folder(case, folder), maker, &[]);
+        if is_debians { engine.with_debians_clients() } else { engine }
+    };
+    let (peer, engine) = (of(oracle, "peer"), of(maker, "tested"));
     peer.load_busybox();
     engine.load_busybox();
     let (mut differences, mut transcript) = (String::new(), String::new());
     let (mut number, mut compared) = (0, 0);
-    let mut intended: Option<&str> = None;
     for line in script.lines() {
         number += 1;
-        if let Some(reason) = line.strip_prefix("#= ") {
-            intended = Some(reason);
-        }
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let is_intended = intended.take().is_some();
         if let Some(rest) = line.strip_prefix("? ") {
             let words: Vec<&str> = rest.splitn(3, ' ').collect();
             for engine in [&peer, &engine] {
@@ -78,10 +91,13 @@ fn compare(case: &Case, group: &str) {
         }
         compared += 1;
         let _ = writeln!(transcript, "### {line}\ncode {}\n{}\n--- stderr\n{}\n", wanted.code, wanted.stdout, wanted.stderr);
-        let same = if is_intended { wanted.code == seen.code } else { wanted == seen };
-        if !same {
-            let _ = writeln!(differences, "### {group}.txt:{number} `{line}`\n{}", shown(&wanted, &seen, is_intended));
+        let others = intended.others(line, between(&wanted, &seen));
+        if !others.is_empty() {
+            let _ = writeln!(differences, "### {group}.txt:{number} `{line}`\n{}\n", others.join("\n"));
         }
+    }
+    for row in intended.stale() {
+        let _ = writeln!(differences, "### intended.txt: {group} {row}\nis not so any more\n");
     }
     println!("differential {group}: {compared} lines, {} differ", differences.matches("### ").count());
     report(owner, group, &differences);
@@ -95,9 +111,11 @@ fn compare(case: &Case, group: &str) {
 
 fn run(engine: &Engine<'_>, line: &str) -> Outcome {
     let line = line.strip_prefix("~ ").unwrap_or(line);
+    // One that does not end is a difference, 124, and not the end of the test.
+    let bounded = engine.program("timeout").args(["--kill-after=1", "20"]);
     let out = match line.strip_prefix("$ ") {
-        Some(line) => engine.sh(line),
-        None => engine.docker(line),
+        Some(line) => bounded.args(["sh", "-c", line]).run(),
+        None => bounded.arg("docker").args(words::split(line)).run(),
     };
     let (dir, tag) = (engine.site.dir.display().to_string(), &engine.site.case.tag);
     let parent = engine.cgroup_parent();
@@ -116,31 +134,25 @@ fn waited(engine: &Engine<'_>, name: &str, format: &str, wanted: &str) -> bool {
     false
 }
 
-/// The lines that only one of them has.
-fn shown(wanted: &Outcome, seen: &Outcome, codes_only: bool) -> String {
-    let mut text = String::new();
+/// The lines that only one of them has, `-` before dockerd's; `code` with both exit codes; `order` of lines that both have.
+fn between(wanted: &Outcome, seen: &Outcome) -> Vec<String> {
+    let mut differences = Vec::new();
     if wanted.code != seen.code {
-        let _ = writeln!(text, "exit code: dockerd {}, ketchd {}", wanted.code, seen.code);
-    }
-    if codes_only {
-        return text;
+        differences.push(format!("code {} {}", wanted.code, seen.code));
     }
     for (name, wanted, seen) in [("stdout", &wanted.stdout, &seen.stdout), ("stderr", &wanted.stderr, &seen.stderr)] {
-        if wanted != seen {
-            let _ = writeln!(text, "{name}:");
-            let only = |of: &str, other: &str| {
-                let others: Vec<&str> = other.lines().collect();
-                of.lines().filter(|line| !others.contains(line)).map(str::to_owned).collect::<Vec<_>>()
-            };
-            let (gone, new) = (only(wanted, seen), only(seen, wanted));
-            gone.iter().for_each(|line| _ = writeln!(text, "- {line}"));
-            new.iter().for_each(|line| _ = writeln!(text, "+ {line}"));
-            if gone.is_empty() && new.is_empty() {
-                let _ = writeln!(text, "(the same lines in another order, or another number of them)\n- {wanted}\n+ {seen}");
-            }
+        let only = |of: &str, other: &str, mark: &str| {
+            let others: Vec<&str> = other.lines().collect();
+            of.lines().filter(|line| !others.contains(line)).map(|line| format!("{mark} {line}")).collect::<Vec<_>>()
+        };
+        let (gone, new) = (only(wanted, seen, "-"), only(seen, wanted, "+"));
+        if wanted != seen && gone.is_empty() && new.is_empty() {
+            let (wanted, seen) = (wanted.lines().collect::<Vec<_>>(), seen.lines().collect::<Vec<_>>());
+            differences.push(format!("order of {name}: {} / {}", wanted.join(" | "), seen.join(" | ")));
         }
+        differences.extend(gone.into_iter().chain(new));
     }
-    text
+    differences
 }
 
 /// Groups run side by side.

@@ -240,7 +240,7 @@ fn an_unknown_flag(case: &Case) {
     let site = Site::new(case);
     let program = match Maker::under_test(case) {
         Maker::Ketch(path) => path,
-        Maker::Docker => ketch_integration::shim::peer("dockerd"),
+        Maker::Docker | Maker::Debian => ketch_integration::shim::peer("dockerd"),
     };
     for (flag, said) in [("--nonsense", "Status: unknown flag: --nonsense\nSee '"), ("--log-level", "Status: flag needs an argument: --log-level\nSee '")] {
         let out = site.command(&program).arg(flag).run().exits(1);

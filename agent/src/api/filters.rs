@@ -79,7 +79,10 @@ impl Filters {
         let mut values = self.values(key).map(|value| match value {
             "1" | "true" | "True" | "TRUE" | "t" | "T" => Ok(true),
             "0" | "false" | "False" | "FALSE" | "f" | "F" => Ok(false),
-            other => Err(Error::invalid(format!("invalid filter '{key}={other}'"))),
+            _ => {
+                let all: Vec<_> = self.values(key).collect();
+                Err(Error::invalid(format!("invalid filter '{key}=[{}]'", all.join(" "))))
+            }
         });
         match (values.next().transpose()?, values.next().transpose()?) {
             (Some(first), Some(second)) if first != second => {

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use hyper::header::CONTENT_TYPE;
 use hyper::http::request::Parts;
 use serde::de::DeserializeOwned;
 
+use super::body::RequestBody;
+use super::json;
 use super::version::ApiVersion;
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ pub struct Request {
     /// Method, headers, extensions: the upgrade is among these.
     pub parts: Parts,
     /// Not yet read.
-    pub body: Incoming,
+    pub body: RequestBody,
 }
 
 /// The pairs behind the question mark.
@@ -164,13 +165,11 @@ impl Request {
             return Ok(None);
         }
         is_json(content_type.as_deref())?;
-        serde_json::from_slice(&bytes)
-            .map(Some)
-            .map_err(|error| Error::invalid(format!("invalid JSON: {error}")))
+        json::decode(&bytes).map(Some)
     }
 }
 
-async fn read(body: Incoming, limit: usize) -> Result<Bytes> {
+async fn read(body: RequestBody, limit: usize) -> Result<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
@@ -184,6 +183,9 @@ fn is_json(content_type: Option<&str>) -> Result<()> {
     let given = content_type.unwrap_or_default();
     match given.split(';').next().map(str::trim) {
         Some("application/json") => Ok(()),
+        None | Some("") => {
+            Err(Error::invalid(format!("malformed Content-Type header ({given}): mime: no media type")))
+        }
         _ => Err(Error::invalid(format!(
             "unsupported Content-Type header ({given}): must be 'application/json'"
         ))),

@@ -9,7 +9,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::StatusCode;
 use hyper::body::{Body as HttpBody, Frame};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -66,6 +66,14 @@ pub fn error(error: &Error) -> Response {
     }
     let body = serde_json::json!({ "message": error.message });
     json(status_of(error.kind), &body).unwrap_or_else(|_| empty(StatusCode::INTERNAL_SERVER_ERROR))
+}
+
+/// The body of a failed request as it was before 1.24, and as Go's server itself answers.
+#[must_use]
+pub fn plain_error(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    let mut response = bytes(status, "text/plain; charset=utf-8", text);
+    let _none = response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 /// Bytes of this type.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue, SERVER};
+use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,12 +19,14 @@ use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
+use super::body::RequestBody;
 use super::request::{Query, Request};
 use super::response::{self, Response};
 use super::router::Router;
+use super::version::ApiVersion;
 use super::{routes, version};
 use crate::daemon::Daemon;
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::listen::Listener;
 
 /// How long a client's TLS handshake may take.
@@ -198,6 +201,15 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
 
 async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Response {
     let line = format!("{} {}", request.method(), request.uri());
+    // Go's server does not pass such a request on.
+    if request.version() == hyper::Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        let text = "400 Bad Request: missing required Host header";
+        let mut response = response::plain_error(StatusCode::BAD_REQUEST, text);
+        let _none = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
+    let is_ancient =
+        ApiVersion::of_path(request.uri().path()).is_some_and(|version| version < version::MINIMUM);
     let mut response = match call(daemon, router, request).await {
         Ok(response) => response,
         Err(error) => {
@@ -206,7 +218,7 @@ async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<In
             } else {
                 debug!("{line}: {error}");
             }
-            response::error(&error)
+            if is_ancient { old_error(&error) } else { response::error(&error) }
         }
     };
     let headers = response.headers_mut();
@@ -216,12 +228,18 @@ async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<In
     response
 }
 
+/// Before 1.24 errors were text.
+fn old_error(error: &Error) -> Response {
+    response::plain_error(response::status_of(error.kind), format!("{}\n", error.message))
+}
+
 fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 async fn call(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Result<Response> {
     let (parts, body) = request.into_parts();
+    let body = RequestBody::from(body);
     let found = router.find(&parts.method, parts.uri.path())?;
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let (version, operands) = (found.version, found.operands);

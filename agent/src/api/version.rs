@@ -32,6 +32,12 @@ impl ApiVersion {
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 
+    /// The version that a path begins with.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        path.strip_prefix('/')?.split('/').next().and_then(Self::of_segment)
+    }
+
     /// Itself, when it is served.
     ///
     /// # Errors

@@ -28,7 +28,9 @@ pub async fn connect(daemon: &Arc<Daemon>, name: &str, other: &str, asked: Endpo
             "cannot connect container to host network - container must be created in host network mode",
         ));
     }
-    if mode == Mode::None || network.name == "none" {
+    // What it is in now counts: it may have left "none", with which it was made.
+    let others = container.read(|record| record.endpoints.keys().cloned().collect::<Vec<_>>());
+    if others.iter().any(|other| other == "none") || (network.name == "none" && !others.is_empty()) {
         return Err(Error::invalid(
             "container cannot be connected to multiple networks with one of the networks in private (none) mode",
         ));

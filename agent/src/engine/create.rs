@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use ketch_engine_api::container::{Config, CreateBody};
-use ketch_engine_api::host_config::HostConfig;
+use ketch_engine_api::host_config::{HostConfig, Resources};
 use ketch_engine_api::network::EndpointSettings;
 
 use super::container::{Container, Record, State};
@@ -16,6 +16,7 @@ use super::{image_config, name, validate};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::random;
+use crate::system::Cgroups;
 use crate::timestamp::Timestamp;
 
 /// What was made.
@@ -36,6 +37,8 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     let mut host_config = body.host_config.unwrap_or_default();
     let endpoints = body.networking_config.unwrap_or_default().endpoints_config;
     validate::config(&config)?;
+    // First: a value that is taken away may be any.
+    let mut warnings = unsupported(&mut host_config.resources, &crate::system::cgroups());
     validate::host_config(&host_config, &daemon.engine.host)?;
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
@@ -49,7 +52,8 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
         name::check(name)?;
     }
     config = image_config::merge(config, &base.config)?;
-    let warnings = warnings(&host_config);
+    others(daemon, &host_config)?;
+    warnings.extend(self::warnings(&host_config));
     validate::fill(&mut host_config, &daemon.engine.host, &daemon.config);
     super::lifecycle::log_of(&host_config).check()?;
     let id = random::id()?;
@@ -140,7 +144,8 @@ fn plan(daemon: &Daemon, config: &Config, host_config: &HostConfig) -> Result<Ve
     let mut all = Vec::new();
     for text in host_config.volumes_from.iter().flatten() {
         let (other, rw) = mounts::volumes_from(text)?;
-        let other = daemon.engine.find(other)?;
+        // No 404, which clients take for the image's.
+        let other = daemon.engine.find(other).map_err(|error| Error::invalid(error.message))?;
         for mut planned in other.read(|record| record.mounts.clone()) {
             planned.shown.rw &= rw.unwrap_or(true);
             planned.anonymous = false;
@@ -166,6 +171,55 @@ fn plan(daemon: &Daemon, config: &Config, host_config: &HostConfig) -> Result<Ve
         }
     }
     Ok(all)
+}
+
+/// The containers whose namespaces and names it is to have are there. No 404, which clients take for the image's.
+fn others(daemon: &Daemon, host_config: &HostConfig) -> Result<()> {
+    let modes = [&host_config.ipc_mode, &host_config.pid_mode];
+    for other in modes.iter().filter_map(|mode| mode.strip_prefix("container:")) {
+        let _there = daemon.engine.find(other).map_err(|error| Error::invalid(error.message))?;
+    }
+    for link in host_config.links.iter().flatten() {
+        let other = link.split(':').next().unwrap_or_default();
+        let _there = daemon.engine.find(other).map_err(|error| {
+            Error::invalid(format!("could not get container for {other}: {}", error.message))
+        })?;
+    }
+    Ok(())
+}
+
+/// Takes away limits that this kernel can't hold, and says so.
+fn unsupported(limits: &mut Resources, kernel: &Cgroups) -> Vec<String> {
+    let mut all = Vec::new();
+    let mut take = |is_there: bool, is_asked: bool, what: &str, end: &str| {
+        let gone = is_asked && !is_there;
+        if gone {
+            all.push(format!("Your kernel does not support {what} or the cgroup is not mounted. {end}"));
+        }
+        gone
+    };
+    if take(kernel.io_weight, limits.blkio_weight != 0, "Block I/O weight", "Weight discarded.") {
+        limits.blkio_weight = 0;
+    }
+    let has_weights = limits.blkio_weight_device.as_ref().is_some_and(|all| !all.is_empty());
+    if take(kernel.io_weight, has_weights, "Block I/O weight_device", "Weight-device discarded.") {
+        limits.blkio_weight_device = Some(Vec::new());
+    }
+    if take(kernel.memory, limits.memory > 0, "memory limit capabilities", "Limitation discarded.") {
+        (limits.memory, limits.memory_swap) = (0, -1);
+    }
+    if take(
+        kernel.pids,
+        limits.pids_limit.is_some_and(|most| most > 0),
+        "PIDs limit capabilities",
+        "PIDs limit discarded.",
+    ) {
+        limits.pids_limit = None;
+    }
+    if take(kernel.cpu_shares, limits.cpu_shares > 0, "CPU shares", "Shares discarded.") {
+        limits.cpu_shares = 0;
+    }
+    all
 }
 
 fn warnings(host_config: &HostConfig) -> Vec<String> {

@@ -34,7 +34,7 @@ const ENDED: Duration = Duration::from_secs(10);
 /// # Errors
 /// It runs already, is frozen or is being removed; it does not start, with the status that Docker would have.
 pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
-    let _changing = container.changing.lock().await;
+    let changing = container.changing.lock().await;
     may_start(container)?;
     container.change(|record| {
         record.was_stopped = false;
@@ -42,7 +42,13 @@ pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
         record.state.restart_reason.clear();
     });
     *locked(&container.pause) = Duration::ZERO;
-    run(daemon, container).await
+    let started = run(daemon, container).await;
+    drop(changing);
+    // Before the client hears of it: it waits for the removal no more once it has.
+    if started.is_err() && container.read(|record| record.host_config.auto_remove) {
+        super::remove::itself(daemon, container).await;
+    }
+    started
 }
 
 fn may_start(container: &Container) -> Result<()> {
@@ -106,9 +112,6 @@ pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Res
                 life.running = false;
                 life.exit_code = failed.exit_code;
             });
-            if container.read(|record| record.host_config.auto_remove) {
-                super::remove::later(daemon, container);
-            }
             Err(failed.error)
         }
     }

@@ -61,7 +61,9 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
     }
     for health in filters.values("health") {
         if !matches!(health, "starting" | "healthy" | "unhealthy" | "none") {
-            return Err(Error::invalid(format!("invalid filter 'health={health}'")));
+            return Err(Error::invalid(format!(
+                "invalid filter 'health={health}': invalid value for health ({health}): must be one of none, starting, healthy, unhealthy"
+            )));
         }
     }
     let mut exited = Vec::new();
@@ -74,6 +76,16 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
         })?);
     }
     let task = filters.flag("is-task")?;
+    for key in ["publish", "expose"] {
+        for port in filters.values(key) {
+            let _range = port_range(port).map_err(|number| {
+                Error::invalid(format!(
+                    "error while looking up for {key} {port}: strconv.ParseUint: parsing {number:?}: invalid syntax"
+                ))
+            })?;
+        }
+    }
+    let names: Vec<_> = filters.values("name").map(name_matcher).collect();
     let created = |key: &str| -> Result<Option<Timestamp>> {
         let named = filters.values(key).next().map(|name| daemon.engine.find(name)).transpose()?;
         Ok(named.map(|container| container.read(|record| record.created)))
@@ -95,7 +107,7 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
         (any_state || state.running)
             && filters.any("status", |status| status == state.word())
             && filters.any("id", |id| record.id.starts_with(id))
-            && filters.any("name", |name| is_named(&record.name, name))
+            && (names.is_empty() || names.iter().any(|is_named| is_named(&record.name)))
             && filters.labels("label", label)
             && (!filters.has("label!") || !filters.labels("label!", label))
             && (exited.is_empty()
@@ -113,8 +125,8 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
                 record.mounts.iter().any(|one| one.shown.name == volume || one.shown.destination == volume)
             })
             && filters.any("network", |network| is_in(record, network))
-            && filters.any("expose", |port| has_port(record, port, false))
-            && filters.any("publish", |port| has_port(record, port, true))
+            && filters.any("expose", |port| has_port(daemon, record, port, false))
+            && filters.any("publish", |port| has_port(daemon, record, port, true))
             && task.is_none_or(|task| task == label("com.docker.swarm.task.id").is_some())
     };
     let mut found: Vec<Arc<Container>> =
@@ -133,18 +145,16 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
     Ok(found.iter().map(one).collect())
 }
 
-/// Docker's `name` is a regular expression; what people give are parts of names, with `^` and `$` at their ends.
-fn is_named(name: &str, wanted: &str) -> bool {
-    let (wanted, from) = wanted.strip_prefix('^').map_or((wanted, false), |rest| (rest, true));
-    let (wanted, to) = wanted.strip_suffix('$').map_or((wanted, false), |rest| (rest, true));
-    let full = format!("/{name}");
-    let slashed = wanted.starts_with('/');
-    let name = if slashed { full.as_str() } else { name };
-    match (from, to) {
-        (true, true) => name == wanted,
-        (true, false) => name.starts_with(wanted),
-        (false, true) => name.ends_with(wanted),
-        (false, false) => name.contains(wanted),
+/// A regular expression of a name, with its slash or without; what is none is a part of it.
+fn name_matcher(wanted: &str) -> Box<dyn Fn(&str) -> bool> {
+    match regex_lite::Regex::new(wanted) {
+        Ok(expression) => {
+            Box::new(move |name| expression.is_match(name) || expression.is_match(&format!("/{name}")))
+        }
+        Err(_) => {
+            let wanted = wanted.to_owned();
+            Box::new(move |name| name.contains(&wanted))
+        }
     }
 }
 
@@ -154,19 +164,21 @@ fn is_in(record: &Record, network: &str) -> bool {
         || record.host_config.network_mode == network
 }
 
-fn has_port(record: &Record, wanted: &str, published: bool) -> bool {
-    let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+/// The ports of `80`, `80-90`, `80/udp`, and their protocol; or what of it is no number.
+fn port_range(text: &str) -> Result<(u16, u16, &str), &str> {
+    let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
-    let fits = |port: &str| {
-        let (number, of) = port.split_once('/').unwrap_or((port, "tcp"));
-        of == protocol && number.parse().is_ok_and(|number: u16| (first..=last).contains(&number))
-    };
-    if published {
-        record.host_config.port_bindings.iter().flatten().any(|(port, _)| fits(port))
-    } else {
-        record.config.exposed_ports.iter().flatten().any(|(port, _)| fits(port))
-    }
+    Ok((first.parse().map_err(|_| first)?, last.parse().map_err(|_| last)?, protocol))
+}
+
+/// Whether the network has this port of the container, or of the host for it; it has none while the container does not run.
+fn has_port(daemon: &Daemon, record: &Record, wanted: &str, published: bool) -> bool {
+    let Ok((first, last, protocol)) = port_range(wanted) else { return false };
+    let fits = |port: u16, of: &str| of == protocol && (first..=last).contains(&port);
+    let network = super::networking::shown(daemon, record);
+    ports(&network)
+        .iter()
+        .any(|port| fits(if published { port.public_port } else { port.private_port }, port.kind.as_str()))
 }
 
 fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summary {
@@ -230,7 +242,16 @@ mod tests {
 
     #[test]
     fn names() {
-        assert!(is_named("web_1", "web") && is_named("web_1", "^web") && is_named("web_1", "^/web_1$"));
-        assert!(!is_named("web_1", "^web$") && !is_named("web_1", "_2"));
+        for (wanted, is_it) in [
+            ("web", true),
+            ("^web", true),
+            ("^/web_1$", true),
+            ("^w[eo]b_[12]$", true),
+            ("^web$", false),
+            ("_2", false),
+            ("web_1(", false),
+        ] {
+            assert_eq!(name_matcher(wanted)("web_1"), is_it, "{wanted}");
+        }
     }
 }

@@ -32,6 +32,39 @@ pub struct Planned {
     pub anonymous: bool,
 }
 
+/// The flags of any mount.
+const FLAGS: [&str; 28] = [
+    "defaults",
+    "ro",
+    "rw",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "sync",
+    "async",
+    "dirsync",
+    "remount",
+    "mand",
+    "nomand",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "bind",
+    "rbind",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "private",
+    "shared",
+    "slave",
+];
+/// What only a tmpfs has.
+const TMPFS_VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
 const PROPAGATIONS: [&str; 6] = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
 
 /// One of `Binds`: `[source:]destination[:mode]`.
@@ -53,13 +86,20 @@ pub fn bind(text: &str) -> Result<Planned> {
     }
     let destination = absolute(destination)
         .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{destination}' mount path must be absolute", if source.starts_with('/') { "bind" } else { "volume" })))?;
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let invalid = |why: &str| {
+        Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {why}"
+        ))
+    };
     if destination == "/" {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
-        )));
+        return Err(invalid("invalid specification: destination can't be '/'"));
     }
     if !mode.is_empty() && !is_mode(mode) {
         return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
+    if kind == "volume" && mode.split(',').any(|word| PROPAGATIONS.contains(&word)) {
+        return Err(invalid("field BindOptions must not be specified"));
     }
     let mut planned = Planned { makes_source: true, ..Planned::default() };
     let shown = &mut planned.shown;
@@ -113,6 +153,15 @@ fn is_mode(text: &str) -> bool {
 pub fn mount(asked: &Mount) -> Result<Planned> {
     let invalid =
         |why: &str| Error::invalid(format!("invalid mount config for type {:?}: {why}", asked.kind));
+    for (kind, is_given, field) in [
+        ("bind", asked.bind_options.is_some(), "BindOptions"),
+        ("volume", asked.volume_options.is_some(), "VolumeOptions"),
+        ("tmpfs", asked.tmpfs_options.is_some(), "TmpfsOptions"),
+    ] {
+        if is_given && asked.kind != kind {
+            return Err(invalid(&format!("field {field} must not be specified")));
+        }
+    }
     if asked.target.is_empty() {
         return Err(invalid("field Target must not be empty"));
     }
@@ -138,9 +187,6 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
                     asked.source
                 )));
             }
-            if asked.volume_options.is_some() {
-                return Err(invalid("field VolumeOptions must not be specified"));
-            }
             let options = asked.bind_options.clone().unwrap_or_default();
             if !options.propagation.is_empty() && !PROPAGATIONS.contains(&options.propagation.as_str()) {
                 return Err(invalid(&format!("invalid propagation mode: {}", options.propagation)));
@@ -153,10 +199,15 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
             planned.flat_read_only = options.read_only_non_recursive;
         }
         "volume" => {
-            if asked.bind_options.is_some() {
-                return Err(invalid("field BindOptions must not be specified"));
-            }
             let options = asked.volume_options.clone().unwrap_or_default();
+            if !options.subpath.is_empty() {
+                if asked.source.is_empty() {
+                    return Err(invalid("must not set Subpath when using anonymous volumes"));
+                }
+                if !is_local(&options.subpath) {
+                    return Err(invalid("subpath must be a relative path within the volume"));
+                }
+            }
             shown.name.clone_from(&asked.source);
             planned.anonymous = asked.source.is_empty();
             shown.driver =
@@ -172,10 +223,8 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
             let options = asked.tmpfs_options.clone().unwrap_or_default();
             planned.options = tmpfs(&options, asked.read_only);
         }
-        "image" | "cluster" | "npipe" => {
-            return Err(Error::invalid(format!("mount type {:?} is not supported", asked.kind)));
-        }
-        _ => return Err(invalid(&format!("mount type unknown: {:?}", asked.kind))),
+        "image" => return Err(Error::invalid("mount type \"image\" is not supported")),
+        _ => return Err(invalid("mount type unknown")),
     }
     Ok(planned)
 }
@@ -210,13 +259,14 @@ fn tmpfs(options: &ketch_engine_api::mount::TmpfsOptions, read_only: bool) -> Ve
 /// dockerd's texts; two mounts at one place.
 pub fn asked(host_config: &HostConfig) -> Result<Vec<Planned>> {
     let mut all: Vec<Planned> = Vec::new();
-    let binds = host_config.binds.iter().flatten().map(|text| bind(text));
-    let mounts = host_config.mounts.iter().flatten().map(mount);
-    for planned in binds.chain(mounts) {
+    let binds = host_config.binds.iter().flatten().map(|text| (true, bind(text)));
+    let mounts = host_config.mounts.iter().flatten().map(|asked| (false, mount(asked)));
+    for (is_bind, planned) in binds.chain(mounts) {
         let planned = planned?;
         let at = &planned.shown.destination;
-        let taken = all.iter().any(|one| one.shown.destination == *at)
-            || host_config.tmpfs.iter().flatten().any(|(path, _)| clean(path) == *at);
+        // A mount over one of --tmpfs is Docker's, too.
+        let is_tmpfs = || host_config.tmpfs.iter().flatten().any(|(path, _)| clean(path) == *at);
+        let taken = all.iter().any(|one| one.shown.destination == *at) || (is_bind && is_tmpfs());
         if taken {
             return Err(Error::invalid(format!("Duplicate mount point: {at}")));
         }
@@ -264,6 +314,11 @@ pub fn specified_tmpfs(path: &str, options: &str) -> Result<Value> {
     };
     let mut all = vec!["noexec", "nosuid", "nodev"];
     for word in options.split(',').filter(|word| !word.is_empty()) {
+        let is_known =
+            FLAGS.contains(&word) || word.split_once('=').is_some_and(|(key, _)| TMPFS_VALUES.contains(&key));
+        if !is_known {
+            return Err(Error::invalid(format!("invalid tmpfs option {word:?}")));
+        }
         let negated = match word {
             "exec" => "noexec",
             "suid" => "nosuid",
@@ -274,6 +329,20 @@ pub fn specified_tmpfs(path: &str, options: &str) -> Result<Value> {
         all.push(word);
     }
     Ok(json!({ "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": all }))
+}
+
+/// Whether a path leads no further than to what is below its start.
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_i32;
+    !path.starts_with('/')
+        && path.split('/').all(|segment| {
+            depth += match segment {
+                "" | "." => 0,
+                ".." => -1,
+                _ => 1,
+            };
+            depth >= 0
+        })
 }
 
 fn absolute(path: &str) -> Option<String> {

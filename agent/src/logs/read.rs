@@ -88,7 +88,7 @@ async fn send(
         if let Some((next, file)) = files.after(generation).filter(|_| seen.generation > generation) {
             generation = next;
             last = Reader::new(format, file, 0);
-        } else if seen.closed || !options.follow {
+        } else if seen.closed || !options.follow || is_over(options.until) {
             return Ok(());
         } else {
             tokio::select! {
@@ -98,8 +98,21 @@ async fn send(
                     }
                 }
                 () = sender.closed() => return Ok(()),
+                () = over(options.until) => {}
             }
         }
+    }
+}
+
+/// Nothing that comes can be wanted any more.
+fn is_over(until: Option<Timestamp>) -> bool {
+    until.is_some_and(|until| until <= Timestamp::now())
+}
+
+async fn over(until: Option<Timestamp>) {
+    match until {
+        Some(until) => tokio::time::sleep(until.since(Timestamp::now())).await,
+        None => std::future::pending().await,
     }
 }
 

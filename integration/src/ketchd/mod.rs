@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod http;
+pub mod intended;
 pub mod lan;
 pub mod mask;
 pub mod open;
@@ -29,6 +30,8 @@ pub use http::{Answer, Http};
 
 /// The API's version that every call asks for: the newest of docker CLI 28.2, and what ketchd serves.
 pub const API: &str = "1.50";
+/// The newest of Debian's docker 20.10.
+pub const DEBIANS_API: &str = "1.41";
 const DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/ketchd");
 
 /// Whose engine it is.
@@ -38,6 +41,8 @@ pub enum Maker {
     Ketch(PathBuf),
     /// dockerd 28.5 of the current peers, with its own containerd.
     Docker,
+    /// Debian's dockerd 20.10, with containerd 1.6.
+    Debian,
 }
 
 impl Maker {
@@ -78,6 +83,7 @@ pub struct Engine<'a> {
     pub site: Site<'a>,
     pub maker: Maker,
     flags: Vec<String>,
+    api: &'static str,
     daemon: Option<Daemon>,
     containerd: Option<Daemon>,
 }
@@ -127,12 +133,30 @@ impl<'a> Engine<'a> {
         symlink(peer("docker-compose"), plugin).expect("link Compose");
         fs::write(site.path("daemon.json"), "{}").expect("write an empty configuration");
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut engine = Self { site, maker, flags, daemon: None, containerd: None };
-        if engine.maker == Maker::Docker {
-            engine.start_containerd();
+        let mut engine = Self { site, maker, flags, api: API, daemon: None, containerd: None };
+        match engine.maker {
+            Maker::Docker => engine.start_containerd(3, &peer("containerd")),
+            Maker::Debian => engine.start_containerd(2, Path::new("/usr/bin/containerd")),
+            Maker::Ketch(_) => {}
         }
         engine.come_back();
         engine
+    }
+
+    /// The same with Debian's docker 20.10 and docker-compose 1.29 for its clients, asked for the API of that age.
+    ///
+    /// # Panics
+    /// When the clients are not there.
+    #[must_use]
+    pub fn with_debians_clients(mut self) -> Self {
+        for program in ["/usr/bin/docker", "/usr/bin/docker-compose"] {
+            self.site.case.needs(Path::new(program).exists(), &format!("no {program} (make setup)"));
+        }
+        fs::remove_file(self.site.path("bin/docker")).expect("take the client away");
+        symlink("/usr/bin/docker", self.site.path("bin/docker")).expect("link the client");
+        fs::remove_dir_all(self.site.path("config/cli-plugins")).expect("take the plugins away");
+        self.api = DEBIANS_API;
+        self
     }
 
     /// A second one of the same maker in the same namespaces, with roots, a socket and cgroups of its own.
@@ -153,20 +177,24 @@ impl<'a> Engine<'a> {
         Self::inside(self.site.beside(name), self.maker.clone(), flags)
     }
 
-    fn start_containerd(&mut self) {
-        for program in ["dockerd", "docker-proxy", "containerd-shim-runc-v2", "runc"] {
-            symlink(peer(program), self.site.path("bin").join(program)).expect("link a program of the peer");
+    fn start_containerd(&mut self, version: u32, program: &Path) {
+        if self.maker == Maker::Docker {
+            for program in ["dockerd", "docker-proxy", "containerd-shim-runc-v2", "runc"] {
+                symlink(peer(program), self.site.path("bin").join(program))
+                    .expect("link a program of the peer");
+            }
         }
         let socket = self.site.path("containerd.sock");
         let text = format!(
-            "version = 3\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
+            "version = {version}\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.cri.v1.images\", \"io.containerd.cri.v1.runtime\", \"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
             self.site.path("containerd-root"),
             self.site.path("containerd-state"),
         );
         let file = self.site.path("containerd.toml");
         fs::write(&file, text).expect("write containerd's configuration");
-        let program = peer("containerd").display().to_string();
-        let mut daemon = self.site.daemon(&program, [OsString::from("--config"), file.into_os_string()]);
+        let mut daemon = self
+            .site
+            .daemon(&program.display().to_string(), [OsString::from("--config"), file.into_os_string()]);
         daemon.wait_ready(|| socket.exists());
         self.containerd = Some(daemon);
     }
@@ -199,10 +227,10 @@ impl<'a> Engine<'a> {
         }
         args.extend(["--cgroup-parent".into(), self.cgroup_parent().into()]);
         let program = match &self.maker {
-            Maker::Docker => {
+            Maker::Docker | Maker::Debian => {
                 args.extend(["--containerd".into(), self.site.path("containerd.sock").into_os_string()]);
                 args.extend(["--exec-opt", "native.cgroupdriver=cgroupfs"].map(OsString::from));
-                peer("dockerd")
+                if self.maker == Maker::Docker { peer("dockerd") } else { "/usr/sbin/dockerd".into() }
             }
             Maker::Ketch(path) => path.clone(),
         };
@@ -251,7 +279,7 @@ impl<'a> Engine<'a> {
     /// The docker command line, with nothing to do yet.
     #[must_use]
     pub fn client(&self) -> Invocation {
-        self.program(peer("docker"))
+        self.program(self.site.path("bin/docker"))
     }
 
     /// A program inside that finds the engine, and Compose as a plugin, by its environment.
@@ -261,7 +289,8 @@ impl<'a> Engine<'a> {
             .command(path)
             .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
             .env("PATH", self.site.path_variable())
-            .env("DOCKER_API_VERSION", API)
+            .env("DOCKER_API_VERSION", self.api)
+            .env("COMPOSE_API_VERSION", self.api)
             .env("DOCKER_CONFIG", self.site.path("config"))
             .env("DOCKER_CLI_HINTS", "false")
             .env("HOME", &self.site.dir)
@@ -380,10 +409,13 @@ impl<'a> Engine<'a> {
         if !ids.text().is_empty() {
             let _ = self.client().args(["rm", "--force", "--volumes"]).args(ids.text().lines()).run().ok();
         }
-        wait_until("an engine without containers leaves nothing", || match self.left() {
-            left if left.is_empty() => Ok(()),
-            left => Err(left.join("\n")),
-        });
+        // Debian's dockerd has files of network namespaces left for a while.
+        if self.maker != Maker::Debian {
+            wait_until("an engine without containers leaves nothing", || match self.left() {
+                left if left.is_empty() => Ok(()),
+                left => Err(left.join("\n")),
+            });
+        }
         self.stop();
         if let Some(containerd) = self.containerd.take() {
             containerd.stop();

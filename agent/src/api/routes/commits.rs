@@ -8,6 +8,7 @@ use ketch_engine_api::image::ImageConfig;
 use serde_json::{Map, Value, json};
 
 use super::images::{Sending, blocking};
+use crate::api;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
@@ -71,8 +72,7 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         let said = own.flatten().unwrap_or_default().into_iter().filter(|(_, value)| !is_empty(value));
         fields.extend(said);
     }
-    let mut config: ImageConfig =
-        serde_json::from_value(merged).map_err(|error| Error::invalid(format!("invalid JSON: {error}")))?;
+    let mut config: ImageConfig = api::json::of_value(&merged)?;
     for line in &lines {
         instruction::apply(&mut config, line)?;
     }

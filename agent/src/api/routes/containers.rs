@@ -9,6 +9,7 @@ use ketch_engine_api::host_config::UpdateBody;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::api;
 use crate::api::filters::Filters;
 use crate::api::hijack;
 use crate::api::request::Request;
@@ -26,6 +27,7 @@ use crate::engine::signal::Stop;
 use crate::engine::wait::{self, Condition};
 use crate::engine::{create, inspect, lifecycle, list, remove, signal, stats, top, update};
 use crate::error::{Error, Result};
+use crate::image::spec::Platform;
 use crate::logs;
 use crate::timestamp::Timestamp;
 
@@ -55,22 +57,9 @@ fn find(daemon: &Daemon, request: &Request) -> Result<Arc<Container>> {
     daemon.engine.find(request.operand(0))
 }
 
-/// The JSON body of an object in which Go takes null for missing.
+/// The JSON body, or what an empty one means.
 pub(super) async fn body<T: DeserializeOwned + Default>(request: Request) -> Result<T> {
-    let Some(mut value) = request.json_or_nothing::<Value>().await? else { return Ok(T::default()) };
-    without_nulls(&mut value);
-    serde_json::from_value(value).map_err(|error| Error::invalid(format!("invalid JSON: {error}")))
-}
-
-fn without_nulls(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.retain(|_, field| !field.is_null());
-            fields.values_mut().for_each(without_nulls);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_nulls),
-        _ => {}
-    }
+    Ok(request.json_or_nothing().await?.unwrap_or_default())
 }
 
 async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
@@ -87,10 +76,20 @@ async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.query.value("name").unwrap_or_default().to_owned();
-    if request.header("content-length") == Some("0") {
-        return Err(Error::invalid("invalid JSON: got EOF while reading request body"));
+    let platform = request.query.text("platform").filter(|_| request.version >= ApiVersion::v1(41));
+    let platform = platform.map(str::to_owned);
+    let asked: Value = request.json().await?;
+    // Any other field is the configuration's, which is there if one is.
+    let is_config = |field: &String| !matches!(field.as_str(), "HostConfig" | "NetworkingConfig");
+    if asked.as_object().is_some_and(|fields| !fields.keys().any(is_config)) {
+        return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
-    let body: CreateBody = body(request).await?;
+    let body: CreateBody = api::json::of_value(&asked)?;
+    if let Some(platform) = platform {
+        let platform = Platform::parse(&platform)
+            .ok_or_else(|| Error::invalid(format!("{platform:?} is an invalid component of a platform")))?;
+        let _fits = daemon.images.find_for(&body.config.image, &platform)?;
+    }
     let made = create::create(&daemon, &name, body).await?;
     response::json(StatusCode::CREATED, &Created { id: made.id, warnings: made.warnings })
 }
@@ -200,8 +199,10 @@ async fn rename(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn update_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let container = find(&daemon, &request)?;
+    let asked = request.operand(0).to_owned();
     let body: UpdateBody = body(request).await?;
+    update::check(&daemon, &body)?;
+    let container = daemon.engine.find(&asked)?;
     on_its_own(async move { update::update(&daemon, &container, body).await }).await?;
     response::json(StatusCode::OK, &Updated { warnings: None })
 }
@@ -381,16 +382,4 @@ async fn stats_of(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (sender, response) = response::stream("application/json");
     drop(tokio::spawn(async move { stats::stream(&daemon, &container, sender).await }));
     Ok(response)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nulls_are_taken_out_of_objects_only() {
-        let mut value = json!({"a": null, "b": {"c": null, "d": 1}, "e": [null, {"f": null}]});
-        without_nulls(&mut value);
-        assert_eq!(value, json!({"b": {"d": 1}, "e": [null, {}]}));
-    }
 }

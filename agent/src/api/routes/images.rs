@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use ketch_engine_api::image::Inspect;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use crate::api::body::RequestBody;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -63,7 +63,10 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     if version < ApiVersion::v1(41) {
         references.extend(request.query.text("filter").map(str::to_owned));
     }
-    let until = filters.values("until").map(Timestamp::of_query).collect::<Result<Vec<_>>>()?;
+    let until = filters
+        .values("until")
+        .map(|text| Timestamp::of_filter(text, Timestamp::now()))
+        .collect::<Result<Vec<_>>>()?;
     let options = ListOptions {
         all: request.query.flag("all"),
         shared_size: version >= ApiVersion::v1(42) && request.query.flag("shared-size"),
@@ -115,6 +118,9 @@ fn for_version(mut shown: Inspect, version: ApiVersion) -> Inspect {
     if version >= ApiVersion::v1(45) {
         shown.container = String::new();
         shown.container_config = None;
+    } else if shown.container_config.is_none() {
+        // docker-compose 1.29 reads it whether or not the image has one.
+        shown.container_config = Some(no_container_config());
     }
     let mut config: BTreeMap<String, Value> = shown.config.into_iter().collect();
     let mut always = |keys: &[&str], value: &Value| {
@@ -131,6 +137,15 @@ fn for_version(mut shown: Inspect, version: ApiVersion) -> Inspect {
     }
     shown.config = config.into_iter().collect();
     shown
+}
+
+/// The settings of a container that says nothing, as Go has them.
+fn no_container_config() -> Value {
+    json!({
+        "Hostname": "", "Domainname": "", "User": "", "AttachStdin": false, "AttachStdout": false, "AttachStderr": false,
+        "Tty": false, "OpenStdin": false, "StdinOnce": false, "Env": null, "Cmd": null, "Image": "", "Volumes": null,
+        "WorkingDir": "", "Entrypoint": null, "OnBuild": null, "Labels": null,
+    })
 }
 
 /// The `platform` of a request, from the version on that has it as JSON.
@@ -197,7 +212,7 @@ async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, PRUNE_FILTERS)?;
     let mut moments = filters.values("until");
-    let until = moments.next().map(Timestamp::of_query).transpose()?;
+    let until = moments.next().map(|text| Timestamp::of_filter(text, Timestamp::now())).transpose()?;
     if moments.next().is_some() {
         return Err(Error::new(Kind::Internal, "more than one until filter specified"));
     }
@@ -271,14 +286,14 @@ impl Write for Sending {
 
 /// A request's body, read by a thread that may block.
 pub(super) struct Blocking {
-    body: Incoming,
+    body: RequestBody,
     present: Bytes,
     handle: tokio::runtime::Handle,
 }
 
 impl Blocking {
     /// From inside a task.
-    pub(super) fn new(body: Incoming) -> Self {
+    pub(super) fn new(body: RequestBody) -> Self {
         Self { body, present: Bytes::new(), handle: tokio::runtime::Handle::current() }
     }
 }

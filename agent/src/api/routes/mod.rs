@@ -16,6 +16,7 @@ mod images;
 mod info;
 mod networks;
 mod registries;
+mod swarm;
 mod system;
 mod volumes;
 
@@ -31,6 +32,7 @@ pub fn all() -> Router {
     events::add(&mut router);
     exec::add(&mut router);
     networks::add(&mut router);
+    swarm::add(&mut router);
     system::add(&mut router);
     volumes::add(&mut router);
     router

@@ -131,7 +131,11 @@ async fn disconnect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
-    let until = filters.values("until").next().map(Timestamp::of_query).transpose()?;
+    let until = filters
+        .values("until")
+        .next()
+        .map(|text| Timestamp::of_filter(text, Timestamp::now()))
+        .transpose()?;
     beside(daemon, move |daemon| {
         let names = daemon.networks.prune(|network| {
             let label = |key: &str| network.labels.get(key).map(String::as_str);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::header::{CACHE_CONTROL, HeaderName, HeaderValue, PRAGMA};
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAGMA};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -21,6 +21,16 @@ use crate::error::{Error, Kind, Result};
 use crate::image::ListOptions;
 use crate::{metrics, system};
 
+/// The commit that a release is of, and its time: `make build` names them.
+const COMMIT: &str = match option_env!("KETCH_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+const BUILT: &str = match option_env!("KETCH_BUILD_TIME") {
+    Some(time) => time,
+    None => "",
+};
+
 pub(super) fn add(router: &mut Router) {
     router.on(Method::GET, "/_ping", ping);
     router.on(Method::HEAD, "/_ping", ping);
@@ -34,9 +44,14 @@ pub(super) fn add(router: &mut Router) {
 }
 
 async fn ping(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let body = if request.parts.method == Method::HEAD { Bytes::new() } else { Bytes::from_static(b"OK") };
+    let is_head = request.parts.method == Method::HEAD;
+    let body = if is_head { Bytes::new() } else { Bytes::from_static(b"OK") };
     let mut response = response::bytes(StatusCode::OK, "text/plain; charset=utf-8", body);
     let headers = response.headers_mut();
+    if is_head {
+        // Not the length that GET has, as HTTP would have it.
+        let _none = headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+    }
     for (name, value) in [
         (HeaderName::from_static("builder-version"), "1"),
         (
@@ -64,25 +79,26 @@ async fn show_version(daemon: Arc<Daemon>, _: Request) -> Result<Response> {
                 "Details": {
                     "ApiVersion": version::CURRENT.to_string(),
                     "Arch": "amd64",
-                    "BuildTime": "",
+                    "BuildTime": BUILT,
                     "Experimental": experimental.to_string(),
-                    "GitCommit": "",
+                    "GitCommit": COMMIT,
                     "GoVersion": "",
                     "KernelVersion": kernel,
                     "MinAPIVersion": version::MINIMUM.to_string(),
                     "Os": "linux",
                 },
             },
-            { "Name": "ketch", "Version": env!("CARGO_PKG_VERSION"), "Details": { "GitCommit": "" } },
+            { "Name": "ketch", "Version": env!("CARGO_PKG_VERSION"), "Details": { "GitCommit": COMMIT } },
         ],
         "Version": crate::VERSION,
         "ApiVersion": version::CURRENT.to_string(),
         "MinAPIVersion": version::MINIMUM.to_string(),
-        "GitCommit": "",
+        "GitCommit": COMMIT,
         "GoVersion": "",
         "Os": "linux",
         "Arch": "amd64",
         "KernelVersion": kernel,
+        "BuildTime": BUILT,
     });
     if let (true, Value::Object(shown)) = (experimental, &mut shown) {
         let _none = shown.insert("Experimental".to_owned(), Value::Bool(true));
@@ -173,6 +189,9 @@ fn usage(daemon: &Arc<Daemon>, parts: Parts, version: ApiVersion) -> Result<Valu
     }
     if parts.builds {
         shown["BuildCache"] = json!([]);
+    }
+    if version < ApiVersion::v1(42) {
+        shown["BuilderSize"] = json!(0);
     }
     Ok(shown)
 }
