@@ -200,7 +200,8 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
 }
 
 async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Response {
-    let line = format!("{} {}", request.method(), request.uri());
+    // Without the query: build arguments and changes have secrets.
+    let line = format!("{} {}", request.method(), request.uri().path());
     // Go's server does not pass such a request on.
     if request.version() == hyper::Version::HTTP_11 && !request.headers().contains_key(HOST) {
         let text = "400 Bad Request: missing required Host header";
