@@ -8,6 +8,9 @@ pub fn no_such_image(name: &str) -> String {
     format!("No such image: {name}")
 }
 
+/// What users of old images look for.
+pub const SCHEMA_1: &str = "support for Docker Image Format v1 and Docker Image manifest version 2, schema 1 has been removed in Docker Engine v28.2. More information at https://docs.docker.com/go/deprecated-image-specs/";
+
 /// Every client's "not found".
 #[must_use]
 pub fn no_such_container(name: &str) -> String {

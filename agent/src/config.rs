@@ -102,6 +102,10 @@ pub struct Live {
     pub features: BTreeMap<String, bool>,
     /// Whether containers that turn unhealthy are restarted without asking for it by label.
     pub restart_unhealthy: bool,
+    /// What the files of one layer of an image may have, in bytes; none: as much as fits on the disk.
+    pub max_layer_size: Option<u64>,
+    /// How many files one layer of an image may have.
+    pub max_layer_files: Option<u64>,
 }
 
 /// Of the daemon's own log.
@@ -336,6 +340,8 @@ impl Config {
             max_download_attempts: fresh.max_download_attempts,
             features: fresh.features.clone(),
             restart_unhealthy: fresh.restart_unhealthy,
+            max_layer_size: fresh.max_layer_size,
+            max_layer_files: fresh.max_layer_files,
         };
         *now = Arc::new(changed);
         Ok(Arc::clone(&now))

@@ -68,6 +68,7 @@ impl Daemon {
         let events = Arc::new(Events::default());
         let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         images.set_registries(registries(&config));
+        images.set_bounds(bounds(&config));
         let networks = Networks::open(Settings::of(&config)?, store.clone(), Arc::clone(&events))?;
         let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         let launch = Launch {
@@ -132,7 +133,15 @@ pub(crate) fn registries(config: &Config) -> crate::image::registry::Settings {
         mirrors: live.registry_mirrors.clone(),
         certificates: None,
         downloads: live.max_concurrent_downloads,
+        uploads: live.max_concurrent_uploads,
+        attempts: live.max_download_attempts,
     }
+}
+
+/// What the settings let layers have.
+pub(crate) fn bounds(config: &Config) -> crate::image::Bounds {
+    let live = config.live();
+    crate::image::Bounds { bytes: live.max_layer_size, files: live.max_layer_files }
 }
 
 /// The id in the data root, or a new one.

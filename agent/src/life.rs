@@ -172,6 +172,7 @@ async fn reloads(mut signal: Signal, daemon: Arc<Daemon>, loudness: Loudness) {
             Ok(live) => {
                 loudness.set(&daemon.config);
                 daemon.images.set_registries(crate::daemon::registries(&daemon.config));
+                daemon.images.set_bounds(crate::daemon::bounds(&daemon.config));
                 let mut attributes = live.attributes();
                 let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
                 let _none = attributes.insert("name".to_owned(), name);

@@ -356,6 +356,8 @@ pub const SETTINGS: &[Setting] = &[
     setting("", Ip, "").key("host-gateway-ip"),
     // ketch's own.
     setting("", Flag, "").key("ketch-restart-unhealthy"),
+    setting("", Bytes, "").key("ketch-max-layer-size"),
+    setting("", Number, "").key("ketch-max-layer-files"),
 ];
 
 #[cfg(test)]

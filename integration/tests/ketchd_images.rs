@@ -129,10 +129,11 @@ fn list_and_filters(case: &Case) {
     assert_eq!(names("'*:1'"), "one:1 two:1");
     assert_eq!(names("--filter reference=t*"), "two:1");
     assert_eq!(names("--filter dangling=true"), "");
-    let list = engine.call("GET", "/images/json", "").is(200).json();
+    // Containers are counted from 1.51 on, which dockerd has.
+    let list = engine.call("GET", "/v1.50/images/json", "").is(200).json();
     assert_eq!(list.as_array().map(Vec::len), Some(1));
     assert!(list[0]["Size"].as_u64().is_some_and(|size| size > 1_000_000), "{list}");
-    assert_eq!((&list[0]["ParentId"], &list[0]["Containers"], &list[0]["SharedSize"]), (&"".into(), &0.into(), &(-1).into()));
+    assert_eq!((&list[0]["ParentId"], &list[0]["Containers"], &list[0]["SharedSize"]), (&"".into(), &(-1).into(), &(-1).into()));
     engine.end();
 }
 

@@ -108,6 +108,8 @@ impl Read<'_> {
             ),
             features: features.filter_map(|(name, on)| Some((name.clone(), on.as_bool()?))).collect(),
             restart_unhealthy: self.flag("ketch-restart-unhealthy", false),
+            max_layer_size: self.value("ketch-max-layer-size").and_then(Value::as_u64),
+            max_layer_files: self.value("ketch-max-layer-files").and_then(Value::as_u64),
         })
     }
 

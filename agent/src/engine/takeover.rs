@@ -120,7 +120,8 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
         record.state.removing = false;
         record.clone()
     });
-    if daemon.images.rootfs(&record.id).is_err() {
+    // One whose root has lost a layer has still what it wrote, and stays.
+    if !daemon.images.has_root(&record.id) {
         // Its removal had begun, with its root, and nobody has been told that it is done.
         info!("the removal of {} goes on", record.id);
         let _stays = not_running(daemon, container, &record, false).await;

@@ -15,7 +15,7 @@ use rustix::mount::{
 use serde_json::{Value, json};
 
 use super::Images;
-use super::digest::Digest;
+use super::digest::{Digest, Summing};
 use super::layers::Promised;
 use super::pack::{Of, Walk, is_opaque, pack};
 use super::reference::Reference;
@@ -99,18 +99,18 @@ impl Images {
         };
         let upper = open_folder(&rootfs.upper).map_err(failed)?;
         let (file, staged) = self.staging().file().map_err(failed)?;
-        let packed =
-            pack(&upper, Of::Changes, io::BufWriter::with_capacity(256 << 10, file)).map_err(failed)?;
-        let _file = packed.into_inner().map_err(|error| failed(error.into_error()))?;
+        let writer = io::BufWriter::with_capacity(256 << 10, Summing::new(file));
+        let packed = pack(&upper, Of::Changes, writer).map_err(failed)?;
+        let packed = packed.into_inner().map_err(|error| failed(error.into_error()))?;
+        let (_file, digest, _) = packed.finish();
         let tar = std::fs::File::open(staged.path()).map_err(failed)?;
-        let layer = self.add_layer(tar, &Promised::default())?;
-        drop(staged);
+        let layer = self.add_staged_layer(staged, tar, digest, &Promised::default())?;
         let mut diff_ids: Vec<Digest> = below.iter().map(|layer| layer.diff_id).collect();
         diff_ids.push(layer.diff_id);
         let config = committed(options, parent.as_deref().map(|parent| &parent.file), &diff_ids)?;
         let record =
             ImageRecord { parent: parent.as_ref().map(|parent| parent.id), ..ImageRecord::default() };
-        let image = self.add_image(&config, record)?;
+        let (image, _) = self.add_named_image(&config, record, options.reference.as_slice())?;
         self.publish("create", &image, &image.id.to_string());
         if let Some(name) = &options.reference {
             self.tag(&image, name)?;
@@ -228,7 +228,7 @@ fn below(layers: &[OwnedFd], path: &Path) -> Option<Below> {
         for part in parts.iter().rev() {
             let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let Ok(opened) = rustix::fs::openat2(layer, part, flags, Mode::empty(), resolve) else { break };
+            let Ok(opened) = crate::resolve::openat2(layer, part, flags, resolve) else { break };
             let about = rustix::fs::fstat(&opened).ok()?;
             if is_whiteout(&about) {
                 return None;

@@ -108,14 +108,35 @@ impl TryFrom<String> for Digest {
 #[derive(Debug)]
 pub struct Summing<T> {
     inner: T,
-    sum: Sha256,
+    sum: Sum,
     size: u64,
+}
+
+/// How the digest comes about.
+#[derive(Debug)]
+enum Sum {
+    Of(Sha256),
+    /// It has been made before, of the same bytes.
+    Known(Digest),
 }
 
 impl<T> Summing<T> {
     /// Nothing has passed yet.
     pub fn new(inner: T) -> Self {
-        Self { inner, sum: Sha256::default(), size: 0 }
+        Self { inner, sum: Sum::Of(Sha256::default()), size: 0 }
+    }
+
+    /// Of bytes that were summed before, and that nobody else can have changed since.
+    pub fn known(inner: T, digest: Digest) -> Self {
+        Self { inner, sum: Sum::Known(digest), size: 0 }
+    }
+
+    /// The digest, if it is known in advance.
+    pub fn known_digest(&self) -> Option<Digest> {
+        match self.sum {
+            Sum::Of(_) => None,
+            Sum::Known(digest) => Some(digest),
+        }
     }
 
     /// How many bytes have passed.
@@ -125,11 +146,17 @@ impl<T> Summing<T> {
 
     /// Their digest and number.
     pub fn finish(self) -> (T, Digest, u64) {
-        (self.inner, Digest(sha2::Digest::finalize(self.sum).into()), self.size)
+        let digest = match self.sum {
+            Sum::Of(sum) => Digest(sha2::Digest::finalize(sum).into()),
+            Sum::Known(digest) => digest,
+        };
+        (self.inner, digest, self.size)
     }
 
     fn pass(&mut self, bytes: &[u8]) {
-        sha2::Digest::update(&mut self.sum, bytes);
+        if let Sum::Of(sum) = &mut self.sum {
+            sha2::Digest::update(sum, bytes);
+        }
         self.size += bytes.len() as u64;
     }
 }

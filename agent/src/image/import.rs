@@ -56,7 +56,8 @@ impl Images {
         }
         let bytes =
             serde_json::to_vec(&file).map_err(|error| Error::internal("encoding an image", &error))?;
-        let image = self.add_image(&bytes, ImageRecord::default())?;
+        let (image, _) =
+            self.add_named_image(&bytes, ImageRecord::default(), options.reference.as_slice())?;
         if let Some(name) = &options.reference {
             self.tag(&image, name)?;
         }

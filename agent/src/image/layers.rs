@@ -11,14 +11,26 @@ use super::inflate::Inflate;
 use super::spec::{Descriptor, OCI_LAYER};
 use super::staging::Staged;
 use super::state::{Blob, LAYERS, Layer, LayerRecord};
-use super::unpack::{Limits, Unpacker};
+use super::unpack::{Limits, UnpackError, Unpacker};
 use crate::error::{Error, Kind, Result};
+use crate::locks::locked;
 use crate::tar::Reader;
 
 /// As many members as a layer may have; the largest in use have a tenth.
 const MOST_ENTRIES: u64 = 10_000_000;
 /// What a layer leaves of the file system, in bytes.
 const LEFT_FREE: u64 = 256 << 20;
+/// dockerd's words.
+const NOT_THE_BLOB: &str = "filesystem layer verification failed for digest";
+
+/// What the settings let a layer have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// Of its files, in bytes; none: what fits on the disk.
+    pub bytes: Option<u64>,
+    /// Files; none: ten million.
+    pub files: Option<u64>,
+}
 
 /// What a layer's stream has to be.
 #[derive(Clone, Debug, Default)]
@@ -68,21 +80,46 @@ impl Images {
     /// The stream's, the disk's, a hostile tar, or another content than promised; nothing of it is left then.
     pub(super) fn add_layer(&self, stream: impl Read, promised: &Promised) -> Result<Arc<Layer>> {
         let (file, staged) = self.staging().file().map_err(|error| failed("staging a layer", &error))?;
-        let unpacked = self.unpack(Copying { from: stream, to: file })?;
+        let unpacked = self.unpack(Summing::new(Copying { from: stream, to: file }), promised)?;
         self.keep_layer(unpacked, staged, promised)
     }
 
-    /// As much as fits, with something left for others.
-    fn limits(&self) -> Result<Limits> {
-        let about = rustix::fs::statvfs(&self.folders().layers)
-            .map_err(|error| failed("asking for free space", &error.into()))?;
-        let free = about.f_bavail.saturating_mul(about.f_frsize).saturating_sub(LEFT_FREE);
-        // Some file systems count no files.
-        let files = if about.f_files == 0 { u64::MAX } else { about.f_favail };
-        Ok(Limits { bytes: free, entries: files.min(MOST_ENTRIES) })
+    /// The same of a file that is staged already, and whose digest is this. `stream` reads it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Images::add_layer`]
+    pub(super) fn add_staged_layer(
+        &self,
+        staged: Staged,
+        stream: impl Read,
+        digest: Digest,
+        promised: &Promised,
+    ) -> Result<Arc<Layer>> {
+        let unpacked = self.unpack(Summing::known(stream, digest), promised)?;
+        self.keep_layer(unpacked, staged, promised)
     }
 
-    fn unpack(&self, stream: impl Read) -> Result<Unpacked> {
+    /// As much as is allowed and fits.
+    fn limits(&self) -> Result<Limits> {
+        let Limits { bytes, entries } = self.free()?;
+        let bounds = *locked(&self.0.bounds);
+        Ok(Limits {
+            bytes: bytes.min(bounds.bytes.unwrap_or(u64::MAX)),
+            entries: entries.min(bounds.files.unwrap_or(MOST_ENTRIES)),
+        })
+    }
+
+    /// As much as fits, with something left for others.
+    pub(super) fn free(&self) -> Result<Limits> {
+        let about = rustix::fs::statvfs(&self.folders().layers)
+            .map_err(|error| failed("asking for free space", &error.into()))?;
+        let bytes = about.f_bavail.saturating_mul(about.f_frsize).saturating_sub(LEFT_FREE);
+        // Some file systems count no files.
+        let entries = if about.f_files == 0 { u64::MAX } else { about.f_favail };
+        Ok(Limits { bytes, entries })
+    }
+
+    fn unpack<R: Read>(&self, stream: Summing<R>, promised: &Promised) -> Result<Unpacked> {
         let stage = || self.staging().folder().map_err(|error| failed("staging a layer", &error));
         let (folder, trash) = (stage()?, stage()?);
         // What is made of no member's saying is as a root is.
@@ -91,23 +128,31 @@ impl Images {
         let mut unpacker = Unpacker::new(folder.path(), trash.path(), self.limits()?)
             .map_err(|error| failed("staging a layer", &error))?;
         let read = |error: io::Error| Error::invalid(format!("reading a layer: {error}"));
-        let inflate = Inflate::new(Summing::new(stream)).map_err(read)?;
+        let known = stream.known_digest();
+        let inflate = Inflate::new(stream).map_err(read)?;
         let plain = inflate.is_plain();
-        let mut reader = Reader::new(Summing::new(inflate));
-        unpacker.unpack(&mut reader).map_err(|error| {
-            let kind = if matches!(error, super::unpack::UnpackError::Make(..)) {
-                Kind::Internal
-            } else {
-                Kind::InvalidArgument
-            };
-            Error { kind, ..Error::internal("unpacking a layer", &error) }
-        })?;
-        // The sums are of everything, what is behind the tar's end too.
+        let content = match known.filter(|_| plain) {
+            Some(digest) => Summing::known(inflate, digest),
+            None => Summing::new(inflate),
+        };
+        let mut reader = Reader::new(content);
+        let unpacked = unpacker.unpack(&mut reader);
         let mut content = reader.into_inner();
+        if let Err(error) = unpacked {
+            // Content that is not what was promised is told of as that, not as whatever is wrong in it.
+            if matches!(error, UnpackError::Read(_)) {
+                verify_rest(content, promised)?;
+            }
+            let kind = match error {
+                UnpackError::Make(..) => Kind::Internal,
+                _ => Kind::InvalidArgument,
+            };
+            return Err(Error { kind, ..Error::internal("unpacking a layer", &error) });
+        }
+        // The sums are of everything, what is behind the tar's end too.
         let _rest = io::copy(&mut content, &mut io::sink()).map_err(read)?;
         let (inflate, diff_id, tar_size) = content.finish();
-        let mut stream = inflate.into_summing().map_err(read)?;
-        let _rest = io::copy(&mut stream, &mut io::sink()).map_err(read)?;
+        let stream = inflate.into_summing().map_err(read)?;
         let (_, blob, blob_size) = stream.finish();
         drop(trash);
         Ok(Unpacked { folder, blob, blob_size, diff_id, tar_size, size: unpacker.size, plain })
@@ -115,7 +160,7 @@ impl Images {
 
     fn keep_layer(&self, unpacked: Unpacked, file: Staged, promised: &Promised) -> Result<Arc<Layer>> {
         for (wanted, found, what) in [
-            (promised.blob, unpacked.blob, "filesystem layer verification failed for digest"),
+            (promised.blob, unpacked.blob, NOT_THE_BLOB),
             (promised.diff_id, unpacked.diff_id, "layers from manifest don't match image configuration:"),
         ] {
             if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
@@ -189,6 +234,18 @@ impl Images {
     /// A blob's bytes.
     pub(super) fn read_blob(&self, digest: Digest) -> Result<Vec<u8>> {
         fs::read(self.folders().blob(digest)).map_err(|error| failed("reading a blob", &error))
+    }
+}
+
+/// Whether a stream that broke off in its middle is what was promised, as far as its digest tells.
+fn verify_rest<R: Read>(content: Summing<Inflate<Summing<R>>>, promised: &Promised) -> Result<()> {
+    let (inflate, ..) = content.finish();
+    // A stream that does not go on has its own story, which its reader tells.
+    let Ok(stream) = inflate.into_summing() else { return Ok(()) };
+    let (_, found, _) = stream.finish();
+    match promised.blob.filter(|wanted| *wanted != found) {
+        Some(wanted) => Err(Error::invalid(format!("{NOT_THE_BLOB} {wanted}"))),
+        None => Ok(()),
     }
 }
 

@@ -6,19 +6,20 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
 
 use super::Images;
 use super::digest::{Digest, Summing};
 use super::inflate::Inflate;
-use super::layers::Promised;
+use super::load_layers::Wanted;
 use super::progress::Progress;
 use super::reference::Reference;
 use super::spec::{Descriptor, ImageFile, Manifest, Platform};
 use super::staging::Staged;
-use super::state::{Image, ImageRecord, Layer};
+use super::state::{Image, ImageRecord};
 use crate::error::{Error, Kind, Result};
 use crate::tar::{Kind as Member, Reader};
 
@@ -51,14 +52,16 @@ struct Item {
     parent: Option<String>,
 }
 
-struct File {
-    staged: Staged,
-    digest: Digest,
-    size: u64,
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    /// Until it is kept as a layer's blob.
+    pub(super) staged: Mutex<Option<Staged>>,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
 }
 
 #[derive(Default)]
-struct Archive {
+pub(super) struct Archive {
     files: HashMap<String, File>,
     links: HashMap<String, String>,
 }
@@ -76,6 +79,13 @@ impl Images {
     /// # Errors
     /// The stream's, the disk's, and whatever is wrong with the archive. Images before the wrong one stay.
     pub fn load(&self, stream: impl Read, options: &LoadOptions, progress: &Progress) -> Result<()> {
+        let loaded = self.load_archive(stream, options, progress);
+        // Of one that failed, the layers of the image that did not come about.
+        self.collect_garbage()?;
+        loaded
+    }
+
+    fn load_archive(&self, stream: impl Read, options: &LoadOptions, progress: &Progress) -> Result<()> {
         let archive = self.stage(stream)?;
         let loaded = if archive.file("manifest.json").is_some() {
             self.load_docker(&archive, options, progress)?
@@ -86,9 +96,7 @@ impl Images {
             return Err(Error::new(Kind::Internal, "open manifest.json: no such file or directory"));
         };
         drop(archive);
-        self.link_parents(&loaded)?;
-        drop(loaded);
-        self.collect_garbage()
+        self.link_parents(&loaded)
     }
 
     fn stage(&self, stream: impl Read) -> Result<Archive> {
@@ -99,6 +107,8 @@ impl Images {
         };
         let mut reader = Reader::new(Inflate::new(stream).map_err(read)?);
         let mut archive = Archive::default();
+        let all = self.free()?.bytes;
+        let mut left = all;
         while let Some(entry) = reader.next_entry().map_err(read)? {
             let Some(path) = inside(&String::from_utf8_lossy(&entry.path)) else {
                 let name = String::from_utf8_lossy(&entry.path);
@@ -110,6 +120,11 @@ impl Images {
             let link = String::from_utf8_lossy(&entry.link).into_owned();
             match entry.kind {
                 Member::File => {
+                    left = left.checked_sub(entry.size).ok_or_else(|| {
+                        Error::invalid(format!(
+                            "the archive has more than {all} bytes, which do not fit here"
+                        ))
+                    })?;
                     let (mut file, staged) = self
                         .staging()
                         .file()
@@ -117,7 +132,9 @@ impl Images {
                     let mut summing = Summing::new(&mut reader);
                     let _size = io::copy(&mut summing, &mut file).map_err(read)?;
                     let (_, digest, size) = summing.finish();
-                    let _older = archive.files.insert(path, File { staged, digest, size });
+                    let at = staged.path().to_owned();
+                    let file = File { path: at, staged: Mutex::new(Some(staged)), digest, size };
+                    let _older = archive.files.insert(path, file);
                 }
                 Member::HardLink => drop(inside(&link).and_then(|to| archive.links.insert(path, to))),
                 Member::Symlink => {
@@ -147,7 +164,7 @@ impl Images {
         let mut tagged = false;
         for item in items {
             let config = archive.read(&item.config)?;
-            let file: ImageFile = serde_json::from_slice(&config)
+            let file = ImageFile::read(&config)
                 .map_err(|error| Error::invalid(format!("{}: {error}", item.config)))?;
             if !is_wanted(&file, options) {
                 continue;
@@ -160,13 +177,10 @@ impl Images {
                     file.rootfs.diff_ids.len()
                 )));
             }
-            let mut layers = Vec::new();
-            for (name, diff_id) in names.iter().zip(&file.rootfs.diff_ids) {
-                layers.push(self.load_layer(archive, name, *diff_id, None, options, progress)?);
-            }
-            let image = self.add_image(&config, ImageRecord::default())?;
-            drop(layers);
-            ids.push(image.id);
+            let wanted = names.into_iter().zip(&file.rootfs.diff_ids);
+            let wanted: Vec<_> =
+                wanted.map(|(name, diff_id)| Wanted { name, diff_id: *diff_id, descriptor: None }).collect();
+            let layers = self.load_layers(archive, &wanted, options, progress)?;
             let mut tags = Vec::new();
             for text in item.repo_tags.unwrap_or_default() {
                 let name: Reference = text
@@ -177,9 +191,12 @@ impl Images {
                 }
                 tags.push(name);
             }
+            let (image, owners) = self.add_named_image(&config, ImageRecord::default(), &tags)?;
+            drop(layers);
+            ids.push(image.id);
             tagged = !tags.is_empty();
             let parent = item.parent.as_deref().and_then(|parent| parent.parse().ok());
-            loaded.push(self.announce(Loaded { image, tags, parent }, progress)?);
+            loaded.push(self.announce(Loaded { image, tags, parent }, &owners, progress));
         }
         if !tagged {
             for id in ids {
@@ -207,7 +224,7 @@ impl Images {
             if Digest::of(&bytes) != config.digest {
                 return Err(Error::invalid(format!("the config {} has another digest", config.digest)));
             }
-            let file: ImageFile = serde_json::from_slice(&bytes)
+            let file = ImageFile::read(&bytes)
                 .map_err(|error| Error::invalid(format!("the config {}: {error}", config.digest)))?;
             if layers.len() != file.rootfs.diff_ids.len() {
                 return Err(Error::invalid(format!(
@@ -216,69 +233,33 @@ impl Images {
                     file.rootfs.diff_ids.len()
                 )));
             }
-            let mut kept = Vec::new();
-            for (layer, diff_id) in layers.iter().zip(&file.rootfs.diff_ids) {
-                let name = blob(layer.digest);
-                kept.push(self.load_layer(archive, &name, *diff_id, Some(layer), options, progress)?);
-            }
+            let wanted = layers.into_iter().zip(&file.rootfs.diff_ids);
+            let wanted: Vec<_> = wanted
+                .map(|(layer, diff_id)| Wanted {
+                    name: blob(layer.digest),
+                    diff_id: *diff_id,
+                    descriptor: Some(layer),
+                })
+                .collect();
+            let kept = self.load_layers(archive, &wanted, options, progress)?;
             let manifest = self.add_blob(&archive.read(&blob(digest))?)?;
             let record = ImageRecord { manifests: vec![manifest.digest], ..ImageRecord::default() };
-            let image = self.add_image(&bytes, record)?;
+            let tags: Vec<_> = tags.into_iter().collect();
+            let (image, owners) = self.add_named_image(&bytes, record, &tags)?;
             drop((kept, manifest));
             let id = image.id;
-            let tags: Vec<_> = tags.into_iter().collect();
             if tags.is_empty() {
                 progress.stream(&format!("Loaded image ID: {id}\n"));
             }
-            loaded.push(self.announce(Loaded { image, tags, parent: None }, progress)?);
+            loaded.push(self.announce(Loaded { image, tags, parent: None }, &owners, progress));
         }
         Ok(loaded)
     }
 
-    fn load_layer(
-        &self,
-        archive: &Archive,
-        name: &str,
-        diff_id: Digest,
-        descriptor: Option<&Descriptor>,
-        options: &LoadOptions,
-        progress: &Progress,
-    ) -> Result<Arc<Layer>> {
-        if let Some(layer) = self.layer(diff_id) {
-            return Ok(layer);
-        }
-        let file = archive
-            .file(name)
-            .ok_or_else(|| Error::invalid(format!("open {name}: no such file or directory")))?;
-        if descriptor.is_some_and(|descriptor| descriptor.digest != file.digest) {
-            return Err(Error::invalid(format!(
-                "filesystem layer verification failed for digest {}",
-                file.digest
-            )));
-        }
-        let stream = fs::File::open(file.staged.path())
-            .map_err(|error| Error::internal(format_args!("opening {name}"), &error))?;
-        let promised = Promised {
-            blob: Some(file.digest),
-            diff_id: Some(diff_id),
-            media_type: descriptor.map(|descriptor| descriptor.media_type.clone()),
-        };
-        let told = Told { stream, id: diff_id.short(), current: 0, last: 0, total: file.size, progress };
-        let layer = if options.quiet {
-            self.add_layer(told.stream, &promised)
-        } else {
-            self.add_layer(told, &promised)
-        };
-        layer.map_err(|error| match error.message.starts_with("layers from manifest") {
-            true => Error::invalid(format!("invalid diffID for layer {name}: expected {diff_id}")),
-            false => error,
-        })
-    }
-
-    /// Names a loaded image, and tells so.
-    fn announce(&self, loaded: Loaded, progress: &Progress) -> Result<Loaded> {
-        for name in &loaded.tags {
-            if let Some(other) = self.name(loaded.image.id, name)? {
+    /// Tells of a loaded image, and of those whose names it has taken.
+    fn announce(&self, loaded: Loaded, owners: &[Option<Digest>], progress: &Progress) -> Loaded {
+        for (name, owner) in loaded.tags.iter().zip(owners) {
+            if let Some(other) = owner {
                 progress.stream(&format!(
                     "The image {} already exists, renaming the old one with ID {other} to empty string\n",
                     name.familiar()
@@ -287,7 +268,7 @@ impl Images {
             progress.stream(&format!("Loaded image: {}\n", name.familiar()));
         }
         self.publish("load", &loaded.image, &loaded.image.id.to_string());
-        Ok(loaded)
+        loaded
     }
 
     /// An image's parent is another of the archive, if it has one step less.
@@ -307,7 +288,7 @@ impl Images {
 }
 
 impl Archive {
-    fn file(&self, name: &str) -> Option<&File> {
+    pub(super) fn file(&self, name: &str) -> Option<&File> {
         let mut name = inside(name)?;
         for _ in 0..MOST_LINKS {
             if let Some(file) = self.files.get(&name) {
@@ -325,7 +306,7 @@ impl Archive {
         if file.size > DOCUMENT {
             return Err(Error::invalid(format!("{name} has more than {DOCUMENT} bytes")));
         }
-        fs::read(file.staged.path()).map_err(|error| Error::internal(format_args!("reading {name}"), &error))
+        fs::read(&file.path).map_err(|error| Error::internal(format_args!("reading {name}"), &error))
     }
 
     fn document<T: for<'de> Deserialize<'de>>(&self, name: &str) -> Result<T> {
@@ -380,29 +361,4 @@ fn chosen(
         }
     }
     Err(Error::invalid("indexes of the archive lead in a circle"))
-}
-
-/// Tells how much of a layer has been read.
-struct Told<'a> {
-    stream: fs::File,
-    id: String,
-    current: u64,
-    last: u64,
-    total: u64,
-    progress: &'a Progress,
-}
-
-/// Between two messages, in bytes.
-const STEP: u64 = 512 << 10;
-
-impl Read for Told<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.stream.read(buffer)?;
-        self.current += count as u64;
-        if self.current - self.last >= STEP || (count == 0 && self.last != self.current) {
-            self.last = self.current;
-            self.progress.bytes(&self.id, "Loading layer", self.current, self.total);
-        }
-        Ok(count)
-    }
 }

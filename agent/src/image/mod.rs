@@ -29,6 +29,7 @@ pub mod instruction;
 mod layers;
 mod list;
 pub mod load;
+mod load_layers;
 mod pack;
 pub mod progress;
 pub mod reference;
@@ -42,6 +43,7 @@ mod state;
 mod tag;
 pub mod unpack;
 
+pub use layers::Bounds;
 pub use list::ListOptions;
 pub use remove::{PruneOptions, RemoveOptions, User};
 pub use snapshot::Rootfs;
@@ -64,6 +66,7 @@ struct Inner {
     events: Arc<Events>,
     state: Mutex<State>,
     registries: registry::Registries,
+    bounds: Mutex<Bounds>,
     /// Held by the one prune that runs.
     pruning: Mutex<()>,
 }
@@ -113,6 +116,7 @@ impl Images {
             events,
             state,
             registries: registry::Registries::default(),
+            bounds: Mutex::default(),
             pruning: Mutex::default(),
         })))
     }
@@ -193,6 +197,11 @@ impl Images {
     /// Changes how registries are reached.
     pub fn set_registries(&self, settings: registry::Settings) {
         self.0.registries.set(settings);
+    }
+
+    /// Changes what a layer may have.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        *locked(&self.0.bounds) = bounds;
     }
 
     /// Tells that something happened to an image that is known by a name.

@@ -11,12 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, fgetxattr, flistxattr, major, minor, openat2,
-    readlinkat, statat,
+    AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat, fgetxattr, flistxattr, major, minor, readlinkat,
+    statat,
 };
 use rustix::io::Errno;
 
 use super::unpack::{OPAQUE, OPAQUE_XATTR, WHITEOUT, is_whiteout};
+use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Writer};
 
 /// What the folder is.
@@ -63,7 +64,7 @@ impl Found {
 fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b".".as_slice() } else { path };
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+    openat2(root, OsStr::from_bytes(path), flags, resolve)
 }
 
 impl<'a> Walk<'a> {

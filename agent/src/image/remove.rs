@@ -197,8 +197,22 @@ impl Images {
         for name in &names {
             self.untag(image, name, done)?;
         }
+        let mut state = self.state();
+        let came = |root: &str| !options.users.iter().any(|user| user.container == root);
+        let user = state.snapshots.iter().find(|(root, snapshot)| snapshot.image == image.id && came(root));
+        if let Some((container, _)) = user.filter(|_| !options.force) {
+            // Made since the users were asked for.
+            if quietly {
+                return Ok(());
+            }
+            let why = format!("image is being used by stopped container {}", short(container));
+            let text = format!("conflict: unable to delete {} (must be forced) - {why}", image.id.short());
+            return Err(Error::conflict(text));
+        }
         self.store().remove(IMAGES, &image.id.to_string())?;
-        drop(self.state().images.remove(&image.id));
+        let removed = state.images.remove(&image.id);
+        drop(state);
+        drop(removed);
         self.publish("delete", image, &image.id.to_string());
         done.push(Deleted::Deleted(image.id.to_string()));
         // A stack of layers is gone when no image has it and no container's root.

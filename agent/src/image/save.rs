@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use serde::Serialize;
 use serde_json::json;
@@ -18,6 +19,11 @@ use crate::compat::no_such_image;
 use crate::error::{Error, Result};
 use crate::tar::{Entry, Kind, Writer};
 
+/// Of a layer's tar at once.
+const PIECE: usize = 256 << 10;
+/// Pieces that are inflated before they are written.
+const AHEAD: usize = 4;
+
 /// One of `manifest.json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -26,7 +32,22 @@ struct Item {
     repo_tags: Option<Vec<String>>,
     layers: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    layer_sources: BTreeMap<Digest, Descriptor>,
+    layer_sources: BTreeMap<Digest, Source>,
+}
+
+/// A layer as it was distributed: a descriptor whose fields are in distribution's order, which is not OCI's.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    media_type: String,
+    size: u64,
+    digest: Digest,
+}
+
+impl From<Descriptor> for Source {
+    fn from(layer: Descriptor) -> Self {
+        Self { media_type: layer.media_type, size: layer.size, digest: layer.digest }
+    }
 }
 
 /// What is to be saved, with the names that it was asked for by.
@@ -129,7 +150,7 @@ impl Images {
                 config: path(image.id),
                 repo_tags: (!names.is_empty()).then(|| names.iter().map(Reference::familiar).collect()),
                 layers: image.layers.iter().map(|layer| path(layer.diff_id)).collect(),
-                layer_sources: described.into_iter().map(|layer| (layer.digest, layer)).collect(),
+                layer_sources: described.into_iter().map(|layer| (layer.digest, layer.into())).collect(),
             });
             let _same = blobs.insert(image.id, config);
             let _same = blobs.insert(of_manifest.digest, manifest);
@@ -195,9 +216,31 @@ impl Images {
             .first()
             .ok_or_else(|| Error::not_found(format!("layer {} has no blob", layer.diff_id)))?;
         let stored = File::open(self.folders().blob(blob.digest)).map_err(failed)?;
-        let mut content = Summing::new(Inflate::new(stored).map_err(failed)?);
-        let _size = io::copy(&mut content.by_ref().take(layer.record.tar_size), writer).map_err(failed)?;
-        let (_, digest, _) = content.finish();
+        let mut content = Inflate::new(stored).map_err(failed)?;
+        let mut summing = Summing::new(writer);
+        let (sender, pieces) = sync_channel::<io::Result<Vec<u8>>>(AHEAD);
+        // One thread inflates, this one sums and writes.
+        let written: io::Result<()> = std::thread::scope(|scope| {
+            let _inflating = scope.spawn(move || {
+                let mut left = layer.record.tar_size;
+                while left > 0 {
+                    let size = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+                    let mut piece = vec![0; size];
+                    let read = content.read_exact(&mut piece).map(|()| piece);
+                    let failed = read.is_err();
+                    if sender.send(read).is_err() || failed {
+                        return;
+                    }
+                    left -= size as u64;
+                }
+            });
+            for piece in pieces {
+                summing.write_all(&piece?)?;
+            }
+            Ok(())
+        });
+        written.map_err(failed)?;
+        let (_, digest, _) = summing.finish();
         if digest != layer.diff_id {
             return Err(Error::invalid(format!("the blob of layer {} has become {digest}", layer.diff_id)));
         }

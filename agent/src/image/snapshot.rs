@@ -11,7 +11,7 @@ use super::Images;
 use super::staging::make_folder;
 use super::state::{Image, SNAPSHOTS, Snapshot, SnapshotRecord};
 use crate::blocking::drop_later;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::store::Table;
 
 /// A container's root.
@@ -42,7 +42,7 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn prepare_for(&self, image: &Image, container: &str, root: (u32, u32)) -> Result<Rootfs> {
-        if self.state().snapshots.contains_key(container) {
+        if self.has_root(container) {
             return self.rootfs(container);
         }
         let failed = |error: io::Error| {
@@ -64,8 +64,21 @@ impl Images {
         // A leftover without a record is nobody's.
         drop(self.staging().discard(&folder));
         staged.keep(&folder).map_err(failed)?;
-        self.store().put_with_next(SNAPSHOTS, container, &record)?;
-        let _none = self.state().snapshots.insert(container.to_owned(), snapshot);
+        // Looked at and taken in one step: an image that goes meanwhile is not what a container is made of.
+        let mut state = self.state();
+        // One without layers, on which a build begins, is none that could go.
+        let is_here = image.layers.is_empty() || state.images.contains_key(&image.id);
+        let put = match is_here {
+            true => self.store().put_with_next(SNAPSHOTS, container, &record),
+            false => Err(Error::not_found(crate::compat::no_such_image(&image.id.to_string()))),
+        };
+        if let Err(error) = put {
+            drop(state);
+            drop(self.staging().discard(&folder));
+            return Err(error);
+        }
+        let _none = state.snapshots.insert(container.to_owned(), snapshot);
+        drop(state);
         self.rootfs(container)
     }
 
@@ -75,13 +88,24 @@ impl Images {
     /// It has none.
     pub fn rootfs(&self, container: &str) -> Result<Rootfs> {
         let state = self.state();
+        if let Some(image) = state.broken.get(container) {
+            let text = format!("the root of container {container} has lost a layer of its image {image}");
+            return Err(Error::new(Kind::Internal, text));
+        }
         let snapshot = state
             .snapshots
             .get(container)
             .ok_or_else(|| Error::not_found(format!("container {container} has no root")))?;
         let folder = self.folders().snapshot(container);
-        let mut lower: Vec<PathBuf> =
-            snapshot.layers.iter().rev().map(|layer| self.folders().layer(&layer.record)).collect();
+        let mut lower: Vec<PathBuf> = Vec::new();
+        for layer in snapshot.layers.iter().rev() {
+            // One that is there twice counts where it is the uppermost, which hides all that the other would show; overlayfs
+            // takes none twice.
+            let layer = self.folders().layer(&layer.record);
+            if !lower.contains(&layer) {
+                lower.push(layer);
+            }
+        }
         if lower.is_empty() {
             lower.push(folder.join("empty"));
         }
@@ -98,6 +122,13 @@ impl Images {
             .collect()
     }
 
+    /// Whether there is anything of a container's root, a broken one too. Does not block.
+    #[must_use]
+    pub fn has_root(&self, container: &str) -> bool {
+        let state = self.state();
+        state.snapshots.contains_key(container) || state.broken.contains_key(container)
+    }
+
     /// Removes a container's root, and the layers that only it had. It must not be mounted any more.
     ///
     /// # Errors
@@ -112,7 +143,10 @@ impl Images {
     /// The disk; nothing is removed then.
     pub fn release_with(&self, tables: &[Table], container: &str) -> Result<()> {
         self.store().remove_from(&[&[SNAPSHOTS], tables].concat(), container)?;
-        drop(self.state().snapshots.remove(container));
+        let mut state = self.state();
+        let _image = state.broken.remove(container);
+        drop(state.snapshots.remove(container));
+        drop(state);
         drop_later(self.staging().discard(&self.folders().snapshot(container)));
         self.collect_garbage()
     }

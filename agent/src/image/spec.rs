@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use ketch_engine_api::image::ImageConfig;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -26,6 +27,11 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// OCI's layer, not compressed.
 pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// Steps that a config may tell of.
+const MOST_STEPS: usize = 10_000;
+/// Layers that overlayfs can put on each other.
+const MOST_LAYERS: usize = 500;
 
 /// What names content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +132,7 @@ pub struct ImageFile {
     #[serde(default)]
     pub rootfs: RootFs,
     /// How it was made.
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "bounded_history")]
     pub history: Vec<History>,
 }
 
@@ -166,6 +172,36 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(sourc
     Option::<T>::deserialize(source).map(Option::unwrap_or_default)
 }
 
+/// A few bytes of text become a hundred in memory each: there is a bound.
+fn bounded_history<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<History>, D::Error> {
+    struct Steps;
+
+    impl<'de> Visitor<'de> for Steps {
+        type Value = Vec<History>;
+
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            write!(formatter, "at most {MOST_STEPS} steps")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<History>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut source: A) -> Result<Vec<History>, A::Error> {
+            let mut steps = Vec::new();
+            while let Some(step) = source.next_element()? {
+                if steps.len() == MOST_STEPS {
+                    return Err(serde::de::Error::invalid_length(steps.len() + 1, &self));
+                }
+                steps.push(step);
+            }
+            Ok(steps)
+        }
+    }
+
+    source.deserialize_any(Steps)
+}
+
 /// The name of a stack of layers, as Docker has it: each is summed with what is below it.
 #[must_use]
 pub fn chain_ids(diff_ids: &[Digest]) -> Vec<Digest> {
@@ -189,6 +225,18 @@ impl Descriptor {
 }
 
 impl ImageFile {
+    /// Of a config's bytes.
+    ///
+    /// # Errors
+    /// What is wrong with it: no JSON, or more layers than can be mounted, in dockerd's words.
+    pub fn read(bytes: &[u8]) -> Result<Self, String> {
+        let file: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        if file.rootfs.diff_ids.len() > MOST_LAYERS {
+            return Err("max depth exceeded".to_owned());
+        }
+        Ok(file)
+    }
+
     /// What it runs on.
     #[must_use]
     pub fn platform(&self) -> Platform {

@@ -120,7 +120,18 @@ pub(super) struct State {
     /// By name with tag, or with digest.
     pub(super) names: BTreeMap<Reference, Digest>,
     pub(super) snapshots: BTreeMap<String, Snapshot>,
+    /// Containers' roots that a layer below is lost of, with their images: what the containers wrote is kept.
+    pub(super) broken: BTreeMap<String, Digest>,
     pub(super) next_layer: u64,
+}
+
+impl Layer {
+    /// Whether a blob is one that it came as, or that was made of it for a push.
+    pub(super) fn has_form(&self, digest: Digest) -> bool {
+        // One that is being made just now has been sent nowhere.
+        let made = self.gzip.try_lock().ok().and_then(|gzip| gzip.as_ref().map(|blob| blob.digest));
+        made == Some(digest) || self.record.forms.iter().any(|form| form.digest == digest)
+    }
 }
 
 impl Image {
@@ -197,7 +208,10 @@ impl State {
                 Some(layers) => {
                     drop(state.snapshots.insert(container, Snapshot { image: record.image, layers }));
                 }
-                None => warn!("the root of container {container} has lost a layer"),
+                None => {
+                    warn!("the root of container {container} has lost a layer");
+                    let _none = state.broken.insert(container, record.image);
+                }
             }
         }
         state.sweep_folders(folders, store, staging)?;
@@ -225,7 +239,7 @@ impl State {
 
     /// Puts an image together of what is here.
     pub(super) fn image(&self, id: Digest, config: &[u8], record: ImageRecord) -> Result<Image> {
-        let file: ImageFile = serde_json::from_slice(config)
+        let file = ImageFile::read(config)
             .map_err(|error| Error::invalid(format!("the image's config can't be read: {error}")))?;
         let layers = file.rootfs.diff_ids.iter().map(|layer| {
             self.layers
@@ -244,7 +258,7 @@ impl State {
         let known: HashSet<PathBuf> =
             self.layers.values().map(|layer| folders.layer(&layer.record)).collect();
         let roots: HashSet<PathBuf> =
-            self.snapshots.keys().map(|container| folders.snapshot(container)).collect();
+            self.snapshots.keys().chain(self.broken.keys()).map(|name| folders.snapshot(name)).collect();
         for (folder, known) in [(&folders.layers, known), (&folders.snapshots, roots)] {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 if !known.contains(&entry.path()) {

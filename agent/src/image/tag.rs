@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Images;
 use super::digest::Digest;
 use super::reference::Reference;
-use super::state::{IMAGES, Image, ImageRecord, NAMES};
+use super::state::{IMAGES, Image, ImageRecord, NAMES, State};
 use crate::error::{Error, Result};
 use crate::timestamp::Timestamp;
 
@@ -15,9 +15,36 @@ impl Images {
     /// # Errors
     /// A config that is none, a layer that is not here, the disk.
     pub(super) fn add_image(&self, config: &[u8], record: ImageRecord) -> Result<Arc<Image>> {
+        self.add_named_image(config, record, &[]).map(|(image, _)| image)
+    }
+
+    /// The same with names, in one step: nobody finds it without, as what a prune takes. Gives whose each name was, if another
+    /// image's.
+    ///
+    /// # Errors
+    /// As [`Images::add_image`].
+    pub(super) fn add_named_image(
+        &self,
+        config: &[u8],
+        record: ImageRecord,
+        names: &[Reference],
+    ) -> Result<(Arc<Image>, Vec<Option<Digest>>)> {
         let blob = self.add_blob(config)?;
         let mut state = self.state();
-        let record = match state.images.get(&blob.digest) {
+        let image = self.put_image(&mut state, blob.digest, config, record)?;
+        let owners = names.iter().map(|name| self.put_name(&mut state, image.id, name));
+        let owners = owners.collect::<Result<_>>()?;
+        Ok((image, owners))
+    }
+
+    fn put_image(
+        &self,
+        state: &mut State,
+        id: Digest,
+        config: &[u8],
+        record: ImageRecord,
+    ) -> Result<Arc<Image>> {
+        let record = match state.images.get(&id) {
             Some(image) => {
                 let mut merged = image.record.clone();
                 merged.parent = merged.parent.or(record.parent);
@@ -33,7 +60,7 @@ impl Images {
             }
             None => record,
         };
-        let image = Arc::new(state.image(blob.digest, config, record)?);
+        let image = Arc::new(state.image(id, config, record)?);
         if image.file.os != "linux" && !image.file.os.is_empty() {
             return Err(Error::invalid(format!("operating system is not supported: {}", image.file.os)));
         }
@@ -69,7 +96,10 @@ impl Images {
 
     /// Gives a name, silently. Gives whose it was, if another's.
     pub(super) fn name(&self, id: Digest, name: &Reference) -> Result<Option<Digest>> {
-        let mut state = self.state();
+        self.put_name(&mut self.state(), id, name)
+    }
+
+    fn put_name(&self, state: &mut State, id: Digest, name: &Reference) -> Result<Option<Digest>> {
         if !state.images.contains_key(&id) {
             return Err(Error::not_found(crate::compat::no_such_image(&id.to_string())));
         }

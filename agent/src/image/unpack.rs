@@ -11,14 +11,16 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
-    fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, openat2, renameat,
-    statat, symlinkat, utimensat,
+    fchmod, fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat,
+    symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
+use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Reader};
 
 /// OCI's prefix of what removes a lower layer's file.
@@ -32,6 +34,8 @@ pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// What an image may not set: it would tell overlayfs to take content from elsewhere.
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 const LONGEST_PATH: usize = 4095;
+/// Of a file's content at once.
+const BUFFER: usize = 256 << 10;
 
 /// How much a layer may be.
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +80,9 @@ pub(super) struct Unpacker {
     trashed: u64,
     limits: Limits,
     /// The folder that the last member was in: the next is, mostly, too.
-    parent: Option<(Vec<u8>, OwnedFd)>,
+    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// What files' content goes through.
+    buffer: Vec<u8>,
     /// Times are set when nothing is made in them any more.
     folders: Vec<(Vec<u8>, Timestamps)>,
     /// Of files and links.
@@ -93,6 +99,7 @@ impl Unpacker {
             trashed: 0,
             limits,
             parent: None,
+            buffer: vec![0; BUFFER],
             folders: Vec::new(),
             size: 0,
         })
@@ -131,7 +138,7 @@ impl Unpacker {
         }
         self.enter(folder)?;
         let Some((_, parent)) = &self.parent else { return Ok(()) };
-        let parent = parent.as_fd().try_clone_to_owned().map_err(|error| made_io("open", &path, error))?;
+        let parent = Rc::clone(parent);
         if name == OPAQUE {
             return self.set_opaque(folder);
         }
@@ -198,12 +205,12 @@ impl Unpacker {
             for (offset, length) in &sparse.pieces {
                 let _at =
                     file.seek(SeekFrom::Start(*offset)).map_err(|error| made_io("file", path, error))?;
-                copy(&mut reader.by_ref().take(*length), &mut file, *length, path)?;
+                copy(reader, &mut file, *length, &mut self.buffer, path)?;
             }
             file.set_len(sparse.real_size).map_err(|error| made_io("file", path, error))?;
             self.size = self.size.saturating_add(sparse.real_size);
         } else {
-            copy(reader, &mut file, entry.size, path)?;
+            copy(reader, &mut file, entry.size, &mut self.buffer, path)?;
             self.size = self.size.saturating_add(entry.size);
         }
         // The owner first: changing it takes setuid and capabilities away.
@@ -314,7 +321,7 @@ impl Unpacker {
             opened => opened,
         };
         let opened = opened.map_err(|error| made("folder", folder, error))?;
-        self.parent = Some((folder.to_vec(), opened));
+        self.parent = Some((folder.to_vec(), Rc::new(opened)));
         Ok(())
     }
 
@@ -327,9 +334,9 @@ impl Unpacker {
     }
 
     fn resolve(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let path = if path.is_empty() { b".".as_slice() } else { path };
+        let path = OsStr::from_bytes(if path.is_empty() { b"." } else { path });
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-        openat2(&self.root, OsStr::from_bytes(path), flags | OFlags::CLOEXEC, Mode::empty(), resolve)
+        openat2(&self.root, path, flags, resolve)
     }
 }
 
@@ -372,11 +379,11 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn copy(reader: &mut impl Read, file: &mut File, size: u64, path: &[u8]) -> Result<()> {
-    let mut buffer = vec![0; usize::try_from(size.clamp(1, 256 << 10)).unwrap_or(1)];
+fn copy(reader: &mut impl Read, file: &mut File, size: u64, buffer: &mut [u8], path: &[u8]) -> Result<()> {
     let mut left = size;
     while left > 0 {
-        let count = match reader.read(&mut buffer) {
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match reader.read(&mut buffer[..most]) {
             Ok(0) => return Err(UnpackError::Read(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

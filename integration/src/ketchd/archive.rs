@@ -73,6 +73,53 @@ pub fn docker_archive(site: &Site<'_>, name: &str, root: &Path, config: &str) ->
     tar
 }
 
+/// An image of so many layers, each with one file of `size` bytes that do not compress, as a docker archive.
+///
+/// # Panics
+/// When it cannot be made.
+#[must_use]
+pub fn of_layers(site: &Site<'_>, name: &str, layers: usize, size: usize) -> PathBuf {
+    let folder = site.path("archive-of-layers");
+    fs::create_dir_all(&folder).expect("make the archive's folder");
+    let (mut files, mut diffs) = (Vec::new(), Vec::new());
+    for number in 0..layers {
+        let root = folder.join(format!("root{number}"));
+        fs::create_dir_all(root.join(format!("layer{number}"))).expect("make a layer's folder");
+        // A generator of Marsaglia's: the same bytes each time, and another layer's are others.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number as u64 + 1);
+        let mut bytes = Vec::with_capacity(size);
+        while bytes.len() < size {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            bytes.extend_from_slice(&state.to_le_bytes());
+        }
+        fs::write(root.join(format!("layer{number}/file")), bytes).expect("write a layer's file");
+        let layer = folder.join(format!("layer{number}.tar"));
+        run(Command::new("tar")
+            .args(["--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner", "-C"])
+            .arg(&root)
+            .arg("-cf")
+            .arg(&layer)
+            .arg(format!("layer{number}")));
+        diffs.push(format!("\"sha256:{}\"", sha256(&layer)));
+        files.push(format!("layer{number}.tar"));
+    }
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+        diffs.join(",")
+    );
+    fs::write(folder.join("config.json"), config).expect("write the image's configuration");
+    let names: Vec<_> = files.iter().map(|file| format!("\"{file}\"")).collect();
+    let manifest =
+        format!(r#"[{{"Config":"config.json","RepoTags":["{name}"],"Layers":[{}]}}]"#, names.join(","));
+    fs::write(folder.join("manifest.json"), manifest).expect("write the archive's manifest");
+    let tar = folder.with_extension("tar");
+    let members = ["manifest.json", "config.json"].into_iter().chain(files.iter().map(String::as_str));
+    run(Command::new("tar").arg("-C").arg(&folder).arg("-cf").arg(&tar).args(members));
+    tar
+}
+
 /// A file's digest, in hexadecimal.
 ///
 /// # Panics

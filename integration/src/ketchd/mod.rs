@@ -4,6 +4,8 @@
 //! left: shims, mounts, interfaces, network namespaces, cgroups, open files. Called by the `ketchd_` tests.
 
 pub mod archive;
+pub mod front;
+pub mod hostile;
 pub mod http;
 pub mod intended;
 pub mod lan;

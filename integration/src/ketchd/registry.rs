@@ -24,6 +24,8 @@ pub enum Guard {
     None,
     /// `user` with the password `secret`, by TLS; the CA is in the folder that daemons look in.
     Password,
+    /// Who has a certificate of the same CA.
+    Certificate,
 }
 
 impl Registry {
@@ -37,12 +39,16 @@ impl Registry {
             .needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
         let folder = site.path(&format!("registry-{guard:?}"));
         fs::create_dir_all(&folder).expect("make the registry's folder");
-        let address = if guard == Guard::None { "127.0.0.1:5000" } else { "127.0.0.1:5443" };
+        let address = match guard {
+            Guard::None => "127.0.0.1:5000",
+            Guard::Password => "127.0.0.1:5443",
+            Guard::Certificate => "127.0.0.1:5444",
+        };
         let mut text = format!(
             "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
             folder.display()
         );
-        if guard == Guard::Password {
+        if guard != Guard::None {
             let script = r#"
                 set -e
                 cd "$0"
@@ -50,6 +56,8 @@ impl Registry {
                 openssl req -newkey rsa:2048 -nodes -subj /CN=registry -keyout key.pem -out request.pem 2>/dev/null
                 echo subjectAltName=IP:127.0.0.1 >extensions
                 openssl x509 -req -in request.pem -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out cert.pem 2>/dev/null
+                openssl req -newkey rsa:2048 -nodes -subj /CN=user -keyout client.key -out request.pem 2>/dev/null
+                openssl x509 -req -in request.pem -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out client.cert 2>/dev/null
                 htpasswd -Bbn user secret >passwords
                 mkdir -p /etc/docker
                 mount -t tmpfs site /etc/docker
@@ -59,7 +67,11 @@ impl Registry {
             let made = site.command("sh").args(["-c", script]).arg(&folder).arg(address).run().ok();
             drop(made);
             let path = folder.display();
-            text.push_str(&format!("  tls:\n    certificate: {path}/cert.pem\n    key: {path}/key.pem\nauth:\n  htpasswd:\n    realm: test\n    path: {path}/passwords\n"));
+            text.push_str(&format!("  tls:\n    certificate: {path}/cert.pem\n    key: {path}/key.pem\n"));
+            text.push_str(&match guard {
+                Guard::Certificate => format!("    clientcas: [{path}/ca.crt]\n"),
+                _ => format!("auth:\n  htpasswd:\n    realm: test\n    path: {path}/passwords\n"),
+            });
         }
         let file = folder.join("config.yml");
         fs::write(&file, text).expect("write the registry's configuration");
@@ -68,6 +80,16 @@ impl Registry {
         let listens = format!("listening on {address}");
         daemon.wait_ready(|| fs::read_to_string(&log).is_ok_and(|text| text.contains(&listens)));
         Self { address: address.into(), folder, daemon }
+    }
+
+    /// Puts a certificate that it accepts where daemons look for theirs.
+    ///
+    /// # Panics
+    /// When it cannot be put there.
+    pub fn give_certificate(&self, site: &Site<'_>) {
+        let script = "cp \"$0/client.cert\" \"$0/client.key\" \"/etc/docker/certs.d/$1/\"";
+        let put = site.command("sh").args(["-c", script]).arg(&self.folder).arg(&self.address).run().ok();
+        drop(put);
     }
 
     /// Has it end.

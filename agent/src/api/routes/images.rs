@@ -286,24 +286,37 @@ impl Write for Sending {
 
 /// A request's body, read by a thread that may block.
 pub(super) struct Blocking {
-    body: RequestBody,
+    frames: mpsc::Receiver<io::Result<Bytes>>,
     present: Bytes,
-    handle: tokio::runtime::Handle,
 }
+
+/// What waits between the connection and the thread: a few buffers, so that neither waits for each of the other's.
+const QUEUE: usize = 16;
 
 impl Blocking {
     /// From inside a task.
-    pub(super) fn new(body: RequestBody) -> Self {
-        Self { body, present: Bytes::new(), handle: tokio::runtime::Handle::current() }
+    pub(super) fn new(mut body: RequestBody) -> Self {
+        let (sender, frames) = mpsc::channel(QUEUE);
+        // It ends with the body, or when nobody reads any more.
+        drop(tokio::spawn(async move {
+            while let Some(frame) = body.frame().await {
+                let failed = frame.is_err();
+                let bytes =
+                    frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other);
+                if sender.send(bytes).await.is_err() || failed {
+                    return;
+                }
+            }
+        }));
+        Self { frames, present: Bytes::new() }
     }
 }
 
 impl io::Read for Blocking {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.present.is_empty() {
-            match self.handle.block_on(self.body.frame()) {
-                Some(Ok(frame)) => self.present = frame.into_data().unwrap_or_default(),
-                Some(Err(error)) => return Err(io::Error::other(error)),
+            match self.frames.blocking_recv() {
+                Some(bytes) => self.present = bytes?,
                 None => return Ok(0),
             }
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
 use super::images::Blocking;
+use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
@@ -20,6 +21,7 @@ use crate::image::reference::{AnyReference, Reference, ReferenceError};
 use crate::image::registry::auth::Credentials;
 use crate::image::registry::pull::PullOptions;
 use crate::image::registry::push::PushOptions;
+use crate::image::registry::search::SearchOptions;
 use crate::image::spec::Platform;
 
 const JSON: &str = "application/json";
@@ -30,6 +32,7 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/images/{*}/push", push);
     router.on(Method::GET, "/distribution/{*}/json", distribution);
     router.on(Method::POST, "/auth", login);
+    router.on(Method::GET, "/images/search", search);
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "map_err gives values")]
@@ -144,8 +147,33 @@ async fn distribution(daemon: Arc<Daemon>, request: Request) -> Result<Response>
     response::json(StatusCode::OK, &daemon.images.distribution(&reference, &credentials).await?)
 }
 
+async fn search(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let filters = Filters::of(&request.query, &["is-automated", "is-official", "stars"])?;
+    let flag = |key: &str| {
+        filters.flag(key).map_err(|_| {
+            let value = filters.values(key).next().unwrap_or_default();
+            Error::invalid(format!("invalid filter '{key}=[{value}]'"))
+        })
+    };
+    let mut stars = None;
+    for text in filters.values("stars") {
+        let count: i64 =
+            text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars=[{text}]'")))?;
+        stars = stars.max(Some(count));
+    }
+    let options = SearchOptions {
+        term: request.query.text("term").unwrap_or_default().to_owned(),
+        limit: request.query.number::<i64>("limit")?,
+        official: flag("is-official")?,
+        automated: flag("is-automated")?,
+        stars,
+        credentials: Credentials::of_header(request.header(CREDENTIALS)),
+    };
+    response::json(StatusCode::OK, &daemon.images.search(&options).await?)
+}
+
 async fn login(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let credentials: Credentials = request.json().await?;
-    daemon.images.login(&credentials).await?;
-    response::json(StatusCode::OK, &json!({ "Status": "Login Succeeded", "IdentityToken": "" }))
+    let identity = daemon.images.login(&credentials).await?;
+    response::json(StatusCode::OK, &json!({ "IdentityToken": identity, "Status": "Login Succeeded" }))
 }

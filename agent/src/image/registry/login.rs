@@ -7,11 +7,12 @@ use crate::image::Images;
 use crate::image::reference::{DEFAULT_DOMAIN, Reference};
 
 impl Images {
-    /// Asks the registry that the credentials name.
+    /// Asks the registry that the credentials name. Gives a token that may stand for the password from now on; empty where
+    /// the registry has none.
     ///
     /// # Errors
     /// It refuses them, or does not answer.
-    pub async fn login(&self, credentials: &Credentials) -> Result<()> {
+    pub async fn login(&self, credentials: &Credentials) -> Result<String> {
         let server = credentials.serveraddress.as_str();
         let server = server.split_once("://").map_or(server, |(_, rest)| rest);
         let domain = match server.split('/').next().unwrap_or_default() {
@@ -24,9 +25,9 @@ impl Images {
         let mut last = Error::invalid(format!("no endpoints found for {domain}"));
         for endpoint in self.registries().endpoints_of(domain).into_iter().filter(|endpoint| !endpoint.mirror)
         {
-            let repository = Repository::new(endpoint, &nowhere, &credentials, "pull");
+            let repository = Repository::new(endpoint, &nowhere, &credentials, "");
             match repository.identify().await {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(repository.identity_token()),
                 Err(error) if error.kind == Kind::Unauthorized => return Err(error),
                 Err(error) => last = error,
             }

@@ -16,8 +16,11 @@ mod login;
 pub mod pull;
 pub mod push;
 mod repository;
+pub mod search;
 mod tls;
+mod token;
 mod transfer;
+mod upload;
 
 pub use repository::Distribution;
 
@@ -33,6 +36,10 @@ use crate::locks::locked;
 const DOCKER_HOST: &str = "registry-1.docker.io";
 /// Layers that are fetched at once, as dockerd's default has it.
 const DOWNLOADS: usize = 3;
+/// Layers that one push sends at once.
+const UPLOADS: usize = 5;
+/// As often as a broken connection is made again without a byte more.
+const ATTEMPTS: usize = 5;
 
 /// What the daemon's settings say of registries.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +52,10 @@ pub struct Settings {
     pub certificates: Option<PathBuf>,
     /// Layers fetched at once; 0 for three.
     pub downloads: usize,
+    /// Layers sent at once by one push; 0 for five.
+    pub uploads: usize,
+    /// As often as a layer is tried without a byte more; 0 for five times.
+    pub attempts: usize,
 }
 
 /// What is known of registries while the daemon runs.
@@ -141,18 +152,33 @@ fn in_network(address: IpAddr, network: &str) -> bool {
     }
 }
 
+/// What is not set is the default.
+fn or(setting: usize, default: usize) -> usize {
+    if setting == 0 { default } else { setting }
+}
+
 impl Registries {
     /// Changes what the settings say; transfers on their way go on.
     pub(super) fn set(&self, settings: Settings) {
-        let wanted = if settings.downloads == 0 { DOWNLOADS } else { settings.downloads };
+        let wanted = or(settings.downloads, DOWNLOADS);
         let mut present = locked(&self.settings);
-        let before = if present.downloads == 0 { DOWNLOADS } else { present.downloads };
+        let before = or(present.downloads, DOWNLOADS);
         if wanted > before {
             self.slots.add_permits(wanted - before);
         } else {
             let _fewer = self.slots.forget_permits(before - wanted);
         }
         *present = settings;
+    }
+
+    /// As many layers as one push may send at once.
+    fn uploads(&self) -> usize {
+        or(locked(&self.settings).uploads, UPLOADS)
+    }
+
+    /// As often as a layer is tried.
+    fn attempts(&self) -> usize {
+        or(locked(&self.settings).attempts, ATTEMPTS)
     }
 
     fn endpoints(&self, reference: &Reference) -> Vec<Endpoint> {

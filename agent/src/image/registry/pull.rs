@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::auth::Credentials;
 use super::repository::{Distribution, Fetched, Repository, reference_name};
 use super::transfer::Wanted;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::Digest;
@@ -33,11 +34,12 @@ impl Images {
     /// # Errors
     /// In dockerd's words: no such manifest, no access, a registry that does not answer, content that is not what it says.
     pub async fn pull(&self, options: &PullOptions, progress: &Progress) -> Result<()> {
-        let reference = options.reference.clone().with_default_tag();
+        let _sweep = Sweep(self.clone());
+        let reference = &options.reference;
         let mut last = Error::new(Kind::Internal, format!("no endpoints found for {}", reference.familiar()));
-        for endpoint in self.registries().endpoints(&reference) {
-            let repository = Arc::new(Repository::new(endpoint, &reference, &options.credentials, "pull"));
-            match self.pull_from(&repository, &reference, options, progress).await {
+        for endpoint in self.registries().endpoints(reference) {
+            let repository = Arc::new(Repository::new(endpoint, reference, &options.credentials, "pull"));
+            match self.pull_from(&repository, options, progress).await {
                 Ok(()) => return Ok(()),
                 // What the registry itself says counts; where none answers, the next may.
                 Err((Answered::Yes, error)) if !repository.is_mirror() => return Err(error),
@@ -50,52 +52,53 @@ impl Images {
     async fn pull_from(
         &self,
         repository: &Arc<Repository>,
-        reference: &Reference,
         options: &PullOptions,
         progress: &Progress,
     ) -> Result<(), (Answered, Error)> {
         let _pong = repository.ping().await.map_err(|error| (Answered::No, error))?;
-        let name = reference_name(reference);
         let answered = |error| (Answered::Yes, error);
-        let fetched = repository
-            .manifest(&name, reference.digest)
-            .await
-            .map_err(|error| answered(translated(error, reference)))?;
-        progress.headline(&name, &format!("Pulling from {}", familiar_path(reference)));
-        let image = self.pull_image(repository, &fetched, options, progress).await.map_err(answered)?;
-        progress.status(&format!("Digest: {}", fetched.digest));
-        let (images, wanted) = (self.clone(), reference.clone());
-        let digest = fetched.digest;
-        let pulled = tokio::task::spawn_blocking(move || images.name_pulled(&image, &wanted, digest)).await;
-        let newer =
-            pulled.map_err(|error| Error::internal("naming an image", &error)).and_then(|named| named);
-        let text = match newer.map_err(answered)? {
-            true => "Downloaded newer image for",
-            false => "Image is up to date for",
-        };
+        let reference = &options.reference;
+        let mut wanted = vec![reference.clone()];
+        if reference.is_name_only() {
+            let tags = repository.tags().await.map_err(|error| answered(translated(error, reference)))?;
+            wanted = tags.iter().filter_map(|tag| reference.with_tag(tag).ok()).collect();
+        }
+        let mut newer = false;
+        for one in &wanted {
+            newer |= self.pull_one(repository, one, options, progress).await.map_err(answered)?;
+        }
+        let text = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
         progress.status(&format!("Status: {text} {}", reference.familiar()));
         Ok(())
     }
 
-    /// The name that was asked for, and the one by digest. Gives whether anything is new.
-    fn name_pulled(&self, image: &Image, reference: &Reference, digest: Digest) -> Result<bool> {
-        let by_digest = reference.with_digest(digest);
-        let before = self.state().id_of(if reference.digest.is_some() { &by_digest } else { reference });
-        let _other = self.name(image.id, &by_digest)?;
-        if reference.digest.is_none() {
-            let _other = self.name(image.id, reference)?;
-        }
-        self.publish_as("pull", &reference.familiar(), image, &reference.familiar_name());
-        Ok(before != Some(image.id))
+    /// One tag or digest. Gives whether it is new here.
+    async fn pull_one(
+        &self,
+        repository: &Arc<Repository>,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &Progress,
+    ) -> Result<bool> {
+        let name = reference_name(reference);
+        let fetched = repository.manifest(&name, reference.digest).await;
+        let fetched = fetched.map_err(|error| translated(error, reference))?;
+        progress.headline(&name, &format!("Pulling from {}", familiar_path(reference)));
+        let (image, newer) = self.pull_image(repository, &fetched, reference, options, progress).await?;
+        progress.status(&format!("Digest: {}", fetched.digest));
+        self.publish_as("pull", &reference.familiar(), &image, &reference.familiar_name());
+        Ok(newer)
     }
 
+    /// The image, by the name that was asked for and by digest, and whether anything is new.
     async fn pull_image(
         &self,
         repository: &Arc<Repository>,
         named: &Fetched,
+        reference: &Reference,
         options: &PullOptions,
         progress: &Progress,
-    ) -> Result<Arc<Image>> {
+    ) -> Result<(Arc<Image>, bool)> {
         let mut fetched = named.clone();
         let mut kept: Vec<Arc<Blob>> = vec![self.keep_document(&fetched.bytes).await?];
         for _ in 0..DEPTH {
@@ -114,7 +117,7 @@ impl Images {
             Some(bytes) => bytes,
             None => repository.document(config.digest).await?.to_vec(),
         };
-        let file: ImageFile = serde_json::from_slice(&bytes)
+        let file = ImageFile::read(&bytes)
             .map_err(|error| Error::invalid(format!("invalid rootfs in image configuration: {error}")))?;
         if file.rootfs.diff_ids.len() != layers.len() {
             return Err(Error::invalid("layers from manifest don't match image configuration"));
@@ -135,12 +138,20 @@ impl Images {
             manifests: kept.iter().map(|blob| blob.digest).collect(),
             ..ImageRecord::default()
         };
+        let mut names = vec![reference.with_digest(named.digest)];
+        if reference.digest.is_none() {
+            names.push(reference.clone());
+        }
         let images = self.clone();
-        let image = tokio::task::spawn_blocking(move || images.add_image(&bytes, record))
-            .await
-            .map_err(|error| Error::internal("keeping an image", &error))??;
+        let added = blocking(move || {
+            let before = names.last().and_then(|name| images.state().id_of(name));
+            let (image, _) = images.add_named_image(&bytes, record, &names)?;
+            let newer = before != Some(image.id);
+            Ok((image, newer))
+        });
+        let added = added.await?;
         drop((held, kept));
-        Ok(image)
+        Ok(added)
     }
 
     async fn pull_layers(
@@ -202,9 +213,7 @@ impl Images {
 
     async fn keep_document(&self, bytes: &bytes::Bytes) -> Result<Arc<Blob>> {
         let (images, bytes) = (self.clone(), bytes.clone());
-        tokio::task::spawn_blocking(move || images.add_blob(&bytes))
-            .await
-            .map_err(|error| Error::internal("keeping a manifest", &error))?
+        blocking(move || images.add_blob(&bytes)).await
     }
 
     /// What a registry has by a name, without fetching it.
@@ -231,6 +240,20 @@ impl Images {
             }
         }
         Err(last)
+    }
+}
+
+/// Takes away what a pull has fetched and no image has, however it ends: a client may have left.
+pub(super) struct Sweep(pub(super) Images);
+
+impl Drop for Sweep {
+    fn drop(&mut self) {
+        let images = self.0.clone();
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = images.collect_garbage() {
+                tracing::warn!("after a pull: {}", error.message);
+            }
+        }));
     }
 }
 

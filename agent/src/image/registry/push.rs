@@ -1,23 +1,21 @@
 //! `docker push`: layers that the registry lacks, the config, and the manifest last.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::pin::Pin;
+use std::io;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use hyper::body::{Body as HttpBody, Frame, SizeHint};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
-use hyper::{Method, StatusCode};
+use hyper::Method;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::Semaphore;
 
 use super::auth::Credentials;
 use super::connection::whole;
 use super::repository::{Ask, Repository, problem};
+use super::upload::Upload;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::{Digest, Summing};
@@ -26,10 +24,6 @@ use crate::image::reference::Reference;
 use crate::image::spec::{DOCKER_CONFIG, DOCKER_LAYER, DOCKER_MANIFEST, Descriptor, Manifest};
 use crate::image::state::{Image, Layer};
 use crate::locks::locked;
-
-/// Read from a layer at once.
-const PIECE: usize = 128 << 10;
-const STEP: u64 = 512 << 10;
 
 /// What to push.
 #[derive(Clone, Debug)]
@@ -74,7 +68,8 @@ impl Images {
         let mut last = Error::new(Kind::Internal, format!("no endpoints found for {}", reference.name()));
         for endpoint in self.registries().endpoints(reference).into_iter().filter(|endpoint| !endpoint.mirror)
         {
-            let repository = Repository::new(endpoint, reference, &options.credentials, "pull,push");
+            let repository =
+                Arc::new(Repository::new(endpoint, reference, &options.credentials, "pull,push"));
             if let Err(error) = repository.ping().await {
                 last = error;
                 continue;
@@ -89,7 +84,7 @@ impl Images {
 
     async fn push_tag(
         &self,
-        repository: &Repository,
+        repository: &Arc<Repository>,
         name: &Reference,
         image: &Arc<Image>,
         progress: &Progress,
@@ -98,18 +93,12 @@ impl Images {
             progress.part(&layer.diff_id.short(), "Preparing");
         }
         let original = self.original_manifest(image);
-        let mut layers = Vec::new();
-        for (index, layer) in image.layers.iter().enumerate() {
-            let form = match &original {
-                Some((_, manifest)) => manifest.layers.as_ref().and_then(|forms| forms.get(index)).cloned(),
-                None => None,
-            };
-            layers.push(self.push_layer(repository, layer, form, progress).await?);
-        }
+        let layers = self.push_layers(repository, name, image, original.as_ref(), progress).await?;
         let config = self.read_blob(image.id)?;
         if !repository.has_blob(image.id).await? {
             let body = Bytes::from(config.clone());
-            repository.upload(image.id, config.len() as u64, &|| whole(body.clone())).await?;
+            let size = config.len() as u64;
+            let _sent = repository.upload(image.id, size, None, &|| whole(body.clone()), &|_| {}).await?;
         }
         let (bytes, media_type) = match original {
             Some((bytes, manifest)) => {
@@ -124,12 +113,49 @@ impl Images {
         progress.status_with_detail(&format!("{tag}: digest: {digest} size: {size}"));
         progress.aux(&json!({ "Tag": tag, "Digest": digest, "Size": size }));
         let (images, image, name) = (self.clone(), Arc::clone(image), name.clone());
-        let named = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let _other = images.name(image.id, &name.with_digest(digest))?;
             images.publish_as("push", &name.familiar(), &image, &name.familiar_name());
             Ok(())
-        });
-        named.await.map_err(|error| Error::internal("naming an image", &error))?
+        })
+        .await
+    }
+
+    /// Sends the layers that the registry lacks, some at once, and gives what they are there. The same layer twice is sent
+    /// once.
+    async fn push_layers(
+        &self,
+        repository: &Arc<Repository>,
+        name: &Reference,
+        image: &Arc<Image>,
+        original: Option<&(Vec<u8>, Manifest)>,
+        progress: &Progress,
+    ) -> Result<Vec<Descriptor>> {
+        let slots = Arc::new(Semaphore::new(self.registries().uploads()));
+        let mut on_their_way = tokio::task::JoinSet::new();
+        for (index, layer) in image.layers.iter().enumerate() {
+            if image.layers[..index].iter().any(|before| before.diff_id == layer.diff_id) {
+                continue;
+            }
+            let form = original.and_then(|(_, manifest)| manifest.layers.as_ref()?.get(index).cloned());
+            let (images, repository, slots) = (self.clone(), Arc::clone(repository), Arc::clone(&slots));
+            let (name, layer, progress) = (name.clone(), Arc::clone(layer), progress.clone());
+            let _handle = on_their_way.spawn(async move {
+                if slots.available_permits() == 0 {
+                    progress.part(&layer.diff_id.short(), "Waiting");
+                }
+                let _slot =
+                    slots.acquire().await.map_err(|error| Error::internal("waiting for a slot", &error))?;
+                let sent = images.push_layer(&repository, &name, &layer, form, &progress).await?;
+                Ok::<_, Error>((layer.diff_id, sent))
+            });
+        }
+        let mut sent = std::collections::HashMap::new();
+        while let Some(joined) = on_their_way.join_next().await {
+            let (diff_id, form) = joined.map_err(|error| Error::internal("pushing a layer", &error))??;
+            let _none = sent.insert(diff_id, form);
+        }
+        Ok(image.layers.iter().filter_map(|layer| sent.get(&layer.diff_id).cloned()).collect())
     }
 
     /// The manifest that the image came by, if all that it names is here as it names it.
@@ -151,6 +177,7 @@ impl Images {
     async fn push_layer(
         &self,
         repository: &Repository,
+        name: &Reference,
         layer: &Arc<Layer>,
         form: Option<Descriptor>,
         progress: &Progress,
@@ -167,9 +194,29 @@ impl Images {
         let path = self.folders().blob(form.digest);
         let size = form.size;
         let open = || Upload::begin(path.clone(), size, id.clone(), progress.clone()).boxed_unsync();
-        repository.upload(form.digest, size, &open).await?;
-        progress.part(&id, "Pushed");
+        let retrying = |seconds: u64| {
+            let plural = if seconds == 1 { "" } else { "s" };
+            progress.part(&id, &format!("Retrying in {seconds} second{plural}"));
+        };
+        let from = self.repository_with(name, form.digest);
+        let mounted = repository.upload(form.digest, size, from.as_deref(), &open, &retrying).await?;
+        match from.filter(|_| mounted) {
+            Some(from) => progress.part(&id, &format!("Mounted from {from}")),
+            None => progress.part(&id, "Pushed"),
+        }
         Ok(form)
+    }
+
+    /// Another repository of the same registry which should have a blob: an image with it was pulled from there, or pushed to.
+    fn repository_with(&self, name: &Reference, digest: Digest) -> Option<String> {
+        let state = self.state();
+        let others = state.names.iter().filter(|(other, _)| {
+            other.digest.is_some() && other.domain == name.domain && other.path != name.path
+        });
+        let mut with = others.filter(|(_, id)| {
+            state.images.get(id).is_some_and(|image| image.layers.iter().any(|layer| layer.has_form(digest)))
+        });
+        with.next().map(|(other, _)| other.path.clone())
     }
 
     /// A form of the layer that every registry and client knows: what came compressed as it is, else gzip made now and kept.
@@ -181,7 +228,7 @@ impl Images {
             return Ok(Descriptor::new(media_type, form.digest, form.size));
         }
         let (images, layer) = (self.clone(), Arc::clone(layer));
-        let made = tokio::task::spawn_blocking(move || {
+        blocking(move || {
             let failed = |error: io::Error| Error::internal("compressing a layer", &error);
             let mut gzip = locked(&layer.gzip);
             if let Some(blob) = gzip.as_ref() {
@@ -195,48 +242,12 @@ impl Images {
             let blob = images.keep_blob(staged, digest, size)?;
             *gzip = Some(blob);
             Ok(Descriptor::new(DOCKER_LAYER, digest, size))
-        });
-        made.await.map_err(|error| Error::internal("compressing a layer", &error))?
+        })
+        .await
     }
 }
 
 impl Repository {
-    /// Sends a blob whole, and lets the registry verify it.
-    async fn upload(
-        &self,
-        digest: Digest,
-        size: u64,
-        body: &(dyn Fn() -> super::connection::Body + Send + Sync),
-    ) -> Result<()> {
-        let begun = self
-            .send(&Ask {
-                method: Method::POST,
-                path: self.address("blobs/uploads/"),
-                headers: vec![(CONTENT_LENGTH, "0".to_owned())],
-                body: &|| whole(Bytes::new()),
-            })
-            .await?;
-        if begun.status() != StatusCode::ACCEPTED {
-            return Err(problem(begun).await);
-        }
-        let location = begun.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-        let location = location.ok_or_else(|| Error::invalid("the registry names no place to upload to"))?;
-        let (_, path) = self.resolve(location)?;
-        let joint = if path.contains('?') { '&' } else { '?' };
-        let sent = self
-            .send(&Ask {
-                method: Method::PUT,
-                path: format!("{path}{joint}digest={}", digest.to_string().replace(':', "%3A")),
-                headers: vec![
-                    (CONTENT_LENGTH, size.to_string()),
-                    (CONTENT_TYPE, "application/octet-stream".to_owned()),
-                ],
-                body,
-            })
-            .await?;
-        if sent.status().is_success() { Ok(()) } else { Err(problem(sent).await) }
-    }
-
     async fn put_manifest(&self, tag: &str, media_type: &str, bytes: Bytes) -> Result<()> {
         let sent = self
             .send(&Ask {
@@ -269,66 +280,6 @@ fn manifest_of(config: Digest, size: u64, layers: &[Descriptor]) -> Result<Vec<u
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, format);
     manifest.serialize(&mut serializer).map_err(|error| Error::internal("encoding the manifest", &error))?;
     Ok(bytes)
-}
-
-/// A blob's file as a body, read by a thread of its own.
-struct Upload {
-    pieces: mpsc::Receiver<io::Result<Bytes>>,
-    left: u64,
-}
-
-impl Upload {
-    fn begin(path: std::path::PathBuf, size: u64, id: String, progress: Progress) -> Self {
-        let (sender, pieces) = mpsc::channel(8);
-        drop(tokio::task::spawn_blocking(move || {
-            let mut file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) => return drop(sender.blocking_send(Err(error))),
-            };
-            let (mut done, mut told) = (0, 0);
-            loop {
-                let mut piece = vec![0; PIECE];
-                let read = file.read(&mut piece).map(|count| {
-                    piece.truncate(count);
-                    Bytes::from(piece)
-                });
-                let count = read.as_ref().map_or(0, Bytes::len) as u64;
-                let failed = read.is_err();
-                let ended = count == 0 && !failed;
-                if ended || sender.blocking_send(read).is_err() || failed {
-                    return;
-                }
-                done += count;
-                if done - told >= STEP || done == size {
-                    told = done;
-                    progress.bytes(&id, "Pushing", done, size);
-                }
-            }
-        }));
-        Self { pieces, left: size }
-    }
-}
-
-impl HttpBody for Upload {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        self.pieces.poll_recv(context).map(|piece| {
-            piece.map(|piece| {
-                let piece = piece?;
-                self.left = self.left.saturating_sub(piece.len() as u64);
-                Ok(Frame::data(piece))
-            })
-        })
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
-    }
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK, LOCATION, RANGE,
     WWW_AUTHENTICATE,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::Endpoint;
-use super::auth::{Challenge, Credentials, Token};
+use super::auth::{Challenge, Credentials};
 use super::connection::{Body, Host, whole};
 use super::tls::Trust;
 use crate::error::{Error, Kind, Result};
@@ -29,17 +29,23 @@ const MANIFEST_LIMIT: usize = 4 << 20;
 /// The most that a config or an error may have.
 const DOCUMENT_LIMIT: usize = 8 << 20;
 const REDIRECTS: usize = 5;
+/// New tokens for one request.
+const TOKENS: usize = 3;
+/// Pages of a list of tags.
+const PAGES: usize = 10_000;
 
 /// A repository there.
 #[derive(Debug)]
 pub(super) struct Repository {
-    endpoint: Endpoint,
-    path: String,
-    credentials: Credentials,
-    /// `pull`, or `pull,push`.
-    actions: &'static str,
+    pub(super) endpoint: Endpoint,
+    pub(super) path: String,
+    pub(super) credentials: Credentials,
+    /// `pull`, or `pull,push`; none for who only says who he is.
+    pub(super) actions: &'static str,
     /// The `Authorization` that was accepted last.
     authorization: Mutex<Option<HeaderValue>>,
+    /// What a token server gave to stand for the password.
+    pub(super) identity: Mutex<String>,
 }
 
 /// A manifest as it came.
@@ -57,6 +63,12 @@ pub(super) struct Fetched {
 pub struct Distribution {
     descriptor: Descriptor,
     platforms: Option<Vec<Platform>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tags {
+    tags: Option<Vec<String>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -81,7 +93,7 @@ pub(super) struct Ask<'a> {
     pub(super) body: &'a (dyn Fn() -> Body + Send + Sync),
 }
 
-fn nothing() -> Body {
+pub(super) fn nothing() -> Body {
     whole(Bytes::new())
 }
 
@@ -95,11 +107,17 @@ impl Repository {
         // A mirror is not told the password of what it mirrors.
         let credentials = if endpoint.mirror { Credentials::default() } else { credentials.clone() };
         let path = reference.path.clone();
-        Self { endpoint, path, credentials, actions, authorization: Mutex::default() }
+        let (authorization, identity) = (Mutex::default(), Mutex::default());
+        Self { endpoint, path, credentials, actions, authorization, identity }
     }
 
     pub(super) fn is_mirror(&self) -> bool {
         self.endpoint.mirror
+    }
+
+    /// The token that may stand for the password from now on; empty without one.
+    pub(super) fn identity_token(&self) -> String {
+        locked(&self.identity).clone()
     }
 
     pub(super) fn address(&self, rest: &str) -> String {
@@ -129,7 +147,9 @@ impl Repository {
             headers: Vec::new(),
             body: &nothing,
         };
-        let authorization = self.answer(&ask, challenge).await?;
+        let answered = self.answer(challenge).await;
+        let authorization =
+            answered.map_err(|error| Error { message: self.failed(&ask, &error.message), ..error })?;
         *locked(&self.authorization) = authorization;
         self.once(&ask).await
     }
@@ -158,9 +178,7 @@ impl Repository {
         let manifest: Manifest = serde_json::from_slice(&bytes)
             .map_err(|error| Error::invalid(format!("the manifest {found} can't be read: {error}")))?;
         if manifest.schema_version == 1 {
-            return Err(Error::invalid(format!(
-                "the manifest {found} is of schema 1, which is not supported: push the image again with a current tool"
-            )));
+            return Err(Error::invalid(crate::compat::SCHEMA_1));
         }
         let media_type = manifest.media_type.clone().unwrap_or(stated);
         Ok(Fetched { bytes, digest: found, media_type, manifest })
@@ -184,6 +202,32 @@ impl Repository {
         if response.status().is_success() { Ok(response) } else { Err(problem(response).await) }
     }
 
+    /// All tags, page by page.
+    pub(super) async fn tags(&self) -> Result<Vec<String>> {
+        let mut tags = Vec::new();
+        let mut path = self.address("tags/list");
+        for _ in 0..PAGES {
+            let response = self
+                .send(&Ask { method: Method::GET, path: path.clone(), headers: Vec::new(), body: &nothing })
+                .await?;
+            if !response.status().is_success() {
+                return Err(problem(response).await);
+            }
+            let next = response.headers().get(LINK).and_then(|value| value.to_str().ok()).and_then(next_page);
+            let bytes = read(response, DOCUMENT_LIMIT).await?;
+            let page: Tags = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::invalid(format!("the list of tags can't be read: {error}")))?;
+            tags.extend(page.tags.unwrap_or_default());
+            let Some(next) = next else { return Ok(tags) };
+            let (host, rest) = self.resolve(&next)?;
+            if host != self.endpoint.host {
+                return Err(Error::invalid(format!("the list of tags goes on elsewhere: {next}")));
+            }
+            path = rest;
+        }
+        Err(Error::invalid("the list of tags has no end"))
+    }
+
     /// Whether the registry has a blob.
     pub(super) async fn has_blob(&self, digest: Digest) -> Result<bool> {
         let path = self.address(&format!("blobs/{digest}"));
@@ -197,18 +241,34 @@ impl Repository {
     }
 
     /// Sends a request; when the registry asks who we are, says so and sends it again. Redirections are followed, and only
-    /// the registry itself is told.
+    /// the registry itself is told: what another host asks is answered by nobody (CVE-2020-15157).
     pub(super) async fn send(&self, ask: &Ask<'_>) -> Result<Response<Incoming>> {
-        let response = self.follow(ask, self.once(ask).await?).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
-            return Ok(response);
+        let mut response = self.once(ask).await?;
+        for _ in 0..TOKENS {
+            if response.status() != StatusCode::UNAUTHORIZED {
+                break;
+            }
+            let Some(challenge) = challenge(&response) else { break };
+            // Go's client tells of it as of a failure of this request.
+            let answered = self.answer(&challenge).await;
+            let answered =
+                answered.map_err(|error| Error { message: self.failed(ask, &error.message), ..error });
+            let Some(authorization) = answered? else { return Ok(response) };
+            *locked(&self.authorization) = Some(authorization);
+            response = self.once(ask).await?;
+            // A token may be used up by another request in the meantime; a password that is refused stays refused.
+            if challenge == Challenge::Basic {
+                break;
+            }
         }
-        let Some(challenge) = challenge(&response) else { return Ok(response) };
-        let Some(authorization) = self.answer(ask, &challenge).await? else {
-            return Ok(response);
-        };
-        *locked(&self.authorization) = Some(authorization);
-        self.follow(ask, self.once(ask).await?).await
+        self.follow(ask, response).await
+    }
+
+    /// Go's words for a request that came to nothing.
+    fn failed(&self, ask: &Ask<'_>, why: &str) -> String {
+        let method = ask.method.as_str();
+        let method = format!("{}{}", &method[..1], method[1..].to_ascii_lowercase());
+        format!("{method} \"{}\": {why}", self.endpoint.host.url(&ask.path))
     }
 
     async fn once(&self, ask: &Ask<'_>) -> Result<Response<Incoming>> {
@@ -249,86 +309,6 @@ impl Repository {
         Ok((host, path))
     }
 
-    /// What to say to a challenge; `None` when we are nobody.
-    async fn answer(&self, ask: &Ask<'_>, challenge: &Challenge) -> Result<Option<HeaderValue>> {
-        let secret = |text: String| -> Result<Option<HeaderValue>> {
-            let mut value = HeaderValue::from_str(&text)
-                .map_err(|_| Error::new(Kind::Unauthorized, "credentials that no header can hold"))?;
-            value.set_sensitive(true);
-            Ok(Some(value))
-        };
-        if !self.credentials.registrytoken.is_empty() {
-            return secret(format!("Bearer {}", self.credentials.registrytoken));
-        }
-        let Challenge::Bearer { realm, service, scope } = challenge else {
-            return match self.credentials.basic() {
-                Some(basic) => secret(basic),
-                None => {
-                    let url = self.endpoint.host.url(&ask.path);
-                    let method = if ask.method == Method::HEAD { "Head" } else { "Get" };
-                    let text = format!("{method} \"{url}\": no basic auth credentials");
-                    Err(Error::new(Kind::Internal, text))
-                }
-            };
-        };
-        let scope = match scope.as_str() {
-            "" if self.path.is_empty() => String::new(),
-            "" => format!("repository:{}:{}", self.path, self.actions),
-            stated => stated.to_owned(),
-        };
-        let token = self.token(realm, service, &scope).await?;
-        let token = if token.token.is_empty() { token.access_token } else { token.token };
-        if token.is_empty() {
-            return Err(Error::new(
-                Kind::Unauthorized,
-                "authorization server did not include a token in the response",
-            ));
-        }
-        secret(format!("Bearer {token}"))
-    }
-
-    /// Asks a token server: with a refresh token by POST, else by GET with user and password, if there are any.
-    async fn token(&self, realm: &str, service: &str, scope: &str) -> Result<Token> {
-        let (host, path) = self.resolve(realm)?;
-        let parameters = [("service", service), ("scope", scope)]
-            .iter()
-            .filter(|(_, value)| !value.is_empty())
-            .map(|(name, value)| format!("{name}={}", escaped(value)))
-            .collect::<Vec<_>>()
-            .join("&");
-        let mut builder = Request::builder();
-        let refresh = &self.credentials.identitytoken;
-        let request = if refresh.is_empty() {
-            let joint = if path.contains('?') { '&' } else { '?' };
-            builder = builder.uri(format!("{path}{joint}{parameters}"));
-            if let Some(basic) = self.credentials.basic() {
-                builder = builder.header(AUTHORIZATION, basic);
-            }
-            builder.body(nothing())
-        } else {
-            let form = format!(
-                "grant_type=refresh_token&client_id=docker&refresh_token={}&{parameters}",
-                escaped(refresh)
-            );
-            builder
-                .method(Method::POST)
-                .uri(path)
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .header(CONTENT_LENGTH, form.len())
-                .body(whole(form))
-        };
-        let request = request.map_err(|error| Error::internal("asking for a token", &error))?;
-        let certificates = self.endpoint.certificates.with_file_name(&host.authority);
-        let response = host.send(certificates, request).await?;
-        if !response.status().is_success() {
-            return Err(problem(response).await);
-        }
-        let bytes = read(response, DOCUMENT_LIMIT).await?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::new(Kind::Unauthorized, format!("unable to decode token response: {error}"))
-        })
-    }
-
     /// What `docker manifest` and services want to know.
     pub(super) async fn inspect(&self, reference: &Reference) -> Result<Distribution> {
         let name = reference_name(reference);
@@ -356,6 +336,12 @@ pub(super) fn reference_name(reference: &Reference) -> String {
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.clone().unwrap_or_default(),
     }
+}
+
+/// The address in `<address>; rel="next"`.
+fn next_page(link: &str) -> Option<String> {
+    let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
+    rest.contains("next").then(|| address.to_owned())
 }
 
 fn request(ask: &Ask<'_>, path: &str, authorization: Option<HeaderValue>) -> Result<Request<Body>> {
@@ -407,7 +393,7 @@ pub(super) async fn problem(response: Response<Incoming>) -> Error {
 }
 
 /// For a query: everything but letters, digits and a few marks.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {

@@ -11,6 +11,7 @@ use hyper::StatusCode;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
+use super::pull::Sweep;
 use super::repository::Repository;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
@@ -21,8 +22,12 @@ use crate::image::spec::Descriptor;
 use crate::image::state::Layer;
 use crate::locks::locked;
 
-/// As often as a broken connection is made again without a byte more.
-const ATTEMPTS: u32 = 5;
+/// A connection that brought so many bytes was worth it: it is made again at once, and does not count as an attempt.
+const WORTH: u64 = 64 << 10;
+/// Of a status 416.
+const NOT_SATISFIABLE: &str = "416 Range Not Satisfiable";
+/// Between two attempts, in seconds, times the number of those that failed.
+const PAUSE: u64 = 5;
 /// What waits between the connection and the thread that unpacks: a few buffers.
 const QUEUE: usize = 32;
 /// Between two messages to clients, in bytes.
@@ -105,13 +110,19 @@ impl Images {
             },
         );
         let stream = Arriving { receiver, present: Bytes::new() };
-        let unpacking = tokio::task::spawn_blocking(move || images.add_layer(stream, &promised));
-        let fetched = download(repository, wanted, &sender, phase).await;
+        let unpacking = tokio::task::spawn_blocking(move || {
+            // Behind the layer, which nobody may be waiting for any more.
+            let sweep = Sweep(images.clone());
+            (images.add_layer(stream, &promised), sweep)
+        });
+        let attempts = self.registries().attempts();
+        let fetched = download(repository, wanted, attempts, &sender, phase).await;
         if let Err(error) = &fetched {
             let _gone = sender.send(Err(io::Error::other(error.message.clone()))).await;
         }
         drop(sender);
         let unpacked = unpacking.await.map_err(|error| Error::internal("unpacking a layer", &error))?;
+        let (unpacked, _sweep) = unpacked;
         match (fetched, unpacked) {
             // The thread that unpacks has given up first, and says why.
             (Err(error), Err(unpacked)) if error.kind == Kind::NotModified => Err(unpacked),
@@ -125,6 +136,7 @@ impl Images {
 async fn download(
     repository: &Repository,
     wanted: &Wanted,
+    attempts: usize,
     to: &mpsc::Sender<io::Result<Bytes>>,
     phase: &watch::Sender<Phase>,
 ) -> Result<()> {
@@ -170,14 +182,21 @@ async fn download(
             Err(error) if matches!(error.kind, Kind::NotFound | Kind::Unauthorized | Kind::Forbidden) => {
                 return Err(error);
             }
+            // There is nothing behind what came: it is smaller than it is said to be.
+            Err(error) if done > 0 && error.message.contains(NOT_SATISFIABLE) => {
+                let digest = wanted.descriptor.digest;
+                return Err(Error::invalid(format!(
+                    "layer {digest} has {done} bytes, and its manifest says {total}"
+                )));
+            }
             Err(error) => error.message,
         };
-        failures = if done > before { 1 } else { failures + 1 };
-        if failures >= ATTEMPTS {
+        debug!("layer {} broke at byte {done}: {broken}", wanted.descriptor.digest);
+        failures = if done - before >= WORTH { 0 } else { failures + 1 };
+        if failures >= attempts {
             return Err(Error::new(Kind::Internal, broken));
         }
-        debug!("layer {} broke at byte {done}: {broken}", wanted.descriptor.digest);
-        for seconds in (1..=u64::from(failures * 5)).rev() {
+        for seconds in (1..=failures as u64 * PAUSE).rev() {
             let _nobody = phase.send(Phase::Retrying(seconds));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
