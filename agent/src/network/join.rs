@@ -137,17 +137,13 @@ impl Networks {
         }
         drop(state);
         self.change_forwards(&gone, &[])?;
-        let mut links = Links::open().map_err(|error| refused(&error))?;
-        for endpoint in sandbox.endpoints.iter().filter(|endpoint| !endpoint.link.is_empty()) {
-            // With its peer, whatever still holds the namespace.
-            links.remove(&endpoint.link).map_err(|error| refused(&error))?;
-        }
+        self.take_down(&sandbox)?;
         if let Some(path) = &sandbox.namespace {
             namespace::remove(path)?;
         }
-        self.0.records.remove(container)?;
         let mut state = self.state();
         state.forget(container);
+        self.unlink_later(sandbox.clone())?;
         self.tell_of_all("disconnect", &sandbox, state);
         Ok(())
     }

@@ -141,6 +141,23 @@ impl Links {
         self.0.run(&batch)
     }
 
+    /// Takes a link down; one that is not there is well.
+    pub(super) fn down(&mut self, name: &str) -> Result<(), NetlinkError> {
+        let mut named = Attributes::default();
+        named.text(IFLA_IFNAME, name);
+        let mut batch = Batch::default();
+        batch.push(
+            format!("taking the link {name} down"),
+            (RTM_NEWLINK, NLM_F_ACK),
+            &link_header(0, 0, IFF_UP),
+            &named,
+        );
+        match self.0.run(&batch) {
+            Err(error) if matches!(error.errno, Errno::NODEV | Errno::INVAL) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Removes a link and whatever hangs on it; one that is not there is well.
     pub(super) fn remove(&mut self, name: &str) -> Result<(), NetlinkError> {
         let mut named = Attributes::default();

@@ -47,6 +47,7 @@ mod subnets;
 mod taken;
 #[cfg(test)]
 mod tests;
+mod unlink;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

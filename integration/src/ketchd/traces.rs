@@ -65,18 +65,26 @@ impl Traces {
         Self(lines)
     }
 
-    /// Looks once what was removed is deleted, which the engine does behind its answer.
+    /// Looks once what was removed is deleted, and the networks of what has ended are forgotten, which the engine does behind its
+    /// answers.
     ///
     /// # Panics
     /// When the engine does not answer, or that takes too long.
     #[must_use]
     #[track_caller]
     pub fn settled(engine: &Engine<'_>) -> Self {
-        let staging = engine.site.path("data/image/staging");
-        wait_until("an empty staging folder", || {
-            let entries = fs::read_dir(&staging).into_iter().flatten().flatten();
-            let left: Vec<_> = entries.map(|entry| entry.file_name()).collect();
-            if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+        let names = |folder: &str| -> Vec<_> {
+            let entries = fs::read_dir(engine.site.path(folder)).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name()).collect()
+        };
+        let running = engine.docker("ps -q").ok().text().lines().count();
+        wait_until("nothing that is to be deleted", || {
+            let (staging, sandboxes) = (names("data/image/staging"), names("exec/sandboxes"));
+            if staging.is_empty() && sandboxes.len() <= running {
+                Ok(())
+            } else {
+                Err(format!("{staging:?}, {sandboxes:?}"))
+            }
         });
         Self::of(engine)
     }

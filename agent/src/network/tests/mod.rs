@@ -157,6 +157,15 @@ fn nft(arguments: &[&str]) -> String {
         .unwrap_or_default()
 }
 
+/// The kernel takes the links of ended namespaces away in its own time.
+fn wait_for_links(are: impl Fn(&BTreeSet<String>) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !are(&link_names()) {
+        assert!(Instant::now() < deadline, "{:?}", link_names());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn link_names() -> BTreeSet<String> {
     Links::open().unwrap().list().unwrap().into_iter().map(|link| link.name).collect()
 }
@@ -182,7 +191,7 @@ fn containers_of_a_bridge_reach_each_other_and_leave_nothing() {
         for name in ["one", "two"] {
             networks.leave(&format!("{name:0<64}")).unwrap();
         }
-        assert_eq!(link_names(), before);
+        wait_for_links(|names| *names == before);
         assert_eq!(std::fs::read_dir(world.folder.join("netns")).unwrap().count(), 0);
     });
 }
@@ -292,7 +301,7 @@ fn a_daemon_that_starts_again_keeps_what_runs_and_removes_the_rest() {
         assert_eq!(ask(&web, "web", 1).0, 0);
         let files = |path: &Path| std::fs::read_dir(path).unwrap().count();
         assert_eq!(files(&world.folder.join("netns")), 1);
-        assert_eq!(link_names().iter().filter(|name| name.starts_with("veth")).count(), 1);
+        wait_for_links(|names| names.iter().filter(|name| name.starts_with("veth")).count() == 1);
         assert!(!nft(&["list", "ruleset"]).contains("8081"));
         let fresh = world.join(&networks, "fresh", "front", &[("80/tcp", "", "8081")]);
         assert_eq!(address(&fresh, "front"), IpAddr::from([172, 18, 0, 3]));
@@ -324,7 +333,7 @@ fn many_others() {
         let count = 160;
         for number in 0..count {
             let began = Instant::now();
-            let joined = world.join(&networks, &format!("c{number}"), "front", &[("80/tcp", "", "")]);
+            let joined = world.join(&networks, &format!("c{number:03}"), "front", &[("80/tcp", "", "")]);
             took.push(began.elapsed());
             assert_eq!(joined.settings.ports["80/tcp"].as_ref().unwrap().len(), 2);
         }
@@ -339,11 +348,12 @@ fn many_others() {
         assert_eq!(addresses.len(), count);
         let began = Instant::now();
         for number in 0..count {
-            networks.leave(&format!("{:0<64}", format!("c{number}"))).unwrap();
+            networks.leave(&format!("{:0<64}", format!("c{number:03}"))).unwrap();
         }
         eprintln!("an end took {:?}", began.elapsed() / 160);
-        assert!(!link_names().iter().any(|name| name.starts_with("veth")));
-        assert_eq!(std::fs::read_dir(world.folder.join("sandboxes")).unwrap().count(), 0);
+        wait_for_links(|names| !names.iter().any(|name| name.starts_with("veth")));
+        let sandboxes = world.folder.join("sandboxes");
+        wait_for_links(|_| std::fs::read_dir(&sandboxes).unwrap().count() == 0);
         assert!(!nft(&["list", "ruleset"]).contains("0.0.2 . 80"));
     });
 }

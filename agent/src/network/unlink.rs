@@ -1,0 +1,55 @@
+//! The end of a container's interfaces: they go with their namespace, which the kernel ends several of at once. To remove a pair
+//! takes it 20 ms and more, one after another, which a container's end does not wait for. Called by `join`.
+
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::link::Links;
+use super::record::Sandbox;
+use super::{Networks, refused};
+use crate::error::Result;
+
+/// How long the kernel mostly takes to end a namespace.
+const ENDED: Duration = Duration::from_millis(200);
+
+impl Networks {
+    /// Takes the host's ends down: nothing passes any more, and the addresses may be another's.
+    pub(super) fn take_down(&self, sandbox: &Sandbox) -> Result<()> {
+        let mut links = Links::open().map_err(|error| refused(&error))?;
+        links_of(sandbox).try_for_each(|link| links.down(link)).map_err(|error| refused(&error))
+    }
+
+    /// Removes in a while what is still there because something holds the namespace, and then the record.
+    pub(super) fn unlink_later(&self, sandbox: Sandbox) -> Result<()> {
+        if links_of(&sandbox).next().is_none() {
+            return self.0.records.remove(&sandbox.container);
+        }
+        let networks = self.clone();
+        drop(self.0.runtime.spawn(async move {
+            tokio::time::sleep(ENDED).await;
+            drop(tokio::task::spawn_blocking(move || {
+                if let Err(error) = networks.unlink(&sandbox) {
+                    warn!("the network of {}: {error}", sandbox.container);
+                }
+            }));
+        }));
+        Ok(())
+    }
+
+    fn unlink(&self, sandbox: &Sandbox) -> Result<()> {
+        let mut links = Links::open().map_err(|error| refused(&error))?;
+        links_of(sandbox).try_for_each(|link| links.remove(link)).map_err(|error| refused(&error))?;
+        let state = self.state();
+        // The container may have been started again: the record is that of its new one.
+        if state.sandboxes.contains_key(&sandbox.container) {
+            return Ok(());
+        }
+        self.0.records.remove(&sandbox.container)
+    }
+}
+
+/// The host's ends.
+fn links_of(sandbox: &Sandbox) -> impl Iterator<Item = &str> {
+    sandbox.endpoints.iter().map(|endpoint| endpoint.link.as_str()).filter(|link| !link.is_empty())
+}
