@@ -1,8 +1,8 @@
 //! `make bench-ketchd`: ketchd beside dockerd 28.5 of the current peers, on the same images and the same disk.
 //!
 //! Each engine runs in namespaces of its own; rounds are interleaved. Prints tables and promises, and writes `ketchd.json` and
-//! the rows of promises in README.md of integration/bench, where the knobs are told. `supervisor` sees to it that nothing is
-//! left, however a run ends.
+//! the rows of promises in README.md, the repository's and that of integration/bench, which tells the knobs. `supervisor` sees
+//! to it that nothing is left, however a run ends.
 #![allow(clippy::disallowed_methods, reason = "the rule on folders is for paths inside a rootfs")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench: a failure ends it with its message")]
 

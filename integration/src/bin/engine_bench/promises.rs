@@ -171,11 +171,12 @@ fn today() -> String {
     out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
 }
 
-/// Puts the rows between the two markers of README.md.
+/// Puts the rows between the two markers of the bench's README.md and of the repository's.
 fn refresh(rows: &str) {
-    let path = format!("{FOLDER}/README.md");
-    let text = fs::read_to_string(&path).expect("read README.md");
-    let (head, rest) = text.split_once(BEGIN).expect("the marker of the promises");
-    let (_, tail) = rest.split_once(END).expect("the end of the promises");
-    fs::write(&path, format!("{head}{BEGIN}\n{rows}{END}{tail}")).expect("write README.md");
+    for path in [format!("{FOLDER}/README.md"), format!("{FOLDER}/../../README.md")] {
+        let text = fs::read_to_string(&path).expect("read README.md");
+        let (head, rest) = text.split_once(BEGIN).expect("the marker of the promises");
+        let (_, tail) = rest.split_once(END).expect("the end of the promises");
+        fs::write(&path, format!("{head}{BEGIN}\n{rows}{END}{tail}")).expect("write README.md");
+    }
 }
