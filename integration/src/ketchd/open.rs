@@ -16,10 +16,7 @@ const OPEN: &[(&str, &str)] = &[
     ("ketchd_differential::containers", "see `make differential`"),
     ("ketchd_differential::images", "see `make differential`"),
     ("ketchd_differential::networks", "see `make differential`"),
-    (
-        "ketchd_differential::flags",
-        "see `make differential`: addresses of a container that does not run, no archive (cp)",
-    ),
+    ("ketchd_differential::flags", "no archive (cp)"),
     ("ketchd_compose::profiles_configs_and_what_is_watched", "no archive (cp)"),
 ];
 
