@@ -26,6 +26,7 @@ pub mod logs;
 pub mod metrics;
 mod mounted;
 pub mod network;
+mod open_files;
 mod random;
 mod removal;
 mod resolve;

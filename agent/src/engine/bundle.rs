@@ -241,14 +241,9 @@ fn process(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Val
         let [height, width] = host_config.console_size;
         process["consoleSize"] = json!({ "height": height, "width": width });
     }
-    let limits: Vec<_> = host_config.resources.ulimits.iter().flatten().collect();
+    let limits = limits(host_config, input.host);
     if !limits.is_empty() {
-        let limit = |one: &&ketch_engine_api::host_config::Ulimit| {
-            let kind = format!("RLIMIT_{}", one.name.to_ascii_uppercase());
-            // -1 is no bound.
-            json!({ "type": kind, "hard": one.hard.cast_unsigned(), "soft": one.soft.cast_unsigned() })
-        };
-        process["rlimits"] = limits.iter().map(limit).collect();
+        process["rlimits"] = limits.into();
     }
     if input.host.apparmor
         && let Some(profile) = security.apparmor.as_ref()
@@ -256,6 +251,26 @@ fn process(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Val
         process["apparmorProfile"] = profile.clone().into();
     }
     process
+}
+
+/// The resource limits of a container's processes: those that it asks for, and of open files what the daemon itself had once.
+pub(super) fn limits(host_config: &HostConfig, host: &Host) -> Vec<Value> {
+    let one = |kind: &str, soft: u64, hard: u64| json!({ "type": kind, "hard": hard, "soft": soft });
+    let asked = host_config.resources.ulimits.iter().flatten();
+    let mut all: Vec<Value> = asked
+        .clone()
+        .map(|asked| {
+            let kind = format!("RLIMIT_{}", asked.name.to_ascii_uppercase());
+            // -1 is no bound.
+            one(&kind, asked.soft.cast_unsigned(), asked.hard.cast_unsigned())
+        })
+        .collect();
+    if let Some((soft, hard)) = host.open_files
+        && !asked.clone().any(|asked| asked.name.eq_ignore_ascii_case("nofile"))
+    {
+        all.push(one("RLIMIT_NOFILE", soft, hard));
+    }
+    all
 }
 
 /// The mounts that every container has, then the others: those of the user win.

@@ -268,6 +268,10 @@ async fn process(daemon: &Arc<Daemon>, exec: &Exec, size: Option<[u32; 2]>) -> R
         "noNewPrivileges": security.no_new_privileges && !asked.privileged,
         "oomScoreAdj": host_config.oom_score_adj,
     });
+    let limits = bundle::limits(&host_config, host);
+    if !limits.is_empty() {
+        process["rlimits"] = limits.into();
+    }
     let [height, width] = size.or(asked.console_size).unwrap_or_default();
     if asked.tty && (height, width) != (0, 0) {
         process["consoleSize"] = json!({ "height": height, "width": width });

@@ -23,6 +23,8 @@ pub struct Host {
     pub apparmor: bool,
     /// Machine as the kernel names it.
     pub machine: String,
+    /// The soft and the hard bound of open files for containers, where the daemon's own are others.
+    pub open_files: Option<(u64, u64)>,
     /// Folders in /sys of which a container must not see anything, where they exist.
     pub thermal: Vec<String>,
 }
@@ -55,6 +57,7 @@ impl Host {
             capabilities: caps::of_mask(mask),
             apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
+            open_files: crate::open_files::before(),
             thermal,
         }
     }

@@ -12,6 +12,7 @@ fn host() -> Host {
         capabilities: caps::ALL.to_vec(),
         apparmor: false,
         machine: "x86_64".into(),
+        open_files: None,
         thermal: vec![],
     }
 }
