@@ -6,6 +6,10 @@ reference)
 	printf 'localhost:5000/a/b:tag@sha256:%064d' 0 >"$2/name"
 	printf 'Bearer realm="https://a/t",service="s",scope="repository:x:pull"' >"$2/challenge"
 	;;
+dockerfile)
+	printf '# escape=`\nARG V=1\nFROM --platform=$P a:${V:-x} AS b\nCOPY --from=b --chown=u:g ["a b", "/"]\nRUN x `\n# c\n y\n' >"$2/stages"
+	printf 'FROM x\nENV A=${PATH//bin/s} B="${A#*.}" C='"'"'q'"'"'\nHEALTHCHECK --interval=1m30s CMD y\nONBUILD ADD z /\nRUN <<E\nE\n' >"$2/words"
+	;;
 layer)
 	folder=$(mktemp -d)
 	mkdir "$folder/d" "$folder/.wh.gone"

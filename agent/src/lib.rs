@@ -5,6 +5,7 @@
 
 pub mod api;
 mod blocking;
+pub mod build;
 pub mod check;
 pub mod compat;
 pub mod config;

@@ -13,7 +13,11 @@ use ketch_integration::ketchd::{Engine, Maker, mask::mask, words};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests};
 
-tests![containers, images, networks, system, flags, of_debian];
+tests![build, containers, images, networks, system, flags, of_debian];
+
+fn build(case: &Case) {
+    compare(case, "build");
+}
 
 fn containers(case: &Case) {
     compare(case, "containers");

@@ -104,6 +104,7 @@ modules![
     ketchd_registry,
     ketchd_hostile,
     ketchd_images_in_use,
+    ketchd_build,
     ketchd_networks,
     ketchd_network_settings,
     ketchd_endpoints,

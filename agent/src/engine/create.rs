@@ -1,8 +1,6 @@
 //! The making of a container: what the request and the image say, put together, checked, and remembered.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use ketch_engine_api::container::{Config, CreateBody};
@@ -33,6 +31,25 @@ pub struct Made {
 /// # Errors
 /// No such image, a name that is taken, something that can't be meant: dockerd's texts.
 pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Result<Made> {
+    make_of(daemon, name, body, Base::Needed).await
+}
+
+/// Makes the container of a build's step: it may have no image, which is an empty root.
+///
+/// # Errors
+/// As [`create`].
+pub async fn create_for_build(daemon: &Arc<Daemon>, body: CreateBody) -> Result<Made> {
+    make_of(daemon, "", body, Base::MayBeNothing).await
+}
+
+/// Whether there has to be an image.
+#[derive(Clone, Copy, PartialEq)]
+enum Base {
+    Needed,
+    MayBeNothing,
+}
+
+async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Base) -> Result<Made> {
     let mut config = body.config;
     let mut host_config = body.host_config.unwrap_or_default();
     let endpoints = body.networking_config.unwrap_or_default().endpoints_config;
@@ -43,7 +60,7 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
     let name = name.strip_prefix('/').unwrap_or(name);
-    if config.image.is_empty() {
+    if config.image.is_empty() && needed == Base::Needed {
         return Err(Error::invalid("no command specified"));
     }
     let asked_image = config.image.clone();
@@ -95,7 +112,6 @@ async fn make(
         };
     }
     make_folder(&folder_of(daemon, id), 0o710)?;
-    mark(daemon, id)?;
     let planned = plan(daemon, &config, &host_config)?;
     let (path, args) = image_config::command(&config);
     let mut record = Record {
@@ -125,18 +141,6 @@ async fn make(
     daemon.engine.add(&container);
     container.publish(daemon, "create");
     Ok(())
-}
-
-/// Programs see by this file of the root that they are in a container.
-fn mark(daemon: &Daemon, id: &str) -> Result<()> {
-    let path = daemon.images.rootfs(id)?.upper.join(".dockerenv");
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o755)
-        .open(&path)
-        .map(drop)
-        .map_err(|error| Error::internal(format_args!("making {}", path.display()), &error))
 }
 
 /// All mounts: of other containers, of the request, of the image.

@@ -75,7 +75,8 @@ fn key(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(key, _)| key)
 }
 
-fn fill(own: &mut HealthConfig, image: &HealthConfig) {
+/// Fills what a health check leaves open with what the image's says.
+pub(crate) fn fill(own: &mut HealthConfig, image: &HealthConfig) {
     if own.test.as_ref().is_none_or(Vec::is_empty) {
         own.test.clone_from(&image.test);
     }

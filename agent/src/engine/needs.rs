@@ -74,13 +74,17 @@ impl Daemon {
         *self.ending.borrow()
     }
 
-    /// The image of a name, and a writable layer of it for a container.
+    /// The image of a name, and a writable layer of it for a container; an empty name is no image, for builds.
     ///
     /// # Errors
     /// No such image; the disk.
     pub async fn prepare_root(self: &Arc<Self>, name: &str, id: &str) -> Result<Base> {
         let (daemon, name, id) = (Arc::clone(self), name.to_owned(), id.to_owned());
         blocking(move || {
+            if name.is_empty() {
+                let _rootfs = daemon.images.prepare_empty(&id)?;
+                return Ok(Base { id: String::new(), config: Config::default() });
+            }
             let image = daemon.images.find(&name)?;
             let _rootfs = daemon.images.prepare(&image, &id)?;
             let config = serde_json::to_value(image.config()).and_then(serde_json::from_value);
@@ -90,11 +94,14 @@ impl Daemon {
         .await
     }
 
-    /// The settings of an image.
+    /// The settings of an image; nothing of no image, which builds begin with.
     ///
     /// # Errors
     /// No such image.
     pub fn base(&self, name: &str) -> Result<Base> {
+        if name.is_empty() {
+            return Ok(Base { id: String::new(), config: Config::default() });
+        }
         let image = self.images.find(name)?;
         let config = serde_json::to_value(image.config()).and_then(serde_json::from_value);
         let config = config.map_err(|error| Error::internal("reading the image's settings", &error))?;

@@ -59,6 +59,13 @@ pub fn find(text: &str, passwd: &str, group: &str, added: &[String]) -> Result<U
     Ok(user)
 }
 
+/// The number of a name in the lines of a passwd or group file.
+#[must_use]
+pub fn number(entries: &str, name: &str) -> Option<u32> {
+    let entry = entries.lines().map(fields).find(|entry| entry.first() == Some(&name))?;
+    entry.get(2)?.parse().ok()
+}
+
 fn fields(line: &str) -> Vec<&str> {
     line.trim().split(':').collect()
 }

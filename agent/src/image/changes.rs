@@ -15,8 +15,7 @@ use rustix::mount::{
 use serde_json::{Value, json};
 
 use super::Images;
-use super::digest::{Digest, Summing};
-use super::layers::Promised;
+use super::digest::Digest;
 use super::pack::{Of, Walk, is_opaque, pack};
 use super::reference::Reference;
 use super::snapshot::Rootfs;
@@ -86,9 +85,6 @@ impl Images {
     /// # Errors
     /// It has no root; the disk.
     pub fn commit(&self, options: &CommitOptions) -> Result<Arc<Image>> {
-        let failed = |error: io::Error| {
-            Error::internal(format_args!("committing container {}", options.container), &error)
-        };
         let rootfs = self.rootfs(&options.container)?;
         let (parent, below) = {
             let state = self.state();
@@ -97,19 +93,16 @@ impl Images {
                 .ok_or_else(|| Error::not_found(format!("container {} has no root", options.container)))?;
             (state.images.get(&snapshot.image).cloned(), snapshot.layers.clone())
         };
-        let upper = open_folder(&rootfs.upper).map_err(failed)?;
-        let (file, staged) = self.staging().file().map_err(failed)?;
-        let writer = io::BufWriter::with_capacity(256 << 10, Summing::new(file));
-        let packed = pack(&upper, Of::Changes, writer).map_err(failed)?;
-        let packed = packed.into_inner().map_err(|error| failed(error.into_error()))?;
-        let (_file, digest, _) = packed.finish();
-        let tar = std::fs::File::open(staged.path()).map_err(failed)?;
-        let layer = self.add_staged_layer(staged, tar, digest, &Promised::default())?;
+        let layer = self.layer_of_changes(&rootfs.upper)?;
         let mut diff_ids: Vec<Digest> = below.iter().map(|layer| layer.diff_id).collect();
-        diff_ids.push(layer.diff_id);
-        let config = committed(options, parent.as_deref().map(|parent| &parent.file), &diff_ids)?;
-        let record =
-            ImageRecord { parent: parent.as_ref().map(|parent| parent.id), ..ImageRecord::default() };
+        diff_ids.extend(layer.as_ref().map(|layer| layer.diff_id));
+        let empty = layer.is_none();
+        let config = committed(options, parent.as_deref().map(|parent| &parent.file), &diff_ids, empty)?;
+        let record = ImageRecord {
+            parent: parent.as_ref().map(|parent| parent.id),
+            built: true,
+            ..ImageRecord::default()
+        };
         let (image, _) = self.add_named_image(&config, record, options.reference.as_slice())?;
         self.publish("create", &image, &image.id.to_string());
         if let Some(name) = &options.reference {
@@ -120,7 +113,12 @@ impl Images {
 }
 
 /// The new image's config.
-fn committed(options: &CommitOptions, parent: Option<&ImageFile>, diff_ids: &[Digest]) -> Result<Vec<u8>> {
+fn committed(
+    options: &CommitOptions,
+    parent: Option<&ImageFile>,
+    diff_ids: &[Digest],
+    empty_layer: bool,
+) -> Result<Vec<u8>> {
     let created = Timestamp::now();
     let platform = parent.map_or_else(super::spec::Platform::of_host, ImageFile::platform);
     let mut history = parent.map(|parent| parent.history.clone()).unwrap_or_default();
@@ -129,7 +127,7 @@ fn committed(options: &CommitOptions, parent: Option<&ImageFile>, diff_ids: &[Di
         author: options.author.clone(),
         created_by: options.command.clone(),
         comment: options.comment.clone(),
-        empty_layer: false,
+        empty_layer,
     });
     let mut file = json!({
         "architecture": platform.architecture,
@@ -158,7 +156,7 @@ fn committed(options: &CommitOptions, parent: Option<&ImageFile>, diff_ids: &[Di
     serde_json::to_vec(&file).map_err(|error| Error::internal("encoding an image", &error))
 }
 
-fn open_folder(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }

@@ -14,7 +14,7 @@ const WINDOW: u32 = 27;
 type Source<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 
 /// A stream's content.
-pub(super) enum Inflate<R: Read> {
+pub(crate) enum Inflate<R: Read> {
     /// As it is.
     Plain(Source<R>),
     /// gzip, several members too.
@@ -28,7 +28,7 @@ impl<R: Read> Inflate<R> {
     ///
     /// # Errors
     /// The stream's, and a compression that is not supported.
-    pub(super) fn new(mut inner: R) -> io::Result<Self> {
+    pub(crate) fn new(mut inner: R) -> io::Result<Self> {
         let mut first = Vec::with_capacity(6);
         let _read = inner.by_ref().take(6).read_to_end(&mut first)?;
         let unsupported = |name: &str| {

@@ -46,7 +46,7 @@ pub fn apply(config: &mut ImageConfig, line: &str) -> Result<()> {
                 let valid = |number: &str| number.parse::<u16>().is_ok();
                 let (first, last) = number.split_once('-').unwrap_or((number, number));
                 if !valid(first) || !valid(last) || !matches!(protocol, "tcp" | "udp" | "sctp") {
-                    return Err(Error::invalid(format!("invalid containerPort: {port}")));
+                    return Err(Error::invalid(format!("Invalid containerPort: {port}")));
                 }
                 let (first, last) = (first.parse().unwrap_or(0_u16), last.parse().unwrap_or(0));
                 for number in first..=last {
@@ -263,7 +263,7 @@ mod tests {
             ("RUN x", "run is not a valid change command"),
             ("USER", "USER requires at least one argument"),
             ("USER a b", "USER requires exactly one argument"),
-            ("EXPOSE x", "invalid containerPort: x"),
+            ("EXPOSE x", "Invalid containerPort: x"),
             ("ENV =x", "ENV names can not be blank"),
         ] {
             assert_eq!(apply(&mut config, line).unwrap_err().message, text);

@@ -100,7 +100,7 @@ impl Images {
     }
 
     /// As much as is allowed and fits.
-    fn limits(&self) -> Result<Limits> {
+    pub(crate) fn limits(&self) -> Result<Limits> {
         let Limits { bytes, entries } = self.free()?;
         let bounds = *locked(&self.0.bounds);
         Ok(Limits {

@@ -23,14 +23,15 @@ use crate::store::Store;
 
 pub mod changes;
 pub mod digest;
+mod ground;
 pub mod import;
-mod inflate;
+pub(crate) mod inflate;
 pub mod instruction;
 mod layers;
 mod list;
 pub mod load;
 mod load_layers;
-mod pack;
+pub(crate) mod pack;
 pub mod progress;
 pub mod reference;
 pub mod registry;
@@ -40,14 +41,18 @@ mod snapshot;
 pub mod spec;
 mod staging;
 mod state;
+mod step;
 mod tag;
 pub mod unpack;
+mod work;
 
 pub use layers::Bounds;
 pub use list::ListOptions;
 pub use remove::{PruneOptions, RemoveOptions, User};
 pub use snapshot::Rootfs;
 pub use state::{Blob, Image, ImageRecord, Layer, LayerRecord};
+pub use step::Step;
+pub use work::{Scratch, Work};
 
 use digest::Digest;
 use reference::{AnyReference, Reference};
@@ -104,10 +109,13 @@ impl Images {
             blobs: data_root.join("image/blobs"),
             layers: data_root.join("layers"),
             snapshots: data_root.join("snapshots"),
+            ground: data_root.join("image/ground"),
         };
         let staging = data_root.join("image/staging");
         let staging = Staging::open(staging.clone())
             .map_err(|error| Error::internal(format_args!("clearing {}", staging.display()), &error))?;
+        ground::lay(&folders.ground)
+            .map_err(|error| Error::internal(format_args!("making {}", folders.ground.display()), &error))?;
         let state = Mutex::new(State::open(&folders, &store, &staging)?);
         Ok(Self(Arc::new(Inner {
             folders,

@@ -34,7 +34,7 @@ const XATTR: usize = 64 << 10;
 
 /// A folder that is walked; members are given in order, folders in front of what is in them.
 #[derive(Debug)]
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     root: &'a OwnedFd,
     /// What is still to be given, the next last.
     left: Vec<Vec<u8>>,
@@ -42,21 +42,21 @@ pub(super) struct Walk<'a> {
 
 /// Something in the folder.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Relative to the root.
-    pub(super) path: Vec<u8>,
-    pub(super) about: Stat,
+    pub(crate) path: Vec<u8>,
+    pub(crate) about: Stat,
     /// Where it is.
-    pub(super) parent: OwnedFd,
+    pub(crate) parent: OwnedFd,
 }
 
 impl Found {
-    pub(super) fn name(&self) -> &OsStr {
+    pub(crate) fn name(&self) -> &OsStr {
         let at = self.path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
         OsStr::from_bytes(&self.path[at..])
     }
 
-    pub(super) fn is(&self, kind: FileType) -> bool {
+    pub(crate) fn is(&self, kind: FileType) -> bool {
         FileType::from_raw_mode(self.about.st_mode) == kind
     }
 }
@@ -68,7 +68,7 @@ fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<Owned
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(root: &'a OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(root: &'a OwnedFd) -> io::Result<Self> {
         let mut walk = Self { root, left: Vec::new() };
         walk.add(b"")?;
         Ok(walk)
@@ -91,7 +91,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next; what has gone meanwhile is left out.
-    pub(super) fn next(&mut self) -> io::Result<Option<Found>> {
+    pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
         while let Some(path) = self.left.pop() {
             let at = path.iter().rposition(|byte| *byte == b'/');
             let (folder, name) = at.map_or((&b""[..], &path[..]), |at| (&path[..at], &path[at + 1..]));
@@ -231,7 +231,7 @@ fn content(file: File, size: u64, writer: &mut impl Write) -> io::Result<()> {
 }
 
 /// All attributes but overlayfs's own.
-fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; XATTR];
     let length = match flistxattr(file, &mut names) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

@@ -40,12 +40,19 @@ struct Detail {
 
 #[derive(Clone, Debug, Serialize)]
 struct ErrorDetail<'a> {
+    #[serde(skip_serializing_if = "is_no_code")]
+    code: i64,
     message: &'a str,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_no_code(code: &i64) -> bool {
+    *code == 0
 }
 
 /// Where messages go: the client of one request. Without one they go nowhere.
@@ -124,18 +131,27 @@ impl Progress {
 
     /// The end, when it is a bad one.
     pub fn error(&self, error: &Error) {
+        self.error_with_code(error, 0);
+    }
+
+    /// The same, of a program that has ended with this code; 0 for none.
+    pub fn error_with_code(&self, error: &Error, code: i64) {
         let message = error.message.as_str();
         self.send(&Message {
-            error_detail: Some(ErrorDetail { message }),
+            error_detail: Some(ErrorDetail { code, message }),
             error: Some(message),
             ..Message::default()
         });
     }
 
     fn send(&self, message: &Message<'_>) {
+        self.pass(encode(message));
+    }
+
+    /// A message as it was told elsewhere.
+    pub fn pass(&self, bytes: Bytes) {
         let Some(sender) = &self.client else { return };
         self.begin();
-        let bytes = encode(message);
         // From a thread that may block; in a task, a full channel makes a task of its own of it.
         match sender.try_send(bytes) {
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -160,9 +176,11 @@ impl Progress {
 }
 
 fn encode(message: &Message<'_>) -> Bytes {
-    let mut bytes = serde_json::to_vec(message).unwrap_or_default();
-    bytes.extend(b"\r\n");
-    bytes.into()
+    let text = serde_json::to_string(message).unwrap_or_default();
+    // As Go's encoder has them, for HTML; outside of texts JSON has none of them.
+    let mut text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    text.push_str("\r\n");
+    text.into()
 }
 
 /// The bar that `docker` shows to those who can't draw one.

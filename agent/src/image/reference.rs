@@ -255,44 +255,59 @@ impl Reference {
 #[error("syntax error in pattern")]
 pub struct BadPattern;
 
-/// Go's `path.Match`: `*` and `?` stop at a slash.
-pub(super) fn glob(pattern: &[u8], text: &[u8]) -> Result<bool, BadPattern> {
-    let Some((&first, rest)) = pattern.split_first() else { return Ok(text.is_empty()) };
-    match first {
-        b'*' => {
-            let rest = &rest[rest.iter().take_while(|byte| **byte == b'*').count()..];
-            let mut at = 0;
-            loop {
-                if glob(rest, &text[at..])? {
-                    return Ok(true);
-                }
-                if at == text.len() || text[at] == b'/' {
-                    return Ok(false);
-                }
-                at += 1;
-            }
+/// Go's `path.Match`: `*` and `?` stop at a slash. Only the last star is ever tried again, so that a hostile pattern takes no
+/// longer than the product of both lengths.
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> Result<bool, BadPattern> {
+    let (mut pattern, mut text) = (pattern, text);
+    // What is behind the last star, and from where on it may still take.
+    let mut star: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let Some(rest) = pattern.strip_prefix(b"*") {
+            pattern = rest;
+            star = Some((pattern, text));
+            continue;
         }
-        b'?' => match text.split_first() {
-            Some((byte, text)) if *byte != b'/' => glob(rest, text),
-            _ => Ok(false),
-        },
-        b'[' => class(rest, text),
-        _ => {
-            let (first, rest) = match (first, rest.split_first()) {
-                (b'\\', Some((next, rest))) => (*next, rest),
-                (b'\\', None) => return Err(BadPattern),
-                _ => (first, rest),
-            };
-            match text.split_first() {
-                Some((byte, text)) if *byte == first => glob(rest, text),
-                _ => Ok(false),
+        if pattern.is_empty() && text.is_empty() {
+            return Ok(true);
+        }
+        let one = if pattern.is_empty() { None } else { one(pattern, text)? };
+        if let Some(rest) = one {
+            (pattern, text) = rest;
+            continue;
+        }
+        let Some((behind, from)) = star else { return Ok(false) };
+        match from.split_first() {
+            Some((byte, rest)) if *byte != b'/' => {
+                star = Some((behind, rest));
+                (pattern, text) = (behind, rest);
             }
+            _ => return Ok(false),
         }
     }
 }
 
+/// Of a pattern and of a text.
+type Left<'a> = (&'a [u8], &'a [u8]);
+
+/// Matches one letter of the text; gives what is left of both.
+fn one<'a>(pattern: &'a [u8], text: &'a [u8]) -> Result<Option<Left<'a>>, BadPattern> {
+    let Some((&first, rest)) = pattern.split_first() else { return Ok(None) };
+    let (first, rest) = match (first, rest.split_first()) {
+        (b'?', _) => {
+            let next = text.split_first().filter(|(byte, _)| **byte != b'/');
+            return Ok(next.map(|(_, text)| (rest, text)));
+        }
+        (b'[', _) => return class(rest, text),
+        (b'\\', Some((next, rest))) => (*next, rest),
+        (b'\\', None) => return Err(BadPattern),
+        _ => (first, rest),
+    };
+    let next = text.split_first().filter(|(byte, _)| **byte == first);
+    Ok(next.map(|(_, text)| (rest, text)))
+}
+
 /// What follows an opening bracket.
-fn class(mut pattern: &[u8], text: &[u8]) -> Result<bool, BadPattern> {
+fn class<'a>(mut pattern: &'a [u8], text: &'a [u8]) -> Result<Option<Left<'a>>, BadPattern> {
     let negated = pattern.first() == Some(&b'^');
     pattern = &pattern[usize::from(negated)..];
     let byte = text.first().copied();
@@ -323,9 +338,9 @@ fn class(mut pattern: &[u8], text: &[u8]) -> Result<bool, BadPattern> {
         matched |= byte.is_some_and(|byte| (low..=high).contains(&byte));
     }
     if byte.is_none() || matched == negated {
-        return Ok(false);
+        return Ok(None);
     }
-    glob(&pattern[1..], &text[1..])
+    Ok(Some((&pattern[1..], &text[1..])))
 }
 
 impl Ord for Reference {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ketch_shim_api::types::Mount;
 
 use super::Images;
+use super::digest::Digest;
 use super::staging::make_folder;
 use super::state::{Image, SNAPSHOTS, Snapshot, SnapshotRecord};
 use crate::blocking::drop_later;
@@ -42,22 +43,32 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn prepare_for(&self, image: &Image, container: &str, root: (u32, u32)) -> Result<Rootfs> {
+        self.prepare_of(Snapshot { image: image.id, layers: image.layers.clone() }, container, root)
+    }
+
+    /// The same without any image.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn prepare_empty(&self, container: &str) -> Result<Rootfs> {
+        self.prepare_of(Snapshot { image: Digest::of(b""), layers: Vec::new() }, container, (0, 0))
+    }
+
+    fn prepare_of(&self, snapshot: Snapshot, container: &str, root: (u32, u32)) -> Result<Rootfs> {
         if self.has_root(container) {
             return self.rootfs(container);
         }
         let failed = |error: io::Error| {
             Error::internal(format_args!("making the root of container {container}"), &error)
         };
-        // An empty image has no layer, and overlayfs wants one.
-        let lower = image.layers.last().map(|layer| self.folders().layer(&layer.record));
+        let lower = snapshot.layers.last().map(|layer| self.folders().layer(&layer.record));
         let staged = self.staging().folder().map_err(failed)?;
-        for name in ["upper", "work", "empty"] {
+        for name in ["upper", "work"] {
             make_folder(&staged.path().join(name)).map_err(failed)?;
         }
         like_root(lower.as_deref(), &staged.path().join("upper"), root).map_err(failed)?;
-        let snapshot = Snapshot { image: image.id, layers: image.layers.clone() };
         let record = SnapshotRecord {
-            image: image.id,
+            image: snapshot.image,
             layers: snapshot.layers.iter().map(|layer| layer.diff_id).collect(),
         };
         let folder = self.folders().snapshot(container);
@@ -67,10 +78,10 @@ impl Images {
         // Looked at and taken in one step: an image that goes meanwhile is not what a container is made of.
         let mut state = self.state();
         // One without layers, on which a build begins, is none that could go.
-        let is_here = image.layers.is_empty() || state.images.contains_key(&image.id);
+        let is_here = snapshot.layers.is_empty() || state.images.contains_key(&snapshot.image);
         let put = match is_here {
             true => self.store().put_with_next(SNAPSHOTS, container, &record),
-            false => Err(Error::not_found(crate::compat::no_such_image(&image.id.to_string()))),
+            false => Err(Error::not_found(crate::compat::no_such_image(&snapshot.image.to_string()))),
         };
         if let Err(error) = put {
             drop(state);
@@ -106,9 +117,7 @@ impl Images {
                 lower.push(layer);
             }
         }
-        if lower.is_empty() {
-            lower.push(folder.join("empty"));
-        }
+        lower.push(self.folders().ground.clone());
         Ok(Rootfs::new(lower, folder.join("upper"), folder.join("work")))
     }
 
@@ -181,7 +190,7 @@ impl Rootfs {
 }
 
 /// A root is as the image's uppermost layer has it: overlayfs shows the upper folder's mode and owner.
-fn like_root(lower: Option<&Path>, upper: &Path, root: (u32, u32)) -> io::Result<()> {
+pub(super) fn like_root(lower: Option<&Path>, upper: &Path, root: (u32, u32)) -> io::Result<()> {
     let (mut mode, mut user, mut group) = (0o755, 0, 0);
     if let Some(lower) = lower {
         let about = fs::metadata(lower)?;

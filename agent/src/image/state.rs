@@ -81,6 +81,9 @@ pub struct ImageRecord {
     /// What it was made from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Digest>,
+    /// It was made here by a build or a commit: a build's cache may use it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub built: bool,
     /// RFC 3339: when it got a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_tagged: Option<String>,
@@ -110,6 +113,8 @@ pub(super) struct Folders {
     pub(super) blobs: PathBuf,
     pub(super) layers: PathBuf,
     pub(super) snapshots: PathBuf,
+    /// What is below every container's layers.
+    pub(super) ground: PathBuf,
 }
 
 #[derive(Debug, Default)]

@@ -48,6 +48,7 @@ impl Images {
             Some(image) => {
                 let mut merged = image.record.clone();
                 merged.parent = merged.parent.or(record.parent);
+                merged.built |= record.built;
                 for manifest in record.manifests {
                     if !merged.manifests.contains(&manifest) {
                         merged.manifests.push(manifest);

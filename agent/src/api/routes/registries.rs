@@ -41,7 +41,7 @@ fn invalid(error: ReferenceError) -> Error {
 }
 
 /// Runs what tells how it goes. An error in front of the first message is the request's; one behind it is the last message.
-async fn told<F>(work: impl FnOnce(Progress) -> F) -> Result<Response>
+pub(super) async fn told<F>(work: impl FnOnce(Progress) -> F) -> Result<Response>
 where
     F: Future<Output = Result<()>> + Send + 'static,
 {
@@ -94,7 +94,7 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     told(|progress| async move { images.pull(&options, &progress).await }).await
 }
 
-fn parse_platform(text: &str) -> Result<Platform> {
+pub(super) fn parse_platform(text: &str) -> Result<Platform> {
     Platform::parse(text).ok_or_else(|| {
         Error::invalid(format!("{text:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"))
     })
