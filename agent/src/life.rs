@@ -116,6 +116,10 @@ async fn serve(config: Config, loudness: Loudness) -> Result<ExitCode, String> {
         (signals(SignalKind::terminate())?, SignalKind::terminate()),
     ];
     let reload = signals(SignalKind::hangup())?;
+    let (stop, mut stopping) = watch::channel(false);
+    for (signal, kind) in stops {
+        drop(tokio::spawn(stops_of(signal, kind, stop.clone())));
+    }
     let _pidfile = Pidfile::write(&config.pidfile)?;
     let listeners = Listeners::open(&config)?;
     let metrics = match config.metrics.clone() {
@@ -131,15 +135,14 @@ async fn serve(config: Config, loudness: Loudness) -> Result<ExitCode, String> {
     let daemon = opened
         .map_err(|error| format!("failed to start daemon: {error}"))?
         .map_err(|error| format!("failed to start daemon: {error}"))?;
-    daemon.begin().await.map_err(|error| format!("failed to start daemon: {error}"))?;
+    tokio::select! {
+        begun = daemon.begin() => begun.map_err(|error| format!("failed to start daemon: {error}"))?,
+        _ = stopping.wait_for(|stop| *stop) => return Ok(ExitCode::SUCCESS),
+    }
     if let Some(listener) = metrics {
         drop(tokio::spawn(metrics::serve(listener, Arc::clone(&daemon))));
     }
     drop(tokio::spawn(reloads(reload, Arc::clone(&daemon), loudness)));
-    let (stop, stopping) = watch::channel(false);
-    for (signal, kind) in stops {
-        drop(tokio::spawn(stops_of(signal, kind, stop.clone())));
-    }
     tell_systemd("READY=1");
     info!("Daemon has completed initialization");
     server::serve(&listeners.all, &daemon, stopping, REQUESTS_END).await;

@@ -54,7 +54,7 @@ fn three_side_by_side(case: &Case) {
     for (engine, port) in engines {
         is_reached(engine, port);
         addresses.push(engine.inspect("web", "{{.NetworkSettings.Networks.bridge.IPAddress}}"));
-        assert_eq!(engine.inspect("bridge", "{{(index .IPAM.Config 0).Subnet}}"), "10.84.0.0/16", "the bridge is adopted");
+        addresses.push(engine.inspect("bridge", "{{(index .IPAM.Config 0).Subnet}}"));
         let _ = engine.docker("network create own").ok();
         let _ = engine.docker("run --rm --network own busybox true").ok();
         let subnet = engine.inspect("own", "{{(index .IPAM.Config 0).Subnet}}");
@@ -64,7 +64,16 @@ fn three_side_by_side(case: &Case) {
     let mut unique = addresses.clone();
     unique.sort();
     unique.dedup();
-    assert_eq!(unique.len(), 6, "each address is given out once: {addresses:?}");
+    assert_eq!(addresses[1], "10.84.0.0/16", "the bridge that was there is adopted by the first");
+    let out = second.sh("ip -details link show docker0").ok();
+    assert!(out.text().contains("alias ketchd "), "it bears its mark: {out}");
+    let fourth = first.site.beside("fourth");
+    let [data, exec, pid] = ["data", "exec", "pid"].map(|name| fourth.path(name).display().to_string());
+    let others = second.inspect("bridge", "{{index .Options \"com.docker.network.bridge.name\"}}");
+    let taken = fourth.command(first.command_line().0).args(["--config-file", "/dev/null", "--bridge", &others, "--host"]);
+    let taken = taken.arg(format!("unix://{data}.sock")).args(["--data-root", &data, "--exec-root", &exec, "--pidfile", &pid]).run();
+    assert!(taken.stderr.contains("is that of another ketchd"), "{taken}");
+    assert_eq!(unique.len(), 9, "each address is given out once: {addresses:?}");
     // A crash and the end of one are nothing to the others.
     let mut second = second;
     second.kill();

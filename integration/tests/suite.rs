@@ -114,6 +114,7 @@ modules![
     ketchd_life,
     ketchd_sweep,
     ketchd_leaks,
+    ketchd_races,
     ketchd_full,
     ketchd_instances,
     ketchd_alone,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -92,7 +93,9 @@ async fn accept(listener: &Listener, shared: Shared) {
     loop {
         let accepted = match listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                drop(tokio::spawn(connection(Local(stream), shared.clone())));
+                let is_given_away = Arc::new(AtomicBool::new(false));
+                let stream = Local(stream, Arc::clone(&is_given_away));
+                drop(tokio::spawn(connection(stream, is_given_away, shared.clone())));
             }),
             Listener::Tcp(listener, acceptor) => listener.accept().await.map(|(stream, _)| {
                 // Answers are small, and wait for nobody.
@@ -109,9 +112,10 @@ async fn accept(listener: &Listener, shared: Shared) {
 }
 
 async fn tcp(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Shared) {
-    let Some(acceptor) = acceptor else { return connection(stream, shared).await };
+    let is_given_away = Arc::new(AtomicBool::new(false));
+    let Some(acceptor) = acceptor else { return connection(stream, is_given_away, shared).await };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => connection(stream, shared).await,
+        Ok(Ok(stream)) => connection(stream, is_given_away, shared).await,
         Ok(Err(error)) => debug!("TLS handshake error: {error}"),
         Err(_) => debug!("TLS handshake error: it took longer than {} s", HANDSHAKE.as_secs()),
     }
@@ -119,11 +123,15 @@ async fn tcp(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Shared) {
 
 /// A client on a unix socket. One that has only stopped to write still listens; one that has closed does not, and what it has asked
 /// for ends with it: else each `docker run -d` would leave the daemon a connection that waits for the container's end.
-struct Local(UnixStream);
+struct Local(UnixStream, Arc<AtomicBool>);
 
 impl Local {
-    /// Known since the end of the stream was: the kernel tells both at once.
-    fn has_hung_up(&self) -> bool {
+    /// The kernel tells of it together with the end of the stream, which must be waited for to be heard. Of a connection that hyper
+    /// has given away somebody else may wait to read, and there is room for one.
+    fn has_hung_up(&self, context: &mut Context<'_>) -> bool {
+        if self.1.load(Ordering::Relaxed) || self.0.poll_read_ready(context).is_pending() {
+            return false;
+        }
         let mut ready = std::pin::pin!(self.0.ready(Interest::WRITABLE));
         let mut context = Context::from_waker(Waker::noop());
         matches!(ready.as_mut().poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_write_closed())
@@ -136,12 +144,7 @@ impl AsyncRead for Local {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.0).poll_read(context, buffer);
-        if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() == before && self.has_hung_up() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        read
+        Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }
 
@@ -166,7 +169,11 @@ impl AsyncWrite for Local {
         self.0.is_write_vectored()
     }
 
+    /// hyper does not read while it answers, but comes by here each time that it is woken.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.has_hung_up(context) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
         Pin::new(&mut self.0).poll_flush(context)
     }
 
@@ -175,11 +182,20 @@ impl AsyncWrite for Local {
     }
 }
 
-async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, shared: Shared) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    is_given_away: Arc<AtomicBool>,
+    shared: Shared,
+) {
     let Shared { daemon, router, mut stop, alive: _alive } = shared;
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (daemon, router) = (Arc::clone(&daemon), Arc::clone(&router));
-        async move { Ok::<_, Infallible>(answer(daemon, &router, request).await) }
+        let is_given_away = Arc::clone(&is_given_away);
+        async move {
+            let response = answer(daemon, router, request).await;
+            is_given_away.store(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
+        }
     });
     // A client that stops to write is one that waits, as `docker attach` without input does.
     let served = http1::Builder::new()
@@ -199,7 +215,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static
     }
 }
 
-async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Response {
+async fn answer(daemon: Arc<Daemon>, router: Arc<Router>, request: hyper::Request<Incoming>) -> Response {
     // Without the query: build arguments and changes have secrets.
     let line = format!("{} {}", request.method(), request.uri().path());
     // Go's server does not pass such a request on.
@@ -211,7 +227,11 @@ async fn answer(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<In
     }
     let is_ancient =
         ApiVersion::of_path(request.uri().path()).is_some_and(|version| version < version::MINIMUM);
-    let mut response = match call(daemon, router, request).await {
+    // In a task of its own: a client that goes does not stop a start half way.
+    let called = tokio::spawn(call(daemon, router, request)).await;
+    let called =
+        called.unwrap_or_else(|error| Err(Error::internal(format_args!("answering {line}"), &error)));
+    let mut response = match called {
         Ok(response) => response,
         Err(error) => {
             if error.kind == Kind::Internal {
@@ -238,7 +258,11 @@ fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-async fn call(daemon: Arc<Daemon>, router: &Router, request: hyper::Request<Incoming>) -> Result<Response> {
+async fn call(
+    daemon: Arc<Daemon>,
+    router: Arc<Router>,
+    request: hyper::Request<Incoming>,
+) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let body = RequestBody::from(body);
     let found = router.find(&parts.method, parts.uri.path())?;

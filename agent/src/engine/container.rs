@@ -207,12 +207,16 @@ impl Container {
         change(&mut locked(&self.record))
     }
 
-    /// Writes the record.
+    /// Writes the record, unless the container is gone.
     ///
     /// # Errors
     /// The disk.
     pub async fn save(&self, daemon: &Arc<Daemon>) -> Result<()> {
         let _saving = self.saving.lock().await;
+        // It would be back at the next start.
+        if self.life.borrow().removed {
+            return Ok(());
+        }
         let (store, record) = (daemon.store.clone(), self.read(Record::clone));
         blocking(move || store.put(TABLE, &record.id, &record)).await
     }

@@ -147,15 +147,18 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
 }
 
 /// Starts it again after a pause, unless somebody stops it meanwhile.
-pub(super) async fn again(daemon: &Arc<Daemon>, container: &Arc<Container>, pause: Duration) {
+async fn again(daemon: &Arc<Daemon>, container: &Arc<Container>, pause: Duration) {
+    let end = container.life.borrow().ends;
     tokio::select! {
         () = tokio::time::sleep(pause) => {}
         () = container.awake.notified() => {}
     }
     let _changing = container.changing.lock().await;
-    let (waits, stopped) =
-        container.read(|Record { state, was_stopped, .. }| (state.restarting && state.running, *was_stopped));
-    if !waits {
+    let (waits, stopped) = container.read(|Record { state, was_stopped, .. }| {
+        (state.restarting && state.running, *was_stopped || state.removing)
+    });
+    // It may have been stopped and started meanwhile, and wait for another end's sake.
+    if !waits || container.life.borrow().ends != end {
         return;
     }
     if stopped || daemon.is_ending() {

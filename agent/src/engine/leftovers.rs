@@ -53,16 +53,8 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
         names.map(move |name| folder.join(name)).collect::<Vec<_>>()
     };
     for bundle in strange(daemon.config.exec_root.clone()) {
-        let id = bundle.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        warn!("the bundle of {id} is nobody's");
-        if let Err(error) = daemon.engine.launch.settle(&bundle).await {
-            warn!("{error}");
-        }
-        daemon.engine.launch.end_strays(&bundle);
-        if let Err(error) = daemon.engine.launch.delete(&id, &bundle).await {
-            warn!("{error}");
-        }
-        remove(bundle).await;
+        // Nobody's id is given out again: these may take their time.
+        drop(tokio::spawn(end_bundle(Arc::clone(daemon), bundle)));
     }
     for folder in strange(daemon.config.data_root.join("containers")) {
         remove(folder).await;
@@ -82,6 +74,19 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
     if let Err(error) = cleared.await {
         warn!("{error}");
     }
+}
+
+async fn end_bundle(daemon: Arc<Daemon>, bundle: PathBuf) {
+    let id = bundle.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    warn!("the bundle of {id} is nobody's");
+    if let Err(error) = daemon.engine.launch.settle(&bundle).await {
+        warn!("{error}");
+    }
+    daemon.engine.launch.end_strays(&bundle);
+    if let Err(error) = daemon.engine.launch.delete(&id, &bundle).await {
+        warn!("{error}");
+    }
+    remove(bundle).await;
 }
 
 async fn remove(folder: PathBuf) {

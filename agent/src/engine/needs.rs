@@ -249,12 +249,21 @@ impl Daemon {
         }
     }
 
+    /// The volumes that a container has made without a name stay when it goes.
+    ///
+    /// # Errors
+    /// The disk.
+    pub(super) async fn keep_volumes(self: &Arc<Self>, container: &Container) -> Result<()> {
+        let (daemon, id) = (Arc::clone(self), container.id.clone());
+        blocking(move || daemon.volumes.outlive(&id)).await
+    }
+
     /// A container is gone; `anonymous` volumes of its own go with it.
     pub(super) async fn forget_volumes(self: &Arc<Self>, container: &Container, anonymous: bool) {
         let (daemon, record) = (Arc::clone(self), container.read(Record::clone));
         let ended = blocking(move || {
             daemon.drop_volumes(&record.id, if anonymous { &record.mounts } else { &[] });
-            daemon.volumes.outlive(&record.id)
+            Ok(())
         });
         if let Err(error) = ended.await {
             tracing::warn!("{error}");

@@ -6,12 +6,15 @@ use tracing::warn;
 
 use super::container::{Container, TABLE};
 use super::lifecycle::{folder_of, unmount_below};
-use super::{ending, signal};
+use super::signal;
 use crate::api::filters::Filters;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::timestamp::Timestamp;
+
+/// How often a container is killed that is found to run again.
+const MOST_KILLS: u32 = 10;
 
 /// What goes with it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,8 +63,19 @@ pub(super) async fn itself(daemon: &Arc<Daemon>, container: &Arc<Container>) {
 }
 
 async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove) -> Result<()> {
-    let state = container.read(|record| record.state.clone());
-    if state.running {
+    // A start that is under way may come to its end while its container is killed; none begins once this is to be removed.
+    let mut tries = 0;
+    let _changing = loop {
+        let changing = container.changing.lock().await;
+        let state = container.read(|record| record.state.clone());
+        if !state.running {
+            break changing;
+        }
+        drop(changing);
+        tries += 1;
+        if tries > MOST_KILLS {
+            return Err(Error::conflict("it is started again each time that it is killed"));
+        }
         if !how.force {
             return Err(Error::conflict(if state.paused {
                 "container is paused and must be unpaused first".to_owned()
@@ -75,12 +89,12 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
             }
             _ => {}
         }
-        if container.read(|record| record.state.restarting) {
-            ending::again(daemon, container, std::time::Duration::ZERO).await;
-        }
-    }
-    let _changing = container.changing.lock().await;
+    };
     let (id, folder) = (container.id.clone(), folder_of(daemon, &container.id));
+    // Before its record goes: what is made for a container without a record is nobody's, and is removed at the next start.
+    if !how.volumes {
+        daemon.keep_volumes(container).await?;
+    }
     // One commit, and it is gone; whatever a daemon that is killed leaves of its folders is nobody's.
     let images = daemon.images.clone();
     blocking(move || {
@@ -90,9 +104,9 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
         Ok(())
     })
     .await?;
-    daemon.forget_volumes(container, how.volumes).await;
     daemon.engine.forget(container);
     daemon.engine.execs().retain(|_, exec| exec.container.id != container.id);
+    daemon.forget_volumes(container, how.volumes).await;
     container.publish(daemon, "destroy");
     container.life.send_modify(|life| {
         life.running = false;

@@ -135,8 +135,7 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     // Only what is meant to end it keeps it from being started again.
     if signal == KILL || signal == stop_signal(container) {
         by_hand(daemon, container);
-        if restarting {
-            container.awake.notify_one();
+        if restarting && end_pause(daemon, container).await? {
             return Ok(());
         }
         container.save(daemon).await?;
@@ -168,6 +167,29 @@ fn by_hand(daemon: &Daemon, container: &Container) {
     if !daemon.is_ending() {
         container.change(|record| record.was_stopped = true);
     }
+}
+
+/// Stops a container that waits to be started again; false when it does not wait: its start may have begun, and has ended by then.
+async fn end_pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<bool> {
+    if !container.read(|record| record.state.restarting) {
+        return Ok(false);
+    }
+    let _changing = container.changing.lock().await;
+    let waited = container.change(|record| {
+        let waited = record.state.restarting;
+        if waited {
+            record.state.running = false;
+            record.state.restarting = false;
+        }
+        waited
+    });
+    if !waited {
+        return Ok(false);
+    }
+    container.awake.notify_waiters();
+    container.life.send_modify(|life| life.running = false);
+    container.save(daemon).await?;
+    Ok(true)
 }
 
 fn ends(container: &Container) -> u64 {
@@ -217,12 +239,8 @@ pub(super) async fn end(daemon: &Arc<Daemon>, container: &Arc<Container>, how: S
     let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
     let before = ends(container);
     by_hand(daemon, container);
-    if container.read(|record| record.state.restarting) {
-        container.awake.notify_one();
-        let mut life = container.life.subscribe();
-        let stopped = async { life.wait_for(|life| !life.running).await.is_ok() };
-        let _late = tokio::time::timeout(AFTER_KILL, stopped).await;
-        return container.save(daemon).await;
+    if end_pause(daemon, container).await? {
+        return Ok(());
     }
     let signal = how.signal.unwrap_or_else(|| stop_signal(container));
     match send(daemon, container, signal).await {

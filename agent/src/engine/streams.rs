@@ -24,8 +24,10 @@ use crate::timestamp::Timestamp;
 const PIECE: usize = 32 << 10;
 /// How many pieces wait for a client.
 const WAITING: usize = 32;
-/// How long an end waits for those who are slow to take the last output.
-const LAST_OUTPUT: Duration = Duration::from_secs(10);
+/// How long an end waits for clients that are slow to take the last output, as dockerd's does.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
+/// How long for a log that is.
+const LAST_LINES: Duration = Duration::from_secs(8);
 
 /// A piece of output.
 pub type Output = (Stream, Bytes);
@@ -38,6 +40,8 @@ pub struct Streams {
     pumps: Mutex<Vec<JoinHandle<()>>>,
     input_pump: Mutex<Option<AbortHandle>>,
     ended: watch::Sender<bool>,
+    /// Clients are waited for no longer.
+    cut: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Streams {
@@ -90,6 +94,7 @@ impl Streams {
             pumps: Mutex::default(),
             input_pump: Mutex::default(),
             ended: watch::Sender::new(false),
+            cut: watch::Sender::new(false),
         }
     }
 
@@ -122,6 +127,7 @@ impl Streams {
         log: Option<&Arc<LogDriver>>,
     ) -> Result<()> {
         let _was = self.ended.send_replace(false);
+        let _was = self.cut.send_replace(false);
         let sources = [(Stream::Stdout, Some(stdout)), (Stream::Stderr, stderr)];
         for (stream, path) in sources.into_iter().filter_map(|(stream, path)| Some((stream, path?))) {
             let fifo = pipe::OpenOptions::new()
@@ -169,11 +175,13 @@ impl Streams {
         }
         let _was = self.ended.send_replace(true);
         let pumps = std::mem::take(&mut *locked(&self.pumps));
-        let deadline = tokio::time::Instant::now() + LAST_OUTPUT;
-        for pump in pumps {
-            let abort = pump.abort_handle();
-            if tokio::time::timeout_at(deadline, pump).await.is_err() {
-                abort.abort();
+        let slow = tokio::time::Instant::now() + LAST_OUTPUT;
+        for mut pump in pumps {
+            if tokio::time::timeout_at(slow, &mut pump).await.is_err() {
+                let _was = self.cut.send_replace(true);
+                if tokio::time::timeout_at(slow + LAST_LINES, &mut pump).await.is_err() {
+                    pump.abort();
+                }
             }
         }
         locked(&self.clients).clear();
@@ -188,7 +196,15 @@ impl Streams {
         let clients = locked(&self.clients).clone();
         let mut gone = false;
         for client in clients {
-            gone |= client.send((stream, bytes.clone())).await.is_err();
+            // Most have room.
+            if client.try_send((stream, bytes.clone())).is_ok() {
+                continue;
+            }
+            let mut cut = self.cut.subscribe();
+            gone |= tokio::select! {
+                sent = client.send((stream, bytes.clone())) => sent.is_err(),
+                _ = cut.wait_for(|cut| *cut) => false,
+            };
         }
         if gone {
             locked(&self.clients).retain(|client| !client.is_closed());

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::container::{Container, Record, TABLE};
@@ -18,6 +19,8 @@ use crate::shim::Task;
 use crate::shim::events::{self, Told};
 use crate::timestamp::Timestamp;
 
+/// How long the daemon waits for shims before it serves: one that hangs keeps no others from work.
+const DECIDED: Duration = Duration::from_secs(5);
 /// How long a shim may take to make a container that nobody waits for any more.
 const MADE: Duration = Duration::from_secs(30);
 /// How often that is looked at.
@@ -64,13 +67,22 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
         container.read(|record| daemon.take_up_volumes(record, false));
         before.push(container);
     }
-    let mut again = Vec::new();
+    let mut adopting = JoinSet::new();
     for container in before {
-        if adopt(daemon, &container).await {
-            again.push(container);
-        }
+        let daemon = Arc::clone(daemon);
+        let _task = adopting.spawn(async move {
+            // Whoever wants to change it waits until it is known what it does.
+            let _changing = container.changing.lock().await;
+            adopt(&daemon, &container).await.then(|| Arc::clone(&container))
+        });
     }
-    let running = daemon.engine.all().into_iter().filter(|container| container.is_running());
+    let mut again = Vec::new();
+    let deadline = tokio::time::Instant::now() + DECIDED;
+    while let Ok(Some(adopted)) = tokio::time::timeout_at(deadline, adopting.join_next()).await {
+        again.extend(adopted.ok().flatten());
+    }
+    let lives = |container: &Arc<Container>| container.is_running() || container.changing.try_lock().is_err();
+    let running = daemon.engine.all().into_iter().filter(lives);
     let running = running.map(|container| container.id.clone()).collect();
     let networks = daemon.networks.clone();
     // A sandbox of nobody is no reason not to serve.
@@ -80,6 +92,15 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
     leftovers::clear(daemon, &known).await;
     // Not before what they had is gone.
     drop(tokio::spawn(start_again(Arc::clone(daemon), again)));
+    if !adopting.is_empty() {
+        warn!("{} shims do not answer: their containers are taken up when they do", adopting.len());
+        let daemon = Arc::clone(daemon);
+        drop(tokio::spawn(async move {
+            while let Some(adopted) = adopting.join_next().await {
+                start_again(Arc::clone(&daemon), adopted.ok().flatten().into_iter().collect()).await;
+            }
+        }));
+    }
     Ok(())
 }
 
@@ -115,22 +136,11 @@ async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Container>>) {
 
 /// Takes one up; gives whether it is to be started again.
 async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
-    // A removal that has taken nothing away yet is as if it had not been asked for: nobody was told that it is done.
+    // A container that has a record has all else, too: a removal that was not acknowledged is as if it had not been asked for.
     let record = container.change(|record| {
         record.state.removing = false;
         record.clone()
     });
-    // One whose root has lost a layer has still what it wrote, and stays.
-    if !daemon.images.has_root(&record.id) {
-        // Its removal had begun, with its root, and nobody has been told that it is done.
-        info!("the removal of {} goes on", record.id);
-        let _stays = not_running(daemon, container, &record, false).await;
-        let how = super::remove::Remove { force: true, volumes: record.host_config.auto_remove };
-        if let Err(error) = super::remove::remove(daemon, container, &record.id, how).await {
-            warn!("{error}");
-        }
-        return false;
-    }
     let found = find(daemon, &record).await;
     match found {
         Some((task, pid, paused)) => {
@@ -169,7 +179,7 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
             ending::watch(daemon, container, task);
             false
         }
-        None => not_running(daemon, container, &record, true).await,
+        None => not_running(daemon, container, &record).await,
     }
 }
 
@@ -245,14 +255,8 @@ fn resume(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record, tas
     Ok(())
 }
 
-/// What ended while there was no daemon and no shim, or never ran. One that `may_go_on` is removed or to be started again as it wants;
-/// gives whether it is to be started.
-async fn not_running(
-    daemon: &Arc<Daemon>,
-    container: &Arc<Container>,
-    record: &Record,
-    may_go_on: bool,
-) -> bool {
+/// What ended while there was no daemon and no shim, or never ran. Gives whether it is to be started again.
+async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record) -> bool {
     let bundle = bundle_of(daemon, &record.id);
     if bundle.exists() {
         let _cleaned = daemon.engine.launch.delete(&record.id, &bundle).await;
@@ -275,9 +279,6 @@ async fn not_running(
             warn!("{error}");
         }
         container.life.send_modify(|life| life.exit_code = container.read(|record| record.state.exit_code));
-    }
-    if !may_go_on {
-        return false;
     }
     if record.host_config.auto_remove && record.was_started {
         super::remove::later(daemon, container);

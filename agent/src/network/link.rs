@@ -24,6 +24,7 @@ const RTM_GETROUTE: u16 = 26;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_IFALIAS: u16 = 20;
 const IFLA_EXT_MASK: u16 = 29;
 /// Without counters, which nobody reads.
 const SKIP_STATISTICS: u32 = 8;
@@ -106,6 +107,23 @@ impl Links {
     /// A link's index; `None` when it is not there.
     pub(super) fn index(&mut self, name: &str) -> Result<Option<u32>, NetlinkError> {
         Ok(self.find(name)?.as_ref().and_then(link).map(|link| link.index))
+    }
+
+    /// What somebody has called a link; empty for nothing. `None` when the link is not there.
+    pub(super) fn alias(&mut self, name: &str) -> Result<Option<String>, NetlinkError> {
+        let Some(message) = self.find(name)? else { return Ok(None) };
+        let mut list = attributes(message.body.get(16..).unwrap_or_default());
+        let alias = list.find(|(kind, _)| *kind == IFLA_IFALIAS).map(|(_, value)| value).unwrap_or_default();
+        Ok(Some(String::from_utf8_lossy(alias.strip_suffix(&[0]).unwrap_or(alias)).into_owned()))
+    }
+
+    /// Calls a link something.
+    pub(super) fn set_alias(&mut self, name: &str, alias: &str) -> Result<(), NetlinkError> {
+        let mut called = Attributes::default();
+        called.text(IFLA_IFNAME, name).bytes(IFLA_IFALIAS, alias.as_bytes());
+        let mut batch = Batch::default();
+        batch.push(format!("marking {name}"), (RTM_NEWLINK, NLM_F_ACK), &link_header(0, 0, 0), &called);
+        self.0.run(&batch)
     }
 
     /// What a link is: `bridge`, `veth`; empty for a device. `None` when it is not there.

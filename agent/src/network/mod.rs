@@ -33,6 +33,7 @@ mod namespace;
 mod naming;
 pub mod netlink;
 mod options;
+mod ownership;
 mod plug;
 mod ports;
 mod publish;

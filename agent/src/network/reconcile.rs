@@ -18,7 +18,7 @@ use super::ports::Ports;
 use super::record::{DAEMON, Driver, NETWORKS, Network, Sandbox};
 use super::records::Records;
 use super::settings::{DefaultBridge, Settings};
-use super::{Networks, Shared, State, backing, namespace, refused};
+use super::{Networks, Shared, State, backing, namespace, ownership, refused};
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::random;
@@ -83,7 +83,7 @@ impl Networks {
                     return Err(Error::new(error.kind, message));
                 }
                 Err(error) => warn!("the network {}: {error}", network.name),
-                Ok(()) => {}
+                Ok(()) => ownership::mark(network, &self.0.instance)?,
             }
             ipv6 |= network.ipv6;
         }
@@ -173,6 +173,8 @@ impl Networks {
             }
             return Ok(());
         };
+        let before = known.as_ref().and_then(|network| network.options.get(BRIDGE_NAME)).cloned();
+        let settings = ownership::settle(&self.0.instance, &settings, before.as_deref())?;
         let mut network = match known {
             Some(network) => network,
             None => predefined("bridge", Driver::Bridge)?,

@@ -10,7 +10,6 @@ const OPEN: &[(&str, &str)] = &[
         "ketchd_containers::diff_and_changes",
         "files that the runtime puts below mounts are in the list of changes",
     ),
-    ("ketchd_instances::three_side_by_side", "several give the same addresses out on one bridge"),
     ("ketchd_compose::run_and_configuration", "no archive (cp)"),
     ("ketchd_dockerpy::the_public_api", "no archive, and not looked at beyond"),
     ("ketchd_differential::containers", "see `make differential`"),
