@@ -14,7 +14,6 @@ const OPEN: &[(&str, &str)] = &[
     ("ketchd_dockerpy::the_public_api", "no archive, and not looked at beyond"),
     ("ketchd_differential::containers", "see `make differential`"),
     ("ketchd_differential::images", "see `make differential`"),
-    ("ketchd_differential::networks", "see `make differential`"),
     ("ketchd_differential::flags", "no archive (cp)"),
     ("ketchd_compose::profiles_configs_and_what_is_watched", "no archive (cp)"),
 ];
