@@ -481,7 +481,10 @@ impl<'a> Engine<'a> {
         let (containers, bundles) = (self.site.path("data/containers"), self.site.path("exec"));
         let is_containers = |path: &PathBuf| {
             path.starts_with(&containers)
-                || (path.starts_with(&bundles) && !path.to_string_lossy().ends_with(".sock"))
+                || (path.starts_with(&bundles)
+                    // The daemon's own: its sockets, and the mark by which an exec root is its.
+                    && !path.to_string_lossy().ends_with(".sock")
+                    && path != &bundles.join("daemon-id"))
         };
         targets.filter(is_containers).map(|path| format!("open file {}", path.display())).collect()
     }
