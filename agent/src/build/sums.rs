@@ -19,20 +19,20 @@ impl FileSum {
     /// Of what an archive says of it; a folder's name ends with a slash.
     pub(super) fn begin(entry: &Entry) -> Self {
         let mut sum = Sha256::new();
-        let (kind, letter) = match entry.kind {
-            Kind::File => (0o100_000, "0"),
-            Kind::HardLink => (0o100_000, "1"),
-            Kind::Symlink => (0o120_000, "2"),
-            Kind::Char => (0o020_000, "3"),
-            Kind::Block => (0o060_000, "4"),
-            Kind::Directory => (0o040_000, "5"),
-            Kind::Fifo => (0o010_000, "6"),
+        let letter = match entry.kind {
+            Kind::File => "0",
+            Kind::HardLink => "1",
+            Kind::Symlink => "2",
+            Kind::Char => "3",
+            Kind::Block => "4",
+            Kind::Directory => "5",
+            Kind::Fifo => "6",
         };
         let size = entry.sparse.as_ref().map_or(entry.size, |sparse| sparse.real_size);
         let text = |value: u64| value.to_string().into_bytes();
         for (key, value) in [
             ("name", entry.path.clone()),
-            ("mode", text(u64::from(entry.mode & 0o7777 | kind))),
+            ("mode", text((entry.mode & 0o7777).into())),
             ("uid", text(entry.uid.into())),
             ("gid", text(entry.gid.into())),
             ("size", text(size)),
@@ -82,4 +82,22 @@ pub(super) fn of_all(kind: &str, sums: &[String]) -> String {
     let sum = Sha256::digest(sums.join(",").as_bytes());
     let digits: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{kind}:{digits}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_are_the_classic_builders() {
+        let content = b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/home:/bin/sh\n";
+        let entry = Entry {
+            path: b"etc/passwd".to_vec(),
+            mode: 0o644,
+            size: content.len() as u64,
+            ..Entry::default()
+        };
+        let sum = FileSum::begin(&entry).of_content(content.as_slice()).unwrap();
+        assert_eq!(sum, "d9ba768c34e7bbd92036a4a15561041a9944b757f45c8b90143b8e89beeb114e");
+    }
 }
