@@ -5,6 +5,10 @@
 
 /// Test, what is missing.
 const OPEN: &[(&str, &str)] = &[
+    (
+        "ketchd_registry::certificates_of_clients",
+        "a registry that wants a certificate of us is not reached with it; not proven on dockerd since the test was changed",
+    ),
     ("ketchd_containers::copy_both_ways", "no archive (cp)"),
     (
         "ketchd_containers::diff_and_changes",
