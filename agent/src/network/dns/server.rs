@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::forward::{self, Over, read_framed, write_framed};
@@ -87,8 +87,10 @@ struct Server {
     connections: Semaphore,
 }
 
+// What is still answered ends with the server: its sockets hold the container's namespace.
 async fn serve_datagrams(server: Arc<Server>, socket: Arc<UdpSocket>) {
     let mut buffer = vec![0; 4096];
+    let mut answering = JoinSet::new();
     loop {
         // An error is a client's that has gone: its port unreachable.
         let Ok((length, client)) = socket.recv_from(&mut buffer).await else {
@@ -102,24 +104,30 @@ async fn serve_datagrams(server: Arc<Server>, socket: Arc<UdpSocket>) {
             continue;
         }
         let (server, socket, query) = (Arc::clone(&server), Arc::clone(&socket), query.to_vec());
-        drop(tokio::spawn(async move {
+        while answering.try_join_next().is_some() {}
+        let _task = answering.spawn(async move {
             let answer = server.ask(&query, question.as_ref(), Over::Udp).await;
             let _gone = socket.send_to(&answer, client).await;
-        }));
+        });
     }
 }
 
 async fn serve_connections(server: Arc<Server>, listener: TcpListener) {
+    let mut serving = JoinSet::new();
     loop {
-        let Ok((client, _)) = listener.accept().await else {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_ended) = serving.join_next() => continue,
+        };
+        let Ok((client, _)) = accepted else {
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let server = Arc::clone(&server);
-        drop(tokio::spawn(async move {
+        let _task = serving.spawn(async move {
             let Ok(_one) = server.connections.try_acquire() else { return };
             let _gone = serve_connection(&server, client).await;
-        }));
+        });
     }
 }
 
