@@ -1,6 +1,6 @@
 //! Work that waits for the disk, the store, mounts or netlink, beside the event loop.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Runs it on a thread where it may wait.
 ///
@@ -20,4 +20,19 @@ pub(crate) fn drop_later(thing: impl Send + 'static) {
         Ok(runtime) => drop(runtime.spawn_blocking(move || drop(thing))),
         Err(_) => drop(thing),
     }
+}
+
+/// Runs it on a thread of its own that ends with it: one that enters or makes a namespace may never be of a pool.
+///
+/// # Errors
+/// Its own; or it panicked.
+pub(crate) fn on_a_thread<T: Send>(name: &str, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .stack_size(256 << 10)
+            .spawn_scoped(scope, work)
+            .map_err(|error| Error::internal("starting a thread", &error))?;
+        thread.join().unwrap_or_else(|_| Err(Error::new(Kind::Internal, "a thread panicked")))
+    })
 }

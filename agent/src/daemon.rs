@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::engine::host::Host;
+use crate::engine::security::DefaultSeccomp;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::events::Events;
@@ -76,7 +77,8 @@ impl Daemon {
             exec_root: config.exec_root.clone(),
             events: config.exec_root.join("events.sock"),
         };
-        let engine = Engine::new(launch, Host::look());
+        let seccomp = DefaultSeccomp::read(&config.containers.seccomp_profile)?;
+        let engine = Engine::new(launch, Host::look(), seccomp);
         Ok(Arc::new(Self {
             config,
             id,

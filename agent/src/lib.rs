@@ -4,6 +4,7 @@
 //! `volume` for mounts) -> `shim` (ttrpc to containerd-shim-ketch-v2) -> the runtime.
 
 pub mod api;
+pub mod archive;
 mod blocking;
 pub mod build;
 pub mod check;

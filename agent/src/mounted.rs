@@ -13,7 +13,8 @@ use rustix::mount::{UnmountFlags, unmount};
 /// # Errors
 /// The table can't be read.
 pub(crate) fn points() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read("/proc/self/mountinfo")?;
+    // Of this thread: one that has made itself a namespace sees its own.
+    let table = fs::read("/proc/thread-self/mountinfo")?;
     let lines = table.split(|byte| *byte == b'\n');
     Ok(lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescaped).collect())
 }

@@ -23,6 +23,7 @@ tests![
     run_with_a_terminal,
     attach_ends_with_the_container,
     attach_half_close_over_raw_http,
+    attach_by_websocket,
     attach_with_logs,
     attach_detaches_by_keys,
     a_terminal_is_resized,
@@ -358,5 +359,32 @@ fn a_terminal_is_resized(case: &Case) {
     let _ = http.head();
     // stty asks its standard input, which is the terminal all the same.
     assert_eq!(String::from_utf8_lossy(&http.rest()).trim(), "44 88");
+    engine.end();
+}
+
+fn attach_by_websocket(case: &Case) {
+    let engine = Engine::start(case);
+    let _ = engine.docker("run -d -i --name box --network none busybox sh -c 'read line; echo got $line; echo err >&2'").ok();
+    let mut http = engine.http();
+    let path = "/v1.50/containers/box/attach/ws?stream=1&stdin=1&stdout=1&stderr=1";
+    // The key of RFC 6455's example.
+    let headers = [
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Origin: http://docker",
+    ];
+    http.ask("GET", path, &headers, "");
+    let head = http.head();
+    assert_eq!(head.status, 101, "{head:?}");
+    assert_eq!(head.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    // In two pieces, the second masked.
+    http.send(b"\x01\x82\0\0\0\0li");
+    http.send(b"\x80\x83\x01\x02\x03\x04og\x09");
+    let seen = http.rest();
+    let has = |frame: &[u8]| seen.windows(frame.len()).any(|window| window == frame);
+    assert!(has(b"\x82\x09got line\n") && has(b"\x82\x04err\n"), "{}", String::from_utf8_lossy(&seen));
+    let _ = engine.call("GET", "/containers/none/attach/ws?stream=1", "").refuses(404);
     engine.end();
 }

@@ -99,6 +99,8 @@ modules![
     ketchd_api,
     ketchd_run,
     ketchd_containers,
+    ketchd_copy,
+    ketchd_security,
     ketchd_streams,
     ketchd_images,
     ketchd_registry,

@@ -10,6 +10,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tracing::debug;
 
@@ -27,6 +28,8 @@ pub const RAW: &str = "application/vnd.docker.raw-stream";
 pub enum Client {
     /// Both directions.
     Connection(Box<TokioIo<Upgraded>>),
+    /// Both directions, by a WebSocket's frames.
+    Web(Box<DuplexStream>),
     /// The output only.
     Body(mpsc::Sender<Bytes>),
 }

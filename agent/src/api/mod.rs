@@ -16,3 +16,4 @@ pub mod routes;
 pub mod server;
 pub mod stdcopy;
 pub mod version;
+pub mod websocket;

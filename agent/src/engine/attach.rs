@@ -4,9 +4,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
 use super::streams::{Output, Typed};
@@ -23,8 +21,10 @@ pub struct Wanted {
     pub stdout: bool,
     /// It sees the errors.
     pub stderr: bool,
-    /// The process has a terminal: bytes go as they are.
+    /// The process has a terminal.
     pub terminal: bool,
+    /// Output is told apart by frames, rather than sent as it is.
+    pub framed: bool,
     /// The end of its input is the end of the process's.
     pub ends_input: bool,
     /// What detaches it, with a terminal.
@@ -68,77 +68,89 @@ pub fn keys(text: &str) -> Result<Vec<u8>> {
         .collect()
 }
 
+/// Of a client that has missed nothing, or wants nothing more.
+#[must_use]
+pub fn nothing() -> mpsc::Receiver<Output> {
+    mpsc::channel(1).1
+}
+
 /// Serves a client until it leaves or the process ends. `before` is what it has missed.
 pub async fn serve(
     client: Client,
     wanted: &Wanted,
-    before: Vec<Output>,
-    mut output: mpsc::Receiver<Output>,
+    before: mpsc::Receiver<Output>,
+    output: mpsc::Receiver<Output>,
     typing: Option<mpsc::Sender<Typed>>,
 ) -> Left {
-    let shown = |(stream, bytes): Output| -> Option<Bytes> {
-        let wants = match stream {
-            Stream::Stdout => wanted.stdout,
-            Stream::Stderr => wanted.stderr,
-            Stream::System => true,
-        };
-        wants.then(|| if wanted.terminal { bytes } else { stdcopy::frame(stream, &bytes) })
-    };
     match client {
         Client::Body(sender) => {
-            for bytes in before.into_iter().filter_map(shown) {
-                if sender.send(bytes).await.is_err() {
-                    return Left::Gone;
+            for mut pieces in [before, output] {
+                loop {
+                    let piece = tokio::select! {
+                        piece = pieces.recv() => piece,
+                        () = sender.closed() => return Left::Gone,
+                    };
+                    let Some(piece) = piece else { break };
+                    if let Some(bytes) = shown(wanted, piece)
+                        && sender.send(bytes).await.is_err()
+                    {
+                        return Left::Gone;
+                    }
                 }
             }
-            loop {
-                let piece = tokio::select! {
-                    piece = output.recv() => piece,
-                    () = sender.closed() => return Left::Gone,
-                };
-                let Some(piece) = piece else { return Left::Ended };
-                if let Some(bytes) = shown(piece)
-                    && sender.send(bytes).await.is_err()
+            Left::Ended
+        }
+        Client::Connection(connection) => on_a_stream(*connection, wanted, before, output, typing).await,
+        Client::Web(stream) => on_a_stream(*stream, wanted, before, output, typing).await,
+    }
+}
+
+/// What a client sees of a piece of output.
+fn shown(wanted: &Wanted, (stream, bytes): Output) -> Option<Bytes> {
+    let wants = match stream {
+        Stream::Stdout => wanted.stdout,
+        Stream::Stderr => wanted.stderr,
+        Stream::System => true,
+    };
+    wants.then(|| if wanted.framed { stdcopy::frame(stream, &bytes) } else { bytes })
+}
+
+async fn on_a_stream(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    wanted: &Wanted,
+    before: mpsc::Receiver<Output>,
+    output: mpsc::Receiver<Output>,
+    typing: Option<mpsc::Sender<Typed>>,
+) -> Left {
+    let (reader, mut writer) = tokio::io::split(stream);
+    let writing = async {
+        for mut pieces in [before, output] {
+            while let Some(piece) = pieces.recv().await {
+                if let Some(bytes) = shown(wanted, piece)
+                    && write(&mut writer, &bytes).await.is_err()
                 {
                     return Left::Gone;
                 }
             }
         }
-        Client::Connection(connection) => {
-            let (reader, mut writer) = tokio::io::split(*connection);
-            let writing = async {
-                for bytes in before.into_iter().filter_map(shown) {
-                    if write(&mut writer, &bytes).await.is_err() {
-                        return Left::Gone;
-                    }
-                }
-                while let Some(piece) = output.recv().await {
-                    if let Some(bytes) = shown(piece)
-                        && write(&mut writer, &bytes).await.is_err()
-                    {
-                        return Left::Gone;
-                    }
-                }
-                Left::Ended
-            };
-            let left = tokio::select! {
-                left = writing => left,
-                left = read(reader, wanted, typing) => left,
-            };
-            let _gone = writer.shutdown().await;
-            left
-        }
-    }
+        Left::Ended
+    };
+    let left = tokio::select! {
+        left = writing => left,
+        left = read(reader, wanted, typing) => left,
+    };
+    let _gone = writer.shutdown().await;
+    left
 }
 
-async fn write(writer: &mut WriteHalf<TokioIo<Upgraded>>, bytes: &[u8]) -> std::io::Result<()> {
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
     writer.write_all(bytes).await?;
     writer.flush().await
 }
 
 /// Passes input on. Its end is not the client's: that may still listen.
 async fn read(
-    mut reader: ReadHalf<TokioIo<Upgraded>>,
+    mut reader: impl AsyncRead + Unpin,
     wanted: &Wanted,
     typing: Option<mpsc::Sender<Typed>>,
 ) -> Left {

@@ -6,9 +6,10 @@ use ketch_engine_api::host_config::HostConfig;
 use serde_json::{Map, Value, json};
 
 use super::host::Host;
+use super::security::{DefaultSeccomp, Security};
 use super::users::User;
-use super::{caps, resources, seccomp};
-use crate::error::{Error, Result};
+use super::{caps, resources};
+use crate::error::Result;
 
 /// The version of the runtime specification that this speaks.
 const VERSION: &str = "1.2.1";
@@ -23,6 +24,10 @@ pub struct Input<'a> {
     pub host_config: &'a HostConfig,
     /// The machine.
     pub host: &'a Host,
+    /// The container's, with the daemon's.
+    pub security: &'a Security,
+    /// The daemon's.
+    pub seccomp: &'a DefaultSeccomp,
     /// The program and its words.
     pub args: Vec<String>,
     /// Whose the process is.
@@ -71,77 +76,6 @@ pub struct Namespaces {
     pub cgroup: Option<String>,
 }
 
-/// What `--security-opt` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Security {
-    /// None: Docker's default. `unconfined`, `builtin`, or a profile's JSON.
-    pub seccomp: Option<String>,
-    /// None: the default.
-    pub apparmor: Option<String>,
-    /// As the name says.
-    pub no_new_privileges: bool,
-    /// The cgroup file systems can be written to.
-    pub writable_cgroups: bool,
-}
-
-/// Reads `--security-opt`.
-///
-/// # Errors
-/// Another option: dockerd's text.
-pub fn security(options: &[String]) -> Result<Security> {
-    let mut security = Security::default();
-    let invalid = |option: &str| Error::invalid(format!("invalid --security-opt 1: {option:?}"));
-    for option in options {
-        let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
-            Some((key, value)) => (key, Some(value)),
-            None => (option.as_str(), None),
-        };
-        let flag = |value: Option<&str>| match value {
-            None | Some("true" | "1") => Ok(true),
-            Some("false" | "0") => Ok(false),
-            Some(_) => Err(Error::invalid(format!("invalid --security-opt 2: {option:?}"))),
-        };
-        match (key, value) {
-            ("no-new-privileges", value) => security.no_new_privileges = flag(value)?,
-            ("writable-cgroups", value) => security.writable_cgroups = flag(value)?,
-            ("disable", None) => {}
-            (_, None) => return Err(invalid(option)),
-            ("seccomp", Some(value)) => security.seccomp = Some(value.to_owned()),
-            ("apparmor", Some(value)) => security.apparmor = Some(value.to_owned()),
-            // SELinux labels: without SELinux Docker takes them, and nothing comes of it.
-            ("label", Some(_)) => {}
-            _ => return Err(Error::invalid(format!("invalid --security-opt 2: {option:?}"))),
-        }
-    }
-    Ok(security)
-}
-
-/// Docker's masked paths, for this machine.
-#[must_use]
-pub fn masked_paths(host: &Host) -> Vec<String> {
-    let fixed = [
-        "/proc/asound",
-        "/proc/acpi",
-        "/proc/interrupts",
-        "/proc/kcore",
-        "/proc/keys",
-        "/proc/latency_stats",
-        "/proc/timer_list",
-        "/proc/timer_stats",
-        "/proc/sched_debug",
-        "/proc/scsi",
-        "/sys/firmware",
-        "/sys/devices/virtual/powercap",
-    ];
-    fixed.into_iter().map(str::to_owned).chain(host.thermal.iter().cloned()).collect()
-}
-
-/// Docker's read-only paths.
-#[must_use]
-pub fn readonly_paths() -> Vec<String> {
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"].map(str::to_owned).to_vec()
-}
-
 /// The environment: Docker's three variables under the container's own.
 #[must_use]
 pub fn environment(config: &Config, terminal: bool, more: &[String]) -> Vec<String> {
@@ -170,13 +104,12 @@ pub fn environment(config: &Config, terminal: bool, more: &[String]) -> Vec<Stri
 /// An option that can't be meant, a device that there is not.
 pub fn config(input: &Input<'_>) -> Result<Value> {
     let (config, host_config) = (input.config, input.host_config);
-    let security = security(host_config.security_opt.as_deref().unwrap_or_default())?;
     let capabilities = capabilities(host_config, input.host)?;
     let mut spec = json!({
         "ociVersion": VERSION,
-        "process": process(input, &capabilities, &security),
+        "process": process(input, &capabilities),
         "root": { "path": input.root, "readonly": host_config.readonly_rootfs },
-        "mounts": mounts(input, &security),
+        "mounts": mounts(input),
     });
     if input.namespaces.uts.as_deref() == Some("") {
         spec["hostname"] = config.hostname.clone().into();
@@ -187,7 +120,7 @@ pub fn config(input: &Input<'_>) -> Result<Value> {
     if let Some(annotations) = host_config.annotations.as_ref().filter(|all| !all.is_empty()) {
         spec["annotations"] = json!(annotations);
     }
-    spec["linux"] = linux(input, &capabilities, &security)?;
+    spec["linux"] = linux(input, &capabilities)?;
     Ok(spec)
 }
 
@@ -224,7 +157,7 @@ pub fn user(user: &User) -> Value {
     fields
 }
 
-fn process(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Value {
+fn process(input: &Input<'_>, capabilities: &[&str]) -> Value {
     let (config, host_config) = (input.config, input.host_config);
     let cwd = if config.working_dir.is_empty() { "/" } else { &config.working_dir };
     let mut process = json!({
@@ -234,7 +167,7 @@ fn process(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Val
         "env": environment(config, config.tty, &[]),
         "cwd": cwd,
         "capabilities": capability_sets(capabilities, input.user.uid),
-        "noNewPrivileges": security.no_new_privileges,
+        "noNewPrivileges": input.security.no_new_privileges,
         "oomScoreAdj": host_config.oom_score_adj,
     });
     if config.tty && host_config.console_size != [0, 0] {
@@ -245,10 +178,8 @@ fn process(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Val
     if !limits.is_empty() {
         process["rlimits"] = limits.into();
     }
-    if input.host.apparmor
-        && let Some(profile) = security.apparmor.as_ref()
-    {
-        process["apparmorProfile"] = profile.clone().into();
+    if let Some(profile) = input.security.apparmor_profile(host_config, input.host) {
+        process["apparmorProfile"] = profile.into();
     }
     process
 }
@@ -274,14 +205,14 @@ pub(super) fn limits(host_config: &HostConfig, host: &Host) -> Vec<Value> {
 }
 
 /// The mounts that every container has, then the others: those of the user win.
-fn mounts(input: &Input<'_>, security: &Security) -> Vec<Value> {
+fn mounts(input: &Input<'_>) -> Vec<Value> {
     let host_config = input.host_config;
     let privileged = host_config.privileged;
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let size = format!("size={}", host_config.shm_size);
     let sys: &[&str] =
         if privileged { &["nosuid", "noexec", "nodev"] } else { &["nosuid", "noexec", "nodev", "ro"] };
-    let cgroup: &[&str] = if privileged || security.writable_cgroups {
+    let cgroup: &[&str] = if input.security.writable_cgroups.unwrap_or(privileged) {
         &["nosuid", "noexec", "nodev"]
     } else {
         &["ro", "nosuid", "noexec", "nodev"]
@@ -334,7 +265,7 @@ fn mounts(input: &Input<'_>, security: &Security) -> Vec<Value> {
     all
 }
 
-fn linux(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Result<Value> {
+fn linux(input: &Input<'_>, capabilities: &[&str]) -> Result<Value> {
     let host_config = input.host_config;
     let mut limits = resources::limits(&host_config.resources)?;
     let _none = limits.insert("devices".to_owned(), device_rules(input).into());
@@ -347,12 +278,7 @@ fn linux(input: &Input<'_>, capabilities: &[&str], security: &Security) -> Resul
     if !input.devices.is_empty() {
         put("devices", input.devices.clone().into());
     }
-    let profile = match security.seccomp.as_deref() {
-        Some("unconfined") => None,
-        _ if host_config.privileged => None,
-        None | Some("builtin") => Some(seccomp::default(capabilities)?),
-        Some(text) => Some(seccomp::custom(text, capabilities)?),
-    };
+    let profile = input.security.seccomp_profile(host_config, input.seccomp, capabilities)?;
     if let Some(profile) = profile {
         put("seccomp", profile);
     }

@@ -52,6 +52,8 @@ pub struct Record {
     pub network: Value,
     /// What is mounted, but for what every container has.
     pub mounts: Vec<Planned>,
+    /// The daemon's setting when it was made.
+    pub no_new_privileges: bool,
     /// What it does.
     pub state: State,
     /// How often its policy has started it again.
@@ -150,8 +152,8 @@ pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
     record: Mutex<Record>,
-    /// Held by whoever starts, ends, renames or removes it.
-    pub changing: tokio::sync::Mutex<()>,
+    /// Held by whoever starts, ends, renames or removes it, or copies to or from it while it does not run.
+    pub changing: Arc<tokio::sync::Mutex<()>>,
     /// Held while the record is written: the last word is the last written.
     saving: tokio::sync::Mutex<()>,
     /// For waiters.
@@ -183,7 +185,7 @@ impl Container {
             id: record.id.clone(),
             streams: Arc::new(Streams::new(record.config.open_stdin)),
             record: Mutex::new(record),
-            changing: tokio::sync::Mutex::default(),
+            changing: Arc::default(),
             saving: tokio::sync::Mutex::default(),
             life: watch::Sender::new(life),
             task: Mutex::default(),

@@ -126,6 +126,7 @@ async fn make(
         endpoints,
         network: serde_json::Value::Null,
         mounts: planned,
+        no_new_privileges: daemon.config.containers.no_new_privileges,
         state: State::default(),
         restart_count: 0,
         was_started: false,

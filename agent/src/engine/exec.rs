@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::container::Container;
+use super::container::{Container, Record};
 use super::lifecycle::{bundle_of, fifos};
+use super::security::Security;
 use super::streams::Streams;
 use super::{attach, bundle, caps, root, signal, users};
 use crate::blocking::blocking;
@@ -246,15 +247,15 @@ async fn user_of(daemon: &Arc<Daemon>, container: &Container, asked: &str) -> Re
 /// The process in the runtime specification's form: as the container's own, with what was asked for.
 async fn process(daemon: &Arc<Daemon>, exec: &Exec, size: Option<[u32; 2]>) -> Result<Value> {
     let asked = &exec.config;
-    let (config, host_config) =
-        exec.container.read(|record| (record.config.clone(), record.host_config.clone()));
+    let record = exec.container.read(Record::clone);
+    let (config, host_config) = (&record.config, &record.host_config);
     let user = user_of(daemon, &exec.container, &asked.user).await?;
-    let security = bundle::security(host_config.security_opt.as_deref().unwrap_or_default())?;
+    let security = Security::of(&record)?;
     let host = &daemon.engine.host;
     let capabilities = if asked.privileged {
         caps::set(&[], &[], true, &host.capabilities)?
     } else {
-        bundle::capabilities(&host_config, host)?
+        bundle::capabilities(host_config, host)?
     };
     let cwd = [&asked.working_dir, &config.working_dir].into_iter().find(|path| !path.is_empty());
     let more = asked.env.clone().unwrap_or_default();
@@ -262,15 +263,18 @@ async fn process(daemon: &Arc<Daemon>, exec: &Exec, size: Option<[u32; 2]>) -> R
         "terminal": asked.tty,
         "user": bundle::user(&user),
         "args": asked.cmd,
-        "env": bundle::environment(&config, asked.tty, &more),
+        "env": bundle::environment(config, asked.tty, &more),
         "cwd": cwd.map_or("/", String::as_str),
         "capabilities": bundle::capability_sets(&capabilities, user.uid),
-        "noNewPrivileges": security.no_new_privileges && !asked.privileged,
+        "noNewPrivileges": security.no_new_privileges,
         "oomScoreAdj": host_config.oom_score_adj,
     });
-    let limits = bundle::limits(&host_config, host);
+    let limits = bundle::limits(host_config, host);
     if !limits.is_empty() {
         process["rlimits"] = limits.into();
+    }
+    if let Some(profile) = security.apparmor_profile(host_config, host) {
+        process["apparmorProfile"] = profile.into();
     }
     let [height, width] = size.or(asked.console_size).unwrap_or_default();
     if asked.tty && (height, width) != (0, 0) {

@@ -55,7 +55,10 @@ impl Host {
             memory_nodes: text("/sys/devices/system/node/online").trim().to_owned(),
             memory: memory * 1024,
             capabilities: caps::of_mask(mask),
-            apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+            // Inside of a container that is not ours to load profiles into.
+            apparmor: text("/sys/module/apparmor/parameters/enabled").starts_with('Y')
+                && Path::new("/sys/kernel/security/apparmor").exists()
+                && std::env::var_os("container").is_none(),
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             open_files: crate::open_files::before(),
             thermal,

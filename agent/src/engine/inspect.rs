@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::container::{Container, Record, State};
 use super::lifecycle::{folder_of, log_of};
 use super::networking;
+use super::security::Security;
 use crate::daemon::Daemon;
 use crate::logs;
 
@@ -56,8 +57,10 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
     let log = logs::shown_path(&log_of(&record.host_config), &folder, &record.id);
     let sizes = size.then(|| daemon.sizes(&record));
     let network_settings = networking::shown(daemon, &record);
-    let security = super::bundle::security(record.host_config.security_opt.as_deref().unwrap_or_default());
-    let asked_profile = security.ok().and_then(|security| security.apparmor);
+    // As dockerd: decided by the first start.
+    let apparmor = Security::of(&record).ok().filter(|_| record.was_started).and_then(|security| {
+        security.apparmor_profile(&record.host_config, &daemon.engine.host).map(str::to_owned)
+    });
     Inspect {
         created: record.created.to_string(),
         path: record.path,
@@ -77,9 +80,7 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
         platform: "linux".to_owned(),
         mount_label: String::new(),
         process_label: String::new(),
-        app_armor_profile: asked_profile.unwrap_or_else(|| {
-            if daemon.engine.host.apparmor { "unconfined".to_owned() } else { String::new() }
-        }),
+        app_armor_profile: apparmor.unwrap_or_default(),
         exec_ids: if running.is_empty() { None } else { Some(running) },
         host_config: record.host_config,
         graph_driver: graph_driver(daemon, &record.id),

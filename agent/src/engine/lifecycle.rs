@@ -13,8 +13,9 @@ use tracing::warn;
 
 use super::bundle::{self, Input, Shm};
 use super::container::{Container, Record};
+use super::security::Security;
 use super::streams::make_fifo;
-use super::{devices, ending, health, mounts, namespaces, networking, root, users};
+use super::{apparmor, devices, ending, health, mounts, namespaces, networking, root, users};
 use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
@@ -306,10 +307,17 @@ async fn specification(
     let shared = record.mounts.iter().any(|one| one.shown.propagation.ends_with("shared"));
     let slave = record.mounts.iter().any(|one| one.shown.propagation.ends_with("slave"));
     let shm = shm_of(daemon, record, bundle).await?;
+    let security = Security::of(record)?;
+    let host = &daemon.engine.host;
+    if security.apparmor_profile(&record.host_config, host) == Some(apparmor::DEFAULT) {
+        blocking(apparmor::ensure_default).await?;
+    }
     bundle::config(&Input {
         config: &record.config,
         host_config: &record.host_config,
-        host: &daemon.engine.host,
+        host,
+        security: &security,
+        seccomp: &daemon.engine.seccomp,
         args,
         user: &user,
         cgroup: cgroup_of(daemon, record),

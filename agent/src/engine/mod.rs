@@ -1,6 +1,6 @@
 //! Containers: all of them, by id and name. What is done with one is in a file of its own: `create`, `lifecycle` (start and
 //! what follows from an end), `signal` (kill, stop, restart, pause), `remove`, `exec`, `attach`, `wait`, `list`, `inspect`,
-//! `update`, `stats`, `top`; `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
+//! `copy`, `update`, `stats`, `top`; `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
 //!
 //! Called by routes only. Each operation takes the daemon, as it needs images, networks and volumes.
 
@@ -13,11 +13,13 @@ use crate::error::{Error, Result};
 use crate::locks::{locked, reading, writing};
 use crate::shim::Launch;
 
+pub mod apparmor;
 pub mod attach;
 pub mod bundle;
 pub mod caps;
 pub mod connect;
 pub mod container;
+pub mod copy;
 pub mod create;
 pub mod devices;
 pub mod ending;
@@ -41,6 +43,7 @@ pub mod resources;
 pub mod restart;
 pub mod root;
 pub mod seccomp;
+pub mod security;
 pub mod signal;
 pub mod stats;
 pub mod streams;
@@ -61,6 +64,8 @@ pub struct Engine {
     pub launch: Launch,
     /// What the host has.
     pub host: host::Host,
+    /// What confines containers that say nothing.
+    pub seccomp: security::DefaultSeccomp,
     known: RwLock<Known>,
     execs: Mutex<HashMap<String, Arc<exec::Exec>>>,
     /// Health checks so far, and those that have failed.
@@ -76,8 +81,15 @@ struct Known {
 impl Engine {
     /// Without any container yet.
     #[must_use]
-    pub fn new(launch: Launch, host: host::Host) -> Self {
-        Self { launch, host, known: RwLock::default(), execs: Mutex::default(), probes: Default::default() }
+    pub fn new(launch: Launch, host: host::Host, seccomp: security::DefaultSeccomp) -> Self {
+        Self {
+            launch,
+            host,
+            seccomp,
+            known: RwLock::default(),
+            execs: Mutex::default(),
+            probes: Default::default(),
+        }
     }
 
     fn known(&self) -> std::sync::RwLockReadGuard<'_, Known> {

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::container::{Container, Record};
 use super::lifecycle::{folder_of, make_folder};
-use super::namespaces::bound;
+use super::namespaces::{bound, bound_read_only};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -121,7 +121,12 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
         namespace: joined.namespace.as_deref().map(text),
         settings: serde_json::to_value(&joined.settings)
             .map_err(|error| Error::internal("encoding the network's settings", &error))?,
-        files: files.map(|(path, place)| bound(&text(path), place)).collect(),
+        files: files
+            .map(|(path, place)| match host_config.readonly_rootfs {
+                true => bound_read_only(&text(path), place),
+                false => bound(&text(path), place),
+            })
+            .collect(),
     })
 }
 

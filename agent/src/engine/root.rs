@@ -3,6 +3,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -113,11 +114,20 @@ pub fn mount_shm(target: &Path, size: i64) -> Result<()> {
 /// # Errors
 /// It is no file that can be read.
 pub fn read(root: &Path, path: &str) -> Result<String> {
+    let folder = File::open(root)
+        .map_err(|error| Error::internal(format_args!("reading {path} of the image"), &error))?;
+    read_in(folder, path)
+}
+
+/// The same, of a root that is open.
+///
+/// # Errors
+/// It is no file that can be read.
+pub fn read_in(root: impl AsFd, path: &str) -> Result<String> {
     let failed = |error: std::io::Error| Error::internal(format_args!("reading {path} of the image"), &error);
-    let folder = File::open(root).map_err(failed)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = match openat2(&folder, path, flags, resolve) {
+    let file = match openat2(root, path, flags, resolve) {
         Ok(file) => File::from(file),
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             return Ok(String::new());

@@ -66,6 +66,37 @@ pub fn number(entries: &str, name: &str) -> Option<u32> {
     entry.get(2)?.parse().ok()
 }
 
+/// Whom files are that a client copies to a container of this user, which is not empty.
+///
+/// # Errors
+/// A name that the container does not have: dockerd's text.
+pub fn owner(text: &str, passwd: &str, group: &str) -> Result<(u32, u32)> {
+    let (name, group_name) = text.split_once(':').unwrap_or((text, ""));
+    let failed = |kind: &str, name: &str, file: &str| {
+        Error::invalid(format!(
+            "failed to look up {kind} \"{name}\" in container: no matching entries in {file} file"
+        ))
+    };
+    let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id <= i32::MAX.cast_unsigned());
+    let (mut uid, mut gid) = (0, 0);
+    if !name.is_empty() {
+        let id = number(name);
+        let entry = passwd.lines().map(fields).find(|entry| match id {
+            Some(id) => entry.get(2).and_then(|field| field.parse().ok()) == Some(id),
+            None => entry.first() == Some(&name),
+        });
+        let field = |at: usize| entry.as_ref().and_then(|entry| entry.get(at)?.parse().ok());
+        uid = id.or_else(|| field(2)).ok_or_else(|| failed("user", name, "passwd"))?;
+        gid = field(3).unwrap_or(0);
+    }
+    if !group_name.is_empty() {
+        let entry = group.lines().map(fields).find(|entry| entry.first() == Some(&group_name));
+        let named = || entry.and_then(|entry| entry.get(2)?.parse().ok());
+        gid = number(group_name).or_else(named).ok_or_else(|| failed("group", group_name, "group"))?;
+    }
+    Ok((uid, gid))
+}
+
 fn fields(line: &str) -> Vec<&str> {
     line.trim().split(':').collect()
 }
@@ -111,5 +142,17 @@ mod tests {
         let text = find("web:nope", PASSWD, GROUP, &[]).unwrap_err().message;
         assert_eq!(text, "unable to find group nope: no matching entries in group file");
         assert!(find("4294967295", PASSWD, GROUP, &[]).is_err());
+    }
+
+    #[test]
+    fn owners_of_what_is_copied() {
+        let found = |text: &str| owner(text, PASSWD, GROUP).unwrap();
+        assert_eq!((found("web"), found("33"), found("7")), ((33, 33), (33, 33), (7, 0)));
+        assert_eq!((found(":audio"), found("web:"), found("web:5")), ((0, 29), (33, 33), (33, 5)));
+        let text = owner("nobody", PASSWD, GROUP).unwrap_err().message;
+        assert_eq!(
+            text,
+            "failed to look up user \"nobody\" in container: no matching entries in passwd file"
+        );
     }
 }

@@ -3,8 +3,8 @@
 use ketch_engine_api::container::Config;
 use ketch_engine_api::host_config::{HostConfig, Resources, Ulimit};
 
-use super::bundle;
 use super::host::Host;
+use super::security::{self, Security};
 use super::{caps, devices, restart, signal};
 use crate::config::Config as Settings;
 use crate::error::{Error, Result};
@@ -79,7 +79,7 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
         let _known = caps::normalize(given.as_deref().unwrap_or_default())
             .map_err(|error| Error::new(error.kind, format!("invalid {list}: {}", error.message)))?;
     }
-    let _known = bundle::security(asked.security_opt.as_deref().unwrap_or_default())?;
+    let _known = Security::read(asked.security_opt.as_deref().unwrap_or_default(), false)?;
     resources(&asked.resources, host)?;
     if !(-1000..=1000).contains(&asked.oom_score_adj) {
         return invalid(format!(
@@ -324,10 +324,10 @@ pub fn fill(asked: &mut HostConfig, host: &Host, daemon: &Settings) {
         return;
     }
     if asked.masked_paths.is_none() {
-        asked.masked_paths = Some(bundle::masked_paths(host));
+        asked.masked_paths = Some(security::masked_paths(host));
     }
     if asked.readonly_paths.is_none() {
-        asked.readonly_paths = Some(bundle::readonly_paths());
+        asked.readonly_paths = Some(security::readonly_paths());
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a container has changed: as a list, as a layer of a new image, and its whole root as an archive.
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -187,6 +188,7 @@ fn compare(rootfs: &Rootfs) -> io::Result<Vec<Change>> {
         rootfs.lower.iter().map(|layer| open_folder(layer)).collect::<io::Result<_>>()?;
     let mut walk = Walk::new(&upper)?;
     let mut changes: Vec<Change> = Vec::new();
+    let mut listed: HashSet<String> = HashSet::new();
     while let Some(found) = walk.next()? {
         let below = below(&lower, Path::new(std::ffi::OsStr::from_bytes(&found.path)));
         let about = &found.about;
@@ -208,10 +210,13 @@ fn compare(rootfs: &Rootfs) -> io::Result<Vec<Change>> {
             }
         };
         let path = format!("/{}", String::from_utf8_lossy(&found.path));
-        let (folder, _) = path.rsplit_once('/').unwrap_or_default();
-        if kind != MODIFIED && !folder.is_empty() && !changes.iter().any(|change| change.path == folder) {
-            changes.push(Change { path: folder.to_owned(), kind: MODIFIED });
+        // A folder is changed by what changes in it, however deep.
+        for (at, _) in path.match_indices('/').skip(1) {
+            if listed.insert(path[..at].to_owned()) {
+                changes.push(Change { path: path[..at].to_owned(), kind: MODIFIED });
+            }
         }
+        let _new = is_folder && listed.insert(path.clone());
         changes.push(Change { path, kind });
     }
     Ok(changes)

@@ -1,7 +1,8 @@
 //! Folders as tars: what a container has changed becomes a layer, and its whole root an archive.
 //!
 //! The container may run and change what is walked: everything is opened below a descriptor of the root, no symlink is ever
-//! followed, and a file that changes its size meanwhile is written as long as it was.
+//! followed, and a file that changes its size meanwhile is written as long as it was. `archive` copies out of containers by
+//! the same [`Walk`] and [`Packer`].
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -131,56 +132,57 @@ pub(super) fn is_opaque(parent: &OwnedFd, name: &OsStr) -> bool {
 
 /// Writes all members.
 pub(super) fn pack<W: Write>(root: &OwnedFd, of: Of, stream: W) -> io::Result<W> {
-    let mut writer = Writer::new(stream);
+    let mut packer = Packer::new(stream, |name| name != b"security.selinux");
     let mut walk = Walk::new(root)?;
-    let mut links: HashMap<(u64, u64), Vec<u8>> = HashMap::new();
     while let Some(found) = walk.next()? {
-        let kind = FileType::from_raw_mode(found.about.st_mode);
         if of == Of::Changes && is_whiteout(&found.about) {
             let name = [WHITEOUT, found.name().as_bytes()].concat();
-            writer.append(&Entry { path: beside(&found.path, &name), ..member(&found, Kind::File) })?;
+            let mark = Entry { path: beside(&found.path, &name), ..member(&found, Kind::File) };
+            packer.writer.append(&mark)?;
             continue;
         }
-        let mut entry = member(&found, Kind::File);
-        entry.kind = match kind {
-            FileType::RegularFile => Kind::File,
+        let Some(entry) = packer.add(&found, found.path.clone())? else { continue };
+        if of == Of::Changes && entry.kind == Kind::Directory && is_opaque(&found.parent, found.name()) {
+            let path = [entry.path.as_slice(), OPAQUE].concat();
+            packer.writer.append(&Entry { path, kind: Kind::File, xattrs: Vec::new(), ..entry })?;
+        }
+    }
+    packer.finish()
+}
+
+/// An archive of what walks have found.
+#[derive(Debug)]
+pub(crate) struct Packer<W> {
+    writer: Writer<W>,
+    /// The first names of files that have several.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    /// Whether an attribute is written.
+    keeps: fn(&[u8]) -> bool,
+}
+
+impl<W: Write> Packer<W> {
+    /// At its beginning.
+    pub(crate) fn new(stream: W, keeps: fn(&[u8]) -> bool) -> Self {
+        Self { writer: Writer::new(stream), links: HashMap::new(), keeps }
+    }
+
+    /// Writes a member under this name, and gives what it was written as. What has gone meanwhile, and a socket, which is
+    /// nothing without its process, is left out.
+    ///
+    /// # Errors
+    /// The stream's, and the disk's.
+    pub(crate) fn add(&mut self, found: &Found, name: Vec<u8>) -> io::Result<Option<Entry>> {
+        let mut entry = Entry { path: name, ..member(found, Kind::File) };
+        entry.kind = match FileType::from_raw_mode(found.about.st_mode) {
+            FileType::RegularFile => return self.file(found, entry),
             FileType::Directory => Kind::Directory,
             FileType::Symlink => Kind::Symlink,
             FileType::CharacterDevice => Kind::Char,
             FileType::BlockDevice => Kind::Block,
             FileType::Fifo => Kind::Fifo,
-            // A socket is nothing without its process.
-            _ => continue,
+            _ => return Ok(None),
         };
         match entry.kind {
-            Kind::File => {
-                let key = (found.about.st_dev, found.about.st_ino);
-                if found.about.st_nlink > 1
-                    && let Some(first) = links.get(&key)
-                {
-                    let link = Entry { kind: Kind::HardLink, link: first.clone(), ..entry };
-                    writer.append(&link)?;
-                    continue;
-                }
-                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-                let opened = match open(&found.parent, found.name().as_bytes(), flags) {
-                    Err(Errno::NOENT | Errno::LOOP) => continue,
-                    opened => opened?,
-                };
-                // What was looked at may be something else by now.
-                let about = rustix::fs::fstat(&opened)?;
-                if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
-                    continue;
-                }
-                if about.st_nlink > 1 {
-                    let _none = links.insert((about.st_dev, about.st_ino), entry.path.clone());
-                }
-                entry.size = u64::try_from(about.st_size).unwrap_or_default();
-                entry.xattrs = xattrs(&opened)?;
-                writer.append(&entry)?;
-                content(File::from(opened), entry.size, &mut writer)?;
-                continue;
-            }
             Kind::Symlink => entry.link = readlinkat(&found.parent, found.name(), Vec::new())?.into_bytes(),
             Kind::Char | Kind::Block => {
                 entry.device = (major(found.about.st_rdev), minor(found.about.st_rdev));
@@ -189,18 +191,51 @@ pub(super) fn pack<W: Write>(root: &OwnedFd, of: Of, stream: W) -> io::Result<W>
                 entry.path.push(b'/');
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
                 if let Ok(folder) = open(&found.parent, found.name().as_bytes(), flags) {
-                    entry.xattrs = xattrs(&folder)?;
+                    entry.xattrs = xattrs(&folder, self.keeps)?;
                 }
             }
-            Kind::HardLink | Kind::Fifo => {}
+            Kind::File | Kind::HardLink | Kind::Fifo => {}
         }
-        writer.append(&entry)?;
-        if of == Of::Changes && entry.kind == Kind::Directory && is_opaque(&found.parent, found.name()) {
-            let path = [entry.path.as_slice(), OPAQUE].concat();
-            writer.append(&Entry { path, kind: Kind::File, xattrs: Vec::new(), ..entry })?;
-        }
+        self.writer.append(&entry)?;
+        Ok(Some(entry))
     }
-    writer.finish()
+
+    fn file(&mut self, found: &Found, mut entry: Entry) -> io::Result<Option<Entry>> {
+        let key = (found.about.st_dev, found.about.st_ino);
+        if found.about.st_nlink > 1
+            && let Some(first) = self.links.get(&key)
+        {
+            let link = Entry { kind: Kind::HardLink, link: first.clone(), ..entry };
+            self.writer.append(&link)?;
+            return Ok(Some(link));
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let opened = match open(&found.parent, found.name().as_bytes(), flags) {
+            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            opened => opened?,
+        };
+        // What was looked at may be something else by now.
+        let about = rustix::fs::fstat(&opened)?;
+        if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
+            return Ok(None);
+        }
+        if about.st_nlink > 1 {
+            let _none = self.links.insert((about.st_dev, about.st_ino), entry.path.clone());
+        }
+        entry.size = u64::try_from(about.st_size).unwrap_or_default();
+        entry.xattrs = xattrs(&opened, self.keeps)?;
+        self.writer.append(&entry)?;
+        content(File::from(opened), entry.size, &mut self.writer)?;
+        Ok(Some(entry))
+    }
+
+    /// Ends the archive.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub(crate) fn finish(self) -> io::Result<W> {
+        self.writer.finish()
+    }
 }
 
 fn member(found: &Found, kind: Kind) -> Entry {
@@ -230,8 +265,8 @@ fn content(file: File, size: u64, writer: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// All attributes but overlayfs's own.
-pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+/// The attributes that are kept; overlayfs's own never are.
+fn xattrs(file: &OwnedFd, keeps: fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; XATTR];
     let length = match flistxattr(file, &mut names) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
@@ -239,7 +274,7 @@ pub(crate) fn xattrs(file: &OwnedFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     };
     let mut found = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if name.starts_with(b"trusted.overlay.") || name == b"security.selinux" {
+        if name.starts_with(b"trusted.overlay.") || !keeps(name) {
             continue;
         }
         let mut value = vec![0; XATTR];

@@ -10,6 +10,7 @@ use std::path::Path;
 use rustix::mount::UnmountFlags;
 use rustix::thread::LinkNameSpaceType;
 
+use crate::blocking::on_a_thread;
 use crate::error::{Error, Result};
 
 const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
@@ -20,7 +21,7 @@ pub(super) fn create<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + 
         Error::internal(format_args!("{action} the network namespace {}", path.display()), &error)
     };
     File::create(path).map_err(|error| failed("making the file of", error)).map(drop)?;
-    let made = on_a_thread(|| {
+    let made = on_a_thread("netns", || {
         #[expect(
             deprecated,
             reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
@@ -42,21 +43,10 @@ pub(super) fn enter<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + S
         Error::internal(format_args!("{action} the network namespace {}", path.display()), &error)
     };
     let namespace = File::open(path).map_err(|error| failed("opening", error))?;
-    on_a_thread(|| {
+    on_a_thread("netns", || {
         rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|error| failed("entering", error.into()))?;
         inside()
-    })
-}
-
-fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".to_owned())
-            .stack_size(256 << 10)
-            .spawn_scoped(scope, work)
-            .map_err(|error| Error::internal("starting a thread", &error))?;
-        thread.join().unwrap_or_else(|_| Err(Error::new(crate::error::Kind::Internal, "a thread panicked")))
     })
 }
 

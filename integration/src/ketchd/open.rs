@@ -9,12 +9,7 @@ const OPEN: &[(&str, &str)] = &[
         "ketchd_registry::certificates_of_clients",
         "a registry that wants a certificate of us is not reached with it; not proven on dockerd since the test was changed",
     ),
-    ("ketchd_containers::copy_both_ways", "no archive (cp)"),
-    (
-        "ketchd_containers::diff_and_changes",
-        "files that the runtime puts below mounts are in the list of changes",
-    ),
-    ("ketchd_compose::run_and_configuration", "no archive (cp)"),
+    ("ketchd_containers::diff_and_changes", "not run since both of its mends have landed together"),
     ("ketchd_dockerpy::the_public_api", "no archive, and not looked at beyond"),
     ("ketchd_differential::containers", "see `make differential`"),
     ("ketchd_differential::images", "see `make differential`"),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use ketch_engine_api::container::{CreateBody, Created, Updated, Waited};
 use ketch_engine_api::host_config::UpdateBody;
@@ -19,8 +18,7 @@ use crate::api::stdcopy::{self, Stream};
 use crate::api::version::ApiVersion;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::engine::attach::{self, Left, Wanted};
-use crate::engine::container::{Container, Record};
+use crate::engine::container::Container;
 use crate::engine::lifecycle::{folder_of, log_of};
 use crate::engine::remove::Remove;
 use crate::engine::signal::Stop;
@@ -47,13 +45,12 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/containers/{}/unpause", unpause);
     router.on(Method::POST, "/containers/{}/wait", wait_for);
     router.on(Method::POST, "/containers/{}/resize", resize);
-    router.on(Method::POST, "/containers/{}/attach", attach_to);
     router.on(Method::POST, "/containers/{}/rename", rename);
     router.on(Method::POST, "/containers/{}/update", update_one);
     router.on(Method::DELETE, "/containers/{}", remove_one);
 }
 
-fn find(daemon: &Daemon, request: &Request) -> Result<Arc<Container>> {
+pub(super) fn find(daemon: &Daemon, request: &Request) -> Result<Arc<Container>> {
     daemon.engine.find(request.operand(0))
 }
 
@@ -246,70 +243,18 @@ async fn wait_for(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     Ok(response)
 }
 
-async fn attach_to(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
-    let container = find(&daemon, &request)?;
-    let query = request.query.clone();
-    let record = container.read(Record::clone);
-    if record.state.paused {
-        return Err(Error::conflict(format!(
-            "container {} is paused, unpause the container before attach",
-            request.operand(0)
-        )));
-    }
-    if record.state.restarting {
-        return Err(Error::conflict(format!(
-            "container {} is restarting, wait until the container is running",
-            request.operand(0)
-        )));
-    }
-    let (stream, log) = (query.flag("stream"), query.flag("logs"));
-    let wanted = Wanted {
-        stdin: query.flag("stdin") && stream && record.config.open_stdin,
-        stdout: query.flag("stdout"),
-        stderr: query.flag("stderr"),
-        terminal: record.config.tty,
-        ends_input: record.config.stdin_once && !record.config.tty,
-        detach_keys: attach::keys(query.value("detachKeys").unwrap_or_default())?,
-    };
-    // Before the response: whoever starts the container next sees all of it.
-    let output = stream.then(|| container.streams.listen());
-    let typing = container.streams.typing();
-    let content_type = hijack::content_type(request.version, record.config.tty);
-    Ok(hijack::begin(&mut request, content_type, move |client| async move {
-        let before = if log { replay(&daemon, &container, &wanted).await } else { Vec::new() };
-        container.publish(&daemon, "attach");
-        let Some(output) = output else {
-            let none = tokio::sync::mpsc::channel(1).1;
-            let _left = attach::serve(client, &wanted, before, none, None).await;
-            return;
-        };
-        if attach::serve(client, &wanted, before, output, Some(typing)).await == Left::Detached {
-            container.publish(&daemon, "detach");
-        }
-    }))
-}
-
-/// What the log has of a container, as output.
-async fn replay(daemon: &Daemon, container: &Container, wanted: &Wanted) -> Vec<(Stream, Bytes)> {
-    let mut before = Vec::new();
-    let Ok(mut entries) = entries(daemon, container, logs::Options::default()).await else { return before };
-    while let Some(Ok(entry)) = entries.recv().await {
-        let stream = stream_of(entry.stream);
-        if stream == Stream::Stdout && wanted.stdout || stream == Stream::Stderr && wanted.stderr {
-            before.push((stream, entry.line.into()));
-        }
-    }
-    before
-}
-
-fn stream_of(stream: logs::Stream) -> Stream {
+pub(super) fn stream_of(stream: logs::Stream) -> Stream {
     match stream {
         logs::Stream::Stdout => Stream::Stdout,
         logs::Stream::Stderr => Stream::Stderr,
     }
 }
 
-async fn entries(daemon: &Daemon, container: &Container, options: logs::Options) -> Result<logs::Entries> {
+pub(super) async fn entries(
+    daemon: &Daemon,
+    container: &Container,
+    options: logs::Options,
+) -> Result<logs::Entries> {
     if let Some(log) = container.log() {
         return log.read(options).await;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hyper::{Method, StatusCode};
 use ketch_engine_api::exec::{ExecConfig, ExecStart};
 use serde_json::json;
+use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::containers::{body, size};
@@ -52,6 +53,7 @@ async fn start(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
         stdout: config.attach_stdout,
         stderr: config.attach_stderr,
         terminal: config.tty,
+        framed: !config.tty,
         ends_input: !config.tty,
         detach_keys: exec.detach_keys.clone(),
     };
@@ -72,12 +74,14 @@ async fn start(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
         if let Some(message) = failed {
             debug!("starting the exec {}: {message}", exec.id);
             let text = format!("{message}\r\n");
-            let before = vec![(Stream::Stdout, text.into())];
+            let (saying, before) = mpsc::channel(1);
+            let _said = saying.try_send((Stream::Stdout, text.into()));
+            drop(saying);
             let all = Wanted { stdout: true, ..wanted };
             let _left = attach::serve(client, &all, before, output, None).await;
             return;
         }
-        if attach::serve(client, &wanted, Vec::new(), output, Some(typing)).await == Left::Detached {
+        if attach::serve(client, &wanted, attach::nothing(), output, Some(typing)).await == Left::Detached {
             let attributes = [("execID", exec.id.clone())];
             exec.container.publish_with(&daemon, "exec_detach", &attributes);
         }

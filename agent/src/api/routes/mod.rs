@@ -7,6 +7,8 @@ use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::Result;
 
+mod archive;
+mod attach;
 mod build;
 mod commits;
 mod containers;
@@ -24,6 +26,8 @@ mod volumes;
 #[must_use]
 pub fn all() -> Router {
     let mut router = Router::default();
+    archive::add(&mut router);
+    attach::add(&mut router);
     images::add(&mut router);
     build::add(&mut router);
     commits::add(&mut router);

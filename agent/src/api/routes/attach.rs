@@ -1,0 +1,114 @@
+//! Clients at a container's streams: `docker attach`, and the same by a WebSocket.
+
+use std::sync::Arc;
+
+use hyper::Method;
+use tokio::sync::mpsc;
+
+use super::containers::{entries, find, stream_of};
+use crate::api::hijack::{self, Client};
+use crate::api::request::Request;
+use crate::api::response::Response;
+use crate::api::router::Router;
+use crate::api::version::ApiVersion;
+use crate::api::websocket::{self, Frames};
+use crate::daemon::Daemon;
+use crate::engine::attach::{self, Left, Wanted};
+use crate::engine::container::{Container, Record};
+use crate::engine::streams::{Output, Typed};
+use crate::error::{Error, Result};
+use crate::logs;
+
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::POST, "/containers/{}/attach", by_hijack);
+    router.on(Method::GET, "/containers/{}/attach/ws", by_websocket);
+}
+
+/// What an attach will do once its client is there.
+struct Attach {
+    daemon: Arc<Daemon>,
+    container: Arc<Container>,
+    wanted: Wanted,
+    /// What the log has comes first.
+    log: bool,
+    /// From now on; none for who only wants the log.
+    output: Option<mpsc::Receiver<Output>>,
+    typing: mpsc::Sender<Typed>,
+}
+
+async fn by_hijack(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
+    let query = &request.query;
+    let streams = [query.flag("stdin"), query.flag("stdout"), query.flag("stderr")];
+    let attach = Attach::of(daemon, &request, streams)?;
+    let content_type = hijack::content_type(request.version, attach.wanted.terminal);
+    Ok(hijack::begin(&mut request, content_type, |client| attach.serve(client)))
+}
+
+/// Output is not told apart here: it comes as the process has written it.
+async fn by_websocket(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
+    let query = &request.query;
+    // Before 1.42 there was no choice.
+    let flag = |key| request.version < ApiVersion::v1(42) || query.flag(key);
+    let mut attach = Attach::of(daemon, &request, [flag("stdin"), flag("stdout"), flag("stderr")])?;
+    attach.wanted.framed = false;
+    let frames = if request.version < ApiVersion::v1(28) { Frames::Text } else { Frames::Binary };
+    websocket::begin(&mut request, frames, |client| attach.serve(client))
+}
+
+impl Attach {
+    fn of(daemon: Arc<Daemon>, request: &Request, [stdin, stdout, stderr]: [bool; 3]) -> Result<Self> {
+        let container = find(&daemon, request)?;
+        let query = &request.query;
+        let record = container.read(Record::clone);
+        let refused = |why: &str| Error::conflict(format!("container {} {why}", request.operand(0)));
+        if record.state.paused {
+            return Err(refused("is paused, unpause the container before attach"));
+        }
+        if record.state.restarting {
+            return Err(refused("is restarting, wait until the container is running"));
+        }
+        let stream = query.flag("stream");
+        let wanted = Wanted {
+            stdin: stdin && stream && record.config.open_stdin,
+            stdout,
+            stderr,
+            terminal: record.config.tty,
+            framed: !record.config.tty,
+            ends_input: record.config.stdin_once && !record.config.tty,
+            detach_keys: attach::keys(query.value("detachKeys").unwrap_or_default())?,
+        };
+        // Before the response: whoever starts the container next sees all of it.
+        let output = stream.then(|| container.streams.listen());
+        let typing = container.streams.typing();
+        Ok(Self { daemon, wanted, log: query.flag("logs"), output, typing, container })
+    }
+
+    async fn serve(self, client: Client) {
+        let Self { daemon, container, wanted, log, output, typing } = self;
+        let before = if log { replay(&daemon, &container).await } else { attach::nothing() };
+        container.publish(&daemon, "attach");
+        let Some(output) = output else {
+            let _left = attach::serve(client, &wanted, before, attach::nothing(), None).await;
+            return;
+        };
+        if attach::serve(client, &wanted, before, output, Some(typing)).await == Left::Detached {
+            container.publish(&daemon, "detach");
+        }
+    }
+}
+
+/// What the log has of a container, as output, as fast as the client takes it.
+async fn replay(daemon: &Daemon, container: &Container) -> mpsc::Receiver<Output> {
+    let Ok(mut entries) = entries(daemon, container, logs::Options::default()).await else {
+        return attach::nothing();
+    };
+    let (sender, before) = mpsc::channel(16);
+    drop(tokio::spawn(async move {
+        while let Some(Ok(entry)) = entries.recv().await {
+            if sender.send((stream_of(entry.stream), entry.line.into())).await.is_err() {
+                return;
+            }
+        }
+    }));
+    before
+}

@@ -1,0 +1,250 @@
+//! [`View`]: a container's root with its volumes and binds, mounted where no process is.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use ketch_shim_api::types::Mount;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, mount_remount,
+    move_mount, open_tree,
+};
+
+use crate::blocking::on_a_thread;
+use crate::error::{Error, Result};
+use crate::mounted;
+use crate::resolve::openat2;
+
+/// Where the root is.
+#[derive(Debug)]
+pub enum Root<'a> {
+    /// A container runs with it: it is mounted here.
+    Mounted(&'a Path),
+    /// Nobody has mounted it: what is to be, and a folder for it.
+    Unmounted(&'a [Mount], &'a Path),
+}
+
+/// Something of the host that a container sees in its root.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// On the host.
+    pub source: PathBuf,
+    /// A folder of the source, to which no link leads; empty for all of it.
+    pub below: String,
+    /// In the root.
+    pub destination: String,
+    /// With what is mounted below the source.
+    pub recursive: bool,
+    /// What may be written to.
+    pub writable: bool,
+}
+
+/// The root and all that is bound into it, in a mount namespace that has no process and goes with this. In it no file is a
+/// device, whatever it looks like: nothing that a container has made acts by being opened.
+#[derive(Debug)]
+pub struct View {
+    root: OwnedFd,
+    /// Where the root is in that namespace.
+    place: PathBuf,
+    _namespace: OwnedFd,
+}
+
+impl View {
+    /// Mounts everything. `before` is called with the root's path once the root alone is there, on a thread that sees it.
+    ///
+    /// # Errors
+    /// The kernel's; a source that is not there.
+    pub fn open(
+        root: &Root<'_>,
+        bound: &[Bound],
+        writable: bool,
+        before: impl FnOnce(&Path) -> Result<()> + Send,
+    ) -> Result<Self> {
+        on_a_thread("view", || {
+            let failed =
+                |error: Errno| Error::internal("opening a container's files", &io::Error::from(error));
+            #[expect(
+                deprecated,
+                reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
+            )]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).map_err(failed)?;
+            // What is mounted here stays here, and what the host unmounts is not held.
+            let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+            mount_change("/", slave).map_err(failed)?;
+            let place = match root {
+                Root::Mounted(place) => *place,
+                Root::Unmounted(mounts, place) => {
+                    crate::engine::root::mount(mounts, place)?;
+                    *place
+                }
+            };
+            before(place)?;
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = open(place, flags, Mode::empty()).map_err(failed)?;
+            restrict(&opened, Access::ReadWrite).map_err(failed)?;
+            for one in bound {
+                bind(&opened, one).map_err(|error| {
+                    Error::internal(
+                        format_args!("mounting {} at {}", one.source.display(), one.destination),
+                        &error,
+                    )
+                })?;
+            }
+            if !writable {
+                restrict(&opened, Access::ReadOnly).map_err(failed)?;
+            }
+            let place = path_of(&opened).map_err(failed)?;
+            let namespace = File::open("/proc/thread-self/ns/mnt")
+                .map_err(|error| Error::internal("opening a container's files", &error))?;
+            Ok(Self { root: opened, place, _namespace: namespace.into() })
+        })
+    }
+
+    /// A view of a folder, for tests.
+    #[cfg(test)]
+    pub(super) fn of(root: OwnedFd, place: PathBuf) -> Self {
+        let namespace = File::open("/proc/thread-self/ns/mnt").unwrap().into();
+        Self { root, place, _namespace: namespace }
+    }
+
+    /// The root itself.
+    #[must_use]
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Opens what a path of the container's means.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn look_up(&self, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        in_root(&self.root, OsStr::new(path), flags)
+    }
+
+    /// The same, of bytes.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn look_up_bytes(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        in_root(&self.root, OsStr::from_bytes(path), flags)
+    }
+
+    /// Where an open file is in the root, without links: the kernel's word.
+    ///
+    /// # Errors
+    /// The kernel's; it is not in the root any more.
+    pub(super) fn path_of(&self, file: &OwnedFd) -> rustix::io::Result<Vec<u8>> {
+        let path = path_of(file)?;
+        let below = path.strip_prefix(&self.place).map_err(|_| Errno::NOENT)?;
+        Ok([b"/", below.as_os_str().as_bytes()].concat())
+    }
+}
+
+fn in_root(root: &OwnedFd, path: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    openat2(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// Of a mount's root: what may be done there. Its own restrictions do not matter: nothing is executed in a view.
+fn restrict(mount: &OwnedFd, access: Access) -> rustix::io::Result<()> {
+    let mut flags = MountFlags::BIND | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    if access == Access::ReadOnly {
+        flags |= MountFlags::RDONLY;
+    }
+    mount_remount(descriptor(mount), flags, c"")
+}
+
+fn descriptor(file: &OwnedFd) -> String {
+    format!("/proc/thread-self/fd/{}", file.as_raw_fd())
+}
+
+fn path_of(file: &OwnedFd) -> rustix::io::Result<PathBuf> {
+    let path = rustix::fs::readlink(descriptor(file), Vec::new())?;
+    Ok(std::ffi::OsString::from_vec(path.into_bytes()).into())
+}
+
+/// Binds one. The place is resolved to a descriptor once, and mounted upon: a link that is put there meanwhile leads nowhere.
+fn bind(root: &OwnedFd, bound: &Bound) -> io::Result<()> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if bound.recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = if bound.below.is_empty() {
+        open_tree(CWD, &bound.source, flags)?
+    } else {
+        let whole = open(&bound.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let part = openat2(&whole, bound.below.as_str(), OFlags::PATH, resolve)?;
+        open_tree(&part, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
+    };
+    let is_folder = FileType::from_raw_mode(fstat(&tree)?.st_mode) == FileType::Directory;
+    let place = destination(root, &bound.destination, is_folder)?;
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&tree, c"", &place, c"", empty)?;
+    let access = if bound.writable { Access::ReadWrite } else { Access::ReadOnly };
+    restrict(&tree, access)?;
+    if bound.recursive {
+        restrict_below(&tree, access)?;
+    }
+    Ok(())
+}
+
+/// All mounts below one. One that nobody can get at, as another covers it, is left.
+fn restrict_below(tree: &OwnedFd, access: Access) -> io::Result<()> {
+    let top = path_of(tree)?;
+    for point in mounted::points()? {
+        let Ok(below) = point.strip_prefix(&top) else { continue };
+        if below.as_os_str().is_empty() {
+            continue;
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        match openat2(tree, below, OFlags::PATH | OFlags::NOFOLLOW, resolve) {
+            Ok(mount) => restrict(&mount, access)?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What is mounted upon; made where it is missing, as it is when the container starts.
+fn destination(root: &OwnedFd, path: &str, is_folder: bool) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH;
+    match in_root(root, OsStr::new(path), flags) {
+        Err(Errno::NOENT) => {}
+        opened => return opened,
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let (last, folders) = parts.split_last().ok_or(Errno::NOENT)?;
+    let mut at = String::from("/");
+    let mut parent = in_root(root, OsStr::new("/"), flags)?;
+    for folder in folders {
+        at = format!("{at}{folder}/");
+        parent = match in_root(root, OsStr::new(&at), flags | OFlags::DIRECTORY) {
+            Err(Errno::NOENT) => folder_in(&parent, folder)?,
+            opened => opened?,
+        };
+    }
+    if is_folder {
+        return folder_in(&parent, last);
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    drop(openat(parent.as_fd(), *last, flags, Mode::from(0o755))?);
+    in_root(root, OsStr::new(path), OFlags::PATH)
+}
+
+fn folder_in(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    mkdirat(parent, name, Mode::from(0o755))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
