@@ -29,6 +29,7 @@ pub mod metrics;
 mod mounted;
 pub mod network;
 mod open_files;
+mod paths;
 mod random;
 mod removal;
 mod resolve;

@@ -295,8 +295,12 @@ fn policy_backs_off(case: &Case) {
         let seen = engine.inspect("box", "{{.State.Status}} {{.State.Running}} {{.State.Restarting}} {{.State.Pid}}");
         if seen == "restarting true true 0" { Ok(()) } else { Err(seen) }
     });
-    let out = engine.docker("exec box true").exits(1);
-    assert!(out.stderr.contains("is restarting, wait until the container is running"), "{out}");
+    // Its next life may begin, and end, between the client's two calls.
+    wait_until("a refusal, as it is restarting", || {
+        let out = engine.docker("exec box true");
+        let refused = out.code == 1 && out.stderr.contains("is restarting, wait until the container is running");
+        if refused { Ok(()) } else { Err(out.to_string()) }
+    });
     let _ = engine.docker("stop box").ok();
     assert_eq!(engine.inspect("box", "{{.State.Status}} {{.State.Restarting}}"), "exited false");
     engine.end();

@@ -74,6 +74,14 @@ impl<'a, 'b> Servers<'a, 'b> {
         Self { engine, running: Vec::new() }
     }
 
+    /// One that answers, and is the only one that the host asks.
+    fn answering(engine: &'a Engine<'b>) -> Self {
+        let mut servers = Self::new(engine);
+        servers.start("10.53.0.1", "answers");
+        servers.are_the_hosts(&["10.53.0.1"]);
+        servers
+    }
+
     /// Starts one in the machine's namespace.
     fn start(&mut self, address: &str, how: &str) {
         let _ = self.engine.sh(&format!("ip addr add {address}/32 dev lo")).ok();
@@ -115,9 +123,7 @@ fn ask(engine: &Engine<'_>, container: &str, question: [&str; 3]) -> Output {
 
 fn others_names_are_asked_for(case: &Case) {
     let engine = Engine::start(case);
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create one").ok();
     up(&engine, "alpha", "--network one");
     assert_eq!(ask(&engine, "alpha", ["www.example.test", "1", "udp"]).text(), "code 0 whole 1 192.0.2.99");
@@ -174,9 +180,7 @@ fn a_server_of_the_containers_network(case: &Case) {
 
 fn a_long_answer_comes_by_tcp(case: &Case) {
     let engine = Engine::start(case);
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create one").ok();
     up(&engine, "alpha", "--network one");
     assert_eq!(ask(&engine, "alpha", ["big.example.test", "1", "udp"]).text(), "code 0 cut 0");
@@ -187,9 +191,7 @@ fn a_long_answer_comes_by_tcp(case: &Case) {
 
 fn inner_networks_ask_nobody(case: &Case) {
     let engine = Engine::start(case);
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create --internal inner").ok();
     up(&engine, "alpha", "--network inner");
     assert!(ask(&engine, "alpha", ["secret.example.test", "1", "udp"]).text().starts_with("code 2 "));
@@ -202,9 +204,7 @@ fn inner_networks_ask_nobody(case: &Case) {
 fn own_addresses_are_nobody_elses(case: &Case) {
     let engine = Engine::start(case);
     engine.only_ketch("it asks others for the name of an address of its own that nobody has");
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create --subnet 10.81.0.0/24 one").ok();
     up(&engine, "alpha", "--network one");
     assert_eq!(ask(&engine, "alpha", ["2.0.81.10.in-addr.arpa", "12", "udp"]).text(), "code 0 whole 1 other");
@@ -218,9 +218,7 @@ fn own_addresses_are_nobody_elses(case: &Case) {
 
 fn search_domains(case: &Case) {
     let engine = Engine::start(case);
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create one").ok();
     up(&engine, "beta", "--network one");
     up(&engine, "alpha", "--network one --dns-search example.test");
@@ -249,9 +247,7 @@ fn many_holders_of_a_name(case: &Case) {
 
 fn foreign_names_stay_foreign(case: &Case) {
     let engine = Engine::start(case);
-    let mut servers = Servers::new(&engine);
-    servers.start("10.53.0.1", "answers");
-    servers.are_the_hosts(&["10.53.0.1"]);
+    let servers = Servers::answering(&engine);
     let _ = engine.docker("network create one").ok();
     let _ = engine.docker("network create two").ok();
     up(&engine, "alpha", "--network one");

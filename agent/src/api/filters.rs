@@ -79,17 +79,18 @@ impl Filters {
         let mut values = self.values(key).map(|value| match value {
             "1" | "true" | "True" | "TRUE" | "t" | "T" => Ok(true),
             "0" | "false" | "False" | "FALSE" | "f" | "F" => Ok(false),
-            _ => {
-                let all: Vec<_> = self.values(key).collect();
-                Err(Error::invalid(format!("invalid filter '{key}=[{}]'", all.join(" "))))
-            }
+            _ => Err(self.invalid(key)),
         });
         match (values.next().transpose()?, values.next().transpose()?) {
-            (Some(first), Some(second)) if first != second => {
-                Err(Error::invalid(format!("invalid filter '{key}': both true and false")))
-            }
+            (Some(first), Some(second)) if first != second => Err(self.invalid(key)),
             (first, _) => Ok(first),
         }
+    }
+
+    fn invalid(&self, key: &str) -> Error {
+        let mut all: Vec<_> = self.values(key).collect();
+        all.sort_unstable();
+        Error::invalid(format!("invalid filter '{key}=[{}]'", all.join(" ")))
     }
 
     /// Whether all the labels that the key names, `key` or `key=value`, are among `labels`.

@@ -7,7 +7,7 @@ use rustix::fs::{FileType, OFlags, fstat, readlinkat};
 use serde::Serialize;
 
 use super::View;
-use crate::engine::mounts::clean;
+use crate::paths::clean;
 use crate::timestamp::Timestamp;
 
 /// As many links as are followed in one path.

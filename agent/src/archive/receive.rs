@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chownat,
-    fchmod, fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+    fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat,
     unlinkat, utimensat,
 };
 use rustix::io::Errno;
@@ -66,7 +66,7 @@ impl View {
     /// # Errors
     /// It is none: dockerd's texts.
     pub fn folder(&self, path: &str) -> Result<Vec<u8>> {
-        let cleaned = crate::engine::mounts::clean(path);
+        let cleaned = crate::paths::clean(path);
         let opened = self.look_up(&cleaned, OFlags::PATH).map_err(|error| match error {
             Errno::NOENT => Error::not_found(""),
             Errno::LOOP => internal("EvalSymlinks: too many links".to_owned()),
@@ -112,11 +112,7 @@ impl Receiver<'_> {
                 symlinkat(OsStr::from_bytes(&entry.link), &parent, name).map_err(at("symlink", &path))?;
             }
             Kind::Char | Kind::Block | Kind::Fifo => {
-                let (kind, device) = match entry.kind {
-                    Kind::Char => (FileType::CharacterDevice, makedev(entry.device.0, entry.device.1)),
-                    Kind::Block => (FileType::BlockDevice, makedev(entry.device.0, entry.device.1)),
-                    _ => (FileType::Fifo, 0),
-                };
+                let (kind, device) = entry.node();
                 mknodat(&parent, name, kind, Mode::from_raw_mode(0o600), device)
                     .map_err(at("mknod", &path))?;
             }

@@ -1,6 +1,7 @@
 //! `.dockerignore`: whether the context keeps its Dockerfile from COPY. The client applies all else of it. Pure.
 
 use crate::image::reference::glob;
+use crate::paths;
 
 /// Whether the patterns of a `.dockerignore` leave a file out; the last that matches counts.
 pub(super) fn leaves_out(text: &str, file: &str) -> bool {
@@ -14,7 +15,7 @@ pub(super) fn leaves_out(text: &str, file: &str) -> bool {
         }
         let pattern = super::absolute("/", pattern);
         let pattern: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
-        let parts: Vec<&str> = super::normal(file);
+        let parts: Vec<&str> = paths::parts(file);
         // A folder that is left out takes along what is in it.
         if (1..=parts.len()).any(|count| matches(&pattern, &parts[..count])) {
             left_out = !keeps;

@@ -34,6 +34,7 @@ pub use options::{Logins, Options};
 pub use run::build;
 
 use crate::error::Error;
+use crate::paths;
 
 /// A build that failed; `code` is that of the command that did, or 0.
 #[derive(Clone, Debug)]
@@ -50,21 +51,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// A path's components.
-fn normal(path: &str) -> Vec<&str> {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    parts
-}
-
 /// A path from the root on, without what means nothing.
 fn absolute(folder: &str, path: &str) -> String {
     let whole = if path.starts_with('/') { path.to_owned() } else { format!("{folder}/{path}") };
-    format!("/{}", normal(&whole).join("/"))
+    paths::clean(&whole)
 }

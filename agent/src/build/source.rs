@@ -14,6 +14,7 @@ use crate::image::pack::{Found, Walk};
 use crate::image::reference::glob;
 use crate::image::{Image, Images, Scratch, Work};
 use crate::locks::locked;
+use crate::paths;
 use crate::tar::{self, Entry, Reader};
 
 /// See the module.
@@ -99,7 +100,7 @@ impl Source {
         let shown = String::from_utf8_lossy(asked).into_owned();
         let outside =
             || Error::new(Kind::Internal, format!("forbidden path outside the build context: {shown} ()"));
-        let clean = cleaned(asked).ok_or_else(outside)?;
+        let clean = paths::inside(asked).ok_or_else(outside)?;
         let failed =
             |error: io::Error| Error::new(Kind::Internal, format!("stat {shown}: {}", words(&error)));
         let resolved = self.tree.resolve(&clean).map_err(failed)?;
@@ -214,17 +215,4 @@ fn has_wildcards(text: &str) -> bool {
         }
     }
     false
-}
-
-/// Without `.` and `..`; `None` for what is outside.
-fn cleaned(path: &[u8]) -> Option<Vec<u8>> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(parts.pop()?),
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join(&b'/'))
 }

@@ -13,8 +13,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat,
-    readlinkat, symlinkat, unlinkat, utimensat,
+    chownat, fchmod, fchown, fsetxattr, fstat, futimens, linkat, mkdirat, mknodat, openat, readlinkat,
+    symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -205,12 +205,7 @@ impl Tree {
             }
             Kind::Symlink => symlinkat(OsStr::from_bytes(&entry.link), &parent, &*name)?,
             Kind::Char | Kind::Block | Kind::Fifo => {
-                let device = makedev(entry.device.0, entry.device.1);
-                let (kind, device) = match entry.kind {
-                    Kind::Char => (FileType::CharacterDevice, device),
-                    Kind::Block => (FileType::BlockDevice, device),
-                    _ => (FileType::Fifo, 0),
-                };
+                let (kind, device) = entry.node();
                 mknodat(&parent, &*name, kind, Mode::from_raw_mode(0o600), device)?;
             }
         }

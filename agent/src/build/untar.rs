@@ -7,6 +7,7 @@ use rustix::fs::Timestamps;
 
 use super::sums::{FileSum, Sums};
 use super::tree::{Tree, folder_of, join, times};
+use crate::paths;
 use crate::tar::{Kind, Reader};
 
 /// Reads a member's data on behalf of two.
@@ -75,19 +76,10 @@ pub(super) fn words(error: &io::Error) -> String {
     }
 }
 
-/// A member's name without what means nothing.
+/// A member's name within the folder that it is unpacked to.
 fn clean(path: &[u8]) -> io::Result<Vec<u8>> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." if parts.pop().is_none() => {
-                let text = format!("{:?} leads out of the archive", String::from_utf8_lossy(path));
-                return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-            }
-            b".." => {}
-            part => parts.push(part),
-        }
-    }
-    Ok(parts.join(&b'/'))
+    paths::inside(path).ok_or_else(|| {
+        let text = format!("{:?} leads out of the archive", String::from_utf8_lossy(path));
+        io::Error::new(io::ErrorKind::InvalidData, text)
+    })
 }

@@ -13,6 +13,7 @@ use super::mounts::{self, Planned};
 use super::{image_config, name, validate};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
+use crate::paths::clean;
 use crate::random;
 use crate::system::Cgroups;
 use crate::timestamp::Timestamp;
@@ -170,7 +171,7 @@ fn plan(daemon: &Daemon, config: &Config, host_config: &HostConfig) -> Result<Ve
         let planned = mounts::bind(path)?;
         let at = &planned.shown.destination;
         let taken = all.iter().any(|one| one.shown.destination == *at)
-            || host_config.tmpfs.iter().flatten().any(|(path, _)| mounts::clean(path) == *at);
+            || host_config.tmpfs.iter().flatten().any(|(path, _)| clean(path) == *at);
         if !taken {
             all.push(planned);
         }

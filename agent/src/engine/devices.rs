@@ -6,8 +6,8 @@ use ketch_engine_api::host_config::HostConfig;
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
-use super::mounts::clean;
 use crate::error::{Error, Result};
+use crate::paths::clean;
 
 /// `linux.devices` and the rules that go with them.
 #[derive(Debug, Default)]

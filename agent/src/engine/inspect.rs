@@ -57,9 +57,10 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
     let log = logs::shown_path(&log_of(&record.host_config), &folder, &record.id);
     let sizes = size.then(|| daemon.sizes(&record));
     let network_settings = networking::shown(daemon, &record);
-    // As dockerd: decided by the first start.
-    let apparmor = Security::of(&record).ok().filter(|_| record.was_started).and_then(|security| {
-        security.apparmor_profile(&record.host_config, &daemon.engine.host).map(str::to_owned)
+    // As dockerd: what is asked for, until the first start decides.
+    let apparmor = Security::of(&record).ok().and_then(|security| match record.was_started {
+        true => security.apparmor_profile(&record.host_config, &daemon.engine.host).map(str::to_owned),
+        false => security.apparmor,
     });
     Inspect {
         created: record.created.to_string(),

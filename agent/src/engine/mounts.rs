@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
+use crate::paths::clean;
 
 /// One mount of a container; remembered with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -347,20 +348,6 @@ fn is_local(path: &str) -> bool {
 
 fn absolute(path: &str) -> Option<String> {
     path.starts_with('/').then(|| clean(path))
-}
-
-/// A path without empty segments, `.` and `..`.
-#[must_use]
-pub fn clean(path: &str) -> String {
-    let mut kept: Vec<&str> = Vec::new();
-    for segment in path.split('/') {
-        match segment {
-            "" | "." => {}
-            ".." => drop(kept.pop()),
-            segment => kept.push(segment),
-        }
-    }
-    format!("/{}", kept.join("/"))
 }
 
 #[cfg(test)]

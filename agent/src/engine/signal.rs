@@ -18,6 +18,8 @@ const TERM: u32 = 15;
 pub(super) const PATIENCE: i64 = 10;
 /// How long the end may take after SIGKILL.
 const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long an end that has begun may take until it is told.
+const ENDING: Duration = Duration::from_secs(5);
 
 const NAMES: [(&str, u32); 34] = [
     ("ABRT", 6),
@@ -141,16 +143,18 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
         container.save(daemon).await?;
     }
     let task = self::running(container)?;
+    let ends = ends(container);
     match task.kill("", signal, false).await {
         // Its end is on the way.
         Err(error) if error.is_not_found() => {}
-        Err(error) => {
+        // So it is where the runtime misses what goes with the end.
+        Err(error) if !until_end(container, ends, Some(ENDING)).await => {
             return Err(Error::new(
                 Kind::Internal,
                 format!("Cannot kill container {}: {error}", container.id),
             ));
         }
-        Ok(()) => {}
+        _ => {}
     }
     if paused && signal != 19 {
         // A frozen process would not hear of it.

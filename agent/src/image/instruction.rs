@@ -6,6 +6,7 @@ use ketch_engine_api::image::ImageConfig;
 use serde_json::json;
 
 use crate::error::{Error, Result};
+use crate::paths;
 
 const SHELL: &[&str] = &["/bin/sh", "-c"];
 
@@ -61,7 +62,7 @@ pub fn apply(config: &mut ImageConfig, line: &str) -> Result<()> {
         "WORKDIR" => {
             let (path, before) = (one()?, config.working_dir.clone().unwrap_or_default());
             let joined = if path.starts_with('/') { path } else { format!("{before}/{path}") };
-            config.working_dir = Some(cleaned(&joined));
+            config.working_dir = Some(paths::clean(&joined));
         }
         "VOLUME" => {
             let volumes = json_words(rest).map_or_else(|| words(rest), Ok)?;
@@ -77,8 +78,9 @@ pub fn apply(config: &mut ImageConfig, line: &str) -> Result<()> {
             config.shell =
                 Some(shell.ok_or_else(|| Error::invalid("SHELL requires the arguments to be in JSON form"))?);
         }
-        other => {
-            return Err(Error::invalid(format!("{} is not a valid change command", other.to_lowercase())));
+        _ => {
+            let written = line.split_whitespace().next().unwrap_or_default();
+            return Err(Error::invalid(format!("{written} is not a valid change command")));
         }
     }
     Ok(())
@@ -209,19 +211,6 @@ fn nanoseconds(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(sum as u64)
 }
 
-/// Without `.`, `..` and needless slashes.
-fn cleaned(path: &str) -> String {
-    let mut parts = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    format!("/{}", parts.join("/"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,7 +249,7 @@ mod tests {
     fn others_are_refused() {
         let mut config = ImageConfig::default();
         for (line, text) in [
-            ("RUN x", "run is not a valid change command"),
+            ("Run x", "Run is not a valid change command"),
             ("USER", "USER requires at least one argument"),
             ("USER a b", "USER requires exactly one argument"),
             ("EXPOSE x", "Invalid containerPort: x"),

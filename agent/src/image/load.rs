@@ -21,6 +21,7 @@ use super::spec::{Descriptor, ImageFile, Manifest, Platform};
 use super::staging::Staged;
 use super::state::{Image, ImageRecord};
 use crate::error::{Error, Kind, Result};
+use crate::paths;
 use crate::tar::{Kind as Member, Reader};
 
 /// As many files as an archive may have.
@@ -122,7 +123,7 @@ impl Images {
                 Member::File => {
                     left = left.checked_sub(entry.size).ok_or_else(|| {
                         Error::invalid(format!(
-                            "the archive has more than {all} bytes, which do not fit here"
+                            "no space left on device: the archive has more than {all} bytes"
                         ))
                     })?;
                     let (mut file, staged) = self
@@ -316,15 +317,7 @@ impl Archive {
 
 /// A name in the archive, cleaned; `None` for one that leads out.
 fn inside(name: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in name.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => drop(parts.pop()?),
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
+    String::from_utf8(paths::inside(name.as_bytes())?).ok()
 }
 
 fn blob(digest: Digest) -> String {

@@ -20,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::paths;
 use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Reader};
 
@@ -176,11 +177,7 @@ impl Unpacker {
                 self.size += entry.link.len() as u64;
             }
             Kind::Char | Kind::Block | Kind::Fifo => {
-                let (kind, device) = match entry.kind {
-                    Kind::Char => (FileType::CharacterDevice, makedev(entry.device.0, entry.device.1)),
-                    Kind::Block => (FileType::BlockDevice, makedev(entry.device.0, entry.device.1)),
-                    _ => (FileType::Fifo, 0),
-                };
+                let (kind, device) = entry.node();
                 mknodat(&parent, name, kind, Mode::from_raw_mode(0o600), device)
                     .map_err(|error| made("device", &path, error))?;
             }
@@ -357,19 +354,11 @@ pub(super) fn is_whiteout(about: &rustix::fs::Stat) -> bool {
     FileType::from_raw_mode(about.st_mode) == FileType::CharacterDevice && about.st_rdev == makedev(0, 0)
 }
 
-/// The name without `.`, `..` and needless slashes, relative to the layer's root.
+/// The name relative to the layer's root.
 fn clean(path: &[u8]) -> Result<Vec<u8>> {
-    let outside = || UnpackError::Outside(text(path));
-    let mut components: Vec<&[u8]> = Vec::new();
-    for component in path.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => drop(components.pop().ok_or_else(outside)?),
-            name => components.push(name),
-        }
-    }
-    let cleaned = components.join(&b'/');
-    if cleaned.len() > LONGEST_PATH || cleaned.contains(&0) { Err(outside()) } else { Ok(cleaned) }
+    paths::inside(path)
+        .filter(|cleaned| cleaned.len() <= LONGEST_PATH && !cleaned.contains(&0))
+        .ok_or_else(|| UnpackError::Outside(text(path)))
 }
 
 fn split(path: &[u8]) -> (&[u8], &[u8]) {

@@ -10,6 +10,8 @@ mod reader;
 mod sparse;
 mod writer;
 
+use rustix::fs::{FileType, makedev};
+
 pub use reader::Reader;
 pub use writer::Writer;
 
@@ -43,6 +45,19 @@ pub struct Entry {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where the data goes, if there are holes between.
     pub sparse: Option<Sparse>,
+}
+
+impl Entry {
+    /// What mknod(2) is asked for: of a device its kind and number, of anything else a fifo.
+    #[must_use]
+    pub fn node(&self) -> (FileType, u64) {
+        let number = makedev(self.device.0, self.device.1);
+        match self.kind {
+            Kind::Char => (FileType::CharacterDevice, number),
+            Kind::Block => (FileType::BlockDevice, number),
+            _ => (FileType::Fifo, 0),
+        }
+    }
 }
 
 /// A file's data with holes.

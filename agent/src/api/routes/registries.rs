@@ -96,7 +96,11 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 pub(super) fn parse_platform(text: &str) -> Result<Platform> {
     Platform::parse(text).ok_or_else(|| {
-        Error::invalid(format!("{text:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"))
+        let fits = |part: &str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        };
+        let part = text.split('/').find(|part| !fits(part)).unwrap_or(text);
+        Error::invalid(format!("{part:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": invalid argument"))
     })
 }
 
@@ -157,8 +161,11 @@ async fn search(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     };
     let mut stars = None;
     for text in filters.values("stars") {
-        let count: i64 =
-            text.parse().map_err(|_| Error::invalid(format!("invalid filter 'stars=[{text}]'")))?;
+        let count: i64 = text.parse().map_err(|_| {
+            Error::invalid(format!(
+                "invalid filter 'stars={text}': strconv.Atoi: parsing {text:?}: invalid syntax"
+            ))
+        })?;
         stars = stars.max(Some(count));
     }
     let options = SearchOptions {
