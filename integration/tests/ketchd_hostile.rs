@@ -84,7 +84,9 @@ impl<'a> Ground<'a> {
         for out in [out, imported] {
             assert_ne!(out.code, 0, "{what}: {out}");
             if self.engine.is_ketch() {
-                assert!(words.iter().any(|word| out.stderr.contains(word)), "{what}: {out}");
+                // A client that still sends may hear of the end of the connection first.
+                let cut = layer.len() > 8 << 20 && out.stderr.contains("broken pipe");
+                assert!(cut || words.iter().any(|word| out.stderr.contains(word)), "{what}: {out}");
             }
         }
         self.is_untouched(what);
