@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::{Error, Kind, Result};
+use crate::random::is_id;
 
 /// Names the daemon by its id, and is locked while one runs.
 const OWNER: &str = "daemon-id";
@@ -57,7 +58,7 @@ fn refused(message: String) -> Error {
 fn has_bundles(exec_root: &Path) -> std::io::Result<bool> {
     for entry in fs::read_dir(exec_root)? {
         let name = entry?.file_name();
-        if name.len() == 64 && name.to_string_lossy().bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        if is_id(&name.to_string_lossy()) {
             return Ok(true);
         }
     }

@@ -30,6 +30,11 @@ pub(crate) fn id() -> Result<String> {
     digits(32)
 }
 
+/// Whether a name is one that only containers and added processes have.
+pub(crate) fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -12,6 +12,7 @@ use super::lifecycle::{bundle_of, remove_folder};
 use super::streams::Streams;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::random::is_id;
 use crate::shim::Task;
 
 /// Added processes of before run on. Nobody can be attached to them again, but their output must not hold them up, and their
@@ -99,9 +100,4 @@ async fn remove(folder: PathBuf) {
 fn names_in(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// Whether a name is one that only containers and added processes have.
-fn is_id(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }

@@ -159,6 +159,10 @@ pub fn folder_of(daemon: &Daemon, id: &str) -> PathBuf {
 /// # Errors
 /// The disk, or a mount that can't be taken away: nothing is removed then.
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {
+    // At a start there is none but after a release that failed: the table of all mounts need not be read.
+    if std::fs::symlink_metadata(folder).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(());
+    }
     unmount_below(folder)?;
     removal::remove(folder)
         .map_err(|error| Error::internal(format_args!("removing {}", folder.display()), &error))

@@ -106,11 +106,8 @@ impl Volumes {
         for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(REMOVED) {
                 delete(&entry.path());
-            }
-        }
-        for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
-            // Of a volume that was never acknowledged; what somebody has put there stays.
-            if remembered.iter().all(|(name, _)| entry.file_name() != name.as_str()) {
+            } else if remembered.iter().all(|(name, _)| entry.file_name() != name.as_str()) {
+                // Of a volume that was never acknowledged; what somebody has put there stays.
                 let _kept = fs::remove_dir(entry.path().join(DATA));
                 let _kept = fs::remove_dir(entry.path());
             }

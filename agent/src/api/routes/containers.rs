@@ -113,13 +113,8 @@ async fn start(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         ));
     }
     let container = find(&daemon, &request)?;
-    on_its_own(async move { lifecycle::start(&daemon, &container).await }).await?;
+    lifecycle::start(&daemon, &container).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
-}
-
-/// Runs to its end, whether the client waits for it or not.
-async fn on_its_own<T: Send + 'static>(act: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
-    tokio::spawn(act).await.map_err(|error| Error::internal("working on a container", &error))?
 }
 
 fn how(request: &Request) -> Result<Stop> {
@@ -129,19 +124,16 @@ fn how(request: &Request) -> Result<Stop> {
 
 async fn stop(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (how, container) = (how(&request)?, find(&daemon, &request)?);
-    on_its_own(async move { signal::stop(&daemon, &container, how).await }).await?;
+    signal::stop(&daemon, &container, how).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 async fn restart(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (how, container) = (how(&request)?, find(&daemon, &request)?);
     let asked = request.operand(0).to_owned();
-    on_its_own(async move {
-        signal::restart(&daemon, &container, how).await.map_err(|error| {
-            Error::new(error.kind, format!("Cannot restart container {asked}: {}", error.message))
-        })
-    })
-    .await?;
+    signal::restart(&daemon, &container, how).await.map_err(|error| {
+        Error::new(error.kind, format!("Cannot restart container {asked}: {}", error.message))
+    })?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
@@ -152,21 +144,19 @@ async fn kill(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     };
     let signal = request.query.text("signal").map(signal::number).transpose().map_err(&cannot)?;
     let container = find(&daemon, &request).map_err(&cannot)?;
-    on_its_own(async move { signal::kill(&daemon, &container, signal.unwrap_or(0)).await })
-        .await
-        .map_err(&cannot)?;
+    signal::kill(&daemon, &container, signal.unwrap_or(0)).await.map_err(&cannot)?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 async fn pause(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = find(&daemon, &request)?;
-    on_its_own(async move { signal::pause(&daemon, &container).await }).await?;
+    signal::pause(&daemon, &container).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 async fn unpause(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = find(&daemon, &request)?;
-    on_its_own(async move { signal::unpause(&daemon, &container).await }).await?;
+    signal::unpause(&daemon, &container).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
@@ -191,7 +181,7 @@ async fn resize(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn rename(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = find(&daemon, &request)?;
     let name = request.query.value("name").unwrap_or_default().to_owned();
-    on_its_own(async move { update::rename(&daemon, &container, &name).await }).await?;
+    update::rename(&daemon, &container, &name).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
@@ -200,7 +190,7 @@ async fn update_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let body: UpdateBody = body(request).await?;
     update::check(&daemon, &body)?;
     let container = daemon.engine.find(&asked)?;
-    on_its_own(async move { update::update(&daemon, &container, body).await }).await?;
+    update::update(&daemon, &container, body).await?;
     response::json(StatusCode::OK, &Updated { warnings: None })
 }
 
@@ -211,13 +201,13 @@ async fn remove_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     if request.query.flag("link") {
         return Err(Error::invalid("Conflict, cannot remove the default link name of the container"));
     }
-    on_its_own(async move { remove::remove(&daemon, &container, &asked, how).await }).await?;
+    remove::remove(&daemon, &container, &asked, how).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 
 async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &["label", "label!", "until"])?;
-    let pruned = on_its_own(async move { remove::prune(&daemon, &filters).await }).await?;
+    let pruned = remove::prune(&daemon, &filters).await?;
     response::json(
         StatusCode::OK,
         &json!({ "ContainersDeleted": pruned.ids, "SpaceReclaimed": pruned.bytes }),
