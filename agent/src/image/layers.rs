@@ -139,7 +139,6 @@ impl Images {
         let unpacked = unpacker.unpack(&mut reader);
         let mut content = reader.into_inner();
         if let Err(error) = unpacked {
-            // Content that is not what was promised is told of as that, not as whatever is wrong in it.
             if matches!(error, UnpackError::Read(_)) {
                 verify_rest(content, promised)?;
             }
@@ -149,8 +148,11 @@ impl Images {
             };
             return Err(Error { kind, ..Error::internal("unpacking a layer", &error) });
         }
-        // The sums are of everything, what is behind the tar's end too.
-        let _rest = io::copy(&mut content, &mut io::sink()).map_err(read)?;
+        // The sums are of everything, what is behind the tar's end too; a compression's own sum is there.
+        if let Err(error) = io::copy(&mut content, &mut io::sink()) {
+            verify_rest(content, promised)?;
+            return Err(read(error));
+        }
         let (inflate, diff_id, tar_size) = content.finish();
         let stream = inflate.into_summing().map_err(read)?;
         let (_, blob, blob_size) = stream.finish();
@@ -237,7 +239,8 @@ impl Images {
     }
 }
 
-/// Whether a stream that broke off in its middle is what was promised, as far as its digest tells.
+/// Whether a stream that can't be read on is what was promised, as far as its digest tells: content that is not what was promised
+/// is told of as that, not as whatever is wrong in it.
 fn verify_rest<R: Read>(content: Summing<Inflate<Summing<R>>>, promised: &Promised) -> Result<()> {
     let (inflate, ..) = content.finish();
     // A stream that does not go on has its own story, which its reader tells.
