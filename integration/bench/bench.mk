@@ -4,8 +4,7 @@
 BENCH := integration/bench
 BENCH_PROGRAMS := target/bench/floor target/bench/spawner
 
-.PHONY: bench bench-quick bench-shim bench-ketchd bench-setup
-.PHONY: bench bench-quick bench-shim bench-pull bench-setup
+.PHONY: bench bench-quick bench-shim bench-ketchd bench-pull bench-setup
 
 bench-setup:
 	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
@@ -35,6 +34,7 @@ bench-ketchd: build peers ## ketchd beside dockerd 28.5: ROUNDS=40 HEAVY_ROUNDS=
 	@integration/setup/packages.sh busybox-static docker-registry skopeo jq zstd python3 util-linux iproute2
 	cargo build --quiet --release --package ketch-integration --bin engine_bench
 	$(BUILD_DIR)/$(TARGET)/release/engine_bench
+
 bench-pull: build ## Pulls, loads and saves of a 1 GiB image beside dockerd's of `make peers` and skopeo's: RUNS=3 (4 minutes)
 	@integration/setup/packages.sh docker-registry skopeo zstd iproute2 python3
 	@PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/pull.py --ketchd target/release/ketchd --archives --runs $(or $(RUNS),3)

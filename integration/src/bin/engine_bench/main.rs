@@ -103,14 +103,14 @@ fn measure() {
         if listed("CASES", name) {
             eprintln!("{name} ...");
             step(&mut contenders, extent, &mut samples);
+            if let Some(path) = &parts {
+                std::fs::write(path, samples.whole()).expect("write this part's samples");
+            }
         }
     }
     contenders.into_iter().for_each(Contender::end);
     samples.load("load_after");
     println!("{}", samples.table());
-    if let Some(path) = parts {
-        std::fs::write(path, samples.whole()).expect("write this part's samples");
-    }
     let plain = ["ONLY", "ROUNDS", "HEAVY_ROUNDS", "KETCHD", "DISK"]
         .iter()
         .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
