@@ -278,7 +278,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("dns-search", List, "Search domains for containers"),
     setting("exec-opt", List, "native.cgroupdriver=cgroupfs").key("exec-opts"),
     setting("exec-root", Text, "Where sockets and bundles are"),
-    setting("experimental", Flag, "Without effect but in what clients are told"),
+    setting("experimental", Flag, "Serve checkpoints of containers, and tell clients of it"),
     setting("feature", Features, "Features that are on, or NAME=false").key("features"),
     setting("firewall-backend", Text, "nftables, which is the only one"),
     setting("fixed-cidr", Text, "The part of the default bridge's subnet that containers get"),

@@ -100,6 +100,8 @@ modules![
     ketchd_run,
     ketchd_containers,
     ketchd_copy,
+    ketchd_checkpoint,
+    ketchd_criu,
     ketchd_security,
     ketchd_streams,
     ketchd_images,

@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 runtime=${RUNTIME:-target/release/ketch}
 sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
 	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::
-	shim_task:: shim_takeover:: shim_ctr::)
+	shim_task:: shim_takeover:: shim_ctr:: ketchd_criu::)
 
 # One program with all tests, and the one that they run inside containers; both are static.
 suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |
@@ -23,7 +23,13 @@ mkdir -p target/vm
 strip -o target/vm/suite "$suite"
 
 shim=/usr/local/bin/containerd-shim-ketch-v2
-copies=(--copy "target/release/containerd-shim-ketch-v2:$shim" --copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy "$naive" --copy oci-bundles --copy integration/setup)
+ketchd=/usr/local/bin/ketchd
+copies=(--copy "target/release/ketchd:$ketchd" --copy "target/release/containerd-shim-ketch-v2:$shim" --copy "target/vm/suite:/usr/local/bin/suite" --copy "$probe" --copy "$naive" --copy oci-bundles --copy integration/setup)
+# ketchd's client, with the loader and the C library that it was linked to.
+peers=${KETCH_CACHE:-/var/cache/ketch}/peers
+for file in bin/docker root/usr/lib64/ld-linux-x86-64.so.2 root/usr/lib/x86_64-linux-gnu/libc.so.6; do
+	copies+=(--copy "$peers/$file")
+done
 case $runtime in
 */*) copies+=(--copy "$runtime:/usr/local/bin/ketch") && inside=/usr/local/bin/ketch ;;
 *) inside=$runtime ;;
@@ -43,7 +49,7 @@ boot() {
 	done
 	shift
 	echo "# VM: $name"
-	integration/vm/run.sh "${options[@]}" --timeout "${VM_TIMEOUT:-1800}" "${copies[@]}" --env RUNTIME="$inside" --env SHIM="$shim" -- "$@" |
+	integration/vm/run.sh "${options[@]}" --timeout "${VM_TIMEOUT:-1800}" "${copies[@]}" --env RUNTIME="$inside" --env SHIM="$shim" --env KETCHD="$ketchd" -- "$@" |
 		tee target/vm/boot.log || code=$?
 	cat target/vm/boot.log >>"$log"
 	while read -r p _ f _ s _; do
@@ -69,7 +75,7 @@ if [ -n "${FILTER-}" ]; then
 else
 	# shellcheck disable=SC2016 # expanded in the guest
 	boot "root and user, AppArmor, two NUMA nodes" 2 --numa --append psi=1 -- \
-		sh -c 'suite --layout native "$@"; suite --layout native --as user rootless:: userns_settings:: lifecycle:: exec::' sh "${chosen[@]}"
+		sh -c 'suite --layout native --without ketchd_checkpoint "$@"; suite --layout native --as user rootless:: userns_settings:: lifecycle:: exec::' sh "${chosen[@]}"
 	boot "root, SELinux enforcing" 1 --selinux enforcing -- suite --layout native lsm::selinux
 fi
 echo "# VM: $((SECONDS - start)) s; the output is in $log"

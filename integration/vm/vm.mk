@@ -12,7 +12,7 @@ vm-image: vm-setup ## Build the VM's root image in the cache
 vm-shell: build vm-setup ## A root console in the VM, with target/release/ketch on its PATH
 	@integration/vm/run.sh --copy target/release/ketch:/usr/local/bin/ketch --shell
 
-vm-test: build vm-setup ## The suite in the VM, under systemd: a sample; FULL=1 all of it; FILTER= RUNTIME=runc
+vm-test: build vm-setup peers ## The suite in the VM, under systemd: a sample; FULL=1 all of it; FILTER= RUNTIME=runc
 	@FULL=$(FULL) FILTER="$(FILTER)" RUNTIME=$(RUNTIME) integration/vm/test.sh
 
 vm-bench: build vm-setup $(BENCH_PROGRAMS) ## The bench in the VM, with real controllers; ROUNDS=30 BESIDE=99

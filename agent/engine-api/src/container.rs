@@ -267,6 +267,27 @@ pub struct SummaryNetworks {
     pub networks: Value,
 }
 
+/// The body of `POST /containers/{id}/checkpoints`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct CheckpointBody {
+    #[serde(rename = "CheckpointID")]
+    pub checkpoint_id: String,
+    /// A folder of the host; the container's own when empty.
+    #[serde(rename = "CheckpointDir")]
+    pub checkpoint_dir: String,
+    /// Whether the container ends.
+    #[serde(rename = "Exit")]
+    pub exit: bool,
+}
+
+/// A checkpoint of the list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Checkpoint {
+    pub name: String,
+}
+
 /// What `top` shows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]

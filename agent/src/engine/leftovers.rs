@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
+use super::checkpoint;
 use super::exec::FIFOS;
 use super::lifecycle::{bundle_of, remove_folder};
 use super::streams::Streams;
@@ -59,6 +60,14 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
     }
     for folder in strange(daemon.config.data_root.join("containers")) {
         remove(folder).await;
+    }
+    let (owner, all) = (Arc::clone(daemon), known.clone());
+    let unfinished = blocking(move || {
+        all.iter().for_each(|container| checkpoint::clear_unfinished(&owner, container));
+        Ok(())
+    });
+    if let Err(error) = unfinished.await {
+        warn!("{error}");
     }
     let roots = daemon.images.roots().into_iter().map(|(container, _)| container);
     for container in roots.filter(|container| is_id(container) && !known.contains(container)) {

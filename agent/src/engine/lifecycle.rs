@@ -15,7 +15,7 @@ use super::bundle::{self, Input, Shm};
 use super::container::{Container, Record};
 use super::security::Security;
 use super::streams::make_fifo;
-use super::{apparmor, devices, ending, health, mounts, namespaces, networking, root, users};
+use super::{apparmor, checkpoint, devices, ending, health, mounts, namespaces, networking, root, users};
 use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::locks::locked;
 use crate::logs::{self, LogDriver};
 use crate::shim::Task;
-use crate::shim::task::Fifos;
+use crate::shim::task::{Fifos, Making};
 use crate::timestamp::Timestamp;
 use crate::{mounted, removal};
 
@@ -35,6 +35,18 @@ const ENDED: Duration = Duration::from_secs(10);
 /// # Errors
 /// It runs already, is frozen or is being removed; it does not start, with the status that Docker would have.
 pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
+    start_from(daemon, container, None).await
+}
+
+/// The same, from a checkpoint of the container's own.
+///
+/// # Errors
+/// There is none of this name; criu fails; as [`start`].
+pub async fn start_from(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    checkpoint: Option<&str>,
+) -> Result<()> {
     let changing = container.changing.lock().await;
     may_start(container)?;
     container.change(|record| {
@@ -43,7 +55,7 @@ pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
         record.state.restart_reason.clear();
     });
     *locked(&container.pause) = Duration::ZERO;
-    let started = run(daemon, container).await;
+    let started = run_from(daemon, container, checkpoint).await;
     drop(changing);
     // Before the client hears of it: it waits for the removal no more once it has.
     if started.is_err() && container.read(|record| record.host_config.auto_remove) {
@@ -52,7 +64,11 @@ pub async fn start(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
     started
 }
 
-fn may_start(container: &Container) -> Result<()> {
+/// Whether it can be started as it is now.
+///
+/// # Errors
+/// As [`start`].
+pub fn may_start(container: &Container) -> Result<()> {
     container.read(|record| {
         let state = &record.state;
         if state.paused {
@@ -72,7 +88,11 @@ fn may_start(container: &Container) -> Result<()> {
 /// # Errors
 /// As [`start`].
 pub(super) async fn run(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
-    let begun = match begin(daemon, container).await {
+    run_from(daemon, container, None).await
+}
+
+async fn run_from(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Option<&str>) -> Result<()> {
+    let begun = match begin(daemon, container, checkpoint).await {
         // One that nobody would know of after a crash has not been started.
         Ok(task) => match container.save(daemon).await {
             Ok(()) => Ok(task),
@@ -189,9 +209,13 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<()> {
         .map_err(|error| Error::internal(format_args!("making {}", path.display()), &error))
 }
 
-async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task> {
+async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Option<&str>) -> Result<Task> {
     networking::take_names(daemon, container);
     let record = container.read(Record::clone);
+    let images = match checkpoint {
+        Some(name) => checkpoint::images(daemon, &record, name).await?,
+        None => String::new(),
+    };
     let bundle = bundle_of(daemon, &record.id);
     let (mounted, joined) =
         tokio::join!(mount_root(daemon, &record.id, &bundle), namespaces::join(daemon, &record));
@@ -219,7 +243,9 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task>
     let binary = daemon.runtime_binary(&record.host_config.runtime)?;
     let connection = engine.launch.start(&record.id, &bundle, &binary).await?;
     let task = Task::new(connection.clone(), &record.id);
-    match create(daemon, container, &record, &task, &bundle, fifos, &binary).await {
+    let bundle = bundle.to_string_lossy().into_owned();
+    let making = Making { bundle, fifos, options: engine.launch.options(&binary), images };
+    match create(container, &record, &task, making).await {
         Ok(()) => Ok(task),
         Err(error) => {
             undo(&task).await;
@@ -228,22 +254,12 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Task>
     }
 }
 
-async fn create(
-    daemon: &Arc<Daemon>,
-    container: &Arc<Container>,
-    record: &Record,
-    task: &Task,
-    bundle: &Path,
-    fifos: Fifos,
-    binary: &Path,
-) -> Result<()> {
+async fn create(container: &Arc<Container>, record: &Record, task: &Task, making: Making) -> Result<()> {
     let failed = |error: crate::shim::CallError| {
         Error::new(Kind::Internal, compat::task_not_created(&error.to_string()))
     };
-    let options = daemon.engine.launch.options(binary);
-    let input = fifos.stdin.clone();
-    let path = bundle.to_string_lossy();
-    let pid = task.create(&path, Vec::new(), fifos, options).await.map_err(failed)?;
+    let input = making.fifos.stdin.clone();
+    task.create(making).await.map_err(failed)?;
     if !input.is_empty() {
         let (task, tty) = (task.clone(), record.config.tty);
         container.streams.begin_input(Path::new(&input), move || async move {
@@ -252,7 +268,7 @@ async fn create(
             }
         })?;
     }
-    let _pid = task.start("").await.map_err(failed)?;
+    let pid = task.start("").await.map_err(failed)?;
     container.change(|record| {
         let state = &mut record.state;
         state.running = true;

@@ -1,6 +1,6 @@
 //! Containers: all of them, by id and name. What is done with one is in a file of its own: `create`, `lifecycle` (start and
 //! what follows from an end), `signal` (kill, stop, restart, pause), `remove`, `exec`, `attach`, `wait`, `list`, `inspect`,
-//! `copy`, `update`, `stats`, `top`; `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
+//! `copy`, `update`, `stats`, `top`, `checkpoint`; `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
 //!
 //! Called by routes only. Each operation takes the daemon, as it needs images, networks and volumes.
 
@@ -17,6 +17,7 @@ pub mod apparmor;
 pub mod attach;
 pub mod bundle;
 pub mod caps;
+pub mod checkpoint;
 pub mod connect;
 pub mod container;
 pub mod copy;

@@ -39,15 +39,22 @@ pub fn random_name(mut take: impl FnMut(&str) -> bool) -> Result<String> {
     Err(Error::new(Kind::Internal, "no free name was found for the container"))
 }
 
+/// Whether somebody may choose it: two characters at least, a letter or a digit first. It is one step of a path, and none that
+/// leads up or is hidden.
+#[must_use]
+pub fn fits(name: &str) -> bool {
+    let fits = |(index, byte): (usize, u8)| {
+        byte.is_ascii_alphanumeric() || (index > 0 && matches!(byte, b'_' | b'.' | b'-'))
+    };
+    name.len() >= 2 && name.bytes().enumerate().all(fits)
+}
+
 /// Whether a name may be a container's.
 ///
 /// # Errors
 /// dockerd's text.
 pub fn check(name: &str) -> Result<()> {
-    let fits = |(index, byte): (usize, u8)| {
-        byte.is_ascii_alphanumeric() || (index > 0 && matches!(byte, b'_' | b'.' | b'-'))
-    };
-    if name.len() >= 2 && name.bytes().enumerate().all(fits) {
+    if fits(name) {
         return Ok(());
     }
     Err(Error::invalid(format!(

@@ -17,7 +17,7 @@ const TERM: u32 = 15;
 /// How long a container is given that says nothing else.
 pub(super) const PATIENCE: i64 = 10;
 /// How long the end may take after SIGKILL.
-const AFTER_KILL: Duration = Duration::from_secs(10);
+pub(super) const AFTER_KILL: Duration = Duration::from_secs(10);
 /// How long an end that has begun may take until it is told.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -196,12 +196,13 @@ async fn end_pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<b
     Ok(true)
 }
 
-fn ends(container: &Container) -> u64 {
+/// How often it has ended so far.
+pub(super) fn ends(container: &Container) -> u64 {
     container.life.borrow().ends
 }
 
 /// Whether there was another end before the time was over; without one it waits for ever.
-async fn until_end(container: &Container, before: u64, limit: Option<Duration>) -> bool {
+pub(super) async fn until_end(container: &Container, before: u64, limit: Option<Duration>) -> bool {
     let mut life = container.life.subscribe();
     let so = |life: &Life| life.ends > before || !life.running || life.removed;
     let ended = async { life.wait_for(so).await.is_ok() };

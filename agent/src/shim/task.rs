@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ketch_shim_api::TASK_V3;
+use ketch_shim_api::options::CheckpointOptions;
 use ketch_shim_api::process::Status;
 use ketch_shim_api::task as api;
-use ketch_shim_api::types::Mount;
 use ketch_shim_api::wire::{Any, Empty, Timestamp};
 use prost::Message;
 
@@ -34,6 +34,19 @@ pub struct Fifos {
     pub stderr: String,
     /// Whether all go through a terminal.
     pub terminal: bool,
+}
+
+/// A container to be made.
+#[derive(Clone, Debug)]
+pub struct Making {
+    /// The folder of its config.json.
+    pub bundle: String,
+    /// Of its first process.
+    pub fifos: Fifos,
+    /// The runtime's ([`super::Launch::options`]).
+    pub options: Any,
+    /// The folder of a checkpoint that it starts from; empty without.
+    pub images: String,
 }
 
 /// How a process has ended.
@@ -79,29 +92,38 @@ impl Task {
         self.connection.call(TASK_V3, method, message).await
     }
 
-    /// Makes the container; its first process waits to be started. Returns that one's id.
+    /// Makes the container; its first process waits to be started. One that starts from a checkpoint has none before that.
     ///
     /// # Errors
     /// The shim's words.
-    pub async fn create(
-        &self,
-        bundle: &str,
-        rootfs: Vec<Mount>,
-        fifos: Fifos,
-        options: Any,
-    ) -> Result<u32, CallError> {
+    pub async fn create(&self, making: Making) -> Result<(), CallError> {
+        let Making { bundle, fifos, options, images } = making;
         let request = api::CreateTaskRequest {
             id: self.id.clone(),
-            bundle: bundle.to_owned(),
-            rootfs,
+            bundle,
             terminal: fifos.terminal,
             stdin: fifos.stdin,
             stdout: fifos.stdout,
             stderr: fifos.stderr,
             options: Some(options),
+            checkpoint: images,
             ..api::CreateTaskRequest::default()
         };
-        Ok(self.call::<api::CreateTaskResponse>("Create", &request).await?.pid)
+        self.call::<api::CreateTaskResponse>("Create", &request).await.map(drop)
+    }
+
+    /// Writes the container's processes to a folder of images, which is made; `exit` ends them.
+    ///
+    /// # Errors
+    /// The shim's words; the container runs on.
+    pub async fn checkpoint(&self, images: &str, exit: bool) -> Result<(), CallError> {
+        let options = CheckpointOptions { exit, ..CheckpointOptions::default() };
+        let request = api::CheckpointTaskRequest {
+            id: self.id.clone(),
+            path: images.to_owned(),
+            options: Some(Any::pack(&options)),
+        };
+        self.call::<Empty>("Checkpoint", &request).await.map(drop)
     }
 
     /// Adds a process, to be started.

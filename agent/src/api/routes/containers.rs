@@ -24,7 +24,7 @@ use crate::engine::remove::Remove;
 use crate::engine::signal::Stop;
 use crate::engine::wait::{self, Condition};
 use crate::engine::{create, inspect, lifecycle, list, remove, signal, stats, top, update};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::spec::Platform;
 use crate::logs;
 use crate::timestamp::Timestamp;
@@ -112,8 +112,16 @@ async fn start(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24",
         ));
     }
+    let checkpoint = request.query.text("checkpoint");
+    if checkpoint.is_some() && !daemon.config.experimental {
+        return Err(Error::invalid("checkpoint is only supported in experimental mode"));
+    }
     let container = find(&daemon, &request)?;
-    lifecycle::start(&daemon, &container).await?;
+    if request.query.text("checkpoint-dir").is_some() {
+        lifecycle::may_start(&container)?;
+        return Err(Error::new(Kind::Forbidden, "custom checkpointdir is not supported"));
+    }
+    lifecycle::start_from(&daemon, &container, checkpoint).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))
 }
 

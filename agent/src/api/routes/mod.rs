@@ -10,6 +10,7 @@ use crate::error::Result;
 mod archive;
 mod attach;
 mod build;
+mod checkpoints;
 mod commits;
 mod containers;
 mod events;
@@ -30,6 +31,7 @@ pub fn all() -> Router {
     attach::add(&mut router);
     images::add(&mut router);
     build::add(&mut router);
+    checkpoints::add(&mut router);
     commits::add(&mut router);
     registries::add(&mut router);
     containers::add(&mut router);
