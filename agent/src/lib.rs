@@ -36,12 +36,14 @@ mod resolve;
 pub mod settings;
 pub mod shim;
 pub mod size;
+mod spare;
 pub mod store;
 pub mod system;
 pub mod tar;
 pub mod timestamp;
 pub mod tls;
 pub mod volume;
+mod zone;
 
 #[cfg(test)]
 mod scratch;

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::locks::{locked, reading, writing};
+use crate::spare::{self, Spare};
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +27,7 @@ pub struct Store(Arc<Shared>);
 
 struct Shared {
     path: PathBuf,
+    spare: Spare,
     /// None: it could not be opened again yet.
     database: RwLock<Option<Database>>,
     /// What the next commit is of.
@@ -40,8 +42,18 @@ type Change = (Table, String, Option<Vec<u8>>);
 /// Changes that wait for their commit.
 struct Waiting {
     changes: Vec<Change>,
+    kind: Kind,
     /// None: nobody waits for it.
     done: Option<Done>,
+}
+
+/// What a change is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Something is kept.
+    Keeps,
+    /// Something goes, and room with it: this may take the last that there is.
+    Frees,
 }
 
 type Done = Arc<OnceLock<std::result::Result<(), Arc<redb::Error>>>>;
@@ -69,8 +81,11 @@ impl Store {
         let database = Database::create(path)
             .map_err(|error| Error::internal(format_args!("opening the store {}", path.display()), &error))?;
         let database = RwLock::new(Some(database));
+        let spare = Spare::beside(path);
+        spare.take();
         Ok(Self(Arc::new(Shared {
             path: path.to_owned(),
+            spare,
             database,
             waiting: Mutex::default(),
             committing: Mutex::default(),
@@ -82,8 +97,20 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
+        self.put_as(Kind::Keeps, table, key, value)
+    }
+
+    /// The same of what has to be written before something is removed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn put_before_removal<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
+        self.put_as(Kind::Frees, table, key, value)
+    }
+
+    fn put_as<T: Serialize>(&self, kind: Kind, table: Table, key: &str, value: &T) -> Result<()> {
         let bytes = encoded(table, key, value)?;
-        self.write(vec![(table, key.to_owned(), Some(bytes))])
+        self.write(kind, vec![(table, key.to_owned(), Some(bytes))])
             .map_err(|error| failed("writing", table, key, error.as_ref()))
     }
 
@@ -93,7 +120,7 @@ impl Store {
     /// It can't be encoded.
     pub fn put_with_next<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<()> {
         let bytes = encoded(table, key, value)?;
-        self.push(vec![(table, key.to_owned(), Some(bytes))], None);
+        self.push(Kind::Keeps, vec![(table, key.to_owned(), Some(bytes))], None);
         Ok(())
     }
 
@@ -110,7 +137,7 @@ impl Store {
     /// # Errors
     /// The disk.
     pub fn remove_from(&self, tables: &[Table], key: &str) -> Result<()> {
-        self.write(tables.iter().map(|table| (*table, key.to_owned(), None)).collect())
+        self.write(Kind::Frees, tables.iter().map(|table| (*table, key.to_owned(), None)).collect())
             .map_err(|error| failed("removing", tables[0], key, error.as_ref()))
     }
 
@@ -128,20 +155,26 @@ impl Store {
             .collect()
     }
 
-    fn push(&self, changes: Vec<Change>, done: Option<Done>) {
-        locked(&self.0.waiting).push(Waiting { changes, done });
+    fn push(&self, kind: Kind, changes: Vec<Change>, done: Option<Done>) {
+        locked(&self.0.waiting).push(Waiting { changes, kind, done });
     }
 
     /// Whoever comes first commits what has come meanwhile, in its order; the others find theirs done.
-    fn write(&self, changes: Vec<Change>) -> std::result::Result<(), Arc<redb::Error>> {
+    fn write(&self, kind: Kind, changes: Vec<Change>) -> std::result::Result<(), Arc<redb::Error>> {
         let done = Done::default();
-        self.push(changes, Some(Arc::clone(&done)));
+        self.push(kind, changes, Some(Arc::clone(&done)));
         let _committing = locked(&self.0.committing);
         if let Some(done) = done.get() {
             return done.clone();
         }
-        let all = std::mem::take(&mut *locked(&self.0.waiting));
-        let result = self.with(|database| commit(database, &all)).map_err(Arc::new);
+        let mut all = std::mem::take(&mut *locked(&self.0.waiting));
+        let mut result = self.with(|database| commit(database, &all)).map_err(Arc::new);
+        if let Err(error) = &result
+            && matches!(&**error, redb::Error::Io(error) if spare::is_full(error))
+            && all.iter().any(|waiting| waiting.kind == Kind::Frees)
+        {
+            result = self.free(&mut all, Arc::clone(error));
+        }
         let mut again = Vec::new();
         for waiting in all {
             match &waiting.done {
@@ -154,7 +187,35 @@ impl Store {
         let mut waiting = locked(&self.0.waiting);
         drop(waiting.splice(..0, again));
         drop(waiting);
-        result
+        done.get().cloned().unwrap_or(result)
+    }
+
+    /// The disk is full: what removes something is written with the room that was kept for it, all else has failed. What still waits
+    /// has an older word on what is removed, which must not come after it.
+    fn free(
+        &self,
+        all: &mut Vec<Waiting>,
+        full: Arc<redb::Error>,
+    ) -> std::result::Result<(), Arc<redb::Error>> {
+        let (frees, mut keeps): (Vec<_>, Vec<_>) =
+            std::mem::take(all).into_iter().partition(|waiting| waiting.kind == Kind::Frees);
+        self.0.spare.give_up();
+        let freed = self.with(|database| commit(database, &frees)).map_err(Arc::new);
+        self.0.spare.take();
+        let goes = |change: &Change| {
+            let removed = |one: &Change| one.2.is_none() && one.0.0 == change.0.0 && one.1 == change.1;
+            freed.is_ok() && frees.iter().flat_map(|waiting| &waiting.changes).any(removed)
+        };
+        for waiting in &mut keeps {
+            waiting.changes.retain(|change| !goes(change));
+        }
+        for waiting in &frees {
+            if let Some(done) = &waiting.done {
+                drop(done.set(freed.clone()));
+            }
+        }
+        *all = keeps;
+        Err(full)
     }
 
     /// Does something with the file. After an error of the disk, a full one for example, redb refuses everything until the file is

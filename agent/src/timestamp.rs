@@ -9,6 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+use crate::zone;
 
 const DAY: i64 = 86_400;
 const SECOND: u32 = 1_000_000_000;
@@ -110,12 +111,12 @@ impl Timestamp {
             let ago = Duration::from_nanos(ago);
             return Ok(Self::new(now.seconds - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX), now.nanos));
         }
-        // A date's missing parts are zero, and its zone is UTC.
+        // A date's missing parts are zero, and its zone is the one that the daemon has now.
         let full = format!("{text}{}", "0000-01-01T00:00:00Z".get(text.len()..).unwrap_or_default());
-        let zoned = [text.to_owned(), format!("{text}Z"), full];
-        zoned
-            .iter()
-            .find_map(|text| Self::parse(text))
+        let local = || [format!("{text}Z"), full].iter().find_map(|text| Self::parse(text));
+        let here = |time: Self| Self { seconds: time.seconds - zone::offset_at(now.seconds), ..time };
+        Self::parse(text)
+            .or_else(|| local().map(here))
             .or_else(|| Self::of_query(text).ok())
             .ok_or_else(|| Error::invalid(format!("failed to parse value as time or duration: {text:?}")))
     }

@@ -8,6 +8,7 @@ use ketch_integration::{Case, tests, wait_until};
 tests![
     a_full_data_root,
     a_full_data_root_while_it_starts,
+    what_is_removed_from_a_full_disk,
     a_full_exec_root,
     a_log_that_can_not_be_written,
     a_disk_that_does_not_answer,
@@ -129,6 +130,29 @@ fn a_full_data_root_while_it_starts(case: &Case) {
         assert!(says_full(&out.stderr), "{out}");
         let _ = engine.docker("rm -f lives").ok();
     }
+    engine.end();
+}
+
+/// Removals are what makes room: each succeeds on a disk without a free block, several in a row.
+fn what_is_removed_from_a_full_disk(case: &Case) {
+    let engine = small(case, "data");
+    let _ = engine.docker("network create net").ok();
+    let _ = engine.docker("volume create vol").ok();
+    let _ = engine.docker("tag busybox other").ok();
+    let _ = engine.docker("run -d --name runs --network none busybox sleep 1000").ok();
+    let _ = engine.docker("run -d --name keeps --network none -v /anonymous busybox sleep 1000").ok();
+    for name in ["first", "second", "third"] {
+        let _ = engine.docker(&format!("run --name {name} --network none busybox sh -c 'echo x >/file'")).ok();
+    }
+    let lines = ["rm first", "rm -f runs", "rm -f keeps", "network rm net", "volume rm vol", "rm -v second", "rmi other", "rm third"];
+    for line in lines {
+        fill(&engine, "data");
+        let _ = engine.docker(line).ok();
+    }
+    assert_eq!(engine.docker("ps -aq").ok().text(), "");
+    make_room(&engine, "data");
+    let _ = engine.docker("run --rm --network none busybox true").ok();
+    let _ = engine.docker("volume prune -f").ok();
     engine.end();
 }
 

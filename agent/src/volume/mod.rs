@@ -298,7 +298,7 @@ impl Volumes {
         for there in self.known().values_mut() {
             if there.volume.made_for.as_deref() == Some(container) {
                 let volume = Volume { made_for: None, ..there.volume.clone() };
-                self.store.put(TABLE, &volume.name, &volume)?;
+                self.store.put_before_removal(TABLE, &volume.name, &volume)?;
                 there.volume = volume;
             }
         }
