@@ -63,6 +63,10 @@ pub fn start_failure(words: &str) -> (i64, Kind, &'static str) {
     }
 }
 
+/// What keeps its IPC namespace to itself.
+pub const NOT_SHAREABLE: &str =
+    "failed to join IPC namespace: non-shareable IPC (hint: use IpcMode:shareable for the donor container)";
+
 #[cfg(test)]
 mod tests {
     #[test]

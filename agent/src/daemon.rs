@@ -74,6 +74,10 @@ impl Daemon {
         let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?;
         let launch = Launch {
             shim: config.shim.clone(),
+            runtimes: std::iter::once(&config.runtime)
+                .chain(config.live().runtimes.values())
+                .cloned()
+                .collect(),
             exec_root: config.exec_root.clone(),
             events: config.exec_root.join("events.sock"),
         };

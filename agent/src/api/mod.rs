@@ -17,3 +17,4 @@ pub mod server;
 pub mod stdcopy;
 pub mod version;
 pub mod websocket;
+pub mod wire;

@@ -1,11 +1,9 @@
 //! The listening sockets and their connections: each request finds its route, and each response gets what all of Docker's have.
 
 use std::convert::Infallible;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -14,8 +12,8 @@ use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, SERVER};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
@@ -25,6 +23,7 @@ use super::request::{Query, Request};
 use super::response::{self, Response};
 use super::router::Router;
 use super::version::ApiVersion;
+use super::wire::{Answering, Peer, Wire};
 use super::{routes, version};
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -93,9 +92,7 @@ async fn accept(listener: &Listener, shared: Shared) {
     loop {
         let accepted = match listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                let is_given_away = Arc::new(AtomicBool::new(false));
-                let stream = Local(stream, Arc::clone(&is_given_away));
-                drop(tokio::spawn(connection(stream, is_given_away, shared.clone())));
+                drop(tokio::spawn(connection(stream, shared.clone())));
             }),
             Listener::Tcp(listener, acceptor) => listener.accept().await.map(|(stream, _)| {
                 // Answers are small, and wait for nobody.
@@ -112,96 +109,31 @@ async fn accept(listener: &Listener, shared: Shared) {
 }
 
 async fn tcp(stream: TcpStream, acceptor: Option<TlsAcceptor>, shared: Shared) {
-    let is_given_away = Arc::new(AtomicBool::new(false));
-    let Some(acceptor) = acceptor else { return connection(stream, is_given_away, shared).await };
+    let Some(acceptor) = acceptor else { return connection(stream, shared).await };
     match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => connection(stream, is_given_away, shared).await,
+        Ok(Ok(stream)) => connection(stream, shared).await,
         Ok(Err(error)) => debug!("TLS handshake error: {error}"),
         Err(_) => debug!("TLS handshake error: it took longer than {} s", HANDSHAKE.as_secs()),
     }
 }
 
-/// A client on a unix socket. One that has only stopped to write still listens; one that has closed does not, and what it has asked
-/// for ends with it: else each `docker run -d` would leave the daemon a connection that waits for the container's end.
-struct Local(UnixStream, Arc<AtomicBool>);
-
-impl Local {
-    /// The kernel tells of it together with the end of the stream, which must be waited for to be heard. Of a connection that hyper
-    /// has given away somebody else may wait to read, and there is room for one.
-    fn has_hung_up(&self, context: &mut Context<'_>) -> bool {
-        if self.1.load(Ordering::Relaxed) || self.0.poll_read_ready(context).is_pending() {
-            return false;
-        }
-        let mut ready = std::pin::pin!(self.0.ready(Interest::WRITABLE));
-        let mut context = Context::from_waker(Waker::noop());
-        matches!(ready.as_mut().poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_write_closed())
-    }
-}
-
-impl AsyncRead for Local {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Local {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
-    }
-
-    /// hyper does not read while it answers, but comes by here each time that it is woken.
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.has_hung_up(context) {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    is_given_away: Arc<AtomicBool>,
-    shared: Shared,
-) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 'static, shared: Shared) {
     let Shared { daemon, router, mut stop, alive: _alive } = shared;
+    let answering = Answering::default();
+    let wire = Wire::new(stream, answering.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
         let (daemon, router) = (Arc::clone(&daemon), Arc::clone(&router));
-        let is_given_away = Arc::clone(&is_given_away);
+        let answering = answering.clone();
+        answering.begin();
         async move {
             let response = answer(daemon, router, request).await;
-            is_given_away.store(response.status() == StatusCode::SWITCHING_PROTOCOLS, Ordering::Relaxed);
+            answering.with(&response);
             Ok::<_, Infallible>(response)
         }
     });
-    // A client that stops to write is one that waits, as `docker attach` without input does.
-    let served = http1::Builder::new()
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
+    // A client that stops to write may still wait for what it has asked: the wire knows.
+    let served =
+        http1::Builder::new().half_close(true).serve_connection(TokioIo::new(wire), service).with_upgrades();
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,

@@ -1,7 +1,7 @@
 //! A container: what is remembered of it, and what only a living daemon has.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -160,13 +160,13 @@ pub struct Container {
     pub life: watch::Sender<Life>,
     /// Its output and input.
     pub streams: Arc<Streams>,
-    task: Mutex<Option<Task>>,
+    task: watch::Sender<Option<Task>>,
     /// Ends the pause before a restart.
     pub awake: Notify,
     /// The last pause before a restart.
     pub pause: Mutex<Duration>,
-    /// Somebody restarts it: its end is not the end of one that removes itself.
-    pub comes_back: AtomicBool,
+    /// How many restart it: its end is not the end of one that removes itself.
+    pub comes_back: AtomicU32,
     /// Its health is why it ends.
     pub unwell: AtomicBool,
     /// How often the shim has told of its end on its own: what it had told before has been heard by then.
@@ -188,10 +188,10 @@ impl Container {
             changing: Arc::default(),
             saving: tokio::sync::Mutex::default(),
             life: watch::Sender::new(life),
-            task: Mutex::default(),
+            task: watch::Sender::default(),
             awake: Notify::new(),
             pause: Mutex::default(),
-            comes_back: AtomicBool::new(false),
+            comes_back: AtomicU32::new(0),
             unwell: AtomicBool::new(false),
             told: watch::Sender::new(0),
             log: Mutex::default(),
@@ -225,12 +225,18 @@ impl Container {
 
     /// The container behind its shim, while there is one.
     pub fn task(&self) -> Option<Task> {
-        locked(&self.task).clone()
+        self.task.borrow().clone()
+    }
+
+    /// Waits until the shim is another than one that is gone, or none any more.
+    pub async fn next_task(&self) {
+        let mut task = self.task.subscribe();
+        let _told = task.wait_for(|task| task.as_ref().is_none_or(|task| !task.is_gone())).await;
     }
 
     /// Sets or takes away the shim's side.
     pub fn set_task(&self, task: Option<Task>) {
-        *locked(&self.task) = task;
+        let _before = self.task.send_replace(task);
     }
 
     /// The log that is being written.

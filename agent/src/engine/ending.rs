@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tracing::{error, warn};
 
 use super::container::{Container, Record};
@@ -11,6 +12,7 @@ use super::lifecycle::{bundle_of, release, run};
 use super::restart::{self, Ended};
 use super::{health, remove};
 use crate::daemon::Daemon;
+use crate::error::Result;
 use crate::locks::locked;
 use crate::shim::{Exit, Task};
 use crate::timestamp::Timestamp;
@@ -21,6 +23,12 @@ const LOST: u32 = 255;
 const KILLED: u32 = 137;
 /// How long that is waited for.
 const TOLD: Duration = Duration::from_millis(500);
+/// A shim that lived so long is no part of a row of deaths.
+const STEADY: Duration = Duration::from_secs(60);
+/// How many of such a row are followed by another.
+const MOST_DEATHS: u32 = 8;
+/// The pause before the second of a row; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Waits for the container's end, in a task of its own.
 pub(super) fn watch(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Task) {
@@ -36,34 +44,96 @@ pub(super) fn watch(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Task
     }));
 }
 
-/// The end, whichever shim tells of it: one that dies is followed by another, which takes the container over.
+/// The end, whichever shim tells of it: one that dies is followed by another, which takes the container over. `None` with the end
+/// that was made of it because none does.
 async fn wait(daemon: &Arc<Daemon>, container: &Arc<Container>, mut task: Task) -> (Option<Task>, Exit) {
+    let mut deaths = 0;
     loop {
+        let since = Instant::now();
         match task.wait("").await {
             Ok(exit) => return (Some(task), exit),
-            Err(error) if error.is_gone() => {
-                warn!("the shim of {} is gone", container.id);
-                let bundle = bundle_of(daemon, &container.id);
-                let runtime = container.read(|record| record.host_config.runtime.clone());
-                let next = match daemon.runtime_binary(&runtime) {
-                    Ok(binary) => daemon.engine.launch.start(&container.id, &bundle, &binary).await,
-                    Err(error) => Err(error),
-                };
-                match next {
-                    Ok(connection) => task = Task::new(connection, &container.id),
-                    Err(error) => {
-                        error!("no shim takes {} over: {error}", container.id);
-                        let _cleaned = daemon.engine.launch.delete(&container.id, &bundle).await;
-                        return (None, Exit { status: LOST, at: SystemTime::now() });
-                    }
-                }
-                container.set_task(Some(task.clone()));
-            }
+            Err(error) if error.is_gone() => warn!("the shim of {} is gone", container.id),
             Err(error) => {
                 warn!("waiting for {}: {error}", container.id);
-                return (Some(task), Exit { status: LOST, at: SystemTime::now() });
+                break;
             }
         }
+        deaths = if since.elapsed() >= STEADY { 1 } else { deaths + 1 };
+        match follow(daemon, container, &mut deaths).await {
+            Some(next) => task = next,
+            None => break,
+        }
+    }
+    // Nobody will tell of its end: whatever still runs of it is ended before that is said.
+    if let Err(error) = end_without_shim(daemon, container).await {
+        error!("{error}");
+    }
+    (None, Exit { status: LOST, at: SystemTime::now() })
+}
+
+/// Starts the next shim, which may fail for a while as well; `None` after too many deaths without a steady life between them.
+async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: &mut u32) -> Option<Task> {
+    let bundle = bundle_of(daemon, &container.id);
+    while *deaths <= MOST_DEATHS {
+        if *deaths > 1 {
+            tokio::select! {
+                () = tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << (*deaths - 2))) => {}
+                // Who wants to stop it does not wait.
+                () = container.awake.notified() => {}
+            }
+        }
+        let runtime = container.read(|record| record.host_config.runtime.clone());
+        let next = match daemon.runtime_binary(&runtime) {
+            Ok(binary) => daemon.engine.launch.start(&container.id, &bundle, &binary).await,
+            Err(error) => Err(error),
+        };
+        match next {
+            Ok(connection) => {
+                let task = Task::new(connection, &container.id);
+                container.set_task(Some(task.clone()));
+                return Some(task);
+            }
+            Err(error) => warn!("no shim takes {} over yet: {error}", container.id),
+        }
+        *deaths += 1;
+    }
+    error!("no shim takes {} over: it is killed", container.id);
+    None
+}
+
+/// Ends a container whose shim is of no use, and what is left of that.
+///
+/// # Errors
+/// The runtime's words.
+pub(super) async fn end_without_shim(daemon: &Arc<Daemon>, container: &Container) -> Result<()> {
+    let launch = &daemon.engine.launch;
+    let bundle = bundle_of(daemon, &container.id);
+    launch.end_strays(&bundle).await;
+    let deleted = match launch.delete(&container.id, &bundle).await {
+        Ok(()) => Ok(()),
+        // The shim's binary may be what is amiss.
+        Err(error) => {
+            warn!("{error}");
+            let binary =
+                daemon.runtime_binary(&container.read(|record| record.host_config.runtime.clone()))?;
+            launch.delete_by_runtime(&container.id, &binary).await
+        }
+    };
+    kill_first(container);
+    deleted
+}
+
+/// Kills the first process, and with it all of its namespace, should it live still.
+fn kill_first(container: &Container) {
+    let Some(pid) = i32::try_from(container.read(|record| record.state.pid)).ok().and_then(Pid::from_raw)
+    else {
+        return;
+    };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    // The number may be another's by now; the container's id is in the name of its cgroup.
+    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
+    if cgroup.is_ok_and(|text| text.contains(&container.id)) {
+        let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
     }
 }
 
@@ -76,6 +146,9 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         && !error.is_not_found()
     {
         warn!("deleting the task of {}: {error}", container.id);
+        if let Err(error) = end_without_shim(daemon, container).await {
+            warn!("{error}");
+        }
     }
     container.set_task(None);
     let at = Timestamp::from(exit.at);
@@ -133,13 +206,15 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         "die",
         &[("execDuration", ran.as_secs().to_string()), ("exitCode", exit_code.to_string())],
     );
+    // Before a restart can go on.
+    let comes_back = container.comes_back.load(Ordering::SeqCst) > 0;
     drop(changing);
     match next {
         Some(pause) => {
             *locked(&container.pause) = pause;
             again(daemon, container, pause).await;
         }
-        None if before.host_config.auto_remove && !container.comes_back.load(Ordering::SeqCst) => {
+        None if before.host_config.auto_remove && !comes_back => {
             remove::later(daemon, container);
         }
         None => {}

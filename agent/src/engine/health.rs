@@ -80,9 +80,11 @@ impl Plan {
 /// Begins to probe a container that has just been started, or taken over.
 pub(super) fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     end(container);
-    let (config, labels) = container
-        .read(|record| (record.config.healthcheck.clone(), record.config.labels.clone().unwrap_or_default()));
-    let Some(kind) = Kind::of(config.as_ref(), &labels) else {
+    let (config, labels, shell) = container.read(|Record { config, .. }| {
+        let (labels, shell) = (config.labels.clone(), config.shell.clone());
+        (config.healthcheck.clone(), labels.unwrap_or_default(), shell.unwrap_or_default())
+    });
+    let Some(kind) = Kind::of(config.as_ref(), &labels, &shell) else {
         container.change(|record| record.state.health = None);
         return;
     };

@@ -92,7 +92,7 @@ async fn end_bundle(daemon: Arc<Daemon>, bundle: PathBuf) {
     if let Err(error) = daemon.engine.launch.settle(&bundle).await {
         warn!("{error}");
     }
-    daemon.engine.launch.end_strays(&bundle);
+    daemon.engine.launch.end_strays(&bundle).await;
     if let Err(error) = daemon.engine.launch.delete(&id, &bundle).await {
         warn!("{error}");
     }

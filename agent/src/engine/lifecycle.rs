@@ -29,6 +29,8 @@ use crate::{mounted, removal};
 
 /// How long a process may take to end after SIGKILL.
 const ENDED: Duration = Duration::from_secs(10);
+/// How many containers may have their IPC namespace from one another.
+const MOST_DONORS: u32 = 16;
 
 /// Starts a container for a client.
 ///
@@ -97,7 +99,7 @@ async fn run_from(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: 
         Ok(task) => match container.save(daemon).await {
             Ok(()) => Ok(task),
             Err(error) => {
-                undo(&task).await;
+                undo(daemon, container, &task).await;
                 Err(error)
             }
         },
@@ -139,11 +141,16 @@ async fn run_from(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: 
 }
 
 /// Ends what a start has made. The shim ends once it holds nothing; what it still holds goes first.
-async fn undo(task: &Task) {
+async fn undo(daemon: &Arc<Daemon>, container: &Container, task: &Task) {
     if task.kill("", 9, true).await.is_ok() {
         let _ended = tokio::time::timeout(ENDED, task.wait("")).await;
     }
     let _none = task.delete("").await;
+    if task.is_gone()
+        && let Err(error) = ending::end_without_shim(daemon, container).await
+    {
+        warn!("{error}");
+    }
     task.shutdown().await;
 }
 
@@ -248,7 +255,7 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Opt
     match create(container, &record, &task, making).await {
         Ok(()) => Ok(task),
         Err(error) => {
-            undo(&task).await;
+            undo(daemon, container, &task).await;
             Err(error)
         }
     }
@@ -320,7 +327,10 @@ async fn specification(
         args.extend([crate::init::PATH.to_owned(), "--".to_owned()]);
         let program =
             std::env::current_exe().map_err(|error| Error::internal("finding this program", &error))?;
-        all.push(namespaces::bound_read_only(&program.to_string_lossy(), crate::init::PATH));
+        // After an upgrade in its place the new one serves as well.
+        let program = program.to_string_lossy();
+        let program = program.strip_suffix(" (deleted)").unwrap_or(&program);
+        all.push(namespaces::bound_read_only(program, crate::init::PATH));
     }
     args.push(record.path.clone());
     args.extend(record.args.iter().cloned());
@@ -376,13 +386,29 @@ async fn shm_of(daemon: &Arc<Daemon>, record: &Record, bundle: &Path) -> Result<
             Shm::At(shown)
         }
         _ => match mode.strip_prefix("container:") {
-            Some(other) => {
-                let other = daemon.engine.find(other)?;
-                Shm::At(bundle_of(daemon, &other.id).join("shm").to_string_lossy().into_owned())
-            }
+            Some(donor) => Shm::At(shm_of_donor(daemon, donor)?),
             None => Shm::Own,
         },
     })
+}
+
+/// What a container shares with those that join its IPC namespace: its own, the host's, or what it has from another.
+fn shm_of_donor(daemon: &Daemon, donor: &str) -> Result<String> {
+    let mut name = donor.to_owned();
+    // Names may lead in a circle by now.
+    for _ in 0..MOST_DONORS {
+        let donor = daemon.engine.find(&name)?;
+        let mode = donor.read(|record| record.host_config.ipc_mode.clone());
+        match (mode.as_str(), mode.strip_prefix("container:")) {
+            ("host", _) => return Ok("/dev/shm".to_owned()),
+            ("shareable", _) => {
+                return Ok(bundle_of(daemon, &donor.id).join("shm").to_string_lossy().into_owned());
+            }
+            (_, Some(other)) => other.clone_into(&mut name),
+            _ => break,
+        }
+    }
+    Err(Error::new(Kind::Internal, compat::NOT_SHAREABLE))
 }
 
 async fn mounts_of(daemon: &Arc<Daemon>, record: &Record) -> Result<Vec<Value>> {

@@ -42,15 +42,22 @@ pub struct Outcome {
 }
 
 impl Kind {
-    /// What a container's config and labels ask for; the config wins.
+    /// What a container's config and labels ask for; the config wins. `shell` is the image's own, if it has one.
     #[must_use]
-    pub fn of(config: Option<&HealthConfig>, labels: &BTreeMap<String, String>) -> Option<Self> {
+    pub fn of(
+        config: Option<&HealthConfig>,
+        labels: &BTreeMap<String, String>,
+        shell: &[String],
+    ) -> Option<Self> {
         let test = config.and_then(|config| config.test.as_deref()).unwrap_or_default();
         match test {
             [first, ..] if first == "NONE" => return None,
             [first, words @ ..] if first == "CMD" => return Some(Self::Process(words.to_vec())),
             [first, words @ ..] if first == "CMD-SHELL" => {
-                let mut all = vec!["/bin/sh".to_owned(), "-c".to_owned()];
+                let mut all = shell.to_vec();
+                if all.is_empty() {
+                    all.extend(["/bin/sh", "-c"].map(str::to_owned));
+                }
                 all.extend(words.iter().cloned());
                 return Some(Self::Process(all));
             }
@@ -122,33 +129,45 @@ async fn process(
     };
     let mut output = made.streams.listen();
     // In a task of its own: probes may end at any moment, and a start must not stop half way.
-    let starting = {
+    let mut starting = {
         let (daemon, made) = (Arc::clone(daemon), Arc::clone(&made));
         tokio::spawn(async move { exec::start(&daemon, &made, None).await })
     };
-    match starting.await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => return failed(error),
-        Err(error) => return Outcome { exit_code: -1, output: error.to_string() },
-    }
     let mut text = Vec::new();
-    let collecting = async {
+    let mut ended = made.ended.subscribe();
+    let running = async {
+        match (&mut starting).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(error.message),
+            Err(error) => return Err(error.to_string()),
+        }
         while let Some((_, bytes)) = output.recv().await {
             if text.len() <= KEPT {
                 text.extend_from_slice(&bytes);
             }
         }
+        let _told = ended.wait_for(|ended| *ended).await;
+        Ok(())
     };
-    let in_time = tokio::time::timeout(timeout, collecting).await.is_ok();
-    if !in_time {
-        if let Ok(task) = signal::running(container) {
-            let _ended = task.kill(&made.id, 9, true).await;
-        }
-        return too_long(timeout);
+    let ran = tokio::time::timeout(timeout, running).await;
+    if ran.is_ok() {
+        // Nobody looks at it, and there is another soon.
+        let _made = daemon.engine.execs().remove(&made.id);
     }
-    let mut ended = made.ended.subscribe();
-    let _told = ended.wait_for(|ended| *ended).await;
-    Outcome { exit_code: made.exit_code().unwrap_or(-1), output: kept(&text) }
+    match ran {
+        Ok(Ok(())) => Outcome { exit_code: made.exit_code().unwrap_or(-1), output: kept(&text) },
+        Ok(Err(output)) => Outcome { exit_code: -1, output },
+        Err(_) => {
+            // One that has not come to its start yet does so first: probes do not pile up.
+            if !starting.is_finished() {
+                let _started = starting.await;
+            }
+            if let Ok(task) = signal::running(container) {
+                let _ended = task.kill(&made.id, 9, true).await;
+            }
+            too_long(timeout)
+        }
+    }
 }
 
 fn kept(text: &[u8]) -> String {
@@ -202,11 +221,15 @@ mod tests {
             let test = test.iter().map(|&word| word.to_owned()).collect();
             let config = HealthConfig { test: Some(test), ..HealthConfig::default() };
             let labels = labels.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
-            Kind::of(Some(&config), &labels)
+            Kind::of(Some(&config), &labels, &[])
         };
         assert_eq!(of(&["CMD", "true"], &[]), Some(Kind::Process(vec!["true".into()])));
         let Some(Kind::Process(words)) = of(&["CMD-SHELL", "a b"], &[]) else { panic!("a process") };
         assert_eq!(words, ["/bin/sh", "-c", "a b"]);
+        let config =
+            HealthConfig { test: Some(vec!["CMD-SHELL".into(), "a b".into()]), ..HealthConfig::default() };
+        let own = Kind::of(Some(&config), &BTreeMap::new(), &["/bin/ash".to_owned(), "-ec".to_owned()]);
+        assert_eq!(own, Some(Kind::Process(["/bin/ash", "-ec", "a b"].map(str::to_owned).to_vec())));
         assert_eq!(of(&["NONE"], &[(TCP_LABEL, ":5")]), None);
         let http = Kind::Http { method: "GET".into(), port: 8080, path: "/healthz".into() };
         assert_eq!(of(&[], &[(HTTP_LABEL, "GET :8080/healthz")]), Some(http));

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::container::{Container, Life};
 use super::lifecycle;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
-use crate::shim::Task;
+use crate::shim::{CallError, Task};
 
 /// SIGKILL.
 const KILL: u32 = 9;
@@ -18,6 +20,8 @@ const TERM: u32 = 15;
 pub(super) const PATIENCE: i64 = 10;
 /// How long the end may take after SIGKILL.
 pub(super) const AFTER_KILL: Duration = Duration::from_secs(10);
+/// How long another shim may take to follow one that is gone.
+const FOLLOWED: Duration = Duration::from_secs(30);
 /// How long an end that has begun may take until it is told.
 const ENDING: Duration = Duration::from_secs(5);
 
@@ -122,6 +126,13 @@ async fn kill_and_wait(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Resu
     if until_end(container, ends, Some(AFTER_KILL)).await {
         return Ok(());
     }
+    // It may have ended, and its shim not say so.
+    if let Some(task) = container.task()
+        && !task.is_alive().await
+        && until_end(container, ends, Some(AFTER_KILL)).await
+    {
+        return Ok(());
+    }
     Err(Error::new(
         Kind::Internal,
         format!("tried to kill container, but did not receive an exit event: {}", container.id),
@@ -140,11 +151,11 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
         if restarting && end_pause(daemon, container).await? {
             return Ok(());
         }
-        container.save(daemon).await?;
+        note(daemon, container).await;
     }
-    let task = self::running(container)?;
     let ends = ends(container);
-    match task.kill("", signal, false).await {
+    match through_its_shim(container, signal).await? {
+        Ok(()) => {}
         // Its end is on the way.
         Err(error) if error.is_not_found() => {}
         // So it is where the runtime misses what goes with the end.
@@ -154,11 +165,13 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
                 format!("Cannot kill container {}: {error}", container.id),
             ));
         }
-        _ => {}
+        Err(_) => {}
     }
     if paused && signal != 19 {
         // A frozen process would not hear of it.
-        if container.read(|record| record.state.paused) {
+        if container.read(|record| record.state.paused)
+            && let Some(task) = container.task()
+        {
             let _ended = task.resume().await;
         }
     }
@@ -166,10 +179,34 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     Ok(())
 }
 
+/// Sends a signal by whichever shim holds the container: one that dies or hangs meanwhile is followed by another.
+///
+/// # Errors
+/// It does not run.
+async fn through_its_shim(container: &Container, signal: u32) -> Result<Result<(), CallError>> {
+    let deadline = tokio::time::Instant::now() + FOLLOWED;
+    loop {
+        let sent = running(container)?.kill("", signal, false).await;
+        match sent {
+            Err(error) if error.is_gone() && tokio::time::Instant::now() < deadline => {}
+            sent => return Ok(sent),
+        }
+        container.awake.notify_waiters();
+        let _late = tokio::time::timeout_at(deadline, container.next_task()).await;
+    }
+}
+
 /// Remembers that somebody wants it stopped; the end of the daemon is nobody, and its policy starts it again.
 fn by_hand(daemon: &Daemon, container: &Container) {
     if !daemon.is_ending() {
         container.change(|record| record.was_stopped = true);
+    }
+}
+
+/// Has the store know that somebody wants it stopped. A disk that is full is no reason not to.
+async fn note(daemon: &Arc<Daemon>, container: &Container) {
+    if let Err(error) = container.save(daemon).await {
+        warn!("{error}");
     }
 }
 
@@ -192,7 +229,7 @@ async fn end_pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<b
     }
     container.awake.notify_waiters();
     container.life.send_modify(|life| life.running = false);
-    container.save(daemon).await?;
+    note(daemon, container).await;
     Ok(true)
 }
 
@@ -269,9 +306,8 @@ pub(super) async fn end_for_restart(daemon: &Arc<Daemon>, container: &Arc<Contai
     let timeout = container.read(|record| record.config.stop_timeout).unwrap_or(PATIENCE);
     let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
     let before = ends(container);
-    let task = running(container)?;
     for (signal, limit) in [(stop_signal(container), limit), (KILL, Some(AFTER_KILL))] {
-        match task.kill("", signal, false).await {
+        match through_its_shim(container, signal).await? {
             Err(error) if !error.is_not_found() => return Err(Error::new(Kind::Internal, error.to_string())),
             _ => container.publish_with(daemon, "kill", &[("signal", signal.to_string())]),
         }
@@ -287,7 +323,7 @@ pub(super) async fn end_for_restart(daemon: &Arc<Daemon>, container: &Arc<Contai
 /// # Errors
 /// It can't be ended, or does not start.
 pub async fn restart(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -> Result<()> {
-    container.comes_back.store(true, Ordering::SeqCst);
+    let _before = container.comes_back.fetch_add(1, Ordering::SeqCst);
     let restarted = async {
         if container.is_running() {
             end(daemon, container, how).await?;
@@ -296,7 +332,7 @@ pub async fn restart(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop
         lifecycle::start(daemon, container).await
     }
     .await;
-    container.comes_back.store(false, Ordering::SeqCst);
+    let _before = container.comes_back.fetch_sub(1, Ordering::SeqCst);
     restarted?;
     container.publish(daemon, "restart");
     Ok(())

@@ -195,25 +195,27 @@ async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)
         warn!("{error}");
     }
     if !bundle.join("address").exists() {
-        launch.end_strays(&bundle);
+        launch.end_strays(&bundle).await;
         return None;
     }
-    let connection = match launch.connect(&bundle).await {
-        Some(connection) => connection,
-        None => {
-            let binary = daemon.runtime_binary(&record.host_config.runtime).ok()?;
-            match launch.start(&record.id, &bundle, &binary).await {
-                Ok(connection) => connection,
-                Err(error) => {
-                    warn!("{error}");
-                    return None;
+    let deadline = Instant::now() + MADE;
+    let mut follows = true;
+    loop {
+        let connection = match launch.connect(&bundle).await {
+            Some(connection) => connection,
+            None if follows => {
+                let binary = daemon.runtime_binary(&record.host_config.runtime).ok()?;
+                match launch.start(&record.id, &bundle, &binary).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        warn!("{error}");
+                        return None;
+                    }
                 }
             }
-        }
-    };
-    let mut task = Task::new(connection, &record.id);
-    let deadline = Instant::now() + MADE;
-    loop {
+            None => return None,
+        };
+        let task = Task::new(connection, &record.id);
         match task.state("").await {
             // Even one that has ended has a status to give.
             Ok(seen) if !seen.created => return Some((task, seen.pid, seen.paused)),
@@ -224,13 +226,13 @@ async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)
             }
             Err(_) => {}
         }
-        // One that is still making the container stays until that is done.
+        // Another follows one that died or hung; one that is still making the container stays until that is done.
+        follows = task.is_gone();
         task.shutdown().await;
         drop(task);
-        task = Task::new(launch.connect(&bundle).await?, &record.id);
         if Instant::now() > deadline {
             warn!("the shim of {} neither runs a container nor ends: it is killed", record.id);
-            launch.end_strays(&bundle);
+            launch.end_strays(&bundle).await;
             return None;
         }
         tokio::time::sleep(BEAT).await;

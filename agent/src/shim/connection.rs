@@ -1,18 +1,34 @@
 //! A connection to a shim: calls go out as they come, answers find their calls by the number of their stream.
+//!
+//! A live shim answers every call but those that wait for a process: it bounds what it does itself. One that does not is asked
+//! whether it is there, and killed when it is not: the next one takes its container over, as after any death of a shim.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ketch_shim_api::ttrpc::{Code, HEADER, Header, Kind, MAX_MESSAGE, Request, Response};
+use ketch_shim_api::wire::Empty;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
+use super::strays::Strays;
 use crate::locks::locked;
+
+/// How long a call may take until the shim is asked whether it is there; as long as containerd gives a state.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long that answer may take: nothing is to be done for it. Twice what containerd gives a shim that it finds at its start.
+const ALIVE: Duration = Duration::from_secs(10);
+/// How long the death of a killed one may take; one that waits for a disk does not die before that.
+const DEAD: Duration = Duration::from_secs(2);
+/// A service that no shim has: the refusal comes from its loop of requests.
+const NOBODYS: &str = "ketchd.Alive";
 
 /// A call without a result.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -52,6 +68,8 @@ impl CallError {
 pub struct Connection {
     frames: mpsc::UnboundedSender<Vec<u8>>,
     calls: Arc<Mutex<Calls>>,
+    /// Who is at the other end.
+    shim: Arc<Strays>,
 }
 
 #[derive(Debug, Default)]
@@ -63,11 +81,11 @@ struct Calls {
 }
 
 impl Connection {
-    /// Connects.
+    /// Connects; `shim` is who should be there.
     ///
     /// # Errors
     /// Nobody listens there.
-    pub async fn open(socket: &Path) -> io::Result<Self> {
+    pub async fn open(socket: &Path, shim: Strays) -> io::Result<Self> {
         let (reader, writer) = UnixStream::connect(socket).await?.into_split();
         let (frames, outgoing) = mpsc::unbounded_channel();
         let calls = Arc::new(Mutex::new(Calls::default()));
@@ -77,12 +95,10 @@ impl Connection {
             let calls = Arc::clone(&calls);
             async move {
                 let _end = read(reader, &calls).await;
-                let mut calls = locked(&calls);
-                calls.closed = true;
-                calls.waiting.clear();
+                locked(&calls).close();
             }
         }));
-        Ok(Self { frames, calls })
+        Ok(Self { frames, calls, shim: Arc::new(shim) })
     }
 
     /// Whether the shim has closed it.
@@ -91,16 +107,60 @@ impl Connection {
         locked(&self.calls).closed
     }
 
-    /// Calls a method and waits for its answer, for as long as that takes.
+    /// Calls a method and waits for its answer, for as long as the shim is there to give one.
     ///
     /// # Errors
-    /// The shim is gone, refuses, or answers something else.
+    /// The shim is gone, or hangs and is killed; it refuses, or answers something else.
     pub async fn call<A: Message + Default>(
         &self,
         service: &str,
         method: &'static str,
         message: &impl Message,
     ) -> Result<A, CallError> {
+        let mut answered = self.send(service, method, message)?;
+        loop {
+            match tokio::time::timeout(PATIENCE, &mut answered).await {
+                Ok(response) => return read_answer(method, response),
+                Err(_) if self.is_alive().await => {}
+                Err(_) => return Err(CallError::Gone),
+            }
+        }
+    }
+
+    /// Calls a method whose answer takes as long as a process does.
+    ///
+    /// # Errors
+    /// As [`Self::call`]; a shim that hangs is found by other calls.
+    pub async fn wait<A: Message + Default>(
+        &self,
+        service: &str,
+        method: &'static str,
+        message: &impl Message,
+    ) -> Result<A, CallError> {
+        read_answer(method, self.send(service, method, message)?.await)
+    }
+
+    /// Whether the shim answers at all. One that does not is killed, and everything that waits for it hears that it is gone.
+    pub async fn is_alive(&self) -> bool {
+        let Ok(answered) = self.send(NOBODYS, "Alive", &Empty {}) else { return false };
+        match tokio::time::timeout(ALIVE, answered).await {
+            Ok(answered) => answered.is_ok(),
+            Err(_) => {
+                warn!("the shim in {} hangs: it is killed", self.shim.bundle.display());
+                let shim = Arc::clone(&self.shim);
+                let _ended = tokio::task::spawn_blocking(move || shim.end(DEAD)).await;
+                locked(&self.calls).close();
+                false
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        service: &str,
+        method: &str,
+        message: &impl Message,
+    ) -> Result<oneshot::Receiver<Response>, CallError> {
         let (answer, answered) = oneshot::channel();
         let stream = {
             let mut calls = locked(&self.calls);
@@ -119,11 +179,25 @@ impl Connection {
             ..Request::default()
         };
         self.frames.send(request.frame(stream)).map_err(|_| CallError::Gone)?;
-        let response = answered.await.map_err(|_| CallError::Gone)?;
-        match response.status.filter(|status| status.code != 0) {
-            Some(status) => Err(CallError::Refused { code: status.code, message: status.message }),
-            None => A::decode(response.payload.as_slice()).map_err(|_| CallError::Answer(method)),
-        }
+        Ok(answered)
+    }
+}
+
+impl Calls {
+    fn close(&mut self) {
+        self.closed = true;
+        self.waiting.clear();
+    }
+}
+
+fn read_answer<A: Message + Default>(
+    method: &'static str,
+    response: Result<Response, oneshot::error::RecvError>,
+) -> Result<A, CallError> {
+    let response = response.map_err(|_| CallError::Gone)?;
+    match response.status.filter(|status| status.code != 0) {
+        Some(status) => Err(CallError::Refused { code: status.code, message: status.message }),
+        None => A::decode(response.payload.as_slice()).map_err(|_| CallError::Answer(method)),
     }
 }
 
@@ -191,7 +265,7 @@ mod tests {
                 stream.write_all(&Response::ok(payload).frame(number)).await.unwrap();
             }
         });
-        let connection = Connection::open(&path).await.unwrap();
+        let connection = Connection::open(&path, Strays::default()).await.unwrap();
         let call = |seconds| {
             let connection = connection.clone();
             async move {

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ketch_shim_api::bootstrap::{BootstrapParams, BootstrapResult, Extension};
@@ -15,14 +15,13 @@ use ketch_shim_api::wire::Any;
 use prost::Message;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
-use tracing::warn;
 
 use super::NAMESPACE;
 use super::connection::Connection;
+use super::strays::Strays;
 use crate::error::{Error, Kind, Result};
 
 /// What a socket's path may have, its end included.
@@ -33,6 +32,8 @@ const SOCKET_NAME: usize = 65;
 const BUSY: &str = "busy";
 /// How long that may take.
 const STARTED: Duration = Duration::from_secs(20);
+/// How long a shim may take to start, or to clean up: the runtime is called for it.
+const DONE: Duration = Duration::from_secs(60);
 /// How often it is looked at.
 const BEAT: Duration = Duration::from_millis(10);
 
@@ -41,6 +42,8 @@ const BEAT: Duration = Duration::from_millis(10);
 pub struct Launch {
     /// The shim's binary.
     pub shim: PathBuf,
+    /// The runtimes' binaries.
+    pub runtimes: Vec<PathBuf>,
     /// The daemon's folder of sockets and bundles.
     pub exec_root: PathBuf,
     /// Where shims send events.
@@ -104,25 +107,26 @@ impl Launch {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(busy.try_clone().map_err(|error| failed(&error))?)
+            .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(&error))?;
         if let Some(mut stdin) = child.stdin.take() {
             // One that ends before it has read all has words of its own about why.
             let _unread = stdin.write_all(&asked.encode_to_vec()).await;
         }
-        let output = child.wait_with_output().await.map_err(|error| failed(&error))?;
+        let output = in_time(child.wait_with_output()).await.map_err(|error| failed(&error))?;
         if !output.status.success() {
             return Err(failed(&words(busy)));
         }
         let answer = BootstrapResult::decode(output.stdout.as_slice()).map_err(|error| failed(&error))?;
         let socket = answer.address.strip_prefix("unix://").unwrap_or(&answer.address).to_owned();
-        Connection::open(Path::new(&socket)).await.map_err(|error| failed(&error))
+        Connection::open(Path::new(&socket), self.strays(bundle)).await.map_err(|error| failed(&error))
     }
 
     /// Connects to the shim that a bundle names; `None` if it is dead, or there was none.
     pub async fn connect(&self, bundle: &Path) -> Option<Connection> {
         let address = std::fs::read_to_string(bundle.join("address")).ok()?;
-        Connection::open(Path::new(address.trim().strip_prefix("unix://")?)).await.ok()
+        Connection::open(Path::new(address.trim().strip_prefix("unix://")?), self.strays(bundle)).await.ok()
     }
 
     /// Has the shim's binary clean up what a dead shim has left: the container is killed.
@@ -142,13 +146,35 @@ impl Launch {
             .current_dir(bundle)
             .stdin(Stdio::null())
             .stderr(busy.try_clone().map_err(|error| failed(&error))?)
-            .output()
-            .await
-            .map_err(|error| failed(&error))?;
+            .kill_on_drop(true)
+            .output();
+        let output = in_time(output).await.map_err(|error| failed(&error))?;
         if output.status.success() {
             return Ok(());
         }
         Err(failed(&words(busy)))
+    }
+
+    /// Has the runtime itself kill a container and take it away.
+    ///
+    /// # Errors
+    /// It can't be executed, or fails: its words.
+    pub async fn delete_by_runtime(&self, id: &str, binary: &Path) -> Result<()> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Kind::Internal, format!("deleting {id} by {}: {error}", binary.display()))
+        };
+        let output = Command::new(binary)
+            .arg("--root")
+            .arg(self.runtime_root().join(NAMESPACE))
+            .args(["delete", "--force", id])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = in_time(output).await.map_err(|error| failed(&error))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(failed(&String::from_utf8_lossy(&output.stderr).trim()))
     }
 
     /// Waits for whatever a daemon that was killed had begun in a bundle: the start of a shim, or the cleaning up after one.
@@ -164,30 +190,16 @@ impl Launch {
         })
     }
 
-    /// Kills whatever works in a bundle: a shim that nobody knows the address of.
-    pub fn end_strays(&self, bundle: &Path) {
-        let Ok(entries) = std::fs::read_dir("/proc") else { return };
-        let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        for pid in pids.filter_map(Pid::from_raw) {
-            let is_there = || {
-                let link = format!("/proc/{}/cwd", pid.as_raw_nonzero());
-                std::fs::read_link(link).is_ok_and(|folder| folder == bundle)
-            };
-            if !is_there() {
-                continue;
-            }
-            // Asked again once the number can't be another's.
-            if let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
-                && is_there()
-            {
-                warn!(
-                    "process {} works in {} for nobody: it is killed",
-                    pid.as_raw_nonzero(),
-                    bundle.display()
-                );
-                let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
-            }
-        }
+    /// The shim of a bundle, and what it runs there.
+    #[must_use]
+    pub fn strays(&self, bundle: &Path) -> Strays {
+        Strays { bundle: bundle.to_owned(), shim: self.shim.clone(), runtimes: self.runtimes.clone() }
+    }
+
+    /// Kills a shim that nobody knows the address of, and what it runs.
+    pub async fn end_strays(&self, bundle: &Path) {
+        let strays = self.strays(bundle);
+        let _ended = tokio::task::spawn_blocking(move || strays.end(Duration::ZERO)).await;
     }
 
     /// Removes the sockets of shims that are dead.
@@ -219,6 +231,12 @@ async fn claim(bundle: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
+/// What a program says at its end; one that does not end is killed.
+async fn in_time(output: impl Future<Output = std::io::Result<Output>>) -> std::io::Result<Output> {
+    let late = |_| std::io::Error::other(format!("it has not ended after {} s", DONE.as_secs()));
+    tokio::time::timeout(DONE, output).await.map_err(late)?
+}
+
 /// What a program has said before it failed.
 fn words(mut busy: File) -> String {
     let mut text = Vec::new();
@@ -232,8 +250,12 @@ mod tests {
 
     #[test]
     fn sockets_move_where_their_names_fit() {
-        let launch =
-            |exec_root: &str| Launch { shim: "/s".into(), exec_root: exec_root.into(), events: "/e".into() };
+        let launch = |exec_root: &str| Launch {
+            shim: "/s".into(),
+            runtimes: Vec::new(),
+            exec_root: exec_root.into(),
+            events: "/e".into(),
+        };
         assert_eq!(launch("/run/ketchd").sockets(), Path::new("/run/ketchd/s"));
         let long = launch(&format!("/tmp/{}", "x".repeat(60))).sockets();
         assert!(long.starts_with("/run/ketchd-sockets") && long.as_os_str().len() < 43, "{long:?}");

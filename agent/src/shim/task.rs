@@ -84,6 +84,17 @@ impl Task {
         Self { connection, id: id.to_owned() }
     }
 
+    /// Whether its shim is known to be gone.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Whether its shim answers; one that does not is killed.
+    pub async fn is_alive(&self) -> bool {
+        self.connection.is_alive().await
+    }
+
     async fn call<A: Message + Default>(
         &self,
         method: &'static str,
@@ -158,7 +169,7 @@ impl Task {
     /// The shim goes, or knows no such process.
     pub async fn wait(&self, exec: &str) -> Result<Exit, CallError> {
         let request = api::WaitRequest { id: self.id.clone(), exec_id: exec.to_owned() };
-        let answer: api::WaitResponse = self.call("Wait", &request).await?;
+        let answer: api::WaitResponse = self.connection.wait(TASK_V3, "Wait", &request).await?;
         Ok(Exit { status: answer.exit_status, at: time(answer.exited_at) })
     }
 

@@ -196,6 +196,15 @@ impl Http {
         Some((head[0], String::from_utf8_lossy(&self.exactly(length)).into_owned()))
     }
 
+    /// Whether the engine has closed; that is waited for as long as for an answer.
+    #[must_use]
+    pub fn has_ended(&mut self) -> bool {
+        match self.stream.read(&mut [0]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// All that follows until the engine closes.
     #[must_use]
     pub fn rest(&mut self) -> Vec<u8> {
