@@ -14,9 +14,12 @@ tests![
     kinds_are_replaced_or_kept,
     volumes_of_one_that_does_not_run,
     what_is_mounted_read_only_stays_so,
+    what_the_host_has_read_only_stays_so,
     devices_are_no_files,
     events_of_copies,
     nothing_else_happens_to_a_stopped_one,
+    who_only_looks_holds_nobody,
+    from_one_folder_of_a_stopped_one_to_another,
     links_of_a_hostile_root,
     a_race_of_links_wins_nothing,
 ];
@@ -163,6 +166,24 @@ fn what_is_mounted_read_only_stays_so(case: &Case) {
     engine.end();
 }
 
+fn what_the_host_has_read_only_stays_so(case: &Case) {
+    let engine = Engine::start(case);
+    let bound = engine.site.path("bound");
+    let script = "mkdir -p $0/deep && mount --bind $0 $0 && mount -o remount,bind,ro $0";
+    let _ = engine.program("sh").args(["-c", script]).arg(&bound).run().ok();
+    let _ = engine.docker(&format!("create --name box --network none -v {}:/w busybox sleep 1000", bound.display())).ok();
+    fs::write(engine.site.path("file"), "x").expect("write a file");
+    let tar = format!("-C {} file", engine.site.dir.display());
+    for state in ["created", "running"] {
+        let refused = put(&engine, &tar, "path=/w/deep").refuses(500);
+        assert!(refused.contains("read-only file system"), "{state}: {refused}");
+        let _ = engine.docker("start box").ok();
+    }
+    let _ = engine.docker("rm -f box").ok();
+    let _ = engine.program("umount").arg(&bound).run().ok();
+    engine.end();
+}
+
 fn devices_are_no_files(case: &Case) {
     let engine = Engine::start(case);
     let _ = engine.docker("run -d --name box --network none busybox sh -c 'mkdir /w; mknod /w/null c 1 3; mknod /w/disk b 7 0; mkfifo /w/pipe; echo x >/w/z; sleep 1000'").ok();
@@ -209,6 +230,47 @@ fn nothing_else_happens_to_a_stopped_one(case: &Case) {
     });
     assert!(out.code == 0 || out.stderr.contains("/tmp/last"), "{out}");
     assert_eq!(engine.docker("start -a box").ok().text(), "whole");
+    engine.end();
+}
+
+/// A client that does not read what it has asked for keeps nobody from the container, and still gets it.
+fn who_only_looks_holds_nobody(case: &Case) {
+    let engine = Engine::start(case);
+    engine.only_ketch("it holds the container's lock, and even inspect waits");
+    let script = "dd if=/dev/zero of=/big bs=1M count=24; rm -r /tmp; touch -d '2020-01-02 03:04:05' /";
+    let _ = engine.client().args(["run", "--name", "box", "--network", "none", "-v", "vol:/made/for/it", "busybox", "sh", "-c", script]).run().ok();
+    let before = engine.docker("diff box").ok().text().to_owned();
+    let mut slow = engine.http();
+    slow.ask("GET", "/containers/box/archive?path=/big", &[], "");
+    assert_eq!(slow.head().status, 200);
+    assert_eq!(engine.docker("diff box").ok().text(), before, "to look changes nothing");
+    let _ = archive(&engine, "HEAD", "path=/big").is(200);
+    assert_eq!(archive(&engine, "HEAD", "path=/tmp").status, 404);
+    assert_eq!(told(&engine, &archive(&engine, "HEAD", "path=/").is(200))["mtime"], "2020-01-02T03:04:05Z");
+    let _ = archive(&engine, "HEAD", "path=/made/for/it").is(200);
+    let _ = engine.docker("start -a box").ok();
+    let _ = engine.docker("rm box").ok();
+    let _ = engine.docker("volume rm vol").ok();
+    let mut bytes = 0;
+    while let Some(chunk) = slow.chunk() {
+        bytes += chunk.len();
+    }
+    assert!(bytes > 1 << 20, "{bytes}");
+    engine.end();
+}
+
+/// Both ends are the same container: neither may wait for the other's lock.
+fn from_one_folder_of_a_stopped_one_to_another(case: &Case) {
+    let engine = Engine::start(case);
+    engine.only_ketch("the two wait for each other for ever");
+    let script = "mkdir /from /to; dd if=/dev/urandom of=/from/big bs=1M count=8";
+    let _ = engine.client().args(["run", "--name", "box", "--network", "none", "busybox", "sh", "-c", script]).run().ok();
+    for _ in 0..5 {
+        let _ = engine.sh("timeout 60 docker cp box:/from/big - | timeout 60 docker cp - box:/to").ok();
+    }
+    let _ = engine.docker("cp box:/from/big one").ok();
+    let _ = engine.docker("cp box:/to/big two").ok();
+    let _ = engine.sh("cmp one two && rm one two").ok();
     engine.end();
 }
 

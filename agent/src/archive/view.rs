@@ -5,13 +5,16 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ketch_shim_api::types::Mount;
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, open, openat};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, open, openat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount_change, mount_remount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount,
     move_mount, open_tree,
 };
 
@@ -27,6 +30,16 @@ pub enum Root<'a> {
     Mounted(&'a Path),
     /// Nobody has mounted it: what is to be, and a folder for it.
     Unmounted(&'a [Mount], &'a Path),
+    /// The same to be looked at only: what it has written is one more layer to read, and what is made to be mounted upon is in memory.
+    /// It may be started, changed and removed meanwhile.
+    Looked {
+        /// What is to be, but for what is written.
+        mounts: &'a [Mount],
+        /// What it has written; a folder for it.
+        upper: &'a Path,
+        /// A folder for the memory.
+        scratch: &'a Path,
+    },
 }
 
 /// Something of the host that a container sees in its root.
@@ -81,6 +94,13 @@ impl View {
                 Root::Unmounted(mounts, place) => {
                     crate::engine::root::mount(mounts, place)?;
                     *place
+                }
+                Root::Looked { mounts, upper, scratch } => {
+                    let above = over(mounts, upper, scratch).map_err(|error| {
+                        Error::internal(format_args!("looking at {}", upper.display()), &error)
+                    })?;
+                    crate::engine::root::mount(&above, upper)?;
+                    *upper
                 }
             };
             before(place)?;
@@ -145,6 +165,29 @@ impl View {
     }
 }
 
+/// The mounts with what is written below a new layer, which looks the same and goes with this namespace.
+fn over(mounts: &[Mount], upper: &Path, scratch: &Path) -> io::Result<Vec<Mount>> {
+    let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("tmpfs", scratch, "tmpfs", flags, Some(c"mode=0700"))?;
+    let (layer, work) = (scratch.join("layer"), scratch.join("work"));
+    for folder in [&layer, &work] {
+        mkdirat(CWD, folder, Mode::from(0o755))?;
+    }
+    let root = std::fs::metadata(upper)?;
+    std::os::unix::fs::chown(&layer, Some(root.uid()), Some(root.gid()))?;
+    std::fs::set_permissions(&layer, root.permissions())?;
+    File::open(&layer)?.set_modified(root.modified()?)?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let option = |option: &String| match option.split_once('=') {
+        Some(("lowerdir", below)) => format!("lowerdir={}:{below}", text(upper)),
+        Some(("upperdir", _)) => format!("upperdir={}", text(&layer)),
+        Some(("workdir", _)) => format!("workdir={}", text(&work)),
+        _ => option.clone(),
+    };
+    let over = |one: &Mount| Mount { options: one.options.iter().map(option).collect(), ..one.clone() };
+    Ok(mounts.iter().map(over).collect())
+}
+
 fn in_root(root: &OwnedFd, path: &OsStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     openat2(root, path, flags, ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
 }
@@ -158,7 +201,8 @@ enum Access {
 /// Of a mount's root: what may be done there. Its own restrictions do not matter: nothing is executed in a view.
 fn restrict(mount: &OwnedFd, access: Access) -> rustix::io::Result<()> {
     let mut flags = MountFlags::BIND | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-    if access == Access::ReadOnly {
+    // What the host has mounted read-only the container can't write to either.
+    if access == Access::ReadOnly || fstatvfs(mount)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         flags |= MountFlags::RDONLY;
     }
     mount_remount(descriptor(mount), flags, c"")

@@ -2,7 +2,7 @@
 //! words.
 //!
 //! A running container's root is mounted already, and looked at beside it. One that does not run can't be started, changed or
-//! removed as long as something is copied.
+//! removed as long as something is copied into it; what only looks holds nobody up, however slow its client is.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ impl Asked {
 /// # Errors
 /// Nothing, or the kernel's.
 pub async fn stat(daemon: &Arc<Daemon>, asked: Asked) -> Result<PathStat> {
-    let files = Files::open(daemon, &asked.container).await?;
+    let files = Files::open(daemon, &asked.container, Purpose::Looks).await?;
     files
         .use_them(move |view, _| {
             let path =
@@ -75,13 +75,12 @@ pub async fn stat(daemon: &Arc<Daemon>, asked: Asked) -> Result<PathStat> {
         .await
 }
 
-/// What is at a path, and what writes it as an archive; nothing else of the container goes on before that has ended, or was
-/// dropped.
+/// What is at a path, and what writes it as an archive.
 ///
 /// # Errors
 /// As [`stat`].
 pub async fn read(daemon: &Arc<Daemon>, asked: Asked) -> Result<(PathStat, Reading)> {
-    let files = Files::open(daemon, &asked.container).await?;
+    let files = Files::open(daemon, &asked.container, Purpose::Looks).await?;
     let path = absolute(&asked.path);
     let stat = match files.view.stat(&path) {
         Ok(stat) => stat,
@@ -128,7 +127,7 @@ pub async fn write(
     stream: impl Read + Send + 'static,
 ) -> Result<()> {
     let container = Arc::clone(&asked.container);
-    let files = Files::open(daemon, &container).await?;
+    let files = Files::open(daemon, &container, Purpose::Writes).await?;
     files
         .use_them(move |view, record| {
             let folder = view.folder(&asked.path).map_err(|error| asked.failed(error))?;
@@ -167,24 +166,31 @@ fn owner(view: &View, user: &str) -> Result<Option<(u32, u32)>> {
     users::owner(user, &text("/etc/passwd")?, &text("/etc/group")?).map(Some)
 }
 
+/// What is done with a container's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Looks,
+    Writes,
+}
+
 /// A container's files, open.
 #[derive(Debug)]
 struct Files {
     daemon: Arc<Daemon>,
     record: Record,
     view: View,
-    /// Of one that does not run.
+    /// Of one that does not run, and is written to.
     stopped: Option<OwnedMutexGuard<()>>,
 }
 
 impl Files {
-    async fn open(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<Self> {
+    async fn open(daemon: &Arc<Daemon>, container: &Arc<Container>, purpose: Purpose) -> Result<Self> {
         let changing = Arc::clone(&container.changing).lock_owned().await;
         let record = container.read(Record::clone);
         // Between two runs there is a state, and no process.
         let runs = record.state.pid != 0;
         let (shared, opened) = (Arc::clone(daemon), record.clone());
-        let view = blocking(move || open(&shared, &opened, runs)).await;
+        let view = blocking(move || open(&shared, &opened, runs, purpose)).await;
         let view = match view {
             Ok(view) => view,
             Err(error) => {
@@ -194,7 +200,15 @@ impl Files {
                 return Err(error);
             }
         };
-        let stopped = (!runs).then_some(changing);
+        let stopped = match purpose {
+            _ if runs => None,
+            Purpose::Writes => Some(changing),
+            Purpose::Looks => {
+                // The view has clones of their mounts.
+                daemon.unmount_volumes(&record.id).await;
+                None
+            }
+        };
         Ok(Self { daemon: Arc::clone(daemon), record, view, stopped })
     }
 
@@ -230,7 +244,7 @@ impl Files {
     }
 }
 
-fn open(daemon: &Daemon, record: &Record, runs: bool) -> Result<View> {
+fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Result<View> {
     let mut bound = Vec::new();
     let mut new_volumes = Vec::new();
     for planned in &record.mounts {
@@ -280,7 +294,13 @@ fn open(daemon: &Daemon, record: &Record, runs: bool) -> Result<View> {
     let rootfs = daemon.images.rootfs(&record.id)?;
     let mounted = bundle_of(daemon, &record.id).join("rootfs");
     // An overlay does not mind what is mounted over its own folders later.
-    let place = if runs { Root::Mounted(&mounted) } else { Root::Unmounted(&rootfs.mounts, &rootfs.upper) };
+    let place = match purpose {
+        _ if runs => Root::Mounted(&mounted),
+        Purpose::Writes => Root::Unmounted(&rootfs.mounts, &rootfs.upper),
+        Purpose::Looks => {
+            Root::Looked { mounts: &rootfs.mounts, upper: &rootfs.upper, scratch: &rootfs.work }
+        }
+    };
     View::open(&place, &bound, !record.host_config.readonly_rootfs, |root| {
         new_volumes
             .iter()

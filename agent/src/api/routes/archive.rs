@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,6 +20,8 @@ use crate::daemon::Daemon;
 use crate::engine::copy::{self, Asked};
 use crate::error::{Error, Result};
 
+/// How long a client may send nothing of an archive.
+const STALLED: Duration = Duration::from_secs(120);
 const STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
 
 pub(super) fn add(router: &mut Router) {
@@ -72,6 +75,8 @@ async fn read(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn write(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let asked = asked(&daemon, &request)?;
     let (keeps, as_user) = (request.query.flag("noOverwriteDirNonDir"), request.query.flag("copyUIDGID"));
-    copy::write(&daemon, asked, keeps, as_user, Blocking::new(request.body)).await?;
+    // A container that does not run waits for its end; what it is from may be the same container.
+    let stream = Blocking::begun(request.body, STALLED).await?;
+    copy::write(&daemon, asked, keeps, as_user, stream).await?;
     Ok(response::empty(StatusCode::OK))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -294,6 +295,38 @@ pub(super) struct Blocking {
 const QUEUE: usize = 16;
 
 impl Blocking {
+    /// The same once it has begun, of a client that may not stop for longer than `patience`: somebody waits for what is done with it.
+    ///
+    /// # Errors
+    /// It does not begin in that time.
+    pub(super) async fn begun(mut body: RequestBody, patience: Duration) -> Result<Self> {
+        let late =
+            move |_| io::Error::other(format!("the client has sent nothing for {} s", patience.as_secs()));
+        let next = async move |body: &mut RequestBody| -> Option<io::Result<Bytes>> {
+            match tokio::time::timeout(patience, body.frame()).await {
+                Ok(frame) => {
+                    Some(frame?.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other))
+                }
+                Err(elapsed) => Some(Err(late(elapsed))),
+            }
+        };
+        let Some(present) = next(&mut body).await else {
+            let (_ended, frames) = mpsc::channel(1);
+            return Ok(Self { frames, present: Bytes::new() });
+        };
+        let present = present.map_err(|error| Error::invalid(error.to_string()))?;
+        let (sender, frames) = mpsc::channel(QUEUE);
+        drop(tokio::spawn(async move {
+            while let Some(bytes) = next(&mut body).await {
+                let failed = bytes.is_err();
+                if sender.send(bytes).await.is_err() || failed {
+                    return;
+                }
+            }
+        }));
+        Ok(Self { frames, present })
+    }
+
     /// From inside a task.
     pub(super) fn new(mut body: RequestBody) -> Self {
         let (sender, frames) = mpsc::channel(QUEUE);
