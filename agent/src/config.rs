@@ -292,6 +292,7 @@ impl Config {
     pub fn reload(&self) -> Result<Arc<Live>, String> {
         let mut values = self.given.clone();
         values.extend(of_file(&self.file.0, self.file.1, &self.given)?);
+        Read(&values).unserved()?;
         let fresh = Self::of(&values, self.file.clone(), self.given.clone())
             .map_err(|error| format!("file configuration validation failed: {error}"))?
             .live();

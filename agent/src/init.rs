@@ -4,7 +4,7 @@
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -62,6 +62,8 @@ async fn serve(program: &str, words: Vec<String>) -> std::io::Result<ExitStatus>
     };
     // Without a terminal there is nothing to give.
     let _none = rustix::termios::tcsetpgrp(std::io::stdin(), own);
+    // It may have asked for the terminal before it was its own, and have been stopped for that.
+    let _ended = kill_process_group(own, Signal::CONT);
     loop {
         tokio::select! {
             Some(one) = passed.recv() => {

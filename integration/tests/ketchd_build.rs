@@ -21,6 +21,8 @@ tests![
     what_can_not_be_read_is_refused,
     several_builds_at_once,
     compose_builds,
+    debians_docker_compose_builds,
+    the_calls_of_a_docker_container_builder,
     docker_py_builds,
 ];
 
@@ -292,6 +294,97 @@ fn compose_builds(case: &Case) {
     let out = run("logs --no-color --no-log-prefix app").ok();
     assert_eq!(out.text(), "built by compose");
     let _ = run("down --rmi all").ok();
+    engine.end();
+}
+
+fn debians_docker_compose_builds(case: &Case) {
+    let engine = Engine::start(case).with_debians_clients();
+    let folder = engine.site.path("project");
+    std::fs::create_dir_all(folder.join("app")).expect("make the project");
+    let file = "version: '3'\nservices:\n  app:\n    build: {context: app, args: {WHO: compose}}\n    image: made:latest\n    network_mode: none\n";
+    std::fs::write(folder.join("docker-compose.yml"), file).expect("write the project");
+    std::fs::write(folder.join("app/Dockerfile"), "FROM busybox\nARG WHO\nRUN echo built by $WHO >/who\nCMD cat /who\n")
+        .expect("write a Dockerfile");
+    let old = |line: &str| {
+        let script = format!("cd \"$0\"; DOCKER_BUILDKIT=0 docker-compose --project-name old {line}");
+        engine.program("sh").args(["-c", &script]).arg(&folder).run()
+    };
+    let out = old("build --no-cache").ok();
+    assert!(format!("{}{}", out.stdout, out.stderr).contains("Successfully tagged made:latest"), "{out}");
+    let _ = old("up -d").ok();
+    engine.wait_log("old_app_1", "built by compose");
+    std::fs::write(folder.join("app/Dockerfile"), "FROM busybox\nRUN exit 3\n").expect("write a Dockerfile");
+    let out = old("build");
+    assert!(out.code != 0 && format!("{}{}", out.stdout, out.stderr).contains("returned a non-zero code: 3"), "{out}");
+    let _ = old("down --rmi all").ok();
+    engine.end();
+}
+
+/// What `docker buildx` asks of an engine for a builder of its driver `docker-container`, one by one: its binary and image are not to be had
+/// here. The builder's end of the stream is `cat`.
+fn the_calls_of_a_docker_container_builder(case: &Case) {
+    let engine = Engine::start(case);
+    let dockerfile = "FROM busybox\nRUN printf '#!/bin/sh\\n[ \"$1\" = dial-stdio ] && exec cat\\n[ -e /ready ] && cat /etc/buildkit/buildkitd.toml\\n' >/bin/buildctl && chmod +x /bin/buildctl\nENTRYPOINT [\"/bin/sh\", \"-c\", \"touch /ready; exec sleep 1000\"]";
+    let _ = build(&engine, dockerfile, "-t moby/buildkit:buildx-stable-1").ok();
+    let name = "/containers/buildx_buildkit_b0";
+    let json = ["Content-Type: application/json"];
+    let body = r#"{"Image":"moby/buildkit:buildx-stable-1","Cmd":["--allow-insecure-entitlement=network.host"],"HostConfig":{"Privileged":true,"Init":true,
+        "RestartPolicy":{"Name":"unless-stopped"},"NetworkMode":"none",
+        "Mounts":[{"Type":"volume","Source":"buildx_buildkit_b0_state","Target":"/var/lib/buildkit"}]}}"#;
+    let _ = engine.call("POST", "/containers/create?name=buildx_buildkit_b0", body).is(201);
+    // Its configuration comes as an archive before its start.
+    let folder = engine.site.path("etc-of-it/etc/buildkit");
+    std::fs::create_dir_all(&folder).expect("make a folder");
+    std::fs::write(folder.join("buildkitd.toml"), "debug = true\n").expect("write a configuration");
+    let put = format!("tar -C {} -cf - etc | curl -sf --unix-socket ${{DOCKER_HOST#unix://}} -T - 'http://d/containers/buildx_buildkit_b0/archive?path=%2F&noOverwriteDirNonDir=true'", engine.site.path("etc-of-it").display());
+    case.needs(case.has_program("curl"), "no curl (package curl)");
+    let _ = engine.sh(&put).ok();
+    let _ = engine.call("POST", &format!("{name}/start"), "").is(204);
+    let exec = |command: &str, input: bool| {
+        let body = format!(r#"{{"AttachStdin":{input},"AttachStdout":true,"AttachStderr":true,"Cmd":{command}}}"#);
+        let made = engine.call("POST", &format!("{name}/exec"), &body).is(201);
+        let id = made.json()["Id"].as_str().expect("an id").to_owned();
+        let mut http = engine.http();
+        let headers = ["Connection: Upgrade", "Upgrade: tcp", json[0]];
+        http.ask("POST", &format!("/exec/{id}/start"), &headers, r#"{"Detach":false,"Tty":false}"#);
+        assert_eq!(http.head().status, 101);
+        (id, http)
+    };
+    // Until it is up.
+    wait_until("the workers", || {
+        let (id, mut http) = exec(r#"["buildctl","debug","workers"]"#, false);
+        let seen = http.frame();
+        while http.frame().is_some() {}
+        let code = engine.call("GET", &format!("/exec/{id}/json"), "").is(200).json()["ExitCode"].as_i64();
+        let wanted = Some((1, "debug = true\n".to_owned()));
+        if seen == wanted && code == Some(0) { Ok(()) } else { Err(format!("{seen:?} {code:?}")) }
+    });
+    // What is said goes both ways for as long as both want, and its end arrives at either side.
+    let (id, mut http) = exec(r#"["buildctl","dial-stdio"]"#, true);
+    let piece = "x".repeat(32 << 10);
+    for _ in 0..100 {
+        http.send(piece.as_bytes());
+        let mut heard = 0;
+        while heard < piece.len() {
+            let (stream, text) = http.frame().expect("an answer");
+            assert_eq!(stream, 1, "{text}");
+            heard += text.len();
+        }
+    }
+    http.half_close();
+    assert_eq!(http.frame(), None);
+    let ended = engine.call("GET", &format!("/exec/{id}/json"), "").is(200).json();
+    assert!(ended["Running"] == false && ended["ExitCode"] == 0, "{ended}");
+    // A client that goes ends the builder's side.
+    let (id, http) = exec(r#"["buildctl","dial-stdio"]"#, true);
+    drop(http);
+    wait_until("the end of what nobody speaks to", || {
+        let seen = engine.call("GET", &format!("/exec/{id}/json"), "").is(200).json();
+        if seen["Running"] == false { Ok(()) } else { Err(seen.to_string()) }
+    });
+    let _ = engine.call("POST", &format!("{name}/stop?t=0"), "").is(204);
+    let _ = engine.call("DELETE", &format!("{name}?v=1&force=1"), "").is(204);
+    let _ = engine.call("DELETE", "/volumes/buildx_buildkit_b0_state", "").is(204);
     engine.end();
 }
 

@@ -19,6 +19,7 @@ tests![
     it_forwards_for_all_when_told,
     inner_networks_reach_no_published_port,
     without_icc,
+    a_port_of_sctp,
 ];
 
 fn web(engine: &Engine<'_>, name: &str, flags: &str) {
@@ -268,5 +269,39 @@ fn without_icc(case: &Case) {
     let gateway = engine.inspect("alpha", "{{.NetworkSettings.Networks.apart.Gateway}}");
     let out = engine.docker(&format!("run --rm --network apart busybox sh -c 'timeout 5 wget -qO- http://{gateway}:8090/group; exit $?'")).ok();
     assert!(out.text().contains("extra:"), "{out}");
+    engine.end();
+}
+
+/// It is forwarded by the same rules. Whether anything gets through can be seen only where the kernel has such sockets.
+fn a_port_of_sctp(case: &Case) {
+    let engine = Engine::start(case);
+    let socket = "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP)";
+    let has_sockets = engine.program("python3").args(["-c", socket]).run().code == 0;
+    if !has_sockets {
+        engine.only_ketch("its proxy and its hold on the port want a socket of SCTP, which this kernel has none of");
+    }
+    let _ = engine.docker("run -d --name box -p 127.0.0.1:9999:9998/sctp -p 9999:9997/tcp busybox sleep 1000").ok();
+    let shown = engine.docker("port box").ok();
+    assert!(shown.text().lines().any(|line| line == "9998/sctp -> 127.0.0.1:9999"), "{shown}");
+    let address = engine.inspect("box", "{{.NetworkSettings.Networks.bridge.IPAddress}}");
+    if engine.is_ketch() && case.has_program("nft") {
+        let rules = engine.program("nft").args(["--numeric", "list", "ruleset"]).run().ok();
+        let line = rules.text().lines().find(|line| line.contains("127.0.0.1") && line.contains("9998")).map(str::to_owned);
+        assert!(line.is_some_and(|line| line.contains(&address) && line.contains("9999")), "{rules}");
+    }
+    if has_sockets {
+        let serve = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP); s.bind(('', 9998)); s.listen(); c, _ = s.accept(); c.sendall(b'hello')";
+        let pid = engine.inspect("box", "{{.State.Pid}}");
+        let server = engine.program("nsenter").args(["--target", &pid, "--net", "python3", "-c", serve]).spawn();
+        let ask = "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_SCTP); s.connect(('127.0.0.1', 9999)); print(s.recv(5).decode())";
+        wait_until("an answer by SCTP", || match engine.program("python3").args(["-c", ask]).run() {
+            out if out.text() == "hello" => Ok(()),
+            out => Err(out.to_string()),
+        });
+        let _ = server.wait();
+    } else {
+        println!("no sockets of SCTP in this kernel: nothing was sent");
+    }
+    let _ = engine.docker("rm -f box").ok();
     engine.end();
 }

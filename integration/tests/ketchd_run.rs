@@ -25,6 +25,7 @@ tests![
     hosts_hostname_and_resolver,
     a_name_can_be_used_again,
     cidfile_and_labels,
+    ipc_that_is_not_shared,
 ];
 
 /// What `docker run --rm --network none ...` prints.
@@ -212,6 +213,11 @@ fn limits_are_in_the_cgroup(case: &Case) {
     assert_eq!(limit("memory", "memory.limit_in_bytes"), (32 << 20).to_string());
     assert_eq!(limit("cpu", "cpu.cfs_quota_us"), "25000");
     assert_eq!(limit("pids", "pids.max"), "44");
+    // The one without the other, as a container has it already.
+    let _ = engine.docker("update --memory-swap 80m box").ok();
+    assert_eq!(engine.inspect("box", "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}}"), format!("{} {}", 32 << 20, 80 << 20));
+    let out = engine.docker("create --network none --memory-swap 80m busybox true").exits(1);
+    assert!(out.stderr.contains("You should always set the Memory limit when using Memoryswap limit, see usage"), "{out}");
     let out = engine.docker("run --rm --network none --memory 1m busybox true").exits(125);
     assert!(out.stderr.contains("Minimum memory limit allowed is 6MB"), "{out}");
     engine.end();
@@ -300,5 +306,20 @@ fn cidfile_and_labels(case: &Case) {
     assert_eq!(engine.inspect(out.text(), "{{json .Config.Labels}}"), r#"{"a":"b","empty":""}"#);
     assert_eq!(engine.docker("ps -aq --no-trunc --filter label=a=b").ok().text(), out.text());
     assert_eq!(engine.docker("ps -aq --filter label=a=c").ok().text(), "");
+    engine.end();
+}
+
+fn ipc_that_is_not_shared(case: &Case) {
+    let engine = Engine::start(case);
+    for (name, mode) in [("own", "private"), ("shared", "shareable"), ("hosts", "host")] {
+        let _ = engine.docker(&format!("run -d --name {name} --network none --ipc {mode} busybox sleep 1000")).ok();
+    }
+    let _ = engine.docker("run -d --name joined --network none --ipc container:shared busybox sleep 1000").ok();
+    let out = engine.docker("run --rm --network none --ipc container:own busybox true");
+    assert!(out.code != 0 && out.stderr.contains("non-shareable IPC (hint: use IpcMode:shareable for the donor container)"), "{out}");
+    let _ = engine.docker("exec shared sh -c 'echo here >/dev/shm/file'").ok();
+    let read = "run --rm --network none --ipc container:joined busybox cat /dev/shm/file";
+    assert_eq!(engine.docker(read).ok().text(), "here");
+    let _ = engine.docker("run --rm --network none --ipc container:hosts busybox test -d /dev/shm").ok();
     engine.end();
 }

@@ -23,6 +23,7 @@ tests![
     a_mount_whose_name_is_no_text,
     one_new_volume_for_many,
     a_swapped_subpath,
+    a_server_of_files_that_is_not_there,
 ];
 
 fn run(engine: &Engine<'_>, line: &str) -> String {
@@ -299,5 +300,21 @@ fn a_swapped_subpath(case: &Case) {
     }
     println!("{}: started {started} of 12", case.name);
     let _ = engine.docker("rm -f swapper").ok();
+    engine.end();
+}
+
+/// The options of nfs reach mount(2), whatever the kernel says of them, and a name of the server is resolved first.
+fn a_server_of_files_that_is_not_there(case: &Case) {
+    let engine = Engine::start(case);
+    let options = |server: &str| format!("--opt type=nfs --opt o=addr={server},nfsvers=4,ro --opt device=:/export");
+    let _ = engine.docker(&format!("volume create {} files", options("127.0.0.1"))).ok();
+    let _ = engine.docker(&format!("volume create {} named", options("server.invalid"))).ok();
+    let out = engine.docker("run --rm --network none -v files:/files busybox true").exits(125);
+    let data = engine.inspect("files", "{{.Mountpoint}}");
+    let asked = format!("failed to mount local volume: mount :/export:{data}, flags: 0x1, data: addr=127.0.0.1,nfsvers=4: ");
+    assert!(out.stderr.contains(&asked), "{asked:?}: {out}");
+    let out = engine.docker("run --rm --network none -v named:/files busybox true").exits(125);
+    assert!(out.stderr.contains("error resolving passed in network volume address: lookup server.invalid"), "{out}");
+    let _ = engine.docker("volume rm files named").ok();
     engine.end();
 }

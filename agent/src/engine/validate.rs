@@ -80,6 +80,10 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
             .map_err(|error| Error::new(error.kind, format!("invalid {list}: {}", error.message)))?;
     }
     let _known = Security::read(asked.security_opt.as_deref().unwrap_or_default(), false)?;
+    // An update may change the one of a container that has the other.
+    if asked.resources.memory == 0 && asked.resources.memory_swap > 0 {
+        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
+    }
     resources(&asked.resources, host)?;
     if !(-1000..=1000).contains(&asked.oom_score_adj) {
         return invalid(format!(
@@ -169,9 +173,6 @@ pub fn resources(asked: &Resources, host: &Host) -> Result<()> {
     }
     if asked.memory > 0 && asked.memory_swap > 0 && asked.memory_swap < asked.memory {
         return invalid("Minimum memoryswap limit should be larger than memory limit, see usage");
-    }
-    if asked.memory == 0 && asked.memory_swap > 0 {
-        return invalid("You should always set the Memory limit when using Memoryswap limit, see usage");
     }
     if asked.memory_swappiness.is_some_and(|value| !(-1..=100).contains(&value)) {
         let value = asked.memory_swappiness.unwrap_or_default();

@@ -84,10 +84,13 @@ fn make_bridge(
     let made = links.bridge(&options.name, mac()?, options.mtu.unwrap_or(1500));
     let index = made.map_err(|error| refused(&error))?;
     let path = |family: &str, file: &str| format!("/proc/sys/net/{family}/conf/{}/{file}", options.name);
+    // Published ports of loopback addresses: the packets leave by the bridge with such a source. Without our rules it would let
+    // containers reach the host's own services there (CVE-2020-8558): a bridge of before may have it.
+    let localnet = path("ipv4", "route_localnet");
     if families.ipv4 {
-        // Published ports of loopback addresses: the packets leave by the bridge with such a source. Without our rules it would
-        // let containers reach the host's own services there (CVE-2020-8558).
-        set(&path("ipv4", "route_localnet"), "1")?;
+        set(&localnet, "1")?;
+    } else if network.made_link && std::fs::read(&localnet).is_ok_and(|value| value.starts_with(b"1")) {
+        set(&localnet, "0")?;
     }
     if network.ipv6 {
         set(&path("ipv6", "disable_ipv6"), "0")?;

@@ -93,8 +93,8 @@ impl Networks {
         for sandbox in sandboxes {
             // A machine that was started anew has none of them.
             let gone = sandbox.namespace.as_deref().is_some_and(|path| !namespace::is_bound(path));
-            if gone {
-                self.leave(&sandbox.container)?;
+            if gone && let Err(error) = self.leave(&sandbox.container) {
+                warn!("the network of the container {}: {error}", sandbox.container);
             }
         }
         self.remove_strangers()?;
@@ -153,7 +153,10 @@ impl Networks {
         let entries = fs::read_dir(folder)
             .map_err(|error| Error::internal(format_args!("reading {}", folder.display()), &error))?;
         for path in entries.flatten().map(|entry| entry.path()).filter(|path| !known.contains(path)) {
-            namespace::remove(&path)?;
+            // What somebody else holds there is no reason not to start.
+            if let Err(error) = namespace::remove(&path) {
+                warn!("{error}");
+            }
         }
         Ok(())
     }
