@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
 
 /// All mount points, in the order of their mounting.
 ///
@@ -36,9 +37,24 @@ pub(crate) fn unmount_all(folder: &Path) -> io::Result<()> {
     let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     for point in points()?.iter().rev().filter(|point| point.starts_with(&folder)) {
         let flags = UnmountFlags::NOFOLLOW;
-        unmount(point, flags).or_else(|_| unmount(point, flags | UnmountFlags::DETACH))?;
+        rustix::mount::unmount(point, flags)
+            .or_else(|_| rustix::mount::unmount(point, flags | UnmountFlags::DETACH))?;
     }
     Ok(())
+}
+
+/// Takes away what is mounted at a path, with nothing mounted below it; nothing is read. That there is nothing is well.
+///
+/// # Errors
+/// It is busy, for one.
+pub(crate) fn unmount(path: &Path) -> io::Result<()> {
+    loop {
+        match rustix::mount::unmount(path, UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            Err(Errno::INVAL | Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// The kernel writes blank, tab, newline and backslash as octal numbers (proc_pid_mountinfo(5)).

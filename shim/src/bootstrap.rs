@@ -132,11 +132,15 @@ fn runtime_of(program: &str) -> String {
     name.map_or("ketch", |(name, _version)| name).to_owned()
 }
 
-/// The action `start`, in the bundle: prints the address of the shim that will hold the container.
+/// The action `start`, in the bundle, where the flags name one, or else where it is: prints the address of the shim that will
+/// hold the container.
 ///
 /// # Errors
 /// The bundle or what containerd said can't be read, or the serving process can't be started.
 pub fn start(arguments: &Arguments) -> Result<(), ShimError> {
+    if let Some(bundle) = &arguments.bundle {
+        std::env::set_current_dir(bundle).map_err(ShimError::file("enter", bundle))?;
+    }
     let mut input = Vec::new();
     std::io::stdin()
         .take(LONGEST)

@@ -1,6 +1,7 @@
 //! Where a container's cgroups are. They are the runtime's; the shim reads them for statistics and OOM kills.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use crate::error::ShimError;
@@ -26,7 +27,10 @@ impl Cgroup {
     pub(crate) fn of(pid: i32) -> Result<Self, ShimError> {
         let path = PathBuf::from(format!("/proc/{pid}/cgroup"));
         let text = std::fs::read_to_string(&path).map_err(ShimError::file("read", &path))?;
-        Ok(Self::parse(&text, Path::new(UNIFIED_MARK).exists(), &mounted_controllers()))
+        if Path::new(UNIFIED_MARK).exists() {
+            return Ok(Self::parse(&text, true, &BTreeMap::new()));
+        }
+        Ok(Self::parse(&text, false, &mounted_controllers(Some(&controllers_of(&text)))))
     }
 
     /// The cgroups of a path, in every hierarchy there is.
@@ -35,7 +39,7 @@ impl Cgroup {
         if Path::new(UNIFIED_MARK).exists() {
             return Self::Unified(Path::new(ROOT).join(path));
         }
-        let mounts = mounted_controllers().into_iter();
+        let mounts = mounted_controllers(None).into_iter();
         Self::Legacy(mounts.map(|(controller, mount)| (controller, mount.join(path))).collect())
     }
 
@@ -73,24 +77,36 @@ impl Cgroup {
     }
 }
 
-/// Where each controller of v1 is mounted.
-fn mounted_controllers() -> BTreeMap<String, PathBuf> {
-    // Another's mount point may have a name that is no text.
-    controllers_in(&String::from_utf8_lossy(&std::fs::read("/proc/self/mountinfo").unwrap_or_default()))
+/// The controllers that a process's cgroups name.
+fn controllers_of(text: &str) -> BTreeSet<&str> {
+    let named = text.lines().filter_map(|line| line.split(':').nth(1));
+    named.flat_map(|controllers| controllers.split(',')).filter(|name| !name.is_empty()).collect()
 }
 
-fn controllers_in(mountinfo: &str) -> BTreeMap<String, PathBuf> {
+/// Where each controller of v1 is mounted; the search ends with the last of `wanted`, if these are all that counts.
+fn mounted_controllers(wanted: Option<&BTreeSet<&str>>) -> BTreeMap<String, PathBuf> {
+    let Ok(table) = std::fs::File::open("/proc/self/mountinfo") else { return BTreeMap::new() };
+    controllers_in(std::io::BufReader::with_capacity(4096, table), wanted)
+}
+
+fn controllers_in(mut mountinfo: impl BufRead, wanted: Option<&BTreeSet<&str>>) -> BTreeMap<String, PathBuf> {
     let mut found = BTreeMap::new();
-    for line in mountinfo.lines() {
-        let Some((before, after)) = line.split_once(" - ") else { continue };
-        let (Some(point), Some(options)) = (before.split(' ').nth(4), after.split(' ').nth(2)) else {
-            continue;
-        };
-        if after.starts_with("cgroup ") {
+    let mut line = Vec::new();
+    // The kernel writes no more of the table than is read: these come early, and the mounts of other containers last.
+    while wanted.is_none_or(|wanted| !wanted.iter().all(|one| found.contains_key(*one)))
+        && mountinfo.read_until(b'\n', &mut line).is_ok_and(|count| count > 0)
+    {
+        // Another's mount point may have a name that is no text.
+        let text = String::from_utf8_lossy(&line);
+        if let Some((before, after)) = text.trim_end().split_once(" - ")
+            && after.starts_with("cgroup ")
+            && let (Some(point), Some(options)) = (before.split(' ').nth(4), after.split(' ').nth(2))
+        {
             for option in options.split(',') {
                 found.entry(option.to_owned()).or_insert_with(|| point.into());
             }
         }
+        line.clear();
     }
     found
 }
@@ -129,12 +145,21 @@ mod tests {
     #[test]
     fn v1_has_a_folder_for_each_controller() {
         let text = "5:memory:/a/b\n4:cpu,cpuacct:/a/b\n1:name=systemd:/x\n0::/u\n";
-        let Cgroup::Legacy(folders) = Cgroup::parse(text, false, &controllers_in(MOUNTS)) else {
+        let Cgroup::Legacy(folders) = Cgroup::parse(text, false, &controllers_in(MOUNTS.as_bytes(), None))
+        else {
             panic!("v1")
         };
         assert_eq!(folders["memory"], Path::new("/sys/fs/cgroup/memory/a/b"));
         assert_eq!(folders["cpuacct"], Path::new("/sys/fs/cgroup/cpu,cpuacct/a/b"));
         assert_eq!(folders.len(), 3);
+    }
+
+    #[test]
+    fn the_search_ends_with_what_is_wanted() {
+        let wanted = controllers_of("5:memory:/a/b\n0::/u\n");
+        assert_eq!(wanted, BTreeSet::from(["memory"]));
+        let found = controllers_in(MOUNTS.as_bytes(), Some(&wanted));
+        assert!(found.contains_key("memory") && !found.contains_key("cpu"));
     }
 
     #[test]

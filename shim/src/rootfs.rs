@@ -258,14 +258,30 @@ pub(crate) fn unmount_all(root: &Path) -> bool {
     if let Err(error) = idmap::clear(&layers) {
         log::warn(&format!("take the layers at {} away: {error}", layers.display()));
     }
-    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
     let Ok(root) = root.canonicalize() else { return true };
+    if unmount_one(&root) {
+        return true;
+    }
+    let Ok(table) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
     let mut done = true;
     for point in points_below(&table, &root) {
         let flags = UnmountFlags::NOFOLLOW;
         done &= unmount(&point, flags).or_else(|_| unmount(&point, flags | UnmountFlags::DETACH)).is_ok();
     }
     done
+}
+
+/// Takes away what is mounted at `root`, where nothing is mounted below: so it mostly is, and the table of all mounts, which has
+/// those of all other containers, need not be read. False where that has yet to be looked at.
+fn unmount_one(root: &Path) -> bool {
+    let mut was_mounted = false;
+    loop {
+        match unmount(root, UnmountFlags::NOFOLLOW) {
+            Ok(()) => was_mounted = true,
+            // No mount, or no more.
+            Err(error) => return was_mounted && error == Errno::INVAL,
+        }
+    }
 }
 
 fn points_below(table: &str, root: &Path) -> Vec<PathBuf> {

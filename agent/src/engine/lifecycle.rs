@@ -27,6 +27,8 @@ use crate::shim::task::{Fifos, Making};
 use crate::timestamp::Timestamp;
 use crate::{mounted, removal};
 
+/// Where a bundle has the container's root.
+const ROOT: &str = "rootfs";
 /// How long a process may take to end after SIGKILL.
 const ENDED: Duration = Duration::from_secs(10);
 /// How many containers may have their IPC namespace from one another.
@@ -184,24 +186,18 @@ pub fn folder_of(daemon: &Daemon, id: &str) -> PathBuf {
 /// Removes a folder of a container with all that is in it, and takes away what is mounted there first.
 ///
 /// # Errors
-/// The disk, or a mount that can't be taken away: nothing is removed then.
+/// The disk, or a mount that can't be taken away: it stays, and so does what is in the way to it.
 pub(super) fn remove_folder(folder: &Path) -> Result<()> {
-    // At a start there is none but after a release that failed: the table of all mounts need not be read.
-    if std::fs::symlink_metadata(folder).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+    // Mostly there is a root only, or nothing any more. A removal does not go through a mount: what else is there stops it, and
+    // only then is the table of all mounts read, which has those of all other containers.
+    let _none = mounted::unmount(&folder.join(ROOT));
+    if removal::remove(folder).is_ok() {
         return Ok(());
     }
-    unmount_below(folder)?;
+    mounted::unmount_all(folder)
+        .map_err(|error| Error::internal(format_args!("unmounting {}", folder.display()), &error))?;
     removal::remove(folder)
         .map_err(|error| Error::internal(format_args!("removing {}", folder.display()), &error))
-}
-
-/// Takes away what is mounted at and below a folder.
-///
-/// # Errors
-/// A mount that can't be taken away.
-pub(super) fn unmount_below(folder: &Path) -> Result<()> {
-    mounted::unmount_all(folder)
-        .map_err(|error| Error::internal(format_args!("unmounting {}", folder.display()), &error))
 }
 
 /// Makes a folder of this mode.
@@ -293,7 +289,7 @@ async fn create(container: &Arc<Container>, record: &Record, task: &Task, making
 
 async fn mount_root(daemon: &Arc<Daemon>, id: &str, bundle: &Path) -> Result<()> {
     let rootfs = daemon.rootfs(id).await?;
-    let (target, bundle) = (bundle.join("rootfs"), bundle.to_owned());
+    let (target, bundle) = (bundle.join(ROOT), bundle.to_owned());
     blocking(move || {
         // A release that failed may have left anything.
         remove_folder(&bundle)?;
@@ -310,7 +306,7 @@ async fn specification(
     bundle: &Path,
     joined: &namespaces::Joined,
 ) -> Result<Value> {
-    let root = bundle.join("rootfs");
+    let root = bundle.join(ROOT);
     let added: Vec<String> = record.host_config.group_add.clone().unwrap_or_default();
     let (place, name) = (root.clone(), record.config.user.clone());
     let user = blocking(move || {

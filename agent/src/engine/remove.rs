@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::container::{Container, TABLE};
-use super::lifecycle::{folder_of, unmount_below};
+use super::lifecycle::folder_of;
 use super::signal;
 use crate::api::filters::Filters;
 use crate::blocking::blocking;
@@ -98,7 +98,6 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
     // One commit, and it is gone; whatever a daemon that is killed leaves of its folders is nobody's.
     let images = daemon.images.clone();
     blocking(move || {
-        unmount_below(&folder)?;
         images.release_with(&[TABLE], &id)?;
         images.discard(&folder);
         Ok(())

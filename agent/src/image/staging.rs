@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
-use crate::removal;
+use crate::{mounted, removal};
 
 /// The folder, which is this daemon's alone.
 #[derive(Debug)]
@@ -78,7 +78,12 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if let Err(error) = removal::remove(&self.path) {
+        let removed = removal::remove(&self.path).or_else(|_| {
+            // Nobody of ours mounts anything in what is discarded; where somebody else has, it is in the way.
+            mounted::unmount_all(&self.path)?;
+            removal::remove(&self.path)
+        });
+        if let Err(error) = removed {
             warn!("removing {} of {}: {error}", self.path.display(), self.staging.folder.display());
         }
     }

@@ -101,9 +101,11 @@ impl Launch {
             ..BootstrapParams::default()
         };
         let busy = claim(bundle).await.map_err(|error| failed(&error))?;
+        // It goes to the bundle itself: a child that has to be sent there is forked, and a daemon's pages are many to copy.
         let mut child = Command::new(&self.shim)
-            .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "start"])
-            .current_dir(bundle)
+            .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
+            .arg(bundle)
+            .arg("start")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(busy.try_clone().map_err(|error| failed(&error))?)
@@ -143,7 +145,6 @@ impl Launch {
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
             .arg(bundle)
             .arg("delete")
-            .current_dir(bundle)
             .stdin(Stdio::null())
             .stderr(busy.try_clone().map_err(|error| failed(&error))?)
             .kill_on_drop(true)

@@ -68,8 +68,6 @@ pub(super) enum Expression {
     Established,
     /// Of a connection whose destination was translated.
     Translated,
-    /// The destination is an address of this host.
-    ToThisHost,
     Protocol(u8),
     DestinationPort(u16),
     /// The chain that a map has for this output.
@@ -84,7 +82,7 @@ pub(super) enum Expression {
     ByAddressAndPort {
         map: String,
     },
-    /// ...or for protocol and port.
+    /// ...or, where it is an address of this host, for protocol and port.
     ByPort {
         map: String,
     },
@@ -266,12 +264,6 @@ impl Writer {
             Expression::DestinationIn(subnet) => self.subnet(false, *subnet),
             Expression::Established => self.connection(CT_STATE, ESTABLISHED_OR_RELATED),
             Expression::Translated => self.connection(CT_STATUS, TRANSLATED_DESTINATION),
-            Expression::ToThisHost => {
-                self.add("fib", |data| {
-                    data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
-                });
-                self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
-            }
             Expression::Protocol(number) => {
                 self.meta(META_L4PROTO, REGISTER);
                 self.compare(Compare::Equal, &[*number]);
@@ -303,6 +295,11 @@ impl Writer {
                 self.meta(META_L4PROTO, REGISTER);
                 self.payload(2, (2, 2), REGISTER + 1);
                 self.look_up(map, Some(ANSWER));
+                // A look into the routes, and so after the port is found.
+                self.add("fib", |data| {
+                    data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
+                });
+                self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
                 self.translate_destination(ANSWER, ANSWER + registers);
             }
             Expression::ToPort(address, port) => {

@@ -1,9 +1,10 @@
 //! What the tables hold.
 //!
 //! ```text
-//! guard        what comes in by a bridge for 127.0.0.0/8, and what comes from elsewhere for a port that is published there:
-//!              dropped. Published ports of loopback addresses need route_localnet, which would let containers reach the
-//!              host's own services there; and translation comes before the kernel's own check of such addresses.
+//! guard        what is for 127.0.0.0/8, which is next to nothing: on to `to-loopback`. Of IPv4 only.
+//! to-loopback  what comes in by a bridge, and what comes from elsewhere for a port that is published there: dropped. Published
+//!              ports of loopback addresses need route_localnet, which would let containers reach the host's own services
+//!              there; and translation comes before the kernel's own check of such addresses.
 //! prerouting,  to an address of this host and a published port: to the container.
 //! output
 //! forward      from an internal bridge: dropped, unless it stays inside. To a bridge: on in its chain. Between others, if
@@ -31,6 +32,7 @@ const PORTS: &str = "ports";
 const LOOPBACK: &str = "loopback";
 /// Containers' own addresses and ports, open in routed networks.
 const OPEN: &str = "open";
+const TO_LOOPBACK: &str = "to-loopback";
 const TO_BRIDGES: &str = "to-bridges";
 /// Our bridges.
 const BRIDGES: &str = "bridges";
@@ -62,13 +64,16 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
     transaction.table(family, table);
     write_sets(transaction, family, table);
     let chain = |kind, number, priority| Some(Hook { kind, number, priority });
-    transaction.chain(family, (table, "guard"), chain("filter", PREROUTING, BEFORE_CONNECTIONS));
+    if family == Family::Ipv4 {
+        // Every packet passes here: nothing that is not needed is called.
+        transaction.chain(family, (table, "guard"), chain("filter", PREROUTING, BEFORE_CONNECTIONS));
+        write_guard(transaction, family, table);
+    }
     transaction.chain(family, (table, "prerouting"), chain("nat", PREROUTING, TRANSLATE_DESTINATION));
     transaction.chain(family, (table, "output"), chain("nat", OUTPUT, TRANSLATE_DESTINATION));
     transaction.chain(family, (table, "postrouting"), chain("nat", POSTROUTING, TRANSLATE_SOURCE));
     transaction.chain(family, (table, "forward"), chain("filter", FORWARD, 0));
 
-    write_guard(transaction, family, table);
     if family == Family::Ipv6 {
         // Answers to an interface's own address would not find back from another; and what is asked of ::1 stays there.
         // Both are for the daemon's own sockets.
@@ -84,7 +89,7 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
     }
     for hook in ["prerouting", "output"] {
         transaction.rule(family, (table, hook), &[E::ByAddressAndPort { map: PORTS_AT.to_owned() }]);
-        transaction.rule(family, (table, hook), &[E::ToThisHost, E::ByPort { map: PORTS.to_owned() }]);
+        transaction.rule(family, (table, hook), &[E::ByPort { map: PORTS.to_owned() }]);
     }
     for bridge in ruleset.bridges.iter().filter(|bridge| bridge.internal) {
         let inside = |how| E::OutputIs(how, bridge.name.clone());
@@ -125,16 +130,16 @@ fn write_sets(transaction: &mut Transaction, family: Family, table: &str) {
 }
 
 fn write_guard(transaction: &mut Transaction, family: Family, table: &str) {
+    let Some(loopback) = prefix(Ipv4Addr::new(127, 0, 0, 0), 8) else { return };
     let drop = || E::Then(Verdict::Drop);
-    if family == Family::Ipv4
-        && let Some(loopback) = prefix(Ipv4Addr::new(127, 0, 0, 0), 8)
-    {
-        let from_bridges = E::InputInSet { set: BRIDGES.to_owned() };
-        transaction.rule(family, (table, "guard"), &[from_bridges, E::DestinationIn(loopback), drop()]);
-    }
+    transaction.chain(family, (table, TO_LOOPBACK), None);
+    let to_loopback = E::Then(Verdict::Jump(TO_LOOPBACK.to_owned()));
+    transaction.rule(family, (table, "guard"), &[E::DestinationIn(loopback), to_loopback]);
+    let from_bridges = E::InputInSet { set: BRIDGES.to_owned() };
+    transaction.rule(family, (table, TO_LOOPBACK), &[from_bridges, drop()]);
     let from_elsewhere = E::InputIs(Compare::Different, "lo".to_owned());
     let published = E::DestinationInSet { set: LOOPBACK.to_owned() };
-    transaction.rule(family, (table, "guard"), &[from_elsewhere, published, drop()]);
+    transaction.rule(family, (table, TO_LOOPBACK), &[from_elsewhere, published, drop()]);
 }
 
 fn write_bridge(

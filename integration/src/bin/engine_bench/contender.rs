@@ -123,7 +123,10 @@ impl<'a> Contender<'a> {
     pub(crate) fn client(&self, of: Option<i32>, arguments: &[&str]) -> f64 {
         let this = std::env::current_exe().expect("find this program");
         let out = match of {
-            None => self.engine.site.command(&this).arg("client").args(arguments).run(),
+            None => {
+                let first = self.engine.site.command("taskset").args(["--cpu-list", "0"]);
+                first.arg(&this).arg("client").args(arguments).run()
+            }
             Some(pid) => {
                 let case = self.engine.site.case;
                 let enter = case.program("nsenter").args(["--target", &pid.to_string(), "--net", "--"]);

@@ -95,11 +95,12 @@ fn promises(samples: &Samples) -> Vec<Promise> {
         promise(again, most(50.0), ours(&format!("  the same again, {packed}, ms")));
     }
     let least = Bound::AtLeast(1.0);
-    promise("published port, throughput, over dockerd", least, over("published port, GiB a second", PEER));
+    let in_turns = |case: &str| samples.by_turns(case, OURS, PEER);
+    promise("published port, throughput, over dockerd", least, in_turns("published port, GiB a second"));
     promise(
         "published port, new connections a second, over dockerd",
         least,
-        over("published port, new connections a second", PEER),
+        in_turns("published port, new connections a second"),
     );
     promise(
         "names answered a second, for each second of ketchd's CPU",

@@ -44,6 +44,15 @@ impl Samples {
         self.taken.get(&(case.to_owned(), key.to_owned())).map(|all| median(all))
     }
 
+    /// How much more one has than the other: the middle one of the turns' own ratios, which what the machine does in the course of
+    /// a run does not touch.
+    pub(crate) fn by_turns(&self, case: &str, key: &str, other: &str) -> Option<f64> {
+        let taken = |key: &str| self.taken.get(&(case.to_owned(), key.to_owned()));
+        let ratios: Vec<f64> =
+            taken(key)?.iter().zip(taken(other)?).map(|(one, other)| one / other).collect();
+        Some(median(&ratios))
+    }
+
     /// Notes what the machine is like, and what syncing a file costs on the disk that the engines use.
     pub(crate) fn facts(&mut self, extent: Extent) {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
