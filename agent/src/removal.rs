@@ -12,6 +12,9 @@ use rustix::io::Errno;
 
 use crate::resolve::openat2;
 
+/// As many names are read before they are taken away.
+const AT_ONCE: usize = 4096;
+
 /// Removes a file, a link, or a folder with all that is in it; that there is none is no error.
 ///
 /// # Errors
@@ -43,33 +46,39 @@ pub(crate) fn clear(path: &Path) -> io::Result<()> {
 
 fn clear_at(top: &OwnedFd) -> io::Result<()> {
     let mut number = 0_u64;
-    loop {
-        let mut folders = 0_usize;
-        for name in names(top)? {
-            if plain(top, &name)? == Plain::Gone {
-                continue;
-            }
-            folders += 1;
-            let inner = folder(top, &name)?;
-            for below in names(&inner)? {
-                if plain(&inner, &below)? == Plain::Folder {
-                    move_up(&inner, &below, top, &mut number)?;
-                }
-            }
-            unlinkat(top, &name, AtFlags::REMOVEDIR)?;
-        }
-        if folders == 0 {
+    each_name(top, |name| {
+        if plain(top, name)? == Plain::Gone {
             return Ok(());
         }
+        let inner = folder(top, name)?;
+        each_name(&inner, |below| match plain(&inner, below)? {
+            Plain::Gone => Ok(()),
+            Plain::Folder => move_up(&inner, below, top, &mut number),
+        })?;
+        Ok(unlinkat(top, name, AtFlags::REMOVEDIR)?)
+    })
+}
+
+/// Takes all names out of a folder by `take`, those too that come meanwhile; so many at a time, as there may be millions.
+fn each_name(folder: &OwnedFd, mut take: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
+    loop {
+        let names = some_names(folder)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        names.iter().try_for_each(|name| take(name))?;
     }
 }
 
-fn names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
+fn some_names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name().to_owned());
+        }
+        if names.len() == AT_ONCE {
+            break;
         }
     }
     Ok(names)

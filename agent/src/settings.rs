@@ -335,7 +335,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("selinux-enabled", Flag, "Not served"),
     setting("shutdown-timeout", Number, "How long the daemon's end may take, in seconds"),
     setting("storage-driver", Text, "overlay2").short('s'),
-    setting("storage-opt", List, "Without effect").key("storage-opts").accepted(),
+    setting("storage-opt", List, "Options of overlay2: none has an effect").key("storage-opts"),
     setting("swarm-default-advertise-addr", Text, "Without effect outside swarm mode").accepted(),
     setting("tls", Flag, "TLS on tcp://"),
     setting("tlscacert", Text, "Whose certificates clients must have"),

@@ -4,7 +4,6 @@
 //! 200 and the output only, as a body.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
 use hyper::StatusCode;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
@@ -82,8 +81,7 @@ where
             Err(error) => debug!("a client left before its stream began: {error}"),
         }
     }));
-    let mut response = Response::new(Empty::new().boxed_unsync());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = response::empty(StatusCode::SWITCHING_PROTOCOLS);
     let _none = response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
     let headers = response.headers_mut();
     let _none = headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));

@@ -1,6 +1,7 @@
 //! What a route gives back: a status with JSON, text, or a stream of chunks.
 
-use std::convert::Infallible;
+use std::convert::{Infallible, identity};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -15,8 +16,8 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
 
-/// A body, whichever.
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// A body, whichever. An error cuts the connection: the client knows then that it has not had all.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// A response.
 pub type Response = hyper::Response<Body>;
 
@@ -42,7 +43,7 @@ pub fn status_of(kind: Kind) -> StatusCode {
 /// No body.
 #[must_use]
 pub fn empty(status: StatusCode) -> Response {
-    with(status, Empty::new().boxed_unsync())
+    with(status, Empty::new().map_err(never))
 }
 
 /// An object, with the newline that Go's encoder ends with.
@@ -53,7 +54,7 @@ pub fn json<T: Serialize + ?Sized>(status: StatusCode, value: &T) -> Result<Resp
     let mut bytes =
         serde_json::to_vec(value).map_err(|error| Error::internal("encoding the response", &error))?;
     bytes.push(b'\n');
-    let mut response = with(status, Full::new(Bytes::from(bytes)).boxed_unsync());
+    let mut response = with(status, Full::new(Bytes::from(bytes)).map_err(never));
     let _none = response.headers_mut().insert(CONTENT_TYPE, JSON);
     Ok(response)
 }
@@ -79,7 +80,7 @@ pub fn plain_error(status: StatusCode, text: impl Into<Bytes>) -> Response {
 /// Bytes of this type.
 #[must_use]
 pub fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<Bytes>) -> Response {
-    let mut response = with(status, Full::new(bytes.into()).boxed_unsync());
+    let mut response = with(status, Full::new(bytes.into()).map_err(never));
     let _none = response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
 }
@@ -89,27 +90,50 @@ pub fn bytes(status: StatusCode, content_type: &'static str, bytes: impl Into<By
 #[must_use]
 pub fn stream(content_type: &'static str) -> (mpsc::Sender<Bytes>, Response) {
     let (sender, receiver) = mpsc::channel(16);
-    let mut response = with(StatusCode::OK, Chunks(receiver).boxed_unsync());
-    let _none = response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    (sender, response)
+    (sender, streamed(content_type, Chunks { receiver, framed: Ok }))
 }
 
-fn with(status: StatusCode, body: Body) -> Response {
-    let mut response = Response::new(body);
+/// The same of something that must not seem whole where it is not: an error that is sent cuts the connection.
+#[must_use]
+pub fn archive(content_type: &'static str) -> (mpsc::Sender<io::Result<Bytes>>, Response) {
+    let (sender, receiver) = mpsc::channel(16);
+    (sender, streamed(content_type, Chunks { receiver, framed: identity }))
+}
+
+fn streamed<T: Send + 'static>(content_type: &'static str, chunks: Chunks<T>) -> Response {
+    let mut response = with(StatusCode::OK, chunks);
+    let _none = response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// What is in memory does not fail.
+fn never(error: Infallible) -> io::Error {
+    match error {}
+}
+
+fn with(
+    status: StatusCode,
+    body: impl HttpBody<Data = Bytes, Error = io::Error> + Send + 'static,
+) -> Response {
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     response
 }
 
-struct Chunks(mpsc::Receiver<Bytes>);
+struct Chunks<T> {
+    receiver: mpsc::Receiver<T>,
+    framed: fn(T) -> io::Result<Bytes>,
+}
 
-impl HttpBody for Chunks {
+impl<T> HttpBody for Chunks<T> {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(context).map(|chunk| chunk.map(|bytes| Ok(Frame::data(bytes))))
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let framed = self.framed;
+        self.receiver.poll_recv(context).map(|chunk| chunk.map(|chunk| framed(chunk).map(Frame::data)))
     }
 }

@@ -6,7 +6,6 @@ use std::pin::pin;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_body_util::{BodyExt, Empty};
 use hyper::StatusCode;
 use hyper::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 
 use super::hijack::Client;
 use super::request::Request;
-use super::response::Response;
+use super::response::{self, Response};
 use crate::error::{Error, Kind, Result};
 
 /// What RFC 6455 has every server add to the client's key.
@@ -87,8 +86,7 @@ where
             Err(error) => tracing::debug!("a client left before its WebSocket began: {error}"),
         }
     }));
-    let mut response = Response::new(Empty::new().boxed_unsync());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let mut response = response::empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = response.headers_mut();
     let _none = headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     let _none = headers.insert(UPGRADE, HeaderValue::from_static("websocket"));

@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::io;
 
 use rustix::fs::{FileType, OFlags, fstat, readlinkat};
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::View;
 use crate::paths::clean;
 use crate::timestamp::Timestamp;
 
+/// A path, with its NUL (limits.h `PATH_MAX`).
+const LONGEST: usize = 4096;
 /// As many links as are followed in one path.
 const LINKS: usize = 255;
 
@@ -90,6 +93,10 @@ impl View {
                 _ => {}
             }
             let whole = format!("{done}/{part}");
+            // The kernel's bound of a path: links that name long ones would have the work grow with their square.
+            if whole.len() >= LONGEST {
+                return Err(Errno::NAMETOOLONG.into());
+            }
             let target = self
                 .look_up(&whole, OFlags::PATH | OFlags::NOFOLLOW)
                 .ok()

@@ -1,5 +1,6 @@
 //! [`receive`]: a tar, unpacked into a folder of a container's.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -37,8 +38,8 @@ struct Receiver<'a> {
     /// Where the folder is, without links.
     folder: Vec<u8>,
     how: Receive,
-    /// Times are set when nothing is made in them any more.
-    folders: Vec<(Vec<u8>, Timestamps)>,
+    /// Times are set when nothing is made in them any more. One of each, however often the archive names it.
+    folders: BTreeMap<Vec<u8>, Timestamps>,
 }
 
 /// Unpacks a tar, not compressed, into the folder at `path`, which [`View::folder`] has found.
@@ -46,12 +47,12 @@ struct Receiver<'a> {
 /// # Errors
 /// What the tar is not and what it may not, in dockerd's words; the kernel's.
 pub fn receive(view: &View, folder: Vec<u8>, how: Receive, stream: impl Read) -> Result<()> {
-    let mut receiver = Receiver { view, folder, how, folders: Vec::new() };
+    let mut receiver = Receiver { view, folder, how, folders: BTreeMap::new() };
     let mut reader = Reader::new(stream);
     while let Some(entry) = reader.next_entry().map_err(|error| internal(words(&error)))? {
         receiver.member(&entry, &mut reader)?;
     }
-    for (path, times) in receiver.folders.into_iter().rev() {
+    for (path, times) in receiver.folders {
         // One that is something else by now keeps that one's.
         if let Ok(folder) = view.look_up_bytes(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
             utimensat(&folder, c"", &times, AtFlags::EMPTY_PATH).map_err(at("chtimes", &path))?;
@@ -169,7 +170,7 @@ impl Receiver<'_> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = openat(parent, name, flags, Mode::empty()).map_err(at("open", &path))?;
         self.dress(entry, &folder, &path)?;
-        self.folders.push((path, times(entry)));
+        let _older = self.folders.insert(path, times(entry));
         Ok(())
     }
 

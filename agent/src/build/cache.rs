@@ -69,7 +69,7 @@ impl Cache {
             return Ok(self.images.with_id(source.id));
         }
         let config = serde_json::to_value(config).unwrap_or_default();
-        let restored = self.images.restore_step(parent, &source, &config)?;
+        let Some(restored) = self.images.restore_step(parent, &source, &config)? else { return Ok(None) };
         // Another source could know another history from here on.
         self.sources = Some(vec![source]);
         Ok(Some(restored))

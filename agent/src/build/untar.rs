@@ -1,6 +1,7 @@
 //! An archive's members into a tree: a build's context, and what ADD unpacks. As `tar` does it inside of a chroot: links on
 //! the way are followed, and lead to the tree's root at most.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use rustix::fs::Timestamps;
@@ -36,7 +37,8 @@ pub(super) fn untar<R: Read>(
     reader: &mut Reader<R>,
     mut sums: Option<&mut Sums>,
 ) -> io::Result<()> {
-    let mut folders: Vec<(Vec<u8>, Timestamps)> = Vec::new();
+    // One of each, however often the archive names it.
+    let mut folders: BTreeMap<Vec<u8>, Timestamps> = BTreeMap::new();
     while let Some(entry) = reader.next_entry()? {
         let name = clean(&entry.path)?;
         let path = tree.resolve_parent(&join(folder, &name))?;
@@ -54,10 +56,10 @@ pub(super) fn untar<R: Read>(
             let _older = sums.insert(name.clone(), sum.finish());
         }
         if entry.kind == Kind::Directory && !name.is_empty() {
-            folders.push((path, times(&entry)));
+            let _older = folders.insert(path, times(&entry));
         }
     }
-    for (path, times) in folders.iter().rev() {
+    for (path, times) in &folders {
         tree.finish_folder(path, times)?;
     }
     Ok(())

@@ -94,6 +94,21 @@ impl Read<'_> {
         if !matches!(driver.as_str(), "" | "overlay2" | "overlayfs") {
             return Err(format!("error initializing graphdriver: driver not supported: {driver}"));
         }
+        for option in self.list("storage-opts") {
+            let (key, _) = option.split_once('=').unwrap_or((&option, ""));
+            match key.to_lowercase().as_str() {
+                // Which kernels have overlayfs is asked of the kernel.
+                "overlay2.override_kernel_check" => {}
+                "overlay2.size" => {
+                    return Err(format!(
+                        "--storage-opt {option} is not served by ketchd: a container's disk has no quota"
+                    ));
+                }
+                other => {
+                    return Err(format!("error initializing graphdriver: overlay2: unknown option {other}"));
+                }
+            }
+        }
         let backend = self.text("firewall-backend");
         if !matches!(backend.as_str(), "" | "nftables") {
             return Err(format!(

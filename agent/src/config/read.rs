@@ -81,6 +81,17 @@ impl Read<'_> {
             if path.is_empty() {
                 return Err(format!("runtime {name}: either a runtimeType or a path must be configured"));
             }
+            // To leave one out in silence could be to leave out what isolates.
+            let says_something = |key: &&str| {
+                let value = runtime.get(key).map(Value::to_string);
+                value.is_some_and(|value| !matches!(value.as_str(), "null" | "[]" | "{}" | "\"\""))
+            };
+            let unserved = ["runtimeArgs", "runtimeType", "options"].into_iter().find(says_something);
+            if let Some(key) = unserved {
+                return Err(format!(
+                    "runtime {name}: {key} is not served by ketchd: name a program with runc's command line by its path, a script if it needs arguments"
+                ));
+            }
             let _none = known.insert(name.clone(), PathBuf::from(path));
         }
         let features = self.value("features").and_then(Value::as_object).into_iter().flatten();

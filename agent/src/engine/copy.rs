@@ -102,12 +102,19 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Writes it, to its end or to the client's.
-    pub async fn write_to(self, stream: impl Write + Send + 'static) {
+    /// Writes it, to its end or to the client's; `end` is told how it ended, by a thread that may block.
+    pub async fn write_to(
+        self,
+        stream: impl Write + Send + 'static,
+        end: impl FnOnce(io::Result<()>) + Send + 'static,
+    ) {
         let Self { files, path, is_folder } = self;
         let written = files.use_them(move |view, _| {
             let sent = archive::send(view, &path, is_folder, stream).and_then(|mut stream| stream.flush());
-            sent.map_err(|error| Error::internal(format_args!("archiving {path}"), &error))
+            let failed =
+                sent.as_ref().err().map(|error| Error::internal(format_args!("archiving {path}"), error));
+            end(sent);
+            failed.map_or(Ok(()), Err)
         });
         if let Err(error) = written.await {
             warn!("{error}");

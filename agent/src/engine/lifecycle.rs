@@ -321,8 +321,10 @@ async fn specification(
     let mut args = Vec::new();
     if daemon.has_init(record) {
         args.extend([crate::init::PATH.to_owned(), "--".to_owned()]);
-        let program =
-            std::env::current_exe().map_err(|error| Error::internal("finding this program", &error))?;
+        let program = match daemon.config.containers.init_path.as_str() {
+            "" => std::env::current_exe().map_err(|error| Error::internal("finding this program", &error))?,
+            chosen => chosen.into(),
+        };
         // After an upgrade in its place the new one serves as well.
         let program = program.to_string_lossy();
         let program = program.strip_suffix(" (deleted)").unwrap_or(&program);

@@ -37,8 +37,16 @@ const XATTR: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Walk<'a> {
     root: &'a OwnedFd,
-    /// What is still to be given, the next last.
-    left: Vec<Vec<u8>>,
+    /// Folders that are not done, the innermost last.
+    left: Vec<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Relative to the root.
+    path: Vec<u8>,
+    /// What is still to be given, the next last. Names only: a container can make millions of them far down.
+    names: Vec<Box<[u8]>>,
 }
 
 /// Something in the folder.
@@ -78,24 +86,28 @@ impl<'a> Walk<'a> {
     /// Does not go into the folder that was given last.
     fn add(&mut self, folder: &[u8]) -> io::Result<()> {
         let opened = open(self.root, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
-        let first = self.left.len();
+        let mut names: Vec<Box<[u8]>> = Vec::new();
         for entry in Dir::new(opened)? {
             let entry = entry?;
             let name = entry.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
-                let path = if folder.is_empty() { name.to_vec() } else { [folder, name].join(&b'/') };
-                self.left.push(path);
+                names.push(name.into());
             }
         }
-        self.left[first..].sort_unstable_by(|a, b| b.cmp(a));
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        self.left.push(Open { path: folder.to_vec(), names });
         Ok(())
     }
 
     /// The next; what has gone meanwhile is left out.
     pub(crate) fn next(&mut self) -> io::Result<Option<Found>> {
-        while let Some(path) = self.left.pop() {
-            let at = path.iter().rposition(|byte| *byte == b'/');
-            let (folder, name) = at.map_or((&b""[..], &path[..]), |at| (&path[..at], &path[at + 1..]));
+        while let Some(Open { path: folder, names }) = self.left.last_mut() {
+            let Some(name) = names.pop() else {
+                drop(self.left.pop());
+                continue;
+            };
+            let path = if folder.is_empty() { name.to_vec() } else { [folder.as_slice(), &name].join(&b'/') };
+            let (folder, name) = (folder.as_slice(), &*name);
             let gone = |error: Errno| matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP);
             let parent = match open(self.root, folder, OFlags::PATH | OFlags::DIRECTORY) {
                 Err(error) if gone(error) => continue,

@@ -58,7 +58,8 @@ impl Images {
         self.add_image(&config, ImageRecord { parent, built: true, ..ImageRecord::default() })
     }
 
-    /// What a build's cache restores: the parent with one more of the history's steps of another image, whose layer is here.
+    /// What a build's cache restores: the parent with one more of the history's steps of another image, whose layer is here;
+    /// nothing where that image's history tells of more layers than it has.
     ///
     /// # Errors
     /// The disk.
@@ -67,11 +68,11 @@ impl Images {
         parent: Option<&Arc<Image>>,
         of: &Image,
         config: &Value,
-    ) -> Result<Arc<Image>> {
+    ) -> Result<Option<Arc<Image>>> {
         let at = parent.map_or(0, |parent| parent.file.history.len());
         let history = of.file.history.get(..=at).unwrap_or_default();
         let layers = history.iter().filter(|step| !step.empty_layer).count();
-        let diff_ids = of.file.rootfs.diff_ids.get(..layers).unwrap_or_default();
+        let Some(diff_ids) = of.file.rootfs.diff_ids.get(..layers) else { return Ok(None) };
         let mut file = json!({
             "architecture": of.file.architecture,
             "config": config,
@@ -88,7 +89,7 @@ impl Images {
         }
         let bytes = encoded(&file)?;
         let parent = parent.map(|parent| parent.id);
-        self.add_image(&bytes, ImageRecord { parent, built: true, ..ImageRecord::default() })
+        self.add_image(&bytes, ImageRecord { parent, built: true, ..ImageRecord::default() }).map(Some)
     }
 
     /// Makes an image another's child, as a cache has found it to be.
@@ -115,6 +116,8 @@ impl Images {
         let failed = |error: io::Error| Error::internal("packing what was changed", &error);
         let folder = open_folder(upper).map_err(failed)?;
         let (file, staged) = self.staging().file().map_err(failed)?;
+        // What is sparse in the folder is not in the tar.
+        let file = Bounded { file, left: self.free()?.bytes };
         let writer = io::BufWriter::with_capacity(256 << 10, Summing::new(file));
         let packed = pack(&folder, Of::Changes, writer).map_err(failed)?;
         let (_file, digest, size) = packed.into_inner().map_err(|error| failed(error.into_error()))?.finish();
@@ -128,9 +131,36 @@ impl Images {
 
 /// A tar without members, in bytes.
 const EMPTY: u64 = 1024;
+/// An image's settings, in bytes: each step of a build keeps its own, here and in the store.
+const LARGEST: usize = 1 << 20;
+
+/// A file that leaves room for others on the disk.
+struct Bounded {
+    file: std::fs::File,
+    left: u64,
+}
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.left = self
+            .left
+            .checked_sub(bytes.len() as u64)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::StorageFull, "no space left on device"))?;
+        self.file.write_all(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
 
 fn encoded(file: &Value) -> Result<Vec<u8>> {
-    serde_json::to_vec(file).map_err(|error| Error::internal("encoding an image", &error))
+    let bytes = serde_json::to_vec(file).map_err(|error| Error::internal("encoding an image", &error))?;
+    if bytes.len() > LARGEST {
+        let size = bytes.len();
+        return Err(Error::invalid(format!("an image's settings may take {LARGEST} bytes, not {size}")));
+    }
+    Ok(bytes)
 }
 
 /// The new image's config, its keys in dockerd's order.

@@ -87,11 +87,21 @@ impl LogFiles {
         // Of a compression that was cut off; its source is still there.
         let _none = fs::remove_file(numbered(&path, 1, STAGED));
         let file = appended(&path)?;
-        let size = file.metadata()?.len();
-        if format == Format::Json && !ends_a_line(&file, size)? {
-            // A write that was cut off must not swallow the next line.
-            (&file).write_all(b"\n")?;
-        }
+        // A write that was cut off must not swallow what comes behind it.
+        let size = match (format, file.metadata()?.len()) {
+            (Format::Json, size) if ends_a_line(&file, size)? => size,
+            (Format::Json, size) => {
+                (&file).write_all(b"\n")?;
+                size + 1
+            }
+            (Format::Local, size) => {
+                let whole = local::whole(&file, size)?;
+                if whole < size {
+                    file.set_len(whole)?;
+                }
+                whole
+            }
+        };
         let open = Mutex::new(Open { size, files: VecDeque::from([(0, Arc::new(file))]) });
         let progress = watch::Sender::new(Progress::default());
         Ok(Self {
@@ -136,15 +146,16 @@ impl LogFiles {
             open.files.back().map(|(_, file)| Arc::clone(file))
         };
         let Some(file) = file else { return Ok(()) };
-        // Cut off where the disk is full: a record without its end would hide all that follow it.
-        if let Err(error) = (&*file).write_all(buffer) {
-            let _cut = file.set_len(locked(&self.open).size);
-            buffer.clear();
-            return Err(error);
+        // As it is now: somebody may have emptied it to have room.
+        let before = file.metadata()?.len();
+        let written = (&*file).write_all(buffer);
+        if written.is_err() && file.metadata()?.len() > before {
+            // Where the disk is full: a record without its end would hide all that follow it.
+            file.set_len(before)?;
         }
-        locked(&self.open).size += buffer.len() as u64;
+        locked(&self.open).size = before + if written.is_ok() { buffer.len() as u64 } else { 0 };
         buffer.clear();
-        Ok(())
+        written
     }
 
     fn rotate(self: &Arc<Self>) -> io::Result<()> {

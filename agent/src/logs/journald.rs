@@ -1,9 +1,16 @@
 //! The `journald` driver: an entry is a datagram of fields in the journal's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL).
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use super::entry::{self, Entry, Stream};
 use super::options::LogConfig;
@@ -11,10 +18,13 @@ use super::tag::{self, Container};
 use crate::error::{Error, Result};
 
 const SOCKET: &str = "/run/systemd/journal/socket";
+/// A journal that has stopped reading holds up a container's log no longer than this for each entry.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An open log.
 #[derive(Debug)]
 pub(super) struct Journal {
+    path: PathBuf,
     socket: UnixDatagram,
     /// What every entry has, encoded.
     fields: Vec<u8>,
@@ -30,12 +40,7 @@ impl Journal {
     }
 
     fn open_at(path: &Path, config: &LogConfig, container: &Container) -> Result<Self> {
-        let connect = || {
-            let socket = UnixDatagram::unbound()?;
-            socket.connect(path)?;
-            Ok::<_, io::Error>(socket)
-        };
-        let socket = connect()
+        let socket = connect(path)
             .map_err(|_| Error::new(crate::error::Kind::Internal, "journald is not enabled on this host"))?;
         let tag = tag::tag(config, container, "{{.ID}}")?;
         let mut all = BTreeMap::from([
@@ -52,10 +57,22 @@ impl Journal {
         for (name, value) in all.iter().filter(|(name, _)| !name.is_empty()) {
             field(name, value.as_bytes(), &mut fields);
         }
-        Ok(Self { socket, fields, ordinal: 0 })
+        Ok(Self { path: path.to_owned(), socket, fields, ordinal: 0 })
     }
 
-    pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
+    /// Tells the journal all of them but what it refuses; where it does not listen, the rest is lost.
+    pub(super) fn write_all(&mut self, entries: &[Entry]) -> io::Result<()> {
+        let mut told = Ok(());
+        for entry in entries {
+            match self.write(entry) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+                other => told = told.and(other),
+            }
+        }
+        told
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
         self.ordinal += 1;
         let mut message = self.fields.clone();
         let priority: &[u8] = match entry.stream {
@@ -74,9 +91,44 @@ impl Journal {
                 field("CONTAINER_PARTIAL_MESSAGE", b"true", &mut message);
             }
         }
-        // At most 16 KiB of line and what labels add: less than a socket's buffer, so no sealed file is needed.
-        self.socket.send(&message).map(drop)
+        match send(&self.socket, &message) {
+            // The journal was started anew, with a socket of its own.
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) =>
+            {
+                self.socket = connect(&self.path)?;
+                send(&self.socket, &message)
+            }
+            other => other,
+        }
     }
+}
+
+fn connect(path: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect(path)?;
+    socket.set_write_timeout(Some(TIMEOUT))?;
+    Ok(socket)
+}
+
+/// A datagram, or, as labels may be longer than a socket takes, a sealed file that a datagram brings.
+fn send(socket: &UnixDatagram, message: &[u8]) -> io::Result<()> {
+    match socket.send(message) {
+        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {}
+        other => return other.map(drop),
+    }
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(rustix::fs::memfd_create("ketchd-journal", flags)?);
+    file.write_all(message)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let files = [file.as_fd()];
+    let _fits = control.push(SendAncillaryMessage::ScmRights(&files));
+    let nothing: [IoSlice<'_>; 0] = [];
+    let _sent = rustix::net::sendmsg(socket, &nothing, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
 }
 
 /// One field: `NAME=value`, or for values of several lines the name, their length, and them.
@@ -108,6 +160,41 @@ mod tests {
     fn names_are_the_journals() {
         assert_eq!(field_name("com.example/a-b"), "COM_EXAMPLE_A_B");
         assert_eq!(field_name("_x"), "X");
+    }
+
+    #[test]
+    fn what_a_socket_does_not_take_comes_in_a_file_and_a_new_journal_is_found() {
+        let folder = crate::scratch::Folder::new("journal");
+        let path = folder.path().join("socket");
+        let container = Container { id: "0123456789abcdef".into(), ..Container::default() };
+        let server = UnixDatagram::bind(&path).unwrap();
+        let mut journal = Journal::open_at(&path, &LogConfig::default(), &container).unwrap();
+        let mut entry = Entry {
+            stream: Stream::Stdout,
+            time: Timestamp::new(0, 0),
+            line: vec![b'x'; 8 << 20],
+            partial: None,
+            attributes: BTreeMap::new(),
+        };
+        journal.write(&entry).unwrap();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = rustix::net::RecvAncillaryBuffer::new(&mut space);
+        let flags = rustix::net::RecvFlags::CMSG_CLOEXEC;
+        let _received = rustix::net::recvmsg(&server, &mut [], &mut control, flags).unwrap();
+        let file = control.drain().find_map(|message| match message {
+            rustix::net::RecvAncillaryMessage::ScmRights(mut files) => files.next(),
+            _ => None,
+        });
+        let size = File::from(file.unwrap()).metadata().unwrap().len();
+        assert!(size > 8 << 20, "{size}");
+        drop(server);
+        std::fs::remove_file(&path).unwrap();
+        let server = UnixDatagram::bind(&path).unwrap();
+        entry.line = b"again\n".to_vec();
+        journal.write(&entry).unwrap();
+        let mut buffer = [0; 4096];
+        let length = server.recv(&mut buffer).unwrap();
+        assert!(String::from_utf8_lossy(&buffer[..length]).contains("\nMESSAGE=again\n"));
     }
 
     #[test]

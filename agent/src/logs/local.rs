@@ -2,6 +2,9 @@
 //! read from its end.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 
 use prost::Message;
 
@@ -70,6 +73,38 @@ pub(super) fn length(bytes: &[u8]) -> Result<Option<usize>, Torn> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Torn;
 
+/// The size of the whole records that a file of this size begins with: less where a write was cut off at its end.
+pub(super) fn whole(file: &File, size: u64) -> io::Result<u64> {
+    let last = size.checked_sub(LENGTH as u64).map(|end| framed(file, end)).transpose()?.flatten();
+    if let Some(start) = last.and_then(|framed| size.checked_sub(framed))
+        && framed(file, start)? == last
+    {
+        return Ok(size);
+    }
+    let mut end = 0;
+    while let Some(framed_here) = framed(file, end)? {
+        let next = end + framed_here;
+        if next > size || framed(file, next - LENGTH as u64)? != Some(framed_here) {
+            break;
+        }
+        end = next;
+    }
+    Ok(end)
+}
+
+/// The length of the record whose length stands at `offset`, with both its lengths; none where none can stand.
+fn framed(file: &File, offset: u64) -> io::Result<Option<u64>> {
+    let mut length = [0; LENGTH];
+    match file.read_exact_at(&mut length, offset) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let length = u32::from_be_bytes(length);
+    // No message is empty: zeros are what a power cut leaves.
+    Ok((1..=LONGEST as u32).contains(&length).then(|| u64::from(length) + 2 * LENGTH as u64))
+}
+
 /// The entry of a whole record.
 pub(super) fn decode(record: &[u8]) -> Option<Entry> {
     let message = LogEntry::decode(record.get(LENGTH..record.len().checked_sub(LENGTH)?)?).ok()?;
@@ -112,6 +147,28 @@ mod tests {
             assert_eq!(record[..LENGTH], record[record.len() - LENGTH..]);
             assert_eq!(decode(&record), Some(entry.clone()));
         }
+    }
+
+    #[test]
+    fn what_was_cut_off_is_found() {
+        let folder = crate::scratch::Folder::new("local-log");
+        let path = folder.path().join("log");
+        let mut bytes = Vec::new();
+        for line in [b"one\n".to_vec(), b"two\n".to_vec()] {
+            let (stream, time) = (Stream::Stdout, Timestamp::new(1, 2));
+            encode(&Entry { stream, time, line, partial: None, attributes: BTreeMap::new() }, &mut bytes);
+        }
+        let size = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            whole(&File::open(&path).unwrap(), bytes.len() as u64).unwrap()
+        };
+        let all = bytes.len();
+        assert_eq!(size(&bytes), all as u64);
+        for cut in all / 2..all {
+            assert_eq!(size(&bytes[..cut]), all as u64 / 2, "{cut}");
+        }
+        assert_eq!(size(&[&bytes[..], &[0; 100]].concat()), all as u64, "zeros");
+        assert_eq!(size(&[]), 0);
     }
 
     #[test]

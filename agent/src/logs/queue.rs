@@ -60,7 +60,9 @@ impl Queue {
         {
             let mut state = self.state();
             for entry in entries {
-                if state.bytes + entry.line.len() > limit && state.bytes > 0 {
+                // What an entry takes beside its line counts too: lines may be empty.
+                let beside = state.entries.len() * size_of::<Entry>();
+                if (state.bytes + entry.line.len() > limit && state.bytes > 0) || beside > limit {
                     state.dropped += 1;
                 } else {
                     state.bytes += entry.line.len();

@@ -18,6 +18,8 @@ use crate::timestamp::Timestamp;
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 64 << 10;
+/// A line without an end is no line: what a disk that was full or lost its power has, zeros for the most part.
+const LONGEST_LINE: usize = 4 << 20;
 
 /// What of a log is wanted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -234,15 +236,22 @@ struct Reader {
     file: Arc<File>,
     offset: u64,
     pending: Vec<u8>,
+    /// Up to the next line's beginning.
+    skips: bool,
+    /// Nothing behind a torn record can be found.
+    torn: bool,
 }
 
 impl Reader {
     fn new(format: Format, file: Arc<File>, offset: u64) -> Self {
-        Self { format, file, offset, pending: Vec::new() }
+        Self { format, file, offset, pending: Vec::new(), skips: false, torn: false }
     }
 
     /// The next entries; `None` at the file's present end.
     fn step(&mut self) -> io::Result<Option<Vec<Entry>>> {
+        if self.torn {
+            return Ok(None);
+        }
         let held = self.pending.len();
         self.pending.resize(held + PIECE, 0);
         let read = self.file.read_at(&mut self.pending[held..], self.offset);
@@ -254,24 +263,34 @@ impl Reader {
         }
         let mut entries = Vec::new();
         let mut start = 0;
-        while let Some(length) = self.length(&self.pending[start..]) {
+        while let Some(length) = self.length(start) {
             let record = &self.pending[start..start + length];
             start += length;
+            if std::mem::take(&mut self.skips) {
+                continue;
+            }
             entries.extend(match self.format {
                 Format::Json => json_file::decode(record.trim_ascii_end()),
                 Format::Local => local::decode(record),
             });
         }
         drop(self.pending.drain(..start));
+        if self.format == Format::Json && self.pending.len() > LONGEST_LINE {
+            self.pending.clear();
+            self.skips = true;
+        }
         Ok(Some(entries))
     }
 
-    /// The length of the whole record that these bytes begin with.
-    fn length(&self, bytes: &[u8]) -> Option<usize> {
+    /// The length of the whole record that begins at `start` of what is pending.
+    fn length(&mut self, start: usize) -> Option<usize> {
+        let bytes = self.pending.get(start..)?;
         let length = match self.format {
             Format::Json => bytes.iter().position(|byte| *byte == b'\n').map(|newline| newline + 1),
-            // Nothing behind a torn record can be found.
-            Format::Local => local::length(bytes).ok().flatten(),
+            Format::Local => local::length(bytes).unwrap_or_else(|local::Torn| {
+                self.torn = true;
+                None
+            }),
         };
         length.filter(|length| *length <= bytes.len())
     }

@@ -28,7 +28,7 @@ impl Sink {
         let remote = match &mut self.remote {
             None => Ok(()),
             Some(Remote::Syslog(syslog)) => entries.iter().try_for_each(|entry| syslog.write(entry)),
-            Some(Remote::Journal(journal)) => entries.iter().try_for_each(|entry| journal.write(entry)),
+            Some(Remote::Journal(journal)) => journal.write_all(entries),
         };
         let files = self.files.as_ref().map_or(Ok(()), |files| files.write(entries));
         remote.and(files)

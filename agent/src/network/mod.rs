@@ -346,7 +346,7 @@ impl State {
         for (network, address) in gone.iter().filter(|one| !new.contains(one)) {
             self.taken.entry(network.clone()).or_default().give_back(*address);
         }
-        for (network, address) in new {
+        for (network, address) in new.into_iter().filter(|one| !gone.contains(one)) {
             self.taken.entry(network).or_default().insert(address);
         }
     }

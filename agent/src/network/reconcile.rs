@@ -19,7 +19,7 @@ use super::record::{DAEMON, Driver, NETWORKS, Network, Sandbox};
 use super::records::Records;
 use super::settings::{DefaultBridge, Settings};
 use super::{Networks, Shared, State, backing, namespace, ownership, refused};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::random;
 use crate::store::Store;
@@ -137,9 +137,10 @@ impl Networks {
     fn resume(&self, state: &mut State, container: &str) -> Result<()> {
         let Some(sandbox) = state.sandboxes.get(container).cloned() else { return Ok(()) };
         for published in sandbox.published.iter().filter(|one| one.forward.host.port() != 0) {
-            state.ports.take_one(container, published.forward).map_err(|error| {
-                Error::new(Kind::Internal, format!("port {}: {error}", published.forward.host))
-            })?;
+            // Somebody else has it by now; the others, and the names, are served all the same.
+            if let Err(error) = state.ports.take_one(container, published.forward) {
+                warn!("the port {} of the container {container}: {error}", published.forward.host);
+            }
         }
         self.serve_names(state, container, None)
     }

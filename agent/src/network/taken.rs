@@ -9,6 +9,8 @@ use super::ipam::{Prefix, Subnet};
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     addresses: BTreeSet<IpAddr>,
+    /// Those that more than one has, and how many more: a record that a killed daemon left may name what is another's by now.
+    shared: BTreeMap<IpAddr, u32>,
     /// By subnet: nothing of its range is free before this one.
     free_from: BTreeMap<Prefix, IpAddr>,
 }
@@ -29,11 +31,20 @@ impl Taken {
 
     /// An endpoint has it.
     pub(super) fn insert(&mut self, address: IpAddr) {
-        let _new = self.addresses.insert(address);
+        if !self.addresses.insert(address) {
+            *self.shared.entry(address).or_default() += 1;
+        }
     }
 
     /// It has it no more.
     pub(super) fn give_back(&mut self, address: IpAddr) {
+        if let Some(others) = self.shared.get_mut(&address) {
+            *others -= 1;
+            if *others == 0 {
+                let _none = self.shared.remove(&address);
+            }
+            return;
+        }
         let _had = self.addresses.remove(&address);
         for (subnet, from) in &mut self.free_from {
             if subnet.contains(address) && address < *from {
@@ -65,5 +76,17 @@ mod tests {
             taken.insert(address);
         }
         assert!(!taken.is_free(&subnet, [10, 0, 0, 5].into()));
+    }
+
+    #[test]
+    fn what_two_have_is_free_when_both_are_gone() {
+        let (mut taken, address) = (Taken::default(), IpAddr::from([10, 0, 0, 2]));
+        let subnet = Subnet::of("10.0.0.0/16".parse().unwrap());
+        taken.insert(address);
+        taken.insert(address);
+        taken.give_back(address);
+        assert!(!taken.is_free(&subnet, address));
+        taken.give_back(address);
+        assert!(taken.is_free(&subnet, address));
     }
 }

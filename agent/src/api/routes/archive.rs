@@ -59,14 +59,15 @@ async fn read(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (stat, reading) = copy::read(&daemon, asked).await?;
     let accepted = request.header("accept-encoding").unwrap_or_default();
     let gzip = accepted.split(',').any(|one| one.split(';').next().is_some_and(|name| name.trim() == "gzip"));
-    let (sender, response) = response::stream("application/x-tar");
+    let (sending, response) = Sending::begin("application/x-tar");
     let mut response = with_stat(response, &stat)?;
-    let stream = io::BufWriter::with_capacity(128 << 10, Sending(sender));
+    let stream = io::BufWriter::with_capacity(128 << 10, sending.clone());
+    let end = move |written| sending.end(written);
     let writing = if gzip {
         let _none = response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        tokio::spawn(reading.write_to(GzEncoder::new(stream, Compression::default())))
+        tokio::spawn(reading.write_to(GzEncoder::new(stream, Compression::default()), end))
     } else {
-        tokio::spawn(reading.write_to(stream))
+        tokio::spawn(reading.write_to(stream, end))
     };
     drop(writing);
     Ok(response)

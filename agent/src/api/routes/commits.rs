@@ -39,13 +39,14 @@ async fn export(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let id = container.id.clone();
     drop(blocking(&daemon, move |images| images.merged(&id)).await?);
     container.publish(&daemon, "export");
-    let (sender, response) = response::stream("application/octet-stream");
+    let (sending, response) = Sending::begin("application/octet-stream");
     let (images, id) = (daemon.images.clone(), container.id.clone());
     let _task = tokio::task::spawn_blocking(move || {
-        let writer = io::BufWriter::with_capacity(128 << 10, Sending(sender));
-        if let Err(error) = images.export(&id, writer) {
+        let writer = io::BufWriter::with_capacity(128 << 10, sending.clone());
+        sending.end(images.export(&id, writer).map_err(|error| {
             tracing::warn!("{error}");
-        }
+            io::Error::other(error)
+        }));
     });
     Ok(response)
 }

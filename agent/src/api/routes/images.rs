@@ -260,23 +260,40 @@ fn save(daemon: &Arc<Daemon>, request: &Request, names: Vec<String>) -> Result<R
         }
     }
     let selection = daemon.images.select(&names)?;
-    let (sender, response) = response::stream("application/x-tar");
+    let (sending, response) = Sending::begin("application/x-tar");
     let images = daemon.images.clone();
     let _task = tokio::task::spawn_blocking(move || {
-        let writer = io::BufWriter::with_capacity(128 << 10, Sending(sender));
-        if let Err(error) = images.save(&selection, writer) {
+        let writer = io::BufWriter::with_capacity(128 << 10, sending.clone());
+        sending.end(images.save(&selection, writer).map_err(|error| {
             tracing::warn!("saving {names:?}: {error}");
-        }
+            io::Error::other(error)
+        }));
     });
     Ok(response)
 }
 
-/// A response's stream, written to by a thread that may block.
-pub(super) struct Sending(pub(super) mpsc::Sender<Bytes>);
+/// A response's archive, written to by a thread that may block.
+#[derive(Clone)]
+pub(super) struct Sending(mpsc::Sender<io::Result<Bytes>>);
+
+impl Sending {
+    pub(super) fn begin(content_type: &'static str) -> (Self, Response) {
+        let (sender, response) = response::archive(content_type);
+        (Self(sender), response)
+    }
+
+    /// Behind all that was written: an archive that is not whole must not seem so.
+    pub(super) fn end(self, written: io::Result<()>) {
+        if let Err(error) = written {
+            // The client may have gone, which is as good.
+            let _gone = self.0.blocking_send(Err(error));
+        }
+    }
+}
 
 impl Write for Sending {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
         sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
