@@ -43,9 +43,10 @@ pub(crate) fn claim(exec_root: &Path, id: &str) -> Result<File> {
             path.display()
         )));
     }
-    file.set_len(0)
-        .and_then(|()| file.rewind())
+    // Over the one of before, which is never gone in between: an empty one would let any daemon take the containers over.
+    file.rewind()
         .and_then(|()| file.write_all(id.as_bytes()))
+        .and_then(|()| file.set_len(id.len() as u64))
         .map_err(failed)?;
     Ok(file)
 }

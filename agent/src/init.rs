@@ -11,18 +11,24 @@ use tokio::sync::mpsc;
 /// Where it is in a container, as Docker's is.
 pub const PATH: &str = "/sbin/docker-init";
 
-/// What is passed on; SIGCHLD is its own.
-const PASSED: [Signal; 9] = [
-    Signal::HUP,
-    Signal::INT,
-    Signal::QUIT,
-    Signal::TERM,
-    Signal::USR1,
-    Signal::USR2,
-    Signal::WINCH,
-    Signal::CONT,
-    Signal::ALARM,
+/// What is not passed on: its own children's, what no process can take, what a fault of its own raises, and what a terminal says
+/// to this process alone. Real-time signals are not either: they have no safe call (rustix).
+const OWN: [Signal; 12] = [
+    Signal::CHILD,
+    Signal::KILL,
+    Signal::STOP,
+    Signal::ILL,
+    Signal::TRAP,
+    Signal::ABORT,
+    Signal::BUS,
+    Signal::FPE,
+    Signal::SEGV,
+    Signal::SYS,
+    Signal::TTIN,
+    Signal::TTOU,
 ];
+/// The last that has a name (signal(7)).
+const LAST: i32 = 31;
 
 /// Runs the command behind `--`, and ends as it does.
 pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
@@ -46,7 +52,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn serve(program: &str, words: Vec<String>) -> std::io::Result<ExitStatus> {
     let (sender, mut passed) = mpsc::unbounded_channel();
-    for one in PASSED {
+    for one in (1..=LAST).filter_map(Signal::from_named_raw).filter(|one| !OWN.contains(one)) {
         let (mut signals, sender) = (signal(SignalKind::from_raw(one.as_raw()))?, sender.clone());
         drop(tokio::spawn(async move {
             while signals.recv().await.is_some() {

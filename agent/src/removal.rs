@@ -1,7 +1,7 @@
 //! The removal of trees that somebody else has filled, or still fills: by descriptors, so that no link leads out of them, and
 //! never through a mount, so that what is mounted there is not removed with them.
 
-use std::ffi::{CStr, CString, OsStr};
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -11,9 +11,6 @@ use rustix::fs::{AtFlags, Dir, OFlags, RenameFlags, ResolveFlags, renameat_with,
 use rustix::io::Errno;
 
 use crate::resolve::openat2;
-
-/// As many names are read before they are taken away.
-const AT_ONCE: usize = 4096;
 
 /// Removes a file, a link, or a folder with all that is in it; that there is none is no error.
 ///
@@ -59,29 +56,21 @@ fn clear_at(top: &OwnedFd) -> io::Result<()> {
     })
 }
 
-/// Takes all names out of a folder by `take`, those too that come meanwhile; so many at a time, as there may be millions.
+/// Takes all names out of a folder by `take`, those too that come meanwhile. Never holds all of them: there may be millions.
 fn each_name(folder: &OwnedFd, mut take: impl FnMut(&CStr) -> io::Result<()>) -> io::Result<()> {
     loop {
-        let names = some_names(folder)?;
-        if names.is_empty() {
+        let mut any = false;
+        for entry in Dir::read_from(folder)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                take(entry.file_name())?;
+                any = true;
+            }
+        }
+        if !any {
             return Ok(());
         }
-        names.iter().try_for_each(|name| take(name))?;
     }
-}
-
-fn some_names(folder: &OwnedFd) -> io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(folder)? {
-        let entry = entry?;
-        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
-            names.push(entry.file_name().to_owned());
-        }
-        if names.len() == AT_ONCE {
-            break;
-        }
-    }
-    Ok(names)
 }
 
 #[derive(Debug, PartialEq, Eq)]

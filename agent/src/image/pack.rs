@@ -83,7 +83,7 @@ impl<'a> Walk<'a> {
         Ok(walk)
     }
 
-    /// Does not go into the folder that was given last.
+    /// Goes into a folder.
     fn add(&mut self, folder: &[u8]) -> io::Result<()> {
         let opened = open(self.root, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW)?;
         let mut names: Vec<Box<[u8]>> = Vec::new();

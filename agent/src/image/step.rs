@@ -131,8 +131,8 @@ impl Images {
 
 /// A tar without members, in bytes.
 const EMPTY: u64 = 1024;
-/// An image's settings, in bytes: each step of a build keeps its own, here and in the store.
-const LARGEST: usize = 1 << 20;
+/// An image's settings, in bytes, as a registry's and an archive's may take: each step of a build keeps its own.
+const LARGEST: usize = 8 << 20;
 
 /// A file that leaves room for others on the disk.
 struct Bounded {
