@@ -145,6 +145,8 @@ impl Launch {
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
             .arg(bundle)
             .arg("delete")
+            // One that hangs is known by it.
+            .current_dir(bundle)
             .stdin(Stdio::null())
             .stderr(busy.try_clone().map_err(|error| failed(&error))?)
             .kill_on_drop(true)
