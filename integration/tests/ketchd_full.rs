@@ -147,7 +147,11 @@ fn what_is_removed_from_a_full_disk(case: &Case) {
     let lines = ["rm first", "rm -f runs", "rm -f keeps", "network rm net", "volume rm vol", "rm -v second", "rmi other", "rm third"];
     for line in lines {
         fill(&engine, "data");
-        let _ = engine.docker(line).ok();
+        let out = engine.docker(line);
+        // dockerd writes a new list of names for it, and has no room for that.
+        if engine.is_ketch() || line != "rmi other" {
+            let _ = out.ok();
+        }
     }
     assert_eq!(engine.docker("ps -aq").ok().text(), "");
     make_room(&engine, "data");

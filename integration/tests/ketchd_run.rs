@@ -26,6 +26,7 @@ tests![
     a_name_can_be_used_again,
     cidfile_and_labels,
     ipc_that_is_not_shared,
+    no_network_at_all,
 ];
 
 /// What `docker run --rm --network none ...` prints.
@@ -321,5 +322,14 @@ fn ipc_that_is_not_shared(case: &Case) {
     let read = "run --rm --network none --ipc container:joined busybox cat /dev/shm/file";
     assert_eq!(engine.docker(read).ok().text(), "here");
     let _ = engine.docker("run --rm --network none --ipc container:hosts busybox test -d /dev/shm").ok();
+    engine.end();
+}
+
+/// The old field of the API, which takes the network away whatever the mode is.
+fn no_network_at_all(case: &Case) {
+    let engine = Engine::start(case);
+    let body = r#"{"Image":"busybox","Cmd":["ls","/sys/class/net"],"NetworkDisabled":true}"#;
+    let _ = engine.call("POST", "/containers/create?name=box", body).is(201);
+    assert_eq!(engine.docker("start -a box").ok().text(), "lo");
     engine.end();
 }

@@ -93,7 +93,11 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
         name: record.name.clone(),
         hostname: record.config.hostname.clone(),
         domain: record.config.domainname.clone(),
-        mode: Mode::of(&host_config.network_mode),
+        mode: match Mode::of(&host_config.network_mode) {
+            mode @ Mode::Container(_) => mode,
+            _ if record.config.network_disabled => Mode::None,
+            mode => mode,
+        },
         endpoints: record.endpoints.clone(),
         bindings: bindings(record),
         exposed: record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),

@@ -4,7 +4,9 @@
 
 use std::fs::File;
 use std::io::{self, Seek};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
@@ -179,12 +181,25 @@ fn begin(format: Format, sources: Vec<Source>, tail: Option<usize>) -> io::Resul
     Ok(readers)
 }
 
-/// A compressed file's content, in a file without a name.
-fn expanded(file: &File) -> io::Result<File> {
+/// A compressed file's content, in a file without a name: beside it, as the host's folder for such is often memory, unless the disk is
+/// full.
+fn expanded(mut file: &File) -> io::Result<File> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let beside = path.parent().map(Path::to_owned);
+    let mut folders = beside.into_iter().chain([std::env::temp_dir()]).peekable();
+    loop {
+        let folder = folders.next().unwrap_or_default();
+        match expanded_in(&folder, file) {
+            Err(_) if folders.peek().is_some() => file.rewind()?,
+            expanded => return expanded,
+        }
+    }
+}
+
+fn expanded_in(folder: &Path, file: &File) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
-    let folder = std::env::temp_dir();
     let target =
-        rustix::fs::open(&folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from(0o600))?;
+        rustix::fs::open(folder, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, Mode::from(0o600))?;
     let mut target = File::from(target);
     let _bytes = io::copy(&mut MultiGzDecoder::new(file), &mut target)?;
     target.rewind()?;

@@ -1,5 +1,6 @@
 //! Clients at a container's streams: `docker attach`, and the same by a WebSocket.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hyper::Method;
@@ -18,6 +19,9 @@ use crate::engine::container::{Container, Record};
 use crate::engine::streams::{Output, Typed};
 use crate::error::{Error, Result};
 use crate::logs;
+
+/// How much output waits for a client that is still at the log, in bytes; what is more holds the container up, as a slow client does.
+const AHEAD: usize = 4 << 20;
 
 pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/containers/{}/attach", by_hijack);
@@ -86,6 +90,7 @@ impl Attach {
     async fn serve(self, client: Client) {
         let Self { daemon, container, wanted, log, output, typing } = self;
         let before = if log { replay(&daemon, &container).await } else { attach::nothing() };
+        let output = output.map(|output| if log { ahead(output) } else { output });
         container.publish(&daemon, "attach");
         let Some(output) = output else {
             let _left = attach::serve(client, &wanted, before, attach::nothing(), None).await;
@@ -95,6 +100,32 @@ impl Attach {
             container.publish(&daemon, "detach");
         }
     }
+}
+
+/// The same output, of which some is taken while the client is still at what the log has: the container is not held up by that.
+fn ahead(mut output: mpsc::Receiver<Output>) -> mpsc::Receiver<Output> {
+    let (sender, taken) = mpsc::channel(1);
+    drop(tokio::spawn(async move {
+        let (mut waiting, mut bytes, mut open) = (VecDeque::<Output>::new(), 0, true);
+        while open || !waiting.is_empty() {
+            tokio::select! {
+                piece = output.recv(), if open && bytes < AHEAD => match piece {
+                    Some(piece) => {
+                        bytes += piece.1.len();
+                        waiting.push_back(piece);
+                    }
+                    None => open = false,
+                },
+                room = sender.reserve(), if !waiting.is_empty() => {
+                    let (Ok(room), Some(piece)) = (room, waiting.pop_front()) else { return };
+                    bytes -= piece.1.len();
+                    room.send(piece);
+                }
+                () = sender.closed() => return,
+            }
+        }
+    }));
+    taken
 }
 
 /// What the log has of a container, as output, as fast as the client takes it.
