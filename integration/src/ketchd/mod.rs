@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod front;
+pub mod fronted;
 pub mod hostile;
 pub mod http;
 pub mod intended;

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Until a response begins.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// What rustls says of an alert, in front of its name.
+const ALERT: &str = "received fatal alert: ";
+
 /// What is sent: a few bytes, or a layer as it is read.
 pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -121,7 +124,10 @@ impl Host {
                 let why = "x509: certificate signed by unknown authority";
                 Err(failed(format!("tls: failed to verify certificate: {why}")))
             }
-            Ok(Err(error)) => Err(failed(format!("tls: {error}"))),
+            Ok(Err(error)) => Err(failed(match error.to_string().split_once(ALERT) {
+                Some((_, alert)) if alert_words(alert).is_some() => described(&error),
+                _ => format!("tls: {error}"),
+            })),
             Err(_) => Err(failed("net/http: TLS handshake timeout".to_owned())),
         }
     }
@@ -151,14 +157,29 @@ where
     }
 }
 
-fn described(error: &hyper::Error) -> String {
+fn described(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(&format!(": {cause}"));
         source = cause.source();
     }
-    text
+    match text.split_once(ALERT).and_then(|(_, alert)| alert_words(alert)) {
+        Some(words) => format!("remote error: tls: {words}"),
+        None => text,
+    }
+}
+
+/// Go's words for what the other end of a TLS connection does not like of us.
+fn alert_words(alert: &str) -> Option<&'static str> {
+    let known = [
+        ("CertificateRequired", "certificate required"),
+        ("BadCertificate", "bad certificate"),
+        ("CertificateExpired", "expired certificate"),
+        ("UnknownCA", "unknown certificate authority"),
+        ("HandshakeFailure", "handshake failure"),
+    ];
+    known.iter().find(|(name, _)| alert.starts_with(name)).map(|(_, words)| *words)
 }
 
 fn dial(name: &str, port: u16, error: &std::io::Error) -> String {

@@ -8,6 +8,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
@@ -30,6 +31,7 @@ pub(super) enum Trust {
 /// The settings of connections to a registry, whose own folder of certificates may not be there.
 pub(super) fn config(folder: &Path, trust: Trust) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(ring::default_provider());
+    let key_provider = provider.key_provider;
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| Error::internal("setting up TLS", &error))?;
@@ -38,9 +40,15 @@ pub(super) fn config(folder: &Path, trust: Trust) -> Result<Arc<ClientConfig>> {
         Trust::Anyone => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
     };
     let config = match own_certificate(folder)? {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            Error::internal(format_args!("the certificate in {}", folder.display()), &error)
-        })?,
+        Some((chain, key)) => {
+            let key = key_provider.load_private_key(key).map_err(|error| {
+                Error::internal(format_args!("the certificate in {}", folder.display()), &error)
+            })?;
+            // Not looked into: it is the registry's to judge, and what `openssl x509 -req` makes without more is of X.509's
+            // first version, which rustls would not read.
+            let own = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+            builder.with_client_cert_resolver(Arc::new(own))
+        }
         None => builder.with_no_client_auth(),
     };
     Ok(Arc::new(config))
