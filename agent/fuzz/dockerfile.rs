@@ -1,8 +1,8 @@
 //! Any text as a Dockerfile: refused, or stages of instructions whose variables are put in or refused.
 #![no_main]
 
-use ketchd::build::parse::{parse, trigger};
-use ketchd::build::words::Substitution;
+use ketchd::dockerfile::parse::{parse, trigger};
+use ketchd::dockerfile::words::Substitution;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -12,6 +12,7 @@ pub mod compat;
 pub mod config;
 pub mod daemon;
 pub mod daemon_json;
+pub mod dockerfile;
 pub mod engine;
 pub mod error;
 pub mod events;

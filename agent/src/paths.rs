@@ -27,6 +27,11 @@ pub(crate) fn parts(path: &str) -> Vec<&str> {
     parts
 }
 
+/// A path that may begin in a folder, as written from the root on.
+pub(crate) fn absolute(folder: &str, path: &str) -> String {
+    if path.starts_with('/') { clean(path) } else { clean(&format!("{folder}/{path}")) }
+}
+
 /// An absolute path, as written from the root on.
 pub(crate) fn clean(path: &str) -> String {
     format!("/{}", parts(path).join("/"))
@@ -40,6 +45,7 @@ mod tests {
     fn words_without_meaning_go() {
         assert_eq!(clean("a//b/./c/../../d/"), "/a/d");
         assert_eq!((clean("/../.."), clean("")), ("/".to_owned(), "/".to_owned()));
+        assert_eq!((absolute("/a", "b/."), absolute("/a", "/c//d")), ("/a/b".to_owned(), "/c/d".to_owned()));
         assert_eq!(inside(b"/a/./b//../c").as_deref(), Some(&b"a/c"[..]));
         assert_eq!(inside(b"./").as_deref(), Some(&b""[..]));
         for out in [&b".."[..], b"/..", b"a/../../b"] {

@@ -13,6 +13,7 @@ use crate::engine::users;
 use crate::error::{Error, Kind, Result};
 use crate::image::inflate::Inflate;
 use crate::image::pack::{Found, Walk};
+use crate::paths;
 use crate::tar::{Entry, Kind as Of, Reader};
 
 /// The longest /etc/passwd that is read, in bytes.
@@ -196,6 +197,6 @@ pub(super) fn destination(working_dir: &str, asked: &str) -> String {
     if asked.starts_with('/') {
         return asked.to_owned();
     }
-    let joined = super::absolute(working_dir, asked);
+    let joined = paths::absolute(working_dir, asked);
     if asked.ends_with('/') { format!("{}/", joined.trim_end_matches('/')) } else { joined }
 }

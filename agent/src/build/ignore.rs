@@ -13,7 +13,7 @@ pub(super) fn leaves_out(text: &str, file: &str) -> bool {
         if pattern.is_empty() || keeps != left_out {
             continue;
         }
-        let pattern = super::absolute("/", pattern);
+        let pattern = paths::absolute("/", pattern);
         let pattern: Vec<&str> = pattern.trim_start_matches('/').split('/').collect();
         let parts: Vec<&str> = paths::parts(file);
         // A folder that is left out takes along what is in it.

@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use ketch_engine_api::container::Config;
 
-use super::args::Args;
 use super::cache::Cache;
 use super::container::{Containers, short};
-use super::dispatch::State;
 use super::output::Output;
-use super::parse::{self, Dockerfile, Instruction, Stage, Step};
 use super::source::Source;
-use super::words::{Substitution, quoted};
 use super::{Failure, Options, ignore, untar};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::dockerfile::args::Args;
+use crate::dockerfile::dispatch::State;
+use crate::dockerfile::parse::{self, Dockerfile, Instruction, Stage, Step};
+use crate::dockerfile::words::{Substitution, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;

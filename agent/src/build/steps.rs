@@ -6,14 +6,14 @@ use ketch_engine_api::container::{Config, HealthConfig};
 
 use super::container::short;
 use super::copy::{self, Copying};
-use super::dispatch::{command_line, shell};
-use super::parse::{Command, Copy, Instruction};
 use super::run::{Build, Present};
 use super::source::{Info, Source};
 use super::tree::Tree;
-use super::words::Substitution;
 use super::{Failure, sums, untar};
 use crate::blocking::blocking;
+use crate::dockerfile::dispatch::{command_line, shell};
+use crate::dockerfile::parse::{Command, Copy, Instruction};
+use crate::dockerfile::words::Substitution;
 use crate::engine::image_config;
 use crate::error::{Error, Kind, Result};
 use crate::image;
@@ -93,11 +93,7 @@ impl Build {
     }
 
     async fn workdir(&mut self, present: &mut Present, path: &str) -> Result<()> {
-        if path.is_empty() {
-            return Err(Error::new(Kind::Internal, "cannot normalize nothing"));
-        }
-        let path = super::absolute(&present.state.config.working_dir, path);
-        present.state.config.working_dir.clone_from(&path);
+        let path = present.state.enter(path)?;
         let comment = format!("#(nop) WORKDIR {path}");
         let config = with_comment(&present.state.config, &[&comment]);
         if self.probe(present, &config).await? {

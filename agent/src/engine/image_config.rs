@@ -1,6 +1,7 @@
 //! An image's words and a request's, merged to what a container is. Pure.
 
 use ketch_engine_api::container::{Config, HealthConfig};
+use ketch_engine_api::image::ImageConfig;
 
 use crate::error::{Error, Result};
 
@@ -8,7 +9,22 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// Neither says what to run: dockerd's text.
-pub fn merge(mut config: Config, image: &Config) -> Result<Config> {
+pub fn merge(config: Config, image: &Config) -> Result<Config> {
+    let mut config = over(config, image);
+    // `--entrypoint ""` of the CLI: none, not the image's.
+    if config.entrypoint.as_deref().is_some_and(|words| words.len() == 1 && words[0].is_empty()) {
+        config.entrypoint = None;
+    }
+    let is_empty = |words: &Option<Vec<String>>| words.as_ref().is_none_or(Vec::is_empty);
+    if is_empty(&config.entrypoint) && is_empty(&config.cmd) {
+        return Err(Error::invalid("no command specified"));
+    }
+    Ok(config)
+}
+
+/// What is said, and where that leaves something open what is below it.
+#[must_use]
+pub fn over(mut config: Config, image: &Config) -> Config {
     if config.user.is_empty() {
         config.user.clone_from(&image.user);
     }
@@ -61,14 +77,17 @@ pub fn merge(mut config: Config, image: &Config) -> Result<Config> {
     if config.stop_signal.is_empty() {
         config.stop_signal.clone_from(&image.stop_signal);
     }
-    // `--entrypoint ""` of the CLI: none, not the image's.
-    if config.entrypoint.as_deref().is_some_and(|words| words.len() == 1 && words[0].is_empty()) {
-        config.entrypoint = None;
-    }
-    if is_empty(&config.entrypoint) && is_empty(&config.cmd) {
-        return Err(Error::invalid("no command specified"));
-    }
-    Ok(config)
+    config
+}
+
+/// An image's part of the settings.
+///
+/// # Errors
+/// It can't be encoded.
+pub fn of_image(config: &Config) -> Result<ImageConfig> {
+    serde_json::to_value(config)
+        .and_then(serde_json::from_value)
+        .map_err(|error| Error::internal("encoding an image's settings", &error))
 }
 
 fn key(variable: &str) -> &str {

@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Images;
 use super::digest::Digest;
-use super::instruction;
 use super::layers::Promised;
 use super::reference::Reference;
 use super::spec::Platform;
@@ -24,20 +23,16 @@ pub struct ImportOptions {
     pub platform: Option<Platform>,
     /// Why.
     pub message: String,
-    /// Instructions of a Dockerfile.
-    pub changes: Vec<String>,
+    /// What its containers are started with.
+    pub config: ImageConfig,
 }
 
 impl Images {
     /// Reads a tar, compressed or not, and makes an image of it. Blocks.
     ///
     /// # Errors
-    /// An instruction that is none, a hostile tar, the disk.
-    pub fn import(&self, stream: impl Read, options: &ImportOptions) -> Result<Digest> {
-        let mut config = ImageConfig::default();
-        for change in &options.changes {
-            instruction::apply(&mut config, change)?;
-        }
+    /// A hostile tar, the disk.
+    pub fn import(&self, stream: impl Read + Send, options: &ImportOptions) -> Result<Digest> {
         let layer = self.add_layer(stream, &Promised::default())?;
         let platform = options.platform.clone().unwrap_or_else(Platform::of_host);
         let created = Timestamp::now();
@@ -47,7 +42,7 @@ impl Images {
             "architecture": platform.architecture,
             "os": platform.os,
             "comment": options.message,
-            "config": config,
+            "config": options.config,
             "rootfs": { "type": "layers", "diff_ids": [layer.diff_id] },
             "history": [{ "created": created, "comment": options.message }],
         });

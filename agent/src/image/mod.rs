@@ -26,7 +26,6 @@ pub mod digest;
 mod ground;
 pub mod import;
 pub(crate) mod inflate;
-pub mod instruction;
 mod layers;
 mod list;
 pub mod load;

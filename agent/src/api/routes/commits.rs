@@ -4,19 +4,18 @@ use std::io;
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
-use ketch_engine_api::image::ImageConfig;
-use serde_json::{Map, Value, json};
+use ketch_engine_api::container::Config;
+use serde_json::{Value, json};
 
 use super::images::{Sending, blocking};
-use crate::api;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::daemon::Daemon;
-use crate::engine::signal;
+use crate::dockerfile;
+use crate::engine::{image_config, signal};
 use crate::error::{Error, Result};
 use crate::image::changes::CommitOptions;
-use crate::image::instruction;
 use crate::image::reference::Reference;
 
 pub(super) fn add(router: &mut Router) {
@@ -59,7 +58,7 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (author, comment) = (text("author"), text("comment"));
     let lines: Vec<String> = request.query.values("changes").map(str::to_owned).collect();
     let wants_pause = request.query.flag_or("pause", true);
-    let own: Option<Option<Map<String, Value>>> = request.json_or_nothing().await?;
+    let own: Option<Option<Config>> = request.json_or_nothing().await?;
     let (record, state) = container.read(|record| (record.config.clone(), record.state.clone()));
     if state.removing || state.dead {
         let why = if state.dead { "is Dead" } else { "is being removed" };
@@ -67,16 +66,9 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     }
     let encoded = |error: serde_json::Error| Error::internal("encoding the container's settings", &error);
     let container_config = serde_json::to_value(&record).map_err(encoded)?;
-    let mut merged = container_config.clone();
-    if let Some(fields) = merged.as_object_mut() {
-        // What the request leaves empty is the container's.
-        let said = own.flatten().unwrap_or_default().into_iter().filter(|(_, value)| !is_empty(value));
-        fields.extend(said);
-    }
-    let mut config: ImageConfig = api::json::of_value(&merged)?;
-    for line in &lines {
-        instruction::apply(&mut config, line)?;
-    }
+    // The lines change what the request says, if it says anything, and what it leaves open is the container's.
+    let own = dockerfile::changed(own.flatten().unwrap_or_else(|| record.clone()), &lines)?;
+    let config = image_config::of_image(&image_config::over(own, &record))?;
     let mut command: Vec<String> = Vec::new();
     for key in ["Entrypoint", "Cmd"] {
         let words = container_config.get(key).and_then(Value::as_array).into_iter().flatten();
@@ -104,15 +96,4 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let attributes = [("comment", comment), ("imageID", id.clone()), ("imageRef", name)];
     container.publish_with(&daemon, "commit", &attributes);
     response::json(StatusCode::CREATED, &json!({ "Id": id }))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(flag) => !flag,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(values) => values.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
 }

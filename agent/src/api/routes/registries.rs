@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
+use ketch_engine_api::container::Config;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
@@ -14,6 +15,8 @@ use crate::api::router::Router;
 use crate::api::version::ApiVersion;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::dockerfile;
+use crate::engine::image_config;
 use crate::error::{Error, Kind, Result};
 use crate::image::import::ImportOptions;
 use crate::image::progress::Progress;
@@ -117,8 +120,9 @@ async fn import(daemon: Arc<Daemon>, request: Request, platform: Option<Platform
             "importing from a URL is not supported: fetch it, and import the file",
         ));
     }
-    let changes = request.query.values("changes").map(str::to_owned).collect();
-    let options = ImportOptions { reference, platform, message, changes };
+    let changes: Vec<String> = request.query.values("changes").map(str::to_owned).collect();
+    let config = image_config::of_image(&dockerfile::changed(Config::default(), &changes)?)?;
+    let options = ImportOptions { reference, platform, message, config };
     let images = daemon.images.clone();
     let body = Blocking::new(request.body);
     told(|progress| async move {

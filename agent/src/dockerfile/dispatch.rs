@@ -7,33 +7,34 @@ use super::healthcheck::shown;
 use super::parse::{Command, Instruction};
 use super::words::quoted;
 use crate::engine::signal;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
+use crate::paths;
 
 /// Of all variables together, in bytes: the kernel passes no more to a program.
 const LARGEST_ENVIRONMENT: usize = 2 << 20;
 
 /// A stage while it is built, as far as its instructions change it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// What the image's containers are started with.
-    pub(super) config: Config,
+    pub(crate) config: Config,
     /// The variables of ARG.
-    pub(super) args: Args,
+    pub(crate) args: Args,
     /// The Dockerfile's maintainer.
-    pub(super) author: String,
+    pub(crate) author: String,
     /// Whether this stage has a CMD of its own: an ENTRYPOINT leaves it then.
-    pub(super) has_cmd: bool,
+    pub(crate) has_cmd: bool,
 }
 
 /// What the history says of a change, and what the client is told before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) comment: String,
-    pub(super) note: String,
+pub(crate) struct Change {
+    pub(crate) comment: String,
+    pub(crate) note: String,
 }
 
 /// What runs commands that are a text.
-pub(super) fn shell(config: &Config) -> Vec<String> {
+pub(crate) fn shell(config: &Config) -> Vec<String> {
     match &config.shell {
         Some(shell) if !shell.is_empty() => shell.clone(),
         _ => ["/bin/sh", "-c"].map(str::to_owned).into(),
@@ -41,7 +42,7 @@ pub(super) fn shell(config: &Config) -> Vec<String> {
 }
 
 /// The words that are run.
-pub(super) fn command_line(command: &Command, config: &Config) -> Vec<String> {
+pub(crate) fn command_line(command: &Command, config: &Config) -> Vec<String> {
     if command.by_shell { [shell(config), command.words.clone()].concat() } else { command.words.clone() }
 }
 
@@ -50,7 +51,7 @@ impl State {
     ///
     /// # Errors
     /// A signal, a port or a volume that is none: dockerd's texts.
-    pub(super) fn apply(&mut self, instruction: &Instruction) -> Result<Option<Change>> {
+    pub(crate) fn apply(&mut self, instruction: &Instruction) -> Result<Option<Change>> {
         let mut note = String::new();
         let config = &mut self.config;
         let comment = match instruction {
@@ -155,6 +156,19 @@ impl State {
         };
         Ok(Some(Change { comment, note }))
     }
+
+    /// WORKDIR's part of the settings: gives the folder where processes start from now on.
+    ///
+    /// # Errors
+    /// No path: dockerd's text.
+    pub(crate) fn enter(&mut self, path: &str) -> Result<String> {
+        if path.is_empty() {
+            return Err(Error::new(Kind::Internal, "cannot normalize nothing"));
+        }
+        let path = paths::absolute(&self.config.working_dir, path);
+        self.config.working_dir.clone_from(&path);
+        Ok(path)
+    }
 }
 
 fn shown_pairs(pairs: &[(String, String)]) -> String {
@@ -200,7 +214,7 @@ fn expose(config: &mut Config, spec: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::parse::parse;
+    use crate::dockerfile::parse::parse;
 
     fn state(text: &str) -> (State, Vec<String>) {
         let file = parse(&format!("FROM x\n{text}"), "Dockerfile").unwrap();

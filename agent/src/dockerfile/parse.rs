@@ -178,6 +178,34 @@ pub fn parse(text: &str, name: &str) -> Result<Dockerfile> {
     Ok(file)
 }
 
+/// Reads instructions that are no stage's, and gives what takes a letter's meaning away in them. `allowed` is asked of each one's
+/// name before it is understood.
+///
+/// # Errors
+/// What is none, and what is not allowed: dockerd's texts.
+pub(super) fn instructions(
+    text: &str,
+    allowed: impl Fn(&str) -> Result<()>,
+) -> Result<(Vec<Instruction>, char)> {
+    let invalid = |error: String| Error::invalid(error);
+    let read = lines::read(text).map_err(invalid)?;
+    let mut split = Vec::with_capacity(read.lines.len());
+    for line in &read.lines {
+        let words = words(&line.text, read.escape).map_err(invalid)?;
+        operands::check(&words.name, words.rest, read.escape).map_err(invalid)?;
+        split.push((words, line.text.trim()));
+    }
+    let mut all = Vec::with_capacity(split.len());
+    for (words, code) in &split {
+        allowed(&words.name)?;
+        match instruction(words, code).map_err(invalid)? {
+            Parsed::Other(instruction) => all.push(instruction),
+            Parsed::From(_) => return Err(Error::invalid("FROM begins a stage")),
+        }
+    }
+    Ok((all, read.escape))
+}
+
 /// Reads one instruction, as ONBUILD keeps it.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ impl Instruction {
     ///
     /// # Errors
     /// As [`Substitution::word`].
-    pub(super) fn expanded(&self, variables: &Substitution<'_>) -> Result<Self, String> {
+    pub(crate) fn expanded(&self, variables: &Substitution<'_>) -> Result<Self, String> {
         let word = |text: &String| variables.word(text);
         let all = |words: &[String]| words.iter().map(word).collect::<Result<Vec<_>, _>>();
         let pairs = |pairs: &[(String, String)]| {

@@ -20,7 +20,7 @@ type Values = BTreeMap<String, Option<String>>;
 
 /// See the module.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Of this stage.
     allowed: Values,
     /// In front of the first stage.
@@ -32,49 +32,49 @@ pub(super) struct Args {
 }
 
 impl Args {
-    pub(super) fn new(given: Values) -> Self {
+    pub(crate) fn new(given: Values) -> Self {
         Self { given, ..Self::default() }
     }
 
     /// Those of another stage: it has the same names to begin with, and none allowed.
-    pub(super) fn for_stage(&self) -> Self {
+    pub(crate) fn for_stage(&self) -> Self {
         Self { allowed: Values::new(), ..self.clone() }
     }
 
     /// Takes over what a stage has named.
-    pub(super) fn merge(&mut self, stage: &Self) {
+    pub(crate) fn merge(&mut self, stage: &Self) {
         self.named.extend(stage.named.iter().cloned());
     }
 
-    pub(super) fn add(&mut self, name: &str, value: Option<&str>) {
+    pub(crate) fn add(&mut self, name: &str, value: Option<&str>) {
         let _older = self.allowed.insert(name.to_owned(), value.map(str::to_owned));
         let _new = self.named.insert(name.to_owned());
     }
 
     /// One in front of the first stage.
-    pub(super) fn add_before(&mut self, name: &str, value: Option<&str>) {
+    pub(crate) fn add_before(&mut self, name: &str, value: Option<&str>) {
         self.add(name, value);
         let _older = self.before.insert(name.to_owned(), value.map(str::to_owned));
     }
 
     /// All that are allowed here, as `NAME=value`.
-    pub(super) fn allowed(&self) -> Vec<String> {
+    pub(crate) fn allowed(&self) -> Vec<String> {
         self.of(&self.allowed)
     }
 
     /// Those that FROM may use.
-    pub(super) fn for_from(&self) -> Vec<String> {
+    pub(crate) fn for_from(&self) -> Vec<String> {
         self.of(&self.before)
     }
 
     /// The allowed ones that no variable of the environment hides.
-    pub(super) fn beside(&self, environment: &[String]) -> Vec<String> {
+    pub(crate) fn beside(&self, environment: &[String]) -> Vec<String> {
         let hidden: BTreeSet<&str> = environment.iter().map(|variable| name_of(variable)).collect();
         self.allowed().into_iter().filter(|variable| !hidden.contains(name_of(variable))).collect()
     }
 
     /// A command with the variables that it is run with, as it is known to the cache and the history.
-    pub(super) fn with_command(&self, variables: &[String], command: &[String]) -> Vec<String> {
+    pub(crate) fn with_command(&self, variables: &[String], command: &[String]) -> Vec<String> {
         if variables.is_empty() {
             return command.to_vec();
         }
@@ -90,7 +90,7 @@ impl Args {
     }
 
     /// The request's that no ARG has named.
-    pub(super) fn unused(&self) -> Vec<&str> {
+    pub(crate) fn unused(&self) -> Vec<&str> {
         let unused = self.given.keys().map(String::as_str);
         unused.filter(|name| !PREDEFINED.contains(name) && !self.named.contains(*name)).collect()
     }
@@ -108,7 +108,7 @@ impl Args {
     }
 }
 
-pub(super) fn name_of(variable: &str) -> &str {
+pub(crate) fn name_of(variable: &str) -> &str {
     variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 

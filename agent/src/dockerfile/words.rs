@@ -70,7 +70,7 @@ impl<'a> Substitution<'a> {
 }
 
 /// Go's `%q`.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for letter in text.chars() {
         match letter {
