@@ -62,7 +62,7 @@ impl<'a> Ground<'a> {
         assert_eq!((about.nlink(), about.mode() & 0o7777), (1, 0o644), "{what}");
         assert!(!Path::new("/ketch-escaped").exists() && !self.engine.site.path("escaped").exists(), "{what}");
         if self.engine.is_ketch() {
-            for folder in ["data/image/staging", "data/layers", "data/image/blobs"] {
+            for folder in ["data/image/staging", "data/image/unpacking", "data/layers", "data/image/blobs"] {
                 let path = self.engine.site.path(folder);
                 wait_until(what, || {
                     let left: Vec<_> = fs::read_dir(&path).expect("list").flatten().map(|e| e.path()).collect();

@@ -1,10 +1,11 @@
 //! What is in use stays: removals and prunes at once with creates, commits, pulls, saves and loads; and a daemon that is
-//! killed in a pull or a load.
+//! killed in a pull or a load. And how much can be in use of one image.
 
 use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ketch_integration::ketchd::front::{Asked, Front, Reply};
+use ketch_integration::ketchd::hostile::{self, member};
 use ketch_integration::ketchd::registry::{Guard, Registry};
 use ketch_integration::ketchd::{Engine, archive};
 use ketch_integration::wait::wait_until;
@@ -17,6 +18,7 @@ tests![
     a_root_outlives_its_image,
     killed_in_a_pull,
     killed_in_a_load,
+    layers_as_many_as_can_be_stacked,
 ];
 
 const FRONT: &str = "127.0.0.1:5001";
@@ -34,7 +36,7 @@ fn is_empty(engine: &Engine<'_>) {
     let _ = engine.docker("image prune -af").ok();
     assert_eq!(engine.docker("images -aq").ok().text(), "");
     if engine.is_ketch() {
-        for folder in ["data/image/staging", "data/layers", "data/image/blobs", "data/snapshots"] {
+        for folder in ["data/image/staging", "data/image/unpacking", "data/layers", "data/image/blobs", "data/snapshots"] {
             let path = engine.site.path(folder);
             wait_until(folder, || {
                 let left: Vec<_> = fs::read_dir(&path).expect("list").flatten().map(|e| e.path()).collect();
@@ -225,6 +227,27 @@ fn killed_in_a_load(case: &Case) {
         is_empty(&engine);
     }
     let _ = engine.client().args(["load", "-i"]).arg(&tar).run().ok();
+    is_empty(&engine);
+    engine.end();
+}
+
+fn layers_as_many_as_can_be_stacked(case: &Case) {
+    let engine = Engine::bare(case, &[]);
+    engine.only_ketch("it takes 125");
+    let most = 498;
+    let layers: Vec<_> =
+        (0..=most).map(|number| hostile::tar(&[member(format!("f{number}"), b'0').data("x")])).collect();
+    let tar = hostile::archive(&engine.site, "deep:1", &layers[..most]);
+    let _ = engine.client().args(["load", "-q", "-i"]).arg(tar).run().ok();
+    // Mounted for a container, and read as a whole.
+    let out = engine.docker("run --network none --name deep deep:1 /none").exits(127);
+    assert!(out.stderr.contains("/none"), "{out}");
+    let names = engine.sh("docker export deep | tar -t | grep -c '^f[0-9]*$'").ok();
+    assert_eq!(names.text(), most.to_string());
+    let _ = engine.docker("rm deep").ok();
+    let tar = hostile::archive(&engine.site, "deep:2", &layers);
+    let out = engine.client().args(["load", "-q", "-i"]).arg(tar).run();
+    assert!(out.code == 1 && out.stderr.contains("max depth exceeded"), "{out}");
     is_empty(&engine);
     engine.end();
 }

@@ -6,7 +6,9 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use super::Images;
+use super::ahead::read_ahead;
 use super::digest::{Digest, Summing};
+use super::direct::DirectFile;
 use super::inflate::Inflate;
 use super::spec::{Descriptor, OCI_LAYER};
 use super::staging::Staged;
@@ -43,7 +45,7 @@ pub(super) struct Promised {
     pub(super) media_type: Option<String>,
 }
 
-/// Reads on behalf of two: what passes is written to a file too.
+/// Reads on behalf of two: what passes is written to a file too, which is complete at the end.
 struct Copying<R, W> {
     from: R,
     to: W,
@@ -53,6 +55,9 @@ impl<R: Read, W: Write> Read for Copying<R, W> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(buffer)?;
         self.to.write_all(&buffer[..count])?;
+        if count == 0 {
+            self.to.flush()?;
+        }
         Ok(count)
     }
 }
@@ -78,9 +83,10 @@ impl Images {
     ///
     /// # Errors
     /// The stream's, the disk's, a hostile tar, or another content than promised; nothing of it is left then.
-    pub(super) fn add_layer(&self, stream: impl Read, promised: &Promised) -> Result<Arc<Layer>> {
+    pub(super) fn add_layer(&self, stream: impl Read + Send, promised: &Promised) -> Result<Arc<Layer>> {
         let (file, staged) = self.staging().file().map_err(|error| failed("staging a layer", &error))?;
-        let unpacked = self.unpack(Summing::new(Copying { from: stream, to: file }), promised)?;
+        let unpacked = self
+            .unpack(Summing::new(Copying { from: stream, to: DirectFile::new(file, u64::MAX) }), promised)?;
         self.keep_layer(unpacked, staged, promised)
     }
 
@@ -91,7 +97,7 @@ impl Images {
     pub(super) fn add_staged_layer(
         &self,
         staged: Staged,
-        stream: impl Read,
+        stream: impl Read + Send,
         digest: Digest,
         promised: &Promised,
     ) -> Result<Arc<Layer>> {
@@ -119,8 +125,8 @@ impl Images {
         Ok(Limits { bytes, entries })
     }
 
-    fn unpack<R: Read>(&self, stream: Summing<R>, promised: &Promised) -> Result<Unpacked> {
-        let stage = || self.staging().folder().map_err(|error| failed("staging a layer", &error));
+    fn unpack<R: Read + Send>(&self, stream: Summing<R>, promised: &Promised) -> Result<Unpacked> {
+        let stage = || self.0.unpacking.folder().map_err(|error| failed("staging a layer", &error));
         let (folder, trash) = (stage()?, stage()?);
         // What is made of no member's saying is as a root is.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -131,29 +137,33 @@ impl Images {
         let known = stream.known_digest();
         let inflate = Inflate::new(stream).map_err(read)?;
         let plain = inflate.is_plain();
-        let content = match known.filter(|_| plain) {
-            Some(digest) => Summing::known(inflate, digest),
-            None => Summing::new(inflate),
-        };
-        let mut reader = Reader::new(content);
-        let unpacked = unpacker.unpack(&mut reader);
-        let mut content = reader.into_inner();
-        if let Err(error) = unpacked {
-            if matches!(error, UnpackError::Read(_)) {
-                verify_rest(content, promised)?;
-            }
-            let kind = match error {
-                UnpackError::Make(..) => Kind::Internal,
-                _ => Kind::InvalidArgument,
+        let unpacking = read_ahead(inflate, |content| -> Result<_, UnpackError> {
+            let content = match known.filter(|_| plain) {
+                Some(digest) => Summing::known(content, digest),
+                None => Summing::new(content),
             };
-            return Err(Error { kind, ..Error::internal("unpacking a layer", &error) });
-        }
-        // The sums are of everything, what is behind the tar's end too; a compression's own sum is there.
-        if let Err(error) = io::copy(&mut content, &mut io::sink()) {
-            verify_rest(content, promised)?;
-            return Err(read(error));
-        }
-        let (inflate, diff_id, tar_size) = content.finish();
+            let mut reader = Reader::new(content);
+            unpacker.unpack(&mut reader)?;
+            // The sums are of everything, what is behind the tar's end too; a compression's own sum is there.
+            let mut content = reader.into_inner();
+            let _rest = io::copy(&mut content, &mut io::sink()).map_err(UnpackError::Read)?;
+            let (_, diff_id, tar_size) = content.finish();
+            Ok((diff_id, tar_size))
+        });
+        let (unpacked, inflate) = unpacking.map_err(|error| failed("unpacking a layer", &error))?;
+        let (diff_id, tar_size) = match unpacked {
+            Ok(sums) => sums,
+            Err(error) => {
+                if matches!(error, UnpackError::Read(_)) {
+                    verify_rest(inflate, promised)?;
+                }
+                let kind = match error {
+                    UnpackError::Make(..) => Kind::Internal,
+                    _ => Kind::InvalidArgument,
+                };
+                return Err(Error { kind, ..Error::internal("unpacking a layer", &error) });
+            }
+        };
         let stream = inflate.into_summing().map_err(read)?;
         let (_, blob, blob_size) = stream.finish();
         drop(trash);
@@ -176,17 +186,13 @@ impl Images {
         };
         let form = Descriptor::new(media_type, unpacked.blob, unpacked.blob_size);
         let blob = self.keep_blob(file, unpacked.blob, unpacked.blob_size)?;
-        let mut state = self.state();
-        if let Some(layer) = state.layers.get(&unpacked.diff_id) {
-            return Ok(Arc::clone(layer));
+        let _changing = self.changing();
+        if let Some(layer) = self.layer(unpacked.diff_id) {
+            return Ok(layer);
         }
-        let record = LayerRecord {
-            number: state.next_layer,
-            size: unpacked.size,
-            tar_size: unpacked.tar_size,
-            forms: vec![form],
-        };
-        state.next_layer += 1;
+        let number = self.state().next_layer();
+        let record =
+            LayerRecord { number, size: unpacked.size, tar_size: unpacked.tar_size, forms: vec![form] };
         let kept = self.folders().layer(&record);
         unpacked.folder.keep(&kept).map_err(|error| failed("keeping a layer", &error))?;
         if let Err(error) = self.store().put(LAYERS, &unpacked.diff_id.to_string(), &record) {
@@ -199,7 +205,7 @@ impl Images {
             blobs: vec![blob],
             gzip: std::sync::Mutex::default(),
         });
-        let _none = state.layers.insert(layer.diff_id, Arc::clone(&layer));
+        let _none = self.state().layers.insert(layer.diff_id, Arc::clone(&layer));
         Ok(layer)
     }
 
@@ -210,13 +216,13 @@ impl Images {
 
     /// Keeps a staged file, whose digest is this.
     pub(super) fn keep_blob(&self, file: Staged, digest: Digest, size: u64) -> Result<Arc<Blob>> {
-        let mut state = self.state();
-        if let Some(blob) = state.blobs.get(&digest) {
-            return Ok(Arc::clone(blob));
+        let _changing = self.changing();
+        if let Some(blob) = self.blob(digest) {
+            return Ok(blob);
         }
         file.keep(&self.folders().blob(digest)).map_err(|error| failed("keeping a blob", &error))?;
         let blob = Arc::new(Blob { digest, size });
-        let _none = state.blobs.insert(digest, Arc::clone(&blob));
+        let _none = self.state().blobs.insert(digest, Arc::clone(&blob));
         Ok(blob)
     }
 
@@ -241,8 +247,7 @@ impl Images {
 
 /// Whether a stream that can't be read on is what was promised, as far as its digest tells: content that is not what was promised
 /// is told of as that, not as whatever is wrong in it.
-fn verify_rest<R: Read>(content: Summing<Inflate<Summing<R>>>, promised: &Promised) -> Result<()> {
-    let (inflate, ..) = content.finish();
+fn verify_rest<R: Read>(inflate: Inflate<Summing<R>>, promised: &Promised) -> Result<()> {
     // A stream that does not go on has its own story, which its reader tells.
     let Ok(stream) = inflate.into_summing() else { return Ok(()) };
     let (_, found, _) = stream.finish();

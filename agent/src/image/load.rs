@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::Images;
 use super::digest::{Digest, Summing};
+use super::direct::DirectFile;
 use super::inflate::Inflate;
 use super::load_layers::Wanted;
 use super::progress::Progress;
@@ -126,12 +127,12 @@ impl Images {
                             "no space left on device: the archive has more than {all} bytes"
                         ))
                     })?;
-                    let (mut file, staged) = self
-                        .staging()
-                        .file()
-                        .map_err(|error| Error::internal("staging the archive", &error))?;
+                    let staging = |error: io::Error| Error::internal("staging the archive", &error);
+                    let (file, staged) = self.staging().file().map_err(staging)?;
+                    let mut file = DirectFile::new(file, entry.size);
                     let mut summing = Summing::new(&mut reader);
                     let _size = io::copy(&mut summing, &mut file).map_err(read)?;
+                    file.flush().map_err(staging)?;
                     let (_, digest, size) = summing.finish();
                     let at = staged.path().to_owned();
                     let file = File { path: at, staged: Mutex::new(Some(staged)), digest, size };

@@ -21,8 +21,10 @@ use crate::events::Events;
 use crate::locks::locked;
 use crate::store::Store;
 
+mod ahead;
 pub mod changes;
 pub mod digest;
+mod direct;
 mod ground;
 pub mod import;
 pub(crate) mod inflate;
@@ -66,9 +68,14 @@ pub struct Images(Arc<Inner>);
 struct Inner {
     folders: Folders,
     staging: Arc<Staging>,
+    /// Layers' folders, while they are filled.
+    unpacking: Arc<Staging>,
     store: Store,
     events: Arc<Events>,
+    /// Never held over a wait for the disk: whoever reads it waits for nobody's.
     state: Mutex<State>,
+    /// Held by whoever changes what is on the disk, from its look at the state to the state's own change: one at a time.
+    changing: Mutex<()>,
     registries: registry::Registries,
     bounds: Mutex<Bounds>,
     /// Held by the one prune that runs.
@@ -110,18 +117,25 @@ impl Images {
             snapshots: data_root.join("snapshots"),
             ground: data_root.join("image/ground"),
         };
+        let clearing = |folder: &Path, error: &std::io::Error| {
+            Error::internal(format_args!("clearing {}", folder.display()), error)
+        };
         let staging = data_root.join("image/staging");
-        let staging = Staging::open(staging.clone())
-            .map_err(|error| Error::internal(format_args!("clearing {}", staging.display()), &error))?;
+        let staging = Staging::open(staging.clone()).map_err(|error| clearing(&staging, &error))?;
+        let unpacking = data_root.join("image/unpacking");
+        let unpacking =
+            Staging::open_spread(unpacking.clone()).map_err(|error| clearing(&unpacking, &error))?;
         ground::lay(&folders.ground)
             .map_err(|error| Error::internal(format_args!("making {}", folders.ground.display()), &error))?;
         let state = Mutex::new(State::open(&folders, &store, &staging)?);
         Ok(Self(Arc::new(Inner {
             folders,
             staging,
+            unpacking,
             store,
             events,
             state,
+            changing: Mutex::default(),
             registries: registry::Registries::default(),
             bounds: Mutex::default(),
             pruning: Mutex::default(),
@@ -130,6 +144,11 @@ impl Images {
 
     fn state(&self) -> MutexGuard<'_, State> {
         locked(&self.0.state)
+    }
+
+    /// To be had before the state, by who changes both.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        locked(&self.0.changing)
     }
 
     fn folders(&self) -> &Folders {
@@ -192,8 +211,14 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn collect_garbage(&self) -> Result<()> {
-        let collected = self.state().collect(self.folders(), self.store(), self.staging())?;
-        drop_later(collected);
+        if !self.state().has_garbage() {
+            return Ok(());
+        }
+        let changing = self.changing();
+        let garbage = self.state().take_garbage();
+        let taken = garbage.take_away(self.folders(), self.store(), self.staging());
+        drop(changing);
+        drop_later(taken?);
         Ok(())
     }
 

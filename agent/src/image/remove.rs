@@ -162,6 +162,7 @@ impl Images {
     }
 
     fn forget(&self, name: &Reference) -> Result<()> {
+        let _changing = self.changing();
         self.store().remove(NAMES, &name.to_string())?;
         let _id = self.state().names.remove(name);
         Ok(())
@@ -197,6 +198,7 @@ impl Images {
         for name in &names {
             self.untag(image, name, done)?;
         }
+        let changing = self.changing();
         let mut state = self.state();
         let came = |root: &str| !options.users.iter().any(|user| user.container == root);
         let user = state.snapshots.iter().find(|(root, snapshot)| snapshot.image == image.id && came(root));
@@ -209,10 +211,14 @@ impl Images {
             let text = format!("conflict: unable to delete {} (must be forced) - {why}", image.id.short());
             return Err(Error::conflict(text));
         }
-        self.store().remove(IMAGES, &image.id.to_string())?;
+        // From now on no container is made of it.
         let removed = state.images.remove(&image.id);
         drop(state);
-        drop(removed);
+        if let Err(error) = self.store().remove(IMAGES, &image.id.to_string()) {
+            self.state().images.extend(removed.map(|image| (image.id, image)));
+            return Err(error);
+        }
+        drop((changing, removed));
         self.publish("delete", image, &image.id.to_string());
         done.push(Deleted::Deleted(image.id.to_string()));
         // A stack of layers is gone when no image has it and no container's root.

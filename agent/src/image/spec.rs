@@ -30,8 +30,9 @@ pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// Steps that a config may tell of.
 const MOST_STEPS: usize = 10_000;
-/// Layers that overlayfs can put on each other.
-const MOST_LAYERS: usize = 500;
+/// Layers of an image: overlayfs puts 500 on each other, and with them go the ground and, where a whole root is read, the
+/// container's own.
+const MOST_LAYERS: usize = 498;
 
 /// What names content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

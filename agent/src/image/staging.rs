@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use tracing::warn;
 
 use crate::{mounted, removal};
@@ -32,6 +33,18 @@ impl Staging {
         make_folder(&folder)?;
         removal::clear(&folder)?;
         Ok(Arc::new(Self { folder, next: AtomicU64::new(0) }))
+    }
+
+    /// The same for folders that have nothing to do with each other and hold much: ext2's kin (`chattr +T`) puts each of them, and
+    /// what is in it, where few others are. Without a journal ext4 looks at every inode of the place that was freed within the
+    /// last minutes, for each file that is made: with all layers in one, a pull after a removal took twice as long.
+    pub(super) fn open_spread(folder: PathBuf) -> io::Result<Arc<Self>> {
+        let staging = Self::open(folder)?;
+        let opened = File::open(&staging.folder)?;
+        // Other file systems know no such thing.
+        let flags = ioctl_getflags(&opened);
+        let _hint = flags.and_then(|flags| ioctl_setflags(&opened, flags | IFlags::TOPDIR));
+        Ok(staging)
     }
 
     pub(super) fn file(self: &Arc<Self>) -> io::Result<(File, Staged)> {

@@ -127,7 +127,7 @@ pub(super) struct State {
     pub(super) snapshots: BTreeMap<String, Snapshot>,
     /// Containers' roots that a layer below is lost of, with their images: what the containers wrote is kept.
     pub(super) broken: BTreeMap<String, Digest>,
-    pub(super) next_layer: u64,
+    next_layer: u64,
 }
 
 impl Layer {
@@ -165,7 +165,11 @@ impl Folders {
     }
 
     pub(super) fn layer(&self, layer: &LayerRecord) -> PathBuf {
-        self.layers.join(layer.number.to_string())
+        self.layer_of(layer.number)
+    }
+
+    fn layer_of(&self, number: u64) -> PathBuf {
+        self.layers.join(number.to_string())
     }
 
     pub(super) fn snapshot(&self, container: &str) -> PathBuf {
@@ -259,7 +263,7 @@ impl State {
 
     /// Folders that no record names.
     fn sweep_folders(&mut self, folders: &Folders, store: &Store, staging: &Arc<Staging>) -> Result<()> {
-        drop(self.collect(folders, store, staging)?);
+        drop(self.take_garbage().take_away(folders, store, staging)?);
         let known: HashSet<PathBuf> =
             self.layers.values().map(|layer| folders.layer(&layer.record)).collect();
         let roots: HashSet<PathBuf> =
@@ -274,30 +278,24 @@ impl State {
         Ok(())
     }
 
-    /// Takes away what nothing holds; it is gone from the disk when what this gives is dropped.
-    pub(super) fn collect(
-        &mut self,
-        folders: &Folders,
-        store: &Store,
-        staging: &Arc<Staging>,
-    ) -> Result<Vec<Staged>> {
-        let mut collected = Vec::new();
-        let unused = |layer: &Arc<Layer>| Arc::strong_count(layer) == 1;
-        let layers: Vec<_> =
-            self.layers.values().filter(|layer| unused(layer)).map(|layer| layer.diff_id).collect();
-        for diff_id in &layers {
-            store.remove(LAYERS, &diff_id.to_string())?;
-            if let Some(layer) = self.layers.remove(diff_id) {
-                collected.push(staging.discard(&folders.layer(&layer.record)));
-            }
-        }
-        let unused: Vec<Digest> =
-            self.blobs.values().filter(|blob| Arc::strong_count(blob) == 1).map(|blob| blob.digest).collect();
-        for digest in unused {
-            let _blob = self.blobs.remove(&digest);
-            collected.push(staging.discard(&folders.blob(digest)));
-        }
-        Ok(collected)
+    /// The number of a new layer's folder.
+    pub(super) fn next_layer(&mut self) -> u64 {
+        self.next_layer += 1;
+        self.next_layer - 1
+    }
+
+    /// Whether there is anything that nothing holds.
+    pub(super) fn has_garbage(&self) -> bool {
+        self.layers.values().any(is_unused) || self.blobs.values().any(is_unused)
+    }
+
+    /// Forgets what nothing holds. Who does so is the one that is changing things, and takes it away before another does.
+    pub(super) fn take_garbage(&mut self) -> Garbage {
+        // Layers first: they hold blobs.
+        let layers = self.layers.extract_if(|_, layer| is_unused(layer));
+        let layers = layers.map(|(diff_id, layer)| (diff_id, layer.record.number)).collect();
+        let blobs = self.blobs.extract_if(|_, blob| is_unused(blob)).map(|(digest, _)| digest).collect();
+        Garbage { layers, blobs }
     }
 
     /// The names of an image, by text.
@@ -308,6 +306,36 @@ impl State {
     /// The images that were made from this one here.
     pub(super) fn has_children(&self, id: Digest) -> bool {
         self.images.values().any(|image| image.record.parent == Some(id))
+    }
+}
+
+fn is_unused<T>(thing: &Arc<T>) -> bool {
+    Arc::strong_count(thing) == 1
+}
+
+/// What is forgotten, and still on the disk.
+#[derive(Debug)]
+pub(super) struct Garbage {
+    /// With their folders' numbers.
+    layers: Vec<(Digest, u64)>,
+    blobs: Vec<Digest>,
+}
+
+impl Garbage {
+    /// Out of the store and of its place; it is gone from the disk when what this gives is dropped.
+    pub(super) fn take_away(
+        self,
+        folders: &Folders,
+        store: &Store,
+        staging: &Arc<Staging>,
+    ) -> Result<Vec<Staged>> {
+        let mut taken = Vec::new();
+        for (diff_id, number) in self.layers {
+            store.remove(LAYERS, &diff_id.to_string())?;
+            taken.push(staging.discard(&folders.layer_of(number)));
+        }
+        taken.extend(self.blobs.iter().map(|digest| staging.discard(&folders.blob(*digest))));
+        Ok(taken)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Images;
 use super::digest::Digest;
 use super::reference::Reference;
-use super::state::{IMAGES, Image, ImageRecord, NAMES, State};
+use super::state::{IMAGES, Image, ImageRecord, NAMES};
 use crate::error::{Error, Result};
 use crate::timestamp::Timestamp;
 
@@ -30,21 +30,19 @@ impl Images {
         names: &[Reference],
     ) -> Result<(Arc<Image>, Vec<Option<Digest>>)> {
         let blob = self.add_blob(config)?;
+        let _changing = self.changing();
+        let image = self.put_image(blob.digest, config, record)?;
+        names.iter().try_for_each(|name| self.put_name(image.id, name))?;
         let mut state = self.state();
-        let image = self.put_image(&mut state, blob.digest, config, record)?;
-        let owners = names.iter().map(|name| self.put_name(&mut state, image.id, name));
-        let owners = owners.collect::<Result<_>>()?;
+        let _older = state.images.insert(image.id, Arc::clone(&image));
+        let owners = names.iter().map(|name| state.names.insert(name.clone(), image.id));
+        let owners = owners.map(|owner| owner.filter(|owner| *owner != image.id)).collect();
         Ok((image, owners))
     }
 
-    fn put_image(
-        &self,
-        state: &mut State,
-        id: Digest,
-        config: &[u8],
-        record: ImageRecord,
-    ) -> Result<Arc<Image>> {
-        let record = match state.images.get(&id) {
+    /// Writes an image to the store, where it is not as it is to be. Called by who is changing things.
+    fn put_image(&self, id: Digest, config: &[u8], record: ImageRecord) -> Result<Arc<Image>> {
+        let record = match self.with_id(id) {
             Some(image) => {
                 let mut merged = image.record.clone();
                 merged.parent = merged.parent.or(record.parent);
@@ -55,18 +53,17 @@ impl Images {
                     }
                 }
                 if merged == image.record {
-                    return Ok(Arc::clone(image));
+                    return Ok(image);
                 }
                 merged
             }
             None => record,
         };
-        let image = Arc::new(state.image(id, config, record)?);
+        let image = Arc::new(self.state().image(id, config, record)?);
         if image.file.os != "linux" && !image.file.os.is_empty() {
             return Err(Error::invalid(format!("operating system is not supported: {}", image.file.os)));
         }
         self.store().put(IMAGES, &image.id.to_string(), &image.record)?;
-        let _older = state.images.insert(image.id, Arc::clone(&image));
         Ok(image)
     }
 
@@ -75,9 +72,9 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn tag(&self, image: &Image, name: &Reference) -> Result<()> {
-        self.name(image.id, name)?;
-        let mut state = self.state();
-        if let Some(present) = state.images.get(&image.id) {
+        let _owner = self.name(image.id, name)?;
+        let changing = self.changing();
+        if let Some(present) = self.with_id(image.id) {
             let record =
                 ImageRecord { last_tagged: Some(Timestamp::now().to_string()), ..present.record.clone() };
             self.store().put(IMAGES, &image.id.to_string(), &record)?;
@@ -88,26 +85,29 @@ impl Images {
                 blobs: present.blobs.clone(),
                 record,
             };
-            let _older = state.images.insert(image.id, Arc::new(tagged));
+            let _older = self.state().images.insert(image.id, Arc::new(tagged));
         }
-        drop(state);
+        drop(changing);
         self.publish("tag", image, &name.familiar());
         Ok(())
     }
 
     /// Gives a name, silently. Gives whose it was, if another's.
     pub(super) fn name(&self, id: Digest, name: &Reference) -> Result<Option<Digest>> {
-        self.put_name(&mut self.state(), id, name)
-    }
-
-    fn put_name(&self, state: &mut State, id: Digest, name: &Reference) -> Result<Option<Digest>> {
-        if !state.images.contains_key(&id) {
+        let _changing = self.changing();
+        if self.with_id(id).is_none() {
             return Err(Error::not_found(crate::compat::no_such_image(&id.to_string())));
         }
-        if state.names.get(name) == Some(&id) {
-            return Ok(None);
+        self.put_name(id, name)?;
+        let owner = self.state().names.insert(name.clone(), id);
+        Ok(owner.filter(|owner| *owner != id))
+    }
+
+    /// Writes a name to the store, where it is another's. Called by who is changing things.
+    fn put_name(&self, id: Digest, name: &Reference) -> Result<()> {
+        if self.state().names.get(name) == Some(&id) {
+            return Ok(());
         }
-        self.store().put(NAMES, &name.to_string(), &id)?;
-        Ok(state.names.insert(name.clone(), id))
+        self.store().put(NAMES, &name.to_string(), &id)
     }
 }

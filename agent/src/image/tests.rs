@@ -100,7 +100,7 @@ fn loaded_images_are_there_after_a_restart_and_gone_after_removal() {
     assert_eq!((count(&folder, "layers"), count(&folder, "snapshots")), (1, 0));
     let done = images.remove("a:1", &RemoveOptions::default()).unwrap();
     assert_eq!(done.len(), 3, "{done:?}");
-    for left in ["layers", "image/blobs", "image/staging", "snapshots"] {
+    for left in ["layers", "image/blobs", "image/staging", "image/unpacking", "snapshots"] {
         assert_eq!(count(&folder, left), 0, "{left}");
     }
 }
@@ -121,7 +121,7 @@ fn what_is_wrong_leaves_nothing() {
     for length in [0, 700, whole.len() / 2] {
         assert!(load(&images, &whole[..length]).is_err(), "{length}");
     }
-    for left in ["layers", "image/blobs", "image/staging"] {
+    for left in ["layers", "image/blobs", "image/staging", "image/unpacking"] {
         assert_eq!(count(&folder, left), 0, "{left}");
     }
 }

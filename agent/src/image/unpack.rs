@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +20,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::direct::{Direct, LARGE};
 use crate::paths;
 use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Reader};
@@ -35,8 +36,6 @@ pub(super) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
 /// What an image may not set: it would tell overlayfs to take content from elsewhere.
 const OVERLAY_XATTRS: &[u8] = b"trusted.overlay.";
 const LONGEST_PATH: usize = 4095;
-/// Of a file's content at once.
-const BUFFER: usize = 256 << 10;
 
 /// How much a layer may be.
 #[derive(Clone, Copy, Debug)]
@@ -83,7 +82,7 @@ pub(super) struct Unpacker {
     /// The folder that the last member was in: the next is, mostly, too.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// What files' content goes through.
-    buffer: Vec<u8>,
+    direct: Direct,
     /// Times are set when nothing is made in them any more.
     folders: Vec<(Vec<u8>, Timestamps)>,
     /// Of files and links.
@@ -100,7 +99,7 @@ impl Unpacker {
             trashed: 0,
             limits,
             parent: None,
-            buffer: vec![0; BUFFER],
+            direct: Direct::new(),
             folders: Vec::new(),
             size: 0,
         })
@@ -150,6 +149,15 @@ impl Unpacker {
             return self.whiteout(&parent, hidden, &path);
         }
         let name = OsStr::from_bytes(name);
+        if entry.kind == Kind::File {
+            match create(&parent, name) {
+                Err(Errno::EXIST) => {}
+                made_now => {
+                    let file = made_now.map_err(|error| made("file", &path, error))?;
+                    return self.file(file, entry, &path, reader);
+                }
+            }
+        }
         let there = statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW).ok();
         let is_folder = there.as_ref().map(|about| FileType::from_raw_mode(about.st_mode));
         let hides = there.as_ref().is_some_and(is_whiteout);
@@ -169,7 +177,10 @@ impl Unpacker {
                 }
                 return self.finish_folder(entry, &path);
             }
-            Kind::File => return self.file(&parent, name, entry, &path, reader),
+            Kind::File => {
+                let file = create(&parent, name).map_err(|error| made("file", &path, error))?;
+                return self.file(file, entry, &path, reader);
+            }
             Kind::HardLink => return self.hard_link(&parent, name, entry, &path),
             Kind::Symlink => {
                 symlinkat(OsStr::from_bytes(&entry.link), &parent, name)
@@ -188,26 +199,24 @@ impl Unpacker {
     /// A file's content, then what it is.
     fn file<R: Read>(
         &mut self,
-        parent: &OwnedFd,
-        name: &OsStr,
+        mut file: File,
         entry: &Entry,
         path: &[u8],
         reader: &mut Reader<R>,
     ) -> Result<()> {
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(parent, name, flags, Mode::from_raw_mode(0o600))
-            .map_err(|error| made("file", path, error))?;
-        let mut file = File::from(file);
         if let Some(sparse) = &entry.sparse {
             for (offset, length) in &sparse.pieces {
                 let _at =
                     file.seek(SeekFrom::Start(*offset)).map_err(|error| made_io("file", path, error))?;
-                copy(reader, &mut file, *length, &mut self.buffer, path)?;
+                copy(reader, &mut file, *length, &mut self.direct, path)?;
             }
             file.set_len(sparse.real_size).map_err(|error| made_io("file", path, error))?;
             self.size = self.size.saturating_add(sparse.real_size);
         } else {
-            copy(reader, &mut file, entry.size, &mut self.buffer, path)?;
+            if entry.size >= LARGE {
+                self.direct.begin(&file);
+            }
+            copy(reader, &mut file, entry.size, &mut self.direct, path)?;
             self.size = self.size.saturating_add(entry.size);
         }
         // The owner first: changing it takes setuid and capabilities away.
@@ -368,20 +377,27 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-fn copy(reader: &mut impl Read, file: &mut File, size: u64, buffer: &mut [u8], path: &[u8]) -> Result<()> {
+fn copy(reader: &mut impl Read, file: &mut File, size: u64, direct: &mut Direct, path: &[u8]) -> Result<()> {
     let mut left = size;
     while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        let count = match reader.read(&mut buffer[..most]) {
+        let room = direct.room();
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+        let count = match reader.read(&mut room[..most]) {
             Ok(0) => return Err(UnpackError::Read(io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(UnpackError::Read(error)),
         };
-        file.write_all(&buffer[..count]).map_err(|error| made_io("file", path, error))?;
+        direct.fill(count, file).map_err(|error| made_io("file", path, error))?;
         left -= count as u64;
     }
-    Ok(())
+    direct.end(file).map_err(|error| made_io("file", path, error))
+}
+
+/// A file that nobody else has.
+fn create(parent: &OwnedFd, name: &OsStr) -> rustix::io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(openat(parent, name, flags, Mode::from_raw_mode(0o600))?))
 }
 
 fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry, path: &[u8]) -> Result<()> {

@@ -18,6 +18,7 @@ const FOLDERS: &[&str] = &[
     "data/layers",
     "data/image/blobs",
     "data/image/staging",
+    "data/image/unpacking",
     "exec",
     "exec/netns",
     "exec/sandboxes",
