@@ -52,6 +52,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "ketch-engine-api",
             "ketch-shim-api",
             "bytes",
+            "bzip2",
             "flate2",
             "http-body-util",
             "hyper",

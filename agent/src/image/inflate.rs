@@ -1,7 +1,9 @@
-//! Layers come plain, gzipped, or in zstd: which, their first bytes say, whatever a manifest calls them.
+//! Layers and archives come plain, or compressed by gzip, zstd or bzip2: by which, their first bytes say, whatever a manifest
+//! calls them.
 
 use std::io::{self, BufReader, Chain, Cursor, ErrorKind, Read};
 
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
 
 use super::digest::Summing;
@@ -21,19 +23,18 @@ pub(crate) enum Inflate<R: Read> {
     Gzip(Box<MultiGzDecoder<Source<R>>>),
     /// zstd, several frames too.
     Zstd(Box<zstd::Decoder<'static, Source<R>>>),
+    /// bzip2, several streams too.
+    Bzip2(Box<MultiBzDecoder<Source<R>>>),
 }
 
 impl<R: Read> Inflate<R> {
     /// Looks at the first bytes.
     ///
     /// # Errors
-    /// The stream's, and a compression that is not supported.
+    /// The stream's, and xz.
     pub(crate) fn new(mut inner: R) -> io::Result<Self> {
         let mut first = Vec::with_capacity(6);
         let _read = inner.by_ref().take(6).read_to_end(&mut first)?;
-        let unsupported = |name: &str| {
-            Err(io::Error::new(ErrorKind::Unsupported, format!("compression by {name} is not supported")))
-        };
         let magic = first.clone();
         let source = || BufReader::with_capacity(BUFFER, Cursor::new(first).chain(inner));
         Ok(match magic.as_slice() {
@@ -44,8 +45,10 @@ impl<R: Read> Inflate<R> {
                 decoder.window_log_max(WINDOW)?;
                 Self::Zstd(Box::new(decoder))
             }
-            [b'B', b'Z', b'h', ..] => return unsupported("bzip2"),
-            [0xfd, b'7', b'z', b'X', b'Z', 0] => return unsupported("xz"),
+            [b'B', b'Z', b'h', ..] => Self::Bzip2(Box::new(MultiBzDecoder::new(source()))),
+            [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+                return Err(io::Error::new(ErrorKind::Unsupported, "compression by xz is not supported"));
+            }
             _ => Self::Plain(source()),
         })
     }
@@ -66,6 +69,7 @@ impl<R: Read> Inflate<Summing<R>> {
             Self::Plain(source) => source,
             Self::Gzip(decoder) => decoder.into_inner(),
             Self::Zstd(decoder) => decoder.finish(),
+            Self::Bzip2(decoder) => decoder.into_inner(),
         };
         let _rest = io::copy(&mut source, &mut io::sink())?;
         let (_, summing) = source.into_inner().into_inner();
@@ -79,6 +83,7 @@ impl<R: Read> Read for Inflate<R> {
             Self::Plain(source) => source.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Bzip2(decoder) => decoder.read(buffer),
         }
     }
 }
@@ -107,6 +112,12 @@ mod tests {
         assert_eq!(inflated(&zstd::encode_all(text.as_slice(), 1).unwrap()).unwrap(), text);
         assert_eq!(inflated(b"").unwrap(), b"");
         assert!(inflated(&gzip[..gzip.len() - 9]).is_err(), "truncated");
-        assert_eq!(inflated(b"BZh91AY").unwrap_err().kind(), ErrorKind::Unsupported);
+        let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        bzip2.write_all(&text).unwrap();
+        let bzip2 = bzip2.finish().unwrap();
+        assert_eq!(inflated(&bzip2).unwrap(), text);
+        assert_eq!(inflated(&[bzip2.clone(), bzip2.clone()].concat()).unwrap().len(), 2 * text.len());
+        assert!(inflated(&bzip2[..bzip2.len() - 9]).is_err(), "truncated");
+        assert_eq!(inflated(b"\xfd7zXZ\0").unwrap_err().kind(), ErrorKind::Unsupported);
     }
 }
