@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, Host};
+use crate::remap::{self, Ids};
 use crate::system;
 
 /// How a thing is.
@@ -36,6 +37,10 @@ pub fn run(config: &Config) -> ExitCode {
 
 fn all(config: &Config) -> Vec<(&'static str, Verdict)> {
     let release = system::machine().kernel;
+    let ids = remap::ids_of(&config.containers.remapped);
+    let data_root =
+        ids.as_ref().map_or(config.data_root.clone(), |ids| remap::own_root(&config.data_root, ids));
+    let config = &Config { data_root, ..config.clone() };
     let mut seen = vec![
         ("user", user()),
         ("kernel", kernel(&release)),
@@ -53,6 +58,9 @@ fn all(config: &Config) -> Vec<(&'static str, Verdict)> {
         ("runtime", binary(&config.runtime)),
         ("shim", binary(&config.shim)),
     ];
+    if !config.containers.remapped.is_empty() {
+        seen.push(("container users", container_users(ids)));
+    }
     seen.extend(config.hosts.iter().map(|host| ("socket", socket(host))));
     seen
 }
@@ -65,6 +73,20 @@ fn user() -> Verdict {
             "not root".to_owned(),
             "run ketchd as root: it mounts, and makes namespaces and cgroups".to_owned(),
         )
+    }
+}
+
+fn container_users(ids: Result<Ids, String>) -> Verdict {
+    match ids {
+        Ok(ids) if ids.are_mapped() => {
+            let (user, group) = ids.root();
+            Verdict::Well(format!("root is the host's user {user}, of the group {group}"))
+        }
+        Ok(_) => Verdict::Well("the host's own".to_owned()),
+        Err(why) => Verdict::Ill(
+            why,
+            "name another user with --userns-remap, or write its ranges (subuid(5))".to_owned(),
+        ),
     }
 }
 

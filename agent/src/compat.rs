@@ -67,6 +67,16 @@ pub fn start_failure(words: &str) -> (i64, Kind, &'static str) {
 pub const NOT_SHAREABLE: &str =
     "failed to join IPC namespace: non-shareable IPC (hint: use IpcMode:shareable for the donor container)";
 
+/// What a container whose users are others on the host may not share with it (dockerd's texts, which Compose's users and scripts
+/// look for).
+pub const PRIVILEGED_WITH_USERS: &str = "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode";
+/// The same.
+pub const HOST_NETWORK_WITH_USERS: &str =
+    "cannot share the host's network namespace when user namespaces are enabled";
+/// The same.
+pub const HOST_PROCESSES_WITH_USERS: &str =
+    "cannot share the host PID namespace when user namespaces are enabled";
+
 #[cfg(test)]
 mod tests {
     #[test]

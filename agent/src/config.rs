@@ -194,6 +194,8 @@ pub struct Containers {
     pub init: bool,
     /// That init's binary; empty: ketchd's choice.
     pub init_path: String,
+    /// Whose subordinate ids their users are (`--userns-remap`); empty: they are the host's own.
+    pub remapped: String,
     /// Whether their processes gain no privileges.
     pub no_new_privileges: bool,
     /// `builtin`, `unconfined` or a file.
@@ -488,7 +490,7 @@ mod tests {
         for (line, wanted) in [
             ("--authorization-plugin x", "failed to validate authorization plugin: plugin \"x\" not found"),
             ("--storage-driver btrfs", "error initializing graphdriver: driver not supported: btrfs"),
-            ("--userns-remap default", "--userns-remap is not served by ketchd"),
+            ("--rootless", "--rootless is not served by ketchd"),
         ] {
             let line = format!("--config-file /dev/null {line}");
             let flags = Flags::parse("ketchd", line.split_whitespace().map(str::to_owned)).unwrap();

@@ -17,6 +17,7 @@ use crate::exec_root;
 use crate::image::Images;
 use crate::network::Networks;
 use crate::network::settings::Settings;
+use crate::remap::{self, Ids};
 use crate::shim::Launch;
 use crate::store::Store;
 use crate::volume::Volumes;
@@ -28,6 +29,8 @@ pub struct Daemon {
     pub config: Config,
     /// Its own: the same after every start.
     pub id: String,
+    /// Whose ids containers' users are.
+    pub ids: Ids,
     /// True when the daemon is about to end: nothing is started again then, and streams without an end have one.
     pub ending: watch::Sender<bool>,
     /// What happens.
@@ -51,7 +54,7 @@ impl Daemon {
     ///
     /// # Errors
     /// A folder that can't be made, or state that another daemon has.
-    pub fn open(config: Config) -> Result<Arc<Self>> {
+    pub fn open(mut config: Config, ids: Ids) -> Result<Arc<Self>> {
         for folder in [&config.data_root, &config.exec_root] {
             DirBuilder::new()
                 .recursive(true)
@@ -62,16 +65,19 @@ impl Daemon {
         close_to_others(&config.data_root).map_err(|error| {
             Error::internal(format_args!("changing the mode of {}", config.data_root.display()), &error)
         })?;
+        if ids.are_mapped() {
+            config.data_root = remap::open_to_root(&config.data_root, &config.exec_root, &ids)?;
+        }
         let store = Store::open(&config.data_root.join("ketchd.redb"))?;
         let id = own_id(&config.data_root)?;
         let exec_root = exec_root::claim(&config.exec_root, &id)?;
         let ending = watch::Sender::new(false);
         let events = Arc::new(Events::default());
-        let images = Images::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        let images = Images::open_for(&config.data_root, &ids, store.clone(), Arc::clone(&events))?;
         images.set_registries(registries(&config));
         images.set_bounds(bounds(&config));
         let networks = Networks::open(Settings::of(&config)?, store.clone(), Arc::clone(&events))?;
-        let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?;
+        let volumes = Volumes::open(&config.data_root, store.clone(), Arc::clone(&events))?.for_users(&ids);
         let launch = Launch {
             shim: config.shim.clone(),
             runtimes: std::iter::once(&config.runtime)
@@ -86,6 +92,7 @@ impl Daemon {
         Ok(Arc::new(Self {
             config,
             id,
+            ids,
             ending,
             events,
             images,

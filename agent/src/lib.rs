@@ -32,6 +32,7 @@ pub mod network;
 mod open_files;
 mod paths;
 mod random;
+mod remap;
 mod removal;
 mod resolve;
 pub mod settings;

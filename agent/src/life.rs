@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::daemon::Daemon;
 use crate::listen::Listeners;
 use crate::log::Loudness;
-use crate::metrics;
+use crate::{metrics, remap};
 
 /// So many of SIGINT and SIGTERM are taken for patience; the next ends the daemon as it is.
 const PATIENCE: u32 = 3;
@@ -121,6 +121,7 @@ async fn serve(config: Config, loudness: Loudness) -> Result<ExitCode, String> {
         drop(tokio::spawn(stops_of(signal, kind, stop.clone())));
     }
     let _pidfile = Pidfile::write(&config.pidfile)?;
+    let ids = remap::ids_of(&config.containers.remapped)?;
     let listeners = Listeners::open(&config)?;
     let metrics = match config.metrics.clone() {
         Some(address) => {
@@ -131,7 +132,7 @@ async fn serve(config: Config, loudness: Loudness) -> Result<ExitCode, String> {
         }
         None => None,
     };
-    let opened = tokio::task::spawn_blocking(move || Daemon::open(config)).await;
+    let opened = tokio::task::spawn_blocking(move || Daemon::open(config, ids)).await;
     let daemon = opened
         .map_err(|error| format!("failed to start daemon: {error}"))?
         .map_err(|error| format!("failed to start daemon: {error}"))?;

@@ -1,9 +1,11 @@
-//! ketchd's command line: dockerd's, and `check`; under the name `docker-init` it is a container's first process.
+//! ketchd's command line: dockerd's, and `check`; under the name `docker-init` it is a container's first process,
+//! and under another one holds a user namespace.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use ketchd::config::{self, Config};
+use ketchd::engine::user_namespace;
 use ketchd::flags::{Action, Flags, usage};
 use ketchd::{check, life};
 
@@ -14,6 +16,9 @@ fn main() -> ExitCode {
         Path::new(&program).file_name().map_or("ketchd".into(), |name| name.to_string_lossy().into_owned());
     if program == "docker-init" {
         return ketchd::init::run(arguments);
+    }
+    if program == user_namespace::NAME {
+        return user_namespace::hold(std::env::args_os().skip(1));
     }
     match act(&program, arguments) {
         Ok(code) => code,

@@ -116,6 +116,7 @@ modules![
     ketchd_endpoints,
     ketchd_ports,
     ketchd_names,
+    ketchd_userns,
     ketchd_volumes,
     ketchd_life,
     ketchd_sweep,

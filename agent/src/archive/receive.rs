@@ -103,6 +103,8 @@ impl Receiver<'_> {
         if name.is_empty() {
             return Err(internal(format!("invalid entry name {}", quoted(&entry.path))));
         }
+        // Before anything is taken away: nothing is made that can be nobody's.
+        let _somebody = self.owner(entry)?;
         self.make_way(entry, &parent, name, &relative)?;
         match entry.kind {
             Kind::Directory => return self.folder(entry, &parent, name, path.clone()),
@@ -134,7 +136,15 @@ impl Receiver<'_> {
         }
         let parent = self.parent(above)?;
         match mkdirat(&parent, OsStr::from_bytes(name), Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => {
+                let made = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let made = openat(&parent, OsStr::from_bytes(name), made, Mode::empty());
+                let (user, group) = self.view.ids.root();
+                let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+                made.and_then(|made| chownat(&made, c"", user, group, AtFlags::EMPTY_PATH))
+                    .map_err(at("lchown", path))?;
+            }
+            Err(Errno::EXIST) => {}
             Err(error) => return Err(at("mkdir", path)(error)),
         }
         self.view.look_up_bytes(path, flags).map_err(at("mkdir", path))
@@ -222,7 +232,7 @@ impl Receiver<'_> {
 
     /// Owner, attributes, mode: in this order, as a change of the owner takes setuid and capabilities away.
     fn dress(&self, entry: &Entry, file: &OwnedFd, path: &[u8]) -> Result<()> {
-        let (user, group) = self.owner(entry);
+        let (user, group) = self.owner(entry)?;
         fchown(file, Some(user), Some(group)).map_err(at("lchown", path))?;
         for (name, value) in &entry.xattrs {
             if name.starts_with(b"trusted.overlay.") || name.contains(&0) {
@@ -240,7 +250,7 @@ impl Receiver<'_> {
     fn finish_unopened(&self, entry: &Entry, parent: &OwnedFd, name: &OsStr, path: &[u8]) -> Result<()> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let made = openat(parent, name, flags, Mode::empty()).map_err(at("open", path))?;
-        let (user, group) = self.owner(entry);
+        let (user, group) = self.owner(entry)?;
         chownat(&made, c"", Some(user), Some(group), AtFlags::EMPTY_PATH).map_err(at("lchown", path))?;
         if entry.kind != Kind::Symlink {
             let mode = Mode::from_raw_mode(entry.mode & 0o7777);
@@ -250,9 +260,11 @@ impl Receiver<'_> {
         utimensat(&made, c"", &times(entry), AtFlags::EMPTY_PATH).map_err(at("chtimes", path))
     }
 
-    fn owner(&self, entry: &Entry) -> (Uid, Gid) {
-        let (user, group) = self.how.owner.unwrap_or((entry.uid, entry.gid));
-        (Uid::from_raw(user), Gid::from_raw(group))
+    /// On the host.
+    fn owner(&self, entry: &Entry) -> Result<(Uid, Gid)> {
+        let owner = self.how.owner.unwrap_or((entry.uid, entry.gid));
+        let (user, group) = self.view.ids.to_host(owner).map_err(|error| internal(error.to_string()))?;
+        Ok((Uid::from_raw(user), Gid::from_raw(group)))
     }
 }
 

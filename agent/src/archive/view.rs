@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use ketch_shim_api::types::Mount;
 use rustix::fs::{
-    CWD, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstat, fstatvfs, mkdirat, open, openat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatVfsMountFlags, Uid, chownat, fstat,
+    fstatvfs, mkdirat, open, openat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -21,6 +22,7 @@ use rustix::mount::{
 use crate::blocking::on_a_thread;
 use crate::error::{Error, Result};
 use crate::mounted;
+use crate::remap::{Ids, Owner};
 use crate::resolve::openat2;
 
 /// Where the root is.
@@ -55,6 +57,8 @@ pub struct Bound {
     pub recursive: bool,
     /// What may be written to.
     pub writable: bool,
+    /// On the host, of the folders and files of the root that are made for it to be mounted upon.
+    pub owner: (u32, u32),
 }
 
 /// The root and all that is bound into it, in a mount namespace that has no process and goes with this. In it no file is a
@@ -65,6 +69,8 @@ pub struct View {
     /// Where the root is in that namespace.
     place: PathBuf,
     _namespace: OwnedFd,
+    /// Whose files of containers' users are.
+    pub(super) ids: Ids,
 }
 
 impl View {
@@ -121,15 +127,20 @@ impl View {
             let place = path_of(&opened).map_err(failed)?;
             let namespace = File::open("/proc/thread-self/ns/mnt")
                 .map_err(|error| Error::internal("opening a container's files", &error))?;
-            Ok(Self { root: opened, place, _namespace: namespace.into() })
+            Ok(Self { root: opened, place, _namespace: namespace.into(), ids: Ids::default() })
         })
+    }
+
+    /// The same where containers' users are others on the host.
+    pub(crate) fn for_users(self, ids: &Ids) -> Self {
+        Self { ids: ids.clone(), ..self }
     }
 
     /// A view of a folder, for tests.
     #[cfg(test)]
     pub(super) fn of(root: OwnedFd, place: PathBuf) -> Self {
         let namespace = File::open("/proc/thread-self/ns/mnt").unwrap().into();
-        Self { root, place, _namespace: namespace }
+        Self { root, place, _namespace: namespace, ids: Ids::default() }
     }
 
     /// The root itself.
@@ -232,7 +243,7 @@ fn bind(root: &OwnedFd, bound: &Bound) -> io::Result<()> {
         open_tree(&part, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
     };
     let is_folder = FileType::from_raw_mode(fstat(&tree)?.st_mode) == FileType::Directory;
-    let place = destination(root, &bound.destination, is_folder)?;
+    let place = destination(root, bound, is_folder)?;
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&tree, c"", &place, c"", empty)?;
     let access = if bound.writable { Access::ReadWrite } else { Access::ReadOnly };
@@ -262,8 +273,8 @@ fn restrict_below(tree: &OwnedFd, access: Access) -> io::Result<()> {
 }
 
 /// What is mounted upon; made where it is missing, as it is when the container starts.
-fn destination(root: &OwnedFd, path: &str, is_folder: bool) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH;
+fn destination(root: &OwnedFd, bound: &Bound, is_folder: bool) -> rustix::io::Result<OwnedFd> {
+    let (path, flags) = (bound.destination.as_str(), OFlags::PATH);
     match in_root(root, OsStr::new(path), flags) {
         Err(Errno::NOENT) => {}
         opened => return opened,
@@ -275,20 +286,27 @@ fn destination(root: &OwnedFd, path: &str, is_folder: bool) -> rustix::io::Resul
     for folder in folders {
         at = format!("{at}{folder}/");
         parent = match in_root(root, OsStr::new(&at), flags | OFlags::DIRECTORY) {
-            Err(Errno::NOENT) => folder_in(&parent, folder)?,
+            Err(Errno::NOENT) => folder_in(&parent, folder, bound.owner)?,
             opened => opened?,
         };
     }
     if is_folder {
-        return folder_in(&parent, last);
+        return folder_in(&parent, last, bound.owner);
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     drop(openat(parent.as_fd(), *last, flags, Mode::from(0o755))?);
+    give(&parent, last, bound.owner)?;
     in_root(root, OsStr::new(path), OFlags::PATH)
 }
 
-fn folder_in(parent: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+fn give(parent: &OwnedFd, name: &str, (user, group): Owner) -> rustix::io::Result<()> {
+    let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+    chownat(parent, name, user, group, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn folder_in(parent: &OwnedFd, name: &str, owner: Owner) -> rustix::io::Result<OwnedFd> {
     mkdirat(parent, name, Mode::from(0o755))?;
+    give(parent, name, owner)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(parent, name, flags, Mode::empty())
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek};
 
 use rustix::fs::{FileType, OFlags, Timestamps};
 
-use super::source::{Info, Source, entry_of};
+use super::source::{Info, Source};
 use super::tree::{Owner, Tree, base, folder_of, is, join, times};
 use super::untar::{untar, words};
 use crate::engine::users;
@@ -94,7 +94,7 @@ fn folder(
         if found.is(FileType::Socket) {
             continue;
         }
-        let mut entry = entry_of(&found)?;
+        let mut entry = source.tree.entry_of(&found)?;
         let path = join(to, &found.path);
         let named = |error: io::Error| {
             io::Error::new(error.kind(), format!("/{}: {}", String::from_utf8_lossy(&path), words(&error)))
@@ -139,7 +139,7 @@ fn file(
     owner: Option<Owner>,
 ) -> io::Result<()> {
     let _there = target.make_folders(folder_of(to), owner.unwrap_or((0, 0)))?;
-    let entry = entry_of(found)?;
+    let entry = source.tree.entry_of(found)?;
     match source.tree.read(from)? {
         Some(data) => target.put(to, &entry, b"", data)?,
         None => target.put(to, &entry, b"", io::empty())?,

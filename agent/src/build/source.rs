@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fgetxattr, openat, readlinkat};
 
 use super::sums::{FileSum, Sums, of_all};
-use super::tree::{Tree, is, join};
+use super::tree::{Owner, Tree, is, join};
 use super::untar::{untar, words};
 use crate::error::{Error, Kind, Result};
 use crate::image::inflate::Inflate;
-use crate::image::pack::{Found, Walk};
+use crate::image::pack::{Found, Walk, without_namespace};
 use crate::image::reference::glob;
 use crate::image::{Image, Images, Scratch, Work};
 use crate::locks::locked;
@@ -69,7 +69,7 @@ impl Source {
     pub(super) fn of_image(images: &Images, image: Option<&Arc<Image>>) -> Result<Self> {
         let root = images.work_on(image.map(Arc::as_ref))?;
         let opened = root.root().try_clone().map_err(|error| Error::internal("opening an image", &error))?;
-        let tree = Tree::new(opened, images.limits()?);
+        let tree = Tree::new(opened, images.limits()?).of_users(images.ids());
         Ok(Self { tree, sums: Mutex::default(), place: Place::Image { _root: root } })
     }
 
@@ -148,7 +148,7 @@ impl Source {
         let Some(found) = self.tree.find(&resolved)? else {
             return Ok(String::from_utf8_lossy(&resolved).into_owned());
         };
-        let mut entry = entry_of(&found)?;
+        let mut entry = self.tree.entry_of(&found)?;
         self.tree.fits(entry.size)?;
         entry.path.clone_from(&resolved);
         if entry.kind == tar::Kind::Directory {
@@ -164,8 +164,15 @@ impl Source {
     }
 }
 
-/// What an archive would say of a file: whole seconds, of attributes capabilities only.
-pub(super) fn entry_of(found: &Found) -> io::Result<Entry> {
+impl Tree {
+    /// What an archive would say of a file: whole seconds, of attributes capabilities only.
+    pub(super) fn entry_of(&self, found: &Found) -> io::Result<Entry> {
+        let (uid, gid) = self.owner_of(&found.about)?;
+        entry_of(found, (uid, gid))
+    }
+}
+
+fn entry_of(found: &Found, (uid, gid): Owner) -> io::Result<Entry> {
     let about = &found.about;
     let kind = match FileType::from_raw_mode(about.st_mode) {
         FileType::Directory => tar::Kind::Directory,
@@ -179,8 +186,8 @@ pub(super) fn entry_of(found: &Found) -> io::Result<Entry> {
         path: found.path.clone(),
         kind,
         mode: about.st_mode & 0o7777,
-        uid: about.st_uid,
-        gid: about.st_gid,
+        uid,
+        gid,
         seconds: about.st_mtime,
         ..Entry::default()
     };
@@ -192,7 +199,7 @@ pub(super) fn entry_of(found: &Found) -> io::Result<Entry> {
                 let mut value = vec![0; 256];
                 if let Ok(length) = fgetxattr(&file, "security.capability", &mut value) {
                     value.truncate(length);
-                    entry.xattrs.push((b"security.capability".to_vec(), value));
+                    entry.xattrs.push((b"security.capability".to_vec(), without_namespace(value)));
                 }
             }
         }

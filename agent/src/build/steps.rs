@@ -105,7 +105,8 @@ impl Build {
             let failed = |error: std::io::Error| {
                 Error::new(Kind::Internal, format!("Cannot mkdir: {path}: {}", untar::words(&error)))
             };
-            let tree = Tree::new(daemon.images.writable(&container)?, daemon.images.limits()?);
+            let root = daemon.images.writable(&container)?;
+            let tree = Tree::new(root, daemon.images.limits()?).of_users(daemon.images.ids());
             let folder = tree.resolve(path.as_bytes()).map_err(failed)?;
             tree.make_folders(&folder, (0, 0)).map(drop).map_err(failed)
         })
@@ -158,7 +159,7 @@ impl Build {
             let work = daemon.images.work_on(parent.as_deref())?;
             let root =
                 work.root().try_clone().map_err(|error| Error::internal("opening an image", &error))?;
-            let mut target = Tree::new(root, daemon.images.limits()?);
+            let mut target = Tree::new(root, daemon.images.limits()?).of_users(daemon.images.ids());
             let owner = match owner.as_str() {
                 "" if keeps => None,
                 "" => Some((0, 0)),

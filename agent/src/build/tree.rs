@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use crate::image::pack::Walk;
 use crate::image::unpack::Limits;
+use crate::remap::Ids;
 use crate::resolve::openat2;
 use crate::tar::{Entry, Kind};
 
@@ -27,8 +28,7 @@ use crate::tar::{Entry, Kind};
 const LINKS: u32 = 40;
 const LONGEST_PATH: usize = 4095;
 
-/// A user and a group.
-pub(super) type Owner = (u32, u32);
+pub(super) use crate::remap::Owner;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,11 +36,23 @@ pub(super) struct Tree {
     root: OwnedFd,
     /// How much more may be written.
     limits: Limits,
+    /// Whose files of the build's owners are.
+    ids: Ids,
 }
 
 impl Tree {
     pub(super) fn new(root: OwnedFd, limits: Limits) -> Self {
-        Self { root, limits }
+        Self { root, limits, ids: Ids::default() }
+    }
+
+    /// The same of an image's root, whose files are the host's ids'.
+    pub(super) fn of_users(self, ids: &Ids) -> Self {
+        Self { ids: ids.clone(), ..self }
+    }
+
+    /// Whom something belongs to, as a container sees it.
+    pub(super) fn owner_of(&self, about: &Stat) -> io::Result<Owner> {
+        self.ids.to_container((about.st_uid, about.st_gid))
     }
 
     /// The path without links, relative to the root, whether it is there or not; `..` stops at the root.
@@ -134,7 +146,7 @@ impl Tree {
                 Ok(()) => {
                     there = false;
                     chmodat(&parent, &*name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
-                    chown(&parent, &name, owner)?;
+                    self.chown(&parent, &name, owner)?;
                 }
                 Err(Errno::EXIST) if self.is_folder(&path[..end])? => {}
                 Err(Errno::EXIST) => return Err(Errno::NOTDIR.into()),
@@ -158,7 +170,7 @@ impl Tree {
         while let Some(next) = walk.next()? {
             found.push((next.path.clone(), next.is(FileType::Directory)));
         }
-        let inside = Self { root: folder, limits: self.limits };
+        let inside = Self { root: folder, limits: self.limits, ids: self.ids.clone() };
         for (path, is_folder) in found.iter().rev() {
             let (parent, name) = inside.parent(path)?;
             let flags = if *is_folder { AtFlags::REMOVEDIR } else { AtFlags::empty() };
@@ -190,15 +202,16 @@ impl Tree {
             self.remove(path)?;
         }
         let (parent, name) = self.parent(path)?;
+        let owner = self.ids.to_host((entry.uid, entry.gid))?;
         match entry.kind {
             Kind::Directory => {
                 if !is_folder {
                     mkdirat(&parent, &*name, Mode::from_raw_mode(0o700))?;
                 }
                 let folder = openat(&parent, &*name, READABLE, Mode::empty())?;
-                return finish(&folder, entry);
+                return finish(&folder, entry, owner);
             }
-            Kind::File => return write(&parent, &name, entry, data),
+            Kind::File => return write(&parent, &name, entry, owner, data),
             Kind::HardLink => {
                 let (folder, target) = self.parent(linked)?;
                 return Ok(linkat(&folder, &*target, &parent, &*name, AtFlags::empty())?);
@@ -209,7 +222,7 @@ impl Tree {
                 mknodat(&parent, &*name, kind, Mode::from_raw_mode(0o600), device)?;
             }
         }
-        chown(&parent, &name, (entry.uid, entry.gid))?;
+        self.chown(&parent, &name, (entry.uid, entry.gid))?;
         if entry.kind != Kind::Symlink {
             // It was made just now, and nobody else is here: it is no link.
             chmodat(&parent, &*name, Mode::from_raw_mode(entry.mode & 0o7777), AtFlags::empty())?;
@@ -229,7 +242,13 @@ impl Tree {
     /// Gives something to somebody else; a link itself.
     pub(super) fn give(&self, path: &[u8], owner: Owner) -> io::Result<()> {
         let (parent, name) = self.parent(path)?;
-        chown(&parent, &name, owner)
+        self.chown(&parent, &name, owner)
+    }
+
+    fn chown(&self, parent: &OwnedFd, name: &OsStr, owner: Owner) -> io::Result<()> {
+        let (user, group) = self.ids.to_host(owner)?;
+        let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+        Ok(chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Whether so much could be copied: a hole may be longer than anybody will ever read.
@@ -282,12 +301,7 @@ pub(super) fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
     }
 }
 
-fn chown(parent: &OwnedFd, name: &OsStr, owner: Owner) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(owner.0), Gid::from_raw(owner.1));
-    Ok(chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)?)
-}
-
-fn write(parent: &OwnedFd, name: &OsStr, entry: &Entry, data: impl Read) -> io::Result<()> {
+fn write(parent: &OwnedFd, name: &OsStr, entry: &Entry, owner: Owner, data: impl Read) -> io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(parent, name, flags, Mode::from_raw_mode(0o600))?);
     if let Some(sparse) = &entry.sparse {
@@ -301,7 +315,7 @@ fn write(parent: &OwnedFd, name: &OsStr, entry: &Entry, data: impl Read) -> io::
         exactly(io::copy(&mut data.take(entry.size), &mut file)?, entry.size)?;
     }
     let file = OwnedFd::from(file);
-    finish(&file, entry)?;
+    finish(&file, entry, owner)?;
     Ok(futimens(&file, &times(entry))?)
 }
 
@@ -309,9 +323,9 @@ fn exactly(count: u64, wanted: u64) -> io::Result<()> {
     if count == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// The owner first: changing it takes setuid and capabilities away.
-fn finish(file: &OwnedFd, entry: &Entry) -> io::Result<()> {
-    fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+/// The owner, who is the host's, first: changing it takes setuid and capabilities away.
+fn finish(file: &OwnedFd, entry: &Entry, (user, group): Owner) -> io::Result<()> {
+    fchown(file, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
     for (name, value) in &entry.xattrs {
         if name.starts_with(b"trusted.overlay.") || name.contains(&0) {
             continue;

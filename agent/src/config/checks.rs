@@ -116,7 +116,6 @@ impl Read<'_> {
             ));
         }
         for (key, set) in [
-            ("userns-remap", !self.text("userns-remap").is_empty()),
             ("rootless", self.flag("rootless", false)),
             ("selinux-enabled", self.flag("selinux-enabled", false)),
         ] {

@@ -183,6 +183,7 @@ impl Read<'_> {
             ulimits: ulimits.collect(),
             init: self.flag("init", false),
             init_path: self.text("init-path"),
+            remapped: self.text("userns-remap"),
             no_new_privileges: self.flag("no-new-privileges", false),
             seccomp_profile: self.text_or("seccomp-profile", "builtin"),
         }

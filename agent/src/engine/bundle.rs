@@ -74,6 +74,8 @@ pub struct Namespaces {
     pub uts: Option<String>,
     /// Cgroups.
     pub cgroup: Option<String>,
+    /// Users.
+    pub user: Option<String>,
 }
 
 /// The environment: Docker's three variables under the container's own.
@@ -297,6 +299,7 @@ fn namespaces(namespaces: &Namespaces) -> Vec<Value> {
         ("pid", &namespaces.pid),
         ("ipc", &namespaces.ipc),
         ("cgroup", &namespaces.cgroup),
+        ("user", &namespaces.user),
     ];
     let mut all = vec![json!({ "type": "mount" })];
     all.extend(kinds.into_iter().filter_map(|(kind, path)| match path.as_deref()? {
@@ -324,10 +327,11 @@ fn sysctls(input: &Input<'_>) -> Map<String, Value> {
     let mut all = Map::new();
     let joins_host = input.namespaces.net.is_none();
     if !joins_host && !input.host_config.network_mode.starts_with("container:") {
-        for (key, value) in
-            [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")]
-        {
-            let _none = all.insert(key.to_owned(), value.into());
+        let mut put = |key: &str, value: &str| drop(all.insert(key.to_owned(), value.into()));
+        put("net.ipv4.ip_unprivileged_port_start", "0");
+        // A user namespace has no such group.
+        if input.namespaces.user.is_none() {
+            put("net.ipv4.ping_group_range", "0 2147483647");
         }
     }
     for (key, value) in input.host_config.sysctls.iter().flatten() {

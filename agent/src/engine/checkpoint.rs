@@ -16,8 +16,8 @@ use tracing::warn;
 
 use super::container::{Container, Record};
 use super::lifecycle::{folder_of, make_folder};
-use super::name;
 use super::signal::{AFTER_KILL, ends, running, until_end};
+use super::{name, namespaces};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -42,6 +42,12 @@ pub async fn create(
     // Nobody ends, removes or freezes it meanwhile.
     let changing = container.changing.lock().await;
     let task = running(container)?;
+    // The images would have the ids of another user namespace than the one that is made for the next start.
+    if container.read(|record| namespaces::is_remapped(daemon, record)) {
+        return Err(failed(format!(
+            "cannot checkpoint container {asked}: its users are others on the host (--userns-remap), which is not supported"
+        )));
+    }
     if !name::fits(&id) {
         return Err(failed(format!(
             "Invalid checkpoint ID ({id}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"

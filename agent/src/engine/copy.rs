@@ -274,6 +274,7 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
             destination: shown.destination.clone(),
             recursive: !planned.flat,
             writable: shown.rw,
+            owner: daemon.ids.root(),
         });
     }
     // What lies below another comes after it.
@@ -295,6 +296,7 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
                 destination: destination.to_owned(),
                 recursive: false,
                 writable,
+                owner: daemon.ids.root(),
             });
         }
     }
@@ -308,9 +310,10 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
             Root::Looked { mounts: &rootfs.mounts, upper: &rootfs.upper, scratch: &rootfs.work }
         }
     };
-    View::open(&place, &bound, !record.host_config.readonly_rootfs, |root| {
+    let view = View::open(&place, &bound, !record.host_config.readonly_rootfs, |root| {
         new_volumes
             .iter()
             .try_for_each(|(name, destination)| daemon.volumes.fill(name, &record.id, root, destination))
-    })
+    })?;
+    Ok(view.for_users(&daemon.ids))
 }

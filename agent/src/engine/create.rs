@@ -58,6 +58,9 @@ async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Bas
     // First: a value that is taken away may be any.
     let mut warnings = unsupported(&mut host_config.resources, &crate::system::cgroups());
     validate::host_config(&host_config, &daemon.engine.host)?;
+    if daemon.ids.are_mapped() && host_config.userns_mode != "host" {
+        validate::remapped(&host_config)?;
+    }
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
     let name = name.strip_prefix('/').unwrap_or(name);

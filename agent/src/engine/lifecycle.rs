@@ -25,7 +25,7 @@ use crate::logs::{self, LogDriver};
 use crate::shim::Task;
 use crate::shim::task::{Fifos, Making};
 use crate::timestamp::Timestamp;
-use crate::{mounted, removal};
+use crate::{mounted, remap, removal};
 
 /// Where a bundle has the container's root.
 const ROOT: &str = "rootfs";
@@ -247,7 +247,8 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Opt
     let connection = engine.launch.start(&record.id, &bundle, &binary).await?;
     let task = Task::new(connection.clone(), &record.id);
     let bundle = bundle.to_string_lossy().into_owned();
-    let making = Making { bundle, fifos, options: engine.launch.options(&binary), images };
+    let owner = if namespaces::is_remapped(daemon, &record) { daemon.ids.root() } else { (0, 0) };
+    let making = Making { bundle, fifos, options: engine.launch.options(&binary, owner), images };
     match create(container, &record, &task, making).await {
         Ok(()) => Ok(task),
         Err(error) => {
@@ -289,12 +290,14 @@ async fn create(container: &Arc<Container>, record: &Record, task: &Task, making
 
 async fn mount_root(daemon: &Arc<Daemon>, id: &str, bundle: &Path) -> Result<()> {
     let rootfs = daemon.rootfs(id).await?;
-    let (target, bundle) = (bundle.join(ROOT), bundle.to_owned());
+    let (target, bundle, ids) = (bundle.join(ROOT), bundle.to_owned(), daemon.ids.clone());
     blocking(move || {
         // A release that failed may have left anything.
         remove_folder(&bundle)?;
         // It may hold setuid files: nobody else on the host gets there (CVE-2021-41091).
         make_folder(&target, 0o700)?;
+        remap::pass(&bundle, &ids)
+            .map_err(|error| Error::internal(format_args!("opening {}", bundle.display()), &error))?;
         root::mount(&rootfs, &target)
     })
     .await
@@ -378,9 +381,9 @@ async fn shm_of(daemon: &Arc<Daemon>, record: &Record, bundle: &Path) -> Result<
         "host" => Shm::At("/dev/shm".to_owned()),
         "none" => Shm::None,
         "shareable" => {
-            let (path, size) = (bundle.join("shm"), record.host_config.shm_size);
+            let (path, size, owner) = (bundle.join("shm"), record.host_config.shm_size, daemon.ids.root());
             let shown = path.to_string_lossy().into_owned();
-            blocking(move || root::mount_shm(&path, size)).await?;
+            blocking(move || root::mount_shm(&path, size, owner)).await?;
             Shm::At(shown)
         }
         _ => match mode.strip_prefix("container:") {

@@ -51,6 +51,7 @@ pub mod streams;
 pub mod takeover;
 pub mod top;
 pub mod update;
+pub mod user_namespace;
 pub mod users;
 pub mod validate;
 pub mod wait;

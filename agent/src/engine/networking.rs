@@ -1,6 +1,6 @@
 //! A container in its networks: what it asks of them, and what it is shown of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ketch_engine_api::network::{NetworkSettings, PortBinding, PortMap};
@@ -78,11 +78,17 @@ pub fn take_names(daemon: &Daemon, container: &Container) {
     container.change(|record| (record.config.hostname, record.config.domainname) = names);
 }
 
-/// Joins.
+/// Whether a container's network namespace is another's or the host's: there is none to be made.
+#[must_use]
+pub fn has_namespace(record: &Record) -> bool {
+    matches!(Mode::of(&record.host_config.network_mode), Mode::Container(_) | Mode::Host)
+}
+
+/// Joins; `made` is the container's network namespace, where that is not to be made here.
 ///
 /// # Errors
 /// The network's own; another container that does not run.
-pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
+pub async fn join(daemon: &Arc<Daemon>, record: &Record, made: Option<PathBuf>) -> Result<Network> {
     let host_config = &record.host_config;
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let folder = folder_of(daemon, &record.id);
@@ -108,6 +114,8 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Network> {
         search: list(&host_config.dns_search),
         options: list(&host_config.dns_options),
         folder,
+        owner: daemon.ids.root(),
+        made,
     };
     if let Mode::Container(other) = &join.mode {
         must_run(daemon, other)?;

@@ -96,14 +96,15 @@ pub fn mount_opened(found: &OwnedFd, target: &Path) -> Result<()> {
     mounted().map_err(|error| Error::internal(format_args!("mounting {}", target.display()), &error))
 }
 
-/// Mounts the /dev/shm that other containers may join.
+/// Mounts the /dev/shm that other containers may join; it is this user's and group's.
 ///
 /// # Errors
 /// The kernel refuses.
-pub fn mount_shm(target: &Path, size: i64) -> Result<()> {
+pub fn mount_shm(target: &Path, size: i64, (user, group): (u32, u32)) -> Result<()> {
     super::lifecycle::make_folder(target, 0o711)?;
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    let options = std::ffi::CString::new(format!("mode=1777,size={size}")).unwrap_or_default();
+    let options =
+        std::ffi::CString::new(format!("mode=1777,size={size},uid={user},gid={group}")).unwrap_or_default();
     rustix::mount::mount("shm", target, "tmpfs", flags, Some(options.as_c_str())).map_err(|error| {
         Error::internal(format_args!("mounting {}", target.display()), &std::io::Error::from(error))
     })

@@ -6,6 +6,7 @@ use ketch_engine_api::host_config::{HostConfig, Resources, Ulimit};
 use super::host::Host;
 use super::security::{self, Security};
 use super::{caps, devices, restart, signal};
+use crate::compat;
 use crate::config::Config as Settings;
 use crate::error::{Error, Result};
 use crate::logs;
@@ -122,6 +123,23 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
     }
     if !matches!(asked.isolation.as_str(), "" | "default") {
         return invalid(format!("invalid isolation ({}): linux only supports 'default'", asked.isolation));
+    }
+    Ok(())
+}
+
+/// Refuses what a container whose users are others on the host can't have.
+///
+/// # Errors
+/// dockerd's texts.
+pub fn remapped(asked: &HostConfig) -> Result<()> {
+    for (is_asked, text) in [
+        (asked.privileged, compat::PRIVILEGED_WITH_USERS),
+        (asked.network_mode == "host", compat::HOST_NETWORK_WITH_USERS),
+        (asked.pid_mode == "host", compat::HOST_PROCESSES_WITH_USERS),
+    ] {
+        if is_asked {
+            return invalid(text);
+        }
     }
     Ok(())
 }

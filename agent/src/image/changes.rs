@@ -66,7 +66,7 @@ impl Images {
     /// It has no root; the disk and the stream.
     pub fn export(&self, container: &str, stream: impl Write) -> Result<()> {
         let root = self.merged(container)?;
-        let packed = pack(&root, Of::Everything, stream);
+        let packed = pack(&root, Of::Everything, self.ids(), stream);
         let packed = packed.and_then(|mut stream| stream.flush());
         packed.map_err(|error| Error::internal(format_args!("exporting container {container}"), &error))
     }

@@ -6,16 +6,18 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use crate::remap::Ids;
+
 const FOLDERS: [&str; 6] = ["dev", "dev/pts", "dev/shm", "etc", "proc", "sys"];
 /// By the first, programs see that they are in a container.
 const FILES: [&str; 5] = [".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"];
 const LINKS: [(&str, &str); 1] = [("etc/mtab", "/proc/mounts")];
 
-/// Makes it, or what is missing of it.
+/// Makes it, or what is missing of it; it belongs to containers' root.
 ///
 /// # Errors
 /// The disk.
-pub(super) fn lay(ground: &Path) -> io::Result<()> {
+pub(super) fn lay(ground: &Path, ids: &Ids) -> io::Result<()> {
     let mut folders = DirBuilder::new();
     let folders = folders.recursive(true).mode(0o755);
     folders.create(ground)?;
@@ -35,6 +37,10 @@ pub(super) fn lay(ground: &Path) -> io::Result<()> {
     // Whatever the daemon's umask is.
     for path in [""].iter().chain(&FOLDERS).chain(&FILES) {
         fs::set_permissions(ground.join(path), fs::Permissions::from_mode(0o755))?;
+        ids.give(&ground.join(path))?;
+    }
+    for (link, _) in LINKS {
+        ids.give(&ground.join(link))?;
     }
     Ok(())
 }

@@ -131,8 +131,10 @@ impl Images {
         // What is made of no member's saying is as a root is.
         fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .map_err(|error| failed("staging a layer", &error))?;
+        self.ids().give(folder.path()).map_err(|error| failed("staging a layer", &error))?;
         let mut unpacker = Unpacker::new(folder.path(), trash.path(), self.limits()?)
-            .map_err(|error| failed("staging a layer", &error))?;
+            .map_err(|error| failed("staging a layer", &error))?
+            .for_users(self.ids());
         let read = |error: io::Error| Error::invalid(format!("reading a layer: {error}"));
         let known = stream.known_digest();
         let inflate = Inflate::new(stream).map_err(read)?;

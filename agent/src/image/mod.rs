@@ -19,6 +19,7 @@ use crate::compat;
 use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::locks::locked;
+use crate::remap::Ids;
 use crate::store::Store;
 
 mod ahead;
@@ -78,6 +79,7 @@ struct Inner {
     changing: Mutex<()>,
     registries: registry::Registries,
     bounds: Mutex<Bounds>,
+    ids: Ids,
     /// Held by the one prune that runs.
     pruning: Mutex<()>,
 }
@@ -102,6 +104,14 @@ impl Images {
     /// # Errors
     /// The disk; a data root whose path overlayfs can't be told.
     pub fn open(data_root: &Path, store: Store, events: Arc<Events>) -> Result<Self> {
+        Self::open_for(data_root, &Ids::default(), store, events)
+    }
+
+    /// The same where containers' users are others on the host: all that is below the data root is theirs.
+    ///
+    /// # Errors
+    /// As [`Images::open`].
+    pub(crate) fn open_for(data_root: &Path, ids: &Ids, store: Store, events: Arc<Events>) -> Result<Self> {
         let data_root = std::path::absolute(data_root).map_err(|error| {
             Error::internal(format_args!("the data root {}", data_root.display()), &error)
         })?;
@@ -125,7 +135,7 @@ impl Images {
         let unpacking = data_root.join("image/unpacking");
         let unpacking =
             Staging::open_spread(unpacking.clone()).map_err(|error| clearing(&unpacking, &error))?;
-        ground::lay(&folders.ground)
+        ground::lay(&folders.ground, ids)
             .map_err(|error| Error::internal(format_args!("making {}", folders.ground.display()), &error))?;
         let state = Mutex::new(State::open(&folders, &store, &staging)?);
         Ok(Self(Arc::new(Inner {
@@ -138,6 +148,7 @@ impl Images {
             changing: Mutex::default(),
             registries: registry::Registries::default(),
             bounds: Mutex::default(),
+            ids: ids.clone(),
             pruning: Mutex::default(),
         })))
     }
@@ -153,6 +164,11 @@ impl Images {
 
     fn folders(&self) -> &Folders {
         &self.0.folders
+    }
+
+    /// Whose the files of roots are.
+    pub(crate) fn ids(&self) -> &Ids {
+        &self.0.ids
     }
 
     fn staging(&self) -> &Arc<Staging> {

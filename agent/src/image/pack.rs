@@ -18,6 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::unpack::{OPAQUE, OPAQUE_XATTR, WHITEOUT, is_whiteout};
+use crate::remap::Ids;
 use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Writer};
 
@@ -30,6 +31,8 @@ pub(super) enum Of {
     Everything,
 }
 
+/// What a file's capabilities are.
+pub(crate) const CAPABILITY: &[u8] = b"security.capability";
 /// An attribute's largest value.
 const XATTR: usize = 64 << 10;
 
@@ -142,13 +145,14 @@ pub(super) fn is_opaque(parent: &OwnedFd, name: &OsStr) -> bool {
     })
 }
 
-/// Writes all members.
-pub(super) fn pack<W: Write>(root: &OwnedFd, of: Of, stream: W) -> io::Result<W> {
-    let mut packer = Packer::new(stream, |name| name != b"security.selinux");
+/// Writes all members, with the owners that `ids` have in containers.
+pub(super) fn pack<W: Write>(root: &OwnedFd, of: Of, ids: &Ids, stream: W) -> io::Result<W> {
+    let mut packer = Packer::new(stream, |name| name != b"security.selinux").of_users(ids);
     let mut walk = Walk::new(root)?;
     while let Some(found) = walk.next()? {
         if of == Of::Changes && is_whiteout(&found.about) {
             let name = [WHITEOUT, found.name().as_bytes()].concat();
+            // It is the kernel's, whose ids are nobody's in a container.
             let mark = Entry { path: beside(&found.path, &name), ..member(&found, Kind::File) };
             packer.writer.append(&mark)?;
             continue;
@@ -170,12 +174,18 @@ pub(crate) struct Packer<W> {
     links: HashMap<(u64, u64), Vec<u8>>,
     /// Whether an attribute is written.
     keeps: fn(&[u8]) -> bool,
+    ids: Ids,
 }
 
 impl<W: Write> Packer<W> {
     /// At its beginning.
     pub(crate) fn new(stream: W, keeps: fn(&[u8]) -> bool) -> Self {
-        Self { writer: Writer::new(stream), links: HashMap::new(), keeps }
+        Self { writer: Writer::new(stream), links: HashMap::new(), keeps, ids: Ids::default() }
+    }
+
+    /// Whose the files are: members have the owners that these are in containers.
+    pub(crate) fn of_users(self, ids: &Ids) -> Self {
+        Self { ids: ids.clone(), ..self }
     }
 
     /// Writes a member under this name, and gives what it was written as. What has gone meanwhile, and a socket, which is
@@ -184,7 +194,8 @@ impl<W: Write> Packer<W> {
     /// # Errors
     /// The stream's, and the disk's.
     pub(crate) fn add(&mut self, found: &Found, name: Vec<u8>) -> io::Result<Option<Entry>> {
-        let mut entry = Entry { path: name, ..member(found, Kind::File) };
+        let (uid, gid) = self.ids.to_container((found.about.st_uid, found.about.st_gid))?;
+        let mut entry = Entry { path: name, uid, gid, ..member(found, Kind::File) };
         entry.kind = match FileType::from_raw_mode(found.about.st_mode) {
             FileType::RegularFile => return self.file(found, entry),
             FileType::Directory => Kind::Directory,
@@ -277,6 +288,16 @@ fn content(file: File, size: u64, writer: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// Capabilities of a file that are good in one user namespace only (their third version) as those of any root
+/// (capabilities(7)): whose namespace it was means nothing elsewhere.
+pub(crate) fn without_namespace(mut value: Vec<u8>) -> Vec<u8> {
+    if value.len() == 24 && value[3] == 3 {
+        value[3] = 2;
+        value.truncate(20);
+    }
+    value
+}
+
 /// The attributes that are kept; overlayfs's own never are.
 fn xattrs(file: &OwnedFd, keeps: fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; XATTR];
@@ -292,6 +313,9 @@ fn xattrs(file: &OwnedFd, keeps: fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, 
         let mut value = vec![0; XATTR];
         if let Ok(length) = fgetxattr(file, OsStr::from_bytes(name), &mut value) {
             value.truncate(length);
+            if name == CAPABILITY {
+                value = without_namespace(value);
+            }
             found.push((name.to_vec(), value));
         }
     }

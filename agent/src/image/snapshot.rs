@@ -13,6 +13,7 @@ use super::staging::make_folder;
 use super::state::{Image, SNAPSHOTS, Snapshot, SnapshotRecord};
 use crate::blocking::drop_later;
 use crate::error::{Error, Kind, Result};
+use crate::remap::Owner;
 use crate::store::Table;
 
 /// A container's root.
@@ -35,15 +36,7 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn prepare(&self, image: &Image, container: &str) -> Result<Rootfs> {
-        self.prepare_for(image, container, (0, 0))
-    }
-
-    /// The same, where the container's root user is this user and group of the host.
-    ///
-    /// # Errors
-    /// The disk.
-    pub fn prepare_for(&self, image: &Image, container: &str, root: (u32, u32)) -> Result<Rootfs> {
-        self.prepare_of(Snapshot { image: image.id, layers: image.layers.clone() }, container, root)
+        self.prepare_of(Snapshot { image: image.id, layers: image.layers.clone() }, container)
     }
 
     /// The same without any image.
@@ -51,10 +44,10 @@ impl Images {
     /// # Errors
     /// The disk.
     pub fn prepare_empty(&self, container: &str) -> Result<Rootfs> {
-        self.prepare_of(Snapshot { image: Digest::of(b""), layers: Vec::new() }, container, (0, 0))
+        self.prepare_of(Snapshot { image: Digest::of(b""), layers: Vec::new() }, container)
     }
 
-    fn prepare_of(&self, snapshot: Snapshot, container: &str, root: (u32, u32)) -> Result<Rootfs> {
+    fn prepare_of(&self, snapshot: Snapshot, container: &str) -> Result<Rootfs> {
         if self.has_root(container) {
             return self.rootfs(container);
         }
@@ -66,7 +59,7 @@ impl Images {
         for name in ["upper", "work"] {
             make_folder(&staged.path().join(name)).map_err(failed)?;
         }
-        like_root(lower.as_deref(), &staged.path().join("upper"), root).map_err(failed)?;
+        like_root(lower.as_deref(), &staged.path().join("upper"), self.ids().root()).map_err(failed)?;
         let record = SnapshotRecord {
             image: snapshot.image,
             layers: snapshot.layers.iter().map(|layer| layer.diff_id).collect(),
@@ -189,14 +182,14 @@ impl Rootfs {
     }
 }
 
-/// A root is as the image's uppermost layer has it: overlayfs shows the upper folder's mode and owner.
-pub(super) fn like_root(lower: Option<&Path>, upper: &Path, root: (u32, u32)) -> io::Result<()> {
-    let (mut mode, mut user, mut group) = (0o755, 0, 0);
+/// A root is as the image's uppermost layer has it: overlayfs shows the upper folder's mode and owner. That of no image is
+/// `root`'s.
+pub(super) fn like_root(lower: Option<&Path>, upper: &Path, root: Owner) -> io::Result<()> {
+    let (mut mode, (mut user, mut group)) = (0o755, root);
     if let Some(lower) = lower {
         let about = fs::metadata(lower)?;
         (mode, user, group) = (about.mode() & 0o7777, about.uid(), about.gid());
     }
     fs::set_permissions(upper, fs::Permissions::from_mode(mode))?;
-    let (user, group) = (root.0.saturating_add(user), root.1.saturating_add(group));
     std::os::unix::fs::chown(upper, Some(user), Some(group))
 }

@@ -119,7 +119,7 @@ impl Images {
         // What is sparse in the folder is not in the tar.
         let file = Bounded { file, left: self.free()?.bytes };
         let writer = io::BufWriter::with_capacity(256 << 10, Summing::new(file));
-        let packed = pack(&folder, Of::Changes, writer).map_err(failed)?;
+        let packed = pack(&folder, Of::Changes, self.ids(), writer).map_err(failed)?;
         let (_file, digest, size) = packed.into_inner().map_err(|error| failed(error.into_error()))?.finish();
         if size <= EMPTY {
             return Ok(None);

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use super::direct::{Direct, LARGE};
 use crate::paths;
+use crate::remap::{Ids, Owner};
 use crate::resolve::openat2;
 use crate::tar::{Entry, Kind, Reader};
 
@@ -64,6 +65,9 @@ pub enum UnpackError {
     /// More members than allowed.
     #[error("the layer has more than {0} files")]
     Entries(u64),
+    /// A user that containers do not have.
+    #[error("the owner of {0:?}")]
+    Owner(String, #[source] io::Error),
     /// What the kernel refused.
     #[error("making {1:?} ({0})")]
     Make(&'static str, String, #[source] io::Error),
@@ -79,6 +83,7 @@ pub(super) struct Unpacker {
     trash: PathBuf,
     trashed: u64,
     limits: Limits,
+    ids: Ids,
     /// The folder that the last member was in: the next is, mostly, too.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// What files' content goes through.
@@ -98,11 +103,17 @@ impl Unpacker {
             trash: trash.to_owned(),
             trashed: 0,
             limits,
+            ids: Ids::default(),
             parent: None,
             direct: Direct::new(),
             folders: Vec::new(),
             size: 0,
         })
+    }
+
+    /// Whose files of the tar's owners are.
+    pub(super) fn for_users(self, ids: &Ids) -> Self {
+        Self { ids: ids.clone(), ..self }
     }
 
     /// All of them.
@@ -220,7 +231,8 @@ impl Unpacker {
             self.size = self.size.saturating_add(entry.size);
         }
         // The owner first: changing it takes setuid and capabilities away.
-        fchown(&file, Some(owner(entry)), Some(group(entry))).map_err(|error| made("owner", path, error))?;
+        let (user, group) = self.owner((entry.uid, entry.gid), path)?;
+        fchown(&file, Some(user), Some(group)).map_err(|error| made("owner", path, error))?;
         set_xattrs(file.as_fd(), entry, path)?;
         fchmod(&file, Mode::from_raw_mode(entry.mode & 0o7777)).map_err(|error| made("mode", path, error))?;
         futimens(&file, &times(entry)).map_err(|error| made("times", path, error))
@@ -271,8 +283,8 @@ impl Unpacker {
 
     fn finish_folder(&mut self, entry: &Entry, path: &[u8]) -> Result<()> {
         let folder = self.open_readable(path).map_err(|error| made("folder", path, error))?;
-        fchown(&folder, Some(owner(entry)), Some(group(entry)))
-            .map_err(|error| made("owner", path, error))?;
+        let (user, group) = self.owner((entry.uid, entry.gid), path)?;
+        fchown(&folder, Some(user), Some(group)).map_err(|error| made("owner", path, error))?;
         set_xattrs(folder.as_fd(), entry, path)?;
         fchmod(&folder, Mode::from_raw_mode(entry.mode & 0o7777))
             .map_err(|error| made("mode", path, error))?;
@@ -282,8 +294,7 @@ impl Unpacker {
 
     /// What is never opened: links, devices, pipes.
     fn finish_unopened(&self, parent: &OwnedFd, name: &OsStr, entry: &Entry, path: &[u8]) -> Result<()> {
-        chownat(parent, name, Some(owner(entry)), Some(group(entry)), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| made("owner", path, error))?;
+        self.chown(parent, name, (entry.uid, entry.gid), path)?;
         if entry.kind != Kind::Symlink {
             // It was made in this folder just now, by us, and nobody else can enter: it is no symlink.
             rustix::fs::chmodat(parent, name, Mode::from_raw_mode(entry.mode & 0o7777), AtFlags::empty())
@@ -317,7 +328,9 @@ impl Unpacker {
                     let (above, name) = split(&folder[..next]);
                     let parent = self.open_folder(above).map_err(|error| made("folder", folder, error))?;
                     match mkdirat(&parent, OsStr::from_bytes(name), Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(Errno::EXIST) => {}
+                        // A container's root has what nobody is named for.
+                        Ok(()) => self.chown(&parent, OsStr::from_bytes(name), (0, 0), folder)?,
+                        Err(Errno::EXIST) => {}
                         Err(error) => return Err(made("folder", folder, error)),
                     }
                     end = next;
@@ -329,6 +342,18 @@ impl Unpacker {
         let opened = opened.map_err(|error| made("folder", folder, error))?;
         self.parent = Some((folder.to_vec(), Rc::new(opened)));
         Ok(())
+    }
+
+    /// Somebody of the tar's, on the host.
+    fn owner(&self, owner: Owner, path: &[u8]) -> Result<(Uid, Gid)> {
+        let (user, group) = self.ids.to_host(owner).map_err(|error| UnpackError::Owner(text(path), error))?;
+        Ok((Uid::from_raw(user), Gid::from_raw(group)))
+    }
+
+    fn chown(&self, parent: &OwnedFd, name: &OsStr, owner: Owner, path: &[u8]) -> Result<()> {
+        let (user, group) = self.owner(owner, path)?;
+        chownat(parent, name, Some(user), Some(group), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| made("owner", path, error))
     }
 
     fn open_folder(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
@@ -412,14 +437,6 @@ fn set_xattrs(file: BorrowedFd<'_>, entry: &Entry, path: &[u8]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn owner(entry: &Entry) -> Uid {
-    Uid::from_raw(entry.uid)
-}
-
-fn group(entry: &Entry) -> Gid {
-    Gid::from_raw(entry.gid)
 }
 
 fn times(entry: &Entry) -> Timestamps {

@@ -312,3 +312,52 @@ proptest! {
         let _layer = unpack_bytes(&bytes, PLENTY);
     }
 }
+
+#[test]
+fn owners_are_the_hosts_on_the_disk_and_containers_in_tars() {
+    if !scratch::is_root("giving files away takes") {
+        return;
+    }
+    let ids = crate::remap::Ids::new(&[(7000, 10), (9000, 10)], &[(8000, 10)]).unwrap();
+    let scratch = Folder::new("owners");
+    for name in ["layer", "trash"] {
+        fs::create_dir(scratch.path().join(name)).unwrap();
+    }
+    let owned = |entry: Entry, uid, gid| Entry { uid, gid, ..entry };
+    let members = [
+        owned(file("implied/folder/file"), 12, 9),
+        owned(link(Kind::Symlink, "link", "/etc"), 3, 4),
+        file(".wh.gone"),
+    ];
+    let root = scratch.path().join("layer");
+    let unpacker = || {
+        let made = Unpacker::new(&root, &scratch.path().join("trash"), PLENTY).unwrap();
+        made.for_users(&ids)
+    };
+    unpacker().unpack(&mut Reader::new(&archive(&members)[..])).unwrap();
+    let owner = |path: &str| {
+        let about = fs::symlink_metadata(root.join(path)).unwrap();
+        (about.uid(), about.gid())
+    };
+    assert_eq!((owner("implied"), owner("implied/folder")), ((7000, 8000), (7000, 8000)));
+    assert_eq!((owner("implied/folder/file"), owner("link")), ((9002, 8009), (7003, 8004)));
+    let opened = File::open(&root).unwrap().into();
+    let packed =
+        super::super::pack::pack(&opened, super::super::pack::Of::Changes, &ids, Vec::new()).unwrap();
+    let mut reader = Reader::new(&packed[..]);
+    let mut owners = Vec::new();
+    while let Some(entry) = reader.next_entry().unwrap() {
+        owners.push((text(&entry.path), entry.uid, entry.gid));
+    }
+    let wanted = [
+        (".wh.gone", 0, 0),
+        ("implied/", 0, 0),
+        ("implied/folder/", 0, 0),
+        ("implied/folder/file", 12, 9),
+        ("link", 3, 4),
+    ];
+    assert_eq!(owners, wanted.map(|(path, uid, gid)| (path.to_owned(), uid, gid)));
+    // Whom containers do not have.
+    let error = unpacker().unpack(&mut Reader::new(&archive(&[owned(file("x"), 20, 0)])[..])).unwrap_err();
+    assert_eq!(error.to_string(), "the owner of \"x\"");
+}

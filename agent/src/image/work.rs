@@ -78,8 +78,12 @@ impl Images {
                 lower.push(layer);
             }
         }
-        super::snapshot::like_root(lower.first().map(PathBuf::as_path), &staged.path().join("upper"), (0, 0))
-            .map_err(failed)?;
+        super::snapshot::like_root(
+            lower.first().map(PathBuf::as_path),
+            &staged.path().join("upper"),
+            self.ids().root(),
+        )
+        .map_err(failed)?;
         if lower.is_empty() {
             // overlayfs wants one.
             lower.push(staged.path().join("empty"));

@@ -29,6 +29,26 @@ impl Files {
             resolv_conf: folder.join("resolv.conf"),
         }
     }
+
+    /// Whose they are to be; they are written in place from now on, and stay so.
+    pub(super) fn give(&self, (user, group): (u32, u32)) -> Result<()> {
+        // The daemon's own they are already.
+        if (user, group) == (0, 0) {
+            return Ok(());
+        }
+        for path in [&self.hosts, &self.hostname, &self.resolv_conf] {
+            match std::os::unix::fs::lchown(path, Some(user), Some(group)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::internal(
+                        format_args!("changing the owner of {}", path.display()),
+                        &error,
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
 }
 
 /// In place: the file is bound into the container, which would not see another at its path.

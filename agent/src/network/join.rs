@@ -84,7 +84,7 @@ impl Networks {
         let server = match &sandbox.namespace {
             Some(path) => {
                 let mut host = Links::open().map_err(|error| refused(&error))?;
-                namespace::create(path, || {
+                namespace::create(path, join.made.as_deref(), || {
                     bring_loopback_up()?;
                     wiring.make(&mut host)?;
                     has_names.then(open_server).transpose()
@@ -95,6 +95,7 @@ impl Networks {
         let mut state = self.state();
         self.publish(&mut state, &join.container)?;
         self.write_files(&mut state, &join.container)?;
+        Files::of(&sandbox.folder).give(join.owner)?;
         self.serve_names(&mut state, &join.container, server)?;
         let settings = state.settings(&join.container).unwrap_or_default();
         self.tell_of_all("connect", &sandbox, state);

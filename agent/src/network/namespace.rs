@@ -15,19 +15,32 @@ use crate::error::{Error, Result};
 
 const OF_THIS_THREAD: &str = "/proc/thread-self/ns/net";
 
-/// Makes a namespace at a path, and gives what `inside` gives, which runs in it.
-pub(super) fn create<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Makes a namespace at a path, or takes the one at `from`, and gives what `inside` gives, which runs in it.
+pub(super) fn create<T: Send>(
+    path: &Path,
+    from: Option<&Path>,
+    inside: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
     let failed = |action: &str, error: io::Error| {
         Error::internal(format_args!("{action} the network namespace {}", path.display()), &error)
     };
     File::create(path).map_err(|error| failed("making the file of", error)).map(drop)?;
     let made = on_a_thread("netns", || {
-        #[expect(
-            deprecated,
-            reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
-        )]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
-            .map_err(|error| failed("making", error.into()))?;
+        match from {
+            Some(from) => {
+                let made = File::open(from).map_err(|error| failed("opening", error))?;
+                rustix::thread::move_into_link_name_space(made.as_fd(), Some(LinkNameSpaceType::Network))
+                    .map_err(|error| failed("entering", error.into()))?;
+            }
+            None => {
+                #[expect(
+                    deprecated,
+                    reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
+                )]
+                rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
+                    .map_err(|error| failed("making", error.into()))?;
+            }
+        }
         rustix::mount::mount_bind(OF_THIS_THREAD, path).map_err(|error| failed("binding", error.into()))?;
         inside()
     });

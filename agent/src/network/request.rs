@@ -78,6 +78,10 @@ pub struct Join {
     pub options: Vec<String>,
     /// Where the container's files are written.
     pub folder: PathBuf,
+    /// Whose they are, on the host.
+    pub owner: (u32, u32),
+    /// The namespace that it is to have, where it is made already: one that a user namespace owns.
+    pub made: Option<PathBuf>,
 }
 
 /// What it got.

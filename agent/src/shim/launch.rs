@@ -69,12 +69,14 @@ impl Launch {
         self.exec_root.join("runtime")
     }
 
-    /// The options of a container whose runtime is `binary`.
+    /// The options of a container whose runtime is `binary`, and whose streams are this user's and group's.
     #[must_use]
-    pub fn options(&self, binary: &Path) -> Any {
+    pub fn options(&self, binary: &Path, (io_uid, io_gid): (u32, u32)) -> Any {
         Any::pack(&Options {
             binary_name: binary.to_string_lossy().into_owned(),
             root: self.runtime_root().to_string_lossy().into_owned(),
+            io_uid,
+            io_gid,
             ..Options::default()
         })
     }
@@ -97,7 +99,7 @@ impl Launch {
             containerd_ttrpc_address: events.clone(),
             containerd_grpc_address: events.clone(),
             socket_dir: Some(self.sockets().to_string_lossy().into_owned()),
-            extensions: vec![Extension { value: Some(self.options(binary)) }],
+            extensions: vec![Extension { value: Some(self.options(binary, (0, 0))) }],
             ..BootstrapParams::default()
         };
         let busy = claim(bundle).await.map_err(|error| failed(&error))?;

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::locks::locked;
 use crate::random;
+use crate::remap::Ids;
 use crate::store::{Store, Table};
 use crate::timestamp::Timestamp;
 use content::delete;
@@ -89,6 +90,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Volumes {
     root: PathBuf,
+    ids: Ids,
     store: Store,
     events: Arc<Events>,
     known: Mutex<BTreeMap<String, Known>>,
@@ -122,7 +124,12 @@ impl Volumes {
                 store.remove(TABLE, &name)?;
             }
         }
-        Ok(Self { root, store, events, known: Mutex::new(known) })
+        Ok(Self { root, ids: Ids::default(), store, events, known: Mutex::new(known) })
+    }
+
+    /// The same where containers' root, whose new volumes are, is another on the host.
+    pub(crate) fn for_users(self, ids: &Ids) -> Self {
+        Self { ids: ids.clone(), ..self }
     }
 
     /// Makes a volume, or finds the one of the name. `holder` is a container that names it.
@@ -156,7 +163,9 @@ impl Volumes {
         let made_for = holder.filter(|_| anonymous).map(str::to_owned);
         let volume = Volume { name: name.clone(), labels, options, created: Timestamp::now(), made_for };
         make(&self.root.join(&name), 0o701)?;
-        make(&self.data(&name), 0o755)?;
+        let data = self.data(&name);
+        make(&data, 0o755)?;
+        self.ids.give(&data).map_err(|error| failed("changing the owner of", &data, &error))?;
         self.store.put(TABLE, &name, &volume)?;
         let mut entry = Known::new(volume.clone());
         entry.holders.extend(holder.map(str::to_owned));

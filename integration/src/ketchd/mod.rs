@@ -433,11 +433,21 @@ impl<'a> Engine<'a> {
         let inside = |name: &str| self.site.seen_from_outside(&self.site.path(name));
         for mount in self.site.mounts(&self.site.dir) {
             // dockerd's network namespaces of a container go a little later than it; the folders themselves may be mounts.
-            // The machine's own namespace is bound under this name for --network host.
-            if !["data", "exec", "exec/netns/default"]
+            // The machine's own namespace is bound under this name for --network host. With users of the host's of their own
+            // both folders have the numbers of these.
+            let own = ["data", "exec", "exec/netns/default"]
                 .iter()
-                .any(|name| self.site.path(name) == Path::new(&mount))
-            {
+                .any(|name| self.site.path(name) == Path::new(&mount));
+            let folder = Path::new(&mount).strip_prefix(&self.site.dir).unwrap_or(Path::new(""));
+            let numbered =
+                |name: &str| name.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'/'));
+            let folder = folder.to_string_lossy();
+            let remapped = folder.strip_prefix("data/").is_some_and(numbered)
+                || folder
+                    .strip_prefix("exec.")
+                    .and_then(|rest| rest.strip_suffix("/netns/default"))
+                    .is_some_and(numbered);
+            if !own && !remapped {
                 left.push(format!("mount {mount}"));
             }
         }

@@ -97,7 +97,7 @@ pub(super) fn info(daemon: &Daemon, version: ApiVersion) -> Value {
         let expected = version < ApiVersion::v1(49);
         put(key, if expected { json!({ "ID": id, "Expected": id }) } else { json!({ "ID": id }) });
     }
-    put("SecurityOptions", security(config, &live, version));
+    put("SecurityOptions", security(daemon, &live, version));
     if !config.network.pools.is_empty() {
         let pools = config.network.pools.iter().map(|(base, size)| json!({ "Base": base, "Size": size }));
         put("DefaultAddressPools", pools.collect());
@@ -194,7 +194,8 @@ fn runtimes(config: &Config, live: &Live) -> Value {
     json!(all.into_iter().map(|(name, path)| (name, json!({ "path": path }))).collect::<BTreeMap<_, _>>())
 }
 
-fn security(config: &Config, live: &Live, version: ApiVersion) -> Value {
+fn security(daemon: &Daemon, live: &Live, version: ApiVersion) -> Value {
+    let config = &daemon.config;
     let mut options = Vec::new();
     let apparmor = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     if apparmor.is_ok_and(|enabled| enabled.starts_with('Y')) {
@@ -202,6 +203,9 @@ fn security(config: &Config, live: &Live, version: ApiVersion) -> Value {
     }
     if Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
         options.push(format!("name=seccomp,profile={}", config.containers.seccomp_profile));
+    }
+    if daemon.ids.are_mapped() {
+        options.push("name=userns".to_owned());
     }
     if live.default_cgroupns_mode == "private" {
         options.push("name=cgroupns".to_owned());

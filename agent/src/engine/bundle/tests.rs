@@ -18,6 +18,10 @@ fn host() -> Host {
 }
 
 fn of(config: &Config, host_config: &HostConfig) -> Value {
+    of_user(config, host_config, None)
+}
+
+fn of_user(config: &Config, host_config: &HostConfig, users: Option<&str>) -> Value {
     let host = host();
     let user = User { groups: vec![0], ..User::default() };
     super::config(&Input {
@@ -36,6 +40,7 @@ fn of(config: &Config, host_config: &HostConfig) -> Value {
             ipc: Some(String::new()),
             uts: Some(String::new()),
             cgroup: Some(String::new()),
+            user: users.map(str::to_owned),
         },
         mounts: vec![],
         shm: Shm::Own,
@@ -68,6 +73,14 @@ fn privileged_is_everything() {
     assert_eq!(made["linux"]["resources"]["devices"], json!([{ "allow": true, "access": "rwm" }]));
     assert!(made["linux"].get("seccomp").is_none());
     assert!(!made["mounts"][3]["options"].as_array().unwrap().contains(&json!("ro")));
+}
+
+#[test]
+fn a_user_namespace_has_no_group_that_may_ping() {
+    let made = of_user(&Config::default(), &HostConfig::default(), Some("/proc/7/ns/user"));
+    let kinds = made["linux"]["namespaces"].as_array().unwrap();
+    assert!(kinds.contains(&json!({ "type": "user", "path": "/proc/7/ns/user" })), "{kinds:?}");
+    assert_eq!(made["linux"]["sysctl"], json!({ "net.ipv4.ip_unprivileged_port_start": "0" }));
 }
 
 #[test]

@@ -80,6 +80,8 @@ impl World {
             search: Vec::new(),
             options: Vec::new(),
             folder,
+            owner: (0, 0),
+            made: None,
         }
     }
 }
