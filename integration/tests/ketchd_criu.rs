@@ -17,8 +17,7 @@ use crate::ketchd_checkpoint::{COUNTS, experimental, listed, own, run};
 tests![
     it_ends_and_goes_on_where_it_was,
     one_that_is_left_running,
-    a_terminal_comes_back,
-    a_folder_of_the_clients_own,
+    a_terminal_and_a_folder_of_the_clients_own,
 ];
 
 /// The lines of the log are numbers, each the one after that before it.
@@ -57,7 +56,7 @@ fn it_ends_and_goes_on_where_it_was(case: &Case) {
     assert_eq!(listed(&engine, ""), json!([{"Name": "one"}]));
     let mode = fs::metadata(own(&engine).join("one")).expect("look at the checkpoint").permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "memory is nobody else's");
-    assert_eq!(engine.docker("start --checkpoint one box").ok().text(), "box");
+    let _ = engine.docker("start --checkpoint one box").ok();
     assert_eq!(engine.inspect("box", "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}{{.State.Error}}"), "running 0 0");
     assert_ne!(engine.inspect("box", "{{.State.StartedAt}}"), started);
     wait_beyond(&engine, last);
@@ -99,29 +98,18 @@ fn one_that_is_left_running(case: &Case) {
     let _ = engine.docker("start --checkpoint one box").ok();
     let log = || engine.docker("logs box").ok().text().lines().count();
     let lines = log();
-    wait_until("more lines", || if log() > lines { Ok(()) } else { Err(log().to_string()) });
+    wait_until("two more lines", || if log() > lines + 1 { Ok(()) } else { Err(log().to_string()) });
     let numbers = engine.docker("logs box").ok();
     let after = numbers.text().lines().nth(usize::try_from(last).unwrap() + 1).and_then(|line| line.parse::<u64>().ok());
     assert!(after.is_some_and(|number| number > 10 && number <= last + 1), "{after:?}, where {last} was the last");
     engine.end();
 }
 
-fn a_terminal_comes_back(case: &Case) {
+fn a_terminal_and_a_folder_of_the_clients_own(case: &Case) {
     needs_criu(case);
     let engine = experimental(case);
     run(&engine, "-t -i --network none --init", COUNTS);
     wait_beyond(&engine, 10);
-    let _ = engine.docker("checkpoint create box one").ok();
-    let last = consecutive(&engine);
-    let _ = engine.docker("start --checkpoint one box").ok();
-    wait_beyond(&engine, last);
-    engine.end();
-}
-
-fn a_folder_of_the_clients_own(case: &Case) {
-    needs_criu(case);
-    let engine = experimental(case);
-    run(&engine, "--network none", COUNTS);
     let folder = engine.site.path("deep/folder");
     let at = folder.display();
     let _ = engine.docker(&format!("checkpoint create --checkpoint-dir {at} --leave-running box one")).ok();
@@ -131,5 +119,9 @@ fn a_folder_of_the_clients_own(case: &Case) {
     assert_eq!(listed(&engine, &format!("?dir={at}")), json!([{"Name": "one"}]));
     let _ = engine.docker(&format!("checkpoint rm --checkpoint-dir {at} box one")).ok();
     assert_eq!(listed(&engine, &format!("?dir={at}")), json!([]));
+    let _ = engine.docker("checkpoint create box one").ok();
+    let last = consecutive(&engine);
+    let _ = engine.docker("start --checkpoint one box").ok();
+    wait_beyond(&engine, last);
     engine.end();
 }

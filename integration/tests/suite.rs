@@ -102,6 +102,7 @@ modules![
     ketchd_copy,
     ketchd_checkpoint,
     ketchd_criu,
+    ketchd_systemd,
     ketchd_security,
     ketchd_streams,
     ketchd_images,

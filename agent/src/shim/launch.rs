@@ -81,6 +81,16 @@ impl Launch {
         })
     }
 
+    /// The shim's program. What systemd tells this daemon by its environment is not for containers: a runtime would hand
+    /// the sockets on, and have the container say when it is ready.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.shim);
+        for name in ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID"] {
+            let _shim = command.env_remove(name);
+        }
+        command
+    }
+
     /// Starts the shim of the container whose bundle this is, and connects to it.
     ///
     /// # Errors
@@ -104,7 +114,8 @@ impl Launch {
         };
         let busy = claim(bundle).await.map_err(|error| failed(&error))?;
         // It goes to the bundle itself: a child that has to be sent there is forked, and a daemon's pages are many to copy.
-        let mut child = Command::new(&self.shim)
+        let mut child = self
+            .command()
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
             .arg(bundle)
             .arg("start")
@@ -143,7 +154,8 @@ impl Launch {
         };
         let events = self.events.to_string_lossy().into_owned();
         let busy = claim(bundle).await.map_err(|error| failed(&error))?;
-        let output = Command::new(&self.shim)
+        let output = self
+            .command()
             .args(["-namespace", NAMESPACE, "-id", id, "-address", &events, "-bundle"])
             .arg(bundle)
             .arg("delete")
