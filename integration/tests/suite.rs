@@ -119,6 +119,7 @@ modules![
     ketchd_names,
     ketchd_userns,
     ketchd_volumes,
+    ketchd_image_mounts,
     ketchd_life,
     ketchd_sweep,
     ketchd_leaks,

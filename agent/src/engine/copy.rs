@@ -266,6 +266,8 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
                 daemon.volumes.mount(&shown.name, &record.id)?
             }
             "bind" => PathBuf::from(&shown.source),
+            // It is mounted while the container runs.
+            "image" if runs => PathBuf::from(&shown.source),
             _ => continue,
         };
         bound.push(Bound {

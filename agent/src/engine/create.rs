@@ -136,6 +136,7 @@ async fn make(
         was_started: false,
         was_stopped: false,
     };
+    daemon.hold_images(&mut record).await?;
     daemon.make_volumes(&mut record).await?;
     if let Err(error) = super::networking::plan(daemon, &mut record) {
         daemon.forget_volumes(&Container::new(record), true).await;
@@ -233,6 +234,9 @@ fn unsupported(limits: &mut Resources, kernel: &Cgroups) -> Vec<String> {
 
 fn warnings(host_config: &HostConfig) -> Vec<String> {
     let mut all = Vec::new();
+    // dockerd's, for each.
+    let images = host_config.mounts.iter().flatten().filter(|one| one.kind == "image");
+    all.extend(images.map(|_| "Image mount is an experimental feature".to_owned()));
     if host_config.resources.kernel_memory_tcp != 0 {
         all.push(
             "Specifying kernel memory TCP limit is deprecated and will be removed in a future release."

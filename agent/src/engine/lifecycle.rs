@@ -417,8 +417,9 @@ async fn mounts_of(daemon: &Arc<Daemon>, record: &Record) -> Result<Vec<Value>> 
     for (path, options) in record.host_config.tmpfs.iter().flatten() {
         all.push(mounts::specified_tmpfs(path, options)?);
     }
-    for planned in &record.mounts {
+    for (number, planned) in record.mounts.iter().enumerate() {
         let source = match planned.shown.kind.as_str() {
+            "image" => daemon.mount_image(record, planned, number).await?,
             "volume" => daemon.mount_volume(record, planned, all.len()).await?,
             "bind" => bind_source(planned).await?,
             _ => PathBuf::new(),

@@ -29,6 +29,7 @@ pub(crate) mod halt;
 pub mod health;
 pub mod host;
 pub mod image_config;
+mod image_mounts;
 pub mod inspect;
 mod leftovers;
 pub mod lifecycle;

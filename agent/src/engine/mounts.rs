@@ -21,8 +21,10 @@ pub struct Planned {
     pub flat: bool,
     /// A volume that is not filled from the image.
     pub no_copy: bool,
-    /// A folder of the volume.
+    /// A folder of the volume or image.
     pub subpath: String,
+    /// The image's id, once it is held.
+    pub image: String,
     /// Of a volume that is to be made: its driver's options and labels.
     pub volume: Option<ketch_engine_api::mount::VolumeOptions>,
     /// Of a tmpfs.
@@ -158,6 +160,7 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
         ("bind", asked.bind_options.is_some(), "BindOptions"),
         ("volume", asked.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", asked.tmpfs_options.is_some(), "TmpfsOptions"),
+        ("image", asked.image_options.is_some(), "ImageOptions"),
     ] {
         if is_given && asked.kind != kind {
             return Err(invalid(&format!("field {field} must not be specified")));
@@ -224,7 +227,19 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
             let options = asked.tmpfs_options.clone().unwrap_or_default();
             planned.options = tmpfs(&options, asked.read_only);
         }
-        "image" => return Err(Error::invalid("mount type \"image\" is not supported")),
+        "image" => {
+            if asked.source.is_empty() {
+                return Err(invalid("field Source must not be empty"));
+            }
+            let subpath = asked.image_options.clone().unwrap_or_default().subpath;
+            if !is_local(&subpath) {
+                return Err(invalid("subpath must be a relative path within the volume"));
+            }
+            shown.name.clone_from(&asked.source);
+            shown.propagation = "rprivate".to_owned();
+            shown.rw = false;
+            planned.subpath = subpath;
+        }
         _ => return Err(invalid("mount type unknown")),
     }
     Ok(planned)
@@ -289,7 +304,7 @@ pub fn volumes_from(text: &str) -> Result<(&str, Option<bool>)> {
     }
 }
 
-/// The specification's form of a mount; `source` is where a bind or volume is on the host.
+/// The specification's form of a mount; `source` is where a bind, volume or image is on the host.
 #[must_use]
 pub fn specified(planned: &Planned, source: &str) -> Value {
     let shown = &planned.shown;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Images;
 use super::digest::Digest;
 use super::reference::Reference;
+use super::snapshot::owner;
 use super::state::{Folders, Image, State};
 use crate::error::{Error, Result};
 use crate::timestamp::Timestamp;
@@ -218,8 +219,8 @@ impl State {
         Ok(Some(Summary {
             containers: self
                 .snapshots
-                .values()
-                .filter(|root| root.image == image.id)
+                .iter()
+                .filter(|(root, snapshot)| owner(root) == *root && snapshot.image == image.id)
                 .count()
                 .try_into()
                 .unwrap_or(-1),

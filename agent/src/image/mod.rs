@@ -51,7 +51,7 @@ mod work;
 pub use layers::Bounds;
 pub use list::ListOptions;
 pub use remove::{PruneOptions, RemoveOptions, User};
-pub use snapshot::Rootfs;
+pub use snapshot::{Rootfs, held};
 pub use state::{Blob, Image, ImageRecord, Layer, LayerRecord};
 pub use step::Step;
 pub use work::{Scratch, Work};

@@ -8,6 +8,7 @@ use super::Images;
 use super::digest::Digest;
 use super::list::has_labels;
 use super::reference::Reference;
+use super::snapshot::owner;
 use super::state::{IMAGES, Image, NAMES};
 use crate::error::{Error, Result};
 use crate::timestamp::Timestamp;
@@ -200,7 +201,7 @@ impl Images {
         }
         let changing = self.changing();
         let mut state = self.state();
-        let came = |root: &str| !options.users.iter().any(|user| user.container == root);
+        let came = |root: &str| !options.users.iter().any(|user| user.container == owner(root));
         let user = state.snapshots.iter().find(|(root, snapshot)| snapshot.image == image.id && came(root));
         if let Some((container, _)) = user.filter(|_| !options.force) {
             // Made since the users were asked for.

@@ -114,13 +114,13 @@ impl Images {
         Ok(Rootfs::new(lower, folder.join("upper"), folder.join("work")))
     }
 
-    /// The images that containers' roots are made of, with the containers. Does not block.
+    /// The images that containers' roots, and the images that they mount, are made of, with the containers. Does not block.
     #[must_use]
     pub fn roots(&self) -> Vec<(String, super::digest::Digest)> {
         self.state()
             .snapshots
             .iter()
-            .map(|(container, snapshot)| (container.clone(), snapshot.image))
+            .map(|(root, snapshot)| (owner(root).to_owned(), snapshot.image))
             .collect()
     }
 
@@ -131,7 +131,8 @@ impl Images {
         state.snapshots.contains_key(container) || state.broken.contains_key(container)
     }
 
-    /// Removes a container's root, and the layers that only it had. It must not be mounted any more.
+    /// Removes a container's root, with what holds the images that it mounts, and the layers that only they had. Nothing of it
+    /// may be mounted any more.
     ///
     /// # Errors
     /// The disk.
@@ -148,8 +149,14 @@ impl Images {
         let mut state = self.state();
         let _image = state.broken.remove(container);
         drop(state.snapshots.remove(container));
+        let further =
+            state.snapshots.keys().chain(state.broken.keys()).filter(|root| owner(root) == container);
+        let further: Vec<String> = further.cloned().collect();
         drop(state);
         drop_later(self.staging().discard(&self.folders().snapshot(container)));
+        for root in further {
+            self.release_with(&[], &root)?;
+        }
         self.collect_garbage()
     }
 
@@ -159,7 +166,38 @@ impl Images {
     }
 }
 
+/// What holds the `number`th mount of a container as a root of its own: it has an image's layers, and changes nothing.
+#[must_use]
+pub fn held(container: &str, number: usize) -> String {
+    format!("{container}-{number}")
+}
+
+/// The container of a root, or of what holds an image that it mounts.
+#[must_use]
+pub(super) fn owner(root: &str) -> &str {
+    root.split_once('-').map_or(root, |(container, _)| container)
+}
+
 impl Rootfs {
+    /// The image's files alone, to be mounted where nothing is written: in the place of the ground is the upper folder, which
+    /// is empty, as overlayfs wants two at least.
+    #[must_use]
+    pub fn read_only(&self) -> Mount {
+        let layers = self.lower.iter().rev().skip(1).rev().chain([&self.upper]);
+        let layers: Vec<_> = layers.map(|layer| layer.to_string_lossy().into_owned()).collect();
+        Mount {
+            r#type: "overlay".to_owned(),
+            source: "overlay".to_owned(),
+            target: String::new(),
+            options: vec![
+                format!("lowerdir={}", layers.join(":")),
+                "index=off".to_owned(),
+                "redirect_dir=off".to_owned(),
+                "metacopy=off".to_owned(),
+            ],
+        }
+    }
+
     fn new(lower: Vec<PathBuf>, upper: PathBuf, work: PathBuf) -> Self {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let layers: Vec<_> = lower.iter().map(|layer| text(layer)).collect();

@@ -112,22 +112,29 @@ impl Volumes {
     /// # Errors
     /// It is not there, or not in there: dockerd's text.
     pub fn subpath(&self, name: &str, subpath: &str) -> Result<OwnedFd> {
-        let data = self.data(name);
-        let shown = data.join(subpath);
-        let no_access = |error: &dyn std::fmt::Display| {
-            Error::invalid(format!("cannot access path {0}: lstat {0}: {error}", shown.display()))
-        };
-        let root = File::open(&data).map_err(|error| failed("opening", &data, &error))?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match openat2(&root, subpath, OFlags::PATH, resolve) {
-            Ok(found) => Ok(found),
-            Err(Errno::NOENT) => Err(no_access(&"no such file or directory")),
-            Err(error) => Err(no_access(&error)),
-        }
+        subpath_of(&self.data(name), subpath)
     }
 
     pub(super) fn place(&self, name: &str) -> Result<Arc<Mutex<()>>> {
         self.known().get(name).map(|there| Arc::clone(&there.place)).ok_or_else(|| no_such(name))
+    }
+}
+
+/// The same of any folder.
+///
+/// # Errors
+/// As [`Volumes::subpath`].
+pub(crate) fn subpath_of(folder: &Path, subpath: &str) -> Result<OwnedFd> {
+    let shown = folder.join(subpath);
+    let no_access = |error: &dyn std::fmt::Display| {
+        Error::invalid(format!("cannot access path {0}: lstat {0}: {error}", shown.display()))
+    };
+    let root = File::open(folder).map_err(|error| failed("opening", folder, &error))?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    match openat2(&root, subpath, OFlags::PATH, resolve) {
+        Ok(found) => Ok(found),
+        Err(Errno::NOENT) => Err(no_access(&"no such file or directory")),
+        Err(error) => Err(no_access(&error)),
     }
 }
 

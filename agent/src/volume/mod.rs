@@ -9,6 +9,8 @@ mod copy;
 mod options;
 mod size;
 
+pub(crate) use content::subpath_of;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirBuilder};
 use std::io;

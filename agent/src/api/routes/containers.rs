@@ -71,10 +71,16 @@ async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     response::json(StatusCode::OK, &blocking(move || list::list(&daemon, &wanted)).await?)
 }
 
+fn mounts_image(body: &CreateBody) -> bool {
+    let mounts = body.host_config.as_ref().and_then(|host_config| host_config.mounts.as_ref());
+    mounts.is_some_and(|mounts| mounts.iter().any(|one| one.kind == "image"))
+}
+
 async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.query.value("name").unwrap_or_default().to_owned();
     let platform = request.query.text("platform").filter(|_| request.version >= ApiVersion::v1(41));
     let platform = platform.map(str::to_owned);
+    let version = request.version;
     let asked: Value = request.json().await?;
     // Any other field is the configuration's, which is there if one is.
     let is_config = |field: &String| !matches!(field.as_str(), "HostConfig" | "NetworkingConfig");
@@ -82,6 +88,9 @@ async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
     let body: CreateBody = api::json::of_value(&asked)?;
+    if version < ApiVersion::v1(48) && mounts_image(&body) {
+        return Err(Error::invalid("Mount type \"Image\" needs API v1.48 or newer"));
+    }
     if let Some(platform) = platform {
         let platform = Platform::parse(&platform)
             .ok_or_else(|| Error::invalid(format!("{platform:?} is an invalid component of a platform")))?;
