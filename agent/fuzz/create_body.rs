@@ -1,7 +1,7 @@
 //! Any bytes as the body of a container's creation: refused in words, or made into a config.json.
 #![no_main]
 
-use ketch_engine_api::container::CreateBody;
+use ketch_engine_api::container::{Config, Placing};
 use ketchd::engine::bundle::{self, Input, Namespaces, Shm};
 use ketchd::engine::host::Host;
 use ketchd::engine::security::{DefaultSeccomp, Security};
@@ -10,7 +10,11 @@ use ketchd::engine::{caps, devices, mounts, validate};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let Ok(body) = serde_json::from_slice::<CreateBody>(input) else { return };
+    let (Ok(config), Ok(placing)) =
+        (serde_json::from_slice::<Config>(input), serde_json::from_slice::<Placing>(input))
+    else {
+        return;
+    };
     let host = Host {
         unified: true,
         processors: 2,
@@ -22,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
         machine: "x86_64".into(),
         thermal: vec![],
     };
-    let (config, host_config) = (body.config, body.host_config.unwrap_or_default());
+    let host_config = placing.host_config.unwrap_or_default();
     let checked = validate::config(&config)
         .and_then(|()| validate::host_config(&host_config, &host))
         .and_then(|()| validate::network(&config, &host_config));

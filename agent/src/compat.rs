@@ -64,8 +64,12 @@ pub fn start_failure(words: &str) -> (i64, Kind, &'static str) {
 }
 
 /// What keeps its IPC namespace to itself.
-pub const NOT_SHAREABLE: &str =
-    "failed to join IPC namespace: non-shareable IPC (hint: use IpcMode:shareable for the donor container)";
+#[must_use]
+pub fn not_shareable(donor: &str) -> String {
+    format!(
+        "failed to join IPC namespace: container {donor}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)"
+    )
+}
 
 /// What a container whose users are others on the host may not share with it (dockerd's texts, which Compose's users and scripts
 /// look for).

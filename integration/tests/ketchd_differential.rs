@@ -14,7 +14,11 @@ use ketch_integration::ketchd::{Engine, Maker, mask::mask, words};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests};
 
-tests![build, containers, images, networks, system, flags, of_debian];
+tests![api, build, containers, images, networks, system, flags, of_debian];
+
+fn api(case: &Case) {
+    compare(case, "api");
+}
 
 fn build(case: &Case) {
     compare(case, "build");

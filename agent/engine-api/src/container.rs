@@ -98,12 +98,17 @@ pub struct HealthConfig {
     pub retries: i64,
 }
 
-/// The body of `create`: a [`Config`] with two more fields.
+/// The body of `create`: the fields of a [`Config`] and of a [`Placing`] side by side.
+#[derive(Clone, Debug, Default)]
+pub struct CreateBody {
+    pub config: Config,
+    pub placing: Placing,
+}
+
+/// What a container that is made gets of its host.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub struct CreateBody {
-    #[serde(flatten)]
-    pub config: Config,
+pub struct Placing {
     pub host_config: Option<HostConfig>,
     pub networking_config: Option<NetworkingConfig>,
 }
@@ -226,8 +231,8 @@ pub struct Summary {
     pub command: String,
     pub created: i64,
     pub ports: Vec<Port>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size_rw: Option<i64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub size_rw: i64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_root_fs: Option<i64>,
     pub labels: BTreeMap<String, String>,
@@ -304,12 +309,15 @@ mod tests {
     fn a_create_body_is_a_config_with_more() {
         let text = r#"{"Hostname":"h","Cmd":"ls","Entrypoint":["sh","-c"],"Image":"i","ExposedPorts":{"80/tcp":{}},
             "HostConfig":{"Binds":[],"Memory":5},"NetworkingConfig":{"EndpointsConfig":{"n":{"Aliases":["a"]}}},"Later":1}"#;
-        let body: CreateBody = serde_json::from_str(text).unwrap();
+        let body = CreateBody {
+            config: serde_json::from_str(text).unwrap(),
+            placing: serde_json::from_str(text).unwrap(),
+        };
         assert_eq!(body.config.cmd, Some(vec!["ls".to_owned()]));
         assert_eq!(body.config.entrypoint.as_deref().map(<[_]>::len), Some(2));
-        let host = body.host_config.unwrap();
+        let host = body.placing.host_config.unwrap();
         assert_eq!((host.binds, host.resources.memory), (Some(vec![]), 5));
-        assert!(body.networking_config.unwrap().endpoints_config.contains_key("n"));
+        assert!(body.placing.networking_config.unwrap().endpoints_config.contains_key("n"));
     }
 
     #[test]

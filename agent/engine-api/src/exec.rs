@@ -17,7 +17,6 @@ pub struct ExecConfig {
     pub detach_keys: String,
     pub env: Option<Vec<String>>,
     pub working_dir: String,
-    #[serde(deserialize_with = "crate::container::words")]
     pub cmd: Option<Vec<String>>,
 }
 

@@ -13,6 +13,81 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 type Strings = Option<Vec<String>>;
 type Map = Option<BTreeMap<String, String>>;
 
+/// The names of [`HostConfig`]'s fields and of [`UpdateBody`]'s: both hold [`Resources`], whose names serde tells nobody.
+pub const NAMES: [&str; 71] = [
+    "Binds",
+    "ContainerIDFile",
+    "LogConfig",
+    "NetworkMode",
+    "PortBindings",
+    "RestartPolicy",
+    "AutoRemove",
+    "VolumeDriver",
+    "VolumesFrom",
+    "ConsoleSize",
+    "Annotations",
+    "CapAdd",
+    "CapDrop",
+    "CgroupnsMode",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "ExtraHosts",
+    "GroupAdd",
+    "IpcMode",
+    "Cgroup",
+    "Links",
+    "OomScoreAdj",
+    "PidMode",
+    "Privileged",
+    "PublishAllPorts",
+    "ReadonlyRootfs",
+    "SecurityOpt",
+    "StorageOpt",
+    "Tmpfs",
+    "UTSMode",
+    "UsernsMode",
+    "ShmSize",
+    "Sysctls",
+    "Runtime",
+    "Isolation",
+    "Mounts",
+    "MaskedPaths",
+    "ReadonlyPaths",
+    "Init",
+    "CpuShares",
+    "Memory",
+    "NanoCpus",
+    "CgroupParent",
+    "BlkioWeight",
+    "BlkioWeightDevice",
+    "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpusetCpus",
+    "CpusetMems",
+    "Devices",
+    "DeviceCgroupRules",
+    "DeviceRequests",
+    "KernelMemory",
+    "KernelMemoryTCP",
+    "MemoryReservation",
+    "MemorySwap",
+    "MemorySwappiness",
+    "OomKillDisable",
+    "PidsLimit",
+    "Ulimits",
+    "CpuCount",
+    "CpuPercent",
+    "IOMaximumIOps",
+    "IOMaximumBandwidth",
+];
+
 /// The part of a container that depends on its host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
@@ -196,4 +271,30 @@ pub struct UpdateBody {
     #[serde(flatten)]
     pub resources: Resources,
     pub restart_policy: RestartPolicy,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_fields_are_named() {
+        let shown = serde_json::to_value(HostConfig {
+            annotations: Some(BTreeMap::new()),
+            storage_opt: Some(BTreeMap::new()),
+            tmpfs: Some(BTreeMap::new()),
+            sysctls: Some(BTreeMap::new()),
+            runtime: "x".into(),
+            mounts: Some(Vec::new()),
+            init: Some(true),
+            resources: Resources { kernel_memory: 1, kernel_memory_tcp: 1, ..Resources::default() },
+            ..HostConfig::default()
+        });
+        let shown = shown.unwrap();
+        let mut shown: Vec<_> = shown.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut named = NAMES.to_vec();
+        shown.sort_unstable();
+        named.sort_unstable();
+        assert_eq!(shown, named);
+    }
 }

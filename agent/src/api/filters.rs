@@ -34,16 +34,16 @@ impl Filters {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let malformed = || Error::invalid(format!("invalid filter: {text}"));
-        let keys: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| malformed())?;
+        let malformed = || Error::invalid("invalid filter");
+        let keys: Option<BTreeMap<String, Value>> = serde_json::from_str(text).map_err(|_| malformed())?;
         let mut filters = BTreeMap::new();
-        for (key, values) in keys {
+        for (key, values) in keys.unwrap_or_default() {
             let values = match values {
+                // As dockerd: a value counts, whatever it is said to be.
                 Value::Object(values) => values
                     .into_iter()
-                    .filter(|(_, wanted)| wanted.as_bool() == Some(true))
-                    .map(|(value, _)| value)
-                    .collect(),
+                    .map(|(value, wanted)| wanted.is_boolean().then_some(value).ok_or_else(malformed))
+                    .collect::<Result<Vec<_>>>()?,
                 Value::Array(values) => values
                     .into_iter()
                     .map(|value| value.as_str().map(str::to_owned).ok_or_else(malformed))
@@ -114,18 +114,20 @@ mod tests {
 
     #[test]
     fn both_forms() {
-        for text in [r#"{"name":{"a":true,"b":true,"c":false}}"#, r#"{"name":["a","b"]}"#] {
+        for text in [r#"{"name":{"a":true,"b":false}}"#, r#"{"name":["a","b"]}"#] {
             let filters = filters(text, &["name"]).unwrap();
             assert_eq!(filters.values("name").collect::<Vec<_>>(), ["a", "b"], "{text}");
         }
-        assert!(!filters("{}", &[]).unwrap().has("name"));
+        for text in ["{}", "null"] {
+            assert!(!filters(text, &[]).unwrap().has("name"), "{text}");
+        }
     }
 
     #[test]
     fn unknown_keys_and_other_json_are_refused() {
         assert_eq!(filters(r#"{"x":["a"]}"#, &["name"]).unwrap_err().message, "invalid filter 'x'");
-        for text in ["[]", "x", r#"{"name":"a"}"#, r#"{"name":[1]}"#] {
-            assert!(filters(text, &["name"]).is_err(), "{text}");
+        for text in ["[]", "x", r#"{"name":"a"}"#, r#"{"name":[1]}"#, r#"{"name":{"a":"b"}}"#] {
+            assert_eq!(filters(text, &["name"]).unwrap_err().message, "invalid filter", "{text}");
         }
     }
 

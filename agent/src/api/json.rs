@@ -1,13 +1,16 @@
 //! JSON bodies as moby reads them: one value, and Go's words for what is wrong with it, which the CLI prints and scripts compare.
 //!
 //! serde_json decides what is refused. Its error is only then told again: a fault of the text by [`syntax`], a value of
-//! another type by the field that it stands in.
+//! another type by the field that it stands in, which [`loose`] knows.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 
+use loose::{Loose, Misfit};
+
+mod loose;
 mod syntax;
 
 /// The one value of a body. A field that is null is one that is not there, as for Go.
@@ -38,14 +41,22 @@ pub fn decode<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
 /// # Errors
 /// It is no such object.
 pub fn of_value<T: DeserializeOwned>(value: &Value) -> Result<T> {
-    T::deserialize(value).map_err(|error| {
-        // The place of the error, and with it the field, is only in a text.
-        let words = serde_json::to_vec(value).ok().and_then(|text| {
-            let error = serde_json::from_slice::<T>(&text).err()?;
-            Some(mismatch(&text, &error, type_name::<T>()))
-        });
-        Error::invalid(format!("invalid JSON: {}", words.unwrap_or_else(|| error.to_string())))
-    })
+    T::deserialize(Loose(value))
+        .map_err(|misfit| Error::invalid(format!("invalid JSON: {}", mismatch(misfit, type_name::<T>()))))
+}
+
+/// Gives an object's fields the names that are meant, which Go takes in any case: of objects whose names serde tells nobody.
+pub fn rename(value: &mut Value, names: &[&str]) {
+    let Some(fields) = value.as_object_mut() else { return };
+    for name in names {
+        if fields.contains_key(*name) {
+            continue;
+        }
+        let given = fields.keys().find(|given| given.eq_ignore_ascii_case(name)).cloned();
+        if let Some(value) = given.and_then(|given| fields.remove(&given)) {
+            let _none = fields.insert((*name).to_owned(), value);
+        }
+    }
 }
 
 fn without_nulls(value: &mut Value) {
@@ -59,34 +70,37 @@ fn without_nulls(value: &mut Value) {
     }
 }
 
+/// moby's name of it.
 fn type_name<T>() -> &'static str {
     let name = std::any::type_name::<T>();
     let name = name.split('<').next().unwrap_or(name);
-    name.rsplit("::").next().unwrap_or(name)
+    match name.rsplit("::").next().unwrap_or(name) {
+        // Two that are one object in the body.
+        "Config" | "Placing" => "",
+        "NetworkCreateRequest" => "CreateRequest",
+        "NetworkConnectRequest" => "ConnectOptions",
+        "NetworkDisconnectRequest" => "DisconnectOptions",
+        "UpdateBody" => "UpdateConfig",
+        "ExecConfig" => "ExecOptions",
+        "Create" => "CreateOptions",
+        other => other,
+    }
 }
 
 /// `invalid type: integer `5`, expected a string` in Go's words.
-fn mismatch(text: &[u8], error: &serde_json::Error, object: &str) -> String {
-    let words = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    let words = words.strip_suffix(&place).unwrap_or(&words);
+fn mismatch(misfit: Misfit, object: &str) -> String {
+    let words = misfit.words;
     let Some((found, expected)) =
         words.split_once(": ").and_then(|(_, operands)| operands.split_once(", expected "))
     else {
         return format!("json: {words}");
-    };
-    let found = match found.split(' ').next().unwrap_or_default() {
-        "integer" | "floating" | "number" => "number",
-        "boolean" => "bool",
-        "map" => "object",
-        "sequence" => "array",
-        other => other,
     };
     let expected = match expected {
         "a string" | "a borrowed string" | "string or map" => "string",
         "a boolean" => "bool",
         "a map" => "map[string]string",
         "a sequence" => "[]string",
+        "an array of length 2" => "[2]uint",
         "i64" => "int64",
         "i32" => "int",
         "u64" => "uint64",
@@ -95,56 +109,24 @@ fn mismatch(text: &[u8], error: &serde_json::Error, object: &str) -> String {
         "f64" => "float64",
         other => other.strip_prefix("struct ").unwrap_or(other),
     };
-    let path = path(text, offset(text, error));
-    if path.is_empty() {
+    let (kind, rest) = found.split_once(' ').unwrap_or((found, ""));
+    let found = match kind {
+        // One that does not fit is shown.
+        "integer" | "floating" | "number" if expected.contains("int") => match rest.split('`').nth(1) {
+            Some(number) => &format!("number {number}"),
+            None => "number",
+        },
+        "integer" | "floating" | "number" => "number",
+        "boolean" => "bool",
+        "map" => "object",
+        "sequence" => "array",
+        other => other,
+    };
+    if misfit.path.is_empty() {
         return format!("json: cannot unmarshal {found} into Go value of type {expected}");
     }
+    let path = misfit.path.into_iter().rev().collect::<Vec<_>>().join(".");
     format!("json: cannot unmarshal {found} into Go struct field {object}.{path} of type {expected}")
-}
-
-/// Where in the text the error is.
-fn offset(text: &[u8], error: &serde_json::Error) -> usize {
-    let lines = text.split_inclusive(|byte| *byte == b'\n').take(error.line().saturating_sub(1));
-    lines.map(<[u8]>::len).sum::<usize>() + error.column()
-}
-
-/// The names of the fields around a place of a text that is well formed up to there.
-fn path(text: &[u8], end: usize) -> String {
-    /// An object or a list that is open, the name of the field that is read, and whether the next string is one.
-    struct Open {
-        name: String,
-        wants_name: bool,
-    }
-    let mut open: Vec<Open> = Vec::new();
-    let mut at = 0;
-    while let Some(&byte) = text.get(at).filter(|_| at < end) {
-        at += 1;
-        match byte {
-            b'{' => open.push(Open { name: String::new(), wants_name: true }),
-            b'[' => open.push(Open { name: String::new(), wants_name: false }),
-            b'}' | b']' => drop(open.pop()),
-            b',' => {
-                if let Some(last) = open.last_mut().filter(|last| !last.name.is_empty()) {
-                    last.wants_name = true;
-                }
-            }
-            b'"' => {
-                let start = at;
-                while let Some(&inner) = text.get(at).filter(|inner| **inner != b'"') {
-                    at += if inner == b'\\' { 2 } else { 1 };
-                }
-                if let Some(last) = open.last_mut().filter(|last| last.wants_name) {
-                    last.wants_name = false;
-                    let name = text.get(start..at).unwrap_or_default();
-                    last.name = String::from_utf8_lossy(name).into_owned();
-                }
-                at += 1;
-            }
-            _ => {}
-        }
-    }
-    let names: Vec<_> = open.into_iter().map(|one| one.name).filter(|name| !name.is_empty()).collect();
-    names.join(".")
 }
 
 #[cfg(test)]
@@ -177,11 +159,30 @@ mod tests {
         assert_eq!(words(r#"{"Count":1,"Name":{"x":1}}"#), field("Name", "object", "string"));
         assert_eq!(words("{\n\"Inner\":\n{\"Count\":\"x\"}}"), field("Inner.Count", "string", "int64"));
         assert_eq!(words(r#"{"Labels":["x"]}"#), field("Labels", "array", "map[string]string"));
-        assert_eq!(words(r#"{"Labels":{"a,\"b":true}}"#), field(r#"Labels.a,\"b"#, "bool", "string"));
+        assert_eq!(words(r#"{"Labels":{"a,\"b":true}}"#), field("Labels.a,\"b", "bool", "string"));
+        assert_eq!(words(r#"{"Count":1.5}"#), field("Count", "number 1.5", "int64"));
         assert_eq!(words("5"), "invalid JSON: json: cannot unmarshal number into Go value of type Options");
         let value: Value = serde_json::from_str(r#"{"Inner":{"Name":[]}}"#).unwrap();
         let error = of_value::<Options>(&value).unwrap_err();
         assert_eq!(error.message, field("Inner.Name", "array", "string"));
+    }
+
+    #[test]
+    fn names_are_taken_in_any_case() {
+        let read = |text: &str| decode::<Options>(text.as_bytes()).unwrap();
+        let options = read(r#"{"name":"a","COUNT":5,"labels":{"name":"x","NAME":"y"},"inner":{"nAME":"b"}}"#);
+        assert_eq!((options.name.as_str(), options.count, options.labels.len()), ("a", 5, 2));
+        assert_eq!(options.inner.unwrap().name, "b");
+        assert_eq!(read(r#"{"NAME":"b","Name":"a","name":"c"}"#).name, "a");
+        let mut value = serde_json::json!({"memory": 5, "NanoCPUs": 7, "other": 1});
+        rename(&mut value, &["Memory", "NanoCpus"]);
+        assert_eq!(value, serde_json::json!({"Memory": 5, "NanoCpus": 7, "other": 1}));
+    }
+
+    #[test]
+    fn lists_of_a_fixed_length_are_of_any() {
+        let read = |text: &str| decode::<[u32; 2]>(text.as_bytes()).unwrap();
+        assert_eq!((read("[5]"), read("[5,6,7]"), read("[]")), ([5, 0], [5, 6], [0, 0]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod body;
 pub mod filters;
 pub mod hijack;
 pub mod json;
+pub mod lenient;
 pub mod request;
 pub mod response;
 pub mod router;

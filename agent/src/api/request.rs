@@ -1,5 +1,8 @@
 //! What a route is called with: the path's operands, the query, the headers, and the body, bounded.
 
+use std::num::{IntErrorKind, ParseIntError};
+use std::str::FromStr;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Limited};
 use hyper::header::CONTENT_TYPE;
@@ -9,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::body::RequestBody;
 use super::json;
 use super::version::ApiVersion;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The most that a JSON body may have, in bytes. moby knows no bound; its largest objects are secrets below 1 MB, in base64.
 pub const JSON_LIMIT: usize = 8 << 20;
@@ -77,15 +80,33 @@ impl Query {
     /// A number.
     ///
     /// # Errors
-    /// The value is none.
-    pub fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>> {
-        self.text(key)
-            .map(|value| {
-                value.parse().map_err(|_| {
-                    Error::invalid(format!("invalid value for {key}: {value:?} is not a number"))
-                })
+    /// The value is none: Go's text, which dockerd takes for a fault of its own.
+    pub fn number<T: FromStr<Err = ParseIntError>>(&self, key: &str) -> Result<Option<T>> {
+        let parse = |value: &str| {
+            value.parse().map_err(|error| {
+                Error::new(Kind::Internal, format!("strconv.Atoi: parsing {value:?}: {}", unfit(&error)))
             })
-            .transpose()
+        };
+        self.text(key).map(parse).transpose()
+    }
+
+    /// What Go's server can't read of a query, whatever the keys are.
+    ///
+    /// # Errors
+    /// Its text.
+    pub fn check(text: &str) -> Result<()> {
+        for pair in text.split('&') {
+            if pair.contains(';') {
+                return Err(Error::invalid("invalid semicolon separator in query"));
+            }
+            for part in pair.split('%').skip(1) {
+                if !part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
+                    let shown: String = part.chars().take(2).collect();
+                    return Err(Error::invalid(format!("invalid URL escape \"%{shown}\"")));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -116,6 +137,15 @@ fn decoded(text: &str, plus: Plus) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Why a number is none, in Go's words.
+#[must_use]
+pub(super) fn unfit(error: &ParseIntError) -> &'static str {
+    match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
 }
 
 /// A path's segment, decoded.
@@ -182,7 +212,7 @@ async fn read(body: RequestBody, limit: usize) -> Result<Bytes> {
 fn is_json(content_type: Option<&str>) -> Result<()> {
     let given = content_type.unwrap_or_default();
     match given.split(';').next().map(str::trim) {
-        Some("application/json") => Ok(()),
+        Some(kind) if kind.eq_ignore_ascii_case("application/json") => Ok(()),
         None | Some("") => {
             Err(Error::invalid(format!("malformed Content-Type header ({given}): mime: no media type")))
         }
@@ -205,6 +235,18 @@ mod tests {
         assert_eq!(query.value("flag"), Some(""));
         assert_eq!(query.value("bad"), Some("%zz"));
         assert_eq!(query.value("missing"), None);
+    }
+
+    #[test]
+    fn what_go_refuses() {
+        assert!(Query::check("a=%2F&b=x+y&c").is_ok() && Query::check("").is_ok());
+        let words = |text: &str| Query::check(text).unwrap_err().message;
+        assert_eq!(words("a=%zz"), "invalid URL escape \"%zz\"");
+        assert_eq!(words("a=b%2"), "invalid URL escape \"%2\"");
+        assert_eq!(words("a=b;c=d"), "invalid semicolon separator in query");
+        let number = |text: &str| Query::parse(text).number::<i64>("n").map_err(|error| error.message);
+        assert_eq!((number("n=5"), number("n="), number("")), (Ok(Some(5)), Ok(None), Ok(None)));
+        assert_eq!(number("n=x"), Err("strconv.Atoi: parsing \"x\": invalid syntax".into()));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::StatusCode;
 use hyper::body::{Body as HttpBody, Frame};
-use hyper::header::{CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{CONTENT_TYPE, HeaderValue, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use serde::Serialize;
 use tokio::sync::mpsc;
 
@@ -44,6 +44,16 @@ pub fn status_of(kind: Kind) -> StatusCode {
 #[must_use]
 pub fn empty(status: StatusCode) -> Response {
     with(status, Empty::new().map_err(never))
+}
+
+/// It is somewhere else.
+#[must_use]
+pub fn moved(place: &str) -> Response {
+    let mut response = empty(StatusCode::MOVED_PERMANENTLY);
+    if let Ok(place) = HeaderValue::from_str(place) {
+        let _none = response.headers_mut().insert(LOCATION, place);
+    }
+    response
 }
 
 /// An object, with the newline that Go's encoder ends with.

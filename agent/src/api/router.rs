@@ -70,8 +70,8 @@ impl Router {
         let mut given = segments(path);
         let version = match given.first().copied().and_then(ApiVersion::of_segment) {
             Some(version) => {
-                let _version = given.remove(0);
-                version.served()?
+                let text = given.remove(0);
+                version.served(text.strip_prefix('v').unwrap_or(text))?
             }
             None => super::version::CURRENT,
         };
@@ -83,6 +83,19 @@ impl Router {
             .map(|(route, operands)| Found { version, operands, call: route.call.as_ref() })
             .ok_or_else(page_not_found)
     }
+}
+
+/// Where a path leads that is not written the shortest way, `/containers//name` of a name with its slash: dockerd sends there.
+pub(super) fn moved(path: &str) -> Option<String> {
+    let decoded = decoded_segment(path);
+    let mut clean = crate::paths::clean(&decoded);
+    if decoded.ends_with('/') && !clean.ends_with('/') {
+        clean.push('/');
+    }
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte);
+    let encode =
+        |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    (clean != decoded).then(|| clean.bytes().map(encode).collect())
 }
 
 fn segments(path: &str) -> Vec<&str> {
@@ -135,6 +148,18 @@ mod tests {
         assert_eq!(operands("/containers/x/json"), Some(vec!["x".into()]));
         for none in ["/", "/nope", "/containers/x/y/json", "/containers//json", "/v1.41"] {
             assert_eq!(operands(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn paths_are_written_the_shortest_way() {
+        let moved = |path: &str| moved(path).unwrap_or_default();
+        assert_eq!(moved("//version"), "/version");
+        assert_eq!(moved("/v1.50/containers/%2Fa/json"), "/v1.50/containers/a/json");
+        assert_eq!(moved("/a/./b/../c%20d/"), "/a/c%20d/");
+        assert_eq!(moved("/../.."), "/");
+        for same in ["/", "/_ping", "/images/a%2Fb/json", "/version/"] {
+            assert_eq!(moved(same), "", "{same}");
         }
     }
 

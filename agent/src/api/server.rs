@@ -19,9 +19,10 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::body::RequestBody;
+use super::lenient::Lenient;
 use super::request::{Query, Request};
 use super::response::{self, Response};
-use super::router::Router;
+use super::router::{self, Router};
 use super::version::ApiVersion;
 use super::wire::{Answering, Peer, Wire};
 use super::{routes, version};
@@ -32,6 +33,7 @@ use crate::listen::Listener;
 /// How long a client's TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const API_VERSION: HeaderName = HeaderName::from_static("api-version");
+const EXPERIMENTAL: HeaderName = HeaderName::from_static("docker-experimental");
 const OSTYPE: HeaderName = HeaderName::from_static("ostype");
 
 /// Serves connections until `stop` is true; then no new ones are taken, and requests that are under way get `patience`.
@@ -132,8 +134,12 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
         }
     });
     // A client that stops to write may still wait for what it has asked: the wire knows.
-    let served =
-        http1::Builder::new().half_close(true).serve_connection(TokioIo::new(wire), service).with_upgrades();
+    let served = http1::Builder::new()
+        // As Go writes them: scripts look for them so.
+        .title_case_headers(true)
+        .half_close(true)
+        .serve_connection(TokioIo::new(Lenient::new(wire)), service)
+        .with_upgrades();
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -176,6 +182,8 @@ async fn answer(daemon: Arc<Daemon>, router: Arc<Router>, request: hyper::Reques
     };
     let headers = response.headers_mut();
     let _none = headers.insert(API_VERSION, text(&version::CURRENT.to_string()));
+    // What the ping says itself stays.
+    let _said = headers.entry(EXPERIMENTAL).or_insert(HeaderValue::from_static("false"));
     let _none = headers.insert(OSTYPE, HeaderValue::from_static("linux"));
     let _none = headers.insert(SERVER, text(&format!("Docker/{} (linux)", crate::VERSION)));
     response
@@ -197,8 +205,14 @@ async fn call(
 ) -> Result<Response> {
     let (parts, body) = request.into_parts();
     let body = RequestBody::from(body);
+    if let Some(place) = router::moved(parts.uri.path()) {
+        let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+        return Ok(response::moved(&format!("{place}{query}")));
+    }
     let found = router.find(&parts.method, parts.uri.path())?;
-    let query = Query::parse(parts.uri.query().unwrap_or_default());
+    let query = parts.uri.query().unwrap_or_default();
+    Query::check(query)?;
+    let query = Query::parse(query);
     let (version, operands) = (found.version, found.operands);
     (found.call)(daemon, Request { version, operands, query, parts, body }).await
 }

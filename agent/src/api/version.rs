@@ -28,7 +28,10 @@ impl ApiVersion {
     /// The version of a path's first segment, `v1.50`; `None` for any other segment.
     #[must_use]
     pub fn of_segment(segment: &str) -> Option<Self> {
-        let (major, minor) = segment.strip_prefix('v')?.split_once('.')?;
+        let text = segment
+            .strip_prefix('v')
+            .filter(|text| text.starts_with(|first: char| first.is_ascii_digit()))?;
+        let (major, minor) = text.split_once('.').unwrap_or((text, "0"));
         Some(Self { major: major.parse().ok()?, minor: minor.parse().ok()? })
     }
 
@@ -38,19 +41,19 @@ impl ApiVersion {
         path.strip_prefix('/')?.split('/').next().and_then(Self::of_segment)
     }
 
-    /// Itself, when it is served.
+    /// Itself, when it is served; `text` is how it was asked for.
     ///
     /// # Errors
     /// dockerd's text for one that is too old or too new.
-    pub fn served(self) -> Result<Self> {
+    pub fn served(self, text: &str) -> Result<Self> {
         if self < MINIMUM {
             return Err(Error::invalid(format!(
-                "client version {self} is too old. Minimum supported API version is {MINIMUM}, please upgrade your client to a newer version"
+                "client version {text} is too old. Minimum supported API version is {MINIMUM}, please upgrade your client to a newer version"
             )));
         }
         if self > CURRENT {
             return Err(Error::invalid(format!(
-                "client version {self} is too new. Maximum supported API version is {CURRENT}"
+                "client version {text} is too new. Maximum supported API version is {CURRENT}"
             )));
         }
         Ok(self)
@@ -70,16 +73,17 @@ mod tests {
     #[test]
     fn segments() {
         assert_eq!(ApiVersion::of_segment("v1.50"), Some(CURRENT));
-        for other in ["1.50", "v1", "v1.x", "volumes", "v.1"] {
+        assert_eq!(ApiVersion::of_segment("v9"), Some(ApiVersion { major: 9, minor: 0 }));
+        for other in ["1.50", "v1.x", "volumes", "v.1", "v+1.1", "v"] {
             assert_eq!(ApiVersion::of_segment(other), None, "{other}");
         }
     }
 
     #[test]
     fn only_those_in_between_are_served() {
-        assert_eq!(MINIMUM.served().ok(), Some(MINIMUM));
-        assert!(ApiVersion::v1(23).served().is_err_and(|error| error.message.contains("too old")));
-        assert!(ApiVersion::v1(51).served().is_err_and(|error| error.message.contains("too new")));
+        assert_eq!(MINIMUM.served("1.24").ok(), Some(MINIMUM));
+        assert!(ApiVersion::v1(23).served("1.23").is_err_and(|error| error.message.contains("too old")));
+        assert!(ApiVersion::v1(51).served("1.51").is_err_and(|error| error.message.contains("too new")));
         assert!(ApiVersion::v1(9) < ApiVersion::v1(24));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ketch_engine_api::container::{Config, CreateBody};
+use ketch_engine_api::container::{Config, CreateBody, Placing};
 use tokio::sync::oneshot;
 
 use super::output::{Output, Text};
@@ -38,7 +38,8 @@ impl Containers {
         options: &Options,
         output: &Output,
     ) -> Result<String> {
-        let body = CreateBody { config, host_config: Some(options.host_config()), networking_config: None };
+        let placing = Placing { host_config: Some(options.host_config()), networking_config: None };
+        let body = CreateBody { config, placing };
         // To its end, whether the client waits for it or not.
         let (daemon, (sender, made)) = (Arc::clone(&self.daemon), oneshot::channel());
         drop(tokio::spawn(async move {

@@ -52,8 +52,8 @@ enum Base {
 
 async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Base) -> Result<Made> {
     let mut config = body.config;
-    let mut host_config = body.host_config.unwrap_or_default();
-    let endpoints = body.networking_config.unwrap_or_default().endpoints_config;
+    let mut host_config = body.placing.host_config.unwrap_or_default();
+    let endpoints = body.placing.networking_config.unwrap_or_default().endpoints_config;
     validate::config(&config)?;
     // First: a value that is taken away may be any.
     let mut warnings = unsupported(&mut host_config.resources, &crate::system::cgroups());
@@ -172,7 +172,7 @@ fn plan(daemon: &Daemon, config: &Config, host_config: &HostConfig) -> Result<Ve
         all.push(planned);
     }
     for path in config.volumes.iter().flatten().map(|(path, _)| path) {
-        let planned = mounts::bind(path)?;
+        let planned = mounts::anonymous(path)?;
         let at = &planned.shown.destination;
         let taken = all.iter().any(|one| one.shown.destination == *at)
             || host_config.tmpfs.iter().flatten().any(|(path, _)| clean(path) == *at);
@@ -199,7 +199,7 @@ fn others(daemon: &Daemon, host_config: &HostConfig) -> Result<()> {
 }
 
 /// Takes away limits that this kernel can't hold, and says so.
-fn unsupported(limits: &mut Resources, kernel: &Cgroups) -> Vec<String> {
+pub(super) fn unsupported(limits: &mut Resources, kernel: &Cgroups) -> Vec<String> {
     let mut all = Vec::new();
     let mut take = |is_there: bool, is_asked: bool, what: &str, end: &str| {
         let gone = is_asked && !is_there;
@@ -237,6 +237,12 @@ fn warnings(host_config: &HostConfig) -> Vec<String> {
     // dockerd's, for each.
     let images = host_config.mounts.iter().flatten().filter(|one| one.kind == "image");
     all.extend(images.map(|_| "Image mount is an experimental feature".to_owned()));
+    if host_config.network_mode == "host"
+        && (host_config.publish_all_ports
+            || host_config.port_bindings.as_ref().is_some_and(|all| !all.is_empty()))
+    {
+        all.push("Published ports are discarded when using host network mode".to_owned());
+    }
     if host_config.resources.kernel_memory_tcp != 0 {
         all.push(
             "Specifying kernel memory TCP limit is deprecated and will be removed in a future release."

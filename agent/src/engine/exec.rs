@@ -117,7 +117,9 @@ pub async fn create(
     let exec = Exec {
         id: id.clone(),
         container: Arc::clone(container),
-        detach_keys: attach::keys(&config.detach_keys)?,
+        detach_keys: attach::keys(&config.detach_keys).map_err(|_| {
+            Error::new(Kind::Internal, format!("Invalid escape keys ({}) provided", config.detach_keys))
+        })?,
         streams: Arc::new(Streams::new(config.attach_stdin)),
         config,
         state: Mutex::default(),
@@ -344,7 +346,8 @@ pub fn inspect(exec: &Exec) -> ExecInspect {
         open_stdin: config.attach_stdin,
         open_stderr: config.attach_stderr,
         open_stdout: config.attach_stdout,
-        can_remove: state.exit_code.is_some(),
+        // True would tell of one that nobody else looks at any more; dockerd never says so while it can be asked for.
+        can_remove: false,
         container_id: exec.container.id.clone(),
         detach_keys: config.detach_keys.clone(),
         pid: state.pid,

@@ -62,6 +62,11 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
         true => security.apparmor_profile(&record.host_config, &daemon.engine.host).map(str::to_owned),
         false => security.apparmor,
     });
+    let mut host_config = record.host_config;
+    // As dockerd: links of the default bridge; elsewhere they are the endpoint's.
+    if !matches!(host_config.network_mode.as_str(), "default" | "bridge") {
+        host_config.links = None;
+    }
     Inspect {
         created: record.created.to_string(),
         path: record.path,
@@ -83,7 +88,7 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
         process_label: String::new(),
         app_armor_profile: apparmor.unwrap_or_default(),
         exec_ids: if running.is_empty() { None } else { Some(running) },
-        host_config: record.host_config,
+        host_config,
         graph_driver: graph_driver(daemon, &record.id),
         size_rw: sizes.map(|(rw, _)| rw),
         size_root_fs: sizes.map(|(_, all)| all),
@@ -91,6 +96,25 @@ pub fn inspect(daemon: &Daemon, container: &Container, size: bool) -> Inspect {
         config: record.config,
         network_settings,
         id: record.id,
+    }
+}
+
+/// Before 1.45 a container's short id and its host name were aliases of it in each network of the user's.
+pub fn with_id_among_aliases(shown: &mut Inspect) {
+    let own = [shown.id[..12].to_owned(), shown.config.hostname.clone()];
+    let networks = shown.network_settings.get_mut("Networks").and_then(Value::as_object_mut);
+    let is_users = |name: &String| !matches!(name.as_str(), "bridge" | "host" | "none" | "default");
+    for (_, endpoint) in networks.into_iter().flatten().filter(|(name, _)| is_users(name)) {
+        let aliases = &mut endpoint["Aliases"];
+        if !aliases.is_array() {
+            *aliases = json!([]);
+        }
+        let Some(aliases) = aliases.as_array_mut() else { continue };
+        for name in &own {
+            if !aliases.iter().any(|alias| alias == name) {
+                aliases.push(json!(name));
+            }
+        }
     }
 }
 

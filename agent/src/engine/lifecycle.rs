@@ -406,10 +406,10 @@ fn shm_of_donor(daemon: &Daemon, donor: &str) -> Result<String> {
                 return Ok(bundle_of(daemon, &donor.id).join("shm").to_string_lossy().into_owned());
             }
             (_, Some(other)) => other.clone_into(&mut name),
-            _ => break,
+            _ => return Err(Error::new(Kind::Internal, compat::not_shareable(&donor.id))),
         }
     }
-    Err(Error::new(Kind::Internal, compat::NOT_SHAREABLE))
+    Err(Error::new(Kind::Internal, compat::not_shareable(&name)))
 }
 
 async fn mounts_of(daemon: &Arc<Daemon>, record: &Record) -> Result<Vec<Value>> {

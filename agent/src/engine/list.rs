@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::container::{Container, Record};
 use crate::api::filters::Filters;
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::timestamp::Timestamp;
 
 /// The keys that a list's filters may have.
@@ -79,9 +79,11 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
     for key in ["publish", "expose"] {
         for port in filters.values(key) {
             let _range = port_range(port).map_err(|number| {
-                Error::invalid(format!(
-                    "error while looking up for {key} {port}: strconv.ParseUint: parsing {number:?}: invalid syntax"
-                ))
+                let why = match number {
+                    "" => format!("Invalid range specified for the Port: {port}"),
+                    number => format!("strconv.ParseUint: parsing {number:?}: invalid syntax"),
+                };
+                Error::new(Kind::Internal, format!("error while looking up for {key} {port}: {why}"))
             })?;
         }
     }
@@ -164,11 +166,12 @@ fn is_in(record: &Record, network: &str) -> bool {
         || record.host_config.network_mode == network
 }
 
-/// The ports of `80`, `80-90`, `80/udp`, and their protocol; or what of it is no number.
+/// The ports of `80`, `80-90`, `80/udp`, and their protocol; or what of it is no number, nothing where they are the wrong way round.
 fn port_range(text: &str) -> Result<(u16, u16, &str), &str> {
     let (range, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    Ok((first.parse().map_err(|_| first)?, last.parse().map_err(|_| last)?, protocol))
+    let (from, to): (u16, u16) = (first.parse().map_err(|_| first)?, last.parse().map_err(|_| last)?);
+    if from > to { Err("") } else { Ok((from, to, protocol)) }
 }
 
 /// Whether the network has this port of the container, or of the host for it; it has none while the container does not run.
@@ -194,7 +197,7 @@ fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summ
         command: command.join(" "),
         created: record.created.seconds(),
         ports: ports(&network),
-        size_rw: sizes.map(|(rw, _)| rw),
+        size_rw: sizes.map_or(0, |(rw, _)| rw),
         size_root_fs: sizes.map(|(_, all)| all),
         labels: record.config.labels.clone().unwrap_or_default(),
         state: record.state.word(),
@@ -204,10 +207,24 @@ fn summary(daemon: &Daemon, record: &Record, now: Timestamp, size: bool) -> Summ
             annotations: record.host_config.annotations.clone(),
         },
         network_settings: SummaryNetworks {
-            networks: network.get("Networks").cloned().unwrap_or_else(|| json!({})),
+            networks: listed(network.get("Networks").cloned().unwrap_or_else(|| json!({}))),
         },
         mounts: record.mounts.iter().map(|planned| planned.shown.clone()).collect(),
     }
+}
+
+/// Endpoints in a list have only what the network gave them, and the addresses that were asked for.
+fn listed(mut networks: Value) -> Value {
+    for endpoint in networks.as_object_mut().into_iter().flatten().filter_map(|(_, one)| one.as_object_mut())
+    {
+        for field in ["Links", "Aliases", "DriverOpts", "DNSNames"] {
+            let _shown = endpoint.insert(field.to_owned(), Value::Null);
+        }
+        if let Some(Value::Object(asked)) = endpoint.get_mut("IPAMConfig") {
+            let _none = asked.remove("LinkLocalIPs");
+        }
+    }
+    networks
 }
 
 /// A word with spaces is shown in quotes.

@@ -128,6 +128,21 @@ pub fn bind(text: &str) -> Result<Planned> {
     Ok(planned)
 }
 
+/// One of the volumes that an image or a request wants without a name; dockerd takes a path that is not absolute, too.
+///
+/// # Errors
+/// The root itself.
+pub fn anonymous(path: &str) -> Result<Planned> {
+    let destination = clean(path);
+    if destination == "/" {
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{path}': invalid mount config for type \"volume\": invalid specification: destination can't be '/'"
+        )));
+    }
+    let shown = MountPoint { kind: "volume".to_owned(), destination, rw: true, ..MountPoint::default() };
+    Ok(Planned { shown, makes_source: true, anonymous: true, ..Planned::default() })
+}
+
 /// Whether a local volume may have this name.
 #[must_use]
 pub fn is_volume_name(name: &str) -> bool {
@@ -156,9 +171,12 @@ fn is_mode(text: &str) -> bool {
 pub fn mount(asked: &Mount) -> Result<Planned> {
     let invalid =
         |why: &str| Error::invalid(format!("invalid mount config for type {:?}: {why}", asked.kind));
+    if asked.volume_options.is_some() && asked.kind != "volume" {
+        let kind = &asked.kind;
+        return Err(Error::invalid(format!("VolumeOptions must not be specified on mount type {kind:?}")));
+    }
     for (kind, is_given, field) in [
         ("bind", asked.bind_options.is_some(), "BindOptions"),
-        ("volume", asked.volume_options.is_some(), "VolumeOptions"),
         ("tmpfs", asked.tmpfs_options.is_some(), "TmpfsOptions"),
         ("image", asked.image_options.is_some(), "ImageOptions"),
     ] {
@@ -204,6 +222,9 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
         }
         "volume" => {
             let options = asked.volume_options.clone().unwrap_or_default();
+            if asked.source.is_empty() && asked.read_only {
+                return Err(invalid("must not set ReadOnly mode when using anonymous volumes"));
+            }
             if !options.subpath.is_empty() {
                 if asked.source.is_empty() {
                     return Err(invalid("must not set Subpath when using anonymous volumes"));
@@ -213,6 +234,7 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
                 }
             }
             shown.name.clone_from(&asked.source);
+            shown.mode = "z".to_owned();
             planned.anonymous = asked.source.is_empty();
             shown.driver =
                 options.driver_config.as_ref().map(|driver| driver.name.clone()).unwrap_or_default();
@@ -225,6 +247,13 @@ pub fn mount(asked: &Mount) -> Result<Planned> {
                 return Err(invalid("field Source must not be specified"));
             }
             let options = asked.tmpfs_options.clone().unwrap_or_default();
+            for words in options.options.iter().flatten() {
+                match words.as_slice() {
+                    [flag] if matches!(flag.as_str(), "exec" | "noexec") => {}
+                    [name] | [name, _] => return Err(invalid(&format!("invalid option: {name}"))),
+                    _ => return Err(invalid("invalid option array length")),
+                }
+            }
             planned.options = tmpfs(&options, asked.read_only);
         }
         "image" => {
@@ -297,6 +326,9 @@ pub fn asked(host_config: &HostConfig) -> Result<Vec<Planned>> {
 /// Another mode: dockerd's text.
 pub fn volumes_from(text: &str) -> Result<(&str, Option<bool>)> {
     match text.split_once(':') {
+        None if text.is_empty() => {
+            Err(Error::invalid("volumes-from specification cannot be an empty string"))
+        }
         None => Ok((text, None)),
         Some((container, "ro" | "z,ro" | "ro,z")) => Ok((container, Some(false))),
         Some((container, "rw" | "z" | "Z")) => Ok((container, None)),
@@ -366,47 +398,4 @@ fn absolute(path: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn binds() {
-        let shown = |text: &str| bind(text).unwrap().shown;
-        let one = shown("/a/../b:/c/:ro");
-        assert_eq!((one.source.as_str(), one.destination.as_str(), one.rw), ("/b", "/c", false));
-        assert_eq!(
-            (one.kind.as_str(), one.propagation.as_str(), one.mode.as_str()),
-            ("bind", "rprivate", "ro")
-        );
-        let one = shown("vol:/c");
-        assert_eq!((one.kind.as_str(), one.name.as_str()), ("volume", "vol"));
-        assert!(bind("/c").unwrap().anonymous);
-        assert_eq!(shown("/a:/b:rshared").propagation, "rshared");
-        for (text, why) in [
-            ("a:b:c:d", "invalid volume specification: 'a:b:c:d'"),
-            ("/a::ro", "invalid volume specification: '/a::ro'"),
-            ("/a:/b:x", "invalid mode: x"),
-            ("/a:/b:ro,rw", "invalid mode: ro,rw"),
-        ] {
-            assert_eq!(bind(text).unwrap_err().message, why);
-        }
-        assert!(bind("/a:b").unwrap_err().message.ends_with("mount path must be absolute"));
-        assert!(bind("/a:/").unwrap_err().message.ends_with("destination can't be '/'"));
-    }
-
-    #[test]
-    fn specifications() {
-        let of = |text: &str| specified(&bind(text).unwrap(), "/src")["options"].clone();
-        assert_eq!(of("/a:/b"), json!(["rbind", "rprivate"]));
-        assert_eq!(of("/a:/b:ro,rslave"), json!(["rbind", "rro", "rslave"]));
-        let tmpfs = specified_tmpfs("/t", "size=1m,exec").unwrap();
-        assert_eq!(tmpfs["options"], json!(["nosuid", "nodev", "size=1m", "exec"]));
-    }
-
-    #[test]
-    fn two_at_one_place_are_refused() {
-        let host_config =
-            HostConfig { binds: Some(vec!["/a:/b".into(), "/c:/b/".into()]), ..HostConfig::default() };
-        assert_eq!(asked(&host_config).unwrap_err().message, "Duplicate mount point: /b");
-    }
-}
+mod tests;

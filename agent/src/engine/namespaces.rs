@@ -36,7 +36,13 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
         match mode {
             "host" => Ok(None),
             _ => match mode.strip_prefix("container:") {
-                Some(other) => Ok(Some(path_of(daemon, other, kind)?)),
+                Some(other) => {
+                    let cannot = |error: Error| {
+                        let kind = kind.to_uppercase();
+                        Error::new(error.kind, format!("failed to join {kind} namespace: {}", error.message))
+                    };
+                    path_of(daemon, other, kind).map(Some).map_err(cannot)
+                }
                 None => Ok(Some(String::new())),
             },
         }
@@ -137,10 +143,7 @@ pub fn path_of(daemon: &Daemon, other: &str, kind: &str) -> Result<String> {
         )));
     }
     if pid == 0 {
-        return Err(Error::conflict(format!(
-            "cannot join {kind} namespace of a non running container: container {} is exited",
-            other.id
-        )));
+        return Err(Error::conflict(format!("container {} is not running", other.id)));
     }
     Ok(format!("/proc/{pid}/ns/{kind}"))
 }

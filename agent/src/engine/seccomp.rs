@@ -86,6 +86,15 @@ pub fn custom(text: &str, capabilities: &[&str]) -> Result<Value> {
     let failed = |why: &str| Error::invalid(format!("Decoding seccomp profile failed: {why}"));
     let mut profile: Value = serde_json::from_str(text).map_err(|error| failed(&error.to_string()))?;
     let object = profile.as_object_mut().ok_or_else(|| failed("it is no object"))?;
+    let either = |one: &str, other: &str| {
+        Error::invalid(format!(
+            "both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'"
+        ))
+    };
+    let has_any = |value: Option<&Value>| value.and_then(Value::as_array).is_some_and(|all| !all.is_empty());
+    if has_any(object.get("architectures")) && has_any(object.get("archMap")) {
+        return Err(either("architectures", "archMap"));
+    }
     if let Some(map) = object.remove("archMap") {
         let own =
             map.as_array().and_then(|all| all.iter().find(|one| one["architecture"] == "SCMP_ARCH_X86_64"));
@@ -107,6 +116,9 @@ pub fn custom(text: &str, capabilities: &[&str]) -> Result<Value> {
         if let Some(name) =
             fields.remove("name").filter(|name| name.as_str().is_some_and(|name| !name.is_empty()))
         {
+            if has_any(fields.get("names")) {
+                return Err(either("name", "names"));
+            }
             let _none = fields.insert("names".to_owned(), json!([name]));
         }
         let strings = |value: Option<&Value>| -> Vec<String> {

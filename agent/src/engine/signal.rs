@@ -373,7 +373,7 @@ pub async fn pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
 pub async fn unpause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
     let _changing = container.changing.lock().await;
     if !container.read(|record| record.state.paused) {
-        return Err(Error::conflict(format!("Container {} is not paused", container.id)));
+        return Err(Error::new(Kind::Internal, format!("Container {} is not paused", container.id)));
     }
     running(container)?.resume().await.map_err(|error| {
         Error::new(Kind::Internal, format!("Cannot unpause container {}: {error}", container.id))

@@ -20,11 +20,17 @@ pub fn check(daemon: &Daemon, body: &UpdateBody) -> Result<()> {
     restart::check(&body.restart_policy, false)
 }
 
-/// Changes limits and policy, which were checked; what the request leaves at zero stays.
+/// Changes limits and policy, which were checked; what the request leaves at zero stays. What the kernel can't hold is taken away,
+/// and told.
 ///
 /// # Errors
 /// Limits that can't be meant, or that the kernel refuses: all is as it was.
-pub async fn update(daemon: &Arc<Daemon>, container: &Arc<Container>, body: UpdateBody) -> Result<()> {
+pub async fn update(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    mut body: UpdateBody,
+) -> Result<Vec<String>> {
+    let warnings = super::create::unsupported(&mut body.resources, &crate::system::cgroups());
     let cannot = |error: Error| {
         Error::new(error.kind, format!("Cannot update container {}: {}", container.id, error.message))
     };
@@ -53,7 +59,7 @@ pub async fn update(daemon: &Arc<Daemon>, container: &Arc<Container>, body: Upda
     container.change(|record| record.host_config = after);
     container.save(daemon).await?;
     container.publish(daemon, "update");
-    Ok(())
+    Ok(warnings)
 }
 
 fn merge(own: &mut Resources, asked: &Resources) -> Result<()> {

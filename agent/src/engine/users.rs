@@ -102,7 +102,9 @@ fn fields(line: &str) -> Vec<&str> {
 }
 
 fn id(text: &str) -> Result<Option<u32>> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    // A number below zero is none that could be, and no name.
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
     let number = text.parse::<u32>().ok().filter(|&number| number <= i32::MAX.cast_unsigned());

@@ -52,10 +52,6 @@ pub fn config(config: &Config) -> Result<()> {
         if health.retries < 0 {
             return invalid("Retries in Healthcheck cannot be negative");
         }
-        match health.test.as_deref().and_then(<[String]>::first).map(String::as_str) {
-            None | Some("" | "NONE" | "CMD" | "CMD-SHELL") => {}
-            Some(other) => return invalid(format!("Unknown healthcheck type {other:?} (expected 'CMD')")),
-        }
     }
     for port in config.exposed_ports.iter().flatten().map(|(port, _)| port) {
         let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
@@ -91,6 +87,16 @@ pub fn host_config(asked: &HostConfig, host: &Host) -> Result<()> {
             "Invalid value {}, range for oom score adj is [-1000, 1000]",
             asked.oom_score_adj
         ));
+    }
+    for host in asked.extra_hosts.iter().flatten() {
+        extra_host(host)?;
+    }
+    ports(asked)?;
+    if asked.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
+        return invalid("invalid Annotations: the empty string is not permitted as an annotation key");
+    }
+    if asked.network_mode == "container:" {
+        return invalid("invalid network mode: invalid container format container:<name|id>");
     }
     if asked.shm_size < 0 {
         return invalid("SHM size can not be less than 0");
@@ -144,6 +150,36 @@ pub fn remapped(asked: &HostConfig) -> Result<()> {
     Ok(())
 }
 
+/// `name:address`.
+fn extra_host(text: &str) -> Result<()> {
+    let Some((_, address)) = text.split_once(':').filter(|(name, _)| !name.is_empty()) else {
+        return invalid(format!("bad format for add-host: {text:?}"));
+    };
+    if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
+        return invalid(format!("invalid IP address in add-host: {address:?}"));
+    }
+    Ok(())
+}
+
+/// Published ports are numbers, or ranges of such.
+fn ports(asked: &HostConfig) -> Result<()> {
+    for (port, bindings) in asked.port_bindings.iter().flatten() {
+        let on_host = bindings.iter().flatten().map(|binding| binding.host_port.as_str());
+        for text in std::iter::once(port.as_str()).chain(on_host) {
+            let number = text.split('/').next().unwrap_or_default();
+            let is_port = |number: &str| number.parse::<u16>().is_ok();
+            let fits = match number.split_once('-') {
+                Some((first, last)) => is_port(first) && is_port(last),
+                None => number.is_empty() || is_port(number),
+            };
+            if !fits {
+                return invalid(format!("invalid port specification: {number:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Refuses what does not go with another container's network, or the host's name.
 ///
 /// # Errors
@@ -151,6 +187,11 @@ pub fn remapped(asked: &HostConfig) -> Result<()> {
 pub fn network(config: &Config, asked: &HostConfig) -> Result<()> {
     if asked.uts_mode == "host" && !config.hostname.is_empty() {
         return invalid("conflicting options: hostname and the UTS mode");
+    }
+    if asked.network_mode == "host" && asked.links.as_ref().is_some_and(|links| !links.is_empty()) {
+        return invalid(
+            "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
+        );
     }
     if !asked.network_mode.starts_with("container:") {
         return Ok(());
@@ -274,11 +315,13 @@ const NUMBERS: usize = 8192;
 /// Which numbers are in a list like `0-2,7`; however often it names one, this is all that it takes.
 fn numbers(text: &str) -> Option<Vec<bool>> {
     let mut all = vec![false; NUMBERS];
-    let parts = || text.split(',').filter(|part| !part.is_empty());
-    if parts().count() > NUMBERS {
+    if text.is_empty() {
+        return Some(all);
+    }
+    if text.split(',').count() > NUMBERS {
         return None;
     }
-    for part in parts() {
+    for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (first.parse().ok()?, last.parse().ok()?);
         if first > last {
@@ -329,6 +372,9 @@ pub fn fill(asked: &mut HostConfig, host: &Host, daemon: &Settings) {
     if matches!(asked.network_mode.as_str(), "" | "default") {
         asked.network_mode = "bridge".to_owned();
     }
+    if asked.restart_policy.name.is_empty() {
+        asked.restart_policy.name = "no".to_owned();
+    }
     if asked.runtime.is_empty() {
         asked.runtime = or(&live.default_runtime, super::needs::RUNTIME);
     }
@@ -360,9 +406,9 @@ mod tests {
             let all = numbers(text)?.into_iter().enumerate();
             Some(all.filter_map(|(number, is_in)| is_in.then_some(number)).collect())
         };
-        assert_eq!(of("0-2,,7"), Some(vec![0, 1, 2, 7]));
+        assert_eq!(of("0-2,7"), Some(vec![0, 1, 2, 7]));
         assert_eq!(of(""), Some(vec![]));
-        for text in ["x", "2-1", "0-8192", "8192", "-1", "1-", &"0-8191,".repeat(NUMBERS + 1)] {
+        for text in ["x", "2-1", "0,,1", "0,", "0-8192", "8192", "-1", "1-", &"0-8191,".repeat(NUMBERS + 1)] {
             assert_eq!(of(text), None, "{}", &text[..text.len().min(20)]);
         }
     }

@@ -52,7 +52,9 @@ pub(super) fn check(network: &Network, asked: &EndpointSettings) -> Result<()> {
         }
     }
     if !network.has_names() && asked.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty()) {
-        errors.push("network-scoped aliases are only supported for user-defined networks".to_owned());
+        errors.push(
+            "network-scoped alias is supported only for containers in user defined networks".to_owned(),
+        );
     }
     errors.extend(settings_of(asked).filter_map(|setting| sysctl(setting, "").err()));
     match errors.as_slice() {

@@ -78,10 +78,13 @@ pub(super) fn hosts(sandbox: &Sandbox) -> String {
     for (address, names) in &sandbox.hosts {
         text.push_str(&format!("{address}\t{names}\n"));
     }
-    let own = if sandbox.domain.is_empty() {
-        sandbox.hostname.clone()
-    } else {
-        format!("{0}.{1} {0}", sandbox.hostname, sandbox.domain)
+    let full = match sandbox.domain.as_str() {
+        "" => sandbox.hostname.clone(),
+        domain => format!("{}.{domain}", sandbox.hostname),
+    };
+    let own = match full.split_once('.') {
+        Some((first, _)) => format!("{full} {first}"),
+        None => full,
     };
     for endpoint in &sandbox.endpoints {
         for address in [endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6)].into_iter().flatten() {
@@ -172,6 +175,10 @@ fn linked(join: &Join, link: &LinkTo, state: &State) -> Result<(String, String)>
         })
     });
     let Some(address) = address else {
+        if other.is_some() {
+            let text = format!("container {} not attached to default bridge network", link.container);
+            return Err(Error::new(Kind::Internal, text));
+        }
         return Err(Error::new(
             Kind::Internal,
             format!(

@@ -150,13 +150,13 @@ impl Volumes {
             )));
         }
         let options = asked.options.clone().filter(|options| !options.is_empty());
-        if let Some(options) = &options {
-            options::check(options).map_err(invalid)?;
-        }
         let mut known = self.known();
         if let Some(there) = known.get_mut(&name) {
             there.holders.extend(holder.map(str::to_owned));
             return Ok(there.volume.clone());
+        }
+        if let Some(options) = &options {
+            options::check(options).map_err(invalid)?;
         }
         let mut labels = asked.labels.clone();
         if anonymous {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
 use ketch_engine_api::container::{CreateBody, Created, Updated, Waited};
-use ketch_engine_api::host_config::UpdateBody;
+use ketch_engine_api::host_config::{NAMES, UpdateBody};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api;
 use crate::api::filters::Filters;
 use crate::api::hijack;
-use crate::api::request::Request;
+use crate::api::request::{self, Request};
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::stdcopy::{self, Stream};
@@ -72,7 +72,7 @@ async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 fn mounts_image(body: &CreateBody) -> bool {
-    let mounts = body.host_config.as_ref().and_then(|host_config| host_config.mounts.as_ref());
+    let mounts = body.placing.host_config.as_ref().and_then(|host_config| host_config.mounts.as_ref());
     mounts.is_some_and(|mounts| mounts.iter().any(|one| one.kind == "image"))
 }
 
@@ -81,13 +81,17 @@ async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let platform = request.query.text("platform").filter(|_| request.version >= ApiVersion::v1(41));
     let platform = platform.map(str::to_owned);
     let version = request.version;
-    let asked: Value = request.json().await?;
+    let mut asked: Value = request.json().await?;
+    api::json::rename(&mut asked, &["HostConfig", "NetworkingConfig"]);
+    if let Some(host_config) = asked.get_mut("HostConfig") {
+        api::json::rename(host_config, &NAMES);
+    }
     // Any other field is the configuration's, which is there if one is.
     let is_config = |field: &String| !matches!(field.as_str(), "HostConfig" | "NetworkingConfig");
-    if asked.as_object().is_some_and(|fields| !fields.keys().any(is_config)) {
+    if asked.is_null() || asked.as_object().is_some_and(|fields| !fields.keys().any(is_config)) {
         return Err(Error::invalid("config cannot be empty in order to create a container"));
     }
-    let body: CreateBody = api::json::of_value(&asked)?;
+    let body = CreateBody { config: api::json::of_value(&asked)?, placing: api::json::of_value(&asked)? };
     if version < ApiVersion::v1(48) && mounts_image(&body) {
         return Err(Error::invalid("Mount type \"Image\" needs API v1.48 or newer"));
     }
@@ -96,14 +100,21 @@ async fn create_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             .ok_or_else(|| Error::invalid(format!("{platform:?} is an invalid component of a platform")))?;
         let _fits = daemon.images.find_for(&body.config.image, &platform)?;
     }
-    let made = create::create(&daemon, &name, body).await?;
+    let has_address = version >= ApiVersion::v1(44) && !body.config.mac_address.is_empty();
+    let mut made = create::create(&daemon, &name, body).await?;
+    if has_address {
+        made.warnings.push("The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.".to_owned());
+    }
     response::json(StatusCode::CREATED, &Created { id: made.id, warnings: made.warnings })
 }
 
 async fn inspect_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let container = find(&daemon, &request)?;
     let size = request.query.flag("size");
-    let shown = blocking(move || Ok(inspect::inspect(&daemon, &container, size))).await?;
+    let mut shown = blocking(move || Ok(inspect::inspect(&daemon, &container, size))).await?;
+    if request.version < ApiVersion::v1(45) {
+        inspect::with_id_among_aliases(&mut shown);
+    }
     response::json(StatusCode::OK, &shown)
 }
 
@@ -181,9 +192,13 @@ async fn unpause(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 pub(super) fn size(request: &Request) -> Result<(u32, u32)> {
     let side = |key: &str| -> Result<u32> {
         let text = request.query.value(key).unwrap_or_default();
-        text.parse().map_err(|_| {
-            Error::invalid(format!("invalid resize {} {text:?}", if key == "h" { "height" } else { "width" }))
-        })
+        text.parse::<i64>()
+            .map_err(|error| request::unfit(&error))
+            .and_then(|side| u32::try_from(side).map_err(|_| "value out of range"))
+            .map_err(|why| {
+                let side = if key == "h" { "height" } else { "width" };
+                Error::invalid(format!("invalid resize {side} {text:?}: {why}"))
+            })
     };
     Ok((side("h")?, side("w")?))
 }
@@ -204,11 +219,14 @@ async fn rename(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn update_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let asked = request.operand(0).to_owned();
-    let body: UpdateBody = body(request).await?;
+    let mut body: Value = body(request).await?;
+    api::json::rename(&mut body, &NAMES);
+    let body: UpdateBody = if body.is_null() { UpdateBody::default() } else { api::json::of_value(&body)? };
     update::check(&daemon, &body)?;
     let container = daemon.engine.find(&asked)?;
-    update::update(&daemon, &container, body).await?;
-    response::json(StatusCode::OK, &Updated { warnings: None })
+    let warnings = update::update(&daemon, &container, body).await?;
+    let warnings = (!warnings.is_empty()).then_some(warnings);
+    response::json(StatusCode::OK, &Updated { warnings })
 }
 
 async fn remove_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
@@ -216,7 +234,8 @@ async fn remove_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let asked = request.operand(0).to_owned();
     let how = Remove { force: request.query.flag("force"), volumes: request.query.flag("v") };
     if request.query.flag("link") {
-        return Err(Error::invalid("Conflict, cannot remove the default link name of the container"));
+        let text = "Conflict, cannot remove the default link name of the container";
+        return Err(Error::new(Kind::Internal, text));
     }
     remove::remove(&daemon, &container, &asked, how).await?;
     Ok(response::empty(StatusCode::NO_CONTENT))

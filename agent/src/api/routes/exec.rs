@@ -53,13 +53,14 @@ async fn start(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
         stdout: config.attach_stdout,
         stderr: config.attach_stderr,
         terminal: config.tty,
-        framed: !config.tty,
+        // What the start says counts: a client that takes the stream apart has said so there.
+        framed: !asked.tty,
         ends_input: !config.tty,
         detach_keys: exec.detach_keys.clone(),
     };
     let output = exec.streams.listen();
     let typing = exec.streams.typing();
-    let content_type = hijack::content_type(version, config.tty);
+    let content_type = hijack::content_type(version, asked.tty);
     Ok(hijack::begin_with(upgrade, content_type, move |client| async move {
         let starting = {
             let (daemon, exec) = (Arc::clone(&daemon), Arc::clone(&exec));

@@ -91,7 +91,23 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             image.containers = -1;
         }
     }
+    let mut listed =
+        serde_json::to_value(listed).map_err(|error| Error::internal("encoding images", &error))?;
+    if version < ApiVersion::v1(43) {
+        for image in listed.as_array_mut().into_iter().flatten() {
+            without_empty_lists(image);
+        }
+    }
     response::json(StatusCode::OK, &listed)
+}
+
+/// No names or digests were `null` before 1.43, and are in the disk's use.
+pub(super) fn without_empty_lists(image: &mut Value) {
+    for field in ["RepoTags", "RepoDigests"] {
+        if image[field].as_array().is_some_and(Vec::is_empty) {
+            image[field] = Value::Null;
+        }
+    }
 }
 
 async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {

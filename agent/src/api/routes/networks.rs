@@ -9,10 +9,12 @@ use ketch_engine_api::network::{
 };
 
 use super::beside;
+use super::containers::body;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
+use crate::api::version::ApiVersion;
 use crate::daemon::Daemon;
 use crate::engine::connect as endpoints;
 use crate::error::{Error, Kind, Result};
@@ -32,6 +34,8 @@ pub(super) fn add(router: &mut Router) {
 
 async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let filters = Filters::of(&request.query, &FILTERS)?;
+    // Their containers, too, as in those days.
+    let detailed = request.version < ApiVersion::v1(28);
     let dangling = dangling(&filters)?;
     for kind in filters.values("type") {
         if !matches!(kind, "builtin" | "custom") {
@@ -57,7 +61,7 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
                     wanted != (network.is_predefined() || daemon.networks.is_used(network))
                 })
             })
-            .map(|network| daemon.networks.show(network, false))
+            .map(|network| daemon.networks.show(network, detailed))
             .collect();
         response::json(StatusCode::OK, &shown)
     })
@@ -98,7 +102,14 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let wanted: NetworkCreateRequest = request.json().await?;
+    let wanted: NetworkCreateRequest = body(request).await?;
+    let forbidden = |text: &str| Err(Error::new(Kind::Forbidden, text));
+    if wanted.ingress {
+        return forbidden("Ingress network can only be global scope network");
+    }
+    if wanted.scope.as_deref() == Some("swarm") {
+        return forbidden("cannot create a swarm scoped network when swarm is not active");
+    }
     beside(daemon, move |daemon| {
         let id = daemon.networks.create(wanted)?;
         response::json(StatusCode::CREATED, &NetworkCreateResponse { id, warning: String::new() })
@@ -117,14 +128,14 @@ async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn connect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.operand(0).to_owned();
-    let asked: NetworkConnectRequest = request.json().await?;
+    let asked: NetworkConnectRequest = body(request).await?;
     endpoints::connect(&daemon, &name, &asked.container, asked.endpoint_config.unwrap_or_default()).await?;
     Ok(response::empty(StatusCode::OK))
 }
 
 async fn disconnect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.operand(0).to_owned();
-    let asked: NetworkDisconnectRequest = request.json().await?;
+    let asked: NetworkDisconnectRequest = body(request).await?;
     endpoints::disconnect(&daemon, &name, &asked.container, asked.force).await?;
     Ok(response::empty(StatusCode::OK))
 }

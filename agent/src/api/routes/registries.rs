@@ -174,7 +174,10 @@ async fn search(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     }
     let options = SearchOptions {
         term: request.query.text("term").unwrap_or_default().to_owned(),
-        limit: request.query.number::<i64>("limit")?,
+        limit: request
+            .query
+            .number::<i64>("limit")
+            .map_err(|error| Error::invalid(format!("invalid limit specified: {}", error.message)))?,
         official: flag("is-official")?,
         automated: flag("is-automated")?,
         stars,

@@ -178,7 +178,9 @@ fn usage(daemon: &Arc<Daemon>, parts: Parts, version: ApiVersion) -> Result<Valu
             image.virtual_size = (version < ApiVersion::v1(44)).then_some(image.size);
         }
         shown["LayersSize"] = json!(daemon.images.layers_size());
-        shown["Images"] = encoded(serde_json::to_value(images))?;
+        let mut images = encoded(serde_json::to_value(images))?;
+        images.as_array_mut().into_iter().flatten().for_each(super::images::without_empty_lists);
+        shown["Images"] = images;
     }
     if parts.containers {
         let wanted = Wanted { all: true, limit: None, size: true, filters: Filters::default() };
@@ -189,9 +191,6 @@ fn usage(daemon: &Arc<Daemon>, parts: Parts, version: ApiVersion) -> Result<Valu
     }
     if parts.builds {
         shown["BuildCache"] = json!([]);
-    }
-    if version < ApiVersion::v1(42) {
-        shown["BuilderSize"] = json!(0);
     }
     Ok(shown)
 }

@@ -57,7 +57,7 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let body: Create = request.json().await?;
+    let body: Create = super::containers::body(request).await?;
     beside(daemon, move |daemon| {
         let asked = volume::Create {
             name: body.name,
