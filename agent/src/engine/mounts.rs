@@ -171,18 +171,18 @@ fn is_mode(text: &str) -> bool {
 pub fn mount(asked: &Mount) -> Result<Planned> {
     let invalid =
         |why: &str| Error::invalid(format!("invalid mount config for type {:?}: {why}", asked.kind));
-    if asked.volume_options.is_some() && asked.kind != "volume" {
-        let kind = &asked.kind;
-        return Err(Error::invalid(format!("VolumeOptions must not be specified on mount type {kind:?}")));
-    }
     for (kind, is_given, field) in [
+        ("volume", asked.volume_options.is_some(), "VolumeOptions"),
         ("bind", asked.bind_options.is_some(), "BindOptions"),
         ("tmpfs", asked.tmpfs_options.is_some(), "TmpfsOptions"),
-        ("image", asked.image_options.is_some(), "ImageOptions"),
     ] {
         if is_given && asked.kind != kind {
-            return Err(invalid(&format!("field {field} must not be specified")));
+            let why = format!("{field} must not be specified on mount type {:?}", asked.kind);
+            return Err(Error::invalid(why));
         }
+    }
+    if asked.image_options.is_some() && asked.kind != "image" {
+        return Err(invalid("field ImageOptions must not be specified"));
     }
     if asked.target.is_empty() {
         return Err(invalid("field Target must not be empty"));
