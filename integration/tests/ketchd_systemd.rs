@@ -97,6 +97,8 @@ impl Drop for Units<'_> {
             let _ = fs::remove_file(self.file(kind));
         }
         let _ = systemctl(&["daemon-reload"]);
+        // The parent of the containers' cgroups, which is nobody's now.
+        let _ = fs::remove_dir(Path::new("/sys/fs/cgroup").join(&self.case.tag));
     }
 }
 
