@@ -88,8 +88,6 @@ fn what_is_refused(case: &Case) {
         (json!({"Type": "image", "Target": "/x"}), format!("{config} \"image\": field Source must not be empty")),
         (json!({"Type": "image", "Source": "files"}), format!("{config} \"image\": field Target must not be empty")),
         (json!({"Type": "image", "Source": "files", "Target": "/"}), format!("{config} \"image\": invalid specification: destination can't be '/'")),
-        (json!({"Type": "image", "Source": "files", "Target": "/x", "BindOptions": {}}), format!("{config} \"image\": field BindOptions must not be specified")),
-        (json!({"Type": "image", "Source": "files", "Target": "/x", "VolumeOptions": {}}), format!("{config} \"image\": field VolumeOptions must not be specified")),
         (json!({"Type": "image", "Source": "files", "Target": "/x", "ImageOptions": {"Subpath": "../x"}}), format!("{config} \"image\": subpath must be a relative path within the volume")),
         (json!({"Type": "image", "Source": "files", "Target": "/x", "ImageOptions": {"Subpath": "/x"}}), format!("{config} \"image\": subpath must be a relative path within the volume")),
         (json!({"Type": "tmpfs", "Target": "/x", "ImageOptions": {}}), format!("{config} \"tmpfs\": field ImageOptions must not be specified")),
@@ -105,6 +103,11 @@ fn what_is_refused(case: &Case) {
     assert_eq!(engine.docker("ps --all --quiet").ok().text(), "");
     let made = create(&engine, "/v1.48", &plain).is(201).json();
     assert_eq!(made["Warnings"], json!(["Image mount is an experimental feature"]));
+    let _ = engine.docker("rm box").ok();
+    for field in ["BindOptions", "VolumeOptions", "TmpfsOptions"] {
+        let mount = json!({"Type": "image", "Source": "files", "Target": "/x", field: {}});
+        assert_eq!(create(&engine, "", &mount).refuses(400), format!("{field} must not be specified on mount type \"image\""));
+    }
     engine.end();
 }
 
@@ -133,9 +136,12 @@ fn one_that_was_removed_by_force_is_still_there(case: &Case) {
     let _ = engine.docker("rmi --force files").ok();
     let _ = engine.docker("image prune --force --all").ok();
     assert_eq!(engine.docker("start --attach box").ok().text(), "one");
-    engine.stop();
-    engine.come_back();
-    assert_eq!(engine.docker("start --attach box").ok().text(), "one");
+    if engine.is_ketch() {
+        // dockerd mounts it no more once it was down.
+        engine.stop();
+        engine.come_back();
+        assert_eq!(engine.docker("start --attach box").ok().text(), "one");
+    }
     engine.end();
 }
 
