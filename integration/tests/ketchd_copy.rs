@@ -318,9 +318,12 @@ fn a_race_of_links_wins_nothing(case: &Case) {
     let bytes = fs::read(&tar).expect("read the archive");
     let (mut read, mut written) = (0, 0);
     for _ in Race::of(case, 300) {
-        let answer = archive(&engine, "GET", &format!("path=/race{at}/which"));
-        assert!(!answer.body.contains("of the host"), "a file of the host: {answer:?}");
-        read += usize::from(answer.body.contains("inside"));
+        // What has gone by the time it is read cuts the connection: whatever has come is looked at.
+        let mut http = engine.http();
+        http.ask("GET", &format!("/containers/box/archive?path=/race{at}/which"), &["Connection: close"], "");
+        let answer = String::from_utf8_lossy(&http.rest()).into_owned();
+        assert!(!answer.contains("of the host"), "a file of the host: {answer:?}");
+        read += usize::from(answer.contains("inside"));
         let mut http = engine.http();
         let head = format!("PUT /containers/box/archive?path=/race{at} HTTP/1.1\r\nHost: docker\r\nContent-Length: {}\r\n\r\n", bytes.len());
         http.send(head.as_bytes());
