@@ -273,7 +273,7 @@ fn layers_have_the_ids_of_containers(case: &Case) {
     // What was saved where the users are the host's, and the other way round, is the same image.
     for (from, to) in [(&engine, &plain), (&plain, &engine)] {
         let tar = from.site.path("moved.tar");
-        let _ = from.docker(&format!("tag made moved")).ok();
+        let _ = from.docker("tag made moved").ok();
         let _ = from.docker(&format!("save -o {} moved", tar.display())).ok();
         let _ = to.docker(&format!("load -i {}", tar.display())).ok();
         assert_eq!(of(to, "{{json .RootFS}}", "moved"), of(from, "{{json .RootFS}}", "made"));
@@ -492,7 +492,7 @@ fn who_is_not_there(case: &Case) {
         assert!(said.contains("the range 0:65536 of user ids has the host's own root"), "{said}");
         fs::write(engine.site.path("subuid"), "other:100000:65536\n").expect("write the ranges");
         let said = refused("default");
-        assert!(said.contains("add the line \"dockremap:165536:65536\" to /etc/subuid and to /etc/subgid") || said.contains("add the line \"dockremap:"), "{said}");
+        assert!(said.contains("add the line \"dockremap:165536:65536\" to /etc/subuid and to /etc/subgid"), "{said}");
     }
     engine.come_back();
     engine.end();
