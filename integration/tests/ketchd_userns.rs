@@ -239,7 +239,7 @@ fn copies_in_and_out(case: &Case) {
 /// The members of the uppermost layer of an image, each with its owner.
 fn uppermost(engine: &Engine<'_>, image: &str) -> String {
     let script = format!(
-        "set -e; dir=$(mktemp -d); docker save {image} | tar -xf - -C $dir; layer=$(tr ',' '\\n' <$dir/manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | tail -1); tar --numeric-owner -tvf $dir/$layer | tr -s ' ' | cut -d ' ' -f 1,2,6; rm -r $dir"
+        "set -e; dir=$(mktemp -d); docker save {image} | tar -xf - -C $dir; layer=$(tr ',' '\\n' <$dir/manifest.json | grep -o 'blobs/sha256/[0-9a-f]*' | tail -1); tar --numeric-owner -tvf $dir/$layer | tr -s ' ' | cut -d ' ' -f 1,2,6 | sort; rm -r $dir"
     );
     engine.sh(&script).ok().text().to_owned()
 }
@@ -252,23 +252,33 @@ fn layers_have_the_ids_of_containers(case: &Case) {
     for format in ["{{.Id}}", "{{json .RootFS}}"] {
         assert_eq!(of(&engine, format, "busybox"), of(&plain, format, "busybox"));
     }
-    let change = "mkdir /d; cp /bin/busybox /d/set; chmod 4755 /d/set; echo x >/d/f; chown -h 1000:2000 /d/f; ln -s f /d/l; ln /d/f /d/h; mkfifo /d/p; rm /etc/group; rm -r /home; mkdir /home; chown 7 /home; touch -h -d @1 /d/* /d /home /etc";
+    let change = "mkdir /d; cp /bin/busybox /d/set; chmod 4755 /d/set; echo x >/d/f; chown -h 1000:2000 /d/f; ln -s f /d/l; ln /d/f /d/h; mkfifo /d/p; rm -r /home; mkdir /home; chown 7 /home; touch -h -d @1 /d/* /d /home";
     for engine in [&engine, &plain] {
         let _ = engine.client().args(["run", "--name", "box", "--network", "none", "busybox", "sh", "-c", change]).run().ok();
         let _ = engine.docker("commit box made").ok();
     }
-    assert_eq!(of(&engine, "{{json .RootFS}}", "made"), of(&plain, "{{json .RootFS}}", "made"));
+    // dockerd writes a layer's members in the order of the disk.
+    if engine.is_ketch() {
+        assert_eq!(of(&engine, "{{json .RootFS}}", "made"), of(&plain, "{{json .RootFS}}", "made"));
+    }
     let members = uppermost(&engine, "made");
-    for wanted in ["1000/2000 d/f", "-rwsr-xr-x 0/0 d/set", "7/0 home/", "0/0 etc/.wh.group"] {
+    assert_eq!(members, uppermost(&plain, "made"));
+    for wanted in ["1000/2000 d/f", "-rwsr-xr-x 0/0 d/set", "7/0 home/"] {
         assert!(members.contains(wanted), "{wanted}: {members}");
     }
+    // What removes a file is as old as the removal.
+    let _ = engine.docker("run --name less --network none made rm /etc/group").ok();
+    let _ = engine.docker("commit less less").ok();
+    let members = uppermost(&engine, "less");
+    assert!(members.contains("0/0 etc/.wh.group"), "{members}");
     let changes = |engine: &Engine<'_>| {
         let mut all: Vec<_> = engine.docker("diff box").ok().text().lines().map(str::to_owned).collect();
         all.sort();
         all
     };
     assert_eq!(changes(&engine), changes(&plain));
-    let exported = |engine: &Engine<'_>| engine.sh("docker export box | tar --numeric-owner -tvf - | tr -s ' ' | cut -d ' ' -f 1,2,6 | grep -v dev | sort").ok().text().to_owned();
+    // dockerd leaves the link etc/mtab out where it is not a container's.
+    let exported = |engine: &Engine<'_>| engine.sh("docker export box | tar --numeric-owner -tvf - | tr -s ' ' | cut -d ' ' -f 1,2,6 | grep -v -e dev -e mtab | sort").ok().text().to_owned();
     assert_eq!(exported(&engine), exported(&plain));
     // What was saved where the users are the host's, and the other way round, is the same image.
     for (from, to) in [(&engine, &plain), (&plain, &engine)] {
@@ -481,7 +491,7 @@ fn who_is_not_there(case: &Case) {
         ("nobody-at-all", "Error during uid lookup for \"nobody-at-all\": "),
         ("4242", "Uid 4242 has no entry in /etc/passwd"),
         ("dockremap:no-group", "Error during groupname lookup for \"no-group\": "),
-        ("daemon", "error creating ID mappings: no subuid ranges found for user \"daemon\""),
+        ("daemon", "Can't create ID mappings: no subuid ranges found for user \"daemon\""),
     ] {
         let said = refused(user);
         assert!(said.contains(text), "{user}: {said}");

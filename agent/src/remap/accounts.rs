@@ -56,7 +56,7 @@ impl Files {
             warn!("User namespaces: root cannot be remapped with itself; user namespaces are OFF");
             return Ok(Ids::default());
         }
-        let failed = |why: String| format!("error creating ID mappings: {why}");
+        let failed = |why: String| format!("Can't create ID mappings: {why}");
         let users = self.ranges(&account, "subuid", &self.subuid).map_err(failed)?;
         let groups = self.ranges(&account, "subgid", &self.subgid).map_err(failed)?;
         let ids = Ids::new(&users, &groups).map_err(failed)?;
@@ -243,13 +243,13 @@ mod tests {
     fn what_they_can_not_give() {
         assert_eq!(
             refused("lone:box"),
-            "error creating ID mappings: /etc/subuid: \"lone:7:x\" is not <name>:<first id>:<number of ids>"
+            "Can't create ID mappings: /etc/subuid: \"lone:7:x\" is not <name>:<first id>:<number of ids>"
         );
         let mut files = files();
         files.subgid = "other:100000:65536\nother:165536:65536\nother:300000:9\n".into();
         assert_eq!(
             files.ids_of("box").unwrap_err(),
-            "error creating ID mappings: no subgid ranges found for user \"box\": a line for /etc/subgid is \"box:231072:65536\""
+            "Can't create ID mappings: no subgid ranges found for user \"box\": a line for /etc/subgid is \"box:231072:65536\""
         );
         let text = files.ids_of("default").unwrap_err();
         assert!(text.contains("add the line \"dockremap:231072:65536\" to /etc/subuid"), "{text}");
