@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fgetxattr, openat, readlinkat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fgetxattr, openat, readlinkat};
 
 use super::sums::{FileSum, Sums, of_all};
 use super::tree::{Owner, Tree, is, join};
@@ -15,6 +15,7 @@ use crate::image::reference::glob;
 use crate::image::{Image, Images, Scratch, Work};
 use crate::locks::locked;
 use crate::paths;
+use crate::resolve::open_file;
 use crate::tar::{self, Entry, Reader};
 
 /// See the module.
@@ -194,8 +195,8 @@ fn entry_of(found: &Found, (uid, gid): Owner) -> io::Result<Entry> {
     match kind {
         tar::Kind::File => {
             entry.size = u64::try_from(about.st_size).unwrap_or_default();
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            if let Ok(file) = openat(&found.parent, found.name(), flags, Mode::empty()) {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            if let Ok(Some(file)) = open_file(&found.parent, found.name(), OFlags::NOFOLLOW, resolve) {
                 let mut value = vec![0; 256];
                 if let Ok(length) = fgetxattr(&file, "security.capability", &mut value) {
                     value.truncate(length);

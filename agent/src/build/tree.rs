@@ -21,12 +21,14 @@ use rustix::io::Errno;
 use crate::image::pack::Walk;
 use crate::image::unpack::Limits;
 use crate::remap::Ids;
-use crate::resolve::openat2;
+use crate::resolve::{open_file, openat2};
 use crate::tar::{Entry, Kind};
 
 /// Links on the way of one path, as the kernel allows.
 const LINKS: u32 = 40;
 const LONGEST_PATH: usize = 4095;
+const WITHOUT_LINKS: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 pub(super) use crate::remap::Owner;
 
@@ -122,16 +124,16 @@ impl Tree {
     /// Opens a path that has no links.
     pub(super) fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b".".as_slice() } else { path };
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        openat2(&self.root, OsStr::from_bytes(path), flags, resolve)
+        openat2(&self.root, OsStr::from_bytes(path), flags, WITHOUT_LINKS)
     }
 
     /// A regular file for reading; `None` for anything else.
     pub(super) fn read(&self, path: &[u8]) -> io::Result<Option<File>> {
-        if !self.look(path)?.is_some_and(|about| is(&about, FileType::RegularFile)) {
-            return Ok(None);
+        let path = if path.is_empty() { b".".as_slice() } else { path };
+        match open_file(&self.root, OsStr::from_bytes(path), OFlags::NOFOLLOW, WITHOUT_LINKS) {
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            opened => Ok(opened?),
         }
-        Ok(Some(self.open(path, OFlags::RDONLY | OFlags::NOFOLLOW)?.into()))
     }
 
     /// Makes the folder, with all that is missing on the way, for this owner. Gives whether it was there.

@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 
 use crate::error::{Error, Result};
-use crate::resolve::openat2;
+use crate::resolve::open_file;
 
 /// The most that is read of a file in there.
 const LARGEST: u64 = 4 << 20;
@@ -126,19 +126,14 @@ pub fn read(root: &Path, path: &str) -> Result<String> {
 /// It is no file that can be read.
 pub fn read_in(root: impl AsFd, path: &str) -> Result<String> {
     let failed = |error: std::io::Error| Error::internal(format_args!("reading {path} of the image"), &error);
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = match openat2(root, path, flags, resolve) {
-        Ok(file) => File::from(file),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+    let file = match open_file(root, path, OFlags::empty(), resolve) {
+        Ok(Some(file)) => file,
+        Ok(None) | Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
             return Ok(String::new());
         }
         Err(error) => return Err(failed(error.into())),
     };
-    // A fifo or a device would be asked to act.
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Ok(String::new());
-    }
     let mut bytes = Vec::new();
     let _count = file.take(LARGEST).read_to_end(&mut bytes).map_err(failed)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -158,5 +153,6 @@ mod tests {
         assert_eq!(read(folder.path(), "link").unwrap(), "inside");
         assert_eq!(read(folder.path(), "out").unwrap(), "");
         assert_eq!(read(folder.path(), "nothing").unwrap(), "");
+        assert_eq!(read(folder.path(), ".").unwrap(), "");
     }
 }

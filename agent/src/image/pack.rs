@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::unpack::{OPAQUE, OPAQUE_XATTR, WHITEOUT, is_whiteout};
 use crate::remap::Ids;
-use crate::resolve::openat2;
+use crate::resolve::{open_file, openat2};
 use crate::tar::{Entry, Kind, Writer};
 
 /// What the folder is.
@@ -73,10 +73,12 @@ impl Found {
     }
 }
 
+const WITHOUT_LINKS: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
 fn open(root: impl AsFd, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let path = if path.is_empty() { b".".as_slice() } else { path };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    openat2(root, OsStr::from_bytes(path), flags, resolve)
+    openat2(root, OsStr::from_bytes(path), flags, WITHOUT_LINKS)
 }
 
 impl<'a> Walk<'a> {
@@ -232,23 +234,20 @@ impl<W: Write> Packer<W> {
             self.writer.append(&link)?;
             return Ok(Some(link));
         }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let opened = match open(&found.parent, found.name().as_bytes(), flags) {
-            Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
-            opened => opened?,
-        };
         // What was looked at may be something else by now.
+        let opened = match open_file(&found.parent, found.name(), OFlags::NOFOLLOW, WITHOUT_LINKS) {
+            Ok(None) | Err(Errno::NOENT | Errno::LOOP) => return Ok(None),
+            Ok(Some(opened)) => opened,
+            Err(error) => return Err(error.into()),
+        };
         let about = rustix::fs::fstat(&opened)?;
-        if FileType::from_raw_mode(about.st_mode) != FileType::RegularFile {
-            return Ok(None);
-        }
         if about.st_nlink > 1 {
             let _none = self.links.insert((about.st_dev, about.st_ino), entry.path.clone());
         }
         entry.size = u64::try_from(about.st_size).unwrap_or_default();
         entry.xattrs = xattrs(&opened, self.keeps)?;
         self.writer.append(&entry)?;
-        content(File::from(opened), entry.size, &mut self.writer)?;
+        content(opened, entry.size, &mut self.writer)?;
         Ok(Some(entry))
     }
 
@@ -299,7 +298,7 @@ pub(crate) fn without_namespace(mut value: Vec<u8>) -> Vec<u8> {
 }
 
 /// The attributes that are kept; overlayfs's own never are.
-fn xattrs(file: &OwnedFd, keeps: fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn xattrs(file: &impl AsFd, keeps: fn(&[u8]) -> bool) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; XATTR];
     let length = match flistxattr(file, &mut names) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

@@ -14,7 +14,7 @@ use rustix::fs::{
     openat, readlinkat, statat, symlinkat,
 };
 
-use crate::resolve::openat2;
+use crate::resolve::{open_file, openat2};
 
 /// Folders in folders, at most: each holds two descriptors.
 const DEEPEST: usize = 200;
@@ -74,29 +74,21 @@ fn one(
         let path = CString::new(path).map_err(io::Error::other)?;
         let _none = links.seen.insert(key, path);
     }
-    let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
     match kind {
         FileType::Directory => {
             mkdirat(to, name, Mode::from(0o700))?;
-            let inner = openat(from, name, reading | OFlags::DIRECTORY, Mode::empty())?;
-            let outer = openat(
-                to,
-                name,
-                OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let inner = openat(from, name, flags, Mode::empty())?;
+            let outer = openat(to, name, flags, Mode::empty())?;
             folder(&inner, &outer, OsStr::from_bytes(path), links, depth + 1)
         }
         FileType::RegularFile => {
-            let source = openat(from, name, reading, Mode::empty())?;
-            // Seen through the descriptor: the name may be another's by now.
+            // The name may be another's by now.
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            let Some(mut source) = open_file(from, name, OFlags::NOFOLLOW, resolve)? else { return Ok(()) };
             let stat = fstat(&source)?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                return Ok(());
-            }
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let target = openat(to, name, flags, Mode::from(0o600))?;
-            let (mut source, mut target) = (File::from(source), File::from(target));
+            let mut target = File::from(openat(to, name, flags, Mode::from(0o600))?);
             let _bytes = io::copy(&mut source, &mut target)?;
             dress(&source, &target, &stat)
         }
