@@ -148,7 +148,11 @@ fn names_lead_nowhere_else(case: &Case) {
     let escape = format!("{}{}", up.replace('/', "%2f"), kept.display().to_string().trim_start_matches('/').replace('/', "%2f"));
     for name in [escape.as_str(), "%2e%2e", "%2e", ".unfinished-0", "%00a"] {
         let answer = engine.call("DELETE", &format!("/containers/box/checkpoints/{name}"), "");
-        assert!(answer.refuses(500).ends_with("does not exist for container box"));
+        // A path with dots is told where it leads, as Go's server does.
+        if answer.status != 301 {
+            assert!(answer.refuses(500).ends_with("does not exist for container box"));
+        }
+        assert!(kept.join("in").is_dir(), "{name}");
     }
     // A folder that a client names is not removed as a checkpoint that is none.
     let query = format!("?dir={}", engine.site.dir.display());
