@@ -226,12 +226,20 @@ impl Descriptor {
 }
 
 impl ImageFile {
-    /// Of a config's bytes.
+    /// Of a config that is here: whatever is bounded has been looked at when it came.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    /// Of a config that comes in.
     ///
     /// # Errors
     /// What is wrong with it: no JSON, or more layers than can be mounted, in dockerd's words.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let file: Self = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+        let file = Self::parse(bytes)?;
         if file.rootfs.diff_ids.len() > MOST_LAYERS {
             return Err("max depth exceeded".to_owned());
         }

@@ -3,14 +3,16 @@
 //! A thing is in use while anything holds its `Arc` beside the maps here: an image its layers, a pull what it has fetched, a
 //! container's root its layers. Garbage is what only the maps hold; nothing else is ever removed. What is on disk without
 //! being here, or the reverse, is mended when the daemon starts: every change makes files first and the record last, and
-//! removes in the other order.
+//! removes in the other order. Only what the file system says is not there is gone: whatever else a disk answers when the daemon
+//! starts ends the start, and an image that this version can't read is kept for the one that can.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tracing::warn;
 
 use super::digest::Digest;
@@ -92,6 +94,21 @@ pub struct ImageRecord {
     pub manifests: Vec<Digest>,
 }
 
+/// What is kept for an image that can't be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    _layers: Vec<Arc<Layer>>,
+    _blobs: Vec<Arc<Blob>>,
+}
+
+/// An image of the store, as it is found on the disk.
+enum Found {
+    Whole(Arc<Image>),
+    /// A file or a layer of it is not there.
+    Gone(String),
+    Unread(Unread),
+}
+
 /// A container's root, in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct SnapshotRecord {
@@ -127,6 +144,8 @@ pub(super) struct State {
     pub(super) snapshots: BTreeMap<String, Snapshot>,
     /// Containers' roots that a layer below is lost of, with their images: what the containers wrote is kept.
     pub(super) broken: BTreeMap<String, Digest>,
+    /// Images that this version can't read, by their keys in the store: another may.
+    pub(super) unread: BTreeMap<String, Unread>,
     next_layer: u64,
 }
 
@@ -185,29 +204,32 @@ impl State {
                 .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
         }
         let mut state = Self::default();
-        for entry in fs::read_dir(&folders.blobs).into_iter().flatten().flatten() {
-            let digest = entry.file_name().to_str().and_then(|name| Digest::of_hex(name).ok());
-            if let (Some(digest), Ok(about)) = (digest, entry.metadata()) {
+        for path in entries(&folders.blobs)? {
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(digest) = name.and_then(|name| Digest::of_hex(name).ok()) {
+                let about = fs::symlink_metadata(&path).map_err(|error| reading(&path, &error))?;
                 let _none = state.blobs.insert(digest, Arc::new(Blob { digest, size: about.len() }));
             } else {
-                drop(staging.discard(&entry.path()));
+                drop(staging.discard(&path));
             }
         }
         for (key, record) in store.all::<LayerRecord>(LAYERS)? {
             state.open_layer(folders, store, &key, record)?;
         }
         for (key, record) in store.all::<ImageRecord>(IMAGES)? {
-            match state.open_image(folders, &key, record) {
-                Some(image) => drop(state.images.insert(image.id, Arc::new(image))),
-                None => {
-                    warn!("the image {key} is not whole any more: it is forgotten");
+            match state.open_image(folders, &key, record)? {
+                Found::Whole(image) => drop(state.images.insert(image.id, image)),
+                Found::Gone(why) => {
+                    warn!("the image {key} is not whole any more, {why}: it is forgotten");
                     store.remove(IMAGES, &key)?;
                 }
+                Found::Unread(kept) => drop(state.unread.insert(key, kept)),
             }
         }
         for (key, id) in store.all::<Digest>(NAMES)? {
             match key.parse::<Reference>() {
                 Ok(name) if state.images.contains_key(&id) => drop(state.names.insert(name, id)),
+                _ if state.unread.contains_key(&id.to_string()) => {}
                 _ => store.remove(NAMES, &key)?,
             }
         }
@@ -229,10 +251,16 @@ impl State {
 
     fn open_layer(&mut self, folders: &Folders, store: &Store, key: &str, record: LayerRecord) -> Result<()> {
         self.next_layer = self.next_layer.max(record.number + 1);
-        let Ok(diff_id) = key.parse::<Digest>() else { return store.remove(LAYERS, key) };
-        if !folders.layer(&record).is_dir() {
+        let diff_id = key
+            .parse::<Digest>()
+            .map_err(|error| Error::internal(format_args!("reading the record of layer {key}"), &error))?;
+        let folder = folders.layer(&record);
+        if !is_there(&folder)? {
             warn!("the folder of layer {diff_id} is gone: it is forgotten");
             return store.remove(LAYERS, key);
+        }
+        if !fs::metadata(&folder).map_err(|error| reading(&folder, &error))?.is_dir() {
+            return Err(reading(&folder, &io::ErrorKind::NotADirectory.into()));
         }
         let blobs = record.forms.iter().filter_map(|form| self.blobs.get(&form.digest).cloned()).collect();
         let _none =
@@ -240,16 +268,63 @@ impl State {
         Ok(())
     }
 
-    fn open_image(&self, folders: &Folders, key: &str, record: ImageRecord) -> Option<Image> {
-        let id = key.parse().ok()?;
-        let bytes = fs::read(folders.blob(id)).ok()?;
-        self.image(id, &bytes, record).ok()
+    fn open_image(&mut self, folders: &Folders, key: &str, record: ImageRecord) -> Result<Found> {
+        let Ok(id) = key.parse::<Digest>() else {
+            warn!("the image {key} has a name that this version can't read: it is kept, and not shown");
+            return Ok(Found::Unread(self.all()));
+        };
+        let path = folders.blob(id);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !is_there(&path)? => {
+                return Ok(Found::Gone("its config is gone".to_owned()));
+            }
+            Err(error) => return Err(reading(&path, &error)),
+        };
+        let file = match ImageFile::parse(&bytes) {
+            Ok(file) => file,
+            Err(error) => {
+                warn!("the image {key} can't be read: {error}: it is kept, and not shown");
+                return Ok(Found::Unread(self.unread(id, &bytes, &record)));
+            }
+        };
+        Ok(self
+            .put_together(id, file, record)
+            .map_or_else(|error| Found::Gone(error.message), |image| Found::Whole(Arc::new(image))))
+    }
+
+    /// What an image has that can't be read: as many of its layers as can be made out, or all there are.
+    fn unread(&mut self, id: Digest, config: &[u8], record: &ImageRecord) -> Unread {
+        if Digest::of(config) != id {
+            let kept = self.all();
+            // What comes in of it is written in its place.
+            drop(self.blobs.remove(&id));
+            return kept;
+        }
+        let file: Option<Value> = serde_json::from_slice(config).ok();
+        let layers = file.as_ref().and_then(|file| file.get("rootfs")?.get("diff_ids")?.as_array());
+        let Some(layers) = layers else { return self.all() };
+        let layer = |name: &Value| self.layers.get(&name.as_str()?.parse().ok()?).cloned();
+        let Some(layers) = layers.iter().map(layer).collect() else { return self.all() };
+        let blobs = record.manifests.iter().chain([&id]).filter_map(|blob| self.blobs.get(blob).cloned());
+        Unread { _layers: layers, _blobs: blobs.collect() }
+    }
+
+    fn all(&self) -> Unread {
+        Unread {
+            _layers: self.layers.values().cloned().collect(),
+            _blobs: self.blobs.values().cloned().collect(),
+        }
     }
 
     /// Puts an image together of what is here.
     pub(super) fn image(&self, id: Digest, config: &[u8], record: ImageRecord) -> Result<Image> {
-        let file = ImageFile::read(config)
+        let file = ImageFile::parse(config)
             .map_err(|error| Error::invalid(format!("the image's config can't be read: {error}")))?;
+        self.put_together(id, file, record)
+    }
+
+    fn put_together(&self, id: Digest, file: ImageFile, record: ImageRecord) -> Result<Image> {
         let layers = file.rootfs.diff_ids.iter().map(|layer| {
             self.layers
                 .get(layer)
@@ -269,10 +344,8 @@ impl State {
         let roots: HashSet<PathBuf> =
             self.snapshots.keys().chain(self.broken.keys()).map(|name| folders.snapshot(name)).collect();
         for (folder, known) in [(&folders.layers, known), (&folders.snapshots, roots)] {
-            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-                if !known.contains(&entry.path()) {
-                    drop(staging.discard(&entry.path()));
-                }
+            for path in entries(folder)?.iter().filter(|path| !known.contains(*path)) {
+                drop(staging.discard(path));
             }
         }
         Ok(())
@@ -309,6 +382,26 @@ impl State {
     }
 }
 
+/// All that is in a folder; one that can't be read to its end is never taken for an empty one.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).map_err(|error| reading(folder, &error))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    paths.collect::<io::Result<_>>().map_err(|error| reading(folder, &error))
+}
+
+/// Whether there is anything of a name, be it a link to what is not there just now.
+fn is_there(path: &Path) -> Result<bool> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(reading(path, &error)),
+    }
+}
+
+fn reading(path: &Path, error: &io::Error) -> Error {
+    Error::internal(format_args!("reading {}", path.display()), error)
+}
+
 fn is_unused<T>(thing: &Arc<T>) -> bool {
     Arc::strong_count(thing) == 1
 }
@@ -330,12 +423,16 @@ impl Garbage {
         staging: &Arc<Staging>,
     ) -> Result<Vec<Staged>> {
         let mut taken = Vec::new();
+        let mut outcome = Ok(());
         for (diff_id, number) in self.layers {
-            store.remove(LAYERS, &diff_id.to_string())?;
-            taken.push(staging.discard(&folders.layer_of(number)));
+            // They are forgotten, and no later removal finds one that is left out: all are tried.
+            match store.remove(LAYERS, &diff_id.to_string()) {
+                Ok(()) => taken.push(staging.discard(&folders.layer_of(number))),
+                Err(error) => outcome = outcome.and(Err(error)),
+            }
         }
         taken.extend(self.blobs.iter().map(|digest| staging.discard(&folders.blob(*digest))));
-        Ok(taken)
+        outcome.map(|()| taken)
     }
 }
 

@@ -35,6 +35,7 @@ impl Images {
         names.iter().try_for_each(|name| self.put_name(image.id, name))?;
         let mut state = self.state();
         let _older = state.images.insert(image.id, Arc::clone(&image));
+        let _whole_again = state.unread.remove(&image.id.to_string());
         let owners = names.iter().map(|name| state.names.insert(name.clone(), image.id));
         let owners = owners.map(|owner| owner.filter(|owner| *owner != image.id)).collect();
         Ok((image, owners))

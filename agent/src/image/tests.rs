@@ -267,3 +267,48 @@ fn what_a_container_has_changed_becomes_a_layer() {
         assert_eq!(exported.into_iter().filter(ground).collect::<Vec<_>>(), expected);
     }
 }
+
+#[test]
+fn what_cannot_be_read_is_kept() {
+    if !is_root() {
+        return;
+    }
+    let folder = Folder::new("images");
+    let base = tar(&[("a", b"a")]);
+    let images = open(&folder);
+    load(&images, &archive("a:1", &[&base], false)).unwrap();
+    load(&images, &archive("b:1", &[&base], false)).unwrap();
+    let (id, blobs) = (images.find("a:1").unwrap().id, folder.path().join("root/image/blobs"));
+    drop(images);
+    let config = blobs.join(id.hex());
+    let whole = std::fs::read(&config).unwrap();
+    // No file is there to be read, and yet something is.
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    let reopened = || {
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        Images::open(&folder.path().join("root"), store, Arc::default())
+    };
+    let error = reopened().unwrap_err().message;
+    assert!(error.contains(&id.hex()), "{error}");
+    std::fs::remove_dir(&config).unwrap();
+    // Of a version that is not this one; then as it was.
+    std::fs::write(&config, br#"{"rootfs":7}"#).unwrap();
+    let images = open(&folder);
+    assert_eq!((images.count(), count(&folder, "layers")), (1, 1));
+    let _none = images.remove("b:1", &RemoveOptions::default()).unwrap();
+    assert_eq!(count(&folder, "layers"), 1, "the image that can't be read has it");
+    drop(images);
+    std::fs::write(&config, &whole).unwrap();
+    let images = open(&folder);
+    assert_eq!(images.find("a:1").unwrap().id, id);
+    drop(images);
+    // What comes in anew is whole again, and goes as any other.
+    std::fs::write(&config, b"{").unwrap();
+    let images = open(&folder);
+    assert!(images.find("a:1").is_err());
+    load(&images, &archive("a:1", &[&base], false)).unwrap();
+    assert_eq!(std::fs::read(&config).unwrap(), whole);
+    let _none = images.remove("a:1", &RemoveOptions::default()).unwrap();
+    assert_eq!((count(&folder, "layers"), count(&folder, "image/blobs")), (0, 0));
+}

@@ -107,7 +107,8 @@ impl Volumes {
         let root = data_root.join("volumes");
         make(&root, 0o701)?;
         let remembered = store.all::<Volume>(TABLE)?;
-        for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))?.flatten() {
+        for entry in fs::read_dir(&root).map_err(|error| failed("reading", &root, &error))? {
+            let entry = entry.map_err(|error| failed("reading", &root, &error))?;
             if entry.file_name().to_string_lossy().starts_with(REMOVED) {
                 delete(&entry.path());
             } else if remembered.iter().all(|(name, _)| entry.file_name() != name.as_str()) {
@@ -118,12 +119,15 @@ impl Volumes {
         }
         let mut known = BTreeMap::new();
         for (name, volume) in remembered {
-            if root.join(&name).exists() {
-                content::clear_half(&root.join(&name));
-                let _none = known.insert(name, Known::new(volume));
-            } else {
-                // Its removal had begun, and was not yet acknowledged.
-                store.remove(TABLE, &name)?;
+            let folder = root.join(&name);
+            match fs::symlink_metadata(&folder) {
+                Ok(_) => {
+                    content::clear_half(&folder);
+                    let _none = known.insert(name, Known::new(volume));
+                }
+                // Its removal had begun, and was not yet acknowledged. A link to a disk that is not there yet is no such thing.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => store.remove(TABLE, &name)?,
+                Err(error) => return Err(failed("reading", &folder, &error)),
             }
         }
         Ok(Self { root, ids: Ids::default(), store, events, known: Mutex::new(known) })

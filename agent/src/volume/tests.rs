@@ -152,3 +152,17 @@ fn subpaths_stay_inside() {
         )
     );
 }
+
+#[test]
+fn a_volume_on_a_disk_that_is_not_there_yet_is_kept() {
+    let folder = Folder::new("volume");
+    let volumes = open(folder.path());
+    let _made = volumes.create(&named("far"), None).unwrap();
+    drop(volumes);
+    let (place, disk) = (folder.path().join("volumes/far"), folder.path().join("disk"));
+    fs::remove_dir_all(&place).unwrap();
+    std::os::unix::fs::symlink(&disk, &place).unwrap();
+    assert!(open(folder.path()).find("far").is_ok());
+    fs::remove_file(&place).unwrap();
+    assert!(open(folder.path()).find("far").is_err());
+}
