@@ -25,6 +25,8 @@ use crate::image::{self, Image};
 
 /// The largest Dockerfile, in bytes.
 const LARGEST: u64 = 16 << 20;
+/// Instructions of one build, and triggers of one image: each makes an image that tells of all before it.
+const MOST_STEPS: usize = 1000;
 const SCRATCH: &str = "scratch";
 /// What processes find programs by where the image says nothing.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -115,6 +117,7 @@ impl Build {
     async fn stages(&mut self, file: &Dockerfile) -> Result<Arc<Image>, Failure> {
         let steps: usize = file.stages.iter().map(|stage| stage.steps.len() + 1).sum();
         let total = file.before.len() + steps;
+        check_steps(total)?;
         let mut number = 1;
         let mut args = Args::new(self.options.args.clone());
         for step in &file.before {
@@ -206,6 +209,7 @@ impl Build {
         let cache = Cache::new(&self.daemon.images, &self.options.cache_from, wanted, !self.options.no_cache);
         let state = State { config, args, ..State::default() };
         let mut present = Present { state, image, cache, escape };
+        check_steps(triggers.len())?;
         if !triggers.is_empty() {
             let many = if triggers.len() > 1 { "s" } else { "" };
             self.output.headline(&format!("# Executing {} build trigger{many}", triggers.len())).await;
@@ -283,4 +287,22 @@ fn open(daemon: &Daemon, name: &str, body: impl Read) -> Result<(Source, Dockerf
         }
     }
     Ok((source, file))
+}
+
+fn check_steps(count: usize) -> Result<()> {
+    if count > MOST_STEPS {
+        return Err(Error::invalid(format!("a build may have {MOST_STEPS} steps, not {count}")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_bounded() {
+        assert!(check_steps(MOST_STEPS).is_ok());
+        assert!(check_steps(MOST_STEPS + 1).unwrap_err().message.ends_with("not 1001"));
+    }
 }

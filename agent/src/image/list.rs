@@ -85,12 +85,12 @@ impl Images {
             }
         }
         if options.shared_size {
-            let mut uses: HashMap<Digest, u32> = HashMap::new();
-            for link in state.images.values().flat_map(|image| image.chain()) {
+            let mut uses: HashMap<&Digest, u32> = HashMap::new();
+            for link in state.images.values().flat_map(|image| &image.chain) {
                 *uses.entry(link).or_default() += 1;
             }
             for (_, image, summary) in &mut listed {
-                let shared = image.chain().into_iter().zip(&image.layers);
+                let shared = image.chain.iter().zip(&image.layers);
                 let shared = shared.filter(|(link, _)| uses.get(link).is_some_and(|uses| *uses > 1));
                 let bytes: u64 = shared.map(|(_, layer)| layer.record.size).sum();
                 summary.shared_size = i64::try_from(bytes).unwrap_or(i64::MAX);

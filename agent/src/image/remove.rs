@@ -1,5 +1,6 @@
 //! Removal: names first, then images that none is left of, then what only they had; and prune.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ketch_engine_api::image::{Deleted, Pruned};
@@ -188,25 +189,72 @@ impl Images {
         done: &mut Vec<Deleted>,
         quietly: bool,
     ) -> Result<()> {
+        let Some(told) = self.remove_one(image, options, options.force, quietly)? else { return Ok(()) };
+        let mut gone = vec![(Arc::clone(image), told)];
+        // As many as a build has steps.
+        let mut next = image.record.parent.filter(|_| !options.keep_parents);
+        while let Some(parent) = next.and_then(|parent| self.with_id(parent)) {
+            let Some(told) = self.remove_one(&parent, options, false, true)? else { break };
+            next = parent.record.parent;
+            gone.push((parent, told));
+        }
+        self.tell_gone(&gone, done);
+        Ok(())
+    }
+
+    /// Tells what is gone with each image: a stack of layers is when no image has it and no container's root.
+    fn tell_gone(&self, gone: &[(Arc<Image>, Vec<Deleted>)], done: &mut Vec<Deleted>) {
+        // Which of them had a stack last.
+        let mut lasts = HashMap::new();
+        for (image, _) in gone {
+            lasts.extend(image.chain.iter().map(|link| (*link, image.id)));
+        }
+        let state = self.state();
+        for link in state.images.values().flat_map(|image| &image.chain) {
+            let _kept = lasts.remove(link);
+        }
+        for root in state.snapshots.values() {
+            let layers: Vec<_> = root.layers.iter().map(|layer| layer.diff_id).collect();
+            for link in super::spec::chain_ids(&layers) {
+                let _kept = lasts.remove(&link);
+            }
+        }
+        drop(state);
+        for (image, told) in gone {
+            done.extend_from_slice(told);
+            let links = image.chain.iter().rev().filter(|link| lasts.get(link) == Some(&image.id));
+            done.extend(links.map(|link| Deleted::Deleted(link.to_string())));
+        }
+    }
+
+    /// Removes one image, and gives what is to be told; nothing where `quietly` it stays.
+    fn remove_one(
+        &self,
+        image: &Arc<Image>,
+        options: &RemoveOptions,
+        force: bool,
+        quietly: bool,
+    ) -> Result<Option<Vec<Deleted>>> {
+        let mut done = Vec::new();
         let names = self.names(image.id);
-        if let Some(conflict) = self.conflict(image.id, options, &names, !options.force, !options.force) {
+        if let Some(conflict) = self.conflict(image.id, options, &names, !force, !force) {
             let dangling = names.is_empty() && !self.state().has_children(image.id);
             if quietly && (!dangling || conflict.used) {
-                return Ok(());
+                return Ok(None);
             }
             return Err(Error::conflict(conflict.text));
         }
         for name in &names {
-            self.untag(image, name, done)?;
+            self.untag(image, name, &mut done)?;
         }
         let changing = self.changing();
         let mut state = self.state();
         let came = |root: &str| !options.users.iter().any(|user| user.container == owner(root));
         let user = state.snapshots.iter().find(|(root, snapshot)| snapshot.image == image.id && came(root));
-        if let Some((container, _)) = user.filter(|_| !options.force) {
+        if let Some((container, _)) = user.filter(|_| !force) {
             // Made since the users were asked for.
             if quietly {
-                return Ok(());
+                return Ok(None);
             }
             let why = format!("image is being used by stopped container {}", short(container));
             let text = format!("conflict: unable to delete {} (must be forced) - {why}", image.id.short());
@@ -222,23 +270,7 @@ impl Images {
         drop((changing, removed));
         self.publish("delete", image, &image.id.to_string());
         done.push(Deleted::Deleted(image.id.to_string()));
-        // A stack of layers is gone when no image has it and no container's root.
-        let state = self.state();
-        let mut kept: std::collections::HashSet<Digest> =
-            state.images.values().flat_map(|image| image.chain()).collect();
-        for root in state.snapshots.values() {
-            let layers: Vec<_> = root.layers.iter().map(|layer| layer.diff_id).collect();
-            kept.extend(super::spec::chain_ids(&layers));
-        }
-        drop(state);
-        let gone = image.chain().into_iter().rev().filter(|link| !kept.contains(link));
-        done.extend(gone.map(|link| Deleted::Deleted(link.to_string())));
-        let parent = image.record.parent.and_then(|parent| self.with_id(parent));
-        if let Some(parent) = parent.filter(|_| !options.keep_parents) {
-            let without_force = RemoveOptions { force: false, ..options.clone() };
-            self.remove_image(&parent, &without_force, done, true)?;
-        }
-        Ok(())
+        Ok(Some(done))
     }
 
     fn conflict(

@@ -73,6 +73,8 @@ pub struct Image {
     pub layers: Vec<Arc<Layer>>,
     /// What is kept of it.
     pub record: ImageRecord,
+    /// The names of its stacks of layers, the whole one last.
+    pub chain: Vec<Digest>,
     /// Its config and manifests.
     pub(super) blobs: Vec<Arc<Blob>>,
 }
@@ -163,12 +165,6 @@ impl Image {
     #[must_use]
     pub fn size(&self) -> u64 {
         self.layers.iter().map(|layer| layer.record.size).sum()
-    }
-
-    /// The names of its stacks of layers, the whole one last.
-    #[must_use]
-    pub fn chain(&self) -> Vec<Digest> {
-        chain_ids(&self.file.rootfs.diff_ids)
     }
 
     /// Its labels.
@@ -333,7 +329,8 @@ impl State {
         });
         let layers = layers.collect::<Result<_>>()?;
         let blobs = record.manifests.iter().chain([&id]).filter_map(|blob| self.blobs.get(blob).cloned());
-        Ok(Image { id, layers, blobs: blobs.collect(), file, record })
+        let chain = chain_ids(&file.rootfs.diff_ids);
+        Ok(Image { id, layers, chain, blobs: blobs.collect(), file, record })
     }
 
     /// Folders that no record names.

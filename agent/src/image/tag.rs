@@ -83,6 +83,7 @@ impl Images {
                 id: present.id,
                 file: present.file.clone(),
                 layers: present.layers.clone(),
+                chain: present.chain.clone(),
                 blobs: present.blobs.clone(),
                 record,
             };
