@@ -249,6 +249,9 @@ fn documents_beyond_bounds(case: &Case) {
     let deep = format!(r#","container_config":{}{}"#, "[".repeat(depth), "]".repeat(depth));
     let history = format!(r#","history":[{}{{}}]"#, "{},".repeat(2_000_000));
     let long = format!(r#","author":"{}""#, "a".repeat(9 << 20));
+    let wide = format!(r#","author":"{}""#, "a".repeat(2 << 20));
+    let many = (0..70_000).map(|number| format!(r#""{number:x}=""#)).collect::<Vec<_>>().join(",");
+    let many = format!(r#","config":{{"Env":[{many}]}}"#);
     let none = "\"sha256:0000000000000000000000000000000000000000000000000000000000000000\"";
     let layers = format!(
         r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{}{none}]}}}}"#,
@@ -258,6 +261,8 @@ fn documents_beyond_bounds(case: &Case) {
         ("a config that is too deep", of(&deep), "recursion limit exceeded"),
         ("two million steps", of(&history), "at most 10000 steps"),
         ("a config of 9 MiB", of(&long), "more than 8388608 bytes"),
+        ("a config of 2 MiB", of(&wide), "may take 1048576 bytes"),
+        ("70,000 variables", of(&many), "an image may have 65536"),
         ("60,000 layers", layers, "max depth exceeded"),
         ("a config that is none", "7".into(), "config.json"),
         ("another system's", of(r#","os":"windows""#), "duplicate field"),

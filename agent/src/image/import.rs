@@ -11,7 +11,8 @@ use super::layers::Promised;
 use super::reference::Reference;
 use super::spec::Platform;
 use super::state::ImageRecord;
-use crate::error::{Error, Result};
+use super::step::encoded;
+use crate::error::Result;
 use crate::timestamp::Timestamp;
 
 /// How to import.
@@ -49,8 +50,7 @@ impl Images {
         if let Some(variant) = platform.variant {
             file["variant"] = json!(variant);
         }
-        let bytes =
-            serde_json::to_vec(&file).map_err(|error| Error::internal("encoding an image", &error))?;
+        let bytes = encoded(&file)?;
         let (image, _) =
             self.add_named_image(&bytes, ImageRecord::default(), options.reference.as_slice())?;
         if let Some(name) = &options.reference {

@@ -33,6 +33,10 @@ const MOST_STEPS: usize = 10_000;
 /// Layers of an image: overlayfs puts 500 on each other, and with them go the ground and, where a whole root is read, the
 /// container's own.
 const MOST_LAYERS: usize = 498;
+/// A config's bytes, however it comes about: each step of a build has its own, and each is held in memory.
+const LARGEST_CONFIG: usize = 1 << 20;
+/// Variables, labels, volumes, ports and triggers of a config, together: containers are made with each of them.
+const MOST_SETTINGS: usize = 65_536;
 
 /// What names content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +177,14 @@ fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(sourc
     Option::<T>::deserialize(source).map(Option::unwrap_or_default)
 }
 
+fn settings(config: &ImageConfig) -> usize {
+    config.env.as_ref().map_or(0, Vec::len)
+        + config.labels.as_ref().map_or(0, BTreeMap::len)
+        + config.volumes.as_ref().map_or(0, BTreeMap::len)
+        + config.exposed_ports.as_ref().map_or(0, BTreeMap::len)
+        + config.on_build.as_ref().map_or(0, Vec::len)
+}
+
 /// A few bytes of text become a hundred in memory each: there is a bound.
 fn bounded_history<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<History>, D::Error> {
     struct Steps;
@@ -237,11 +249,22 @@ impl ImageFile {
     /// Of a config that comes in.
     ///
     /// # Errors
-    /// What is wrong with it: no JSON, or more layers than can be mounted, in dockerd's words.
+    /// What is wrong with it: no JSON, more than an image's settings may be, or more layers than can be mounted, in dockerd's
+    /// words.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let file = Self::parse(bytes)?;
         if file.rootfs.diff_ids.len() > MOST_LAYERS {
             return Err("max depth exceeded".to_owned());
+        }
+        if bytes.len() > LARGEST_CONFIG {
+            let size = bytes.len();
+            return Err(format!("an image's settings may take {LARGEST_CONFIG} bytes, not {size}"));
+        }
+        let settings = file.config.as_ref().map_or(0, settings);
+        if settings > MOST_SETTINGS {
+            return Err(format!(
+                "an image may have {MOST_SETTINGS} variables, labels, volumes, ports and triggers, not {settings}"
+            ));
         }
         Ok(file)
     }
@@ -368,6 +391,22 @@ mod tests {
         let config = file.config.unwrap();
         assert_eq!(config.cmd.as_deref(), Some(["sh".to_owned()].as_slice()));
         assert!(config.entrypoint.is_none() && config.volumes.unwrap().contains_key("/v"));
+    }
+
+    #[test]
+    fn settings_are_bounded_where_they_come_in() {
+        let config = |count: usize| {
+            let env: Vec<_> = (0..count).map(|number| format!("{number:x}=")).collect();
+            serde_json::to_vec(&serde_json::json!({ "config": { "Env": env } })).unwrap()
+        };
+        assert!(ImageFile::read(&config(MOST_SETTINGS)).is_ok());
+        let many = config(MOST_SETTINGS + 1);
+        assert!(ImageFile::read(&many).unwrap_err().ends_with("not 65537"));
+        assert!(ImageFile::parse(&many).is_ok(), "what is here stays");
+        let large = serde_json::json!({ "config": { "Labels": { "a": "a".repeat(LARGEST_CONFIG) } } });
+        assert!(
+            ImageFile::read(large.to_string().as_bytes()).unwrap_err().contains("may take 1048576 bytes")
+        );
     }
 
     #[test]

@@ -131,8 +131,6 @@ impl Images {
 
 /// A tar without members, in bytes.
 const EMPTY: u64 = 1024;
-/// An image's settings, in bytes, as a registry's and an archive's may take: each step of a build keeps its own.
-const LARGEST: usize = 8 << 20;
 
 /// A file that leaves room for others on the disk.
 struct Bounded {
@@ -154,13 +152,10 @@ impl io::Write for Bounded {
     }
 }
 
-fn encoded(file: &Value) -> Result<Vec<u8>> {
+/// A config's bytes, which are bounded as those of a registry's.
+pub(super) fn encoded(file: &Value) -> Result<Vec<u8>> {
     let bytes = serde_json::to_vec(file).map_err(|error| Error::internal("encoding an image", &error))?;
-    if bytes.len() > LARGEST {
-        let size = bytes.len();
-        return Err(Error::invalid(format!("an image's settings may take {LARGEST} bytes, not {size}")));
-    }
-    Ok(bytes)
+    ImageFile::read(&bytes).map(|_| bytes).map_err(Error::invalid)
 }
 
 /// The new image's config, its keys in dockerd's order.
