@@ -32,10 +32,9 @@ impl Volumes {
         let _one = locked(&place);
         let data = self.data(name);
         let options = self.find(name)?.options.as_ref().and_then(Mounted::of);
-        if let Some(options) = options
-            && !is_mounted(&data)?
-        {
-            options.mount(&data).map_err(|error| {
+        if let Some(options) = options {
+            let mounted = if is_mounted(&data)? { options.mount_whole(&data) } else { options.mount(&data) };
+            mounted.map_err(|error| {
                 let data = data.display();
                 let text =
                     format!("error while mounting volume '{data}': failed to mount local volume: {error}");

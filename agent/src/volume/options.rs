@@ -5,7 +5,9 @@ use std::ffi::CString;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::path::Path;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount, unmount,
+};
 
 /// Refuses options that mean nothing, or not enough.
 ///
@@ -72,30 +74,45 @@ impl Mounted {
     pub(super) fn mount(&self, target: &Path) -> Result<(), String> {
         let data =
             if self.kind == "nfs" || self.kind == "cifs" { resolved(&self.data)? } else { self.data.clone() };
-        let failed = |error: rustix::io::Errno| {
-            let mut text = format!("mount {}:{}", self.device, target.display());
-            if !self.flags.is_empty() {
-                text.push_str(&format!(", flags: 0x{:x}", self.flags.bits()));
-            }
-            if !data.is_empty() {
-                text.push_str(&format!(", data: {}", without_password(&data)));
-            }
-            format!("{text}: {}", without_number(error))
-        };
+        let failed = |error| self.failed(target, &data, error);
         let text = (!data.is_empty()).then(|| CString::new(data.as_str()));
         let text = text.transpose().map_err(|_| failed(rustix::io::Errno::INVAL))?;
         mount(self.device.as_str(), target, self.kind.as_str(), self.flags, text.as_deref())
             .map_err(failed)?;
+        // What is left mounted would count as mounted for the next container, without what the volume's maker asked for.
+        self.finish(target).map_err(|error| {
+            let _taken = unmount(target, UnmountFlags::NOFOLLOW | UnmountFlags::DETACH);
+            failed(error)
+        })
+    }
+
+    /// What is mounted already gets what it lacks, if a daemon was killed within [`Mounted::mount`].
+    ///
+    /// # Errors
+    /// As there; it stays mounted.
+    pub(super) fn mount_whole(&self, target: &Path) -> Result<(), String> {
+        self.finish(target).map_err(|error| self.failed(target, &self.data, error))
+    }
+
+    fn finish(&self, target: &Path) -> rustix::io::Result<()> {
         // A bind takes no other flag than its own at first.
         if self.flags.contains(MountFlags::BIND)
             && self.flags.intersects(!(MountFlags::BIND | MountFlags::REC))
         {
-            mount_remount(target, self.flags, c"").map_err(failed)?;
+            mount_remount(target, self.flags, c"")?;
         }
-        if let Some(propagation) = self.propagation {
-            mount_change(target, propagation).map_err(failed)?;
+        self.propagation.map_or(Ok(()), |propagation| mount_change(target, propagation))
+    }
+
+    fn failed(&self, target: &Path, data: &str, error: rustix::io::Errno) -> String {
+        let mut text = format!("mount {}:{}", self.device, target.display());
+        if !self.flags.is_empty() {
+            text.push_str(&format!(", flags: 0x{:x}", self.flags.bits()));
         }
-        Ok(())
+        if !data.is_empty() {
+            text.push_str(&format!(", data: {}", without_password(data)));
+        }
+        format!("{text}: {}", without_number(error))
     }
 }
 
@@ -174,6 +191,7 @@ fn without_password(data: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch;
 
     fn options(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -213,5 +231,42 @@ mod tests {
             Mounted::of(&options(&[("type", "none"), ("device", "/nonexistent"), ("o", "bind")])).unwrap();
         let error = missing.mount(Path::new("/nonexistent-target")).unwrap_err();
         assert!(error.starts_with("mount /nonexistent:/nonexistent-target, flags: 0x1000: "), "{error}");
+    }
+
+    #[test]
+    fn a_mount_that_cannot_be_made_whole_is_none() {
+        if !scratch::is_root("mounts need") {
+            return;
+        }
+        // A namespace is a thread's: nobody else sees what is mounted.
+        let tested = std::thread::Builder::new().spawn(|| {
+            let folder = scratch::Folder::new("mounted");
+            #[expect(deprecated, reason = "unsafe for CLONE_FILES only")]
+            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).unwrap();
+            mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+            let (device, target) = (folder.path().join("device"), folder.path().join("target"));
+            std::fs::create_dir(&device).unwrap();
+            std::fs::create_dir(&target).unwrap();
+            let read_only = Mounted {
+                kind: "none".to_owned(),
+                device: device.to_str().unwrap().to_owned(),
+                flags: MountFlags::BIND | MountFlags::RDONLY,
+                propagation: None,
+                data: String::new(),
+            };
+            // The kernel takes one of them alone.
+            let both = MountPropagationFlags::SHARED | MountPropagationFlags::PRIVATE;
+            let broken = Mounted { propagation: Some(both), ..read_only.clone() };
+            assert!(broken.mount(&target).unwrap_err().ends_with(": invalid argument"));
+            assert!(!crate::mounted::is_mounted(&target).unwrap());
+            // As a daemon leaves it that is killed half way.
+            mount(&device, &target, "none", MountFlags::BIND, None).unwrap();
+            std::fs::write(target.join("written"), "").unwrap();
+            read_only.mount_whole(&target).unwrap();
+            let refused = std::fs::write(target.join("written"), "").unwrap_err();
+            assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+            unmount(&target, UnmountFlags::DETACH).unwrap();
+        });
+        tested.unwrap().join().unwrap();
     }
 }
