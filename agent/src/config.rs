@@ -213,6 +213,23 @@ pub struct Proxies {
     pub none: String,
 }
 
+impl Proxies {
+    /// What is not set is as the environment has it.
+    #[must_use]
+    pub fn with_environment(&self) -> Self {
+        let or = |setting: &str, variables: [&str; 2]| {
+            let values = variables.iter().filter_map(|name| std::env::var(name).ok());
+            let given = || values.into_iter().find(|value| !value.is_empty()).unwrap_or_default();
+            if setting.is_empty() { given() } else { setting.to_owned() }
+        };
+        Self {
+            http: or(&self.http, ["HTTP_PROXY", "http_proxy"]),
+            https: or(&self.https, ["HTTPS_PROXY", "https_proxy"]),
+            none: or(&self.none, ["NO_PROXY", "no_proxy"]),
+        }
+    }
+}
+
 impl Config {
     /// What flags and file say together.
     ///

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::events::Events;
 use crate::exec_root;
 use crate::image::Images;
+use crate::image::registry::proxy::Proxies;
 use crate::network::Networks;
 use crate::network::settings::Settings;
 use crate::remap::{self, Ids};
@@ -141,10 +142,12 @@ fn close_to_others(folder: &Path) -> std::io::Result<()> {
 /// How the settings have registries reached.
 pub(crate) fn registries(config: &Config) -> crate::image::registry::Settings {
     let live = config.live();
+    let proxies = config.proxies.with_environment();
     crate::image::registry::Settings {
         insecure: live.insecure_registries.clone(),
         mirrors: live.registry_mirrors.clone(),
         certificates: None,
+        proxies: Arc::new(Proxies::new(&proxies.http, &proxies.https, &proxies.none)),
         downloads: live.max_concurrent_downloads,
         uploads: live.max_concurrent_uploads,
         attempts: live.max_download_attempts,

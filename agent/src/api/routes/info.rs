@@ -69,9 +69,10 @@ pub(super) fn info(daemon: &Daemon, version: ApiVersion) -> Value {
     put("MemTotal", json!(machine.memory));
     put("GenericResources", generic_resources(config));
     put("DockerRootDir", json!(config.data_root));
-    put("HttpProxy", json!(proxy(&config.proxies.http, ["HTTP_PROXY", "http_proxy"])));
-    put("HttpsProxy", json!(proxy(&config.proxies.https, ["HTTPS_PROXY", "https_proxy"])));
-    put("NoProxy", json!(proxy(&config.proxies.none, ["NO_PROXY", "no_proxy"])));
+    let proxies = config.proxies.with_environment();
+    put("HttpProxy", json!(without_credentials(&proxies.http)));
+    put("HttpsProxy", json!(without_credentials(&proxies.https)));
+    put("NoProxy", json!(without_credentials(&proxies.none)));
     put("Name", json!(machine.hostname));
     put("Labels", json!(live.labels));
     put("ExperimentalBuild", json!(config.experimental));
@@ -180,11 +181,6 @@ fn generic_resources(config: &Config) -> Value {
         Err(_) => json!({ "NamedResourceSpec": { "Kind": kind, "Value": value } }),
     });
     resources.collect()
-}
-
-fn proxy(setting: &str, variables: [&str; 2]) -> String {
-    let from_environment = || variables.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default();
-    without_credentials(&if setting.is_empty() { from_environment() } else { setting.to_owned() })
 }
 
 fn runtimes(config: &Config, live: &Live) -> Value {

@@ -1,4 +1,4 @@
-//! One request to one host: connects, with TLS or without, and gives the response whose body is still to come.
+//! One request to one host: connects, by a proxy or without, with TLS or without, and gives the response whose body is still to come.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,14 +7,15 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, USER_AGENT};
-use hyper::{Request, Response};
+use hyper::header::{HOST, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tracing::debug;
 
+use super::proxy::Proxies;
 use super::tls::{self, Trust};
 use crate::error::{Error, Result};
 
@@ -86,6 +87,7 @@ impl Host {
     /// In the words that Go's client has for it, `Get "URL": ...`.
     pub(super) async fn send(
         &self,
+        proxies: &Proxies,
         certificates: PathBuf,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>> {
@@ -99,15 +101,21 @@ impl Host {
         let agent = HeaderValue::from_static(concat!("docker/28.5.0 ketchd/", env!("CARGO_PKG_VERSION")));
         let _none = request.headers_mut().insert(USER_AGENT, agent);
         let (name, port) = self.address();
-        let connecting = tokio::time::timeout(PATIENCE, TcpStream::connect((name, port))).await;
-        let stream = match connecting {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(failed(dial(name, port, &error))),
-            Err(_) => return Err(failed(format!("dial tcp {name}:{port}: i/o timeout"))),
+        let proxy = proxies.of(self.scheme, name, port).map_err(failed)?;
+        let mut stream = match proxy {
+            Some(proxy) => proxy.connect().await.map_err(failed)?,
+            None => dial(name, port).await.map_err(failed)?,
         };
-        let _quick = stream.set_nodelay(true);
         if self.scheme == Scheme::Http {
+            if let Some(proxy) = proxy {
+                *request.uri_mut() = url.parse::<Uri>().map_err(|error| failed(error.to_string()))?;
+                let known = proxy.authorization.clone().map(|value| (PROXY_AUTHORIZATION, value));
+                request.headers_mut().extend(known);
+            }
             return exchange(stream, request).await.map_err(failed);
+        }
+        if let Some(proxy) = proxy {
+            stream = proxy.tunnel(stream, name, port).await.map_err(failed)?;
         }
         // Files are read anew: certificates may be added while the daemon runs.
         let trust = self.trust;
@@ -182,7 +190,22 @@ fn alert_words(alert: &str) -> Option<&'static str> {
     known.iter().find(|(name, _)| alert.starts_with(name)).map(|(_, words)| *words)
 }
 
-fn dial(name: &str, port: u16, error: &std::io::Error) -> String {
+/// Connects.
+///
+/// # Errors
+/// In Go's words.
+pub(super) async fn dial(name: &str, port: u16) -> Result<TcpStream, String> {
+    match tokio::time::timeout(PATIENCE, TcpStream::connect((name, port))).await {
+        Ok(Ok(stream)) => {
+            let _quick = stream.set_nodelay(true);
+            Ok(stream)
+        }
+        Ok(Err(error)) => Err(not_connected(name, port, &error)),
+        Err(_) => Err(format!("dial tcp {name}:{port}: i/o timeout")),
+    }
+}
+
+fn not_connected(name: &str, port: u16, error: &std::io::Error) -> String {
     let why = match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
         _ if error.raw_os_error().is_none() => return format!("dial tcp: lookup {name}: no such host"),

@@ -1,6 +1,6 @@
 //! Registries: where an image's repository is, whom we are there, and what it says.
 //!
-//! [`auth`] knows who, [`connection`] and [`tls`] how, [`repository`] speaks the distribution protocol; [`pull`] and [`push`]
+//! [`auth`] knows who, [`connection`], [`proxy`] and [`tls`] how, [`repository`] speaks the distribution protocol; [`pull`] and [`push`]
 //! are what users ask for. Async: only what unpacks is handed to threads that may block.
 
 use std::collections::HashMap;
@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 pub mod auth;
 mod connection;
 mod login;
+pub mod proxy;
 pub mod pull;
 pub mod push;
 mod repository;
@@ -25,6 +26,7 @@ mod upload;
 pub use repository::Distribution;
 
 use connection::{Host, Scheme};
+use proxy::Proxies;
 use tls::Trust;
 
 use super::digest::Digest;
@@ -50,6 +52,8 @@ pub struct Settings {
     pub mirrors: Vec<String>,
     /// A folder of certificates for each host; `/etc/docker/certs.d` for `None`.
     pub certificates: Option<PathBuf>,
+    /// What is between us and them.
+    pub proxies: Arc<Proxies>,
     /// Layers fetched at once; 0 for three.
     pub downloads: usize,
     /// Layers sent at once by one push; 0 for five.
@@ -86,6 +90,7 @@ pub(super) struct Endpoint {
     /// Another's copy: it is not told who we are.
     mirror: bool,
     certificates: PathBuf,
+    proxies: Arc<Proxies>,
 }
 
 impl Settings {
@@ -93,6 +98,7 @@ impl Settings {
         let folder = self.certificates.clone().unwrap_or_else(|| "/etc/docker/certs.d".into());
         let endpoint = |host: Host, prefix: &str, mirror: bool| Endpoint {
             certificates: folder.join(&host.authority),
+            proxies: Arc::clone(&self.proxies),
             prefix: prefix.trim_end_matches('/').to_owned(),
             host,
             mirror,

@@ -274,7 +274,7 @@ impl Repository {
     async fn once(&self, ask: &Ask<'_>) -> Result<Response<Incoming>> {
         let known = locked(&self.authorization).clone();
         let request = request(ask, &ask.path, known)?;
-        self.endpoint.host.send(self.endpoint.certificates.clone(), request).await
+        self.endpoint.host.send(&self.endpoint.proxies, self.endpoint.certificates.clone(), request).await
     }
 
     async fn follow(&self, ask: &Ask<'_>, mut response: Response<Incoming>) -> Result<Response<Incoming>> {
@@ -290,7 +290,7 @@ impl Repository {
             let known = locked(&self.authorization).clone();
             let request = request(ask, &path, known.filter(|_| same))?;
             let certificates = self.endpoint.certificates.with_file_name(&host.authority);
-            response = host.send(certificates, request).await?;
+            response = host.send(&self.endpoint.proxies, certificates, request).await?;
         }
         Err(Error::invalid(format!("{} is redirected without end", ask.path)))
     }

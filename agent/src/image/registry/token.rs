@@ -91,7 +91,7 @@ impl Repository {
         };
         let request = request.map_err(|error| Error::internal("asking for a token", &error))?;
         let certificates = self.endpoint.certificates.with_file_name(&host.authority);
-        let response = host.send(certificates, request).await?;
+        let response = host.send(&self.endpoint.proxies, certificates, request).await?;
         if !response.status().is_success() {
             return Err(problem(response).await);
         }
