@@ -20,6 +20,7 @@ tests![
     a_shim_that_hangs,
     shims_that_hang_while_they_are_needed,
     shims_that_die_one_after_another,
+    no_shim_at_a_takeover,
 ];
 
 fn stop_while_it_restarts(case: &Case) {
@@ -293,16 +294,78 @@ fn shims_that_die_one_after_another(case: &Case) {
     assert_eq!((state("lives"), state("ends")), (lives, ends.clone()));
     breaks();
     kill_process(shim_of(&engine, "ends"), Signal::KILL).expect("kill the shim");
+    let id = engine.inspect("ends", "{{.Id}}");
+    let tries = |log: &str| log.lines().filter(|line| line.contains("no shim takes") && line.contains(&id)).count();
+    let before = tries(&engine.log());
+    wait_until("it is tried again and again", || match tries(&engine.log()) - before {
+        9.. => Ok(()),
+        _ => Err(engine.log()),
+    });
+    // That none can be started is no reason to end it; that somebody wants it killed is.
+    assert_eq!(state("ends"), ends);
+    let pid = ends.trim_start_matches("running ");
+    assert!(!ketch_integration::probe::is_dead(pid.parse().expect("a pid")), "it lives");
+    let _ = engine.docker("kill ends");
     wait_until("its end is told", || match state("ends") {
         now if now == "exited 0" => Ok(()),
         now => Err(now),
     });
-    let pid = ends.trim_start_matches("running ");
     wait_until("its process is gone", || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         if status.is_empty() || status.contains("State:\tZ") { Ok(()) } else { Err(status) }
     });
     std::fs::rename(&away, &shim).expect("put the shim back");
+    engine.end();
+}
+
+/// A package's upgrade while the daemon is away: containers whose shims have died are well, and are taken over when there is a shim again.
+fn no_shim_at_a_takeover(case: &Case) {
+    let Maker::Ketch(program) = Maker::under_test(case) else {
+        case.skip("dockerd: its shims are containerd's, which starts no other");
+    };
+    let site = Site::new(case);
+    let folder = site.path("programs");
+    std::fs::create_dir(&folder).expect("make a folder of programs");
+    for name in ["ketchd", "ketch", "containerd-shim-ketch-v2"] {
+        let _ = std::fs::copy(program.with_file_name(name), folder.join(name)).expect("copy a program");
+    }
+    let (shim, away) = (folder.join("containerd-shim-ketch-v2"), folder.join("away"));
+    let mut engine = Engine::inside(site, Maker::Ketch(folder.join("ketchd")), &["--live-restore"]);
+    engine.load_busybox();
+    let _ = engine.docker("run -d --rm -v kept:/data --name lives --network none busybox sleep 1000").ok();
+    let _ = engine.docker("run -d --name killed --network none busybox sleep 1000").ok();
+    let state = |engine: &Engine<'_>, name: &str| engine.inspect(name, "{{.State.Status}} {{.State.Pid}}");
+    let before = ["lives", "killed"].map(|name| (state(&engine, name), shim_of(&engine, name)));
+    let ids = ["lives", "killed"].map(|name| engine.inspect(name, "{{.Id}}"));
+    engine.kill();
+    // It is asked for when it is started.
+    std::fs::rename(&shim, &away).expect("take the shim away");
+    std::fs::write(&shim, "#!/bin/sh\necho no shim today >&2; exit 1\n").expect("write another");
+    std::fs::set_permissions(&shim, std::fs::Permissions::from_mode(0o755)).expect("change its mode");
+    for (_, shim) in &before {
+        kill_process(*shim, Signal::KILL).expect("kill the shim");
+    }
+    engine.come_back();
+    wait_until("both are tried again", || {
+        let log = engine.log();
+        let tried = |id: &String| log.lines().filter(|line| line.contains("no shim takes it over yet") && line.contains(id)).count() > 2;
+        if ids.iter().all(tried) { Ok(()) } else { Err(log) }
+    });
+    for (name, (was, _)) in ["lives", "killed"].iter().zip(&before) {
+        assert_eq!(state(&engine, name), *was);
+        let pid = was.trim_start_matches("running ").parse().expect("a pid");
+        assert!(!ketch_integration::probe::is_dead(pid), "{name} lives");
+    }
+    // Whoever wants one killed has it killed, by the runtime; the client may hear that there is no shim to do it.
+    let _ = engine.docker("kill killed");
+    engine.wait_inspect("killed", "{{.State.Status}}", "exited");
+    std::fs::rename(&away, &shim).expect("put the shim back");
+    wait_until("it is taken over", || match engine.docker("exec lives true") {
+        out if out.code == 0 => Ok(()),
+        out => Err(out.to_string()),
+    });
+    assert_eq!(state(&engine, "lives"), before[0].0);
+    let _ = engine.docker("rm -f lives killed").ok();
     engine.end();
 }
 

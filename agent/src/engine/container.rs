@@ -169,6 +169,8 @@ pub struct Container {
     pub comes_back: AtomicU32,
     /// Its health is why it ends.
     pub unwell: AtomicBool,
+    /// Somebody wants it killed: it does not live on for want of a shim.
+    pub doomed: AtomicBool,
     /// How often the shim has told of its end on its own: what it had told before has been heard by then.
     pub told: watch::Sender<u64>,
     log: Mutex<Option<Arc<LogDriver>>>,
@@ -193,6 +195,7 @@ impl Container {
             pause: Mutex::default(),
             comes_back: AtomicU32::new(0),
             unwell: AtomicBool::new(false),
+            doomed: AtomicBool::new(false),
             told: watch::Sender::new(0),
             log: Mutex::default(),
             probes: Mutex::default(),

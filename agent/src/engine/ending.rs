@@ -10,7 +10,7 @@ use tracing::{error, warn};
 use super::container::{Container, Record};
 use super::lifecycle::{bundle_of, release, run};
 use super::restart::{self, Ended};
-use super::{health, remove};
+use super::{health, living, remove};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::locks::locked;
@@ -59,9 +59,13 @@ async fn wait(daemon: &Arc<Daemon>, container: &Arc<Container>, mut task: Task) 
             }
         }
         deaths = if since.elapsed() >= STEADY { 1 } else { deaths + 1 };
-        match follow(daemon, container, &mut deaths).await {
+        let next = if deaths > MOST_DEATHS { None } else { follow(daemon, container, deaths).await };
+        match next {
             Some(next) => task = next,
-            None => break,
+            None => {
+                error!("no shim takes {} over: it is killed", container.id);
+                break;
+            }
         }
     }
     // Nobody will tell of its end: whatever still runs of it is ended before that is said.
@@ -71,13 +75,15 @@ async fn wait(daemon: &Arc<Daemon>, container: &Arc<Container>, mut task: Task) 
     (None, Exit { status: LOST, at: SystemTime::now() })
 }
 
-/// Starts the next shim, which may fail for a while as well; `None` after too many deaths without a steady life between them.
-async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: &mut u32) -> Option<Task> {
+/// Starts the next shim. That none can be started is no death: the container lives on without, for as long as it has processes
+/// and nobody wants it killed.
+async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: u32) -> Option<Task> {
     let bundle = bundle_of(daemon, &container.id);
-    while *deaths <= MOST_DEATHS {
-        if *deaths > 1 {
+    let mut tries = deaths;
+    loop {
+        if tries > 1 {
             tokio::select! {
-                () = tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << (*deaths - 2))) => {}
+                () = tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << (tries.min(MOST_DEATHS) - 2))) => {}
                 // Who wants to stop it does not wait.
                 () = container.awake.notified() => {}
             }
@@ -95,10 +101,12 @@ async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: &mut u
             }
             Err(error) => warn!("no shim takes {} over yet: {error}", container.id),
         }
-        *deaths += 1;
+        tries += 1;
+        let may_end = tries > MOST_DEATHS;
+        if may_end && (container.doomed.load(Ordering::SeqCst) || !living::lives(&container.id).await) {
+            return None;
+        }
     }
-    error!("no shim takes {} over: it is killed", container.id);
-    None
 }
 
 /// Ends a container whose shim is of no use, and what is left of that.

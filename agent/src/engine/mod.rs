@@ -34,6 +34,7 @@ pub mod inspect;
 mod leftovers;
 pub mod lifecycle;
 pub mod list;
+mod living;
 pub mod mounts;
 pub mod name;
 pub mod namespaces;

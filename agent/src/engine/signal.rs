@@ -148,6 +148,10 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     // Only what is meant to end it keeps it from being started again.
     if signal == KILL || signal == stop_signal(container) {
         by_hand(daemon, container);
+        if signal == KILL {
+            container.doomed.store(true, Ordering::SeqCst);
+            container.awake.notify_waiters();
+        }
         if restarting && end_pause(daemon, container).await? {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -10,7 +11,7 @@ use tracing::{info, warn};
 use super::container::{Container, Record, TABLE};
 use super::lifecycle::{bundle_of, folder_of, log_of, logged, release, run};
 use super::restart::{self, Ended};
-use super::{ending, health, leftovers};
+use super::{ending, health, leftovers, living};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::Result;
@@ -25,6 +26,10 @@ const DECIDED: Duration = Duration::from_secs(5);
 const MADE: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const BEAT: Duration = Duration::from_millis(10);
+/// The pause after the first look at a container that lives and can't be taken over; each is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Hears what shims tell: a kill for memory, and, after it, the end.
 ///
@@ -141,8 +146,7 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
         record.state.removing = false;
         record.clone()
     });
-    let found = find(daemon, &record).await;
-    match found {
+    match find_or_wait(daemon, container, &record).await {
         Some((task, pid, paused)) => {
             info!("container {} runs on", record.id);
             daemon.take_up_volumes(&record, true);
@@ -183,7 +187,34 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
     }
 }
 
-/// The container behind its shim, if it runs; a shim that has died is followed by another.
+/// The container behind its shim, if it runs. That no shim can be started or asked – the runtime is not in daemon.json any more,
+/// the shim's binary is away for an upgrade, there are no descriptors – is no word about the container: for as long as its
+/// processes live it is tried again, unless somebody wants it killed meanwhile.
+async fn find_or_wait(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    record: &Record,
+) -> Option<(Task, u32, bool)> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Some(found) = find(daemon, record).await {
+            return Some(found);
+        }
+        // Most do not run, and have none.
+        let has_bundle = bundle_of(daemon, &record.id).try_exists().unwrap_or(true);
+        if !has_bundle || container.doomed.load(Ordering::SeqCst) || !living::lives(&record.id).await {
+            return None;
+        }
+        warn!("container {} lives, and no shim takes it over yet", record.id);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = container.awake.notified() => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Looks once; a shim that has died is followed by another.
 async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)> {
     let bundle = bundle_of(daemon, &record.id);
     if !bundle.join("config.json").exists() {
@@ -204,8 +235,11 @@ async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)
         let connection = match launch.connect(&bundle).await {
             Some(connection) => connection,
             None if follows => {
-                let binary = daemon.runtime_binary(&record.host_config.runtime).ok()?;
-                match launch.start(&record.id, &bundle, &binary).await {
+                let started = match daemon.runtime_binary(&record.host_config.runtime) {
+                    Ok(binary) => launch.start(&record.id, &bundle, &binary).await,
+                    Err(error) => Err(error),
+                };
+                match started {
                     Ok(connection) => connection,
                     Err(error) => {
                         warn!("{error}");
@@ -261,7 +295,10 @@ fn resume(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record, tas
 async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record) -> bool {
     let bundle = bundle_of(daemon, &record.id);
     if bundle.exists() {
-        let _cleaned = daemon.engine.launch.delete(&record.id, &bundle).await;
+        // Also where somebody wants one killed that no shim takes over.
+        if let Err(error) = ending::end_without_shim(daemon, container).await {
+            warn!("{error}");
+        }
         release(daemon, container).await;
     }
     if record.state.running {
