@@ -1,5 +1,8 @@
 //! The daemon's life: its flags, its end and crash under running containers, several side by side, reloading.
 
+use std::os::unix::net::UnixDatagram;
+use std::time::Duration;
+
 use ketch_integration::ketchd::{Engine, Maker};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests, wait_until};
@@ -8,6 +11,7 @@ use rustix::process::Signal;
 tests![
     containers_live_through_a_crash,
     output_of_the_time_without_a_daemon_is_kept,
+    a_log_server_that_is_away_at_a_takeover,
     an_end_while_it_was_down_is_told,
     policies_after_a_restart,
     restarts_go_on_after_a_crash,
@@ -68,6 +72,43 @@ fn output_of_the_time_without_a_daemon_is_kept(case: &Case) {
             assert_eq!(line, format!("line {}", number + 1), "none is missing");
         }
     }
+    engine.end();
+}
+
+/// The container writes on: nobody but the daemon reads what it writes, and a pipe that is full would stop it.
+fn a_log_server_that_is_away_at_a_takeover(case: &Case) {
+    let mut engine = restorable(case);
+    engine.only_ketch("it does not read the output of a container whose log it can't open");
+    let path = engine.site.path("syslog");
+    let server = UnixDatagram::bind(&path).expect("listen as a syslog server");
+    server.set_read_timeout(Some(Duration::from_secs(60))).expect("bound a wait");
+    let address = format!("syslog-address=unixgram://{}", path.display());
+    // A pipe takes 64 KiB: 1,000 lines of these are more.
+    let line = "x".repeat(80);
+    let script = format!("i=0; while :; do i=$((i+1)); echo $i {line}; test -e /fast || sleep 0.05; done");
+    let run = ["run", "-d", "--name", "box", "--network", "none", "--log-driver", "syslog", "--log-opt"];
+    let _ = engine.client().args(run).args([&address, "busybox", "sh", "-c", &script]).run().ok();
+    let _ = server.recv(&mut [0; 1024]).expect("a line in the syslog");
+    let root = engine.inspect("box", "{{.State.Pid}}");
+    let last = |engine: &Engine<'_>| -> u64 {
+        let out = engine.docker("logs --tail 1 box").ok();
+        out.text().split(' ').next().and_then(|number| number.trim().parse().ok()).unwrap_or(0)
+    };
+    engine.kill();
+    drop(server);
+    std::fs::remove_file(&path).expect("take the server's socket away");
+    engine.come_back();
+    let before = last(&engine);
+    std::fs::write(format!("/proc/{root}/root/fast"), "").expect("tell the container to write on");
+    wait_until("it writes more than a pipe takes", || match last(&engine) {
+        now if now > before + 2_000 => Ok(()),
+        now => Err(format!("line {now}, {before} before: {}", engine.log())),
+    });
+    std::fs::remove_file(format!("/proc/{root}/root/fast")).expect("have it write less");
+    let server = UnixDatagram::bind(&path).expect("listen again");
+    server.set_read_timeout(Some(Duration::from_secs(60))).expect("bound a wait");
+    let _ = server.recv(&mut [0; 1024]).expect("a line in the syslog that is back");
+    let _ = engine.docker("rm -f box").ok();
     engine.end();
 }
 

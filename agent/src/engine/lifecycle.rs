@@ -230,16 +230,17 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Opt
     let spec = specification(daemon, &record, &bundle, &joined).await?;
     write(&bundle.join("config.json"), &spec)?;
     let fifos = fifos(&bundle, "", record.config.tty, record.config.open_stdin)?;
-    let log = LogDriver::open(&log_of(&record.host_config), &folder_of(daemon, &record.id), &logged(&record))
-        .map_err(|error| {
-            Error::new(
-                error.kind,
-                format!(
-                    "failed to create task for container: failed to initialize logging driver: {}",
-                    error.message
-                ),
-            )
-        })?;
+    // A server may be asked for ten seconds before it is not there.
+    let (how, folder, of) = (log_of(&record.host_config), folder_of(daemon, &record.id), logged(&record));
+    let log = blocking(move || LogDriver::open(&how, &folder, &of)).await.map_err(|error| {
+        Error::new(
+            error.kind,
+            format!(
+                "failed to create task for container: failed to initialize logging driver: {}",
+                error.message
+            ),
+        )
+    })?;
     let log = Arc::new(log);
     let _before = container.set_log(Some(Arc::clone(&log)));
     let stderr = (!record.config.tty).then(|| PathBuf::from(&fifos.stderr));

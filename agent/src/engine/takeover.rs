@@ -174,7 +174,7 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
                 warn!("{error}");
             }
             leftovers::drain_execs(daemon, &record.id, &task);
-            if let Err(error) = resume(daemon, container, &record, &task) {
+            if let Err(error) = resume(daemon, container, &record, &task).await {
                 warn!("taking the streams of {} up: {error}", record.id);
             }
             container.set_task(Some(task.clone()));
@@ -273,13 +273,25 @@ async fn find(daemon: &Arc<Daemon>, record: &Record) -> Option<(Task, u32, bool)
     }
 }
 
-fn resume(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &Record, task: &Task) -> Result<()> {
+/// Reads its streams on, whatever becomes of the log: it would stop inside its next write.
+async fn resume(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    record: &Record,
+    task: &Task,
+) -> Result<()> {
     let bundle = bundle_of(daemon, &record.id);
-    let log = LogDriver::open(&log_of(&record.host_config), &folder_of(daemon, &record.id), &logged(record))?;
-    let log = Arc::new(log);
-    let _none = container.set_log(Some(Arc::clone(&log)));
+    let (how, folder, of) = (log_of(&record.host_config), folder_of(daemon, &record.id), logged(record));
+    let log = match blocking(move || LogDriver::resume(&how, &folder, &of)).await {
+        Ok(log) => Some(Arc::new(log)),
+        Err(error) => {
+            warn!("the log of {}: {error}", record.id);
+            None
+        }
+    };
+    let _none = container.set_log(log.clone());
     let stderr = (!record.config.tty).then(|| bundle.join("err"));
-    container.streams.begin(&bundle.join("out"), stderr.as_deref(), Some(&log))?;
+    container.streams.begin(&bundle.join("out"), stderr.as_deref(), log.as_ref())?;
     if record.config.open_stdin {
         let (task, tty) = (task.clone(), record.config.tty);
         container.streams.begin_input(&bundle.join("in"), move || async move {

@@ -46,7 +46,7 @@ pub(super) struct Progress {
 /// The files.
 #[derive(Debug)]
 pub(super) struct LogFiles {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     pub(super) format: Format,
     rotation: Rotation,
     /// A JSON object, or nothing.
@@ -74,21 +74,30 @@ pub(super) enum Source {
 }
 
 impl LogFiles {
+    /// Not open yet: a write does that where nothing else has.
+    pub(super) fn new(path: PathBuf, format: Format, rotation: Rotation, attributes: String) -> Self {
+        Self {
+            path,
+            format,
+            rotation,
+            attributes,
+            open: Mutex::new(Open { size: 0, files: VecDeque::new() }),
+            names: Mutex::default(),
+            compressing: Mutex::default(),
+            progress: watch::Sender::new(Progress::default()),
+        }
+    }
+
     /// Opens the file to append to it, and makes it where it is not there.
-    pub(super) fn open(
-        path: PathBuf,
-        format: Format,
-        rotation: Rotation,
-        attributes: String,
-    ) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
+    pub(super) fn open(&self) -> io::Result<()> {
+        if let Some(folder) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
         // Of a compression that was cut off; its source is still there.
-        let _none = fs::remove_file(numbered(&path, 1, STAGED));
-        let file = appended(&path)?;
+        let _none = fs::remove_file(numbered(&self.path, 1, STAGED));
+        let file = appended(&self.path)?;
         // A write that was cut off must not swallow what comes behind it.
-        let size = match (format, file.metadata()?.len()) {
+        let size = match (self.format, file.metadata()?.len()) {
             (Format::Json, size) if ends_a_line(&file, size)? => size,
             (Format::Json, size) => {
                 (&file).write_all(b"\n")?;
@@ -102,22 +111,18 @@ impl LogFiles {
                 whole
             }
         };
-        let open = Mutex::new(Open { size, files: VecDeque::from([(0, Arc::new(file))]) });
-        let progress = watch::Sender::new(Progress::default());
-        Ok(Self {
-            path,
-            format,
-            rotation,
-            attributes,
-            open,
-            names: Mutex::default(),
-            compressing: Mutex::default(),
-            progress,
-        })
+        // Whoever follows a log that could not be opened until now finds a file that is new.
+        let generation = self.progress.borrow().generation + 1;
+        *locked(&self.open) = Open { size, files: VecDeque::from([(generation, Arc::new(file))]) };
+        self.progress.send_modify(|progress| progress.generation = generation);
+        Ok(())
     }
 
     /// Appends entries, and changes the file where it is full.
     pub(super) fn write(self: &Arc<Self>, entries: &[Entry]) -> io::Result<()> {
+        if locked(&self.open).files.is_empty() {
+            self.open()?;
+        }
         let mut buffer = Vec::new();
         for entry in entries {
             let size = locked(&self.open).size + buffer.len() as u64;

@@ -25,7 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
-    socket: UnixDatagram,
+    socket: Option<UnixDatagram>,
     /// What every entry has, encoded.
     fields: Vec<u8>,
     /// Of the entries, from 1.
@@ -33,15 +33,24 @@ pub(super) struct Journal {
 }
 
 impl Journal {
+    /// Not connected yet: a write does that where nothing else has.
+    ///
     /// # Errors
-    /// There is no journal here.
-    pub(super) fn open(config: &LogConfig, container: &Container) -> Result<Self> {
-        Self::open_at(Path::new(SOCKET), config, container)
+    /// Options that mean nothing.
+    pub(super) fn new(config: &LogConfig, container: &Container) -> Result<Self> {
+        Self::at(Path::new(SOCKET), config, container)
     }
 
-    fn open_at(path: &Path, config: &LogConfig, container: &Container) -> Result<Self> {
-        let socket = connect(path)
+    /// # Errors
+    /// There is no journal here.
+    pub(super) fn connect(&mut self) -> Result<()> {
+        let socket = connect(&self.path)
             .map_err(|_| Error::new(crate::error::Kind::Internal, "journald is not enabled on this host"))?;
+        self.socket = Some(socket);
+        Ok(())
+    }
+
+    fn at(path: &Path, config: &LogConfig, container: &Container) -> Result<Self> {
         let tag = tag::tag(config, container, "{{.ID}}")?;
         let mut all = BTreeMap::from([
             ("CONTAINER_ID".to_owned(), container.id.get(..12).unwrap_or(&container.id).to_owned()),
@@ -57,7 +66,7 @@ impl Journal {
         for (name, value) in all.iter().filter(|(name, _)| !name.is_empty()) {
             field(name, value.as_bytes(), &mut fields);
         }
-        Ok(Self { path: path.to_owned(), socket, fields, ordinal: 0 })
+        Ok(Self { path: path.to_owned(), socket: None, fields, ordinal: 0 })
     }
 
     /// Tells the journal all of them but what it refuses; where it does not listen, the rest is lost.
@@ -91,16 +100,19 @@ impl Journal {
                 field("CONTAINER_PARTIAL_MESSAGE", b"true", &mut message);
             }
         }
-        match send(&self.socket, &message) {
-            // The journal was started anew, with a socket of its own.
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected) =>
-            {
-                self.socket = connect(&self.path)?;
-                send(&self.socket, &message)
+        if let Some(socket) = &self.socket {
+            match send(socket, &message) {
+                // The journal was started anew, with a socket of its own.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotConnected
+                    ) => {}
+                other => return other,
             }
-            other => other,
         }
+        let socket = self.socket.insert(connect(&self.path)?);
+        send(socket, &message)
     }
 }
 
@@ -168,7 +180,7 @@ mod tests {
         let path = folder.path().join("socket");
         let container = Container { id: "0123456789abcdef".into(), ..Container::default() };
         let server = UnixDatagram::bind(&path).unwrap();
-        let mut journal = Journal::open_at(&path, &LogConfig::default(), &container).unwrap();
+        let mut journal = Journal::at(&path, &LogConfig::default(), &container).unwrap();
         let mut entry = Entry {
             stream: Stream::Stdout,
             time: Timestamp::new(0, 0),
@@ -212,7 +224,7 @@ mod tests {
             env: vec!["A=x\ny".into()],
             ..Container::default()
         };
-        let mut journal = Journal::open_at(&path, &config, &container).unwrap();
+        let mut journal = Journal::at(&path, &config, &container).unwrap();
         let entry = Entry {
             stream: Stream::Stdout,
             time: Timestamp::new(0, 0),

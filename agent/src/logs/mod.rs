@@ -19,6 +19,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use tracing::warn;
+
 pub use entry::{Entry, Partial, Stream};
 pub use options::{DRIVERS, LogConfig};
 pub use read::{Entries, Options};
@@ -32,6 +34,15 @@ use files::{Format, LogFiles};
 use options::{Mode, Rotation};
 use queue::Queue;
 use sink::{Remote, Sink};
+
+/// When a log is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Where the container starts: what is not there keeps it from that.
+    Start,
+    /// Where it has been running: it waits for what is not there in its next write, which must be read all the same.
+    Resumed,
+}
 
 /// The open log of a running container.
 pub struct LogDriver {
@@ -56,28 +67,63 @@ struct Place {
 }
 
 impl LogDriver {
-    /// Opens a container's log; `folder` is the container's.
+    /// Opens a container's log; `folder` is the container's. Blocks: the server is connected to.
     ///
     /// # Errors
     /// Options that mean nothing, dockerd's texts; a disk that refuses; a server that is not there.
     pub fn open(config: &LogConfig, folder: &Path, container: &Container) -> Result<Self> {
-        config.check()?;
+        Self::open_when(When::Start, config, folder, container)
+    }
+
+    /// Opens the log of a container that runs since before this daemon. What can't be opened is tried again with each batch of
+    /// lines, a server is connected to with the first. Blocks for the disk.
+    ///
+    /// # Errors
+    /// Options that mean nothing.
+    pub fn resume(config: &LogConfig, folder: &Path, container: &Container) -> Result<Self> {
+        Self::open_when(When::Resumed, config, folder, container)
+    }
+
+    fn open_when(when: When, config: &LogConfig, folder: &Path, container: &Container) -> Result<Self> {
+        match when {
+            When::Start => config.check()?,
+            When::Resumed => config.check_words()?,
+        }
         let files = place(config, folder, &container.id)?
             .map(|place| {
                 let attributes = match place.format {
                     Format::Json => json_attributes(config, container)?,
                     Format::Local => String::new(),
                 };
-                LogFiles::open(place.path.clone(), place.format, place.rotation, attributes)
-                    .map(Arc::new)
-                    .map_err(|error| {
-                        Error::internal(format_args!("opening {}", place.path.display()), &error)
-                    })
+                let Place { path, format, rotation } = place;
+                let files = LogFiles::new(path, format, rotation, attributes);
+                match files.open() {
+                    Err(error) if when == When::Start => {
+                        Err(Error::internal(format_args!("opening {}", files.path.display()), &error))
+                    }
+                    Err(error) => {
+                        warn!("opening {}: {error}", files.path.display());
+                        Ok(Arc::new(files))
+                    }
+                    Ok(()) => Ok(Arc::new(files)),
+                }
             })
             .transpose()?;
         let remote = match config.driver.as_str() {
-            "syslog" => Some(Remote::Syslog(syslog::Syslog::open(config, container)?)),
-            "journald" => Some(Remote::Journal(journald::Journal::open(config, container)?)),
+            "syslog" => {
+                let mut syslog = syslog::Syslog::new(config, container)?;
+                if when == When::Start {
+                    syslog.connect()?;
+                }
+                Some(Remote::Syslog(syslog))
+            }
+            "journald" => {
+                let mut journal = journald::Journal::new(config, container)?;
+                if when == When::Start {
+                    journal.connect()?;
+                }
+                Some(Remote::Journal(journal))
+            }
             _ => None,
         };
         let mode = if config.driver == "none" { Mode::Blocking } else { config.mode()? };

@@ -68,6 +68,15 @@ impl LogConfig {
     /// # Errors
     /// dockerd's texts.
     pub fn check(&self) -> Result<()> {
+        self.check_words()?;
+        if self.driver == "syslog" { syslog::Target::of(self)?.is_there() } else { Ok(()) }
+    }
+
+    /// The same by the words alone: whether there is a server is not asked.
+    ///
+    /// # Errors
+    /// dockerd's texts.
+    pub(super) fn check_words(&self) -> Result<()> {
         let driver = self.driver.as_str();
         if driver == "none" {
             return Ok(());

@@ -79,6 +79,17 @@ impl Target {
             },
         })
     }
+
+    /// # Errors
+    /// The socket on this machine is not there: dockerd's text.
+    pub(super) fn is_there(&self) -> Result<()> {
+        match &self.address {
+            Address::Stream(path) | Address::Datagrams(path) if std::fs::metadata(path).is_err() => {
+                Err(Error::invalid(format!("stat {}: no such file or directory", path.display())))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn address(text: &str) -> Result<Address> {
@@ -87,10 +98,6 @@ fn address(text: &str) -> Result<Address> {
     }
     let (scheme, rest) =
         text.split_once("://").ok_or_else(|| Error::invalid(format!("unsupported scheme: '{text}'")))?;
-    let socket = |path: &str| match std::fs::metadata(path) {
-        Ok(_) => Ok(PathBuf::from(path)),
-        Err(_) => Err(Error::invalid(format!("stat {path}: no such file or directory"))),
-    };
     let host = rest.split('/').next().unwrap_or_default();
     // A colon outside an IPv6 address' brackets parts off the port.
     let with_port = match host.rsplit_once(':') {
@@ -98,8 +105,8 @@ fn address(text: &str) -> Result<Address> {
         _ => format!("{host}:{PORT}"),
     };
     match scheme {
-        "unix" => Ok(Address::Stream(socket(rest)?)),
-        "unixgram" => Ok(Address::Datagrams(socket(rest)?)),
+        "unix" => Ok(Address::Stream(rest.into())),
+        "unixgram" => Ok(Address::Datagrams(rest.into())),
         "tcp" => Ok(Address::Tcp(with_port)),
         "udp" => Ok(Address::Udp(with_port)),
         other => Err(Error::invalid(format!("unsupported scheme: '{other}'"))),
@@ -135,15 +142,24 @@ pub(super) struct Syslog {
 }
 
 impl Syslog {
+    /// Not connected yet: a write does that where nothing else has.
+    ///
     /// # Errors
-    /// Options that mean nothing, or a server that is not there.
-    pub(super) fn open(config: &LogConfig, container: &Container) -> Result<Self> {
+    /// Options that mean nothing.
+    pub(super) fn new(config: &LogConfig, container: &Container) -> Result<Self> {
         let target = Target::of(config)?;
         let tag = tag::tag(config, container, "{{.ID}}")?;
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let connection = connect(&target.address)
+        Ok(Self { target, tag, host, connection: None })
+    }
+
+    /// # Errors
+    /// The server is not there.
+    pub(super) fn connect(&mut self) -> Result<()> {
+        let connection = connect(&self.target.address)
             .map_err(|error| Error::internal("failed to initialize logging driver", &error))?;
-        Ok(Self { target, tag, host, connection: Some(connection) })
+        self.connection = Some(connection);
+        Ok(())
     }
 
     pub(super) fn write(&mut self, entry: &Entry) -> io::Result<()> {
@@ -293,7 +309,8 @@ mod tests {
             ),
         ] {
             let config = config(&[("syslog-address", &address), ("syslog-format", format)]);
-            let mut syslog = Syslog::open(&config, &container).unwrap();
+            let mut syslog = Syslog::new(&config, &container).unwrap();
+            syslog.connect().unwrap();
             syslog.write(&entry).unwrap();
             let mut buffer = [0; 1024];
             let length = server.recv(&mut buffer).unwrap();

@@ -215,3 +215,42 @@ async fn without_blocking_what_does_not_fit_is_dropped() {
     // The server's end of the connection ends the sender's wait.
     drop(server);
 }
+
+#[tokio::test]
+async fn a_log_that_can_not_be_opened_at_a_takeover_is_tried_again() {
+    let folder = Folder::new("log");
+    let container = Container { id: ID.into(), ..Container::default() };
+    // A folder in the place of the file: not even root opens that.
+    let place = folder.path().join(format!("{ID}-json.log"));
+    std::fs::create_dir(&place).unwrap();
+    let files = config("json-file", &[]);
+    assert!(LogDriver::open(&files, folder.path(), &container).is_err());
+    let log = LogDriver::resume(&files, folder.path(), &container).unwrap();
+    let mut followed = log.read(Options { follow: true, ..Options::default() }).await.unwrap();
+    log.write(Stream::Stdout, Timestamp::new(1, 0), b"lost\n").await;
+    // Asked, so that it has been tried.
+    assert_eq!(text(log.read(Options::default()).await.unwrap()).await, "");
+    std::fs::remove_dir(&place).unwrap();
+    log.write(Stream::Stdout, Timestamp::new(2, 0), b"kept\n").await;
+    assert_eq!(next(&mut followed).await.unwrap().line, b"kept\n");
+    assert_eq!(text(log.read(Options::default()).await.unwrap()).await, "kept\n");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_at_a_takeover_is_found_when_it_is_back() {
+    let folder = Folder::new("log");
+    let container = Container { id: ID.into(), ..Container::default() };
+    let path = folder.path().join("server");
+    let syslog = config("syslog", &[("syslog-address", &format!("unixgram://{}", path.display()))]);
+    assert!(LogDriver::open(&syslog, folder.path(), &container).is_err());
+    let log = LogDriver::resume(&syslog, folder.path(), &container).unwrap();
+    log.write(Stream::Stdout, Timestamp::new(1, 0), b"away\n").await;
+    // The copy goes on.
+    assert_eq!(text(log.read(Options::default()).await.unwrap()).await, "away\n");
+    let server = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    log.write(Stream::Stdout, Timestamp::new(2, 0), b"back\n").await;
+    let mut buffer = [0; 1024];
+    let length = server.recv(&mut buffer).unwrap();
+    assert!(String::from_utf8_lossy(&buffer[..length]).ends_with(": back\n"));
+}
