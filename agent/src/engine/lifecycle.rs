@@ -15,7 +15,7 @@ use tracing::warn;
 use super::bundle::{self, Input, Shm};
 use super::container::{Container, Record};
 use super::security::Security;
-use super::streams::make_fifo;
+use super::streams::{LAST_LINES, make_fifo};
 use super::{apparmor, checkpoint, devices, ending, health, mounts, namespaces, networking, root, users};
 use crate::blocking::blocking;
 use crate::compat;
@@ -497,7 +497,11 @@ fn write(path: &Path, value: &Value) -> Result<()> {
 pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     container.streams.end().await;
     if let Some(log) = container.set_log(None) {
-        log.close(Timestamp::now()).await;
+        // What is slower than that goes on by itself.
+        let closing = tokio::spawn(async move { log.close(Timestamp::now()).await });
+        if tokio::time::timeout(LAST_LINES, closing).await.is_err() {
+            warn!("the log of {} does not keep up with its end: its last lines may be missing", container.id);
+        }
     }
     let record = container.read(Record::clone);
     let left = networking::leave(daemon, &record);

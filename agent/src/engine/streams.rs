@@ -26,8 +26,8 @@ const PIECE: usize = 32 << 10;
 const WAITING: usize = 32;
 /// How long an end waits for clients that are slow to take the last output, as dockerd's does.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
-/// How long for a log that is.
-const LAST_LINES: Duration = Duration::from_secs(8);
+/// How long for a log that is: a server that hangs holds no container's end up until those who wait for it give up.
+pub(super) const LAST_LINES: Duration = Duration::from_secs(3);
 
 /// A piece of output.
 pub type Output = (Stream, Bytes);

@@ -2,6 +2,7 @@
 //! on its standard input, its address on its standard output. Where the address's shim has died, the one that is started
 //! takes its container over.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
 use std::os::unix::fs::OpenOptionsExt;
@@ -219,11 +220,15 @@ impl Launch {
         let _ended = tokio::task::spawn_blocking(move || strays.end(Duration::ZERO)).await;
     }
 
-    /// Removes the sockets of shims that are dead.
-    pub fn clear_sockets(&self) {
-        for path in
-            std::fs::read_dir(self.sockets()).into_iter().flatten().flatten().map(|entry| entry.path())
-        {
+    /// Removes the sockets of shims that are dead, but those that bundles name: by a dead socket the next shim knows that there is
+    /// a container to take over.
+    pub fn clear_sockets<'a>(&self, bundles: impl Iterator<Item = &'a Path>) {
+        let named: BTreeSet<PathBuf> = bundles
+            .filter_map(|bundle| std::fs::read_to_string(bundle.join("address")).ok())
+            .filter_map(|address| address.trim().strip_prefix("unix://").map(PathBuf::from))
+            .collect();
+        let sockets = std::fs::read_dir(self.sockets()).into_iter().flatten().flatten();
+        for path in sockets.map(|entry| entry.path()).filter(|path| !named.contains(path)) {
             let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
             if std::os::unix::net::UnixStream::connect(&path).is_err_and(refused) {
                 let _gone = std::fs::remove_file(&path);
