@@ -2,6 +2,7 @@
 //! that does not read, a shim that hangs.
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use ketch_integration::ketchd::{Engine, Maker};
 use ketch_integration::site::Site;
@@ -249,17 +250,23 @@ fn shims_that_hang_while_they_are_needed(case: &Case) {
     engine.end();
 }
 
+/// The daemon's programs in a folder of the site's, where a test may change them.
+fn programs_of_its_own(site: &Site, program: &Path) -> PathBuf {
+    let folder = site.path("programs");
+    std::fs::create_dir(&folder).expect("make a folder of programs");
+    for name in ["ketchd", "ketch", "containerd-shim-ketch-v2"] {
+        let _ = std::fs::copy(program.with_file_name(name), folder.join(name)).expect("copy a program");
+    }
+    folder
+}
+
 /// While none takes it over the container lives on; one that shall end does, even then, and is not said to have ended before.
 fn shims_that_die_one_after_another(case: &Case) {
     let Maker::Ketch(program) = Maker::under_test(case) else {
         case.skip("dockerd: its shims are containerd's, which starts no other");
     };
     let site = Site::new(case);
-    let folder = site.path("programs");
-    std::fs::create_dir(&folder).expect("make a folder of programs");
-    for name in ["ketchd", "ketch", "containerd-shim-ketch-v2"] {
-        let _ = std::fs::copy(program.with_file_name(name), folder.join(name)).expect("copy a program");
-    }
+    let folder = programs_of_its_own(&site, &program);
     let shim = folder.join("containerd-shim-ketch-v2");
     let away = folder.join("away");
     let breaks = || {
@@ -324,11 +331,7 @@ fn no_shim_at_a_takeover(case: &Case) {
         case.skip("dockerd: its shims are containerd's, which starts no other");
     };
     let site = Site::new(case);
-    let folder = site.path("programs");
-    std::fs::create_dir(&folder).expect("make a folder of programs");
-    for name in ["ketchd", "ketch", "containerd-shim-ketch-v2"] {
-        let _ = std::fs::copy(program.with_file_name(name), folder.join(name)).expect("copy a program");
-    }
+    let folder = programs_of_its_own(&site, &program);
     let (shim, away) = (folder.join("containerd-shim-ketch-v2"), folder.join("away"));
     let mut engine = Engine::inside(site, Maker::Ketch(folder.join("ketchd")), &["--live-restore"]);
     engine.load_busybox();
