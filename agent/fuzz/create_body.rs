@@ -25,6 +25,7 @@ fuzz_target!(|input: &[u8]| {
         apparmor: true,
         machine: "x86_64".into(),
         thermal: vec![],
+        open_files: None,
     };
     let host_config = placing.host_config.unwrap_or_default();
     let checked = validate::config(&config)
