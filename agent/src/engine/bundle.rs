@@ -1,6 +1,8 @@
 //! A container's config.json: what Docker's engine would have a runtime do for this Config and HostConfig. Pure: what has to
 //! be looked up (users, devices, paths of namespaces) is given.
 
+use std::collections::HashMap;
+
 use ketch_engine_api::container::Config;
 use ketch_engine_api::host_config::HostConfig;
 use serde_json::{Map, Value, json};
@@ -81,23 +83,30 @@ pub struct Namespaces {
 /// The environment: Docker's three variables under the container's own.
 #[must_use]
 pub fn environment(config: &Config, terminal: bool, more: &[String]) -> Vec<String> {
-    let mut env = vec![PATH.to_owned(), format!("HOSTNAME={}", config.hostname)];
+    let mut env = vec![Some(PATH.to_owned()), Some(format!("HOSTNAME={}", config.hostname))];
+    let mut places = HashMap::from([("PATH", 0), ("HOSTNAME", 1)]);
     if terminal {
-        env.push("TERM=xterm".to_owned());
+        let _none = places.insert("TERM", env.len());
+        env.push(Some("TERM=xterm".to_owned()));
     }
     for variable in config.env.iter().flatten().chain(more) {
         let (key, value) =
             variable.split_once('=').map_or((variable.as_str(), None), |(key, v)| (key, Some(v)));
-        let place = env.iter().position(|own| own.split_once('=').is_some_and(|(own, _)| own == key));
-        match (place, value) {
-            (Some(place), Some(_)) => env[place].clone_from(variable),
-            (None, Some(_)) => env.push(variable.clone()),
+        match (places.get(key).copied(), value) {
+            (Some(place), Some(_)) => env[place] = Some(variable.clone()),
+            (None, Some(_)) => {
+                let _none = places.insert(key, env.len());
+                env.push(Some(variable.clone()));
+            }
             // A name alone takes the variable away.
-            (Some(place), None) => drop(env.remove(place)),
+            (Some(place), None) => {
+                let _place = places.remove(key);
+                env[place] = None;
+            }
             (None, None) => {}
         }
     }
-    env
+    env.into_iter().flatten().collect()
 }
 
 /// The whole file.

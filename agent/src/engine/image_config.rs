@@ -1,5 +1,7 @@
 //! An image's words and a request's, merged to what a container is. Pure.
 
+use std::collections::HashSet;
+
 use ketch_engine_api::container::{Config, HealthConfig};
 use ketch_engine_api::image::ImageConfig;
 
@@ -42,10 +44,11 @@ pub fn over(mut config: Config, image: &Config) -> Config {
     for (port, empty) in image.exposed_ports.iter().flatten() {
         let _set = config.exposed_ports.get_or_insert_default().entry(port.clone()).or_insert(*empty);
     }
+    let mut keys: HashSet<String> =
+        config.env.iter().flatten().map(|variable| key(variable).to_owned()).collect();
     for variable in image.env.iter().flatten() {
-        let key = key(variable);
         let env = config.env.get_or_insert_default();
-        if !env.iter().any(|own| self::key(own) == key) {
+        if keys.insert(key(variable).to_owned()) {
             env.push(variable.clone());
         }
     }

@@ -91,6 +91,8 @@ fn variables_replace_and_remove() {
         ..Config::default()
     };
     assert_eq!(environment(&config, true, &["A=2".into()]), ["PATH=/x", "TERM=xterm", "A=2"]);
+    let again = ["B=1", "A", "A=3"].map(str::to_owned);
+    assert_eq!(environment(&config, false, &again), ["PATH=/x", "B=1", "A=3"]);
 }
 
 #[test]
