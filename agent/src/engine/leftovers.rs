@@ -78,8 +78,7 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
     let (volumes, known) = (Arc::clone(daemon), known.clone());
     let cleared = blocking(move || {
         volumes.volumes.keep(|container| known.contains(container));
-        let bundles: Vec<PathBuf> = known.iter().map(|id| bundle_of(&volumes, id)).collect();
-        volumes.engine.launch.clear_sockets(bundles.iter().map(PathBuf::as_path));
+        volumes.engine.launch.clear_sockets(known.iter().map(|id| bundle_of(&volumes, id)));
         Ok(())
     });
     if let Err(error) = cleared.await {

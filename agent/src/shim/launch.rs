@@ -141,8 +141,7 @@ impl Launch {
 
     /// Connects to the shim that a bundle names; `None` if it is dead, or there was none.
     pub async fn connect(&self, bundle: &Path) -> Option<Connection> {
-        let address = std::fs::read_to_string(bundle.join("address")).ok()?;
-        Connection::open(Path::new(address.trim().strip_prefix("unix://")?), self.strays(bundle)).await.ok()
+        Connection::open(&socket_of(bundle)?, self.strays(bundle)).await.ok()
     }
 
     /// Has the shim's binary clean up what a dead shim has left: the container is killed.
@@ -222,11 +221,8 @@ impl Launch {
 
     /// Removes the sockets of shims that are dead, but those that bundles name: by a dead socket the next shim knows that there is
     /// a container to take over.
-    pub fn clear_sockets<'a>(&self, bundles: impl Iterator<Item = &'a Path>) {
-        let named: BTreeSet<PathBuf> = bundles
-            .filter_map(|bundle| std::fs::read_to_string(bundle.join("address")).ok())
-            .filter_map(|address| address.trim().strip_prefix("unix://").map(PathBuf::from))
-            .collect();
+    pub fn clear_sockets(&self, bundles: impl Iterator<Item = PathBuf>) {
+        let named: BTreeSet<PathBuf> = bundles.filter_map(|bundle| socket_of(&bundle)).collect();
         let sockets = std::fs::read_dir(self.sockets()).into_iter().flatten().flatten();
         for path in sockets.map(|entry| entry.path()).filter(|path| !named.contains(path)) {
             let refused = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionRefused;
@@ -235,6 +231,12 @@ impl Launch {
             }
         }
     }
+}
+
+/// The socket of the shim that a bundle names.
+fn socket_of(bundle: &Path) -> Option<PathBuf> {
+    let address = std::fs::read_to_string(bundle.join("address")).ok()?;
+    address.trim().strip_prefix("unix://").map(PathBuf::from)
 }
 
 /// The one who works in a bundle: the lock is on the open file that is the program's standard error, so that it is held for as
