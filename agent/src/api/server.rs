@@ -19,7 +19,6 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::body::RequestBody;
-use super::lenient::Lenient;
 use super::request::{Query, Request};
 use super::response::{self, Response};
 use super::router::{self, Router};
@@ -138,7 +137,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
         // As Go writes them: scripts look for them so.
         .title_case_headers(true)
         .half_close(true)
-        .serve_connection(TokioIo::new(Lenient::new(wire)), service)
+        .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {

@@ -18,6 +18,7 @@ use rustix::net::{SendFlags, send};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 
+use super::lenient::escaped;
 use super::response::Response;
 
 /// How much is read ahead of hyper, in bytes: whether there is anything is all that matters.
@@ -82,13 +83,15 @@ pub struct Wire<S> {
     /// Read, and not yet taken by hyper.
     ahead: Bytes,
     has_ended: bool,
+    /// Nothing was read yet: the first line may have to be escaped.
+    is_fresh: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Peer + Unpin> Wire<S> {
     /// Of a connection that has just come.
     #[must_use]
     pub fn new(stream: S, answering: Answering) -> Self {
-        Self { stream, answering, ahead: Bytes::new(), has_ended: false }
+        Self { stream, answering, ahead: Bytes::new(), has_ended: false, is_fresh: true }
     }
 
     fn has_hung_up(&mut self, context: &mut Context<'_>) -> bool {
@@ -121,7 +124,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.ahead.is_empty() && !self.has_ended {
-            return Pin::new(&mut self.stream).poll_read(context, buffer);
+            let before = buffer.filled().len();
+            let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+            if !self.is_fresh || buffer.filled().len() == before {
+                return read;
+            }
+            self.is_fresh = false;
+            let Some(whole) = escaped(buffer.filled().get(before..).unwrap_or_default()) else { return read };
+            buffer.set_filled(before);
+            self.ahead = whole.into();
         }
         let count = self.ahead.len().min(buffer.remaining());
         buffer.put_slice(&self.ahead[..count]);
@@ -161,5 +172,30 @@ impl<S: AsyncRead + AsyncWrite + Peer + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn quotes_are_escaped_in_the_first_line_only() {
+        let text = b"GET /x?filters={\"a\":[\"b\"]} HTTP/1.1\r\nX: \"y\"\r\n\r\n".to_vec();
+        let mut read = String::new();
+        let (ahead, answering) = (Bytes::new(), Answering::default());
+        let mut stream = Wire { stream: text.as_slice(), answering, ahead, has_ended: false, is_fresh: true };
+        // Less room than there is to read.
+        let mut buffer = [0; 80];
+        loop {
+            let length = stream.read(&mut buffer).await.unwrap();
+            if length == 0 {
+                break;
+            }
+            read.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+        }
+        assert_eq!(read, "GET /x?filters={%22a%22:[%22b%22]} HTTP/1.1\r\nX: \"y\"\r\n\r\n");
     }
 }
