@@ -1,0 +1,13 @@
+//! The cluster as data and decisions: what its objects are, how a committed change enters the store, and what each
+//! reconciler wants changed next.
+//!
+//! Nothing here has a clock, randomness, I/O or tokio: time and the bits of new ids are arguments, fixed before a
+//! proposal, so that every manager that applies the same log holds the same store, and a seed replays a whole cluster.
+//! `ketchd`'s manager calls it: an API request becomes [`StoreAction`](store::StoreAction)s by `control`, the committed
+//! ones enter by [`Store::apply`](store::Store::apply), and each change wakes the reconcilers of what it touched.
+
+pub mod id;
+pub mod objects;
+pub mod store;
+pub mod time;
+pub mod view;

@@ -1,0 +1,200 @@
+//! What a task runs: the container as the user of a service describes it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Driver, Labels};
+use crate::id::{ConfigId, SecretId};
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    pub image: String,
+    pub labels: Labels,
+    /// Replaces the image's entrypoint.
+    pub command: Vec<String>,
+    pub args: Vec<String>,
+    /// May be a template, as may `env` and the mounts' sources and targets.
+    pub hostname: String,
+    pub env: Vec<String>,
+    pub dir: String,
+    pub user: String,
+    pub groups: Vec<String>,
+    pub privileges: Privileges,
+    /// Whether an init reaps in the container; the node's default when not said.
+    pub init: Option<bool>,
+    pub stop_signal: String,
+    /// 10 s when not said.
+    pub stop_grace_period: Option<Duration>,
+    pub tty: bool,
+    pub open_stdin: bool,
+    pub read_only: bool,
+    pub mounts: Vec<Mount>,
+    pub health_check: Option<HealthCheck>,
+    /// Lines of /etc/hosts: `IP host [alias...]`.
+    pub hosts: Vec<String>,
+    pub dns: DnsConfig,
+    pub secrets: Vec<SecretReference>,
+    pub configs: Vec<ConfigReference>,
+    pub isolation: String,
+    pub sysctls: BTreeMap<String, String>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub ulimits: Vec<Ulimit>,
+    pub oom_score_adj: i64,
+    /// The registry's credentials for the nodes that pull, as the client sent them.
+    pub registry_auth: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Privileges {
+    pub no_new_privileges: bool,
+    pub selinux: Option<SelinuxContext>,
+    pub seccomp: SeccompMode,
+    pub apparmor: AppArmorMode,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SelinuxContext {
+    pub disable: bool,
+    pub user: String,
+    pub role: String,
+    pub kind: String,
+    pub level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum SeccompMode {
+    #[default]
+    Default,
+    Unconfined,
+    /// The profile's JSON.
+    Custom(Vec<u8>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum AppArmorMode {
+    #[default]
+    Default,
+    Disabled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Mount {
+    pub kind: MountKind,
+    pub source: String,
+    pub target: String,
+    pub read_only: bool,
+    pub consistency: String,
+    pub bind: BindOptions,
+    pub volume: VolumeOptions,
+    pub tmpfs: TmpfsOptions,
+    /// Of an image mount.
+    pub image_subpath: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    Bind,
+    #[default]
+    Volume,
+    Tmpfs,
+    NamedPipe,
+    Cluster,
+    Image,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BindOptions {
+    pub propagation: String,
+    pub non_recursive: bool,
+    pub create_mountpoint: bool,
+    pub read_only_non_recursive: bool,
+    pub read_only_force_recursive: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeOptions {
+    pub no_copy: bool,
+    pub labels: Labels,
+    pub driver: Option<Driver>,
+    pub subpath: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TmpfsOptions {
+    pub size_bytes: u64,
+    /// Permission bits.
+    pub mode: u32,
+    pub options: Vec<Vec<String>>,
+}
+
+/// Docker's HEALTHCHECK; a zero is the image's value, then Docker's default.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthCheck {
+    /// `["CMD", ...]`, `["CMD-SHELL", "..."]`, `["NONE"]`, or empty for the image's.
+    pub test: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DnsConfig {
+    pub nameservers: Vec<IpAddr>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretReference {
+    pub secret: SecretId,
+    pub name: String,
+    pub file: FileTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigReference {
+    pub config: ConfigId,
+    pub name: String,
+    pub target: ConfigTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConfigTarget {
+    File(FileTarget),
+    /// Used by the runtime itself, such as a credential spec; no file.
+    Runtime,
+}
+
+/// Where a secret or config shows, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileTarget {
+    pub name: String,
+    pub uid: String,
+    pub gid: String,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}

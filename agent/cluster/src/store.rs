@@ -1,0 +1,321 @@
+//! The cluster's state in memory: what every manager has after it applied the same log.
+//!
+//! [`Store::apply`] is the only way in. It takes one committed transaction, and either all of it enters or nothing does.
+//! Each object has the version at which it was last written, and an update of any other is refused. What the objects mean
+//! is enforced here once more, whoever proposed: names are unique, task states only move forward, a task's node is chosen
+//! once. Readers get objects as [`Arc`]s, so that a copy of the store is cheap and a snapshot is of one moment.
+
+mod index;
+mod object;
+mod rules;
+mod snapshot;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use object::{Object, ObjectId, ObjectKind};
+pub use snapshot::Snapshot;
+
+use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
+use crate::objects::{Cluster, Config, Network, Node, Secret, Service, Task, TaskState, Version};
+use index::Indexes;
+
+/// One change that is wanted. An update carries the whole object, with the version that it was made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum StoreAction {
+    Create(Object),
+    Update(Object),
+    Remove(ObjectId),
+}
+
+/// One change that was made: created when there is no `old`, removed when there is no `new`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    pub old: Option<Object>,
+    pub new: Option<Object>,
+}
+
+impl Change {
+    /// What it is about.
+    #[must_use]
+    pub fn id(&self) -> Option<ObjectId> {
+        self.new.as_ref().or(self.old.as_ref()).map(Object::id)
+    }
+}
+
+/// Why a transaction was refused; nothing of it entered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("{0} already exists")]
+    Exists(ObjectId),
+    #[error("{0} not found")]
+    NotFound(ObjectId),
+    /// Docker's clients match these words.
+    #[error("update out of sequence")]
+    OutOfSequence(ObjectId),
+    #[error("name conflicts with an existing object: {kind} {name} already exists")]
+    NameConflict { kind: ObjectKind, name: String },
+    #[error("task {task} can't go from {from:?} back to {to:?}")]
+    StateBackwards { task: TaskId, from: TaskState, to: TaskState },
+    /// The field is written once, at the latest when the task is assigned.
+    #[error("the {field} of task {task} can't change")]
+    Fixed { task: TaskId, field: &'static str },
+}
+
+/// Every object, and where to find it.
+#[derive(Debug, Clone, Default)]
+pub struct Store {
+    version: Version,
+    cluster: Option<Arc<Cluster>>,
+    nodes: BTreeMap<NodeId, Arc<Node>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
+    tasks: BTreeMap<TaskId, Arc<Task>>,
+    networks: BTreeMap<NetworkId, Arc<Network>>,
+    secrets: BTreeMap<SecretId, Arc<Secret>>,
+    configs: BTreeMap<ConfigId, Arc<Config>>,
+    indexes: Indexes,
+}
+
+impl Store {
+    /// Applies one committed transaction, whose place in the log is `version`: what it writes has that version from then
+    /// on. What was changed, in order.
+    ///
+    /// # Errors
+    /// When any of it must be refused; then the store is as it was.
+    pub fn apply(&mut self, version: Version, actions: &[StoreAction]) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::with_capacity(actions.len());
+        for action in actions {
+            match self.change_for(version, action) {
+                Ok(change) => {
+                    self.enter(&change);
+                    changes.push(change);
+                }
+                Err(error) => {
+                    for change in changes.into_iter().rev() {
+                        self.enter(&Change { old: change.new, new: change.old });
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        self.version = version;
+        Ok(changes)
+    }
+
+    /// The place in the log of the last transaction that entered.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    #[must_use]
+    pub fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.cluster.as_ref()
+    }
+
+    #[must_use]
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    #[must_use]
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    #[must_use]
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    #[must_use]
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    #[must_use]
+    pub fn secret(&self, id: SecretId) -> Option<&Arc<Secret>> {
+        self.secrets.get(&id)
+    }
+
+    #[must_use]
+    pub fn config(&self, id: ConfigId) -> Option<&Arc<Config>> {
+        self.configs.get(&id)
+    }
+
+    /// All nodes in the order of their ids, as of everything here.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    pub fn networks(&self) -> impl Iterator<Item = &Arc<Network>> {
+        self.networks.values()
+    }
+
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<Secret>> {
+        self.secrets.values()
+    }
+
+    pub fn configs(&self) -> impl Iterator<Item = &Arc<Config>> {
+        self.configs.values()
+    }
+
+    /// A service's tasks, slot by slot; the ended ones too.
+    pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.of_service(service).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The tasks in one slot of a service; the ended ones too.
+    pub fn tasks_in(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.in_slot(service, slot).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The tasks that were given to a node; the ended ones too.
+    pub fn tasks_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.on_node(node).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// Tasks that no node has been chosen for, ended ones left out: what the allocator and the scheduler look at.
+    pub fn tasks_without_node(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.without_node().filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The object of that name: services, networks, secrets and configs have one each.
+    #[must_use]
+    pub fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
+        self.indexes.by_name(kind, name)
+    }
+
+    /// The object of that id.
+    #[must_use]
+    pub fn object(&self, id: ObjectId) -> Option<Object> {
+        match id {
+            ObjectId::Cluster(id) => {
+                self.cluster().filter(|cluster| cluster.id == id).cloned().map(Object::Cluster)
+            }
+            ObjectId::Node(id) => self.node(id).cloned().map(Object::Node),
+            ObjectId::Service(id) => self.service(id).cloned().map(Object::Service),
+            ObjectId::Task(id) => self.task(id).cloned().map(Object::Task),
+            ObjectId::Network(id) => self.network(id).cloned().map(Object::Network),
+            ObjectId::Secret(id) => self.secret(id).cloned().map(Object::Secret),
+            ObjectId::Config(id) => self.config(id).cloned().map(Object::Config),
+        }
+    }
+
+    /// What the action would change, when it may.
+    fn change_for(&self, version: Version, action: &StoreAction) -> Result<Change, StoreError> {
+        match action {
+            StoreAction::Create(object) => {
+                let new = self.shared(object.at(version).with_spec_written_at(version));
+                if self.object(new.id()).is_some()
+                    || (new.kind() == ObjectKind::Cluster && self.cluster.is_some())
+                {
+                    return Err(StoreError::Exists(new.id()));
+                }
+                self.name_is_free(&new)?;
+                Ok(Change { old: None, new: Some(new) })
+            }
+            StoreAction::Update(object) => {
+                let old = self.object(object.id()).ok_or(StoreError::NotFound(object.id()))?;
+                if old.version() != object.version() {
+                    return Err(StoreError::OutOfSequence(object.id()));
+                }
+                let mut new = self.shared(object.at(version));
+                if !new.has_spec_of(&old) {
+                    new = new.with_spec_written_at(version);
+                }
+                self.name_is_free(&new)?;
+                rules::may_become(&old, &new)?;
+                Ok(Change { old: Some(old), new: Some(new) })
+            }
+            StoreAction::Remove(id) => {
+                let old = self.object(*id).ok_or(StoreError::NotFound(*id))?;
+                Ok(Change { old: Some(old), new: None })
+            }
+        }
+    }
+
+    fn name_is_free(&self, new: &Object) -> Result<(), StoreError> {
+        let Some(name) = new.unique_name() else { return Ok(()) };
+        match self.by_name(new.kind(), name) {
+            Some(other) if other != new.id() => {
+                Err(StoreError::NameConflict { kind: new.kind(), name: name.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A task with the spec of its service, not with one of its own that says the same: thousands of tasks share one.
+    fn shared(&self, object: Object) -> Object {
+        let Object::Task(mut task) = object else { return object };
+        let service = task.service.and_then(|id| self.services.get(&id));
+        if let Some(service) = service.filter(|service| service.spec.task == task.spec) {
+            Arc::make_mut(&mut task).spec = service.spec.task.clone();
+        }
+        Object::Task(task)
+    }
+
+    fn enter(&mut self, change: &Change) {
+        if let Some(old) = &change.old {
+            self.indexes.remove(old);
+        }
+        match (&change.old, &change.new) {
+            (_, Some(new)) => {
+                self.indexes.insert(new);
+                self.put(new.clone());
+            }
+            (Some(old), None) => self.take(old.id()),
+            (None, None) => {}
+        }
+    }
+
+    fn put(&mut self, object: Object) {
+        match object {
+            Object::Cluster(it) => self.cluster = Some(it),
+            Object::Node(it) => drop(self.nodes.insert(it.id, it)),
+            Object::Service(it) => drop(self.services.insert(it.id, it)),
+            Object::Task(it) => drop(self.tasks.insert(it.id, it)),
+            Object::Network(it) => drop(self.networks.insert(it.id, it)),
+            Object::Secret(it) => drop(self.secrets.insert(it.id, it)),
+            Object::Config(it) => drop(self.configs.insert(it.id, it)),
+        }
+    }
+
+    fn take(&mut self, id: ObjectId) {
+        match id {
+            ObjectId::Cluster(_) => self.cluster = None,
+            ObjectId::Node(id) => drop(self.nodes.remove(&id)),
+            ObjectId::Service(id) => drop(self.services.remove(&id)),
+            ObjectId::Task(id) => drop(self.tasks.remove(&id)),
+            ObjectId::Network(id) => drop(self.networks.remove(&id)),
+            ObjectId::Secret(id) => drop(self.secrets.remove(&id)),
+            ObjectId::Config(id) => drop(self.configs.remove(&id)),
+        }
+    }
+}
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind();
+        match self {
+            Self::Cluster(id) => write!(f, "{kind} {id}"),
+            Self::Node(id) => write!(f, "{kind} {id}"),
+            Self::Service(id) => write!(f, "{kind} {id}"),
+            Self::Task(id) => write!(f, "{kind} {id}"),
+            Self::Network(id) => write!(f, "{kind} {id}"),
+            Self::Secret(id) => write!(f, "{kind} {id}"),
+            Self::Config(id) => write!(f, "{kind} {id}"),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! An object of any kind, and its id.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
+use crate::objects::{Cluster, Config, Meta, Network, Node, Secret, Service, Task, Version};
+
+/// Its text is how errors name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    Cluster,
+    Node,
+    Service,
+    Task,
+    Network,
+    Secret,
+    Config,
+}
+
+impl fmt::Display for ObjectKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cluster => "cluster",
+            Self::Node => "node",
+            Self::Service => "service",
+            Self::Task => "task",
+            Self::Network => "network",
+            Self::Secret => "secret",
+            Self::Config => "config",
+        })
+    }
+}
+
+macro_rules! objects {
+    ($($kind:ident($id:ident)),+ $(,)?) => {
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub enum Object {
+            $($kind(Arc<$kind>),)+
+        }
+
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum ObjectId {
+            $($kind($id),)+
+        }
+
+        $(impl From<$kind> for Object {
+            fn from(object: $kind) -> Self {
+                Self::$kind(Arc::new(object))
+            }
+        }
+
+        impl From<$id> for ObjectId {
+            fn from(id: $id) -> Self {
+                Self::$kind(id)
+            }
+        })+
+
+        impl Object {
+            #[must_use]
+            pub fn id(&self) -> ObjectId {
+                match self {
+                    $(Self::$kind(object) => ObjectId::$kind(object.id),)+
+                }
+            }
+
+            fn meta(&self) -> &Meta {
+                match self {
+                    $(Self::$kind(object) => &object.meta,)+
+                }
+            }
+
+            /// The same, last written at `version`.
+            pub(super) fn at(&self, version: Version) -> Self {
+                match self {
+                    $(Self::$kind(object) => {
+                        let mut object = $kind::clone(object);
+                        object.meta.version = version;
+                        Self::from(object)
+                    })+
+                }
+            }
+        }
+
+        impl ObjectId {
+            #[must_use]
+            pub fn kind(self) -> ObjectKind {
+                match self {
+                    $(Self::$kind(_) => ObjectKind::$kind,)+
+                }
+            }
+        }
+    };
+}
+
+objects! {
+    Cluster(ClusterId),
+    Node(NodeId),
+    Service(ServiceId),
+    Task(TaskId),
+    Network(NetworkId),
+    Secret(SecretId),
+    Config(ConfigId),
+}
+
+impl Object {
+    #[must_use]
+    pub fn kind(&self) -> ObjectKind {
+        self.id().kind()
+    }
+
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.meta().version
+    }
+
+    /// The same, its spec last written at `version`. Only services remember that: their tasks are compared by it.
+    pub(super) fn with_spec_written_at(self, version: Version) -> Self {
+        let Self::Service(mut service) = self else { return self };
+        Arc::make_mut(&mut service).spec_version = version;
+        Self::Service(service)
+    }
+
+    /// Whether both are services with the same spec, or no services.
+    pub(super) fn has_spec_of(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Service(this), Self::Service(other)) => this.spec == other.spec,
+            _ => true,
+        }
+    }
+
+    /// The name that no other of its kind may have.
+    #[must_use]
+    pub fn unique_name(&self) -> Option<&str> {
+        match self {
+            Self::Service(service) => Some(&service.spec.name),
+            Self::Network(network) => Some(&network.spec.name),
+            Self::Secret(secret) => Some(&secret.spec.name),
+            Self::Config(config) => Some(&config.spec.name),
+            Self::Cluster(_) | Self::Node(_) | Self::Task(_) => None,
+        }
+    }
+}
