@@ -30,6 +30,7 @@ pub mod metrics;
 mod mounted;
 pub mod network;
 mod open_files;
+mod overlay;
 mod paths;
 mod random;
 mod remap;

@@ -313,9 +313,12 @@ fn settled_leaks(case: &Case) -> Option<Leaks> {
     }
 }
 
+/// A part with `::` in it begins at the module's name: `userns::` is not also `ketchd_userns::`.
 fn selected(options: &Options, module: &str, test: &str) -> bool {
     let name = format!("{module}::{test}");
-    let holds = |part: &String| name.contains(part.as_str());
+    let holds = |part: &String| {
+        if part.contains("::") { name.starts_with(part.as_str()) } else { name.contains(part.as_str()) }
+    };
     (options.filters.is_empty() || options.filters.iter().any(holds)) && !options.without.iter().any(holds)
 }
 

@@ -11,7 +11,8 @@ cd "$(dirname "$0")/../.."
 runtime=${RUNTIME:-target/release/ketch}
 sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
 	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::
-	shim_task:: shim_takeover:: shim_ctr:: ketchd_criu:: ketchd_systemd::)
+	shim_task:: shim_takeover:: shim_ctr:: ketchd_criu:: ketchd_systemd::
+	ketchd_userns::builds ketchd_containers::copy_both_ways ketchd_containers::diff_and_changes)
 
 # One program with all tests, and the one that they run inside containers; both are static.
 suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |

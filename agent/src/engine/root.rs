@@ -10,12 +10,14 @@ use std::path::Path;
 use ketch_shim_api::types::Mount;
 use rustix::fd::OwnedFd;
 use rustix::fs::{OFlags, ResolveFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, move_mount, open_tree,
 };
 
 use crate::error::{Error, Result};
+use crate::overlay::Opened;
 use crate::resolve::open_file;
 
 /// The most that is read of a file in there.
@@ -29,7 +31,7 @@ const PAGE: usize = 4095;
 /// The kernel refuses.
 pub fn mount(mounts: &[Mount], target: &Path) -> Result<()> {
     for one in mounts {
-        let failed = |error: rustix::io::Errno| {
+        let failed = |error: Errno| {
             Error::internal(
                 format_args!("mounting the root file system ({}) at {}", one.r#type, target.display()),
                 &std::io::Error::from(error),
@@ -48,7 +50,7 @@ fn overlay(one: &Mount, target: &Path) -> rustix::io::Result<()> {
     let data: Vec<&str> = data.map(String::as_str).collect();
     let joined = data.join(",");
     if joined.len() <= PAGE {
-        let text = std::ffi::CString::new(joined).map_err(|_| rustix::io::Errno::INVAL)?;
+        let text = std::ffi::CString::new(joined).map_err(|_| Errno::INVAL)?;
         return rustix::mount::mount(
             "overlay",
             target,
@@ -57,7 +59,15 @@ fn overlay(one: &Mount, target: &Path) -> rustix::io::Result<()> {
             Some(text.as_c_str()),
         );
     }
-    // Each layer by itself: there is no bound on their number then.
+    match layer_by_layer(&data, target) {
+        // `lowerdir+` is of Linux 6.8.
+        Err(Errno::INVAL) => in_a_page(&data, target),
+        mounted => mounted,
+    }
+}
+
+/// There is no bound on the number of layers then.
+fn layer_by_layer(data: &[&str], target: &Path) -> rustix::io::Result<()> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     for option in data {
         match option.split_once('=') {
@@ -67,12 +77,30 @@ fn overlay(one: &Mount, target: &Path) -> rustix::io::Result<()> {
                 }
             }
             Some((key, value)) => fsconfig_set_string(&context, key, value)?,
-            None => fsconfig_set_flag(&context, option)?,
+            None => fsconfig_set_flag(&context, *option)?,
         }
     }
     fsconfig_create(&context)?;
     let mounted = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
     move_mount(&mounted, c"", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+/// With the layers' descriptors for their names: 190 fit.
+fn in_a_page(data: &[&str], target: &Path) -> rustix::io::Result<()> {
+    let mut opened = Vec::new();
+    let mut shortened = Vec::new();
+    for option in data {
+        match option.strip_prefix("lowerdir=") {
+            Some(layers) => {
+                let layers = Opened::all(layers.split(':').map(Path::new))?;
+                shortened.push(format!("lowerdir={}", layers.joined()));
+                opened.push(layers);
+            }
+            None => shortened.push((*option).to_owned()),
+        }
+    }
+    let text = std::ffi::CString::new(shortened.join(",")).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(text.as_c_str()))
 }
 
 /// Mounts what is open, a folder or a file, at `target`, which is made.

@@ -9,10 +9,6 @@ use std::sync::Arc;
 
 use ketch_engine_api::image::{Change, ImageConfig};
 use rustix::fs::{CWD, FileType, Mode, OFlags, openat};
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
-};
 use serde_json::{Value, json};
 
 use super::Images;
@@ -24,6 +20,7 @@ use super::spec::{History, ImageFile};
 use super::state::{Image, ImageRecord};
 use super::unpack::is_whiteout;
 use crate::error::{Error, Result};
+use crate::overlay::Overlay;
 use crate::timestamp::Timestamp;
 
 const MODIFIED: u8 = 0;
@@ -162,16 +159,10 @@ pub(super) fn open_folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, flags, Mode::empty())?)
 }
 
-/// A read-only overlay of all layers and the container's upper folder; each is a string of its own, so none is too long.
+/// All layers and the container's upper folder, to be read.
 fn mount(rootfs: &Rootfs) -> io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_flag(&context, "ro")?;
-    for layer in [&rootfs.upper].into_iter().chain(&rootfs.lower) {
-        fsconfig_set_string(&context, "lowerdir+", layer.as_path())?;
-    }
-    fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    let lower = [&rootfs.upper].into_iter().chain(&rootfs.lower).map(PathBuf::as_path).collect();
+    Overlay { lower, writable: None }.mount()
 }
 
 /// What lower layers show at a path.

@@ -6,14 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen,
-};
-
 use super::Images;
 use super::staging::{Staged, make_folder};
 use super::state::{Image, Layer};
 use crate::error::{Error, Result};
+use crate::overlay::Overlay;
 
 /// A folder that only root enters.
 #[derive(Debug)]
@@ -89,7 +86,7 @@ impl Images {
             lower.push(staged.path().join("empty"));
         }
         let (upper, work) = (staged.path().join("upper"), staged.path().join("work"));
-        let root = mount(&lower, &upper, &work).map_err(|error| failed(error.into()))?;
+        let root = mount(&lower, &upper, &work).map_err(failed)?;
         Ok(Work { root, staged, _layers: layers })
     }
 
@@ -99,26 +96,11 @@ impl Images {
     /// It has none; the kernel.
     pub fn writable(&self, container: &str) -> Result<OwnedFd> {
         let rootfs = self.rootfs(container)?;
-        mount(&rootfs.lower, &rootfs.upper, &rootfs.work).map_err(|error| {
-            Error::internal(format_args!("mounting the root of {container}"), &io::Error::from(error))
-        })
+        mount(&rootfs.lower, &rootfs.upper, &rootfs.work)
+            .map_err(|error| Error::internal(format_args!("mounting the root of {container}"), &error))
     }
 }
 
-fn mount(lower: &[PathBuf], upper: &Path, work: &Path) -> rustix::io::Result<OwnedFd> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for layer in lower {
-        fsconfig_set_string(&context, "lowerdir+", layer.as_path())?;
-    }
-    fsconfig_set_string(&context, "upperdir", upper)?;
-    fsconfig_set_string(&context, "workdir", work)?;
-    // What is changed is to be whole in the upper folder, whatever the kernel's defaults are.
-    for option in ["index", "redirect_dir", "metacopy"] {
-        fsconfig_set_string(&context, option, "off")?;
-    }
-    fsconfig_create(&context)?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV
-        | MountAttrFlags::MOUNT_ATTR_NOSUID
-        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+fn mount(lower: &[PathBuf], upper: &Path, work: &Path) -> io::Result<OwnedFd> {
+    Overlay { lower: lower.iter().map(PathBuf::as_path).collect(), writable: Some((upper, work)) }.mount()
 }
