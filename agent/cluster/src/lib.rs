@@ -6,8 +6,11 @@
 //! `ketchd`'s manager calls it: an API request becomes [`StoreAction`](store::StoreAction)s by `control`, the committed
 //! ones enter by [`Store::apply`](store::Store::apply), and each change wakes the reconcilers of what it touched.
 
+#[cfg(test)]
+mod fixture;
 pub mod id;
 pub mod objects;
+pub mod reconciled;
 pub mod store;
 pub mod time;
 pub mod view;
