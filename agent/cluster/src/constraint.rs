@@ -208,32 +208,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::id::NodeId;
-    use crate::objects::Meta;
-    use crate::objects::node::{EngineDescription, NodeSpec, NodeStatus, Platform};
+    use crate::fixture;
+    use crate::objects::node::NodeStatus;
 
     fn node() -> Node {
-        Node {
-            id: NodeId::of(7),
-            meta: Meta::default(),
-            spec: NodeSpec {
-                labels: Labels::from([("Zone".to_owned(), "Paris".to_owned())]),
-                ..NodeSpec::default()
-            },
-            description: Some(NodeDescription {
-                hostname: "Host-1".to_owned(),
-                platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-                engine: EngineDescription {
-                    labels: Labels::from([("disk".to_owned(), "ssd".to_owned())]),
-                    ..EngineDescription::default()
-                },
-                ..NodeDescription::default()
-            }),
-            status: NodeStatus { address: "10.1.2.3".to_owned(), ..NodeStatus::default() },
-            role: NodeRole::Manager,
-            manager: None,
-            attachments: Vec::new(),
-        }
+        let mut node = fixture::node(7);
+        node.spec.labels.insert("Zone".to_owned(), "Paris".to_owned());
+        node.status.address = "10.1.2.3".to_owned();
+        node.role = NodeRole::Manager;
+        let description = node.description.as_mut().unwrap();
+        description.hostname = "Host-1".to_owned();
+        description.engine.labels.insert("disk".to_owned(), "ssd".to_owned());
+        node
     }
 
     fn parse(text: &str) -> Result<Constraints, ConstraintError> {
