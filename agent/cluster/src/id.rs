@@ -65,6 +65,12 @@ macro_rules! ids {
                 Self(bits)
             }
 
+            /// Its 128 bits.
+            #[must_use]
+            pub const fn bits(self) -> u128 {
+                self.0
+            }
+
             /// The next new id.
             pub fn new(bits: crate::id::NewBits<'_>) -> Self {
                 Self(bits())

@@ -5,17 +5,22 @@
 //! is enforced here once more, whoever proposed: names are unique, task states only move forward, a task's node is chosen
 //! once. Readers get objects as [`Arc`]s, so that a copy of the store is cheap and a snapshot is of one moment.
 
+mod addresses;
 mod index;
 mod object;
 mod rules;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use addresses::Holders;
 pub use object::{Object, ObjectId, ObjectKind};
 pub use snapshot::Snapshot;
 
@@ -65,8 +70,8 @@ pub enum StoreError {
     Fixed { task: TaskId, field: &'static str },
 }
 
-/// Every object, and where to find it.
-#[derive(Debug, Clone, Default)]
+/// Every object, and where to find it. Equal stores hold the same objects at the same versions.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Store {
     version: Version,
     cluster: Option<Arc<Cluster>>,
@@ -81,7 +86,7 @@ pub struct Store {
 
 impl Store {
     /// Applies one committed transaction, whose place in the log is `version`: what it writes has that version from then
-    /// on. What was changed, in order.
+    /// on. What was changed, in order. Places in the log only grow: the caller applies each entry once, in its order.
     ///
     /// # Errors
     /// When any of it must be refused; then the store is as it was.
@@ -186,12 +191,33 @@ impl Store {
         self.indexes.on_node(node).filter_map(|id| self.tasks.get(&id))
     }
 
-    /// Tasks that no node has been chosen for, ended ones left out: what the allocator and the scheduler look at.
+    /// Tasks that no node has been chosen for, ended ones left out: what the scheduler looks at.
     pub fn tasks_without_node(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.indexes.without_node().filter_map(|id| self.tasks.get(&id))
     }
 
-    /// The object of that name: services, networks, secrets and configs have one each.
+    /// Tasks in the state new: what the allocator looks at. Those of global services have a node already.
+    pub fn tasks_new(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.new_ones().filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The tasks that name a network, by their spec or by an attachment; ended ones left out.
+    pub fn tasks_using(&self, network: NetworkId) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.using(network).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The networks on which tasks of a node have addresses; ended tasks left out.
+    pub fn networks_on(&self, node: NodeId) -> impl Iterator<Item = NetworkId> {
+        self.indexes.addresses.networks_on(node)
+    }
+
+    /// Who has an address of a network; see [`Holders`].
+    #[must_use]
+    pub fn holders_of(&self, network: NetworkId, address: IpAddr) -> Holders {
+        self.indexes.addresses.holders_of(network, address)
+    }
+
+    /// The object of that name: services, networks, secrets and configs have one each, whatever the case of its letters.
     #[must_use]
     pub fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
         self.indexes.by_name(kind, name)
@@ -232,8 +258,9 @@ impl Store {
                     return Err(StoreError::OutOfSequence(object.id()));
                 }
                 let mut new = self.shared(object.at(version));
-                if !new.has_spec_of(&old) {
-                    new = new.with_spec_written_at(version);
+                if let Some(written_at) = old.spec_version() {
+                    let written_at = if new.has_spec_of(&old) { written_at } else { version };
+                    new = new.with_spec_written_at(written_at);
                 }
                 self.name_is_free(&new)?;
                 rules::may_become(&old, &new)?;

@@ -79,3 +79,57 @@ impl<'a> Deref for View<'a> {
         self.store
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+    use proptest::prelude::*;
+
+    const STATES: [TaskState; 5] =
+        [TaskState::New, TaskState::Accepted, TaskState::Running, TaskState::Failed, TaskState::Orphaned];
+
+    fn word(state: TaskState, message: &str) -> TaskStatus {
+        TaskStatus { state, message: message.to_owned(), ..TaskStatus::default() }
+    }
+
+    #[test]
+    fn the_same_word_again_is_no_news() {
+        let mut observed = Observed::default();
+        let task = TaskId::of(1);
+        assert!(observed.note(task, word(TaskState::Accepted, "pulling")));
+        assert!(!observed.note(task, word(TaskState::Accepted, "pulling")));
+        assert!(observed.note(task, word(TaskState::Accepted, "pulled")));
+        observed.forget(task);
+        assert_eq!(observed.status(task), None);
+    }
+
+    #[test]
+    fn the_log_wins_when_it_is_as_far_as_the_worker() {
+        let service = fixture::replicated(1, 1);
+        let task = fixture::task_on(fixture::task(1, &service, 1), &fixture::node(1), TaskState::Failed);
+        let mut observed = Observed::default();
+        observed.note(task.id, word(TaskState::Failed, "told"));
+        let store = Store::default();
+        assert_eq!(View::new(&store, &observed).status(&task).message, "");
+        observed.note(task.id, word(TaskState::Orphaned, "told"));
+        assert_eq!(View::new(&store, &observed).status(&task).message, "told");
+    }
+
+    proptest! {
+        #[test]
+        fn words_only_move_forward(words in prop::collection::vec((0..STATES.len(), 0..3_u8), 1..20)) {
+            let task = TaskId::of(1);
+            let mut observed = Observed::default();
+            for (state, message) in words {
+                let before = observed.status(task).cloned();
+                let said = word(STATES[state], &message.to_string());
+                let news = observed.note(task, said.clone());
+                let after = observed.status(task).unwrap();
+                prop_assert!(before.as_ref().is_none_or(|before| before.state <= after.state));
+                prop_assert_eq!(news, before.as_ref() != Some(after));
+                prop_assert!(!news || *after == said);
+            }
+        }
+    }
+}

@@ -2,39 +2,55 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::addresses::Addresses;
 use super::object::{Object, ObjectId, ObjectKind};
-use crate::id::{NodeId, ServiceId, TaskId};
+use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::objects::{Task, TaskState};
 
 const FIRST: TaskId = TaskId::of(0);
 const LAST: TaskId = TaskId::of(u128::MAX);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Indexes {
+    /// In small letters: services' names are DNS labels, which have no case, and SwarmKit compares all names that way.
     names: BTreeMap<(ObjectKind, String), ObjectId>,
     by_slot: BTreeSet<(ServiceId, u64, TaskId)>,
     by_node: BTreeSet<(NodeId, TaskId)>,
     without_node: BTreeSet<TaskId>,
+    new: BTreeSet<TaskId>,
+    using: BTreeSet<(NetworkId, TaskId)>,
+    pub(super) addresses: Addresses,
 }
 
 impl Indexes {
     pub(super) fn insert(&mut self, object: &Object) {
+        self.addresses.insert(object);
         if let Some(name) = object.unique_name() {
-            self.names.insert((object.kind(), name.to_owned()), object.id());
+            self.names.insert((object.kind(), name.to_lowercase()), object.id());
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
             self.by_slot.insert((service, task.slot, task.id));
         }
-        match task.node {
-            Some(node) => drop(self.by_node.insert((node, task.id))),
-            None if task.status.state.is_terminal() => {}
-            None => drop(self.without_node.insert(task.id)),
+        if let Some(node) = task.node {
+            self.by_node.insert((node, task.id));
         }
+        if task.status.state.is_terminal() {
+            return;
+        }
+        if task.node.is_none() {
+            self.without_node.insert(task.id);
+        }
+        if task.status.state == TaskState::New {
+            self.new.insert(task.id);
+        }
+        self.using.extend(networks_named_by(task).map(|network| (network, task.id)));
     }
 
     pub(super) fn remove(&mut self, object: &Object) {
+        self.addresses.remove(object);
         if let Some(name) = object.unique_name() {
-            self.names.remove(&(object.kind(), name.to_owned()));
+            self.names.remove(&(object.kind(), name.to_lowercase()));
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
@@ -44,10 +60,14 @@ impl Indexes {
             self.by_node.remove(&(node, task.id));
         }
         self.without_node.remove(&task.id);
+        self.new.remove(&task.id);
+        for network in networks_named_by(task) {
+            self.using.remove(&(network, task.id));
+        }
     }
 
     pub(super) fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
-        self.names.get(&(kind, name.to_owned())).copied()
+        self.names.get(&(kind, name.to_lowercase())).copied()
     }
 
     pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
@@ -65,4 +85,18 @@ impl Indexes {
     pub(super) fn without_node(&self) -> impl Iterator<Item = TaskId> {
         self.without_node.iter().copied()
     }
+
+    pub(super) fn new_ones(&self) -> impl Iterator<Item = TaskId> {
+        self.new.iter().copied()
+    }
+
+    pub(super) fn using(&self, network: NetworkId) -> impl Iterator<Item = TaskId> {
+        self.using.range((network, FIRST)..=(network, LAST)).map(|(_, task)| *task)
+    }
+}
+
+/// What it asks for, and what it has got: the ingress network is in no spec.
+fn networks_named_by(task: &Task) -> impl Iterator<Item = NetworkId> {
+    let wanted = task.spec.networks.iter().map(|wanted| wanted.target);
+    wanted.chain(task.networks.iter().map(|attachment| attachment.network))
 }

@@ -124,6 +124,14 @@ impl Object {
         Self::Service(service)
     }
 
+    /// When its spec was last written; of services only.
+    pub(super) fn spec_version(&self) -> Option<Version> {
+        match self {
+            Self::Service(service) => Some(service.spec_version),
+            _ => None,
+        }
+    }
+
     /// Whether both are services with the same spec, or no services.
     pub(super) fn has_spec_of(&self, other: &Self) -> bool {
         match (self, other) {
@@ -132,7 +140,7 @@ impl Object {
         }
     }
 
-    /// The name that no other of its kind may have.
+    /// The name that no other of its kind may have, compared without regard to the case of its letters.
     #[must_use]
     pub fn unique_name(&self) -> Option<&str> {
         match self {
