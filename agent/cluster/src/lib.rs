@@ -7,6 +7,7 @@
 //! ones enter by [`Store::apply`](store::Store::apply), and each change wakes the reconcilers of what it touched.
 
 pub mod constraint;
+pub mod allocator;
 #[cfg(test)]
 mod fixture;
 pub mod id;

@@ -41,6 +41,14 @@ pub struct NetworkSpec {
     pub config_from: Option<String>,
 }
 
+impl NetworkSpec {
+    /// Whether it spans the cluster and gets its addresses here; all others are of each node.
+    #[must_use]
+    pub fn is_overlay(&self) -> bool {
+        matches!(self.driver.name.as_str(), "" | "overlay")
+    }
+}
+
 /// A pool of addresses as the user gave it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
