@@ -255,6 +255,7 @@ impl Walk {
                 self.commit(&[action]);
                 nobody_shares_an_address(&self.store)?;
                 no_subnet_overlaps(&self.store)?;
+                no_task_has_lost_its_network(&self.store)?;
             }
         }
         prop_assert!(false, "the allocator still wants {:?}", self.wanted().actions);
@@ -319,6 +320,14 @@ fn nobody_shares_an_address(store: &Store) -> Result<(), TestCaseError> {
         let pools = &network.allocation.as_ref().unwrap().pools;
         let pool = pools.iter().find(|pool| pool.subnet.unwrap().contains(address)).unwrap();
         prop_assert!(may_be_given(pool, address), "{} of {:?}", address, pool);
+    }
+    Ok(())
+}
+
+/// No network goes before the last task that may run on it.
+fn no_task_has_lost_its_network(store: &Store) -> Result<(), TestCaseError> {
+    for task in store.tasks().filter(|task| !task.status.state.is_terminal()) {
+        prop_assert!(task.networks.iter().all(|attachment| store.network(attachment.network).is_some()));
     }
     Ok(())
 }
