@@ -15,4 +15,5 @@ pub mod objects;
 pub mod reconciled;
 pub mod store;
 pub mod time;
+pub mod token;
 pub mod view;
