@@ -56,7 +56,7 @@ pub fn reconcile(view: &View<'_>, now: Timestamp) -> Reconciled {
         now,
         addresses: Addresses::new(view),
         networks,
-        ports: Ports::of(view),
+        ports: None,
         endpoints: BTreeMap::new(),
         wanted,
     };
@@ -77,13 +77,18 @@ struct Pass<'a> {
     now: Timestamp,
     networks: Networks<'a>,
     addresses: Addresses<'a>,
-    ports: Ports<'a>,
+    /// Made for the first service that needs it.
+    ports: Option<Ports<'a>>,
     /// Of the services whose endpoint in the store is not the wanted one: what it becomes, or why it can't.
     endpoints: BTreeMap<ServiceId, Result<Endpoint, Refusal>>,
     wanted: Reconciled,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn ports(&mut self) -> &mut Ports<'a> {
+        self.ports.get_or_insert_with(|| Ports::of(self.view))
+    }
+
     fn allocate_service(&mut self, service: &Arc<Service>) {
         let ingress = self.networks.ingress();
         if endpoint::is_current(service, &self.networks, ingress) {
@@ -91,7 +96,7 @@ impl Pass<'_> {
         }
         let endpoint = self.endpoint_of(service, ingress);
         if let Ok(endpoint) = &endpoint {
-            self.ports.take(service.id, &endpoint.ports);
+            self.ports().take(service.id, &endpoint.ports);
             let mut service = Service::clone(service);
             service.meta.updated_at = self.now;
             service.endpoint = endpoint.clone();
@@ -102,7 +107,7 @@ impl Pass<'_> {
 
     fn endpoint_of(&mut self, service: &Service, ingress: Option<NetworkId>) -> Result<Endpoint, Refusal> {
         let spec = service.spec.endpoint.clone().unwrap_or_default();
-        let ports = self.ports.choose(service, &spec)?;
+        let ports = self.ports().choose(service, &spec)?;
         let networks = endpoint::networks_with_virtual_ip(service, &self.networks, ingress)?;
         let virtual_ips = endpoint::virtual_ips(service, &networks, &self.networks, &mut self.addresses)?;
         Ok(Endpoint { spec, ports, virtual_ips })

@@ -42,6 +42,7 @@ pub(crate) fn cluster() -> Cluster {
         root_ca: RootCa::default(),
         shut_out: std::collections::BTreeMap::new(),
         unlock_key: None,
+        data_keys: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@
 
 pub mod constraint;
 pub mod allocator;
+pub mod data_keys;
 #[cfg(test)]
 mod fixture;
 pub mod id;

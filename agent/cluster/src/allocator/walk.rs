@@ -72,7 +72,7 @@ fn shape() -> impl Strategy<Value = ServiceShape> {
     let mode = prop_oneof![4 => Just(ResolutionMode::Vip), 1 => Just(ResolutionMode::DnsRr)];
     let publish_mode = prop_oneof![4 => Just(PublishMode::Ingress), 1 => Just(PublishMode::Host)];
     let published = prop::collection::vec(prop_oneof![Just(0), 80_u16..84], 0..3);
-    (prop::collection::vec(1..6_u128, 0..3), published, mode, publish_mode).prop_map(
+    (prop::collection::vec(1..5_u128, 0..3), published, mode, publish_mode).prop_map(
         |(networks, published, mode, publish_mode)| ServiceShape { networks, published, mode, publish_mode },
     )
 }
@@ -91,11 +91,11 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..6_u128, prop::option::of(0..USER_SUBNETS.len()), any::<bool>())
             .prop_map(|(number, subnet, ipv6)| Step::CreateNetwork { number, subnet, ipv6 }),
         1 => (1..6_u128).prop_map(Step::DeleteNetwork),
-        3 => (1..5_u128, shape()).prop_map(|(number, spec)| Step::CreateService { number, spec }),
+        4 => (1..5_u128, shape()).prop_map(|(number, spec)| Step::CreateService { number, spec }),
         2 => (1..5_u128, shape()).prop_map(|(number, spec)| Step::UpdateService { number, spec }),
         1 => (1..5_u128).prop_map(Step::RemoveService),
         8 => (1..5_u128, prop::option::of(1..4_u128)).prop_map(|(service, node)| Step::CreateTask { service, node }),
-        2 => (1..6_u128, prop::option::of(0..9_u8))
+        2 => (1..6_u128, prop::option::of(0..30_u8))
             .prop_map(|(network, wanted)| Step::CreateAttachment { network, wanted }),
         8 => (0..100_usize, prop::sample::select(states.to_vec()), 1..4_u128)
             .prop_map(|(which, to, node)| Step::MoveTask { which, to, node }),
@@ -121,14 +121,16 @@ struct Walk {
 }
 
 impl Walk {
-    /// A cluster whose pool has four subnets of five addresses.
+    /// A cluster whose pool has four subnets of five addresses, and three networks.
     fn new() -> Self {
         let mut cluster = fixture::cluster();
         cluster.networking.address_pools = vec!["10.0.0.0/27".parse().unwrap()];
         cluster.networking.subnet_size = 29;
         let mut mesh = fixture::network(id(1));
         mesh.spec.ingress = true;
-        Self { store: fixture::store([cluster.into(), mesh.into()]), tasks: 0 }
+        let others = [2, 3].map(|number| fixture::network(id(number)).into());
+        let objects = [cluster.into(), mesh.into()].into_iter().chain(others);
+        Self { store: fixture::store(objects), tasks: 0 }
     }
 
     fn commit(&mut self, actions: &[StoreAction]) {
@@ -251,6 +253,8 @@ impl Walk {
             if wanted.actions.is_empty() {
                 return Ok(());
             }
+            let objects: BTreeSet<ObjectId> = wanted.actions.iter().map(object_of).collect();
+            prop_assert_eq!(objects.len(), wanted.actions.len(), "no object is written twice");
             for action in wanted.actions {
                 self.commit(&[action]);
                 nobody_shares_an_address(&self.store)?;
@@ -264,6 +268,13 @@ impl Walk {
 
     fn wanted(&self) -> Reconciled {
         reconcile(&View::new(&self.store, &Observed::default()), Timestamp(7))
+    }
+}
+
+fn object_of(action: &StoreAction) -> ObjectId {
+    match action {
+        StoreAction::Create(object) | StoreAction::Update(object) => object.id(),
+        StoreAction::Remove(id) => *id,
     }
 }
 

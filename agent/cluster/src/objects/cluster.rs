@@ -25,6 +25,20 @@ pub struct Cluster {
     /// The key that unlocks managers, when they lock themselves.
     #[serde(default)]
     pub unlock_key: Option<SecretBytes>,
+    /// Of encrypted networks, the oldest first. Every node has them all; [`data_keys`](crate::data_keys) says which it
+    /// sends with.
+    #[serde(default)]
+    pub data_keys: Vec<DataKey>,
+}
+
+/// A secret of which any two nodes derive the keys between them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataKey {
+    /// Counts up.
+    pub generation: u64,
+    pub made_at: Timestamp,
+    /// 32 bytes.
+    pub secret: SecretBytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
