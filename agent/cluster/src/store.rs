@@ -68,6 +68,9 @@ pub enum StoreError {
     /// The field is written once, at the latest when the task is assigned.
     #[error("the {field} of task {task} can't change")]
     Fixed { task: TaskId, field: &'static str },
+    /// Its addresses and its node's resources would be free while it holds them.
+    #[error("task {0} can't be removed: it has not ended")]
+    NotEnded(TaskId),
 }
 
 /// Every object, and where to find it. Equal stores hold the same objects at the same versions.
@@ -217,7 +220,7 @@ impl Store {
         self.indexes.addresses.holders_of(network, address)
     }
 
-    /// The object of that name: services, networks, secrets and configs have one each, whatever the case of its letters.
+    /// The object of that name, whatever the case of its letters: services, networks, secrets and configs have one each.
     #[must_use]
     pub fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
         self.indexes.by_name(kind, name)
@@ -268,6 +271,7 @@ impl Store {
             }
             StoreAction::Remove(id) => {
                 let old = self.object(*id).ok_or(StoreError::NotFound(*id))?;
+                rules::may_leave(&old)?;
                 Ok(Change { old: Some(old), new: None })
             }
         }

@@ -47,8 +47,9 @@ impl Subnets {
     pub(super) fn choose(&self, network: &Network) -> Result<Vec<IpamConfig>, Refusal> {
         let name = || network.spec.name.clone();
         let bad = |fault| Refusal::BadPool { network: name(), fault };
-        if !matches!(network.spec.ipam_driver.name.as_str(), "" | "default") {
-            return Err(bad(PoolFault::Driver(network.spec.ipam_driver.name.clone())));
+        let driver = network.spec.ipam_driver.name.as_str();
+        if !driver.is_empty() && !driver.eq_ignore_ascii_case("default") {
+            return Err(bad(PoolFault::Driver(driver.to_owned())));
         }
         let mut pools = asked_for(&network.spec.ipam).map_err(bad)?;
         for subnet in pools.iter().filter_map(|pool| pool.subnet) {

@@ -12,7 +12,7 @@ const LAST: TaskId = TaskId::of(u128::MAX);
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Indexes {
-    /// In small letters: services' names are DNS labels, which have no case, and SwarmKit compares all names that way.
+    /// In lower case: DNS tells no `Web` from `web`, and neither does Docker.
     names: BTreeMap<(ObjectKind, String), ObjectId>,
     by_slot: BTreeSet<(ServiceId, u64, TaskId)>,
     by_node: BTreeSet<(NodeId, TaskId)>,
@@ -26,31 +26,29 @@ impl Indexes {
     pub(super) fn insert(&mut self, object: &Object) {
         self.addresses.insert(object);
         if let Some(name) = object.unique_name() {
-            self.names.insert((object.kind(), name.to_lowercase()), object.id());
+            self.names.insert((object.kind(), name.to_ascii_lowercase()), object.id());
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
             self.by_slot.insert((service, task.slot, task.id));
         }
-        if let Some(node) = task.node {
-            self.by_node.insert((node, task.id));
-        }
-        if task.status.state.is_terminal() {
-            return;
-        }
-        if task.node.is_none() {
-            self.without_node.insert(task.id);
+        match task.node {
+            Some(node) => drop(self.by_node.insert((node, task.id))),
+            None if task.status.state.is_terminal() => {}
+            None => drop(self.without_node.insert(task.id)),
         }
         if task.status.state == TaskState::New {
             self.new.insert(task.id);
         }
-        self.using.extend(networks_named_by(task).map(|network| (network, task.id)));
+        if !task.status.state.is_terminal() {
+            self.using.extend(networks_named_by(task).map(|network| (network, task.id)));
+        }
     }
 
     pub(super) fn remove(&mut self, object: &Object) {
         self.addresses.remove(object);
         if let Some(name) = object.unique_name() {
-            self.names.remove(&(object.kind(), name.to_lowercase()));
+            self.names.remove(&(object.kind(), name.to_ascii_lowercase()));
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
@@ -67,7 +65,7 @@ impl Indexes {
     }
 
     pub(super) fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
-        self.names.get(&(kind, name.to_lowercase())).copied()
+        self.names.get(&(kind, name.to_ascii_lowercase())).copied()
     }
 
     pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {

@@ -1,8 +1,8 @@
-//! What an object may become, whoever proposes it.
+//! What an object may become and when it may leave, whoever proposes it.
 
 use super::StoreError;
 use super::object::Object;
-use crate::objects::Task;
+use crate::objects::{Task, TaskState};
 
 /// Whether `new` may take the place of `old`.
 pub(super) fn may_become(old: &Object, new: &Object) -> Result<(), StoreError> {
@@ -10,6 +10,14 @@ pub(super) fn may_become(old: &Object, new: &Object) -> Result<(), StoreError> {
         (Object::Task(old), Object::Task(new)) => task_may_become(old, new),
         _ => Ok(()),
     }
+}
+
+/// Whether `old` may be removed. Of a task that a worker may have, only after its end; but a plain container's attachment
+/// goes when its node says that the container has left.
+pub(super) fn may_leave(old: &Object) -> Result<(), StoreError> {
+    let Object::Task(task) = old else { return Ok(()) };
+    let may_run = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state);
+    if may_run && task.service.is_some() { Err(StoreError::NotEnded(task.id)) } else { Ok(()) }
 }
 
 fn task_may_become(old: &Task, new: &Task) -> Result<(), StoreError> {

@@ -214,7 +214,13 @@ fn expected(model: &mut Model, version: Version, action: &StoreAction) -> Result
             model.insert(object.id(), written(object, version, spec_version));
         }
         StoreAction::Remove(id) => {
-            model.remove(id).ok_or(StoreError::NotFound(*id))?;
+            let old = model.get(id).ok_or(StoreError::NotFound(*id))?;
+            if let Object::Task(task) = old
+                && task.status.state == TaskState::Running
+            {
+                return Err(StoreError::NotEnded(task.id));
+            }
+            model.remove(id);
         }
     }
     Ok(())
@@ -425,6 +431,26 @@ fn what_a_task_is_made_of_stays() {
     ];
     for (field, changed) in refused {
         assert_eq!(refusal(&mut store, changed), format!("the {field} of task {} can't change", task.id));
+    }
+}
+
+#[test]
+fn a_task_leaves_after_its_end_or_before_a_worker_has_it() {
+    let (service, node) = (fixture::replicated(1, 1), fixture::node(1));
+    let leave = |task: Task| {
+        let mut store = with_task(task);
+        let removed = store.apply(Version(2), &[StoreAction::Remove(TaskId::of(1).into())]);
+        removed.map(drop).map_err(|error| error.to_string())
+    };
+    let in_state = |state| fixture::task_on(fixture::task(1, &service, 1), &node, state);
+    for state in [TaskState::New, TaskState::Pending, TaskState::Complete, TaskState::Orphaned] {
+        assert_eq!(leave(in_state(state)), Ok(()));
+    }
+    for state in [TaskState::Assigned, TaskState::Ready, TaskState::Running] {
+        let refusal = format!("task {} can't be removed: it has not ended", TaskId::of(1));
+        assert_eq!(leave(in_state(state)), Err(refusal));
+        let of_a_plain_container = Task { service: None, ..in_state(state) };
+        assert_eq!(leave(of_a_plain_container), Ok(()));
     }
 }
 
