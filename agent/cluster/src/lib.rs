@@ -14,6 +14,7 @@ mod fixture;
 pub mod id;
 pub mod objects;
 pub mod reconciled;
+pub mod scheduler;
 pub mod store;
 pub mod time;
 pub mod token;

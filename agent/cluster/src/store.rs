@@ -220,6 +220,11 @@ impl Store {
         self.indexes.addresses.holders_of(network, address)
     }
 
+    /// Tasks that have their addresses and wait for the scheduler, those whose node the orchestrator has chosen too.
+    pub fn tasks_pending(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.pending().filter_map(|id| self.tasks.get(&id))
+    }
+
     /// The object of that name, whatever the case of its letters: services, networks, secrets and configs have one each.
     #[must_use]
     pub fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {

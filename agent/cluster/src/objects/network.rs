@@ -45,7 +45,19 @@ impl NetworkSpec {
     /// Whether it spans the cluster and gets its addresses here; all others are of each node.
     #[must_use]
     pub fn is_overlay(&self) -> bool {
-        matches!(self.driver.name.as_str(), "" | "overlay")
+        self.driver_name() == "overlay"
+    }
+
+    /// Whether its datagrams may only travel encrypted: `--opt encrypted`, whatever its value.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.driver.options.contains_key("encrypted")
+    }
+
+    /// The driver that a node must have.
+    #[must_use]
+    pub fn driver_name(&self) -> &str {
+        if self.driver.name.is_empty() { "overlay" } else { &self.driver.name }
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Indexes {
     new: BTreeSet<TaskId>,
     using: BTreeSet<(NetworkId, TaskId)>,
     pub(super) addresses: Addresses,
+    /// With a node and without one.
+    pending: BTreeSet<TaskId>,
 }
 
 impl Indexes {
@@ -31,6 +33,9 @@ impl Indexes {
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
             self.by_slot.insert((service, task.slot, task.id));
+        }
+        if task.status.state == TaskState::Pending {
+            self.pending.insert(task.id);
         }
         match task.node {
             Some(node) => drop(self.by_node.insert((node, task.id))),
@@ -62,6 +67,7 @@ impl Indexes {
         for network in networks_named_by(task) {
             self.using.remove(&(network, task.id));
         }
+        self.pending.remove(&task.id);
     }
 
     pub(super) fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
@@ -78,6 +84,10 @@ impl Indexes {
 
     pub(super) fn on_node(&self, node: NodeId) -> impl Iterator<Item = TaskId> {
         self.by_node.range((node, FIRST)..=(node, LAST)).map(|(_, task)| *task)
+    }
+
+    pub(super) fn pending(&self) -> impl Iterator<Item = TaskId> {
+        self.pending.iter().copied()
     }
 
     pub(super) fn without_node(&self) -> impl Iterator<Item = TaskId> {

@@ -1,0 +1,44 @@
+//! The filters that apply to a task, in their order, and why it has no node.
+
+use super::filter::{Filter, Wants};
+use super::nodes::{NodeRow, NodeTable};
+use crate::objects::Task;
+use crate::view::View;
+
+/// What all tasks of a batch are asked.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub(super) wants: Wants,
+    filters: Vec<Filter>,
+}
+
+impl Pipeline {
+    pub(super) fn of(view: &View<'_>, task: &Task) -> Self {
+        let wants = Wants::of(view, task);
+        let filters = Filter::ALL.into_iter().filter(|filter| filter.applies(&wants)).collect();
+        Self { wants, filters }
+    }
+
+    /// The first filter that refuses the node; none when it may have the task.
+    pub(super) fn refusal(&self, row: &NodeRow) -> Option<Filter> {
+        self.filters.iter().copied().find(|filter| !filter.passes(&self.wants, row))
+    }
+
+    /// Why no node may have the task: what refuses most nodes comes first.
+    pub(super) fn explain(&self, table: &NodeTable) -> String {
+        let mut refused = Filter::ALL.map(|filter| (0_usize, filter));
+        for filter in table.rows().iter().filter_map(|row| self.refusal(row)) {
+            refused[filter as usize].0 += 1;
+        }
+        refused.sort_by_key(|(nodes, _)| std::cmp::Reverse(*nodes));
+        let reasons: Vec<_> = refused
+            .into_iter()
+            .filter(|(nodes, _)| *nodes > 0)
+            .map(|(nodes, filter)| filter.explain(nodes))
+            .collect();
+        match &reasons[..] {
+            [] => "no suitable node".to_owned(),
+            _ => format!("no suitable node ({})", reasons.join("; ")),
+        }
+    }
+}

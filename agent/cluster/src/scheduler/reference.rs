@@ -1,0 +1,461 @@
+//! A scheduler as plain as can be, for tests: one task at a time, every node looked at, every sum made anew from all
+//! tasks. The real one must place as this one does, in every cluster that `cluster()` makes up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::schedule;
+use crate::constraint::Constraints;
+use crate::fixture::{self, at};
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::objects::endpoint::{Protocol, PublishMode};
+use crate::objects::node::{Availability, NodeState, Platform};
+use crate::objects::{
+    Endpoint, GenericResource, Node, PortConfig, Resources, Service, Task, TaskSpec, TaskState, TaskStatus,
+};
+use crate::reconciled::Reconciled;
+use crate::store::{Object, Store, StoreAction};
+use crate::time::Timestamp;
+use crate::view::{Observed, View};
+
+/// The moment at which everything here is scheduled.
+fn now() -> Timestamp {
+    at(1000)
+}
+
+/// Nodes and tasks as plain lists.
+struct World {
+    nodes: Vec<Arc<Node>>,
+    tasks: Vec<Task>,
+}
+
+impl World {
+    fn of(store: &Store) -> Self {
+        Self {
+            nodes: store.nodes().cloned().collect(),
+            tasks: store.tasks().map(|it| Task::clone(it)).collect(),
+        }
+    }
+
+    fn on<'w>(&'w self, node: &'w Node) -> impl Iterator<Item = &'w Task> {
+        self.tasks.iter().filter(|task| {
+            task.node == Some(node.id)
+                && (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+        })
+    }
+
+    fn live<'w>(&'w self, node: &'w Node) -> impl Iterator<Item = &'w Task> {
+        self.on(node).filter(|task| task.desired_state <= TaskState::Complete)
+    }
+
+    fn reserved(&self, node: &Node, read: impl Fn(&Resources) -> u64) -> u64 {
+        self.on(node).map(|task| read(&task.spec.resources.reservations)).sum()
+    }
+
+    fn host_ports(&self, node: &Node) -> Vec<(Protocol, u16)> {
+        self.on(node).flat_map(host_ports_of).collect()
+    }
+
+    /// The named GPUs that no task has.
+    fn free_gpus(&self, node: &Node) -> BTreeSet<String> {
+        let given: BTreeSet<_> = self.on(node).flat_map(|task| gpus_in(&task.generic_resources)).collect();
+        gpus_in(&resources_of(node).generic).difference(&given).cloned().collect()
+    }
+
+    fn of_service(&self, node: &Node, service: Option<ServiceId>) -> usize {
+        self.live(node).filter(|task| task.service == service).count()
+    }
+
+    /// The words of the first filter that refuses the node.
+    fn refusal(&self, node: &Node, task: &Task) -> Option<&'static str> {
+        let wants = &task.spec.resources.reservations;
+        let has = resources_of(node);
+        let placement = &task.spec.placement;
+        let amd64 = |name: &str| if name == "x86_64" { "amd64".to_owned() } else { name.to_owned() };
+        let architecture = &node.description.as_ref().unwrap().platform.architecture;
+        let checks = [
+            (
+                "not available",
+                node.status.state == NodeState::Ready && node.spec.availability == Availability::Active,
+            ),
+            (
+                "insufficient resources",
+                (wants.nano_cpus == 0
+                    || self.reserved(node, |it| it.nano_cpus) + wants.nano_cpus <= has.nano_cpus)
+                    && (wants.memory_bytes == 0
+                        || self.reserved(node, |it| it.memory_bytes) + wants.memory_bytes
+                            <= has.memory_bytes)
+                    && gpus_wanted(wants) <= self.free_gpus(node).len() as u64,
+            ),
+            (
+                "scheduling constraints",
+                Constraints::parse(&placement.constraints).is_ok_and(|constraints| constraints.allow(node)),
+            ),
+            (
+                "unsupported platform",
+                placement.platforms.is_empty()
+                    || placement.platforms.iter().any(|it| amd64(&it.architecture) == amd64(architecture)),
+            ),
+            ("host-mode port", !host_ports_of(task).iter().any(|port| self.host_ports(node).contains(port))),
+            (
+                "max replicas",
+                placement.max_replicas_per_node == 0
+                    || (self.of_service(node, task.service) as u64) < placement.max_replicas_per_node,
+            ),
+        ];
+        checks.into_iter().find(|(_, passes)| !passes).map(|(words, _)| words)
+    }
+
+    fn rank(&self, node: &Node, task: &Task) -> (usize, usize, usize, u128) {
+        let failed = |other: &&Task| {
+            other.node == Some(node.id)
+                && (other.service, other.spec_version) == (task.service, task.spec_version)
+                && [TaskState::Failed, TaskState::Rejected].contains(&other.status.state)
+                && other.status.since > at(700)
+        };
+        let failures = self.tasks.iter().filter(failed).count();
+        let start = task.service.map_or(0, ServiceId::bits);
+        (
+            if failures < 5 { 0 } else { failures },
+            self.of_service(node, task.service),
+            self.live(node).count(),
+            node.id.bits().wrapping_sub(start),
+        )
+    }
+
+    /// The node among these that comes next: down the emptier branch of each level, then the best of the leaf.
+    fn choose(&self, nodes: &[&Arc<Node>], levels: &[String], task: &Task) -> Option<NodeId> {
+        let Some((level, deeper)) = levels.split_first() else {
+            let allowed = nodes.iter().filter(|node| self.refusal(node, task).is_none());
+            return allowed.min_by_key(|node| self.rank(node, task)).map(|node| node.id);
+        };
+        let mut parts = BTreeMap::<String, Vec<&Arc<Node>>>::new();
+        for node in nodes {
+            let label = level.trim_start_matches("node.labels.");
+            parts.entry(node.spec.labels.get(label).cloned().unwrap_or_default()).or_default().push(node);
+        }
+        let choices = parts.values().filter_map(|part| {
+            let of_service: usize = part.iter().map(|node| self.of_service(node, task.service)).sum();
+            let chosen = self.choose(part, deeper, task)?;
+            let node = nodes.iter().find(|node| node.id == chosen)?;
+            Some(((of_service, self.rank(node, task)), chosen))
+        });
+        choices.min().map(|(_, chosen)| chosen)
+    }
+
+    fn assign(&mut self, task: &Task, node: NodeId) {
+        let node = self.nodes.iter().find(|it| it.id == node).unwrap().clone();
+        let wanted = usize::try_from(gpus_wanted(&task.spec.resources.reservations)).unwrap();
+        let values: BTreeSet<_> = self.free_gpus(&node).into_iter().take(wanted).collect();
+        let placed = self.tasks.iter_mut().find(|it| it.id == task.id).unwrap();
+        placed.node = Some(node.id);
+        placed.status.state = TaskState::Assigned;
+        if wanted > 0 {
+            placed.generic_resources = vec![GenericResource::Named { kind: "GPU".to_owned(), values }];
+        }
+    }
+
+    /// Bound tasks first, then all others; services by their oldest waiting task, tasks by slot.
+    fn schedule(&mut self) {
+        let mut waiting: Vec<_> = self.tasks.iter().filter(|task| waits(task)).cloned().collect();
+        let oldest = |waiting: &[Task], service| {
+            waiting.iter().filter(|task| task.service == service).map(|task| task.meta.created_at).min()
+        };
+        let order = |task: &Task| {
+            (oldest(&waiting, task.service), task.service, task.spec_version, task.slot, task.id)
+        };
+        let orders: BTreeMap<TaskId, _> = waiting.iter().map(|task| (task.id, order(task))).collect();
+        waiting.sort_by_key(|task| (task.node.is_none(), orders[&task.id]));
+        for task in waiting {
+            let chosen = match task.node {
+                Some(bound) => self
+                    .nodes
+                    .iter()
+                    .find(|node| node.id == bound && self.refusal(node, &task).is_none())
+                    .map(|node| node.id),
+                None => {
+                    self.choose(&self.nodes.iter().collect::<Vec<_>>(), &task.spec.placement.spread, &task)
+                }
+            };
+            if let Some(node) = chosen {
+                self.assign(&task, node);
+            }
+        }
+    }
+}
+
+fn waits(task: &Task) -> bool {
+    task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
+}
+
+fn resources_of(node: &Node) -> &Resources {
+    &node.description.as_ref().unwrap().resources
+}
+
+fn host_ports_of(task: &Task) -> Vec<(Protocol, u16)> {
+    let ports = task.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    ports
+        .filter(|port| port.publish_mode == PublishMode::Host && port.published_port > 0)
+        .map(|port| (port.protocol, port.published_port))
+        .collect()
+}
+
+fn gpus_in(resources: &[GenericResource]) -> BTreeSet<String> {
+    let named = resources.iter().filter_map(|resource| match resource {
+        GenericResource::Named { values, .. } => Some(values.clone()),
+        GenericResource::Count { .. } => None,
+    });
+    named.flatten().collect()
+}
+
+fn gpus_wanted(reservations: &Resources) -> u64 {
+    reservations.generic.iter().map(GenericResource::amount).sum()
+}
+
+/// A random cluster: nodes, services whose tasks are running, ended or waiting.
+fn cluster() -> impl Strategy<Value = Vec<Object>> {
+    (vec(node(), 0..7), vec(service(), 1..5)).prop_map(|(nodes, services)| {
+        let mut ids = fixture::counter(1);
+        let nodes: Vec<Node> =
+            nodes.into_iter().map(|node| Node { id: NodeId::of(spread_out(ids())), ..node }).collect();
+        let mut objects: Vec<Object> = nodes.iter().cloned().map(Object::from).collect();
+        for (spec, tasks) in services {
+            let mut service = fixture::replicated(spread_out(ids()), 3);
+            service.spec.name = service.id.to_string();
+            service.spec.task = Arc::new(spec);
+            for task in tasks {
+                objects.push(task.of(&service, TaskId::of(spread_out(ids())), &nodes).into());
+            }
+            objects.insert(0, service.into());
+        }
+        objects
+    })
+}
+
+/// Ids as random as real ones, from a count.
+fn spread_out(count: u128) -> u128 {
+    count.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)
+}
+
+fn node() -> impl Strategy<Value = Node> {
+    let zone = select(vec!["", "a", "b", "c"]);
+    let rack = select(vec!["", "1", "2"]);
+    let gpus = select(vec![0_usize, 0, 1, 3]);
+    let away = select(vec![0, 0, 0, 0, 0, 1, 2]);
+    (zone, rack, gpus, away, 0..5_u64, any::<bool>()).prop_map(|(zone, rack, gpus, away, size, arm)| {
+        let mut node = fixture::node(0);
+        let labels = [("zone", zone), ("rack", rack)].into_iter().filter(|(_, value)| !value.is_empty());
+        node.spec.labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let description = node.description.as_mut().unwrap();
+        description.resources = Resources { nano_cpus: size, memory_bytes: 2 * size, generic: Vec::new() };
+        if gpus > 0 {
+            let values = ["x", "y", "z"].into_iter().take(gpus).map(str::to_owned).collect();
+            description.resources.generic = vec![GenericResource::Named { kind: "GPU".to_owned(), values }];
+        }
+        if arm {
+            description.platform.architecture = "aarch64".to_owned();
+        }
+        match away {
+            1 => node.status.state = NodeState::Down,
+            2 => node.spec.availability = Availability::Pause,
+            _ => {}
+        }
+        node
+    })
+}
+
+fn service() -> impl Strategy<Value = (TaskSpec, Vec<TaskShape>)> {
+    let constraint = select(vec![
+        None,
+        None,
+        None,
+        Some("node.labels.zone == a"),
+        Some("node.labels.zone != b"),
+        Some("bad"),
+    ]);
+    let spread = select(vec![&[][..], &[], &["node.labels.zone"], &["node.labels.zone", "node.labels.rack"]]);
+    let platform = select(vec![None, None, None, Some("amd64")]);
+    let most = select(vec![0_u64, 0, 1, 2]);
+    let reserved = (0..3_u64, 0..3_u64, select(vec![0_u64, 0, 0, 1, 2]));
+    let port = select(vec![None, None, None, Some(0_u16), Some(80), Some(81)]);
+    let spec = (constraint, spread, platform, most, reserved).prop_map(
+        |(constraint, spread, platform, most, (cpus, bytes, gpus))| {
+            let mut spec = TaskSpec::default();
+            spec.placement.constraints = constraint.into_iter().map(str::to_owned).collect();
+            spec.placement.spread = spread.iter().map(|&it| it.to_owned()).collect();
+            spec.placement.max_replicas_per_node = most;
+            let platform = platform.map(|name| Platform { architecture: name.to_owned(), os: String::new() });
+            spec.placement.platforms = platform.into_iter().collect();
+            spec.resources.reservations =
+                Resources { nano_cpus: cpus, memory_bytes: bytes, generic: Vec::new() };
+            if gpus > 0 {
+                let wanted = GenericResource::Count { kind: "GPU".to_owned(), amount: gpus };
+                spec.resources.reservations.generic = vec![wanted];
+            }
+            spec
+        },
+    );
+    (spec, vec(task_shape(), 0..16), port).prop_map(|(spec, mut tasks, port)| {
+        tasks.iter_mut().for_each(|task| task.port = port);
+        (spec, tasks)
+    })
+}
+
+#[derive(Debug, Clone)]
+struct TaskShape {
+    slot: u64,
+    state: TaskState,
+    desired: TaskState,
+    node: Index,
+    /// Of a waiting one: its node is already chosen.
+    bound: bool,
+    age: u64,
+    port: Option<u16>,
+}
+
+fn task_shape() -> impl Strategy<Value = TaskShape> {
+    use TaskState::{Assigned, Complete, Failed, New, Pending, Ready, Rejected, Remove, Running, Shutdown};
+    let state = select(vec![
+        New, Pending, Pending, Pending, Pending, Pending, Pending, Assigned, Running, Running, Failed,
+        Failed, Failed, Rejected, Shutdown,
+    ]);
+    let desired = select(vec![Running, Running, Running, Running, Ready, Complete, Shutdown, Remove]);
+    let bound = select(vec![false, false, false, true]);
+    (0..6_u64, state, desired, any::<Index>(), bound, 600..1000_u64).prop_map(
+        |(slot, state, desired, node, bound, age)| TaskShape {
+            slot,
+            state,
+            desired,
+            node,
+            bound,
+            age,
+            port: None,
+        },
+    )
+}
+
+impl TaskShape {
+    fn of(self, service: &Service, id: TaskId, nodes: &[Node]) -> Task {
+        let mut task = fixture::task(0, service, self.slot);
+        task.id = id;
+        task.desired_state = self.desired;
+        task.meta.created_at = at(self.age);
+        task.status = TaskStatus { state: self.state, since: at(self.age), ..TaskStatus::default() };
+        let placed = self.bound || self.state > TaskState::Pending;
+        task.node = (placed && !nodes.is_empty()).then(|| self.node.get(nodes).id);
+        if let Some(published_port) = self.port {
+            let port = PortConfig {
+                name: String::new(),
+                protocol: Protocol::Tcp,
+                target_port: 80,
+                published_port,
+                publish_mode: PublishMode::Host,
+            };
+            task.endpoint = Some(Endpoint { ports: vec![port], ..Endpoint::default() });
+        }
+        task
+    }
+}
+
+fn run(store: &Store) -> Reconciled {
+    schedule(&View::new(store, &Observed::default()), now())
+}
+
+/// Where each task is, and what it has of its node.
+fn places(
+    tasks: impl Iterator<Item = Task>,
+) -> BTreeMap<TaskId, (Option<NodeId>, TaskState, BTreeSet<String>)> {
+    tasks.map(|task| (task.id, (task.node, task.status.state, gpus_in(&task.generic_resources)))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn it_places_as_the_plain_one_does(objects in cluster()) {
+        let mut store = fixture::store(objects);
+        let mut plain = World::of(&store);
+        plain.schedule();
+        let wanted = run(&store);
+        fixture::apply(&mut store, wanted);
+        let real = World::of(&store);
+        prop_assert_eq!(places(real.tasks.iter().cloned()), places(plain.tasks.iter().cloned()));
+
+        for task in real.tasks.iter().filter(|task| waits(task)) {
+            prop_assert!(!task.status.error.is_empty(), "{} waits without a reason", task.id);
+            let bound = real.nodes.iter().find(|node| Some(node.id) == task.node);
+            for node in real.nodes.iter().filter(|node| bound.is_none_or(|bound| bound.id == node.id)) {
+                let words = real.refusal(node, task);
+                prop_assert!(words.is_some(), "{} could have {}", node.id, task.id);
+                prop_assert!(task.status.error.contains(words.unwrap()), "{:?} {:?}", words, task.status.error);
+            }
+        }
+        prop_assert_eq!(run(&store), Reconciled::default(), "it wants nothing more");
+    }
+
+    #[test]
+    fn no_node_gets_more_than_it_has(objects in cluster()) {
+        let mut store = fixture::store(objects);
+        let before = World::of(&store);
+        let wanted = run(&store);
+        fixture::apply(&mut store, wanted);
+        let after = World::of(&store);
+        let was_waiting: BTreeSet<_> = before.tasks.iter().filter(|task| waits(task)).map(|task| task.id).collect();
+        for node in &after.nodes {
+            for task in after.on(node).filter(|task| was_waiting.contains(&task.id)) {
+                let wants = &task.spec.resources.reservations;
+                let has = resources_of(node);
+                prop_assert!(wants.nano_cpus == 0 || after.reserved(node, |it| it.nano_cpus) <= has.nano_cpus);
+                prop_assert!(
+                    wants.memory_bytes == 0 || after.reserved(node, |it| it.memory_bytes) <= has.memory_bytes
+                );
+                let most = task.spec.placement.max_replicas_per_node;
+                prop_assert!(most == 0 || after.of_service(node, task.service) as u64 <= most);
+                let ports = after.host_ports(node);
+                for port in host_ports_of(task) {
+                    prop_assert_eq!(ports.iter().filter(|other| **other == port).count(), 1);
+                }
+                let gpus = gpus_in(&task.generic_resources);
+                prop_assert_eq!(gpus.len() as u64, gpus_wanted(wants));
+                prop_assert!(gpus.is_subset(&gpus_in(&has.generic)));
+                let others = after.on(node).filter(|other| other.id != task.id);
+                prop_assert!(others.flat_map(|it| gpus_in(&it.generic_resources)).all(|it| !gpus.contains(&it)));
+            }
+        }
+    }
+
+    /// Ids decide ties, and only ties: what is in which order when the store is filled decides nothing.
+    #[test]
+    fn the_order_in_which_things_came_does_not_matter(
+        (objects, shuffled) in cluster().prop_flat_map(|it| (Just(it.clone()), Just(it).prop_shuffle()))
+    ) {
+        let (one, other) = (fixture::store(objects), fixture::store(shuffled));
+        prop_assert_eq!(run(&one), run(&other));
+    }
+
+    /// All ids moved by the same way around the ring, the nodes' and the services' alike: every choice stays the same.
+    #[test]
+    fn ties_hang_on_the_way_from_service_to_node_alone(replicas in 1..12_u64, nodes in 1..9_u128, by: u128) {
+        let places = |by: u128| {
+            let mut service = fixture::replicated(spread_out(3).wrapping_add(by), replicas);
+            service.spec.name = "one".to_owned();
+            let tasks = (1..=replicas).map(|slot| {
+                let mut task = fixture::task(u128::from(slot), &service, slot);
+                task.status.state = TaskState::Pending;
+                Object::from(task)
+            });
+            let nodes = (0..nodes).map(|number| Object::from(fixture::node(spread_out(number + 7).wrapping_add(by))));
+            let store = fixture::store(nodes.chain(tasks));
+            let nodes_of = run(&store).actions.into_iter().map(move |action| match action {
+                StoreAction::Update(Object::Task(task)) => task.node.unwrap().bits().wrapping_sub(by),
+                other => panic!("{other:?}"),
+            });
+            nodes_of.collect::<Vec<_>>()
+        };
+        prop_assert_eq!(places(by), places(0));
+    }
+}
