@@ -13,6 +13,8 @@ mod platform;
 #[cfg(test)]
 mod reference;
 mod spread;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

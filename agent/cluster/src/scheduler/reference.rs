@@ -299,10 +299,29 @@ fn service() -> impl Strategy<Value = (TaskSpec, Vec<TaskShape>)> {
             spec
         },
     );
-    (spec, vec(task_shape(), 0..16), port).prop_map(|(spec, mut tasks, port)| {
+    (spec, vec(task_shape(), 0..16), failures(), port).prop_map(|(spec, mut tasks, failures, port)| {
+        tasks.extend(failures);
         tasks.iter_mut().for_each(|task| task.port = port);
         (spec, tasks)
     })
+}
+
+/// Failures on one node: around the number, and around the age, from which on they count.
+fn failures() -> impl Strategy<Value = Vec<TaskShape>> {
+    (any::<Index>(), select(vec![0_usize, 0, 4, 5, 6]), vec(690..702_u64, 6), any::<bool>()).prop_map(
+        |(node, count, ages, old)| {
+            let shape = |age| TaskShape {
+                slot: 1,
+                state: TaskState::Failed,
+                desired: TaskState::Shutdown,
+                node,
+                bound: true,
+                age: if old { age } else { age + 100 },
+                port: None,
+            };
+            ages.into_iter().take(count).map(shape).collect()
+        },
+    )
 }
 
 #[derive(Debug, Clone)]
