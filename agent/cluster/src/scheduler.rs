@@ -5,6 +5,8 @@
 //! task or a node has changed; nothing here hangs on time but the count of recent failures, which only orders nodes.
 
 mod batch;
+#[cfg(test)]
+mod clusters;
 mod filter;
 mod generic;
 mod nodes;

@@ -11,7 +11,7 @@ use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::{
     Driver, Endpoint, Labels, Network, NetworkAttachment, Node, PortConfig, Resources, Service, Task,
-    TaskSpec, TaskState, TaskStatus,
+    TaskSpec, TaskState, TaskStatus, Version,
 };
 use crate::store::{Object, Store, StoreAction};
 use crate::view::{Observed, View};
@@ -297,6 +297,11 @@ fn a_node_where_it_failed_five_times_is_the_last_choice() {
     assert_eq!(place(&[1, 2], 5, at(900)), Ok(2));
     assert_eq!(place(&[1, 2], 5, at(700)), Ok(1), "five minutes ago");
     assert_eq!(place(&[1], 9, at(900)), Ok(1), "there is no other");
+    let changed = Service { spec_version: Version(7), ..service.clone() };
+    let task = pending(9, &changed);
+    let failures = (0..9).map(|number| failed(100 + number, at(900)));
+    let placed = outcome(objects([1, 2].map(fixture::node), task).into_iter().chain(failures));
+    assert_eq!(placed, Ok(1), "they were of another version of the spec");
 }
 
 #[test]
