@@ -6,6 +6,7 @@
 //! `ketchd`'s manager calls it: an API request becomes [`StoreAction`](store::StoreAction)s by `control`, the committed
 //! ones enter by [`Store::apply`](store::Store::apply), and each change wakes the reconcilers of what it touched.
 
+pub mod assignment;
 pub mod constraint;
 pub mod allocator;
 pub mod data_keys;

@@ -1,0 +1,177 @@
+//! What one node is to have: its tasks with the secrets and configs that they use, and what it must know of the rest of
+//! the cluster so that they reach others and are reached.
+//!
+//! It decides nothing: everything here follows from the view. The dispatcher computes it for a worker's session when
+//! something that the node sees has changed, and sends what differs from what the node has ([`Held`]). A node is never
+//! given a secret, a config, a network or an address that none of its tasks needs.
+
+mod held;
+mod item;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::id::{NetworkId, NodeId};
+use crate::objects::endpoint::PublishMode;
+use crate::objects::node::NodeState;
+use crate::objects::{NetworkAttachment, Node, Service, Task, TaskState};
+use crate::view::View;
+pub use held::{AssignmentChanges, Base, Held, OutOfStep};
+pub use item::{Item, ItemId, Neighbour, NodeNetwork, Peer, ServiceEntry, Traffic};
+
+/// Everything that a node is to have at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Assignment {
+    items: BTreeMap<ItemId, Item>,
+}
+
+impl Assignment {
+    /// What the node is to have; nothing when there is no such node.
+    #[must_use]
+    pub fn of(view: &View<'_>, node: NodeId) -> Self {
+        let Some(node) = view.node(node) else { return Self::default() };
+        let networks = networks_of(view, node);
+        let mut it = Self::default();
+        it.add_tasks(view, node);
+        it.add_networks(view, node, &networks);
+        it.add_neighbours(view, &networks);
+        it.add_services(view, &networks);
+        it.add_peers(view, node, &networks);
+        it
+    }
+
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.values()
+    }
+
+    fn add(&mut self, item: Item) {
+        self.items.insert(item.id(), item);
+    }
+
+    /// The node's tasks, the ended ones too: until they are forgotten, so are their containers kept. What a task uses is
+    /// needed until it has ended.
+    fn add_tasks(&mut self, view: &View<'_>, node: &Node) {
+        for task in view.tasks_on(node.id).filter(|task| view.state(task) >= TaskState::Assigned) {
+            self.add(Item::Task(task.clone()));
+            if may_run(view, task) {
+                self.add_files(view, task);
+            }
+        }
+    }
+
+    /// The secrets and configs that a task names.
+    fn add_files(&mut self, view: &View<'_>, task: &Task) {
+        let Some(container) = task.spec.container() else { return };
+        for reference in &container.secrets {
+            self.items.extend(view.secret(reference.secret).map(|it| Item::Secret(it.clone()).with_id()));
+        }
+        for reference in &container.configs {
+            self.items.extend(view.config(reference.config).map(|it| Item::Config(it.clone()).with_id()));
+        }
+    }
+
+    fn add_networks(&mut self, view: &View<'_>, node: &Node, networks: &BTreeSet<NetworkId>) {
+        for network in networks.iter().filter_map(|id| view.network(*id)) {
+            let own = node.attachments.iter().filter(|it| it.network == network.id);
+            let addresses = own.flat_map(|it| it.addresses.iter().copied()).collect();
+            self.add(Item::Network(NodeNetwork { network: network.clone(), addresses }));
+        }
+    }
+
+    /// The tasks, here and elsewhere, that have an address in one of these networks.
+    fn add_neighbours(&mut self, view: &View<'_>, networks: &BTreeSet<NetworkId>) {
+        let tasks = networks.iter().flat_map(|network| view.tasks_using(*network));
+        for task in tasks.filter(|task| may_run(view, task)) {
+            let Some(node) = task.node else { continue };
+            let attachments = shared(&task.networks, networks);
+            if attachments.is_empty() {
+                continue;
+            }
+            self.add(Item::Neighbour(Neighbour {
+                task: task.id,
+                service: task.service,
+                name: task.name.clone(),
+                node,
+                attachments,
+                traffic: traffic_of(view, task, node),
+            }));
+        }
+    }
+
+    /// The services that have an address in one of these networks, or a task there.
+    fn add_services(&mut self, view: &View<'_>, networks: &BTreeSet<NetworkId>) {
+        let with_tasks: BTreeSet<_> = self.items.values().filter_map(Item::service_of_neighbour).collect();
+        for service in view.services() {
+            let entry = service_entry(view, service, networks);
+            if !entry.virtual_ips.is_empty() || !entry.ports.is_empty() || with_tasks.contains(&service.id) {
+                self.add(Item::Service(entry));
+            }
+        }
+    }
+
+    /// The other nodes, when this one has a network of the cluster: where to send, and whom to believe.
+    fn add_peers(&mut self, view: &View<'_>, node: &Node, networks: &BTreeSet<NetworkId>) {
+        let of_cluster = |id: &NetworkId| {
+            let network = view.network(*id);
+            network.and_then(|it| it.allocation.as_ref()).is_some_and(|it| it.vni.is_some())
+        };
+        if !networks.iter().any(of_cluster) {
+            return;
+        }
+        for peer in view.nodes().filter(|peer| peer.id != node.id) {
+            let Some(data_address) = peer.description.as_ref().and_then(|it| it.data_address) else {
+                continue;
+            };
+            let attachments = shared(&peer.attachments, networks);
+            self.add(Item::Peer(Peer { node: peer.id, data_address, attachments }));
+        }
+    }
+}
+
+/// Whether the task runs, may come to run, or may not have stopped yet.
+fn may_run(view: &View<'_>, task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&view.state(task))
+}
+
+/// The networks that a node's tasks are in, and those that it serves itself: the routing mesh's.
+fn networks_of(view: &View<'_>, node: &Node) -> BTreeSet<NetworkId> {
+    let of_tasks = view.tasks_on(node.id).filter(|task| may_run(view, task)).flat_map(|task| &task.networks);
+    of_tasks.chain(&node.attachments).map(|attachment| attachment.network).collect()
+}
+
+/// The attachments to these networks that have an address of the cluster.
+fn shared(attachments: &[NetworkAttachment], networks: &BTreeSet<NetworkId>) -> Vec<NetworkAttachment> {
+    let shared = attachments.iter().filter(|it| !it.addresses.is_empty() && networks.contains(&it.network));
+    shared.cloned().collect()
+}
+
+/// Whether the balancers may send to a task.
+fn traffic_of(view: &View<'_>, task: &Task, node: NodeId) -> Traffic {
+    let state = view.state(task);
+    let wanted = task.desired_state <= TaskState::Complete;
+    match view.node(node).map(|node| node.status.state) {
+        None | Some(NodeState::Down | NodeState::Disconnected) => Traffic::None,
+        // Until a node has registered with a new leader, that leader can't tell which of its tasks run.
+        Some(NodeState::Unknown) if wanted && state < TaskState::Running => Traffic::Unknown,
+        _ if state < TaskState::Running => Traffic::None,
+        _ if wanted => Traffic::Serving,
+        _ => Traffic::Draining,
+    }
+}
+
+fn service_entry(view: &View<'_>, service: &Arc<Service>, networks: &BTreeSet<NetworkId>) -> ServiceEntry {
+    let endpoint = &service.endpoint;
+    let in_mesh = networks.iter().any(|id| view.network(*id).is_some_and(|it| it.spec.ingress));
+    let is_of_mesh = |mode: PublishMode| in_mesh && mode == PublishMode::Ingress;
+    let here = endpoint.virtual_ips.iter().filter(|it| networks.contains(&it.network));
+    ServiceEntry {
+        service: service.id,
+        name: service.spec.name.clone(),
+        labels: service.spec.labels.clone(),
+        mode: endpoint.spec.mode,
+        virtual_ips: here.cloned().collect(),
+        ports: endpoint.ports.iter().filter(|port| is_of_mesh(port.publish_mode)).cloned().collect(),
+    }
+}

@@ -1,0 +1,302 @@
+//! What a node is given and what it never is, in random clusters of three nodes; and that the changes lead there.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::{Assignment, AssignmentChanges, Base, Held, Item, ItemId, OutOfStep, Traffic};
+use crate::fixture::{self, at};
+use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
+use crate::objects::container::{ConfigReference, ConfigTarget, FileTarget, SecretReference};
+use crate::objects::endpoint::{Protocol, PublishMode, VirtualIp};
+use crate::objects::network::{NetworkAllocation, Subnet};
+use crate::objects::node::NodeState;
+use crate::objects::task::TaskRuntime;
+use crate::objects::{
+    Config, ConfigSpec, ContainerSpec, Labels, Meta, NetworkAttachment, Node, PortConfig, Secret, SecretSpec,
+    Service, Task, TaskState, TaskStatus,
+};
+use crate::store::{Object, Store};
+use crate::view::{Observed, View};
+
+const NETWORKS: [u128; 3] = [1, 2, 3];
+const INGRESS: u128 = 3;
+const NODE: NodeId = NodeId::of(1);
+
+fn attachment(network: u128, host: u8) -> NetworkAttachment {
+    let address = Subnet { address: [10, 0, u8::try_from(network).unwrap(), host].into(), prefix: 24 };
+    NetworkAttachment {
+        network: NetworkId::of(network),
+        addresses: vec![address],
+        aliases: Vec::new(),
+        driver_options: Labels::new(),
+    }
+}
+
+fn network(number: u128) -> Object {
+    let mut network = fixture::network(number);
+    network.spec.ingress = number == INGRESS;
+    network.allocation =
+        Some(NetworkAllocation { vni: Some(4096 + u32::try_from(number).unwrap()), pools: Vec::new() });
+    network.into()
+}
+
+fn node(number: u8, state: NodeState, in_mesh: bool) -> Node {
+    let mut node = fixture::node(u128::from(number));
+    node.status.state = state;
+    node.description.as_mut().unwrap().data_address = Some(IpAddr::from([192, 168, 0, number]));
+    node.attachments = in_mesh.then(|| attachment(INGRESS, 200 + number)).into_iter().collect();
+    node
+}
+
+/// The service of that number uses the secret and the config of that number, and has an address in that network.
+fn service(number: u128) -> Service {
+    let mut service = fixture::replicated(number, 3);
+    let secret =
+        SecretReference { secret: SecretId::of(number), name: String::new(), file: FileTarget::default() };
+    let config = ConfigReference {
+        config: ConfigId::of(number),
+        name: String::new(),
+        target: ConfigTarget::File(FileTarget::default()),
+    };
+    let container =
+        ContainerSpec { secrets: vec![secret], configs: vec![config], ..ContainerSpec::default() };
+    Arc::make_mut(&mut service.spec.task).runtime = TaskRuntime::Container(Box::new(container));
+    let addresses = attachment(number, 2).addresses;
+    service.endpoint.virtual_ips = vec![VirtualIp { network: NetworkId::of(number), addresses }];
+    service.endpoint.ports = vec![PortConfig {
+        name: String::new(),
+        protocol: Protocol::Tcp,
+        target_port: 80,
+        published_port: 8000 + u16::try_from(number).unwrap(),
+        publish_mode: PublishMode::Ingress,
+    }];
+    service
+}
+
+fn files(number: u128) -> [Object; 2] {
+    let name = number.to_string();
+    let secret = SecretSpec { name: name.clone(), data: vec![1], ..SecretSpec::default() };
+    let config = ConfigSpec { name, ..ConfigSpec::default() };
+    [
+        Secret { id: SecretId::of(number), meta: Meta::default(), spec: secret, internal: false }.into(),
+        Config { id: ConfigId::of(number), meta: Meta::default(), spec: config }.into(),
+    ]
+}
+
+fn objects() -> Vec<Object> {
+    NETWORKS
+        .into_iter()
+        .flat_map(|it| [network(it), service(it).into()].into_iter().chain(files(it)))
+        .collect()
+}
+
+/// A task of the service of that number, in the network of that number and perhaps in one more.
+fn task(number: u8, service_number: u128, node: Option<NodeId>, state: TaskState) -> Task {
+    let mut task = fixture::task(u128::from(number), &service(service_number), u64::from(number));
+    task.node = node;
+    task.status = TaskStatus { state, since: at(1), ..TaskStatus::default() };
+    task.networks = vec![attachment(service_number, number)];
+    task
+}
+
+fn tasks() -> impl Strategy<Value = Vec<Task>> {
+    use TaskState::{Assigned, Failed, Pending, Running, Shutdown};
+    let state = select(vec![Pending, Assigned, Assigned, Running, Running, Running, Shutdown, Failed]);
+    let desired = select(vec![Running, Running, Running, TaskState::Shutdown]);
+    let more = select(vec![None, None, Some(1), Some(2)]);
+    let shape = (1..100_u8, select(NETWORKS.to_vec()), 1..4_u128, state, desired, more);
+    vec(shape, 0..12).prop_map(|shapes| {
+        let tasks = shapes.into_iter().map(|(number, service, node, state, desired, more)| {
+            let mut task = task(number, service, Some(NodeId::of(node)), state);
+            task.desired_state = desired;
+            task.networks.extend(more.map(|network| attachment(network, number)));
+            task
+        });
+        let mut seen = BTreeSet::new();
+        tasks.filter(|task| seen.insert(task.id)).collect()
+    })
+}
+
+fn nodes() -> impl Strategy<Value = Vec<Node>> {
+    let state = select(vec![NodeState::Ready, NodeState::Ready, NodeState::Down, NodeState::Unknown]);
+    vec((state, any::<bool>()), 3).prop_map(|shapes| {
+        (1..).zip(shapes).map(|(number, (state, in_mesh))| node(number, state, in_mesh)).collect()
+    })
+}
+
+fn cluster() -> impl Strategy<Value = Store> {
+    (nodes(), tasks()).prop_map(|(nodes, tasks)| {
+        let nodes = nodes.into_iter().map(Object::from);
+        fixture::store(objects().into_iter().chain(nodes).chain(tasks.into_iter().map(Object::from)))
+    })
+}
+
+fn assigned(store: &Store) -> Assignment {
+    Assignment::of(&View::new(store, &Observed::default()), NODE)
+}
+
+fn ids(assignment: &Assignment) -> BTreeSet<ItemId> {
+    assignment.items().map(Item::id).collect()
+}
+
+fn may_run(task: &Task) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&task.status.state)
+}
+
+/// A message as it comes out at the other end.
+fn sent(changes: &AssignmentChanges) -> AssignmentChanges {
+    serde_json::from_str(&serde_json::to_string(changes).unwrap()).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn changes_in_their_order_give_the_whole_set(stores in vec(cluster(), 1..6)) {
+        let (mut manager, mut worker) = (Held::default(), Held::default());
+        for (index, store) in stores.iter().enumerate() {
+            let wanted = assigned(store);
+            let changes =
+                if index == 0 { Some(manager.restart(&wanted)) } else { manager.advance(&wanted) };
+            if let Some(changes) = &changes {
+                worker.receive(&sent(changes)).unwrap();
+            }
+            prop_assert!(worker.items().eq(wanted.items()));
+            prop_assert_eq!(&worker, &manager);
+            prop_assert_eq!(manager.advance(&wanted), None, "nothing differs any more");
+        }
+    }
+
+    /// Whatever is lost, the worker knows, keeps what it has, and is set right by a complete set.
+    #[test]
+    fn a_lost_message_is_noticed(stores in vec(cluster(), 3..6), lost in 0..4_usize) {
+        let (mut manager, mut worker) = (Held::default(), Held::default());
+        worker.receive(&manager.restart(&assigned(&stores[0]))).unwrap();
+        let messages: Vec<_> =
+            stores[1..].iter().filter_map(|store| manager.advance(&assigned(store))).collect();
+        let (before, after) = messages.split_at(lost.min(messages.len()));
+        before.iter().for_each(|message| worker.receive(message).unwrap());
+        let held = worker.clone();
+        for message in after.iter().skip(1) {
+            worker.receive(message).unwrap_err();
+            prop_assert_eq!(&worker, &held);
+        }
+        let wanted = assigned(&stores[0]);
+        worker.receive(&sent(&manager.restart(&wanted))).unwrap();
+        prop_assert!(worker.items().eq(wanted.items()));
+    }
+
+    #[test]
+    fn a_node_gets_what_its_tasks_use_and_nothing_else(store in cluster()) {
+        let ids = ids(&assigned(&store));
+        let of_node: Vec<_> = store.tasks_on(NODE).filter(|task| task.status.state >= TaskState::Assigned).collect();
+        let running: Vec<_> = of_node.iter().filter(|task| may_run(task)).collect();
+        let uses = |service| running.iter().any(|task| task.service == Some(ServiceId::of(service)));
+        let in_mesh = !store.node(NODE).unwrap().attachments.is_empty();
+        for number in NETWORKS {
+            let in_network = running.iter().any(|it| it.networks.iter().any(|it| it.network == NetworkId::of(number)));
+            let in_network = in_network || (number == INGRESS && in_mesh);
+            prop_assert_eq!(ids.contains(&ItemId::Secret(SecretId::of(number))), uses(number));
+            prop_assert_eq!(ids.contains(&ItemId::Config(ConfigId::of(number))), uses(number));
+            prop_assert_eq!(ids.contains(&ItemId::Network(NetworkId::of(number))), in_network);
+            if in_network {
+                prop_assert!(ids.contains(&ItemId::Service(ServiceId::of(number))));
+            }
+        }
+        for task in store.tasks() {
+            prop_assert_eq!(ids.contains(&ItemId::Task(task.id)), of_node.iter().any(|it| it.id == task.id));
+            let is_near = task.networks.iter().any(|it| ids.contains(&ItemId::Network(it.network)));
+            prop_assert_eq!(ids.contains(&ItemId::Neighbour(task.id)), is_near && may_run(task));
+        }
+    }
+
+    #[test]
+    fn only_what_runs_and_stays_is_sent_traffic(store in cluster()) {
+        for item in assigned(&store).items() {
+            let Item::Neighbour(it) = item else { continue };
+            let task = store.task(it.task).unwrap();
+            let is_down = store.node(it.node).unwrap().status.state == NodeState::Down;
+            let runs = task.status.state == TaskState::Running && !is_down;
+            let stays = task.desired_state <= TaskState::Complete;
+            prop_assert_eq!(it.traffic == Traffic::Serving, runs && stays);
+            prop_assert_eq!(it.traffic == Traffic::Draining, runs && !stays);
+        }
+    }
+}
+
+#[test]
+fn a_node_without_networks_learns_of_no_other() {
+    let objects = objects().into_iter().chain([1, 2].map(|it| node(it, NodeState::Ready, false).into()));
+    let far = task(9, 1, Some(NodeId::of(2)), TaskState::Running);
+    assert_eq!(ids(&assigned(&fixture::store(objects.chain([far.into()])))), BTreeSet::new());
+}
+
+#[test]
+fn a_node_of_the_mesh_knows_peers_services_and_their_tasks() {
+    let objects = objects().into_iter().chain([1, 2].map(|it| node(it, NodeState::Ready, true).into()));
+    let far = task(9, INGRESS, Some(NodeId::of(2)), TaskState::Running);
+    let wanted = assigned(&fixture::store(objects.chain([far.clone().into()])));
+    let services = NETWORKS.map(|it| ItemId::Service(ServiceId::of(it)));
+    let others =
+        [ItemId::Network(NetworkId::of(INGRESS)), ItemId::Neighbour(far.id), ItemId::Peer(NodeId::of(2))];
+    assert_eq!(ids(&wanted), services.into_iter().chain(others).collect());
+    let entry = wanted.items().find_map(|item| match item {
+        Item::Service(it) if it.service == ServiceId::of(1) => Some(it.clone()),
+        _ => None,
+    });
+    let entry = entry.unwrap();
+    assert_eq!(
+        (entry.virtual_ips.len(), entry.ports.len()),
+        (0, 1),
+        "its port, but no address in other networks"
+    );
+}
+
+#[test]
+fn a_new_leader_takes_no_task_out_of_the_balancers() {
+    let traffic = |state: NodeState, observed: &Observed| {
+        let near = task(8, 1, Some(NODE), TaskState::Assigned);
+        let far = task(9, 1, Some(NodeId::of(2)), TaskState::Assigned);
+        let nodes = [node(1, NodeState::Ready, false), node(2, state, false)].map(Object::from);
+        let store =
+            fixture::store(objects().into_iter().chain(nodes).chain([near.into(), far.clone().into()]));
+        let wanted = Assignment::of(&View::new(&store, observed), NODE);
+        let found = wanted.items().find_map(|item| match item {
+            Item::Neighbour(it) if it.task == far.id => Some(it.traffic),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    let mut told = Observed::default();
+    told.note(
+        task(9, 1, None, TaskState::New).id,
+        TaskStatus { state: TaskState::Running, ..TaskStatus::default() },
+    );
+    assert_eq!(traffic(NodeState::Unknown, &Observed::default()), Traffic::Unknown);
+    assert_eq!(traffic(NodeState::Ready, &Observed::default()), Traffic::None);
+    assert_eq!(traffic(NodeState::Unknown, &told), Traffic::Serving);
+    assert_eq!(traffic(NodeState::Ready, &told), Traffic::Serving);
+    assert_eq!(traffic(NodeState::Down, &told), Traffic::None);
+}
+
+#[test]
+fn what_is_not_as_the_manager_sent_it_is_refused() {
+    let objects = objects().into_iter().chain([node(1, NodeState::Ready, true).into()]);
+    let wanted = assigned(&fixture::store(objects));
+    let (mut manager, mut worker) = (Held::default(), Held::default());
+    let mut changes = manager.restart(&wanted);
+    changes.set.pop();
+    assert_eq!(worker.receive(&changes), Err(OutOfStep::Digest { generation: 1 }));
+    assert_eq!(worker, Held::default());
+    let next = AssignmentChanges {
+        generation: 5,
+        base: Base::Previous,
+        set: Vec::new(),
+        removed: Vec::new(),
+        digest: 0,
+    };
+    assert_eq!(worker.receive(&next), Err(OutOfStep::Generation { held: 0, got: 5 }));
+}
