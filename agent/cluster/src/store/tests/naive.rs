@@ -91,6 +91,7 @@ pub(super) fn indexes_agree(store: &Store, model: &Model) -> Result<(), TestCase
     let live = |task: &Task| !task.status.state.is_terminal();
     prop_assert_eq!(ids(store.tasks_without_node()), those(&|task| live(task) && task.node.is_none()));
     prop_assert_eq!(ids(store.tasks_new()), those(&|task| task.status.state == TaskState::New));
+    prop_assert_eq!(ids(store.tasks_pending()), those(&|task| task.status.state == TaskState::Pending));
     for number in 0..5 {
         let (service, node, network) = (ServiceId::of(number), NodeId::of(number), NetworkId::of(number));
         prop_assert_eq!(ids(store.tasks_of(service)), those(&|task| task.service == Some(service)));
