@@ -10,6 +10,7 @@ mod clusters;
 mod filter;
 mod generic;
 mod nodes;
+mod partition;
 mod pipeline;
 mod platform;
 #[cfg(test)]
@@ -30,9 +31,9 @@ use crate::time::Timestamp;
 use crate::view::View;
 use batch::{Batch, batches};
 use filter::Filter;
-use nodes::{NodeTable, Rank};
+use nodes::{NodeTable, start_of};
 use pipeline::Pipeline;
-use spread::{Candidate, Tree};
+use spread::{Candidates, Tree};
 
 /// SwarmKit's words, which clients show beside the state.
 const ASSIGNED: &str = "scheduler assigned task to node";
@@ -40,6 +41,9 @@ const CONFIRMED: &str = "scheduler confirmed task can run on preassigned node";
 
 /// How far back failures count against a node.
 const RECENT: Duration = Duration::from_secs(5 * 60);
+
+/// From so many recent failures of a service on, a node is its last choice.
+const TOO_MANY: u32 = 5;
 
 /// Places every pending task that a node can have, and says of each other one why it stays pending.
 #[must_use]
@@ -89,7 +93,10 @@ impl Pass<'_> {
         for task in &batch.bound {
             let row = task.node.and_then(|node| self.table.find(node));
             match row.filter(|row| pipeline.refusal(&self.table.rows()[*row]).is_none()) {
-                Some(row) => self.assign(task, row, pipeline),
+                Some(row) => {
+                    let order = Order { task, pipeline, now: self.now };
+                    self.wanted.update(assign(&mut self.table, row, order));
+                }
                 None => refused.push(&***task),
             }
         }
@@ -101,42 +108,27 @@ impl Pass<'_> {
         if batch.free.is_empty() {
             return &[];
         }
-        let failures = self.recent_failures(batch.sample);
-        let mut tree = self.tree(batch.sample, pipeline, &failures);
+        let failures = self.failures_of(batch.sample);
+        let preferences = &batch.sample.spec.placement.spread;
+        let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
+        let partition = self.table.partition_by(&levels);
+        let start = start_of(batch.sample.service);
+        let Self { table, wanted, now, .. } = self;
+        let mut candidates = Candidates { table, pipeline, failures: &failures, partition, start };
+        let mut tree = Tree::of(&candidates);
         let placed = batch.free.iter().take_while(|task| {
-            tree.place(&mut |row| {
-                self.assign(task, row, pipeline);
-                self.rank(row, pipeline, &failures)
+            tree.place(&mut candidates, &mut |table, row| {
+                wanted.update(assign(table, row, Order { task, pipeline, now: *now }));
             })
         });
         let placed = placed.count();
         &batch.free[placed..]
     }
 
-    fn tree(&self, task: &Task, pipeline: &Pipeline, failures: &BTreeMap<NodeId, u32>) -> Tree {
-        let preferences = &task.spec.placement.spread;
-        let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
-        let candidates = self.table.rows().iter().enumerate().map(|(row, node)| Candidate {
-            row,
-            of_service: node.live_of(task.service),
-            rank: self.rank(row, pipeline, failures),
-        });
-        Tree::of(candidates.collect(), &levels, &self.table)
-    }
-
-    /// None when a filter refuses the node.
-    fn rank(&self, row: usize, pipeline: &Pipeline, failures: &BTreeMap<NodeId, u32>) -> Option<Rank> {
-        let row = &self.table.rows()[row];
-        if pipeline.refusal(row).is_some() {
-            return None;
-        }
-        let failures = failures.get(&row.node.id).copied().unwrap_or_default();
-        Some(row.rank(pipeline.wants.service, failures))
-    }
-
-    /// How many tasks of this one's service and spec failed on each node within the last minutes, by the nodes' clocks.
-    fn recent_failures(&self, task: &Task) -> BTreeMap<NodeId, u32> {
-        let mut failures = BTreeMap::new();
+    /// How many tasks of this one's service and spec failed within the last minutes, by the nodes' clocks, on each row
+    /// where it were too many.
+    fn failures_of(&self, task: &Task) -> BTreeMap<usize, u32> {
+        let mut failures = BTreeMap::<NodeId, u32>::new();
         let of_service = task.service.into_iter().flat_map(|service| self.view.tasks_of(service));
         for other in of_service.filter(|other| other.spec_version == task.spec_version) {
             let status = self.view.status(other);
@@ -145,27 +137,8 @@ impl Pass<'_> {
                 *failures.entry(node).or_default() += 1;
             }
         }
-        failures
-    }
-
-    /// Gives the task to the node of that row, which no filter refuses.
-    fn assign(&mut self, task: &Task, row: usize, pipeline: &Pipeline) {
-        let row = self.table.row_mut(row);
-        let message = if task.node.is_some() { CONFIRMED } else { ASSIGNED };
-        let assigned = Task {
-            meta: Meta { updated_at: self.now, ..task.meta },
-            node: Some(row.node.id),
-            generic_resources: row.choose_generic(&pipeline.wants.generic).unwrap_or_default(),
-            status: TaskStatus {
-                state: TaskState::Assigned,
-                since: self.now,
-                message: message.to_owned(),
-                ..TaskStatus::default()
-            },
-            ..task.clone()
-        };
-        row.add(&assigned, &assigned.status);
-        self.wanted.update(assigned);
+        let too_many = failures.into_iter().filter(|(_, count)| *count >= TOO_MANY);
+        too_many.filter_map(|(node, count)| Some((self.table.find(node)?, count))).collect()
     }
 
     fn reason_of_node(&self, task: &Task, pipeline: &Pipeline) -> String {
@@ -184,4 +157,32 @@ impl Pass<'_> {
             self.wanted.update(told);
         }
     }
+}
+
+/// What is given to a node.
+struct Order<'t> {
+    task: &'t Task,
+    pipeline: &'t Pipeline,
+    now: Timestamp,
+}
+
+/// The task as the node of that row has it, which no filter refuses.
+fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
+    let Order { task, pipeline, now } = order;
+    let node = &table.rows()[row];
+    let message = if task.node.is_some() { CONFIRMED } else { ASSIGNED };
+    let assigned = Task {
+        meta: Meta { updated_at: now, ..task.meta },
+        node: Some(node.node.id),
+        generic_resources: node.choose_generic(&pipeline.wants.generic).unwrap_or_default(),
+        status: TaskStatus {
+            state: TaskState::Assigned,
+            since: now,
+            message: message.to_owned(),
+            ..TaskStatus::default()
+        },
+        ..task.clone()
+    };
+    table.add(row, &assigned, &assigned.status);
+    assigned
 }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::generic::Given;
+use super::generic::{GenericWants, Given};
+use super::partition::{Partition, place_of};
+use crate::constraint::Descriptor;
 use crate::id::{NodeId, ServiceId};
 use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::node::NodeDescription;
@@ -20,11 +22,22 @@ pub(super) type HostPort = (Protocol, u16);
 #[derive(Debug)]
 pub(super) struct NodeTable {
     rows: Vec<NodeRow>,
+    /// The rows on which each service has live tasks.
+    of_service: BTreeMap<ServiceId, BTreeSet<usize>>,
+    partitions: Vec<Partition>,
 }
+
+/// How many partitions are kept: each makes an entry of a task a little dearer.
+const MOST_PARTITIONS: usize = 8;
 
 impl NodeTable {
     pub(super) fn of(view: &View<'_>) -> Self {
-        Self { rows: view.nodes().map(|node| NodeRow::of(view, node)).collect() }
+        let rows: Vec<_> = view.nodes().map(|node| NodeRow::of(node.clone())).collect();
+        let mut table = Self { rows, of_service: BTreeMap::new(), partitions: Vec::new() };
+        for (row, node) in view.nodes().enumerate() {
+            view.tasks_on(node.id).for_each(|task| table.add(row, task, view.status(task)));
+        }
+        table
     }
 
     pub(super) fn rows(&self) -> &[NodeRow] {
@@ -35,9 +48,39 @@ impl NodeTable {
         self.rows.binary_search_by_key(&id, |row| row.node.id).ok()
     }
 
-    /// The row at an index of [`Self::rows`] or from [`Self::find`].
-    pub(super) fn row_mut(&mut self, index: usize) -> &mut NodeRow {
-        &mut self.rows[index]
+    /// The rows on which the service has live tasks.
+    pub(super) fn rows_with(&self, service: Option<ServiceId>) -> impl Iterator<Item = usize> {
+        service.and_then(|service| self.of_service.get(&service)).into_iter().flatten().copied()
+    }
+
+    /// Counts a task on its node, see [`NodeRow::add`].
+    pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
+        let row = &mut self.rows[index];
+        let before = place_of(index, row);
+        row.add(task, status);
+        let after = place_of(index, row);
+        if before != after {
+            self.partitions.iter_mut().for_each(|partition| partition.moved(before, after));
+            if let Some(service) = task.service {
+                self.of_service.entry(service).or_default().insert(index);
+            }
+        }
+    }
+
+    /// The partition by these descriptors, to be found with [`Self::partition`] until the next one is asked for.
+    pub(super) fn partition_by(&mut self, levels: &[Descriptor]) -> usize {
+        let known = self.partitions.iter().position(|partition| partition.is_of(levels));
+        known.unwrap_or_else(|| {
+            if self.partitions.len() == MOST_PARTITIONS {
+                self.partitions.clear();
+            }
+            self.partitions.push(Partition::of(levels, &self.rows));
+            self.partitions.len() - 1
+        })
+    }
+
+    pub(super) fn partition(&self, number: usize) -> &Partition {
+        &self.partitions[number]
     }
 }
 
@@ -55,25 +98,21 @@ pub(super) struct NodeRow {
 }
 
 impl NodeRow {
-    fn of(view: &View<'_>, node: &Arc<Node>) -> Self {
-        let mut row = Self {
-            node: node.clone(),
+    fn of(node: Arc<Node>) -> Self {
+        Self {
+            node,
             nano_cpus: 0,
             memory_bytes: 0,
             generic: Given::default(),
             ports: BTreeSet::new(),
             live: 0,
             of_service: BTreeMap::new(),
-        };
-        for task in view.tasks_on(node.id) {
-            row.add(task, view.status(task));
         }
-        row
     }
 
     /// Counts a task that is on this node. A task that waits for the scheduler has nothing yet, one that has ended no
     /// longer; one that is being shut down still holds what it has, but is not counted among the live ones.
-    pub(super) fn add(&mut self, task: &Task, status: &TaskStatus) {
+    fn add(&mut self, task: &Task, status: &TaskStatus) {
         if status.state < TaskState::Assigned || status.state.is_terminal() {
             return;
         }
@@ -107,10 +146,7 @@ impl NodeRow {
     }
 
     /// Which of its generic resources a task that wants these would get; none when there are not enough.
-    pub(super) fn choose_generic(
-        &self,
-        wanted: &super::generic::GenericWants,
-    ) -> Option<Vec<GenericResource>> {
+    pub(super) fn choose_generic(&self, wanted: &GenericWants) -> Option<Vec<GenericResource>> {
         let all = self.description().map_or(&[][..], |it| &it.resources.generic);
         self.generic.choose(all, wanted)
     }
@@ -119,25 +155,30 @@ impl NodeRow {
         self.ports.is_disjoint(wanted)
     }
 
+    pub(super) fn live(&self) -> u32 {
+        self.live
+    }
+
     /// How many live tasks of the service are here.
     pub(super) fn live_of(&self, service: Option<ServiceId>) -> u32 {
         service.and_then(|service| self.of_service.get(&service)).copied().unwrap_or_default()
     }
 
-    /// Its rank for a task of the service, when so many of them failed here of late.
+    /// Its rank for a task of the service, when too many of them failed here of late: so many.
     pub(super) fn rank(&self, service: Option<ServiceId>, failures: u32) -> Rank {
-        let start = service.map_or(0, ServiceId::bits);
         Rank {
-            failures: if failures >= TOO_MANY_FAILURES { failures } else { 0 },
+            failures,
             of_service: self.live_of(service),
             live: self.live,
-            distance: self.node.id.bits().wrapping_sub(start),
+            distance: self.node.id.bits().wrapping_sub(start_of(service)),
         }
     }
 }
 
-/// From so many recent failures of a service on, a node is its last choice.
-const TOO_MANY_FAILURES: u32 = 5;
+/// Where on the ring of ids a service begins.
+pub(super) fn start_of(service: Option<ServiceId>) -> u128 {
+    service.map_or(0, ServiceId::bits)
+}
 
 /// How little a node suits a service: the least is chosen. No two nodes have the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

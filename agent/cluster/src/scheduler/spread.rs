@@ -1,65 +1,135 @@
-//! Spread preferences: nodes as a tree over the values of descriptors, in which each task goes down the emptier branch.
+//! The choice among the nodes: down the emptier branch of each spread preference, then the best node of the leaf.
 //!
-//! Without preferences the tree is one leaf, and this is the choice among all nodes.
+//! A leaf asks the filters about no node before its turn. Nodes that have a task of the service, or on which it failed
+//! too often, come after all others: they wait in a heap, the others in the order of the [`Partition`].
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
 use super::nodes::{NodeTable, Rank};
-use crate::constraint::Descriptor;
+use super::partition::{Partition, Place, Shape};
+use super::pipeline::Pipeline;
 
-/// A node of the table as one service sees it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Candidate {
-    /// Its row in the table.
-    pub(super) row: usize,
-    /// Live tasks of the service on it.
-    pub(super) of_service: u32,
-    /// None when a filter refuses it: its tasks count in its branch all the same.
-    pub(super) rank: Option<Rank>,
+/// The nodes as the tasks of one batch see them.
+#[derive(Debug)]
+pub(super) struct Candidates<'p> {
+    pub(super) table: &'p mut NodeTable,
+    pub(super) pipeline: &'p Pipeline,
+    /// Of late, by row: only where there are too many.
+    pub(super) failures: &'p BTreeMap<usize, u32>,
+    /// Which of the table's.
+    pub(super) partition: usize,
+    /// Where on the ring of ids this service begins.
+    pub(super) start: u128,
+}
+
+impl Candidates<'_> {
+    fn partition(&self) -> &Partition {
+        self.table.partition(self.partition)
+    }
+
+    fn rank(&self, row: usize) -> Rank {
+        let failures = self.failures.get(&row).copied().unwrap_or_default();
+        self.table.rows()[row].rank(self.pipeline.wants.service, failures)
+    }
+
+    fn may_have_one(&self, row: usize) -> bool {
+        self.pipeline.refusal(&self.table.rows()[row]).is_none()
+    }
+
+    /// Whether it comes after all nodes that have neither tasks nor failures of the service.
+    fn comes_late(&self, row: usize) -> bool {
+        self.table.rows()[row].live_of(self.pipeline.wants.service) > 0 || self.failures.contains_key(&row)
+    }
+
+    /// The rows that come late, by their leaf.
+    fn late_ones(&self) -> BTreeMap<usize, Vec<usize>> {
+        let with_tasks = self.table.rows_with(self.pipeline.wants.service);
+        let with_failures = self
+            .failures
+            .keys()
+            .copied()
+            .filter(|row| self.table.rows()[*row].live_of(self.pipeline.wants.service) == 0);
+        let mut late = BTreeMap::<usize, Vec<usize>>::new();
+        for row in with_tasks.chain(with_failures) {
+            late.entry(self.partition().leaf_of(row)).or_default().push(row);
+        }
+        late
+    }
 }
 
 #[derive(Debug)]
 pub(super) struct Tree {
-    /// Live tasks of the service in it.
+    /// Live tasks of the service in it, on nodes that are refused too.
     of_service: u64,
     below: Below,
 }
 
 #[derive(Debug)]
 enum Below {
-    /// The nodes that may have the next task.
-    Leaf(BinaryHeap<Reverse<(Rank, usize)>>),
-    /// `open` holds the branches with such a node by what they are chosen by: the tasks in each, then its best node.
-    Inner { branches: Vec<Tree>, open: BinaryHeap<Reverse<(u64, Rank, usize)>> },
+    Leaf(Leaf),
+    /// `open` holds the branches that have a node for the next task by what they are chosen by: the tasks in each, then its
+    /// best node.
+    Inner {
+        branches: Vec<Tree>,
+        open: BinaryHeap<Reverse<(u64, Rank, usize)>>,
+    },
+}
+
+#[derive(Debug)]
+struct Leaf {
+    number: usize,
+    /// How far the partition's order has been walked.
+    walked: Option<Place>,
+    late: BinaryHeap<Reverse<(Rank, usize)>>,
+    /// The node that gets the next task; none when no node can have it.
+    next: Option<(Rank, usize)>,
 }
 
 impl Tree {
-    /// The tree of these nodes, one level for each of the descriptors. One that has the same value everywhere is no level.
-    pub(super) fn of(candidates: Vec<Candidate>, levels: &[Descriptor], table: &NodeTable) -> Self {
-        let of_service = candidates.iter().map(|it| u64::from(it.of_service)).sum();
-        for (index, descriptor) in levels.iter().enumerate() {
-            let parts = parts_of(&candidates, descriptor, table);
-            if parts.len() > 1 {
-                let branches =
-                    parts.into_iter().map(|part| Self::of(part, &levels[index + 1..], table)).collect();
-                return Self { of_service, below: Below::inner(branches) };
-            }
-        }
-        let nodes = candidates.into_iter().filter_map(|it| Some(Reverse((it.rank?, it.row))));
-        Self { of_service, below: Below::Leaf(nodes.collect()) }
+    pub(super) fn of(candidates: &Candidates<'_>) -> Self {
+        let mut late = candidates.late_ones();
+        Self::of_shape(candidates.partition().shape(), &mut late, candidates)
     }
 
-    /// Has `put` place one task on the row that comes next; it answers the row's new rank, or none when the row can't have
-    /// one more. False when there is no row.
-    pub(super) fn place(&mut self, put: &mut dyn FnMut(usize) -> Option<Rank>) -> bool {
+    fn of_shape(shape: &Shape, late: &mut BTreeMap<usize, Vec<usize>>, candidates: &Candidates<'_>) -> Self {
+        match shape {
+            Shape::Leaf(number) => {
+                let late = late.remove(number).unwrap_or_default();
+                let service = candidates.pipeline.wants.service;
+                let rows = late.iter().map(|row| &candidates.table.rows()[*row]);
+                let of_service = rows.map(|row| u64::from(row.live_of(service))).sum();
+                let late = late.into_iter().map(|row| Reverse((candidates.rank(row), row))).collect();
+                let mut leaf = Leaf { number: *number, walked: None, late, next: None };
+                leaf.find_next(candidates);
+                Self { of_service, below: Below::Leaf(leaf) }
+            }
+            Shape::Inner(shapes) => {
+                let branches: Vec<_> =
+                    shapes.iter().map(|shape| Self::of_shape(shape, late, candidates)).collect();
+                let open =
+                    branches.iter().enumerate().filter_map(|(index, it)| it.as_choice(index)).collect();
+                let of_service = branches.iter().map(|branch| branch.of_service).sum();
+                Self { of_service, below: Below::Inner { branches, open } }
+            }
+        }
+    }
+
+    /// Has `put` place one task on the row that comes next. False when no row can have it.
+    pub(super) fn place(
+        &mut self,
+        candidates: &mut Candidates<'_>,
+        put: &mut dyn FnMut(&mut NodeTable, usize),
+    ) -> bool {
         let placed = match &mut self.below {
-            Below::Leaf(nodes) => nodes.pop().is_some_and(|Reverse((_, row))| {
-                nodes.extend(put(row).map(|rank| Reverse((rank, row))));
+            Below::Leaf(leaf) => leaf.next.take().is_some_and(|(_, row)| {
+                put(candidates.table, row);
+                leaf.late.push(Reverse((candidates.rank(row), row)));
+                leaf.find_next(candidates);
                 true
             }),
             Below::Inner { branches, open } => open.pop().is_some_and(|Reverse((_, _, index))| {
-                let placed = branches[index].place(put);
+                let placed = branches[index].place(candidates, put);
                 open.extend(branches[index].as_choice(index));
                 placed
             }),
@@ -68,36 +138,31 @@ impl Tree {
         placed
     }
 
-    /// The rank of the node that comes next.
-    fn best(&self) -> Option<Rank> {
-        match &self.below {
-            Below::Leaf(nodes) => nodes.peek().map(|Reverse((rank, _))| *rank),
+    fn as_choice(&self, index: usize) -> Option<Reverse<(u64, Rank, usize)>> {
+        let best = match &self.below {
+            Below::Leaf(leaf) => leaf.next.map(|(rank, _)| rank),
             Below::Inner { open, .. } => open.peek().map(|Reverse((_, rank, _))| *rank),
+        };
+        best.map(|rank| Reverse((self.of_service, rank, index)))
+    }
+}
+
+impl Leaf {
+    /// A node that a filter refuses is passed over for good: it can't get better while this batch is placed.
+    fn find_next(&mut self, candidates: &Candidates<'_>) {
+        while let Some(place) = candidates.partition().after(self.number, candidates.start, self.walked) {
+            self.walked = Some(place);
+            let (_, _, row) = place;
+            if !candidates.comes_late(row) && candidates.may_have_one(row) {
+                self.next = Some((candidates.rank(row), row));
+                return;
+            }
+        }
+        while let Some(Reverse((rank, row))) = self.late.pop() {
+            if candidates.may_have_one(row) {
+                self.next = Some((rank, row));
+                return;
+            }
         }
     }
-
-    fn as_choice(&self, index: usize) -> Option<Reverse<(u64, Rank, usize)>> {
-        self.best().map(|rank| Reverse((self.of_service, rank, index)))
-    }
-}
-
-impl Below {
-    fn inner(branches: Vec<Tree>) -> Self {
-        let open =
-            branches.iter().enumerate().filter_map(|(index, branch)| branch.as_choice(index)).collect();
-        Self::Inner { branches, open }
-    }
-}
-
-/// The candidates by what the descriptor reads of each; a node without such a label is with those where it is empty.
-fn parts_of(
-    candidates: &[Candidate],
-    descriptor: &Descriptor,
-    table: &NodeTable,
-) -> impl ExactSizeIterator<Item = Vec<Candidate>> + use<> {
-    let mut parts = BTreeMap::<_, Vec<Candidate>>::new();
-    for candidate in candidates {
-        parts.entry(descriptor.of(&table.rows()[candidate.row].node)).or_default().push(*candidate);
-    }
-    parts.into_values().collect::<Vec<_>>().into_iter()
 }
