@@ -14,6 +14,7 @@ pub mod data_keys;
 mod fixture;
 pub mod id;
 pub mod objects;
+pub mod orchestrator;
 pub mod reconciled;
 pub mod scheduler;
 pub mod store;

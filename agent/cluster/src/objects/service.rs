@@ -53,6 +53,12 @@ pub enum ServiceMode {
 }
 
 impl ServiceMode {
+    /// Whether each node has a place of its own.
+    #[must_use]
+    pub fn is_bound_to_nodes(self) -> bool {
+        matches!(self, Self::Global | Self::GlobalJob)
+    }
+
     /// Whether its tasks are to end.
     #[must_use]
     pub fn is_job(self) -> bool {

@@ -1,0 +1,69 @@
+//! The orchestrators: which tasks a service should have, and which of those that it has should go.
+//!
+//! The manager calls one of the three doors here for what a change has touched: [`reconcile_service`], [`reconcile_node`]
+//! and [`reap`]. They create tasks, write desired states, end tasks that no worker will ever end (never assigned, or
+//! their node is gone), remove what history does not keep, and write a service's update status. They choose no node except
+//! for global services, give out no address, and remember nothing: `design/task-model.md` says how each thing is derived.
+
+mod dirty;
+mod enforcer;
+pub mod fence;
+mod global;
+mod jobs;
+mod orphans;
+mod reaper;
+mod replicated;
+mod restart;
+mod service_view;
+mod slot;
+mod task;
+pub mod texts;
+mod update;
+
+use crate::id::{NewBits, NodeId, ServiceId};
+use crate::objects::{ServiceMode, TaskState};
+use crate::reconciled::Reconciled;
+use crate::time::Timestamp;
+use crate::view::View;
+use service_view::ServiceView;
+
+/// Brings a service's tasks nearer to its spec. Those of a service that is no more are marked to be removed.
+pub fn reconcile_service(
+    view: &View<'_>,
+    service: ServiceId,
+    now: Timestamp,
+    bits: NewBits<'_>,
+) -> Reconciled {
+    let Some(service) = view.service(service) else { return removed(view, service, now) };
+    let service = ServiceView { view: *view, service, now };
+    match service.service.spec.mode {
+        ServiceMode::Replicated { replicas } => replicated::reconcile(&service, replicas, bits),
+        ServiceMode::Global => global::reconcile(&service, bits),
+        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            jobs::reconcile_replicated(&service, jobs::Size { max_concurrent, total_completions }, bits)
+        }
+        ServiceMode::GlobalJob => jobs::reconcile_global(&service, bits),
+    }
+}
+
+/// Moves tasks away from a node that they no longer fit, and ends those of a node that is gone for good.
+#[must_use]
+pub fn reconcile_node(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconciled {
+    let mut wanted = enforcer::reconcile(view, node, now);
+    wanted.extend(orphans::reconcile(view, node, now));
+    wanted
+}
+
+/// Removes a service's tasks that history does not keep.
+#[must_use]
+pub fn reap(view: &View<'_>, service: ServiceId) -> Reconciled {
+    reaper::reconcile(view, service)
+}
+
+fn removed(view: &View<'_>, service: ServiceId, now: Timestamp) -> Reconciled {
+    let mut wanted = Reconciled::default();
+    for task in view.tasks_of(service).filter(|task| task.desired_state < TaskState::Remove) {
+        wanted.update(task::stopped(task, TaskState::Remove, now));
+    }
+    wanted
+}

@@ -1,0 +1,51 @@
+//! Whether a task is still what its service asks for.
+
+use std::sync::Arc;
+
+use super::service_view::ServiceView;
+use crate::constraint::Constraints;
+use crate::objects::task::TaskRuntime;
+use crate::objects::{Task, TaskSpec, TaskState};
+
+/// Whether the task must be replaced, since it runs something else than the service's spec says. A task of the same spec
+/// version never is; of another one, it is compared. Two differences don't count: placement that the task's node satisfies
+/// as it is, and the registry's credentials of a task that has its image.
+pub(super) fn is_dirty(service: &ServiceView<'_>, task: &Task) -> bool {
+    let spec = &service.service.spec;
+    if task.spec_version == service.service.spec_version {
+        return false;
+    }
+    let wanted = spec.endpoint.clone().unwrap_or_default();
+    task.endpoint.as_ref().is_some_and(|endpoint| endpoint.spec != wanted) || differs(service, task)
+}
+
+fn differs(service: &ServiceView<'_>, task: &Task) -> bool {
+    let wanted = &service.service.spec.task;
+    if Arc::ptr_eq(wanted, &task.spec) || wanted == &task.spec {
+        return false;
+    }
+    let mut tolerated = TaskSpec::clone(wanted);
+    if node_satisfies(service, task) {
+        tolerated.placement = task.spec.placement.clone();
+    }
+    if has_its_image(service, task) {
+        take_credentials(&mut tolerated, &task.spec);
+    }
+    tolerated != *task.spec
+}
+
+fn node_satisfies(service: &ServiceView<'_>, task: &Task) -> bool {
+    let constraints = Constraints::parse(&service.service.spec.task.placement.constraints);
+    let node = task.node.and_then(|node| service.view.node(node));
+    node.is_some_and(|node| constraints.is_ok_and(|constraints| constraints.allow(node)))
+}
+
+fn has_its_image(service: &ServiceView<'_>, task: &Task) -> bool {
+    service.is_live(task) && (TaskState::Ready..=TaskState::Running).contains(&service.state(task))
+}
+
+fn take_credentials(to: &mut TaskSpec, from: &TaskSpec) {
+    if let (TaskRuntime::Container(to), Some(from)) = (&mut to.runtime, from.container()) {
+        to.registry_auth.clone_from(&from.registry_auth);
+    }
+}

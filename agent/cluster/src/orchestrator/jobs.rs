@@ -1,0 +1,77 @@
+//! Jobs: tasks that are to run to their end once, in numbered places or on each node.
+//!
+//! A place is done when a task of the job's present iteration has completed there; it is never tried again, whatever is
+//! said of that task later. A place that its policy has given up stays so until the next iteration.
+
+use super::global;
+use super::restart::{self, Verdict};
+use super::service_view::ServiceView;
+use super::slot::{Room, Slot, settle};
+use super::task::{self, Birth};
+use crate::id::NewBits;
+use crate::objects::{Task, TaskState};
+use crate::reconciled::Reconciled;
+
+/// Of a replicated job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Size {
+    pub(super) max_concurrent: u64,
+    pub(super) total_completions: u64,
+}
+
+pub(super) fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: NewBits<'_>) -> Reconciled {
+    let slots = Slot::numbered(service, |task| is_present(service, task));
+    let mut wanted = outdated(service);
+    for slot in slots.iter().filter(|slot| !is_done(service, slot)) {
+        settle(service, slot, &mut wanted, bits);
+    }
+    let active = slots.iter().filter(|slot| is_active(service, slot)).count();
+    let room = usize::try_from(size.max_concurrent).unwrap_or(usize::MAX).saturating_sub(active);
+    let is_free = |number: &u64| slots.binary_search_by_key(number, |slot| slot.number).is_err();
+    for number in (0..size.total_completions).filter(is_free).take(room) {
+        wanted.create(task::new(service, Birth::first(number, None, TaskState::Complete), bits));
+    }
+    wanted
+}
+
+pub(super) fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> Reconciled {
+    let mut wanted = outdated(service);
+    for slot in global::slots_of(service, |task| is_present(service, task)) {
+        if slot.newest().is_none() && slot.room == Room::Open {
+            wanted.create(task::new(service, Birth::first(0, slot.node, TaskState::Complete), bits));
+        } else if !is_done(service, &slot) {
+            settle(service, &slot, &mut wanted, bits);
+        }
+    }
+    wanted
+}
+
+/// Tasks of earlier iterations that have not ended are to go.
+fn outdated(service: &ServiceView<'_>) -> Reconciled {
+    let mut wanted = Reconciled::default();
+    for task in service.view.tasks_of(service.service.id) {
+        let is_over = task.status.state.is_terminal() || task.desired_state == TaskState::Remove;
+        if !is_present(service, task) && !is_over {
+            wanted.update(task::stopped(task, TaskState::Remove, service.now));
+        }
+    }
+    wanted
+}
+
+fn is_present(service: &ServiceView<'_>, task: &Task) -> bool {
+    task.job_iteration == Some(service.service.job.map_or(0, |job| job.iteration))
+}
+
+fn is_done(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
+    slot.tasks().any(|task| {
+        // A late word of the worker can't undo what is committed.
+        task.status.state == TaskState::Complete || service.state(task) == TaskState::Complete
+    })
+}
+
+/// Whether the place counts against the concurrent ones: it is neither done nor given up.
+fn is_active(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
+    let goes_on =
+        |head: &Task| service.stays(head) || restart::verdict(service, slot, head) != Verdict::GiveUp;
+    !is_done(service, slot) && slot.head(service).is_some_and(goes_on)
+}

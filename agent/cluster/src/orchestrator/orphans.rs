@@ -1,0 +1,40 @@
+//! Tasks whose node will never say how they ended: they are orphaned once it has been down for a day, or was removed.
+
+use super::fence::ORPHAN_AFTER;
+use super::service_view::{Ground, ground_of};
+use crate::id::NodeId;
+use crate::objects::{Task, TaskState, TaskStatus};
+use crate::reconciled::Reconciled;
+use crate::time::Timestamp;
+use crate::view::View;
+
+pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconciled {
+    let mut wanted = Reconciled::default();
+    let known = view.node(node).map(AsRef::as_ref);
+    if ground_of(known) != Ground::Lost {
+        return wanted;
+    }
+    let tasks = || view.tasks_on(node).filter(|task| !task.status.state.is_terminal());
+    match known.map(|node| node.status.since.after(ORPHAN_AFTER)) {
+        Some(moment) if moment > now => tasks().take(1).for_each(|_| wanted.wake(moment)),
+        _ => tasks().for_each(|task| wanted.update(orphaned(task, now))),
+    }
+    if known.is_none() {
+        remove_attachments(view, node, &mut wanted);
+    }
+    wanted
+}
+
+fn orphaned(task: &Task, now: Timestamp) -> Task {
+    let mut task = task.clone();
+    task.meta.updated_at = now;
+    task.desired_state = task.desired_state.max(TaskState::Shutdown);
+    task.status = TaskStatus { state: TaskState::Orphaned, since: now, ..task.status };
+    task
+}
+
+/// A container's attachment has no service whose history would keep it.
+fn remove_attachments(view: &View<'_>, node: NodeId, wanted: &mut Reconciled) {
+    let ended = |task: &&std::sync::Arc<Task>| task.service.is_none() && task.status.state.is_terminal();
+    view.tasks_on(node).filter(ended).for_each(|task| wanted.remove(task.id));
+}

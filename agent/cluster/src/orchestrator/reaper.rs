@@ -1,0 +1,126 @@
+//! The reaper: removes ended tasks beyond what history keeps, and those that were marked to be removed.
+//!
+//! Some ended tasks are facts that others are derived from, and stay however short the history: the newest of a place
+//! (it says whether the place was given up), what a job has completed, what a restart policy counts, and what an update
+//! that is on counts.
+
+use std::collections::BTreeMap;
+
+use super::restart::{is_attempt, policy};
+use crate::id::{NodeId, ServiceId};
+use crate::objects::service::UpdateState;
+use crate::objects::{ClusterSpec, Service, Task, TaskState};
+use crate::reconciled::Reconciled;
+use crate::view::View;
+
+pub(super) fn reconcile(view: &View<'_>, service: ServiceId) -> Reconciled {
+    let mut wanted = Reconciled::default();
+    let mut places: BTreeMap<(u64, Option<NodeId>), Vec<&Task>> = BTreeMap::new();
+    let object = view.service(service).map(AsRef::as_ref);
+    for task in view.tasks_of(service) {
+        if task.desired_state == TaskState::Remove {
+            if is_over(task) {
+                wanted.remove(task.id);
+            }
+        } else if let Some(service) = object {
+            places.entry(place_of(service, task)).or_default().push(task);
+        }
+    }
+    let Some(service) = object else { return wanted };
+    for tasks in places.into_values() {
+        Place::new(view, service, tasks).reap(&mut wanted);
+    }
+    wanted
+}
+
+/// Whether no container of it can run: its end is committed, or no worker ever had it.
+fn is_over(task: &Task) -> bool {
+    task.status.state.is_terminal() || task.status.state < TaskState::Assigned
+}
+
+fn place_of(service: &Service, task: &Task) -> (u64, Option<NodeId>) {
+    if service.spec.mode.is_bound_to_nodes() { (0, task.node) } else { (task.slot, None) }
+}
+
+struct Place<'v> {
+    view: &'v View<'v>,
+    service: &'v Service,
+    /// The oldest first.
+    tasks: Vec<&'v Task>,
+}
+
+impl<'v> Place<'v> {
+    fn new(view: &'v View<'v>, service: &'v Service, mut tasks: Vec<&'v Task>) -> Self {
+        tasks.sort_by_key(|task| (task.meta.created_at, task.id));
+        Self { view, service, tasks }
+    }
+
+    fn reap(&self, wanted: &mut Reconciled) {
+        let excess = self.history().map_or(0, |history| self.tasks.len().saturating_sub(history));
+        let mut reaped = 0;
+        for task in self.tasks.iter().filter(|task| self.is_history(task) && !self.is_fact(task)) {
+            if reaped < excess || self.is_of_removed_node(task) {
+                wanted.remove(task.id);
+                reaped += 1;
+            }
+        }
+    }
+
+    /// How many tasks the place keeps, the present one too; none is all.
+    fn history(&self) -> Option<usize> {
+        let limit = self
+            .view
+            .cluster()
+            .map_or(ClusterSpec::default().task_history_limit, |cluster| cluster.spec.task_history_limit);
+        let limit = u64::try_from(limit).ok()?;
+        let attempts = self.service.spec.task.restart.unwrap_or_default().max_attempts;
+        let counted = if attempts == 0 { 0 } else { attempts.saturating_add(1) };
+        usize::try_from(limit.max(counted)).ok()
+    }
+
+    /// Whether it has ended, is not wanted, and its worker needs not to tell of it again.
+    fn is_history(&self, task: &Task) -> bool {
+        let is_wanted = task.desired_state < TaskState::Shutdown && !self.is_of_earlier_job(task);
+        task.status.state.is_terminal() && !is_wanted
+    }
+
+    fn is_of_earlier_job(&self, task: &Task) -> bool {
+        task.job_iteration.is_some_and(|of| of != self.service.job.map_or(0, |job| job.iteration))
+    }
+
+    fn is_of_removed_node(&self, task: &Task) -> bool {
+        task.status.state == TaskState::Orphaned
+            && task.node.is_some_and(|node| self.view.node(node).is_none())
+    }
+
+    fn is_fact(&self, task: &Task) -> bool {
+        self.says_how_the_place_stands(task)
+            || self.is_counted_attempt(task)
+            || self.is_counted_by_update(task)
+            || self.is_waited_for(task)
+    }
+
+    fn says_how_the_place_stands(&self, task: &Task) -> bool {
+        let place_is_gone = self.service.spec.mode.is_bound_to_nodes() && self.is_of_removed_node(task);
+        self.tasks.last().is_some_and(|newest| newest.id == task.id) && !place_is_gone
+    }
+
+    fn is_counted_attempt(&self, task: &Task) -> bool {
+        let Some(newest) = self.tasks.last() else { return false };
+        let max = usize::try_from(policy(newest).max_attempts).unwrap_or(usize::MAX);
+        let mut attempts = self.tasks.iter().rev().filter(|attempt| is_attempt(attempt, newest)).take(max);
+        attempts.any(|attempt| attempt.id == task.id)
+    }
+
+    fn is_counted_by_update(&self, task: &Task) -> bool {
+        let state = self.service.update_status.as_ref().map(|status| status.state);
+        matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted))
+            && task.spec_version == self.service.spec_version
+    }
+
+    /// A fenced successor is held for as long as a lost task may still run.
+    fn is_waited_for(&self, task: &Task) -> bool {
+        task.status.state == TaskState::Orphaned
+            && self.tasks.iter().any(|held| held.desired_state == TaskState::Ready)
+    }
+}

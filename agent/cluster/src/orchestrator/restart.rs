@@ -1,0 +1,149 @@
+//! The restart supervisor: whether a task that has ended or lost its node gets a successor, and when that one may start.
+//!
+//! It keeps no history. An attempt is a task with a `start_after`: it was made since another one of its place had ended by
+//! itself. The reaper keeps as many of them as the policy counts.
+
+use std::time::Duration;
+
+use super::fence;
+use super::service_view::{Ground, ServiceView, ended_by_itself};
+use super::slot::Slot;
+use crate::objects::node::NodeState;
+use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::{Task, TaskState};
+use crate::time::Timestamp;
+
+/// How long a successor waits for a task that doesn't stop although its node is there.
+const STOP_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The policy allows no successor.
+    GiveUp,
+    /// The task is itself a successor that ended while it was held: its delay must pass first, or a task that can't even
+    /// be prepared would be replaced as fast as it is refused.
+    Later(Timestamp),
+    /// A successor, which may start at that moment; an attempt, if there is one.
+    Replace { start_after: Option<Timestamp> },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    Now,
+    At(Timestamp),
+    /// When the task that is waited for has stopped, or its node is down.
+    OnChange,
+}
+
+pub(super) fn policy(task: &Task) -> RestartPolicy {
+    task.spec.restart.unwrap_or_default()
+}
+
+/// Of a task that has ended, or can't stay, or was asked to stop without a successor.
+pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Verdict {
+    let state = service.state(task);
+    if !condition_allows(service, task, state) {
+        return Verdict::GiveUp;
+    }
+    let ended = ended_by_itself(state) || (service.is_live(task) && state == TaskState::Shutdown);
+    if !ended {
+        return Verdict::Replace { start_after: None };
+    }
+    let held =
+        task.start_after.filter(|moment| task.desired_state == TaskState::Ready && *moment > service.now);
+    if let Some(moment) = held {
+        return Verdict::Later(moment);
+    }
+    if is_exhausted(service, slot, task) {
+        return Verdict::GiveUp;
+    }
+    let delay = if service.ground(task) == Ground::Sound { policy(task).delay } else { Duration::ZERO };
+    Verdict::Replace { start_after: Some(service.now.after(delay)) }
+}
+
+fn condition_allows(service: &ServiceView<'_>, task: &Task, state: TaskState) -> bool {
+    match policy(task).condition {
+        RestartCondition::None => false,
+        RestartCondition::OnFailure => state != TaskState::Complete,
+        // A job that restarted what has completed would never end.
+        RestartCondition::Any => state != TaskState::Complete || !service.service.spec.mode.is_job(),
+    }
+}
+
+/// Whether the place has had as many attempts with the task's spec version as its policy allows: in all time, or within
+/// the window before the task's end.
+fn is_exhausted(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> bool {
+    let policy = policy(task);
+    if policy.max_attempts == 0 {
+        return false;
+    }
+    // A worker's clock may be behind, but no task has ended before it was made.
+    let end = service.status(task).since.max(task.meta.created_at);
+    let counts = |attempt: &Task| {
+        is_attempt(attempt, task)
+            && (policy.window.is_zero() || attempt.meta.created_at.after(policy.window) > end)
+    };
+    let attempts = slot.tasks().filter(|attempt| counts(attempt)).count();
+    u64::try_from(attempts).unwrap_or(u64::MAX) >= policy.max_attempts
+}
+
+/// Whether it counts as an attempt of the other one's spec version.
+pub(super) fn is_attempt(task: &Task, of: &Task) -> bool {
+    task.start_after.is_some() && task.spec_version == of.spec_version
+}
+
+/// When a held task of the place may start.
+pub(super) fn start(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Start {
+    let delay = task.start_after.filter(|moment| *moment > service.now).map_or(Start::Now, Start::At);
+    let waits = waited_for(slot, task).map(|old| wait(service, old, task));
+    waits.fold(delay, later)
+}
+
+/// Older tasks that must have stopped: the one that it replaces, and all that were asked to stop.
+fn waited_for<'s>(slot: &'s Slot<'_>, task: &'s Task) -> impl Iterator<Item = &'s Task> {
+    slot.tasks().filter(move |old| {
+        let Some(replaces) = task.replaces else { return false };
+        let is_older = old.id != task.id && old.meta.created_at < task.meta.created_at;
+        is_older && (old.id == replaces || old.desired_state >= TaskState::Shutdown)
+    })
+}
+
+fn wait(service: &ServiceView<'_>, old: &Task, task: &Task) -> Start {
+    let status = service.status(old);
+    let is_over = status.state.is_terminal() && status.state != TaskState::Orphaned;
+    if is_over || status.state < TaskState::Assigned {
+        return Start::Now;
+    }
+    let node = old.node.and_then(|node| service.view.node(node));
+    let lost_since = match node {
+        Some(node) if is_lost(node.status.state) => Some(node.status.since),
+        // Of a removed node's task no more than that is known; it may run still.
+        None if status.state == TaskState::Orphaned => Some(status.since),
+        _ => None,
+    };
+    match (lost_since, fence::wait(&service.service.spec.labels)) {
+        (Some(_), None) => Start::Now,
+        (Some(since), Some(fence)) => until(since.after(fence), service.now),
+        (None, None) if node.is_none() => Start::Now,
+        (None, None) => until(task.meta.created_at.after(STOP_WAIT), service.now),
+        // At most one of a fenced service ever runs: while the node is there, it will say when the task has stopped.
+        (None, Some(_)) => Start::OnChange,
+    }
+}
+
+fn is_lost(state: NodeState) -> bool {
+    matches!(state, NodeState::Down | NodeState::Disconnected)
+}
+
+fn until(moment: Timestamp, now: Timestamp) -> Start {
+    if moment <= now { Start::Now } else { Start::At(moment) }
+}
+
+fn later(one: Start, other: Start) -> Start {
+    match (one, other) {
+        (Start::OnChange, _) | (_, Start::OnChange) => Start::OnChange,
+        (Start::At(one), Start::At(other)) => Start::At(one.max(other)),
+        (Start::At(moment), Start::Now) | (Start::Now, Start::At(moment)) => Start::At(moment),
+        (Start::Now, Start::Now) => Start::Now,
+    }
+}

@@ -1,0 +1,98 @@
+//! How a task of a service is made, and how it is asked to stop. Every orchestrator makes and stops its tasks here.
+
+use std::time::Duration;
+
+use super::service_view::ServiceView;
+use super::texts;
+use crate::id::{NewBits, NodeId, TaskId};
+use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
+use crate::time::Timestamp;
+
+/// What is particular about a new task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Birth {
+    pub(super) slot: u64,
+    /// Of a global service's.
+    pub(super) node: Option<NodeId>,
+    pub(super) desired: TaskState,
+    pub(super) start_after: Option<Timestamp>,
+    pub(super) replaces: Option<TaskId>,
+    /// When the slot's newest task was made: this one is newer, so that a slot's tasks always have an order.
+    pub(super) newer_than: Option<Timestamp>,
+}
+
+impl Birth {
+    /// The first one in a slot.
+    pub(super) fn first(slot: u64, node: Option<NodeId>, desired: TaskState) -> Self {
+        Self { slot, node, desired, start_after: None, replaces: None, newer_than: None }
+    }
+}
+
+/// A new task of the service's present spec.
+pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) -> Task {
+    let id = TaskId::new(bits);
+    let of = service.service;
+    let next = birth.newer_than.map(|newest| newest.after(Duration::from_nanos(1)));
+    Task {
+        id,
+        meta: Meta::new(next.map_or(service.now, |next| next.max(service.now))),
+        spec: of.spec.task.clone(),
+        spec_version: of.spec_version,
+        service: Some(of.id),
+        slot: birth.slot,
+        node: birth.node,
+        name: name(&of.spec.name, birth, id),
+        labels: Labels::new(),
+        service_name: of.spec.name.clone(),
+        service_labels: of.spec.labels.clone(),
+        status: TaskStatus {
+            state: TaskState::New,
+            since: service.now,
+            message: texts::CREATED.to_owned(),
+            ..TaskStatus::default()
+        },
+        desired_state: birth.desired,
+        start_after: birth.start_after,
+        replaces: birth.replaces,
+        networks: Vec::new(),
+        endpoint: Some(Endpoint {
+            spec: of.spec.endpoint.clone().unwrap_or_default(),
+            ..Endpoint::default()
+        }),
+        log_driver: log_driver(service),
+        generic_resources: Vec::new(),
+        job_iteration: of.spec.mode.is_job().then(|| of.job.map_or(0, |job| job.iteration)),
+    }
+}
+
+fn name(service: &str, birth: Birth, id: TaskId) -> String {
+    match birth.node {
+        Some(node) => format!("{service}.{node}.{id}"),
+        None => format!("{service}.{}.{id}", birth.slot),
+    }
+}
+
+fn log_driver(service: &ServiceView<'_>) -> Option<Driver> {
+    let own = service.service.spec.task.log_driver.clone();
+    own.or_else(|| service.view.cluster()?.spec.log_driver.clone())
+}
+
+/// The task, asked to stop: `desired` is shutdown or remove. One that no worker has been given ends here and now; nobody
+/// else would ever end it.
+pub(super) fn stopped(task: &Task, desired: TaskState, now: Timestamp) -> Task {
+    let mut task = task.clone();
+    task.desired_state = desired;
+    task.meta.updated_at = now;
+    if task.status.state < TaskState::Assigned {
+        task.status = TaskStatus { state: TaskState::Shutdown, since: now, ..task.status };
+    }
+    task
+}
+
+/// The task with another desired state.
+pub(super) fn wanted(task: &Task, desired: TaskState, now: Timestamp) -> Task {
+    let mut task = task.clone();
+    task.desired_state = desired;
+    task.meta.updated_at = now;
+    task
+}
