@@ -11,12 +11,18 @@ pub mod fence;
 mod global;
 mod jobs;
 mod orphans;
+#[cfg(test)]
+mod properties;
 mod reaper;
 mod replicated;
 mod restart;
 mod service_view;
+#[cfg(test)]
+mod simulated;
 mod slot;
 mod task;
+#[cfg(test)]
+mod tests;
 pub mod texts;
 mod update;
 

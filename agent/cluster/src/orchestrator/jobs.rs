@@ -4,7 +4,6 @@
 //! said of that task later. A place that its policy has given up stays so until the next iteration.
 
 use super::global;
-use super::restart::{self, Verdict};
 use super::service_view::ServiceView;
 use super::slot::{Room, Slot, settle};
 use super::task::{self, Birth};
@@ -71,7 +70,5 @@ fn is_done(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
 
 /// Whether the place counts against the concurrent ones: it is neither done nor given up.
 fn is_active(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
-    let goes_on =
-        |head: &Task| service.stays(head) || restart::verdict(service, slot, head) != Verdict::GiveUp;
-    !is_done(service, slot) && slot.head(service).is_some_and(goes_on)
+    !is_done(service, slot) && !slot.is_given_up(service)
 }

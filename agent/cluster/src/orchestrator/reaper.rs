@@ -113,9 +113,10 @@ impl<'v> Place<'v> {
     }
 
     fn is_counted_by_update(&self, task: &Task) -> bool {
-        let state = self.service.update_status.as_ref().map(|status| status.state);
-        matches!(state, Some(UpdateState::Updating | UpdateState::RollbackStarted))
-            && task.spec_version == self.service.spec_version
+        self.service.update_status.as_ref().is_some_and(|status| {
+            matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
+                && task.meta.created_at >= status.started_at
+        })
     }
 
     /// A fenced successor is held for as long as a lost task may still run.

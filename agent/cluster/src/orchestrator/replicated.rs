@@ -15,16 +15,15 @@ use crate::reconciled::Reconciled;
 pub(super) fn reconcile(service: &ServiceView<'_>, replicas: u64, bits: NewBits<'_>) -> Reconciled {
     let mut slots = Slot::numbered(service, |_| true);
     let replicas = usize::try_from(replicas).unwrap_or(usize::MAX);
-    let mut dropped = Reconciled::default();
+    let mut wanted = Reconciled::default();
     if slots.len() > replicas {
         slot::by_worth(service, &mut slots);
         for task in slots.split_off(replicas).iter().flat_map(Slot::tasks) {
-            dropped.update(task::stopped(task, TaskState::Remove, service.now));
+            wanted.update(task::stopped(task, TaskState::Remove, service.now));
         }
         slots.sort_by_key(|slot| slot.number);
     }
-    let mut wanted = update::roll(service, &slots, bits);
-    wanted.extend(dropped);
+    wanted.extend(update::roll(service, &slots, bits));
     wanted.extend(filled(service, &slots, replicas, bits));
     wanted
 }

@@ -61,12 +61,17 @@ impl<'v> Slot<'v> {
         self.tasks().filter(|task| service.is_live(task))
     }
 
+    /// Whether some wanted task serves.
+    pub(super) fn runs(&self, service: &ServiceView<'_>) -> bool {
+        self.live(service).any(|task| service.state(task) == TaskState::Running && service.stays(task))
+    }
+
     pub(super) fn newest(&self) -> Option<&'v Task> {
         self.tasks.last().copied()
     }
 
-    pub(super) fn task(&self, id: TaskId) -> Option<&'v Task> {
-        self.tasks().find(|task| task.id == id)
+    pub(super) fn newest_first(&self) -> impl Iterator<Item = &'v Task> + '_ {
+        self.tasks.iter().rev().copied()
     }
 
     /// The task of the present spec that the place is for: it stays, and of several the one that runs.
@@ -93,6 +98,13 @@ impl<'v> Slot<'v> {
             && self.newest().is_some_and(|newest| is_dirty(service, newest))
     }
 
+    /// Whether its head is over, and its restart policy allows no other.
+    pub(super) fn is_given_up(&self, service: &ServiceView<'_>) -> bool {
+        self.head(service).is_some_and(|head| {
+            !service.stays(head) && restart::verdict(service, self, head) == Verdict::GiveUp
+        })
+    }
+
     fn best(&self, service: &ServiceView<'_>, fits: impl Fn(&Task) -> bool) -> Option<&'v Task> {
         self.tasks().filter(|task| service.stays(task) && fits(task)).max_by_key(|task| {
             (service.state(task) == TaskState::Running, task.desired_state == service.goal(), age(task))
@@ -107,10 +119,7 @@ fn age(task: &Task) -> (crate::time::Timestamp, TaskId) {
 
 /// Those with the most to lose first: kept before others when there are too many.
 pub(super) fn by_worth(service: &ServiceView<'_>, slots: &mut Vec<Slot<'_>>) {
-    slots.sort_by_key(|slot| {
-        let runs = slot.live(service).any(|task| service.state(task) == TaskState::Running);
-        (Reverse(runs), slot.number)
-    });
+    slots.sort_by_key(|slot| (Reverse(slot.runs(service)), slot.number));
     let mut copies: BTreeMap<NodeId, u64> = BTreeMap::new();
     slots.sort_by_cached_key(|slot| match sole_node(service, slot) {
         Some(node) => {

@@ -2,9 +2,9 @@
 //!
 //! Nothing but the update's status is stored; the rest is read from the tasks each time:
 //! - a place is *behind* when its newest task is of another spec than the service's;
-//! - a place was *updated* when its first task of the present spec version replaced one of another version;
-//! - that place *landed* when a task of that version first ran, or ended by itself before; until then, and for the delay
-//!   after it, the place is *in flight*, and holds one of the parallel ones;
+//! - a place was *updated* when the first of its newest tasks that are of that spec replaced one that was not;
+//! - that place *landed* when one of these first ran, or ended by itself before; until then, and for the delay after it,
+//!   the place is *in flight*, and holds one of the parallel ones;
 //! - it *failed* when what landed first ended by itself before it ran, or within the monitored time after.
 //!
 //! So as many places are started as `parallelism` leaves beside those in flight; the update fails when more than the ratio
@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::restart::{self, Verdict};
+use super::dirty::is_dirty;
 use super::service_view::{ServiceView, ended_by_itself};
 use super::slot::{self, Room, Slot, settle};
 use super::{task, texts};
@@ -68,7 +68,9 @@ enum Decision {
 const NOTHING: Decision = Decision::Start { begun: None, turn: BTreeSet::new(), wake_at: None };
 
 fn decide(service: &ServiceView<'_>, slots: &[Slot<'_>]) -> Decision {
-    let behind: Vec<usize> = (0..slots.len()).filter(|index| slots[*index].is_behind(service)).collect();
+    let mut behind: Vec<usize> = (0..slots.len()).filter(|index| slots[*index].is_behind(service)).collect();
+    // Those that are down anyway come first: what an update that was overtaken took down counts against this one.
+    behind.sort_by_key(|index| slots[*index].runs(service));
     match &service.service.update_status {
         // Until the user updates the service again.
         Some(UpdateStatus { state: UpdateState::Paused | UpdateState::RollbackPaused, .. }) => NOTHING,
@@ -128,32 +130,34 @@ fn start(
         _ => service.update_config(),
     };
     let (in_flight, wake_at) = in_flight(service, slots, config.delay);
+    let (startable, restarting): (Vec<usize>, Vec<usize>) =
+        behind.iter().partition(|index| is_startable(service, &slots[**index]));
     let room = match config.parallelism {
         0 => usize::MAX,
-        parallelism => usize::try_from(parallelism).unwrap_or(usize::MAX).saturating_sub(in_flight),
+        // What the restart supervisor is about to fill is down as well.
+        most => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(in_flight + restarting.len()),
     };
-    let turn =
-        behind.iter().copied().filter(|index| is_startable(service, &slots[*index])).take(room).collect();
-    Decision::Start { begun, turn, wake_at }
+    Decision::Start { begun, turn: startable.into_iter().take(room).collect(), wake_at }
 }
 
 /// Whether the place waits for the update alone: the restart supervisor has nothing to do there.
 fn is_startable(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
-    slot.head(service)
-        .is_some_and(|head| service.stays(head) || restart::verdict(service, slot, head) == Verdict::GiveUp)
+    slot.head(service).is_some_and(|head| service.stays(head)) || slot.is_given_up(service)
 }
 
-/// Gives the place a task of the present spec.
+/// Gives the place a task of the present spec: once those before it have stopped, or beside the one that serves. Stops come
+/// before the birth, so that in whatever parts they are committed no more than that are wanted running.
 fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
     let Some(head) = slot.head(service) else { return };
-    let new = slot::successor(service, slot, head, None, bits);
-    if service.order() == UpdateOrder::StartFirst && service.stays(head) {
-        wanted.create(Task { desired_state: service.goal(), ..new });
-        return;
-    }
-    slot::create(service, slot, new, wanted);
-    for old in slot.live(service) {
+    let starts_first = service.order() == UpdateOrder::StartFirst && service.stays(head);
+    for old in slot.live(service).filter(|old| !starts_first || old.id != head.id) {
         wanted.update(task::stopped(old, TaskState::Shutdown, service.now));
+    }
+    let new = slot::successor(service, slot, head, None, bits);
+    if starts_first {
+        wanted.create(Task { desired_state: service.goal(), ..new });
+    } else {
+        slot::create(service, slot, new, wanted);
     }
 }
 
@@ -173,28 +177,35 @@ struct Ending {
 
 /// The places that were updated since that moment.
 fn landings_of<'v>(service: &ServiceView<'_>, slots: &[Slot<'v>], since: Timestamp) -> Vec<Landing<'v>> {
-    slots
-        .iter()
-        .filter(|slot| slot.room == Room::Open)
-        .filter(|slot| first_of_version(service, slot).is_some_and(|first| first.meta.created_at >= since))
-        .map(|slot| Landing { task: landed(service, slot) })
-        .collect()
+    let mut landings = Vec::new();
+    for slot in slots.iter().filter(|slot| slot.room == Room::Open) {
+        let Some(tried) = updates(service, slot).filter(|tried| is_since(tried, since)) else { continue };
+        let landing = Landing { task: landed(service, &tried) };
+        // Stopped before it landed, and never to be tried again: nothing is to be waited for.
+        if landing.task.is_some() || !slot.is_given_up(service) {
+            landings.push(landing);
+        }
+    }
+    landings
 }
 
-/// The first task of the present spec version, if it took the place of one of another version.
-fn first_of_version<'v>(service: &ServiceView<'_>, slot: &Slot<'v>) -> Option<&'v Task> {
-    let version = service.service.spec_version;
-    let first = slot.tasks().find(|task| task.spec_version == version)?;
-    let replaced = slot.task(first.replaces?);
-    // What history has not kept was of another version: the reaper keeps what an update counts.
-    let is_update = first.start_after.is_none() && replaced.is_none_or(|old| old.spec_version != version);
-    is_update.then_some(first)
+fn is_since(tried: &[&Task], since: Timestamp) -> bool {
+    tried.first().is_some_and(|first| first.meta.created_at >= since)
 }
 
-fn landed<'v>(service: &ServiceView<'_>, slot: &Slot<'v>) -> Option<(&'v Task, Ending)> {
-    let version = service.service.spec_version;
-    let mut of_version = slot.tasks().filter(|task| task.spec_version == version);
-    of_version.find_map(|task| Some((task, ending(service, task)?)))
+/// The tasks of the present spec that were the last to be tried in the place, the first one first, if that one took the
+/// place of one of another spec.
+fn updates<'v>(service: &ServiceView<'_>, slot: &Slot<'v>) -> Option<Vec<&'v Task>> {
+    let mut tried: Vec<_> = slot.newest_first().take_while(|task| !is_dirty(service, task)).collect();
+    tried.reverse();
+    let first = tried.first()?;
+    let is_update = first.replaces.is_some() && first.start_after.is_none();
+    is_update.then_some(tried)
+}
+
+/// What landed first.
+fn landed<'v>(service: &ServiceView<'_>, tried: &[&'v Task]) -> Option<(&'v Task, Ending)> {
+    tried.iter().find_map(|task| Some((*task, ending(service, task)?)))
 }
 
 fn ending(service: &ServiceView<'_>, task: &Task) -> Option<Ending> {

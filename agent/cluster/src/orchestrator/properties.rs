@@ -1,0 +1,191 @@
+//! What holds for every sequence of what users, nodes and tasks can do.
+
+use proptest::prelude::*;
+
+use super::simulated::{BROKEN, SHORT_LIVED, Simulated};
+use crate::fixture;
+use crate::id::NodeId;
+use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::{FailureAction, JobStatus, UpdateOrder, UpdateState};
+use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::{Service, ServiceMode, TaskSpec, TaskState, UpdateConfig};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+const NODES: u128 = 3;
+
+#[derive(Debug, Clone)]
+enum Event {
+    Scale(u64),
+    Image(&'static str),
+    RollBack,
+    Node(u128, NodeState),
+    Availability(u128, Availability),
+    /// The so-manieth running task ends.
+    End(usize, TaskState),
+    Work,
+    Pass(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let node = 1..=NODES;
+    let image = prop_oneof![Just("a"), Just("b"), Just(BROKEN), Just(SHORT_LIVED)];
+    let availability =
+        prop_oneof![Just(Availability::Active), Just(Availability::Pause), Just(Availability::Drain)];
+    let state = prop_oneof![Just(NodeState::Ready), Just(NodeState::Down)];
+    let end = prop_oneof![Just(TaskState::Complete), Just(TaskState::Failed), Just(TaskState::Rejected)];
+    prop_oneof![
+        2 => (0..5_u64).prop_map(Event::Scale),
+        2 => image.prop_map(Event::Image),
+        1 => Just(Event::RollBack),
+        2 => (node.clone(), state).prop_map(|(node, state)| Event::Node(node, state)),
+        2 => (node, availability).prop_map(|(node, to)| Event::Availability(node, to)),
+        3 => (0..8_usize, end).prop_map(|(index, state)| Event::End(index, state)),
+        10 => Just(Event::Work),
+        5 => (1..20_u64).prop_map(Event::Pass),
+        1 => (60..200_u64).prop_map(Event::Pass),
+    ]
+}
+
+fn config() -> impl Strategy<Value = UpdateConfig> {
+    let order = prop_oneof![Just(UpdateOrder::StopFirst), Just(UpdateOrder::StartFirst)];
+    let action =
+        prop_oneof![Just(FailureAction::Pause), Just(FailureAction::Continue), Just(FailureAction::Rollback)];
+    (0..3_u64, 0..8_u64, action, 0..8_u64, prop_oneof![Just(0.0_f32), Just(0.5)], order).prop_map(
+        |(parallelism, delay, failure_action, monitor, max_failure_ratio, order)| UpdateConfig {
+            parallelism,
+            delay: Duration::from_secs(delay),
+            failure_action,
+            monitor: Duration::from_secs(monitor),
+            max_failure_ratio,
+            order,
+        },
+    )
+}
+
+fn policy() -> impl Strategy<Value = RestartPolicy> {
+    let condition = prop_oneof![4 => Just(RestartCondition::Any), 1 => Just(RestartCondition::OnFailure), 1 => Just(RestartCondition::None)];
+    (condition, 0..6_u64, 0..3_u64, 0..30_u64).prop_map(|(condition, delay, max_attempts, window)| {
+        RestartPolicy {
+            condition,
+            delay: Duration::from_secs(delay),
+            max_attempts,
+            window: Duration::from_secs(window),
+        }
+    })
+}
+
+fn service(mode: ServiceMode, config: UpdateConfig, restart: RestartPolicy) -> Service {
+    let mut service = fixture::service(1, mode);
+    service.spec.update = Some(config);
+    service.spec.rollback = Some(config);
+    service.spec.task = TaskSpec { restart: Some(restart), ..TaskSpec::default() }.into();
+    service
+}
+
+fn happen(cluster: &mut Simulated, event: Event) {
+    match event {
+        Event::Scale(to) => cluster.update_spec(|spec| {
+            if let ServiceMode::Replicated { replicas } = &mut spec.mode {
+                *replicas = to;
+            }
+        }),
+        Event::Image(image) => cluster.set_image(image),
+        Event::RollBack => cluster.roll_back(),
+        Event::Node(number, state) => cluster.set_node_state(number, state),
+        Event::Availability(number, to) => cluster.set_availability(number, to),
+        Event::End(index, state) => {
+            let running = cluster.running();
+            if let Some(task) = running.get(index) {
+                cluster.set_state(task.id, state);
+            }
+        }
+        Event::Work => {
+            cluster.work();
+        }
+        Event::Pass(seconds) => cluster.pass(seconds),
+    }
+    cluster.settle();
+}
+
+/// Every node is there, and the user asks for something that can run.
+fn heal(cluster: &mut Simulated) {
+    for number in 1..=NODES {
+        cluster.set_node_state(number, NodeState::Ready);
+        cluster.set_availability(number, Availability::Active);
+    }
+    cluster.set_image("good");
+    cluster.run(400);
+}
+
+/// A second look wants nothing, and the service has what it asks for, in the present spec.
+fn has_converged(cluster: &Simulated, places: usize) {
+    let running = cluster.running();
+    assert_eq!(running.len(), places, "{:#?}", cluster.summary());
+    let slots: BTreeSet<_> = running.iter().map(|task| (task.slot, task.node)).collect();
+    assert_eq!(slots.len(), places);
+    assert!(
+        running.iter().all(|task| task.spec.container().is_some_and(|container| container.image == "good"))
+    );
+    assert_ne!(cluster.update_state(), Some(UpdateState::Updating));
+}
+
+proptest! {
+    #[test]
+    fn a_replicated_service_comes_to_what_it_asks_for(
+        replicas in 0..5_u64, config in config(), policy in policy(), events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut cluster = Simulated::new(NODES, service(ServiceMode::Replicated { replicas }, config, policy));
+        cluster.settle();
+        events.into_iter().for_each(|event| happen(&mut cluster, event));
+        heal(&mut cluster);
+        let ServiceMode::Replicated { replicas } = cluster.service().spec.mode else { unreachable!() };
+        has_converged(&cluster, replicas as usize);
+    }
+
+    #[test]
+    fn a_global_service_comes_to_one_on_each_node(
+        config in config(), policy in policy(), events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut cluster = Simulated::new(NODES, service(ServiceMode::Global, config, policy));
+        cluster.settle();
+        events.into_iter().for_each(|event| happen(&mut cluster, event));
+        heal(&mut cluster);
+        has_converged(&cluster, NODES as usize);
+        prop_assert_eq!(cluster.running().iter().filter_map(|task| task.node).max(), Some(NodeId::of(NODES)));
+    }
+
+    #[test]
+    fn a_job_completes_each_place_once(
+        max_concurrent in 1..4_u64, total_completions in 0..8_u64, events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mode = ServiceMode::ReplicatedJob { max_concurrent, total_completions };
+        let mut job = service(mode, UpdateConfig::default(), RestartPolicy::default());
+        job.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0) });
+        let mut cluster = Simulated::new(NODES, job);
+        cluster.settle();
+        for event in events {
+            happen(&mut cluster, event);
+            job_holds(&cluster, max_concurrent);
+        }
+        heal(&mut cluster);
+        prop_assert_eq!(job_holds(&cluster, max_concurrent), total_completions as usize);
+    }
+}
+
+/// No place has completed twice, and no more than `max_concurrent` go on; how many have completed.
+fn job_holds(cluster: &Simulated, max_concurrent: u64) -> usize {
+    let iteration = cluster.service().job.map(|job| job.iteration);
+    let tasks: Vec<_> = cluster.tasks().into_iter().filter(|task| task.job_iteration == iteration).collect();
+    let done: Vec<u64> =
+        tasks.iter().filter(|task| task.status.state == TaskState::Complete).map(|task| task.slot).collect();
+    let slots: BTreeSet<u64> = done.iter().copied().collect();
+    assert_eq!(done.len(), slots.len(), "a place has completed twice");
+    let active: BTreeSet<u64> = tasks
+        .iter()
+        .filter(|task| task.desired_state <= TaskState::Complete && !task.status.state.is_terminal())
+        .map(|task| task.slot)
+        .collect();
+    assert!(active.len() as u64 <= max_concurrent, "{active:?}");
+    done.len()
+}

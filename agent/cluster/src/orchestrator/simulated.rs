@@ -1,0 +1,425 @@
+//! A cluster for the orchestrators' tests: a store, workers that obey, a scheduler that takes the emptiest node.
+//!
+//! Every commit of an orchestrator is checked against what must hold whatever happens: see [`Simulated::check`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{reap, reconcile_node, reconcile_service};
+use crate::constraint::Constraints;
+use crate::fixture;
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::{UpdateOrder, UpdateState, UpdateStatus};
+use crate::objects::task::TaskRuntime;
+use crate::objects::{Node, Service, ServiceSpec, Task, TaskState, TaskStatus, Version};
+use crate::reconciled::Reconciled;
+use crate::store::{Object, Store, StoreAction};
+use crate::time::Timestamp;
+use crate::view::{Observed, View};
+
+/// Its tasks end as soon as they start.
+pub(super) const BROKEN: &str = "broken";
+/// Its tasks run, but end at the workers' next step.
+pub(super) const SHORT_LIVED: &str = "short-lived";
+
+pub(super) struct Simulated {
+    pub(super) store: Store,
+    pub(super) observed: Observed,
+    pub(super) now: Timestamp,
+    pub(super) wake_at: Option<Timestamp>,
+    next_bits: u128,
+    /// Places that an update took down and that have not landed since.
+    down: BTreeMap<Place, Timestamp>,
+    /// When the attempts of each place and spec version were made.
+    attempts: BTreeMap<(Place, Version), Vec<Timestamp>>,
+}
+
+type Place = (ServiceId, u64, Option<NodeId>);
+
+fn place(service: &Service, task: &Task) -> Place {
+    (service.id, task.slot, task.node.filter(|_| service.spec.mode.is_bound_to_nodes()))
+}
+
+impl Simulated {
+    pub(super) fn new(nodes: u128, service: Service) -> Self {
+        let mut objects: Vec<Object> = vec![fixture::cluster().into()];
+        objects.extend((1..=nodes).map(|number| fixture::node(number).into()));
+        objects.push(service.into());
+        Self {
+            store: fixture::store(objects),
+            observed: Observed::default(),
+            now: fixture::at(1000),
+            wake_at: None,
+            next_bits: 1000,
+            down: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        self.store.services().next().unwrap()
+    }
+
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(&self.store, &self.observed)
+    }
+
+    pub(super) fn tasks(&self) -> Vec<Task> {
+        self.store.tasks().map(|task| Task::clone(task)).collect()
+    }
+
+    /// The tasks in short, for a failed test.
+    pub(super) fn summary(&self) -> Vec<String> {
+        let line = |task: Task| {
+            let status = self.view().status(&task).clone();
+            let image = task.spec.container().map(|container| container.image.clone());
+            format!(
+                "{} slot {} node {:?} {image:?} v{} {:?} -> {:?}, replaces {:?}, start after {:?}, made {:?}",
+                task.id,
+                task.slot,
+                task.node,
+                task.spec_version.0,
+                status.state,
+                task.desired_state,
+                task.replaces,
+                task.start_after,
+                task.meta.created_at
+            )
+        };
+        let of_service = format!(
+            "{:?} {:?} v{}",
+            self.service().spec.mode,
+            self.service().update_status,
+            self.service().spec_version.0
+        );
+        std::iter::once(of_service).chain(self.tasks().into_iter().map(line)).collect()
+    }
+
+    /// Those that are wanted and run.
+    pub(super) fn running(&self) -> Vec<Task> {
+        let runs = |task: &Task| {
+            task.desired_state == TaskState::Running && self.view().state(task) == TaskState::Running
+        };
+        self.tasks().into_iter().filter(runs).collect()
+    }
+
+    pub(super) fn update_state(&self) -> Option<UpdateState> {
+        self.service().update_status.as_ref().map(|status| status.state)
+    }
+
+    /// Writes an object as somebody else than the orchestrators does.
+    pub(super) fn write(&mut self, object: impl Into<Object>) {
+        let mut wanted = Reconciled::default();
+        wanted.update(object);
+        fixture::apply(&mut self.store, wanted);
+    }
+
+    /// `docker service update`: the spec before is kept, what the last update came to is forgotten.
+    pub(super) fn update_spec(&mut self, change: impl FnOnce(&mut ServiceSpec)) {
+        let mut service = self.service().clone();
+        service.previous_spec = Some(service.spec.clone());
+        change(&mut service.spec);
+        service.update_status = None;
+        if let Some(job) = &mut service.job {
+            job.iteration += 1;
+        }
+        self.write(service);
+    }
+
+    pub(super) fn set_image(&mut self, image: &str) {
+        let image = image.to_owned();
+        self.update_spec(|spec| {
+            let mut task = crate::objects::TaskSpec::clone(&spec.task);
+            if let TaskRuntime::Container(container) = &mut task.runtime {
+                container.image = image;
+            }
+            spec.task = task.into();
+        });
+    }
+
+    /// `docker service rollback`.
+    pub(super) fn roll_back(&mut self) {
+        let mut service = self.service().clone();
+        let Some(previous) = service.previous_spec.take() else { return };
+        service.previous_spec = Some(std::mem::replace(&mut service.spec, previous));
+        service.update_status = Some(UpdateStatus {
+            state: UpdateState::RollbackStarted,
+            started_at: self.now,
+            completed_at: None,
+            message: super::texts::ROLLBACK_REQUESTED.to_owned(),
+            slots: 0,
+        });
+        self.write(service);
+    }
+
+    pub(super) fn change_node(&mut self, number: u128, change: impl FnOnce(&mut Node)) {
+        let Some(node) = self.store.node(NodeId::of(number)) else { return };
+        let mut node = Node::clone(node);
+        let state = node.status.state;
+        change(&mut node);
+        if node.status.state != state {
+            node.status.since = self.now;
+        }
+        self.write(node);
+    }
+
+    pub(super) fn set_node_state(&mut self, number: u128, state: NodeState) {
+        self.change_node(number, |node| node.status.state = state);
+    }
+
+    pub(super) fn set_availability(&mut self, number: u128, availability: Availability) {
+        self.change_node(number, |node| node.spec.availability = availability);
+    }
+
+    pub(super) fn pass(&mut self, seconds: u64) {
+        self.now = self.now.after(Duration::from_secs(seconds));
+    }
+
+    /// A task comes to that state, by a committed word of its worker.
+    pub(super) fn set_state(&mut self, id: TaskId, state: TaskState) {
+        let mut task = Task::clone(self.store.task(id).unwrap());
+        let running_since = if state == TaskState::Running {
+            Some(self.now)
+        } else {
+            self.view().status(&task).running_since
+        };
+        let status = TaskStatus { state, since: self.now, running_since, ..TaskStatus::default() };
+        if state.is_terminal() {
+            task.status = status;
+            self.write(task);
+        } else {
+            self.observed.note(id, status);
+        }
+    }
+
+    /// Runs the orchestrators and the scheduler until none wants anything more.
+    pub(super) fn settle(&mut self) {
+        for _ in 0..500 {
+            self.wake_at = None;
+            if !self.reconcile_once() {
+                return;
+            }
+        }
+        panic!("the orchestrators never come to rest: {:#?}", self.summary());
+    }
+
+    fn reconcile_once(&mut self) -> bool {
+        let mut acted = false;
+        let services: BTreeSet<ServiceId> = self
+            .store
+            .services()
+            .map(|service| service.id)
+            .chain(self.store.tasks().filter_map(|task| task.service))
+            .collect();
+        for service in services {
+            let mut bits = fixture::counter(self.next_bits);
+            let wanted = reconcile_service(&self.view(), service, self.now, &mut bits);
+            self.next_bits = bits();
+            acted |= self.commit(wanted);
+            let reaped = reap(&self.view(), service);
+            acted |= self.commit(reaped);
+        }
+        let nodes: BTreeSet<NodeId> = self
+            .store
+            .nodes()
+            .map(|node| node.id)
+            .chain(self.store.tasks().filter_map(|task| task.node))
+            .collect();
+        for node in nodes {
+            let wanted = reconcile_node(&self.view(), node, self.now);
+            acted |= self.commit(wanted);
+        }
+        acted | self.schedule()
+    }
+
+    fn commit(&mut self, wanted: Reconciled) -> bool {
+        self.wake_at = self.wake_at.into_iter().chain(wanted.wake_at).min();
+        if wanted.actions.is_empty() {
+            return false;
+        }
+        // Each action as a transaction of its own: the actions are valid in any split.
+        for action in wanted.actions {
+            self.note(&action);
+            let one = Reconciled { actions: vec![action], wake_at: None };
+            fixture::apply(&mut self.store, one);
+        }
+        self.check();
+        true
+    }
+
+    /// A task without a node goes to the emptiest one that it may run on.
+    fn schedule(&mut self) -> bool {
+        let mut acted = false;
+        for task in self.tasks() {
+            let is_due = task.status.state < TaskState::Assigned && task.desired_state < TaskState::Shutdown;
+            let Some(node) = is_due.then(|| self.node_for(&task)).flatten() else { continue };
+            let status = TaskStatus { state: TaskState::Assigned, since: self.now, ..task.status.clone() };
+            self.write(Task { node: Some(node), status, ..task });
+            acted = true;
+        }
+        acted
+    }
+
+    fn node_for(&self, task: &Task) -> Option<NodeId> {
+        let constraints = Constraints::parse(&task.spec.placement.constraints).unwrap();
+        let is_free = |node: &&std::sync::Arc<Node>| {
+            node.status.state == NodeState::Ready
+                && node.spec.availability == Availability::Active
+                && constraints.allow(node)
+                && task.node.is_none_or(|own| own == node.id)
+        };
+        let used = |node: NodeId| {
+            self.store.tasks_on(node).filter(|task| task.desired_state < TaskState::Shutdown).count()
+        };
+        self.store.nodes().filter(is_free).map(|node| node.id).min_by_key(|node| used(*node))
+    }
+
+    /// One step of every worker that is there: each task goes one state on. Whether any did.
+    pub(super) fn work(&mut self) -> bool {
+        let mut moved = false;
+        for task in self.tasks() {
+            let node = task.node.and_then(|node| self.store.node(node));
+            let is_there = node.is_some_and(|node| node.status.state == NodeState::Ready);
+            let state = self.view().state(&task);
+            let is_at_work = is_there && state >= TaskState::Assigned && !state.is_terminal();
+            if let Some(next) = next_state(&task, state).filter(|_| is_at_work) {
+                self.set_state(task.id, next);
+                moved = true;
+            }
+        }
+        moved
+    }
+
+    /// Lets time pass, with all at work, until nothing is to be done any more, or for so many steps.
+    pub(super) fn run(&mut self, steps: u64) {
+        for _ in 0..steps {
+            let before = self.store.version();
+            self.settle();
+            let moved = self.work() || self.store.version() != before;
+            match self.wake_at {
+                _ if moved => self.pass(1),
+                Some(moment) => self.now = self.now.max(moment),
+                None => break,
+            }
+        }
+        self.settle();
+    }
+
+    /// Remembers what the checks need of an action before it is committed.
+    fn note(&mut self, action: &StoreAction) {
+        match action {
+            StoreAction::Create(Object::Task(task)) if task.start_after.is_some() => self.note_attempt(task),
+            StoreAction::Update(Object::Task(task)) => self.note_stop(task),
+            _ => {}
+        }
+    }
+
+    fn note_attempt(&mut self, task: &Task) {
+        let key = (place(self.service(), task), task.spec_version);
+        self.attempts.entry(key).or_default().push(task.meta.created_at);
+        // The policy that counted is the one of the task that ended; the tests never change it.
+        let policy = task.spec.restart.unwrap_or_default();
+        let made = &self.attempts[&key];
+        let counted =
+            made.iter().filter(|at| policy.window.is_zero() || at.after(policy.window) > self.now).count()
+                as u64;
+        assert!(policy.max_attempts == 0 || counted <= policy.max_attempts, "{counted} attempts: {made:?}");
+    }
+
+    fn note_stop(&mut self, task: &Task) {
+        let old = Task::clone(self.store.task(task.id).unwrap());
+        let service = self.service().clone();
+        let place = place(&service, &old);
+        if task.desired_state == TaskState::Remove {
+            self.down.remove(&place);
+            self.attempts.retain(|(of, _), _| *of != place);
+            return;
+        }
+        let was_up = old.desired_state == TaskState::Running && self.view().state(&old) == TaskState::Running;
+        let is_sound = old.node.and_then(|node| self.store.node(node)).is_some_and(|node| {
+            node.status.state == NodeState::Ready && node.spec.availability != Availability::Drain
+        });
+        let constraints = Constraints::parse(&service.spec.task.placement.constraints).unwrap();
+        let is_allowed =
+            old.node.and_then(|node| self.store.node(node)).is_some_and(|node| constraints.allow(node));
+        if task.desired_state != TaskState::Shutdown || !was_up || !is_sound || !is_allowed {
+            return;
+        }
+        let other_runs = self
+            .running()
+            .iter()
+            .any(|other| other.id != old.id && super::simulated::place(&service, other) == place);
+        let rolls_back =
+            matches!(self.update_state(), Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused));
+        let config = if rolls_back { service.spec.rollback } else { service.spec.update }.unwrap_or_default();
+        if other_runs {
+            return;
+        }
+        assert_eq!(config.order, UpdateOrder::StopFirst, "a healthy task was stopped before the new one ran");
+        self.forget_landed();
+        self.down.entry(place).or_insert(old.meta.created_at);
+        let parallelism = if config.parallelism == 0 { usize::MAX } else { config.parallelism as usize };
+        assert!(self.down.len() <= parallelism, "too many are down: {:?} {:#?}", self.down, self.summary());
+    }
+
+    /// A place is no more down once a newer task has run or ended by itself there, or nothing is wanted there.
+    fn forget_landed(&mut self) {
+        let service = self.service().clone();
+        let mut down = std::mem::take(&mut self.down);
+        down.retain(|of, stopped_at| {
+            let is_closed = of.2.is_some_and(|node| {
+                let node = self.store.node(node).unwrap();
+                node.status.state != NodeState::Ready || node.spec.availability != Availability::Active
+            });
+            let has_landed = self.store.tasks_of(service.id).any(|task| {
+                let status = self.view().status(task).clone();
+                let is_over = super::service_view::ended_by_itself(status.state);
+                place(&service, task) == *of
+                    && task.meta.created_at > *stopped_at
+                    && (status.running_since.is_some() || is_over)
+            });
+            // Lost where nothing is ever restarted: nobody waits for it.
+            let is_given_up = !self
+                .store
+                .tasks_of(service.id)
+                .any(|task| place(&service, task) == *of && task.desired_state <= TaskState::Running);
+            !is_closed && !has_landed && !is_given_up
+        });
+        self.down = down;
+    }
+
+    /// At most one task of a place is wanted running on a node that is not down; one more where new ones start first.
+    fn check(&self) {
+        let service = self.service();
+        let mut wanted: BTreeMap<Place, u64> = BTreeMap::new();
+        for task in self.store.tasks().filter(|task| task.desired_state == TaskState::Running) {
+            let node = task.node.and_then(|node| self.store.node(node));
+            let is_lost = task.node.is_some() && node.is_none_or(|node| node.status.state == NodeState::Down);
+            if !is_lost && !self.view().state(task).is_terminal() {
+                *wanted.entry(place(service, task)).or_default() += 1;
+            }
+        }
+        let configs = [service.spec.update, service.spec.rollback].map(Option::unwrap_or_default);
+        let most = if configs.iter().any(|config| config.order == UpdateOrder::StartFirst) { 2 } else { 1 };
+        for (place, count) in wanted {
+            assert!(count <= most, "{count} tasks are wanted running in {place:?}: {:#?}", self.summary());
+        }
+    }
+}
+
+fn next_state(task: &Task, state: TaskState) -> Option<TaskState> {
+    let image = task.spec.container().map(|container| container.image.as_str());
+    let held = task.desired_state == TaskState::Ready;
+    match state {
+        _ if task.desired_state >= TaskState::Shutdown => Some(TaskState::Shutdown),
+        TaskState::Assigned => Some(TaskState::Preparing),
+        TaskState::Preparing => Some(TaskState::Ready),
+        TaskState::Ready if held => None,
+        TaskState::Ready if image == Some(BROKEN) => Some(TaskState::Failed),
+        TaskState::Ready => Some(TaskState::Running),
+        TaskState::Running if image == Some(SHORT_LIVED) => Some(TaskState::Failed),
+        TaskState::Running if task.desired_state == TaskState::Complete => Some(TaskState::Complete),
+        _ => None,
+    }
+}
