@@ -1,0 +1,134 @@
+//! Jobs, and what the reaper keeps.
+
+use super::*;
+use crate::id::NodeId;
+use crate::objects::node::NodeState;
+use crate::objects::service::JobStatus;
+use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::{Cluster, ServiceMode, TaskStatus};
+
+fn job(mode: ServiceMode) -> Service {
+    let mut service = fixture::service(1, mode);
+    service.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0) });
+    service
+}
+
+fn of_size(max_concurrent: u64, total_completions: u64) -> Service {
+    job(ServiceMode::ReplicatedJob { max_concurrent, total_completions })
+}
+
+#[test]
+fn a_job_runs_so_many_at_once_until_all_are_complete() {
+    let mut cluster = Simulated::new(3, of_size(2, 5));
+    cluster.settle();
+    assert_eq!(slots_of(&cluster.tasks()), [0, 1]);
+    assert_eq!(wishes(&cluster.tasks()), [TaskState::Complete; 2]);
+    cluster.run(100);
+    assert_eq!(slots_of(&cluster.tasks()), [0, 1, 2, 3, 4]);
+    assert!(cluster.tasks().iter().all(|task| task.status.state == TaskState::Complete));
+}
+
+#[test]
+fn what_has_completed_never_runs_again() {
+    let mut cluster = running(of_size(1, 1));
+    cluster.run(20);
+    let [task] = cluster.tasks().try_into().unwrap();
+    assert_eq!(task.status.state, TaskState::Complete);
+    // A late, wrong word of its worker, and the loss of its node.
+    cluster.observed.note(task.id, TaskStatus { state: TaskState::Failed, ..TaskStatus::default() });
+    cluster.set_node_state(1, NodeState::Down);
+    cluster.pass(48 * 3600);
+    cluster.run(20);
+    assert_eq!(cluster.tasks().len(), 1);
+}
+
+#[test]
+fn an_end_that_is_only_told_is_not_run_again_by_this_leader() {
+    let mut cluster = running(of_size(1, 1));
+    let [task] = cluster.tasks().try_into().unwrap();
+    cluster.observed.note(task.id, TaskStatus { state: TaskState::Complete, ..TaskStatus::default() });
+    cluster.settle();
+    assert_eq!(cluster.tasks().len(), 1);
+}
+
+#[test]
+fn an_update_begins_a_new_iteration() {
+    let mut cluster = Simulated::new(3, of_size(1, 2));
+    cluster.settle();
+    cluster.work();
+    let old = cluster.tasks()[0].clone();
+    cluster.set_image("new");
+    cluster.settle();
+    assert_eq!(cluster.store.task(old.id).unwrap().desired_state, TaskState::Remove);
+    cluster.run(50);
+    let done: Vec<_> = cluster.tasks().into_iter().filter(|task| task.job_iteration == Some(1)).collect();
+    assert_eq!(slots_of(&done), [0, 1]);
+    assert!(done.iter().all(|task| task.status.state == TaskState::Complete));
+    assert_eq!(cluster.store.task(old.id), None);
+}
+
+#[test]
+fn a_failed_jobs_task_is_tried_as_often_as_its_policy_says() {
+    let restart = RestartPolicy {
+        condition: RestartCondition::Any,
+        delay: seconds(1),
+        max_attempts: 2,
+        window: seconds(0),
+    };
+    let mut cluster = Simulated::new(3, with_task(of_size(1, 2), |task| task.restart = Some(restart)));
+    cluster.set_image(super::super::simulated::BROKEN);
+    cluster.run(200);
+    assert_eq!(slots_of(&cluster.tasks()), [0, 0, 0, 1, 1, 1], "three runs in each, then given up");
+}
+
+#[test]
+fn a_global_job_runs_once_on_each_node_that_comes() {
+    let mut cluster = Simulated::new(2, job(ServiceMode::GlobalJob));
+    cluster.run(50);
+    assert_eq!(cluster.tasks().len(), 2);
+    let mut wanted = crate::reconciled::Reconciled::default();
+    wanted.create(fixture::node(3));
+    fixture::apply(&mut cluster.store, wanted);
+    cluster.run(50);
+    assert_eq!(cluster.tasks().len(), 3);
+    assert!(cluster.tasks().iter().all(|task| task.status.state == TaskState::Complete));
+    assert!(cluster.tasks().iter().any(|task| task.node == Some(NodeId::of(3))));
+}
+
+fn set_history(cluster: &mut Simulated, limit: i64) {
+    let mut object = Cluster::clone(cluster.store.cluster().unwrap());
+    object.spec.task_history_limit = limit;
+    cluster.write(object);
+}
+
+fn fail_often(cluster: &mut Simulated, times: usize) {
+    for _ in 0..times {
+        let running = cluster.running();
+        cluster.set_state(running[0].id, TaskState::Failed);
+        cluster.run(20);
+    }
+}
+
+#[test]
+fn five_tasks_are_kept_for_each_slot() {
+    for (limit, kept) in [(5, 5), (2, 2), (0, 1), (-1, 9)] {
+        let mut cluster = running(replicated(1));
+        set_history(&mut cluster, limit);
+        fail_often(&mut cluster, 8);
+        assert_eq!(cluster.tasks().len(), kept, "limit {limit}");
+        assert_eq!(cluster.running().len(), 1);
+    }
+}
+
+#[test]
+fn history_keeps_what_the_restart_policy_counts() {
+    let restart = RestartPolicy { max_attempts: 7, delay: seconds(1), ..RestartPolicy::default() };
+    let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));
+    set_history(&mut cluster, 0);
+    fail_often(&mut cluster, 8);
+    assert!(cluster.running().is_empty(), "given up after seven attempts");
+    assert_eq!(cluster.tasks().len(), 8);
+    cluster.pass(100_000);
+    cluster.run(20);
+    assert!(cluster.running().is_empty(), "and not forgotten");
+}
