@@ -77,7 +77,8 @@ fn decide(service: &ServiceView<'_>, slots: &[Slot<'_>]) -> Decision {
         Some(status) if matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted) => {
             go_on(service, slots, behind, status)
         }
-        _ if behind.is_empty() => NOTHING,
+        // A place that restarts anyway gets the present spec by that.
+        _ if !behind.iter().any(|index| is_startable(service, &slots[*index])) => NOTHING,
         _ => start(service, slots, &behind, Some(begin(behind.len(), service.now))),
     }
 }
@@ -125,10 +126,7 @@ fn start(
     behind: &[usize],
     begun: Option<UpdateStatus>,
 ) -> Decision {
-    let config = match begun.as_ref().map(|status| status.state) {
-        Some(UpdateState::Updating) => service.service.spec.update.unwrap_or_default(),
-        _ => service.update_config(),
-    };
+    let config = service.update_config();
     let (in_flight, wake_at) = in_flight(service, slots, config.delay);
     let (startable, restarting): (Vec<usize>, Vec<usize>) =
         behind.iter().partition(|index| is_startable(service, &slots[**index]));

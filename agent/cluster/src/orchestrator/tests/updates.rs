@@ -213,6 +213,24 @@ fn scaling_and_what_a_node_satisfies_replace_nothing() {
 }
 
 #[test]
+fn a_restart_with_new_credentials_is_no_update() {
+    let mut cluster = running(replicated(2));
+    cluster.update_spec(|spec| {
+        let mut task = TaskSpec::clone(&spec.task);
+        if let crate::objects::task::TaskRuntime::Container(container) = &mut task.runtime {
+            container.registry_auth = Some("new credentials".to_owned());
+        }
+        spec.task = task.into();
+    });
+    cluster.settle();
+    let first = slot(&cluster, 1)[0].id;
+    cluster.set_state(first, TaskState::Failed);
+    cluster.run(50);
+    assert_eq!(cluster.update_state(), None);
+    assert_eq!(slot(&cluster, 1)[1].spec, cluster.service().spec.task);
+}
+
+#[test]
 fn a_changed_endpoint_replaces_tasks() {
     let mut cluster = running(replicated(1));
     let before = cluster.running()[0].id;
