@@ -133,9 +133,11 @@ fn has_converged(cluster: &Simulated, places: usize) {
 proptest! {
     #[test]
     fn a_replicated_service_comes_to_what_it_asks_for(
-        replicas in 0..5_u64, config in config(), policy in policy(), events in prop::collection::vec(event(), 0..60),
+        replicas in 0..5_u64, config in config(), policy in policy(), history in -1..6_i64,
+        events in prop::collection::vec(event(), 0..60),
     ) {
         let mut cluster = Simulated::new(NODES, service(ServiceMode::Replicated { replicas }, config, policy));
+        cluster.set_history(history);
         cluster.settle();
         events.into_iter().for_each(|event| happen(&mut cluster, event));
         heal(&mut cluster);
@@ -145,9 +147,10 @@ proptest! {
 
     #[test]
     fn a_global_service_comes_to_one_on_each_node(
-        config in config(), policy in policy(), events in prop::collection::vec(event(), 0..60),
+        config in config(), policy in policy(), history in -1..6_i64, events in prop::collection::vec(event(), 0..60),
     ) {
         let mut cluster = Simulated::new(NODES, service(ServiceMode::Global, config, policy));
+        cluster.set_history(history);
         cluster.settle();
         events.into_iter().for_each(|event| happen(&mut cluster, event));
         heal(&mut cluster);

@@ -12,7 +12,7 @@ use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
-use crate::objects::{Node, Service, ServiceSpec, Task, TaskState, TaskStatus, Version};
+use crate::objects::{Cluster, Node, Service, ServiceSpec, Task, TaskState, TaskStatus, Version};
 use crate::reconciled::Reconciled;
 use crate::store::{Object, Store, StoreAction};
 use crate::time::Timestamp;
@@ -138,6 +138,12 @@ impl Simulated {
         });
     }
 
+    pub(super) fn set_history(&mut self, limit: i64) {
+        let mut cluster = Cluster::clone(self.store.cluster().unwrap());
+        cluster.spec.task_history_limit = limit;
+        self.write(cluster);
+    }
+
     /// `docker service rollback`.
     pub(super) fn roll_back(&mut self) {
         let mut service = self.service().clone();
@@ -191,6 +197,7 @@ impl Simulated {
         } else {
             self.observed.note(id, status);
         }
+        self.forget_landed();
     }
 
     /// Runs the orchestrators and the scheduler until none wants anything more.

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::id::NodeId;
-use crate::objects::node::NodeState;
-use crate::objects::service::JobStatus;
+use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::{JobStatus, UpdateState};
 use crate::objects::task::{RestartCondition, RestartPolicy};
-use crate::objects::{Cluster, ServiceMode, TaskStatus};
+use crate::objects::{ServiceMode, TaskStatus};
 
 fn job(mode: ServiceMode) -> Service {
     let mut service = fixture::service(1, mode);
@@ -95,12 +95,6 @@ fn a_global_job_runs_once_on_each_node_that_comes() {
     assert!(cluster.tasks().iter().any(|task| task.node == Some(NodeId::of(3))));
 }
 
-fn set_history(cluster: &mut Simulated, limit: i64) {
-    let mut object = Cluster::clone(cluster.store.cluster().unwrap());
-    object.spec.task_history_limit = limit;
-    cluster.write(object);
-}
-
 fn fail_often(cluster: &mut Simulated, times: usize) {
     for _ in 0..times {
         let running = cluster.running();
@@ -113,7 +107,7 @@ fn fail_often(cluster: &mut Simulated, times: usize) {
 fn five_tasks_are_kept_for_each_slot() {
     for (limit, kept) in [(5, 5), (2, 2), (0, 1), (-1, 9)] {
         let mut cluster = running(replicated(1));
-        set_history(&mut cluster, limit);
+        cluster.set_history(limit);
         fail_often(&mut cluster, 8);
         assert_eq!(cluster.tasks().len(), kept, "limit {limit}");
         assert_eq!(cluster.running().len(), 1);
@@ -124,11 +118,60 @@ fn five_tasks_are_kept_for_each_slot() {
 fn history_keeps_what_the_restart_policy_counts() {
     let restart = RestartPolicy { max_attempts: 7, delay: seconds(1), ..RestartPolicy::default() };
     let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));
-    set_history(&mut cluster, 0);
+    cluster.set_history(0);
     fail_often(&mut cluster, 8);
     assert!(cluster.running().is_empty(), "given up after seven attempts");
     assert_eq!(cluster.tasks().len(), 8);
     cluster.pass(100_000);
     cluster.run(20);
     assert!(cluster.running().is_empty(), "and not forgotten");
+}
+
+#[test]
+fn attempts_are_counted_across_lost_nodes() {
+    let restart = RestartPolicy { max_attempts: 2, delay: seconds(1), ..RestartPolicy::default() };
+    let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));
+    cluster.set_history(0);
+    fail_often(&mut cluster, 2);
+    for node in [1, 2, 3, 1, 2, 3] {
+        cluster.set_availability(node, Availability::Drain);
+        cluster.run(20);
+        cluster.set_availability(node, Availability::Active);
+    }
+    fail_often(&mut cluster, 1);
+    assert!(cluster.running().is_empty(), "both attempts were made before the nodes were drained");
+}
+
+#[test]
+fn a_place_that_was_given_up_is_not_forgotten() {
+    let restart = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+    let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));
+    cluster.set_history(0);
+    fail_often(&mut cluster, 1);
+    assert_eq!((cluster.running().len(), cluster.tasks().len()), (0, 1));
+}
+
+#[test]
+fn history_keeps_what_an_update_counts() {
+    let mut cluster = running(replicated(3));
+    cluster.set_history(0);
+    cluster.set_image(super::super::simulated::BROKEN);
+    cluster.run(100);
+    assert_eq!(cluster.update_state(), Some(UpdateState::Paused));
+}
+
+#[test]
+fn a_fence_holds_for_a_removed_nodes_task() {
+    let mut service = replicated(1);
+    service.spec.labels.insert(crate::orchestrator::fence::LABEL.to_owned(), "30s".to_owned());
+    let mut cluster = running(service);
+    cluster.set_history(0);
+    let mut removal = crate::reconciled::Reconciled::default();
+    removal.remove(cluster.running()[0].node.unwrap());
+    fixture::apply(&mut cluster.store, removal);
+    cluster.settle();
+    assert_eq!(wishes(&slot(&cluster, 1)), [TaskState::Shutdown, TaskState::Ready]);
+    cluster.pass(30);
+    cluster.settle();
+    assert_eq!(wishes(&slot(&cluster, 1)), [TaskState::Running], "and then the old one is forgotten");
 }

@@ -1,6 +1,7 @@
 //! Rolling updates and rollbacks.
 
 use super::*;
+use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState};
 use crate::objects::{ServiceMode, UpdateConfig};
 use crate::orchestrator::simulated::BROKEN;
@@ -257,4 +258,23 @@ fn rolling_back_in_the_middle_of_start_first_keeps_the_old_task() {
     cluster.run(50);
     assert_eq!(cluster.running().iter().map(|task| task.id).collect::<Vec<_>>(), [old]);
     assert_eq!(cluster.update_state(), Some(UpdateState::RollbackCompleted));
+}
+
+#[test]
+fn what_a_lost_node_took_down_counts_against_the_next_update() {
+    let mut service = fixture::service(1, ServiceMode::Global);
+    service.spec.update = Some(UpdateConfig { parallelism: 2, ..UpdateConfig::default() });
+    let mut cluster = running(service);
+    cluster.set_availability(2, Availability::Pause);
+    cluster.set_image("a");
+    cluster.settle();
+    cluster.set_node_state(1, NodeState::Down);
+    cluster.settle();
+    cluster.set_node_state(1, NodeState::Ready);
+    cluster.set_availability(2, Availability::Active);
+    cluster.set_image("b");
+    cluster.settle();
+    assert_eq!(cluster.running().len(), 1, "nodes 1 and 3 are down: node 2 is not touched");
+    cluster.run(50);
+    assert_eq!(images(&cluster), ["b", "b", "b"]);
 }
