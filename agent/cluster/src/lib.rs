@@ -10,6 +10,7 @@ pub mod assignment;
 pub mod constraint;
 pub mod allocator;
 pub mod data_keys;
+pub mod constraint;
 #[cfg(test)]
 mod fixture;
 pub mod id;

@@ -8,6 +8,7 @@
 mod addresses;
 mod index;
 mod object;
+mod prefix;
 mod rules;
 mod snapshot;
 #[cfg(test)]

@@ -108,3 +108,21 @@ fn networks_named_by(task: &Task) -> impl Iterator<Item = NetworkId> {
     let wanted = task.spec.networks.iter().map(|wanted| wanted.target);
     wanted.chain(task.networks.iter().map(|attachment| attachment.network))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn names_that_differ_in_case_alone_are_one() {
+        let mut service = fixture::replicated(1, 1);
+        service.spec.name = "Web".to_owned();
+        let mut indexes = Indexes::default();
+        let object = Object::from(service);
+        indexes.insert(&object);
+        assert_eq!(indexes.by_name(ObjectKind::Service, "wEB"), Some(object.id()));
+        indexes.remove(&object);
+        assert_eq!(indexes.by_name(ObjectKind::Service, "Web"), None);
+    }
+}
