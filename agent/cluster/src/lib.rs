@@ -19,6 +19,7 @@ pub mod orchestrator;
 pub mod reconciled;
 pub mod scheduler;
 pub mod store;
+pub mod template;
 pub mod time;
 pub mod token;
 pub mod view;
