@@ -11,6 +11,7 @@ pub mod constraint;
 pub mod allocator;
 pub mod data_keys;
 pub mod constraint;
+pub mod control;
 #[cfg(test)]
 mod fixture;
 pub mod id;

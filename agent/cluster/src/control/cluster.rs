@@ -1,0 +1,116 @@
+//! The cluster's own settings and secrets: `swarm update`, the rotation of join tokens and of the unlock key.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use crate::id;
+use crate::objects::cluster::SecretBytes;
+use crate::objects::{Cluster, ClusterSpec, Version};
+use crate::store::{ObjectKind, StoreAction};
+use crate::time::Timestamp;
+use crate::view::View;
+
+use super::error::ControlError;
+use super::lookup::find_cluster;
+use super::node::forget_ended;
+use super::{texts, validate};
+
+/// The least life of a node's certificate.
+const MIN_CERTIFICATE_EXPIRY: Duration = Duration::from_secs(3600);
+
+/// What the API's `swarm/update` asks for.
+#[derive(Debug)]
+pub struct ClusterUpdate {
+    /// The one that the client has read.
+    pub version: Version,
+    pub spec: ClusterSpec,
+    pub rotate: BTreeSet<Rotate>,
+    pub secrets: NewSecrets,
+}
+
+/// A secret that is to be another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rotate {
+    WorkerToken,
+    ManagerToken,
+    UnlockKey,
+}
+
+/// Random bits for the secrets that may be needed, drawn by the caller.
+pub struct NewSecrets {
+    pub worker_token: u128,
+    pub manager_token: u128,
+    pub unlock_key: [u8; 32],
+}
+
+/// Without the bits, so that no log line can have them.
+impl fmt::Debug for NewSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NewSecrets")
+    }
+}
+
+/// # Errors
+/// When the spec is not good, or the version is not the cluster's.
+pub fn update_cluster(
+    view: &View<'_>,
+    update: ClusterUpdate,
+    now: Timestamp,
+) -> Result<Vec<StoreAction>, ControlError> {
+    let old = find_cluster(view)?;
+    let mut cluster = Cluster::clone(old);
+    cluster.spec = update.spec;
+    if cluster.spec.name.is_empty() {
+        cluster.spec.name = ClusterSpec::default().name;
+    }
+    is_good(&cluster.spec)?;
+    if old.meta.version != update.version {
+        return Err(texts::out_of_sequence());
+    }
+    cluster.meta.updated_at = now;
+    forget_ended(&mut cluster, now);
+    rotate(&mut cluster, &update.rotate, &update.secrets);
+    validate::fits_object(ObjectKind::Cluster, &cluster)?;
+    Ok(vec![StoreAction::Update(cluster.into())])
+}
+
+fn is_good(spec: &ClusterSpec) -> Result<(), ControlError> {
+    if spec.name != ClusterSpec::default().name {
+        return Err(texts::cluster_renamed());
+    }
+    if spec.ca.node_certificate_expiry < MIN_CERTIFICATE_EXPIRY {
+        return Err(texts::certificate_expiry_too_short());
+    }
+    if spec.dispatcher.heartbeat_period.is_zero() {
+        return Err(texts::heartbeat_zero());
+    }
+    if spec.raft.heartbeat_tick == 0 || spec.raft.election_tick <= spec.raft.heartbeat_tick {
+        return Err(texts::election_before_heartbeat());
+    }
+    Ok(())
+}
+
+fn rotate(cluster: &mut Cluster, wanted: &BTreeSet<Rotate>, secrets: &NewSecrets) {
+    let tokens = &mut cluster.root_ca.join_tokens;
+    if wanted.contains(&Rotate::WorkerToken) {
+        tokens.worker = with_secret(&tokens.worker, secrets.worker_token);
+    }
+    if wanted.contains(&Rotate::ManagerToken) {
+        tokens.manager = with_secret(&tokens.manager, secrets.manager_token);
+    }
+    if !cluster.spec.autolock {
+        cluster.unlock_key = None;
+    } else if cluster.unlock_key.is_none() || wanted.contains(&Rotate::UnlockKey) {
+        cluster.unlock_key = Some(SecretBytes(secrets.unlock_key.to_vec()));
+    }
+}
+
+/// A token is `SWMTKN-1-<digest of the root>-<secret>`; the secret alone is another one.
+fn with_secret(token: &str, secret: u128) -> String {
+    let kept = token.rsplit_once('-').map_or(token, |(kept, _)| kept);
+    format!("{kept}-{}", id::digits(secret))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use super::super::tests::{commit, with_view};
+use super::*;
+use crate::fixture::{self, at};
+use crate::id::NodeId;
+use crate::objects::cluster::{DispatcherConfig, JoinTokens};
+use crate::store::Store;
+
+fn tokens() -> JoinTokens {
+    JoinTokens { worker: "SWMTKN-1-digest-aaa".to_owned(), manager: "SWMTKN-1-digest-bbb".to_owned() }
+}
+
+fn store() -> Store {
+    let mut cluster = fixture::cluster();
+    cluster.root_ca.join_tokens = tokens();
+    cluster.shut_out = [(NodeId::of(8), at(4)), (NodeId::of(9), at(6))].into();
+    fixture::store([cluster.into()])
+}
+
+fn update(store: &Store, spec: ClusterSpec, rotate: &[Rotate]) -> ClusterUpdate {
+    ClusterUpdate {
+        version: store.cluster().unwrap().meta.version,
+        spec,
+        rotate: rotate.iter().copied().collect(),
+        secrets: NewSecrets { worker_token: 1, manager_token: 2, unlock_key: [7; 32] },
+    }
+}
+
+fn updated(store: &mut Store, update: ClusterUpdate) -> Result<Cluster, ControlError> {
+    let actions = with_view(store, |view| update_cluster(view, update, at(5)))?;
+    commit(store, &actions);
+    Ok(Cluster::clone(store.cluster().unwrap()))
+}
+
+fn refused(change: impl FnOnce(&mut ClusterSpec)) -> ControlError {
+    let mut store = store();
+    let mut spec = ClusterSpec::default();
+    change(&mut spec);
+    let wanted = update(&store, spec, &[]);
+    updated(&mut store, wanted).unwrap_err()
+}
+
+#[test]
+fn settings_are_written_and_ended_certificates_forgotten() {
+    let mut store = store();
+    let spec = ClusterSpec { name: String::new(), task_history_limit: 3, ..ClusterSpec::default() };
+    let wanted = update(&store, spec, &[]);
+    let cluster = updated(&mut store, wanted).unwrap();
+    assert_eq!((cluster.spec.task_history_limit, cluster.spec.name.as_str()), (3, "default"));
+    assert_eq!(cluster.root_ca.join_tokens, tokens());
+    assert_eq!(cluster.shut_out, [(NodeId::of(9), at(6))].into());
+    assert_eq!((cluster.unlock_key, cluster.meta.updated_at), (None, at(5)));
+}
+
+#[test]
+fn a_stale_version_is_out_of_sequence() {
+    let mut store = store();
+    let stale = ClusterUpdate { version: Version(9), ..update(&store, ClusterSpec::default(), &[]) };
+    assert_eq!(updated(&mut store, stale), Err(texts::out_of_sequence()));
+    let none = Store::default();
+    let wanted = update(&store, ClusterSpec::default(), &[]);
+    assert_eq!(with_view(&none, |view| update_cluster(view, wanted, at(5))), Err(texts::no_swarm()));
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused() {
+    assert_eq!(refused(|spec| spec.name = "other".to_owned()), texts::cluster_renamed());
+    let short = Duration::from_secs(3599);
+    assert_eq!(
+        refused(|spec| spec.ca.node_certificate_expiry = short),
+        texts::certificate_expiry_too_short()
+    );
+    let never = DispatcherConfig { heartbeat_period: Duration::ZERO };
+    assert_eq!(refused(|spec| spec.dispatcher = never), texts::heartbeat_zero());
+    assert_eq!(refused(|spec| spec.raft.election_tick = 1), texts::election_before_heartbeat());
+    assert_eq!(refused(|spec| spec.raft.heartbeat_tick = 0), texts::election_before_heartbeat());
+    let told = refused(|spec| drop(spec.labels.insert("a".to_owned(), "x".repeat(2 << 20)))).to_string();
+    assert!(told.starts_with("cluster spec is too large"), "{told}");
+}
+
+#[test]
+fn rotation_changes_the_secret_alone() {
+    let mut store = store();
+    let wanted = update(&store, ClusterSpec::default(), &[Rotate::WorkerToken]);
+    let cluster = updated(&mut store, wanted).unwrap();
+    let worker = "SWMTKN-1-digest-0000000000000000000000001".to_owned();
+    assert_eq!(cluster.root_ca.join_tokens, JoinTokens { worker: worker.clone(), ..tokens() });
+    let wanted = update(&store, ClusterSpec::default(), &[Rotate::ManagerToken]);
+    let cluster = updated(&mut store, wanted).unwrap();
+    let manager = "SWMTKN-1-digest-0000000000000000000000002".to_owned();
+    assert_eq!(cluster.root_ca.join_tokens, JoinTokens { worker, manager });
+}
+
+#[test]
+fn the_unlock_key_is_there_while_managers_lock_themselves() {
+    let mut store = store();
+    let locking = || ClusterSpec { autolock: true, ..ClusterSpec::default() };
+    let key = |byte| Some(SecretBytes(vec![byte; 32]));
+    let wanted = update(&store, locking(), &[]);
+    assert_eq!(updated(&mut store, wanted).unwrap().unlock_key, key(7));
+    let other = NewSecrets { worker_token: 0, manager_token: 0, unlock_key: [8; 32] };
+    let wanted = ClusterUpdate { secrets: other, ..update(&store, locking(), &[]) };
+    assert_eq!(updated(&mut store, wanted).unwrap().unlock_key, key(7), "it is kept");
+    let other = NewSecrets { worker_token: 0, manager_token: 0, unlock_key: [8; 32] };
+    let wanted = ClusterUpdate { secrets: other, ..update(&store, locking(), &[Rotate::UnlockKey]) };
+    assert_eq!(updated(&mut store, wanted).unwrap().unlock_key, key(8));
+    let wanted = update(&store, ClusterSpec::default(), &[Rotate::UnlockKey]);
+    assert_eq!(updated(&mut store, wanted).unwrap().unlock_key, None);
+}
+
+#[test]
+fn no_secret_is_in_a_log_line() {
+    let update = update(&store(), ClusterSpec::default(), &[]);
+    assert!(format!("{update:?}").contains("secrets: NewSecrets }"));
+}

@@ -1,0 +1,199 @@
+//! Tasks: listed, and the two that a request makes or ends itself: a plain container joins an overlay, and leaves it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::constraint::Constraints;
+use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
+use crate::objects::task::{NetworkAttachmentConfig, TaskRuntime};
+use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
+use crate::store::StoreAction;
+use crate::time::Timestamp;
+use crate::view::View;
+
+use super::error::ControlError;
+use super::filter::Filters;
+use super::lookup::{find_node, find_service};
+use super::texts;
+
+/// The tasks that match `name`, `id`, `label` (of the service), `service`, `node`, `desired-state`, `runtime` and
+/// `_up-to-date` (of the service's present spec). Attachments are not listed unless their runtime is asked for.
+///
+/// # Errors
+/// When there is another key, a state that there is not, or a service or node that can't be found.
+pub fn list_tasks(view: &View<'_>, filters: &Filters) -> Result<Vec<Arc<Task>>, ControlError> {
+    filters.accept(&["name", "id", "label", "service", "node", "desired-state", "_up-to-date", "runtime"])?;
+    let services = found(filters, "service", |text| find_service(view, text).map(|service| service.id))?;
+    let nodes = found(filters, "node", |text| find_node(view, text).map(|node| node.id))?;
+    let states = filters.parsed("desired-state", state_named)?;
+    let matches = |task: &&Arc<Task>| {
+        filters.starts("name", &task.name)
+            && filters.starts("id", &task.id.to_string())
+            && filters.labels("label", &task.service_labels)
+            && (services.is_empty() || task.service.is_some_and(|service| services.contains(&service)))
+            && (nodes.is_empty() || task.node.is_some_and(|node| nodes.contains(&node)))
+            && (states.is_empty() || states.contains(&task.desired_state))
+            && has_runtime(task, filters)
+            && (!filters.has("_up-to-date") || is_up_to_date(view, task))
+    };
+    Ok(candidates(view, filters, (&services, &nodes)).filter(matches).cloned().collect())
+}
+
+fn found<T: Ord>(
+    filters: &Filters,
+    key: &str,
+    find: impl Fn(&str) -> Result<T, ControlError>,
+) -> Result<BTreeSet<T>, ControlError> {
+    filters.of(key).map(find).collect()
+}
+
+/// As few as an index gives: clients that wait for a service list its tasks five times a second.
+fn candidates<'v>(
+    view: &'v View<'_>,
+    filters: &'v Filters,
+    (services, nodes): (&'v BTreeSet<ServiceId>, &'v BTreeSet<NodeId>),
+) -> Box<dyn Iterator<Item = &'v Arc<Task>> + 'v> {
+    if !services.is_empty() {
+        Box::new(services.iter().flat_map(|service| view.tasks_of(*service)))
+    } else if !nodes.is_empty() {
+        Box::new(nodes.iter().flat_map(|node| view.tasks_on(*node)))
+    } else if let (Some(prefix), 1) = (filters.of("id").next(), filters.of("id").count()) {
+        Box::new(view.tasks_by_prefix(prefix))
+    } else {
+        Box::new(view.tasks())
+    }
+}
+
+fn has_runtime(task: &Task, filters: &Filters) -> bool {
+    match (&task.spec.runtime, filters.has("runtime")) {
+        (TaskRuntime::Container(_), false) => true,
+        (TaskRuntime::Container(_), true) => filters.equals("runtime", "container"),
+        (TaskRuntime::Attachment { .. }, false) => false,
+        (TaskRuntime::Attachment { .. }, true) => filters.equals("runtime", "attachment"),
+    }
+}
+
+fn state_named(text: &str) -> Option<TaskState> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "new" => TaskState::New,
+        "pending" => TaskState::Pending,
+        "assigned" => TaskState::Assigned,
+        "accepted" => TaskState::Accepted,
+        "preparing" => TaskState::Preparing,
+        "ready" => TaskState::Ready,
+        "starting" => TaskState::Starting,
+        "running" => TaskState::Running,
+        "complete" => TaskState::Complete,
+        "shutdown" => TaskState::Shutdown,
+        "failed" => TaskState::Failed,
+        "rejected" => TaskState::Rejected,
+        "remove" => TaskState::Remove,
+        "orphaned" => TaskState::Orphaned,
+        _ => return None,
+    })
+}
+
+/// Whether the task is what its service asks for now. It is when it differs in no more than a placement that its node
+/// satisfies, or in the registry's credentials once it has its image: then no update replaces it.
+fn is_up_to_date(view: &View<'_>, task: &Task) -> bool {
+    let Some(service) = task.service.and_then(|service| view.service(service)) else { return false };
+    if task.spec_version == service.spec_version {
+        return true;
+    }
+    let endpoint = service.spec.endpoint.clone().unwrap_or_default();
+    if task.endpoint.as_ref().is_some_and(|it| it.spec != endpoint) {
+        return false;
+    }
+    let mut wanted = TaskSpec::clone(&service.spec.task);
+    let constraints = Constraints::parse(&wanted.placement.constraints).ok();
+    let node = task.node.and_then(|node| view.node(node));
+    if node.zip(constraints).is_some_and(|(node, constraints)| constraints.allow(node)) {
+        wanted.placement.clone_from(&task.spec.placement);
+    }
+    let has_image = (TaskState::Ready..=TaskState::Running).contains(&view.state(task));
+    if let (true, TaskRuntime::Container(wanted), Some(own)) =
+        (has_image, &mut wanted.runtime, task.spec.container())
+    {
+        wanted.registry_auth.clone_from(&own.registry_auth);
+    }
+    wanted == *task.spec
+}
+
+/// A plain container that wants to join an overlay.
+#[derive(Debug, Clone)]
+pub struct Attachment {
+    pub node: NodeId,
+    /// The container's id on its node.
+    pub container: String,
+    pub network: NetworkId,
+    /// Wanted addresses; none is any.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Makes the task that holds the container's addresses.
+///
+/// # Errors
+/// When there is no such network, or only services may join it.
+pub fn attach_network(
+    view: &View<'_>,
+    attachment: Attachment,
+    now: Timestamp,
+    bits: NewBits<'_>,
+) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
+    let network = view.network(attachment.network).filter(|network| !network.pending_delete);
+    let network = network.ok_or_else(|| texts::gone(&attachment.network.into()))?;
+    if !network.spec.attachable {
+        return Err(texts::network_not_attachable(&network.spec.name));
+    }
+    let id = TaskId::new(bits);
+    let spec = TaskSpec {
+        runtime: TaskRuntime::Attachment { container: attachment.container },
+        networks: vec![NetworkAttachmentConfig {
+            target: attachment.network,
+            aliases: Vec::new(),
+            addresses: attachment.addresses,
+            driver_options: Labels::new(),
+        }],
+        ..TaskSpec::default()
+    };
+    let task = Task {
+        id,
+        meta: Meta::new(now),
+        spec: Arc::new(spec),
+        spec_version: Version::default(),
+        service: None,
+        slot: 0,
+        node: Some(attachment.node),
+        name: id.to_string(),
+        labels: Labels::new(),
+        service_name: String::new(),
+        service_labels: Labels::new(),
+        status: TaskStatus { since: now, message: texts::CREATED.to_owned(), ..TaskStatus::default() },
+        desired_state: TaskState::Running,
+        start_after: None,
+        replaces: None,
+        networks: Vec::new(),
+        endpoint: None,
+        log_driver: None,
+        generic_resources: Vec::new(),
+        job_iteration: None,
+    };
+    Ok((id, vec![StoreAction::Create(task.into())]))
+}
+
+/// Removes the task: the node that made it says that the container has left.
+///
+/// # Errors
+/// When there is no such attachment, or it is of another node.
+pub fn detach_network(view: &View<'_>, id: TaskId, node: NodeId) -> Result<Vec<StoreAction>, ControlError> {
+    let attachment = view.task(id).filter(|task| task.spec.container().is_none());
+    let attachment = attachment.ok_or_else(|| texts::attachment_not_found(id))?;
+    if attachment.node != Some(node) {
+        return Err(texts::attachment_of_another_node(id));
+    }
+    Ok(vec![StoreAction::Remove(id.into())])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,111 @@
+//! Ports and networks of a service.
+
+use std::collections::BTreeSet;
+
+use crate::id::ServiceId;
+use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
+use crate::objects::{EndpointSpec, Network, PortConfig, Service, ServiceSpec, TaskSpec};
+use crate::store::ObjectKind;
+use crate::view::View;
+
+use super::super::error::ControlError;
+use super::super::texts;
+
+/// Whether the endpoint is good by itself.
+pub(super) fn of_itself(endpoint: &EndpointSpec) -> Result<(), ControlError> {
+    let mut published = BTreeSet::new();
+    for port in &endpoint.ports {
+        if endpoint.mode == ResolutionMode::DnsRr && port.publish_mode == PublishMode::Ingress {
+            return Err(texts::ingress_port_with_dnsrr());
+        }
+        if port.target_port == 0 {
+            return Err(texts::target_port_missing());
+        }
+        if port.published_port != 0 && !published.insert((port.protocol, port.published_port)) {
+            return Err(texts::published_port_duplicate());
+        }
+    }
+    Ok(())
+}
+
+/// Whether the networks are there, and a service may be attached to them.
+pub(super) fn networks(view: &View<'_>, task: &TaskSpec) -> Result<(), ControlError> {
+    let mut attached = BTreeSet::new();
+    for attachment in &task.networks {
+        let network = view.network(attachment.target).filter(|network| !network.pending_delete);
+        let network =
+            network.ok_or_else(|| texts::not_found(ObjectKind::Network, &attachment.target.to_string()))?;
+        if network.spec.ingress {
+            return Err(texts::attached_to_ingress(&network.spec.name));
+        }
+        if !attached.insert(attachment.target) {
+            return Err(texts::attached_twice(&network.spec.name));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the cluster has the routing mesh's network, if the service needs it.
+pub(super) fn ingress_is_there(view: &View<'_>, spec: &ServiceSpec) -> Result<(), ControlError> {
+    if needs_ingress(spec) && !view.networks().any(|network| is_ingress(network)) {
+        return Err(texts::ingress_missing());
+    }
+    Ok(())
+}
+
+/// Whether the service is reached by the routing mesh.
+pub(crate) fn needs_ingress(spec: &ServiceSpec) -> bool {
+    let is_ingress = |port: &PortConfig| port.publish_mode == PublishMode::Ingress;
+    spec.endpoint.as_ref().is_some_and(|endpoint| endpoint.ports.iter().any(is_ingress))
+}
+
+/// Whether it is the network of the routing mesh.
+pub(crate) fn is_ingress(network: &Network) -> bool {
+    network.spec.ingress && !network.pending_delete
+}
+
+/// Whether every published port is free in the whole cluster. A host's port may be wanted by several services: the
+/// scheduler keeps them apart. One of the routing mesh is taken on every node.
+pub(super) fn no_port_clash(
+    view: &View<'_>,
+    spec: &ServiceSpec,
+    updated: Option<ServiceId>,
+) -> Result<(), ControlError> {
+    let wanted = |mode: PublishMode| {
+        let ports = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+        ports
+            .filter(|port| port.published_port != 0 && port.publish_mode == mode)
+            .map(key_of)
+            .collect::<BTreeSet<_>>()
+    };
+    let (ingress, host) = (wanted(PublishMode::Ingress), wanted(PublishMode::Host));
+    if ingress.is_empty() && host.is_empty() {
+        return Ok(());
+    }
+    for service in view.services().filter(|service| Some(service.id) != updated) {
+        for port in ports_of(service) {
+            let (by_ingress, by_host) = (ingress.contains(&key_of(port)), host.contains(&key_of(port)));
+            let (name, id) = (&service.spec.name, service.id);
+            match port.publish_mode {
+                PublishMode::Host if by_ingress => {
+                    return Err(texts::port_in_use_by_host(port.published_port, name, id));
+                }
+                PublishMode::Ingress if by_ingress || by_host => {
+                    return Err(texts::port_in_use_by_ingress(port.published_port, name, id));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn key_of(port: &PortConfig) -> (Protocol, u16) {
+    (port.protocol, port.published_port)
+}
+
+/// What a service asks for, and what it was given.
+fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
+    let asked = service.spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    asked.chain(&service.endpoint.ports).filter(|port| port.published_port != 0)
+}

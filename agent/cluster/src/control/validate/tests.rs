@@ -1,0 +1,311 @@
+use std::time::Duration;
+
+use super::super::tests::{
+    attachment, cluster, config_reference, created, endpoint, ingress, port, secret_reference, spec,
+    with_container, with_task, with_view,
+};
+use super::*;
+use crate::fixture;
+use crate::objects::container::{ConfigTarget, HealthCheck, Mount};
+use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
+use crate::objects::task::TaskRuntime;
+use crate::objects::{ContainerSpec, EndpointSpec, PortConfig};
+use crate::store::Store;
+
+fn verdict_in(store: &Store, spec: &ServiceSpec) -> Result<(), ControlError> {
+    with_view(store, |view| service(view, spec, None))
+}
+
+fn verdict(spec: &ServiceSpec) -> Result<(), ControlError> {
+    verdict_in(&fixture::store(cluster()), spec)
+}
+
+fn of_container(change: impl FnOnce(&mut ContainerSpec)) -> Result<(), ControlError> {
+    verdict(&with_container(spec("a"), change))
+}
+
+fn of_resources(change: impl FnOnce(&mut ResourceRequirements)) -> Result<(), ControlError> {
+    verdict(&with_task(spec("a"), |task| change(&mut task.resources)))
+}
+
+fn of_ports(ports: &[PortConfig]) -> Result<(), ControlError> {
+    verdict(&ServiceSpec { endpoint: endpoint(ports), ..spec("a") })
+}
+
+#[test]
+fn names_are_dns_labels() {
+    for good in ["a", "A-b_c", "1a", "a--b", &"a".repeat(63)] {
+        assert_eq!(dns_label(good), Ok(()), "{good}");
+    }
+    assert_eq!(dns_label(""), Err(texts::name_missing()));
+    for bad in ["-a", "a-", "_a", "a.b", "a b", "ä"] {
+        assert_eq!(dns_label(bad), Err(texts::name_no_dns_label()), "{bad}");
+    }
+    assert_eq!(dns_label(&"a".repeat(64)), Err(texts::name_too_long()));
+}
+
+#[test]
+fn payload_names_may_have_dots() {
+    for good in ["a", "A.b-c_d", &"a".repeat(64)] {
+        assert_eq!(payload_name(good), Ok(()), "{good}");
+    }
+    assert_eq!(payload_name(""), Err(texts::payload_name_missing()));
+    for bad in [".a", "a.", "a b", "ä", &"a".repeat(65)] {
+        assert_eq!(payload_name(bad), Err(texts::payload_name_invalid()), "{bad}");
+    }
+}
+
+#[test]
+fn a_good_spec_is_good() {
+    assert_eq!(verdict(&spec("a")), Ok(()));
+}
+
+#[test]
+fn resources_have_a_minimum() {
+    for (nano_cpus, told) in [
+        (500_000, "0.0005"),
+        (999_999, "0.000999999"),
+        (100_000, "0.0001"),
+        (15_000, "1.5e-05"),
+        (1, "1e-09"),
+    ] {
+        let refused = Err(texts::cpu_below_minimum(told));
+        assert_eq!(of_resources(|it| it.limits.nano_cpus = nano_cpus), refused);
+        assert_eq!(of_resources(|it| it.reservations.nano_cpus = nano_cpus), refused);
+    }
+    let refused = Err(texts::memory_below_minimum(4_194_303));
+    assert_eq!(of_resources(|it| it.limits.memory_bytes = 4_194_303), refused);
+    assert_eq!(of_resources(|it| it.reservations.memory_bytes = 4_194_303), refused);
+    let least = of_resources(|it| {
+        it.limits.nano_cpus = 1_000_000;
+        it.reservations.memory_bytes = 4_194_304;
+    });
+    assert_eq!(least, Ok(()));
+}
+
+#[test]
+fn resources_that_make_no_sense_are_refused() {
+    let named = GenericResource::Named { kind: "GPU".to_owned(), values: ["a".to_owned()].into() };
+    assert_eq!(
+        of_resources(|it| it.reservations.generic.push(named)),
+        Err(texts::generic_not_a_count("GPU"))
+    );
+    assert_eq!(of_resources(|it| it.swap_bytes = Some(1)), Err(texts::swap_without_limit()));
+    assert_eq!(of_resources(|it| it.memory_swappiness = Some(101)), Err(texts::swappiness_out_of_range(101)));
+    assert_eq!(of_resources(|it| it.memory_swappiness = Some(-1)), Err(texts::swappiness_out_of_range(-1)));
+}
+
+#[test]
+fn constraints_are_parsed() {
+    let with = |text: &str| with_task(spec("a"), |task| task.placement.constraints.push(text.to_owned()));
+    assert_eq!(verdict(&with("node.role == manager")), Ok(()));
+    let told = verdict(&with("node.role")).unwrap_err().to_string();
+    assert_eq!(told, "rpc error: code = Unknown desc = constraint expected one operator from ==, !=");
+}
+
+#[test]
+fn only_containers_are_run_by_services() {
+    let attachment = with_task(spec("a"), |task| {
+        task.runtime = TaskRuntime::Attachment { container: "c".to_owned() };
+    });
+    assert_eq!(verdict(&attachment), Err(texts::runtime_not_supported()));
+}
+
+#[test]
+fn an_image_is_named() {
+    assert_eq!(of_container(|it| it.image.clear()), Err(texts::image_missing()));
+    assert_eq!(of_container(|it| it.image = "A b".to_owned()), Err(texts::image_invalid("A b")));
+}
+
+#[test]
+fn mounts_differ_once_expanded() {
+    let mount = |target: &str| Mount { target: target.to_owned(), ..Mount::default() };
+    let twice = |a: &str, b: &str| of_container(|it| it.mounts = vec![mount(a), mount(b)]);
+    assert_eq!(twice("/a", "/b"), Ok(()));
+    assert_eq!(twice("/x", "/x"), Err(texts::mount_point_duplicate("/x")));
+    assert_eq!(twice("/a", "/{{.Service.Name}}"), Err(texts::mount_point_duplicate("/a")));
+}
+
+#[test]
+fn templates_are_expanded_with_the_services_own_labels() {
+    let told = of_container(|it| it.env.push("A={{.Nope}}".to_owned())).unwrap_err().to_string();
+    assert_eq!(
+        told,
+        "rpc error: code = InvalidArgument desc = expanding env failed: expanding env \"A={{.Nope}}\": template: \
+         expansion:1:2: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type *template.Context"
+    );
+    let mut labelled = with_container(spec("a"), |it| it.hostname = "{{.Service.Labels.zone}}".to_owned());
+    assert!(verdict(&labelled).is_err());
+    labelled.labels.insert("zone".to_owned(), "z".to_owned());
+    assert_eq!(verdict(&labelled), Ok(()));
+}
+
+#[test]
+fn times_of_a_health_check_are_at_least_a_millisecond() {
+    let of =
+        |change: fn(&mut HealthCheck)| of_container(|it| change(it.health_check.get_or_insert_default()));
+    const SHORT: Duration = Duration::from_micros(999);
+    assert_eq!(of(|_| {}), Ok(()));
+    assert_eq!(of(|it| it.interval = Duration::from_millis(1)), Ok(()));
+    assert_eq!(of(|it| it.interval = SHORT), Err(texts::health_below_minimum("Interval")));
+    assert_eq!(of(|it| it.timeout = SHORT), Err(texts::health_below_minimum("Timeout")));
+    assert_eq!(of(|it| it.start_period = SHORT), Err(texts::health_below_minimum("StartPeriod")));
+    assert_eq!(of(|it| it.start_interval = SHORT), Err(texts::health_below_minimum("StartInterval")));
+}
+
+#[test]
+fn references_are_complete_and_show_in_places_of_their_own() {
+    use crate::store::ObjectKind::{Config, Secret};
+    let secrets = |pairs: &[(&str, &str)]| {
+        of_container(|it| {
+            it.secrets = pairs.iter().map(|(name, file)| secret_reference(3, name, file)).collect()
+        })
+    };
+    let configs = |pairs: &[(&str, &str)]| {
+        of_container(|it| {
+            it.configs = pairs.iter().map(|(name, file)| config_reference(4, name, file)).collect()
+        })
+    };
+    assert_eq!(secrets(&[("key", "a"), ("key", "b")]), Ok(()));
+    assert_eq!(secrets(&[("", "a")]), Err(texts::reference_malformed(Secret)));
+    assert_eq!(secrets(&[("key", "")]), Err(texts::reference_without_file_name(Secret)));
+    assert_eq!(
+        secrets(&[("key", "a"), ("b", "a")]),
+        Err(texts::references_conflict(Secret, "key", "b", "a"))
+    );
+    assert_eq!(configs(&[("conf", "a"), ("conf", "b")]), Ok(()));
+    assert_eq!(configs(&[("", "a")]), Err(texts::reference_malformed(Config)));
+    assert_eq!(configs(&[("conf", "")]), Err(texts::reference_without_file_name(Config)));
+    assert_eq!(
+        configs(&[("b", "a"), ("conf", "a")]),
+        Err(texts::references_conflict(Config, "b", "conf", "a"))
+    );
+    let runtime = of_container(|it| {
+        let mut reference = config_reference(4, "conf", "");
+        reference.target = ConfigTarget::Runtime;
+        it.configs.push(reference);
+    });
+    assert_eq!(runtime, Ok(()), "no file, no name of one");
+}
+
+#[test]
+fn what_is_referenced_is_there_under_its_name() {
+    use crate::store::ObjectKind::{Config, Secret};
+    let two = of_container(|it| {
+        it.secrets = vec![secret_reference(9, "gone", "a"), secret_reference(3, "other", "b")];
+    });
+    assert_eq!(two, Err(texts::references_not_found(Secret, "gone, other")));
+    let one = of_container(|it| it.configs = vec![config_reference(9, "gone", "a")]);
+    assert_eq!(one, Err(texts::reference_not_found(Config, "gone")));
+}
+
+#[test]
+fn counts_that_were_negative_are_refused() {
+    let of = |mode| verdict(&ServiceSpec { mode, ..spec("a") });
+    let (good, bad) = (i64::MAX as u64, 1 << 63);
+    assert_eq!(of(ServiceMode::Replicated { replicas: good }), Ok(()));
+    assert_eq!(of(ServiceMode::Replicated { replicas: bad }), Err(texts::replicas_negative()));
+    let job = |max_concurrent, total_completions| {
+        of(ServiceMode::ReplicatedJob { max_concurrent, total_completions })
+    };
+    assert_eq!(job(good, good), Ok(()));
+    assert_eq!(job(bad, 0), Err(texts::max_concurrent_negative()));
+    assert_eq!(job(0, bad), Err(texts::total_completions_negative()));
+}
+
+#[test]
+fn update_configs_are_of_services_that_are_updated() {
+    let ratio = |max_failure_ratio| Some(UpdateConfig { max_failure_ratio, ..UpdateConfig::default() });
+    for bad in [-0.1, 1.1, f32::NAN] {
+        let refused = Err(texts::failure_ratio_out_of_range());
+        assert_eq!(verdict(&ServiceSpec { update: ratio(bad), ..spec("a") }), refused);
+        assert_eq!(verdict(&ServiceSpec { rollback: ratio(bad), ..spec("a") }), refused);
+    }
+    assert_eq!(verdict(&ServiceSpec { update: ratio(1.0), rollback: ratio(0.0), ..spec("a") }), Ok(()));
+    let job = ServiceSpec { mode: ServiceMode::GlobalJob, ..spec("a") };
+    assert_eq!(verdict(&job), Ok(()));
+    assert_eq!(verdict(&ServiceSpec { update: ratio(0.0), ..job }), Err(texts::job_with_update_config()));
+}
+
+#[test]
+fn ports_of_one_endpoint_differ() {
+    let udp = PortConfig { protocol: Protocol::Udp, ..port(80, PublishMode::Ingress) };
+    let any = || port(0, PublishMode::Ingress);
+    assert_eq!(of_ports(&[port(80, PublishMode::Ingress), udp, any(), any()]), Ok(()));
+    let twice = [port(80, PublishMode::Ingress), port(80, PublishMode::Host)];
+    assert_eq!(of_ports(&twice), Err(texts::published_port_duplicate()));
+    let untargeted = PortConfig { target_port: 0, ..any() };
+    assert_eq!(of_ports(&[untargeted]), Err(texts::target_port_missing()));
+    let dnsrr = |mode| {
+        let endpoint = EndpointSpec { mode: ResolutionMode::DnsRr, ports: vec![port(80, mode)] };
+        verdict(&ServiceSpec { endpoint: Some(endpoint), ..spec("a") })
+    };
+    assert_eq!(dnsrr(PublishMode::Ingress), Err(texts::ingress_port_with_dnsrr()));
+    assert_eq!(dnsrr(PublishMode::Host), Ok(()));
+}
+
+#[test]
+fn published_ports_are_the_whole_clusters() {
+    let mut store = fixture::store(cluster());
+    let publishing =
+        |name: &str, number, mode| ServiceSpec { endpoint: endpoint(&[port(number, mode)]), ..spec(name) };
+    let mesh = created(&mut store, publishing("mesh", 80, PublishMode::Ingress));
+    let host = created(&mut store, publishing("host", 81, PublishMode::Host));
+    let of = |number, mode| verdict_in(&store, &publishing("new", number, mode));
+    assert_eq!(of(80, PublishMode::Ingress), Err(texts::port_in_use_by_ingress(80, "mesh", mesh)));
+    assert_eq!(of(80, PublishMode::Host), Err(texts::port_in_use_by_ingress(80, "mesh", mesh)));
+    assert_eq!(of(81, PublishMode::Ingress), Err(texts::port_in_use_by_host(81, "host", host)));
+    assert_eq!(of(81, PublishMode::Host), Ok(()), "the scheduler keeps them apart");
+    assert_eq!(of(82, PublishMode::Ingress), Ok(()));
+    let udp = PortConfig { protocol: Protocol::Udp, ..port(80, PublishMode::Ingress) };
+    assert_eq!(verdict_in(&store, &ServiceSpec { endpoint: endpoint(&[udp]), ..spec("new") }), Ok(()));
+    let of_itself =
+        with_view(&store, |view| service(view, &publishing("mesh", 80, PublishMode::Ingress), Some(mesh)));
+    assert_eq!(of_itself, Ok(()), "an update keeps its own");
+}
+
+#[test]
+fn a_port_that_was_given_is_taken_too() {
+    let mut given = fixture::replicated(7, 1);
+    given.endpoint.ports.push(port(30_000, PublishMode::Ingress));
+    let store = fixture::store(cluster().into_iter().chain([given.clone().into()]));
+    let wanted = ServiceSpec { endpoint: endpoint(&[port(30_000, PublishMode::Ingress)]), ..spec("a") };
+    let refused = Err(texts::port_in_use_by_ingress(30_000, "service-7", given.id));
+    assert_eq!(verdict_in(&store, &wanted), refused);
+}
+
+#[test]
+fn the_mesh_needs_its_network() {
+    let store = fixture::store([fixture::cluster().into()]);
+    let publishing = |mode| ServiceSpec { endpoint: endpoint(&[port(80, mode)]), ..spec("a") };
+    assert_eq!(verdict_in(&store, &publishing(PublishMode::Ingress)), Err(texts::ingress_missing()));
+    assert_eq!(verdict_in(&store, &publishing(PublishMode::Host)), Ok(()));
+}
+
+#[test]
+fn networks_are_there_and_open_to_services() {
+    let on = |networks: &[u128]| {
+        verdict(&with_task(spec("a"), |task| {
+            task.networks = networks.iter().map(|number| attachment(&fixture::network(*number))).collect();
+        }))
+    };
+    assert_eq!(on(&[2]), Ok(()));
+    assert_eq!(on(&[1]), Err(texts::attached_to_ingress("ingress")));
+    assert_eq!(on(&[2, 2]), Err(texts::attached_twice("network-2")));
+    let missing = fixture::network(9).id.to_string();
+    assert_eq!(on(&[9]), Err(texts::not_found(ObjectKind::Network, &missing)));
+    let mut going = fixture::network(8);
+    going.pending_delete = true;
+    let store = fixture::store([ingress(1).into(), going.clone().into()]);
+    let wanted = with_task(spec("a"), |task| task.networks.push(attachment(&going)));
+    let refused = texts::not_found(ObjectKind::Network, &going.id.to_string());
+    assert_eq!(verdict_in(&store, &wanted), Err(refused));
+}
+
+#[test]
+fn a_spec_of_which_two_do_not_fit_is_refused() {
+    let sized = |bytes| with_container(spec("a"), |it| it.args.push("x".repeat(bytes)));
+    assert_eq!(verdict(&sized(MAX_SERVICE_SPEC_BYTES - 2000)), Ok(()));
+    let told = verdict(&sized(MAX_SERVICE_SPEC_BYTES)).unwrap_err().to_string();
+    assert!(told.starts_with("service spec is too large: it takes 75"), "{told}");
+}
