@@ -27,7 +27,7 @@ pub mod texts;
 mod update;
 
 use crate::id::{NewBits, NodeId, ServiceId};
-use crate::objects::{ServiceMode, TaskState};
+use crate::objects::{ServiceMode, Task, TaskState};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
@@ -64,6 +64,15 @@ pub fn reconcile_node(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconcil
 #[must_use]
 pub fn reap(view: &View<'_>, service: ServiceId) -> Reconciled {
     reaper::reconcile(view, service)
+}
+
+/// Whether the task is what its service asks for now, so that no update replaces it: the `_up-to-date` filter of task lists.
+#[must_use]
+pub fn is_up_to_date(view: &View<'_>, task: &Task) -> bool {
+    let service = task.service.and_then(|service| view.service(service));
+    // Nothing here waits: the moment does not matter.
+    let now = Timestamp::default();
+    service.is_some_and(|service| !dirty::is_dirty(&ServiceView { view: *view, service, now }, task))
 }
 
 fn removed(view: &View<'_>, service: ServiceId, now: Timestamp) -> Reconciled {

@@ -6,6 +6,7 @@ use crate::id::{NewBits, ServiceId};
 use crate::objects::service::{JobStatus, UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{Endpoint, Meta, Service, ServiceMode, ServiceSpec, TaskState, Version};
+use crate::orchestrator::texts::ROLLBACK_REQUESTED;
 use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -141,7 +142,7 @@ fn rollback_started(now: Timestamp) -> UpdateStatus {
         state: UpdateState::RollbackStarted,
         started_at: now,
         completed_at: None,
-        message: texts::ROLLBACK_REQUESTED.to_owned(),
+        message: ROLLBACK_REQUESTED.to_owned(),
         slots: 0,
     }
 }

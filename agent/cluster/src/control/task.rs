@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::constraint::Constraints;
 use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
 use crate::objects::task::{NetworkAttachmentConfig, TaskRuntime};
 use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
+use crate::orchestrator::is_up_to_date;
+use crate::orchestrator::texts::CREATED;
 use crate::store::StoreAction;
 use crate::time::Timestamp;
 use crate::view::View;
@@ -94,32 +95,6 @@ fn state_named(text: &str) -> Option<TaskState> {
     })
 }
 
-/// Whether the task is what its service asks for now. It is when it differs in no more than a placement that its node
-/// satisfies, or in the registry's credentials once it has its image: then no update replaces it.
-fn is_up_to_date(view: &View<'_>, task: &Task) -> bool {
-    let Some(service) = task.service.and_then(|service| view.service(service)) else { return false };
-    if task.spec_version == service.spec_version {
-        return true;
-    }
-    let endpoint = service.spec.endpoint.clone().unwrap_or_default();
-    if task.endpoint.as_ref().is_some_and(|it| it.spec != endpoint) {
-        return false;
-    }
-    let mut wanted = TaskSpec::clone(&service.spec.task);
-    let constraints = Constraints::parse(&wanted.placement.constraints).ok();
-    let node = task.node.and_then(|node| view.node(node));
-    if node.zip(constraints).is_some_and(|(node, constraints)| constraints.allow(node)) {
-        wanted.placement.clone_from(&task.spec.placement);
-    }
-    let has_image = (TaskState::Ready..=TaskState::Running).contains(&view.state(task));
-    if let (true, TaskRuntime::Container(wanted), Some(own)) =
-        (has_image, &mut wanted.runtime, task.spec.container())
-    {
-        wanted.registry_auth.clone_from(&own.registry_auth);
-    }
-    wanted == *task.spec
-}
-
 /// A plain container that wants to join an overlay.
 #[derive(Debug, Clone)]
 pub struct Attachment {
@@ -169,7 +144,7 @@ pub fn attach_network(
         labels: Labels::new(),
         service_name: String::new(),
         service_labels: Labels::new(),
-        status: TaskStatus { since: now, message: texts::CREATED.to_owned(), ..TaskStatus::default() },
+        status: TaskStatus { since: now, message: CREATED.to_owned(), ..TaskStatus::default() },
         desired_state: TaskState::Running,
         start_after: None,
         replaces: None,

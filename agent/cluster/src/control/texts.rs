@@ -89,6 +89,7 @@ texts! {
     SwarmKit InvalidArgument port_in_use_by_ingress(port: u16, service: &str, id: ServiceId) "port '{port}' is already in use by service '{service}' ({id}) as an ingress port";
     SwarmKit InvalidArgument attached_to_ingress(network: &str) "Service cannot be explicitly attached to the ingress network {network:?}";
     Dockerd InvalidArgument attached_twice(network: &str) "service is attached to network {network} more than once";
+    Dockerd InvalidArgument fence_invalid(reason: &dyn Display) "{reason}";
     SwarmKit FailedPrecondition ingress_missing() "service needs ingress network, but no ingress network is present";
     SwarmKit Unimplemented mode_change() "service mode change is not allowed";
     SwarmKit Unimplemented rename() "renaming services is not supported";
@@ -141,12 +142,6 @@ texts! {
     Dockerd InvalidArgument heartbeat_zero() "heartbeat time period cannot be zero";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }
-
-/// Of a new task.
-pub(super) const CREATED: &str = "created";
-
-/// In the update status of `docker service rollback`.
-pub(super) const ROLLBACK_REQUESTED: &str = "manually requested rollback";
 
 /// A name that another object of its kind has.
 pub(super) fn name_conflict(kind: ObjectKind, name: &str) -> ControlError {

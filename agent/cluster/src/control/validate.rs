@@ -12,6 +12,7 @@ use crate::constraint::Constraints;
 use crate::id::ServiceId;
 use crate::objects::resources::ResourceRequirements;
 use crate::objects::{GenericResource, ServiceMode, ServiceSpec, UpdateConfig};
+use crate::orchestrator::fence;
 use crate::store::ObjectKind;
 use crate::view::View;
 
@@ -30,6 +31,7 @@ pub(super) fn service(
     updated: Option<ServiceId>,
 ) -> Result<(), ControlError> {
     dns_label(&spec.name)?;
+    fence::parse(&spec.labels).map_err(|reason| texts::fence_invalid(&reason))?;
     task(spec)?;
     mode(spec.mode)?;
     update_configs(spec)?;

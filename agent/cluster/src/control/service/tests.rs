@@ -113,7 +113,7 @@ fn rollback_swaps_the_two_specs() {
     );
     let status = service.update_status.as_ref().unwrap();
     assert_eq!((status.state, status.started_at), (UpdateState::RollbackStarted, at(5)));
-    assert_eq!((status.message.as_str(), status.slots), (texts::ROLLBACK_REQUESTED, 0));
+    assert_eq!((status.message.as_str(), status.slots), (ROLLBACK_REQUESTED, 0));
 }
 
 #[test]

@@ -61,6 +61,16 @@ fn a_good_spec_is_good() {
 }
 
 #[test]
+fn a_fence_is_a_duration() {
+    let mut fenced = spec("a");
+    fenced.labels.insert(fence::LABEL.to_owned(), "90s".to_owned());
+    assert_eq!(verdict(&fenced), Ok(()));
+    fenced.labels.insert(fence::LABEL.to_owned(), "soon".to_owned());
+    let told = verdict(&fenced).unwrap_err().to_string();
+    assert_eq!(told, "label ketch.fence: \"soon\" is not a duration such as 90s or 1m30s");
+}
+
+#[test]
 fn resources_have_a_minimum() {
     for (nano_cpus, told) in [
         (500_000, "0.0005"),
