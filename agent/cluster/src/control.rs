@@ -7,8 +7,6 @@
 //! [`ControlError`] says that in Docker's words too. Nothing here schedules, allocates or starts anything: reconcilers see
 //! what was committed. `design/control.md` says which request becomes which actions.
 
-use crate::objects::Version;
-
 mod cluster;
 mod config;
 mod error;
@@ -40,6 +38,8 @@ pub use service::{
 };
 pub use size::MAX_TRANSACTION_BYTES;
 pub use task::{Attachment, attach_network, detach_network, list_tasks};
+
+use crate::objects::Version;
 
 /// A spec that is to take the place of the one that the client has read at `version`.
 #[derive(Debug, Clone, PartialEq, Eq)]

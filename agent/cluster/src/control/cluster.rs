@@ -60,10 +60,7 @@ pub fn update_cluster(
 ) -> Result<Vec<StoreAction>, ControlError> {
     let old = find_cluster(view)?;
     let mut cluster = Cluster::clone(old);
-    cluster.spec = update.spec;
-    if cluster.spec.name.is_empty() {
-        cluster.spec.name = ClusterSpec::default().name;
-    }
+    cluster.spec = filled_in(update.spec);
     is_good(&cluster.spec)?;
     if old.meta.version != update.version {
         return Err(texts::out_of_sequence());
@@ -75,6 +72,30 @@ pub fn update_cluster(
     Ok(vec![StoreAction::Update(cluster.into())])
 }
 
+/// Clients leave out, or send as zero, what they want to be Docker's default.
+fn filled_in(mut spec: ClusterSpec) -> ClusterSpec {
+    let default = ClusterSpec::default();
+    if spec.name.is_empty() {
+        spec.name = default.name;
+    }
+    if spec.dispatcher.heartbeat_period.is_zero() {
+        spec.dispatcher = default.dispatcher;
+    }
+    if spec.ca.node_certificate_expiry.is_zero() {
+        spec.ca.node_certificate_expiry = default.ca.node_certificate_expiry;
+    }
+    for (value, default) in [
+        (&mut spec.raft.election_tick, default.raft.election_tick),
+        (&mut spec.raft.heartbeat_tick, default.raft.heartbeat_tick),
+    ] {
+        *value = if *value == 0 { default } else { *value };
+    }
+    if spec.raft.snapshot_interval == 0 {
+        spec.raft.snapshot_interval = default.raft.snapshot_interval;
+    }
+    spec
+}
+
 fn is_good(spec: &ClusterSpec) -> Result<(), ControlError> {
     if spec.name != ClusterSpec::default().name {
         return Err(texts::cluster_renamed());
@@ -82,10 +103,7 @@ fn is_good(spec: &ClusterSpec) -> Result<(), ControlError> {
     if spec.ca.node_certificate_expiry < MIN_CERTIFICATE_EXPIRY {
         return Err(texts::certificate_expiry_too_short());
     }
-    if spec.dispatcher.heartbeat_period.is_zero() {
-        return Err(texts::heartbeat_zero());
-    }
-    if spec.raft.heartbeat_tick == 0 || spec.raft.election_tick <= spec.raft.heartbeat_tick {
+    if spec.raft.election_tick <= spec.raft.heartbeat_tick {
         return Err(texts::election_before_heartbeat());
     }
     Ok(())

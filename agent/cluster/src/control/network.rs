@@ -64,12 +64,12 @@ fn drivers(spec: &NetworkSpec) -> Result<(), ControlError> {
         return Err(texts::ingress_driver());
     }
     if !driver.is_empty() && !DRIVERS.contains(&driver) {
-        return Err(texts::plugin_not_supported(driver));
+        return Err(texts::driver_not_found(driver));
     }
     match spec.ipam_driver.name.as_str() {
         "" => Ok(()),
         ipam if ipam.eq_ignore_ascii_case("default") => Ok(()),
-        ipam => Err(texts::plugin_not_supported(ipam)),
+        ipam => Err(texts::ipam_driver_not_found(ipam)),
     }
 }
 

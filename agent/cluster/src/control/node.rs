@@ -98,7 +98,7 @@ pub enum Force {
 /// Removes the node and shuts its certificate out. The orchestrators write how its tasks ended.
 ///
 /// # Errors
-/// When it is a manager, or is up and that is not forced.
+/// When it is a member of raft, or is up and that is not forced.
 pub fn remove_node(
     view: &View<'_>,
     id: NodeId,
@@ -106,7 +106,7 @@ pub fn remove_node(
     now: Timestamp,
 ) -> Result<Vec<StoreAction>, ControlError> {
     let node = found(view, id)?;
-    if node.spec.role == NodeRole::Manager || removal.members.contains_key(&id) {
+    if removal.members.contains_key(&id) {
         return Err(texts::node_is_manager(id));
     }
     if removal.force == Force::No && node.status.state == NodeState::Ready {

@@ -56,7 +56,7 @@ texts! {
     SwarmKit InvalidArgument restart_window_negative() "TaskSpec: restart-window cannot be negative";
     SwarmKit Unknown constraint_invalid(reason: &dyn Display) "{reason}";
     SwarmKit InvalidArgument template_invalid(reason: &dyn Display) "{reason}";
-    Dockerd InvalidArgument runtime_not_supported() "invalid task spec: spec type \"attachment\" not supported";
+    Dockerd InvalidArgument runtime_not_supported() "unsupported runtime";
 }
 
 // Containers.
@@ -112,7 +112,8 @@ texts! {
     SwarmKit PermissionDenied predefined_label() "label com.docker.swarm.predefined is for internally created predefined networks and cannot be applied by users";
     SwarmKit InvalidArgument ingress_attachable() "ingress network cannot be attachable";
     SwarmKit Unimplemented ingress_driver() "only overlay driver is currently supported for ingress network";
-    SwarmKit InvalidArgument plugin_not_supported(driver: &str) "plugin {driver} not supported";
+    Dockerd NotFound driver_not_found(driver: &str) "plugin {driver:?} not found";
+    SwarmKit InvalidArgument ipam_driver_not_found(driver: &str) "error during lookup of plugin {driver}";
     SwarmKit AlreadyExists ingress_exists(id: NetworkId) "ingress network ({id}) is already present";
     SwarmKit InvalidArgument subnet_missing() "ipam configuration: invalid subnet ";
     SwarmKit InvalidArgument subnet_too_small(subnet: &dyn Display) "ipam configuration: subnet {subnet} is too small for a network";
@@ -139,7 +140,6 @@ texts! {
     Dockerd InvalidArgument cluster_renamed() "swarm spec must be named \"default\"";
     SwarmKit InvalidArgument certificate_expiry_too_short() "minimum certificate expiry time is: 1h0m0s";
     SwarmKit InvalidArgument heartbeat_negative() "heartbeat time period cannot be a negative duration";
-    Dockerd InvalidArgument heartbeat_zero() "heartbeat time period cannot be zero";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }
 

@@ -131,7 +131,13 @@ impl<'a> Expansion<'a> {
     fn command(&mut self, command: &Command, last: Option<Value<'a>>) -> Result<Value<'a>, TemplateError> {
         let OperandKind::Call(function) = command.first.kind else {
             if !command.arguments.is_empty() {
-                let told = format!("can't give argument to non-function {}", command.first.text);
+                let told = match &command.first.kind {
+                    OperandKind::Field(names) if !names.is_empty() => {
+                        let last = names.last().map_or("", String::as_str);
+                        format!("{last} has arguments but cannot be invoked as function")
+                    }
+                    _ => format!("can't give argument to non-function {}", command.first.text),
+                };
                 return Err(self.error(&command.first, &told));
             }
             return self.operand(&command.first);

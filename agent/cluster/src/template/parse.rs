@@ -5,7 +5,8 @@ use super::{Command, Function, Functions, NAME, Operand, OperandKind, Part, Pipe
 /// Parentheses within parentheses: so that no input can use up the stack.
 const MAX_DEPTH: usize = 16;
 
-const KEYWORDS: [&str; 9] = ["if", "else", "end", "range", "with", "define", "template", "block", "break"];
+const KEYWORDS: [&str; 10] =
+    ["continue", "if", "else", "end", "range", "with", "define", "template", "block", "break"];
 
 pub(super) struct Parser<'s> {
     source: &'s str,
@@ -94,16 +95,27 @@ impl<'s> Parser<'s> {
                 return Err(self.error("unclosed action"));
             }
             operands.push(self.operand()?);
-            let end = self.at;
-            self.skip_space();
-            if end == self.at && !self.at_end_of_command() && !self.rest().is_empty() {
-                return Err(self.unexpected("operand"));
-            }
+            self.after_operand()?;
         }
         let mut operands = operands.into_iter();
         match operands.next() {
             Some(first) => Ok(Command { first, arguments: operands.collect() }),
             None => Err(self.error("missing value for command")),
+        }
+    }
+
+    /// Two operands have space between them.
+    fn after_operand(&mut self) -> Result<(), TemplateError> {
+        let end = self.at;
+        self.skip_space();
+        match self.rest().chars().next() {
+            Some(_) if end != self.at || self.at_end_of_command() => Ok(()),
+            Some('(') => Err(self.unexpected("operand")),
+            Some(bad) => {
+                let code = u32::from(bad);
+                Err(self.error(&format!("bad character U+{code:04X} '{bad}'")))
+            }
+            None => Ok(()),
         }
     }
 
@@ -217,6 +229,7 @@ impl<'s> Parser<'s> {
 
     fn unexpected(&self, place: &str) -> TemplateError {
         match self.rest().chars().next() {
+            Some(')') => self.error("unexpected right paren"),
             Some(character) => self.error(&format!("unexpected {:?} in {place}", character.to_string())),
             None => self.error("unclosed action"),
         }

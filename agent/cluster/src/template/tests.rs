@@ -77,9 +77,9 @@ fn what_can_not_be_parsed_is_told_in_gos_words() {
         ("{{/* a", "template: expansion:1: unclosed comment"),
         ("{{/* a */ b}}", "template: expansion:1: comment ends before closing delimiter"),
         ("{{(.Task}}", "template: expansion:1: unclosed left paren"),
-        ("{{.Task)}}", "template: expansion:1: unexpected \")\" in command"),
+        ("{{.Task)}}", "template: expansion:1: unexpected right paren"),
         ("{{!}}", "template: expansion:1: unexpected \"!\" in command"),
-        ("{{.Task.Slot\"a\"}}", "template: expansion:1: unexpected \"\\\"\" in operand"),
+        ("{{.Task.Slot\"a\"}}", "template: expansion:1: bad character U+0022 '\"'"),
         ("{{if .Task}}", "template: expansion:1: {{if}} is not supported"),
     ] {
         assert_eq!(expand(text), Err(told.to_owned()), "{text}");
@@ -109,7 +109,11 @@ fn what_can_not_be_expanded_is_told_in_gos_words() {
         ),
         (
             "{{.Task.ID \"a\"}}",
-            "template: expansion:1:7: executing \"expansion\" at <.Task.ID>: can't give argument to non-function .Task.ID",
+            "template: expansion:1:7: executing \"expansion\" at <.Task.ID>: ID has arguments but cannot be invoked as function",
+        ),
+        (
+            "{{\"a\" \"b\"}}",
+            "template: expansion:1:2: executing \"expansion\" at <\"a\">: can't give argument to non-function \"a\"",
         ),
         (
             "{{join}}",

@@ -59,9 +59,9 @@ fn drivers_and_labels_are_those_that_are_known() {
         assert!(create(&store, NetworkSpec { driver: driver(good), ..named("net") }).is_ok(), "{good}");
     }
     let weave = NetworkSpec { driver: driver("weave"), ..named("net") };
-    assert_eq!(create(&store, weave), Err(texts::plugin_not_supported("weave")));
+    assert_eq!(create(&store, weave), Err(texts::driver_not_found("weave")));
     let dhcp = NetworkSpec { ipam_driver: driver("dhcp"), ..named("net") };
-    assert_eq!(create(&store, dhcp), Err(texts::plugin_not_supported("dhcp")));
+    assert_eq!(create(&store, dhcp), Err(texts::ipam_driver_not_found("dhcp")));
     assert!(create(&store, NetworkSpec { ipam_driver: driver("Default"), ..named("net") }).is_ok());
     let mut predefined = named("net");
     predefined.labels.insert(PREDEFINED_LABEL.to_owned(), "true".to_owned());

@@ -95,11 +95,7 @@ fn the_words_are_dockers() {
         ),
         (constraint_invalid(&"key 'a' is invalid"), Kind::Unknown, rpc("Unknown", "key 'a' is invalid")),
         (template_invalid(&"template: x"), Kind::InvalidArgument, invalid("template: x")),
-        (
-            runtime_not_supported(),
-            Kind::InvalidArgument,
-            "invalid task spec: spec type \"attachment\" not supported".to_owned(),
-        ),
+        (runtime_not_supported(), Kind::InvalidArgument, "unsupported runtime".to_owned()),
         (image_missing(), Kind::InvalidArgument, invalid("ContainerSpec: image reference must be provided")),
         (
             image_invalid("A"),
@@ -245,7 +241,8 @@ fn the_words_are_dockers() {
             Kind::Unimplemented,
             rpc("Unimplemented", "only overlay driver is currently supported for ingress network"),
         ),
-        (plugin_not_supported("weave"), Kind::InvalidArgument, invalid("plugin weave not supported")),
+        (driver_not_found("weave"), Kind::NotFound, "plugin \"weave\" not found".to_owned()),
+        (ipam_driver_not_found("dhcp"), Kind::InvalidArgument, invalid("error during lookup of plugin dhcp")),
         (
             ingress_exists(network),
             Kind::AlreadyExists,
@@ -359,7 +356,6 @@ fn the_words_are_dockers() {
             Kind::InvalidArgument,
             invalid("heartbeat time period cannot be a negative duration"),
         ),
-        (heartbeat_zero(), Kind::InvalidArgument, "heartbeat time period cannot be zero".to_owned()),
         (
             election_before_heartbeat(),
             Kind::InvalidArgument,
