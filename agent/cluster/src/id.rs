@@ -28,11 +28,6 @@ fn format(bits: u128) -> [u8; DIGITS] {
     digits
 }
 
-/// 128 bits as an id's text: the secrets in join tokens have the same form.
-pub(crate) fn digits(bits: u128) -> String {
-    format(bits).iter().copied().map(char::from).collect()
-}
-
 fn parse(text: &str) -> Option<u128> {
     if text.len() != DIGITS {
         return None;

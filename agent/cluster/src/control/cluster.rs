@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
-use crate::id;
 use crate::objects::cluster::SecretBytes;
 use crate::objects::{Cluster, ClusterSpec, Version};
 use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
+use crate::token::JoinToken;
 use crate::view::View;
 
 use super::error::ControlError;
@@ -67,7 +67,7 @@ pub fn update_cluster(
     }
     cluster.meta.updated_at = now;
     forget_ended(&mut cluster, now);
-    rotate(&mut cluster, &update.rotate, &update.secrets);
+    rotate(&mut cluster, &update.rotate, &update.secrets)?;
     validate::fits_object(ObjectKind::Cluster, &cluster)?;
     Ok(vec![StoreAction::Update(cluster.into())])
 }
@@ -109,25 +109,30 @@ fn is_good(spec: &ClusterSpec) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn rotate(cluster: &mut Cluster, wanted: &BTreeSet<Rotate>, secrets: &NewSecrets) {
+fn rotate(
+    cluster: &mut Cluster,
+    wanted: &BTreeSet<Rotate>,
+    secrets: &NewSecrets,
+) -> Result<(), ControlError> {
     let tokens = &mut cluster.root_ca.join_tokens;
     if wanted.contains(&Rotate::WorkerToken) {
-        tokens.worker = with_secret(&tokens.worker, secrets.worker_token);
+        tokens.worker = with_secret(&tokens.worker, secrets.worker_token)?;
     }
     if wanted.contains(&Rotate::ManagerToken) {
-        tokens.manager = with_secret(&tokens.manager, secrets.manager_token);
+        tokens.manager = with_secret(&tokens.manager, secrets.manager_token)?;
     }
     if !cluster.spec.autolock {
         cluster.unlock_key = None;
     } else if cluster.unlock_key.is_none() || wanted.contains(&Rotate::UnlockKey) {
         cluster.unlock_key = Some(SecretBytes(secrets.unlock_key.to_vec()));
     }
+    Ok(())
 }
 
-/// A token is `SWMTKN-1-<digest of the root>-<secret>`; the secret alone is another one.
-fn with_secret(token: &str, secret: u128) -> String {
-    let kept = token.rsplit_once('-').map_or(token, |(kept, _)| kept);
-    format!("{kept}-{}", id::digits(secret))
+/// The token of the same cluster with another secret.
+fn with_secret(token: &str, secret: u128) -> Result<String, ControlError> {
+    let token = token.parse::<JoinToken>().map_err(|reason| texts::stored_token_unreadable(&reason))?;
+    Ok(JoinToken { secret, ..token }.to_string())
 }
 
 #[cfg(test)]

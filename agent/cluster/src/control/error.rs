@@ -82,10 +82,8 @@ impl From<StoreError> for ControlError {
             StoreError::NotFound(ObjectId::Cluster(_)) => texts::no_swarm(),
             StoreError::NotFound(id) => texts::gone(&id),
             StoreError::NameConflict { kind, name } => texts::name_conflict(kind, &name),
-            error
-            @ (StoreError::Exists(_) | StoreError::StateBackwards { .. } | StoreError::Fixed { .. }) => {
-                texts::store_refused(&error)
-            }
+            // No request comes to one of the others.
+            error => texts::store_refused(&error),
         }
     }
 }

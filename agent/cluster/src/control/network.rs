@@ -96,8 +96,11 @@ fn is_good_pool(subnet: Subnet, config: &IpamConfig) -> Result<(), ControlError>
     if let Some(range) = config.range.filter(|range| !holds(range)) {
         return Err(texts::subnet_without_range(&subnet, &range));
     }
-    match config.gateway.filter(|gateway| !subnet.contains(*gateway)) {
-        Some(gateway) => Err(texts::subnet_without_gateway(&subnet, &gateway)),
+    if let Some(gateway) = config.gateway.filter(|gateway| !subnet.contains(*gateway)) {
+        return Err(texts::subnet_without_gateway(&subnet, &gateway));
+    }
+    match config.reserved.values().find(|address| !subnet.contains(**address)) {
+        Some(address) => Err(texts::subnet_without_reserved(&subnet, address)),
         None => Ok(()),
     }
 }

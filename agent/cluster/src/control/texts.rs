@@ -7,6 +7,7 @@ use std::fmt::Display;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::store::{ObjectId, ObjectKind, StoreError};
+use crate::token::JoinTokenError;
 
 use super::error::{ControlError, ErrorKind, Speaker};
 
@@ -119,6 +120,7 @@ texts! {
     SwarmKit InvalidArgument subnet_too_small(subnet: &dyn Display) "ipam configuration: subnet {subnet} is too small for a network";
     SwarmKit InvalidArgument subnet_without_range(subnet: &dyn Display, range: &dyn Display) "ipam configuration: subnet {subnet} does not contain range {range}";
     SwarmKit InvalidArgument subnet_without_gateway(subnet: &dyn Display, gateway: &dyn Display) "ipam configuration: subnet {subnet} does not contain gateway {gateway}";
+    SwarmKit InvalidArgument subnet_without_reserved(subnet: &dyn Display, address: &dyn Display) "ipam configuration: subnet {subnet} does not contain reserved address {address}";
     SwarmKit InvalidArgument subnets_of_one_family() "ipam configuration: a network has at most one subnet of each address family";
     SwarmKit InvalidArgument subnet_overlaps() "invalid pool request: Pool overlaps with other one on this address space";
     SwarmKit FailedPrecondition network_in_use_by_service(network: NetworkId, service: ServiceId) "network {network} is in use by service {service}";
@@ -140,6 +142,7 @@ texts! {
     Dockerd InvalidArgument cluster_renamed() "swarm spec must be named \"default\"";
     SwarmKit InvalidArgument certificate_expiry_too_short() "minimum certificate expiry time is: 1h0m0s";
     SwarmKit InvalidArgument heartbeat_negative() "heartbeat time period cannot be a negative duration";
+    Dockerd Unknown stored_token_unreadable(reason: &JoinTokenError) "the cluster's own join token can't be read: {reason}";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }
 

@@ -5,8 +5,12 @@ use crate::id::NodeId;
 use crate::objects::cluster::{CaConfig, DispatcherConfig, JoinTokens, RaftConfig};
 use crate::store::Store;
 
+fn token(secret: u128) -> String {
+    JoinToken { root_digest: [9; 32], secret }.to_string()
+}
+
 fn tokens() -> JoinTokens {
-    JoinTokens { worker: "SWMTKN-1-digest-aaa".to_owned(), manager: "SWMTKN-1-digest-bbb".to_owned() }
+    JoinTokens { worker: token(100), manager: token(200) }
 }
 
 fn store() -> Store {
@@ -99,12 +103,19 @@ fn rotation_changes_the_secret_alone() {
     let mut store = store();
     let wanted = update(&store, ClusterSpec::default(), &[Rotate::WorkerToken]);
     let cluster = updated(&mut store, wanted).unwrap();
-    let worker = "SWMTKN-1-digest-0000000000000000000000001".to_owned();
+    let worker = token(1);
     assert_eq!(cluster.root_ca.join_tokens, JoinTokens { worker: worker.clone(), ..tokens() });
     let wanted = update(&store, ClusterSpec::default(), &[Rotate::ManagerToken]);
     let cluster = updated(&mut store, wanted).unwrap();
-    let manager = "SWMTKN-1-digest-0000000000000000000000002".to_owned();
+    let manager = token(2);
     assert_eq!(cluster.root_ca.join_tokens, JoinTokens { worker, manager });
+}
+
+#[test]
+fn a_stored_token_that_is_none_is_told_of() {
+    let mut store = fixture::store([fixture::cluster().into()]);
+    let wanted = update(&store, ClusterSpec::default(), &[Rotate::WorkerToken]);
+    assert_eq!(updated(&mut store, wanted).unwrap_err().kind(), crate::control::ErrorKind::Unknown);
 }
 
 #[test]

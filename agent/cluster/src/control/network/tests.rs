@@ -85,6 +85,9 @@ fn pools_hold_what_is_said_of_them() {
     }
     let gateway = IpamConfig { gateway: address("10.2.0.1"), ..pool("10.1.0.0/24") };
     assert_eq!(with(vec![gateway]), Err(texts::subnet_without_gateway(&"10.1.0.0/24", &"10.2.0.1")));
+    let mut reserving = pool("10.1.0.0/24");
+    reserving.reserved.insert("router".to_owned(), "10.2.0.9".parse().unwrap());
+    assert_eq!(with(vec![reserving]), Err(texts::subnet_without_reserved(&"10.1.0.0/24", &"10.2.0.9")));
     assert_eq!(with(vec![pool("10.1.0.0/24"), pool("10.2.0.0/24")]), Err(texts::subnets_of_one_family()));
 }
 

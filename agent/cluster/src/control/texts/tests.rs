@@ -264,6 +264,7 @@ fn the_words_are_dockers() {
             Kind::InvalidArgument,
             invalid("ipam configuration: subnet 10.0.0.0/24 does not contain gateway 10.1.0.1"),
         ),
+        (subnet_without_reserved(&"10.0.0.0/24", &"10.1.0.9"), Kind::InvalidArgument, invalid("ipam configuration: subnet 10.0.0.0/24 does not contain reserved address 10.1.0.9")),
         (
             subnets_of_one_family(),
             Kind::InvalidArgument,
@@ -356,6 +357,7 @@ fn the_words_are_dockers() {
             Kind::InvalidArgument,
             invalid("heartbeat time period cannot be a negative duration"),
         ),
+        (stored_token_unreadable(&JoinTokenError::Prefix), Kind::Unknown, "the cluster's own join token can't be read: invalid join token: it does not start with SWMTKN-1-".to_owned()),
         (
             election_before_heartbeat(),
             Kind::InvalidArgument,
