@@ -6,12 +6,11 @@
 //! `ketchd`'s manager calls it: an API request becomes [`StoreAction`](store::StoreAction)s by `control`, the committed
 //! ones enter by [`Store::apply`](store::Store::apply), and each change wakes the reconcilers of what it touched.
 
+pub mod allocator;
 pub mod assignment;
 pub mod constraint;
-pub mod allocator;
-pub mod data_keys;
-pub mod constraint;
 pub mod control;
+pub mod data_keys;
 #[cfg(test)]
 mod fixture;
 pub mod id;
