@@ -372,6 +372,9 @@ impl Simulated {
 
     /// A place is no more down once a newer task has run or ended by itself there, or nothing is wanted there.
     fn forget_landed(&mut self) {
+        if self.down.is_empty() {
+            return;
+        }
         let service = self.service().clone();
         let mut down = std::mem::take(&mut self.down);
         down.retain(|of, stopped_at| {

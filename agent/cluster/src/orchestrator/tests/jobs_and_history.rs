@@ -5,7 +5,7 @@ use crate::id::NodeId;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{JobStatus, UpdateState};
 use crate::objects::task::{RestartCondition, RestartPolicy};
-use crate::objects::{ServiceMode, TaskStatus};
+use crate::objects::{ServiceMode, TaskStatus, UpdateConfig};
 
 fn job(mode: ServiceMode) -> Service {
     let mut service = fixture::service(1, mode);
@@ -153,7 +153,9 @@ fn a_place_that_was_given_up_is_not_forgotten() {
 
 #[test]
 fn history_keeps_what_an_update_counts() {
-    let mut cluster = running(replicated(3));
+    let mut service = replicated(3);
+    service.spec.update = Some(UpdateConfig { max_failure_ratio: 0.5, ..UpdateConfig::default() });
+    let mut cluster = running(service);
     cluster.set_history(0);
     cluster.set_image(super::super::simulated::BROKEN);
     cluster.run(100);
