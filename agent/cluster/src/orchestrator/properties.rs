@@ -25,6 +25,7 @@ enum Event {
     End(usize, TaskState),
     Work,
     Pass(u64),
+    ChangeLeader,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -32,7 +33,12 @@ fn event() -> impl Strategy<Value = Event> {
     let image = prop_oneof![Just("a"), Just("b"), Just(BROKEN), Just(SHORT_LIVED)];
     let availability =
         prop_oneof![Just(Availability::Active), Just(Availability::Pause), Just(Availability::Drain)];
-    let state = prop_oneof![Just(NodeState::Ready), Just(NodeState::Down)];
+    let state = prop_oneof![
+        3 => Just(NodeState::Ready),
+        3 => Just(NodeState::Down),
+        1 => Just(NodeState::Unknown),
+        1 => Just(NodeState::Disconnected),
+    ];
     let end = prop_oneof![Just(TaskState::Complete), Just(TaskState::Failed), Just(TaskState::Rejected)];
     prop_oneof![
         2 => (0..5_u64).prop_map(Event::Scale),
@@ -41,6 +47,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (node.clone(), state).prop_map(|(node, state)| Event::Node(node, state)),
         2 => (node, availability).prop_map(|(node, to)| Event::Availability(node, to)),
         3 => (0..8_usize, end).prop_map(|(index, state)| Event::End(index, state)),
+        1 => Just(Event::ChangeLeader),
         10 => Just(Event::Work),
         5 => (1..20_u64).prop_map(Event::Pass),
         1 => (60..200_u64).prop_map(Event::Pass),
@@ -103,6 +110,7 @@ fn happen(cluster: &mut Simulated, event: Event) {
         Event::Work => {
             cluster.work();
         }
+        Event::ChangeLeader => cluster.change_leader(),
         Event::Pass(seconds) => cluster.pass(seconds),
     }
     cluster.settle();

@@ -26,6 +26,8 @@ pub(super) const SHORT_LIVED: &str = "short-lived";
 pub(super) struct Simulated {
     pub(super) store: Store,
     pub(super) observed: Observed,
+    /// What the leader before this one had been told: this one learns it at the workers' next word.
+    unheard: Option<Observed>,
     pub(super) now: Timestamp,
     pub(super) wake_at: Option<Timestamp>,
     next_bits: u128,
@@ -49,6 +51,7 @@ impl Simulated {
         Self {
             store: fixture::store(objects),
             observed: Observed::default(),
+            unheard: None,
             now: fixture::at(1000),
             wake_at: None,
             next_bits: 1000,
@@ -182,8 +185,19 @@ impl Simulated {
         self.now = self.now.after(Duration::from_secs(seconds));
     }
 
+    /// Another manager leads: it has the store, and nothing of what workers have said.
+    pub(super) fn change_leader(&mut self) {
+        self.hear();
+        self.unheard = Some(std::mem::take(&mut self.observed));
+    }
+
+    fn hear(&mut self) {
+        self.unheard.take().into_iter().for_each(|told| self.observed = told);
+    }
+
     /// A task comes to that state, by a committed word of its worker.
     pub(super) fn set_state(&mut self, id: TaskId, state: TaskState) {
+        self.hear();
         let mut task = Task::clone(self.store.task(id).unwrap());
         let running_since = if state == TaskState::Running {
             Some(self.now)
@@ -284,6 +298,7 @@ impl Simulated {
 
     /// One step of every worker that is there: each task goes one state on. Whether any did.
     pub(super) fn work(&mut self) -> bool {
+        self.hear();
         let mut moved = false;
         for task in self.tasks() {
             let node = task.node.and_then(|node| self.store.node(node));
@@ -405,7 +420,9 @@ impl Simulated {
         let mut wanted: BTreeMap<Place, u64> = BTreeMap::new();
         for task in self.store.tasks().filter(|task| task.desired_state == TaskState::Running) {
             let node = task.node.and_then(|node| self.store.node(node));
-            let is_lost = task.node.is_some() && node.is_none_or(|node| node.status.state == NodeState::Down);
+            let is_lost = task.node.is_some()
+                && super::service_view::ground_of(node.map(AsRef::as_ref))
+                    == super::service_view::Ground::Lost;
             if !is_lost && !self.view().state(task).is_terminal() {
                 *wanted.entry(place(service, task)).or_default() += 1;
             }
