@@ -46,6 +46,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ),
     ("ketch-shim-api", &["prost"]),
     ("ketch-engine-api", &["serde", "serde_json"]),
+    ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
     (
         "ketchd",
         &[
@@ -96,6 +97,21 @@ const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[
     ("agent", UNSAFE, "`unsafe` lives in runtime/sys and shim/sys only"),
     ("agent", &["ketch::", "ketch_sys", "libc::", "nix::"], "the agent drives a shim, and links no runtime"),
     ("agent/src/api", &["crate::network::", "crate::shim::"], "a route translates and calls"),
+    (
+        "agent/cluster/src",
+        &[
+            "tokio",
+            "std::fs",
+            "std::process",
+            "std::thread",
+            "Instant",
+            "SystemTime",
+            "rand::",
+            "HashMap",
+            "HashSet",
+        ],
+        "the cluster is pure and deterministic: time and the bits of ids are arguments, and no order is a hash's",
+    ),
     ("integration", UNSAFE, "`unsafe` lives in runtime/sys and shim/sys only"),
     (
         "shim",
@@ -234,7 +250,10 @@ fn names_it(line: &str, name: &str) -> bool {
 #[test]
 fn no_file_or_function_has_a_banned_name() {
     let mut broken = Vec::new();
-    for file in ["runtime", "shim", "integration"].iter().flat_map(|folder| sources(&root().join(folder))) {
+    for file in ["runtime", "shim", "agent/cluster", "integration"]
+        .iter()
+        .flat_map(|folder| sources(&root().join(folder)))
+    {
         let stem = file.file_stem().expect("a file has a name").to_string_lossy().into_owned();
         if BANNED_FILE_NAMES.contains(&stem.as_str()) {
             broken.push(format!("{}: file name", file.display()));
@@ -251,7 +270,7 @@ fn no_file_or_function_has_a_banned_name() {
 
 #[test]
 fn every_module_opens_with_what_it_owns() {
-    let missing: Vec<_> = ["runtime", "shim", "integration"]
+    let missing: Vec<_> = ["runtime", "shim", "agent/cluster", "integration"]
         .iter()
         .flat_map(|folder| sources(&root().join(folder)))
         .filter(|file| !fs::read_to_string(file).expect("read a source").starts_with("//!"))

@@ -1,3 +1,5 @@
+//! `template`, one case at a time.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

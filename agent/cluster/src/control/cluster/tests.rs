@@ -1,3 +1,5 @@
+//! `cluster`, one case at a time.
+
 use super::super::tests::{commit, with_view};
 use super::*;
 use crate::fixture::{self, at};

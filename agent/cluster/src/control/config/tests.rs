@@ -1,3 +1,5 @@
+//! `config`, one case at a time.
+
 use super::super::tests::{cluster, commit, config_reference, created, spec, with_container, with_view};
 use super::*;
 use crate::fixture::{self, at};

@@ -1,3 +1,5 @@
+//! `lookup`, one case at a time.
+
 use super::*;
 use crate::fixture;
 use crate::id::{NetworkId, NodeId, SecretId, ServiceId};

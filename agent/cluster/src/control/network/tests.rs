@@ -1,3 +1,5 @@
+//! `network`, one case at a time.
+
 use super::super::tests::{
     attachment, cluster, commit, created, endpoint, ingress, port, spec, with_task, with_view,
 };

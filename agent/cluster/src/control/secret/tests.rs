@@ -1,3 +1,5 @@
+//! `secret`, one case at a time.
+
 use super::super::tests::{
     cluster, commit, created, secret, secret_reference, spec, with_container, with_view,
 };

@@ -1,3 +1,5 @@
+//! `service`, one case at a time.
+
 use super::super::tests::{
     cluster, commit, created, endpoint, port, secret, secret_reference, spec, with_container, with_view,
 };

@@ -1,3 +1,5 @@
+//! `task`, one case at a time.
+
 use super::super::tests::{port, with_view};
 use super::*;
 use crate::fixture::{self, at};

@@ -1,3 +1,5 @@
+//! `texts`, one case at a time.
+
 use super::*;
 use crate::id::SecretId;
 use crate::objects::Version;

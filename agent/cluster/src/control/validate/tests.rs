@@ -1,3 +1,5 @@
+//! `validate`, one case at a time.
+
 use std::time::Duration;
 
 use super::super::tests::{
