@@ -5,18 +5,20 @@ use std::sync::Arc;
 use super::service_view::ServiceView;
 use crate::constraint::Constraints;
 use crate::objects::task::TaskRuntime;
-use crate::objects::{Task, TaskSpec, TaskState};
+use crate::objects::{EndpointSpec, Task, TaskSpec, TaskState};
 
 /// Whether the task must be replaced, since it runs something else than the service's spec says. A task of the same spec
 /// version never is; of another one, it is compared. Two differences don't count: placement that the task's node satisfies
 /// as it is, and the registry's credentials of a task that has its image.
 pub(super) fn is_dirty(service: &ServiceView<'_>, task: &Task) -> bool {
-    let spec = &service.service.spec;
-    if task.spec_version == service.service.spec_version {
-        return false;
-    }
-    let wanted = spec.endpoint.clone().unwrap_or_default();
-    task.endpoint.as_ref().is_some_and(|endpoint| endpoint.spec != wanted) || differs(service, task)
+    task.spec_version != service.service.spec_version
+        && (has_other_endpoint(service, task) || differs(service, task))
+}
+
+fn has_other_endpoint(service: &ServiceView<'_>, task: &Task) -> bool {
+    let plain = EndpointSpec::default();
+    let wanted = service.service.spec.endpoint.as_ref().unwrap_or(&plain);
+    task.endpoint.as_ref().is_some_and(|endpoint| endpoint.spec != *wanted)
 }
 
 fn differs(service: &ServiceView<'_>, task: &Task) -> bool {

@@ -1,6 +1,8 @@
 //! A cluster for the orchestrators' tests: a store, workers that obey, a scheduler that takes the emptiest node.
 //!
-//! Every commit of an orchestrator is checked against what must hold whatever happens: see [`Simulated::check`].
+//! Every commit of an orchestrator is checked against what must hold whatever happens: see `checks.rs`.
+
+mod checks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,11 +12,11 @@ use crate::constraint::Constraints;
 use crate::fixture;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::node::{Availability, NodeState};
-use crate::objects::service::{UpdateOrder, UpdateState, UpdateStatus};
+use crate::objects::service::{UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{Cluster, Node, Service, ServiceSpec, Task, TaskState, TaskStatus, Version};
 use crate::reconciled::Reconciled;
-use crate::store::{Object, Store, StoreAction};
+use crate::store::{Object, Store};
 use crate::time::Timestamp;
 use crate::view::{Observed, View};
 
@@ -326,112 +328,6 @@ impl Simulated {
             }
         }
         self.settle();
-    }
-
-    /// Remembers what the checks need of an action before it is committed.
-    fn note(&mut self, action: &StoreAction) {
-        match action {
-            StoreAction::Create(Object::Task(task)) if task.start_after.is_some() => self.note_attempt(task),
-            StoreAction::Update(Object::Task(task)) => self.note_stop(task),
-            _ => {}
-        }
-    }
-
-    fn note_attempt(&mut self, task: &Task) {
-        let key = (place(self.service(), task), task.spec_version);
-        self.attempts.entry(key).or_default().push(task.meta.created_at);
-        // The policy that counted is the one of the task that ended; the tests never change it.
-        let policy = task.spec.restart.unwrap_or_default();
-        let made = &self.attempts[&key];
-        let counted =
-            made.iter().filter(|at| policy.window.is_zero() || at.after(policy.window) > self.now).count()
-                as u64;
-        assert!(policy.max_attempts == 0 || counted <= policy.max_attempts, "{counted} attempts: {made:?}");
-    }
-
-    fn note_stop(&mut self, task: &Task) {
-        let old = Task::clone(self.store.task(task.id).unwrap());
-        let service = self.service().clone();
-        let place = place(&service, &old);
-        if task.desired_state == TaskState::Remove {
-            self.down.remove(&place);
-            self.attempts.retain(|(of, _), _| *of != place);
-            return;
-        }
-        let was_up = old.desired_state == TaskState::Running && self.view().state(&old) == TaskState::Running;
-        let is_sound = old.node.and_then(|node| self.store.node(node)).is_some_and(|node| {
-            node.status.state == NodeState::Ready && node.spec.availability != Availability::Drain
-        });
-        let constraints = Constraints::parse(&service.spec.task.placement.constraints).unwrap();
-        let is_allowed =
-            old.node.and_then(|node| self.store.node(node)).is_some_and(|node| constraints.allow(node));
-        if task.desired_state != TaskState::Shutdown || !was_up || !is_sound || !is_allowed {
-            return;
-        }
-        let other_runs = self
-            .running()
-            .iter()
-            .any(|other| other.id != old.id && super::simulated::place(&service, other) == place);
-        let rolls_back =
-            matches!(self.update_state(), Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused));
-        let config = if rolls_back { service.spec.rollback } else { service.spec.update }.unwrap_or_default();
-        if other_runs {
-            return;
-        }
-        assert_eq!(config.order, UpdateOrder::StopFirst, "a healthy task was stopped before the new one ran");
-        self.forget_landed();
-        self.down.entry(place).or_insert(old.meta.created_at);
-        let parallelism = if config.parallelism == 0 { usize::MAX } else { config.parallelism as usize };
-        assert!(self.down.len() <= parallelism, "too many are down: {:?} {:#?}", self.down, self.summary());
-    }
-
-    /// A place is no more down once a newer task has run or ended by itself there, or nothing is wanted there.
-    fn forget_landed(&mut self) {
-        if self.down.is_empty() {
-            return;
-        }
-        let service = self.service().clone();
-        let mut down = std::mem::take(&mut self.down);
-        down.retain(|of, stopped_at| {
-            let is_closed = of.2.is_some_and(|node| {
-                let node = self.store.node(node).unwrap();
-                node.status.state != NodeState::Ready || node.spec.availability != Availability::Active
-            });
-            let has_landed = self.store.tasks_of(service.id).any(|task| {
-                let status = self.view().status(task).clone();
-                let is_over = super::service_view::ended_by_itself(status.state);
-                place(&service, task) == *of
-                    && task.meta.created_at > *stopped_at
-                    && (status.running_since.is_some() || is_over)
-            });
-            // Lost where nothing is ever restarted: nobody waits for it.
-            let is_given_up = !self
-                .store
-                .tasks_of(service.id)
-                .any(|task| place(&service, task) == *of && task.desired_state <= TaskState::Running);
-            !is_closed && !has_landed && !is_given_up
-        });
-        self.down = down;
-    }
-
-    /// At most one task of a place is wanted running on a node that is not down; one more where new ones start first.
-    fn check(&self) {
-        let service = self.service();
-        let mut wanted: BTreeMap<Place, u64> = BTreeMap::new();
-        for task in self.store.tasks().filter(|task| task.desired_state == TaskState::Running) {
-            let node = task.node.and_then(|node| self.store.node(node));
-            let is_lost = task.node.is_some()
-                && super::service_view::ground_of(node.map(AsRef::as_ref))
-                    == super::service_view::Ground::Lost;
-            if !is_lost && !self.view().state(task).is_terminal() {
-                *wanted.entry(place(service, task)).or_default() += 1;
-            }
-        }
-        let configs = [service.spec.update, service.spec.rollback].map(Option::unwrap_or_default);
-        let most = if configs.iter().any(|config| config.order == UpdateOrder::StartFirst) { 2 } else { 1 };
-        for (place, count) in wanted {
-            assert!(count <= most, "{count} tasks are wanted running in {place:?}: {:#?}", self.summary());
-        }
     }
 }
 
