@@ -43,7 +43,7 @@ fn node_satisfies(service: &ServiceView<'_>, task: &Task) -> bool {
 }
 
 fn has_its_image(service: &ServiceView<'_>, task: &Task) -> bool {
-    service.is_live(task) && (TaskState::Ready..=TaskState::Running).contains(&service.state(task))
+    service.is_wanted(task) && (TaskState::Ready..=TaskState::Running).contains(&service.state(task))
 }
 
 fn take_credentials(to: &mut TaskSpec, from: &TaskSpec) {

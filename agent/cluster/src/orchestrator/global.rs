@@ -1,4 +1,4 @@
-//! Global services: one place on each node that the constraints allow.
+//! Global services: one slot on each node that the constraints allow.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) fn reconcile(service: &ServiceView<'_>, bits: NewBits<'_>) -> Reconci
     wanted
 }
 
-/// A place for each node that is there or once had a task of the service.
+/// A slot for each node that is there or once had a task of the service.
 pub(super) fn slots_of<'v>(service: &'v ServiceView<'_>, keep: impl Fn(&Task) -> bool) -> Vec<Slot<'v>> {
     let mut tasks: BTreeMap<NodeId, Vec<&Task>> = BTreeMap::new();
     for node in service.view.nodes() {

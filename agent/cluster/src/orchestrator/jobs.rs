@@ -1,7 +1,7 @@
-//! Jobs: tasks that are to run to their end once, in numbered places or on each node.
+//! Jobs: tasks that are to run to their end once, in numbered slots or on each node.
 //!
-//! A place is done when a task of the job's present iteration has completed there; it is never tried again, whatever is
-//! said of that task later. A place that its policy has given up stays so until the next iteration.
+//! A slot is done when a task of the job's present iteration has completed there; it is never tried again, whatever is
+//! said of that task later. A slot that its policy has given up stays so until the next iteration.
 
 use super::global;
 use super::service_view::ServiceView;
@@ -68,7 +68,7 @@ fn is_done(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
     })
 }
 
-/// Whether the place counts against the concurrent ones: it is neither done nor given up.
+/// Whether the slot counts against the concurrent ones: it is neither done nor given up.
 fn is_active(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
     !is_done(service, slot) && !slot.is_given_up(service)
 }

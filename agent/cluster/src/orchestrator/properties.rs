@@ -127,11 +127,11 @@ fn heal(cluster: &mut Simulated) {
 }
 
 /// A second look wants nothing, and the service has what it asks for, in the present spec.
-fn has_converged(cluster: &Simulated, places: usize) {
+fn has_converged(cluster: &Simulated, slots_wanted: usize) {
     let running = cluster.running();
-    assert_eq!(running.len(), places, "{:#?}", cluster.summary());
+    assert_eq!(running.len(), slots_wanted, "{:#?}", cluster.summary());
     let slots: BTreeSet<_> = running.iter().map(|task| (task.slot, task.node)).collect();
-    assert_eq!(slots.len(), places);
+    assert_eq!(slots.len(), slots_wanted);
     assert!(
         running.iter().all(|task| task.spec.container().is_some_and(|container| container.image == "good"))
     );
@@ -167,7 +167,7 @@ proptest! {
     }
 
     #[test]
-    fn a_job_completes_each_place_once(
+    fn a_job_completes_each_slot_once(
         max_concurrent in 1..4_u64, total_completions in 0..8_u64, events in prop::collection::vec(event(), 0..60),
     ) {
         let mode = ServiceMode::ReplicatedJob { max_concurrent, total_completions };
@@ -184,14 +184,14 @@ proptest! {
     }
 }
 
-/// No place has completed twice, and no more than `max_concurrent` go on; how many have completed.
+/// No slot has completed twice, and no more than `max_concurrent` go on; how many have completed.
 fn job_holds(cluster: &Simulated, max_concurrent: u64) -> usize {
     let iteration = cluster.service().job.map(|job| job.iteration);
     let tasks: Vec<_> = cluster.tasks().into_iter().filter(|task| task.job_iteration == iteration).collect();
     let done: Vec<u64> =
         tasks.iter().filter(|task| task.status.state == TaskState::Complete).map(|task| task.slot).collect();
     let slots: BTreeSet<u64> = done.iter().copied().collect();
-    assert_eq!(done.len(), slots.len(), "a place has completed twice");
+    assert_eq!(done.len(), slots.len(), "a slot has completed twice");
     let active: BTreeSet<u64> = tasks
         .iter()
         .filter(|task| task.desired_state <= TaskState::Complete && !task.status.state.is_terminal())

@@ -1,7 +1,7 @@
 //! The reaper: removes ended tasks beyond what history keeps, and those that were marked to be removed.
 //!
-//! Some ended tasks are facts that others are derived from, and stay however short the history: the newest of a place
-//! (it says whether the place was given up), what a job has completed, what a restart policy counts, and what an update
+//! Some ended tasks are facts that others are derived from, and stay however short the history: the newest of a slot
+//! (it says whether the slot was given up), what a job has completed, what a restart policy counts, and what an update
 //! that is on counts.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::view::View;
 
 pub(super) fn reconcile(view: &View<'_>, service: ServiceId) -> Reconciled {
     let mut wanted = Reconciled::default();
-    let mut places: BTreeMap<(u64, Option<NodeId>), Vec<&Task>> = BTreeMap::new();
+    let mut slots: BTreeMap<(u64, Option<NodeId>), Vec<&Task>> = BTreeMap::new();
     let object = view.service(service).map(AsRef::as_ref);
     for task in view.tasks_of(service) {
         if task.desired_state == TaskState::Remove {
@@ -23,12 +23,12 @@ pub(super) fn reconcile(view: &View<'_>, service: ServiceId) -> Reconciled {
                 wanted.remove(task.id);
             }
         } else if let Some(service) = object {
-            places.entry(place_of(service, task)).or_default().push(task);
+            slots.entry(key_of(service, task)).or_default().push(task);
         }
     }
     let Some(service) = object else { return wanted };
-    for tasks in places.into_values() {
-        Place::new(view, service, tasks).reap(&mut wanted);
+    for tasks in slots.into_values() {
+        SlotHistory::new(view, service, tasks).reap(&mut wanted);
     }
     wanted
 }
@@ -38,18 +38,18 @@ fn is_over(task: &Task) -> bool {
     task.status.state.is_terminal() || task.status.state < TaskState::Assigned
 }
 
-fn place_of(service: &Service, task: &Task) -> (u64, Option<NodeId>) {
+fn key_of(service: &Service, task: &Task) -> (u64, Option<NodeId>) {
     if service.spec.mode.is_bound_to_nodes() { (0, task.node) } else { (task.slot, None) }
 }
 
-struct Place<'v> {
+struct SlotHistory<'v> {
     view: &'v View<'v>,
     service: &'v Service,
     /// The oldest first.
     tasks: Vec<&'v Task>,
 }
 
-impl<'v> Place<'v> {
+impl<'v> SlotHistory<'v> {
     fn new(view: &'v View<'v>, service: &'v Service, mut tasks: Vec<&'v Task>) -> Self {
         tasks.sort_by_key(|task| (task.meta.created_at, task.id));
         Self { view, service, tasks }
@@ -66,7 +66,7 @@ impl<'v> Place<'v> {
         }
     }
 
-    /// How many tasks the place keeps, the present one too; none is all.
+    /// How many tasks the slot keeps, the present one too; none is all.
     fn history(&self) -> Option<usize> {
         let limit = self
             .view
@@ -94,15 +94,15 @@ impl<'v> Place<'v> {
     }
 
     fn is_fact(&self, task: &Task) -> bool {
-        self.says_how_the_place_stands(task)
+        self.says_how_the_slot_stands(task)
             || self.is_counted_attempt(task)
             || self.is_counted_by_update(task)
             || self.is_waited_for(task)
     }
 
-    fn says_how_the_place_stands(&self, task: &Task) -> bool {
-        let place_is_gone = self.service.spec.mode.is_bound_to_nodes() && self.is_of_removed_node(task);
-        self.tasks.last().is_some_and(|newest| newest.id == task.id) && !place_is_gone
+    fn says_how_the_slot_stands(&self, task: &Task) -> bool {
+        let slot_is_gone = self.service.spec.mode.is_bound_to_nodes() && self.is_of_removed_node(task);
+        self.tasks.last().is_some_and(|newest| newest.id == task.id) && !slot_is_gone
     }
 
     fn is_counted_attempt(&self, task: &Task) -> bool {

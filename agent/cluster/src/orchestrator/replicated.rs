@@ -1,4 +1,4 @@
-//! Replicated services: so many places, numbered from 1.
+//! Replicated services: so many slots, numbered from 1.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::id::NewBits;
 use crate::objects::TaskState;
 use crate::reconciled::Reconciled;
 
-/// Drops the least worthy places when there are too many, looks after the rest, and fills the lowest free numbers when
+/// Drops the least worthy slots when there are too many, looks after the rest, and fills the lowest free numbers when
 /// there are too few.
 pub(super) fn reconcile(service: &ServiceView<'_>, replicas: u64, bits: NewBits<'_>) -> Reconciled {
     let mut slots = Slot::numbered(service, |_| true);

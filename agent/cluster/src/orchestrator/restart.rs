@@ -1,6 +1,6 @@
 //! The restart supervisor: whether a task that has ended or lost its node gets a successor, and when that one may start.
 //!
-//! It keeps no history. An attempt is a task with a `start_after`: it was made since another one of its place had ended by
+//! It keeps no history. An attempt is a task with a `start_after`: it was made since another one of its slot had ended by
 //! itself. The reaper keeps as many of them as the policy counts.
 
 use std::time::Duration;
@@ -45,7 +45,7 @@ pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -
     if !condition_allows(service, task, state) {
         return Verdict::GiveUp;
     }
-    let ended = ended_by_itself(state) || (service.is_live(task) && state == TaskState::Shutdown);
+    let ended = ended_by_itself(state) || (service.is_wanted(task) && state == TaskState::Shutdown);
     if !ended {
         return Verdict::Replace { start_after: None };
     }
@@ -70,7 +70,7 @@ fn condition_allows(service: &ServiceView<'_>, task: &Task, state: TaskState) ->
     }
 }
 
-/// Whether the place has had as many attempts with the task's spec version as its policy allows: in all time, or within
+/// Whether the slot has had as many attempts with the task's spec version as its policy allows: in all time, or within
 /// the window before the task's end.
 fn is_exhausted(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> bool {
     let policy = policy(task);
@@ -92,7 +92,7 @@ pub(super) fn is_attempt(task: &Task, of: &Task) -> bool {
     task.start_after.is_some() && task.spec_version == of.spec_version
 }
 
-/// When a held task of the place may start.
+/// When a held task of the slot may start.
 pub(super) fn start(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Start {
     let delay = task.start_after.filter(|moment| *moment > service.now).map_or(Start::Now, Start::At);
     let waits = waited_for(slot, task).map(|old| wait(service, old, task));

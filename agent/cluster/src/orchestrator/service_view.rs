@@ -54,7 +54,7 @@ impl ServiceView<'_> {
     }
 
     /// Whether the task is wanted: it was not asked to stop.
-    pub(super) fn is_live(&self, task: &Task) -> bool {
+    pub(super) fn is_wanted(&self, task: &Task) -> bool {
         task.desired_state <= self.goal()
     }
 
@@ -64,7 +64,7 @@ impl ServiceView<'_> {
 
     /// Whether the task is wanted, has not ended, and can stay where it is.
     pub(super) fn stays(&self, task: &Task) -> bool {
-        self.is_live(task) && !self.state(task).is_terminal() && self.ground(task) == Ground::Sound
+        self.is_wanted(task) && !self.state(task).is_terminal() && self.ground(task) == Ground::Sound
     }
 
     /// The configuration of the update that is on, or would be next.

@@ -33,15 +33,15 @@ pub(super) struct Simulated {
     pub(super) now: Timestamp,
     pub(super) wake_at: Option<Timestamp>,
     next_bits: u128,
-    /// Places that an update took down and that have not landed since.
-    down: BTreeMap<Place, Timestamp>,
-    /// When the attempts of each place and spec version were made.
-    attempts: BTreeMap<(Place, Version), Vec<Timestamp>>,
+    /// Slots that an update took down and that have not landed since.
+    down: BTreeMap<SlotKey, Timestamp>,
+    /// When the attempts of each slot and spec version were made.
+    attempts: BTreeMap<(SlotKey, Version), Vec<Timestamp>>,
 }
 
-type Place = (ServiceId, u64, Option<NodeId>);
+type SlotKey = (ServiceId, u64, Option<NodeId>);
 
-fn place(service: &Service, task: &Task) -> Place {
+fn slot_key(service: &Service, task: &Task) -> SlotKey {
     (service.id, task.slot, task.node.filter(|_| service.spec.mode.is_bound_to_nodes()))
 }
 

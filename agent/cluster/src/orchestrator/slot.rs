@@ -1,6 +1,6 @@
-//! One place of a service: a slot of a replicated one, a node of a global one, with the tasks that are and were in it.
+//! One slot of a service (of a global one: a node), with the tasks that are and were in it.
 //!
-//! [`settle`] keeps a place filled: it replaces what ended or lost its node, starts what has waited long enough, and stops
+//! [`settle`] keeps a slot filled: it replaces what ended or lost its node, starts what has waited long enough, and stops
 //! what is superseded. What an update wants beyond that is `update.rs`'s.
 
 use std::cmp::Reverse;
@@ -24,7 +24,7 @@ pub(super) struct Slot<'v> {
     tasks: Vec<&'v Task>,
 }
 
-/// What may be done in a place.
+/// What may be done in a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     Open,
@@ -41,7 +41,7 @@ impl<'v> Slot<'v> {
         Self { number, node, room, tasks }
     }
 
-    /// The places of a service that is not bound to nodes, by their numbers: those with a task that is not to be removed.
+    /// The slots of a service that is not bound to nodes, by their numbers: those with a task that is not to be removed.
     pub(super) fn numbered(service: &'v ServiceView<'_>, keep: impl Fn(&Task) -> bool) -> Vec<Self> {
         let mut tasks: BTreeMap<u64, Vec<&Task>> = BTreeMap::new();
         for task in service.view.tasks_of(service.service.id) {
@@ -57,13 +57,13 @@ impl<'v> Slot<'v> {
     }
 
     /// The tasks that are wanted.
-    pub(super) fn live<'s>(&'s self, service: &'s ServiceView<'_>) -> impl Iterator<Item = &'v Task> + 's {
-        self.tasks().filter(|task| service.is_live(task))
+    pub(super) fn wanted<'s>(&'s self, service: &'s ServiceView<'_>) -> impl Iterator<Item = &'v Task> + 's {
+        self.tasks().filter(|task| service.is_wanted(task))
     }
 
     /// Whether some wanted task serves.
     pub(super) fn runs(&self, service: &ServiceView<'_>) -> bool {
-        self.live(service).any(|task| service.state(task) == TaskState::Running && service.stays(task))
+        self.wanted(service).any(|task| service.state(task) == TaskState::Running && service.stays(task))
     }
 
     pub(super) fn newest(&self) -> Option<&'v Task> {
@@ -74,12 +74,12 @@ impl<'v> Slot<'v> {
         self.tasks.iter().rev().copied()
     }
 
-    /// The task of the present spec that the place is for: it stays, and of several the one that runs.
+    /// The task of the present spec that the slot is for: it stays, and of several the one that runs.
     pub(super) fn keeper(&self, service: &ServiceView<'_>) -> Option<&'v Task> {
         self.best(service, |task| !is_dirty(service, task))
     }
 
-    /// The task whose end or replacement decides how the place goes on. An older one that still stays is it only while no
+    /// The task whose end or replacement decides how the slot goes on. An older one that still stays is it only while no
     /// task of the present spec was ever tried: otherwise how that one ended counts.
     pub(super) fn head(&self, service: &ServiceView<'_>) -> Option<&'v Task> {
         self.keeper(service).or_else(|| {
@@ -112,7 +112,7 @@ impl<'v> Slot<'v> {
     }
 }
 
-/// The order of a place's tasks: by the time at which they were made; `task::new` makes each newer than the last.
+/// The order of a slot's tasks: by the time at which they were made; `task::new` makes each newer than the last.
 fn age(task: &Task) -> (crate::time::Timestamp, TaskId) {
     (task.meta.created_at, task.id)
 }
@@ -131,23 +131,23 @@ pub(super) fn by_worth(service: &ServiceView<'_>, slots: &mut Vec<Slot<'_>>) {
     });
 }
 
-/// The node of the only wanted task; none of a place in the middle of an update or without a node.
+/// The node of the only wanted task; none of a slot in the middle of an update or without a node.
 fn sole_node(service: &ServiceView<'_>, slot: &Slot<'_>) -> Option<NodeId> {
-    let mut live = slot.live(service);
-    let sole = live.next()?;
-    if live.next().is_some() { None } else { sole.node }
+    let mut wanted = slot.wanted(service);
+    let sole = wanted.next()?;
+    if wanted.next().is_some() { None } else { sole.node }
 }
 
-/// Keeps one place as it should be, without updating it.
+/// Keeps one slot as it should be, without updating it.
 pub(super) fn settle(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
     let stop = |task: &Task| task::stopped(task, TaskState::Shutdown, service.now);
     if slot.room == Room::Closed {
-        slot.live(service).for_each(|task| wanted.update(stop(task)));
+        slot.wanted(service).for_each(|task| wanted.update(stop(task)));
         return;
     }
     let postponed = succeed(service, slot, wanted, bits);
     let best = slot.head(service).filter(|head| service.stays(head));
-    for task in slot.live(service).filter(|task| Some(task.id) != postponed) {
+    for task in slot.wanted(service).filter(|task| Some(task.id) != postponed) {
         if !service.stays(task) || is_superseded(service, task, best) {
             wanted.update(stop(task));
         } else {
@@ -157,7 +157,7 @@ pub(super) fn settle(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Re
 }
 
 /// Makes the successor of a head that has ended or can't stay, if its policy has one. The successor is made before the
-/// head is stopped: in whatever parts the actions are committed, the place is never forgotten. A head that must wait for
+/// head is stopped: in whatever parts the actions are committed, the slot is never forgotten. A head that must wait for
 /// its successor until the delay of its own is over is returned.
 fn succeed(
     service: &ServiceView<'_>,

@@ -1,14 +1,14 @@
-//! Rolling updates and rollbacks: which places get a task of the present spec now, and how the service's update stands.
+//! Rolling updates and rollbacks: which slots get a task of the present spec now, and how the service's update stands.
 //!
 //! Nothing but the update's status is stored; the rest is read from the tasks each time:
-//! - a place is *behind* when its newest task is of another spec than the service's;
-//! - a place was *updated* when the first of its newest tasks that are of that spec replaced one that was not;
-//! - that place *landed* when one of these first ran, or ended by itself before; until then, and for the delay after it,
-//!   the place is *in flight*, and holds one of the parallel ones;
+//! - a slot is *behind* when its newest task is of another spec than the service's;
+//! - a slot was *updated* when the first of its newest tasks that are of that spec replaced one that was not;
+//! - that slot *landed* when one of these first ran, or ended by itself before; until then, and for the delay after it,
+//!   the slot is *in flight*, and holds one of the parallel ones;
 //! - it *failed* when what landed first ended by itself before it ran, or within the monitored time after.
 //!
-//! So as many places are started as `parallelism` leaves beside those in flight; the update fails when more than the ratio
-//! of the places that it began with have failed, and completes once none is behind or in flight, and each that ran was
+//! So as many slots are started as `parallelism` leaves beside those in flight; the update fails when more than the ratio
+//! of the slots that it began with have failed, and completes once none is behind or in flight, and each that ran was
 //! watched. Running means healthy: the worker says so only then.
 
 use std::collections::BTreeSet;
@@ -24,12 +24,12 @@ use crate::objects::{Service, Task, TaskState, UpdateConfig};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 
-/// Settles every place, and updates those whose turn it is.
+/// Settles every slot, and updates those whose turn it is.
 pub(super) fn roll(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<'_>) -> Reconciled {
     let mut wanted = Reconciled::default();
     let turn = match decide(service, slots) {
         Decision::RollBack(rolled_back) => {
-            // Every place is compared with the earlier spec from the next look on.
+            // Every slot is compared with the earlier spec from the next look on.
             wanted.update(*rolled_back);
             return wanted;
         }
@@ -57,7 +57,7 @@ enum Decision {
     /// Write this status, start nothing.
     Mark(UpdateStatus),
     RollBack(Box<Service>),
-    /// Start the places of these indexes.
+    /// Start the slots of these indexes.
     Start {
         begun: Option<UpdateStatus>,
         turn: BTreeSet<usize>,
@@ -77,7 +77,7 @@ fn decide(service: &ServiceView<'_>, slots: &[Slot<'_>]) -> Decision {
         Some(status) if matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted) => {
             go_on(service, slots, behind, status)
         }
-        // A place that restarts anyway gets the present spec by that.
+        // A slot that restarts anyway gets the present spec by that.
         _ if !behind.iter().any(|index| is_startable(service, &slots[*index])) => NOTHING,
         _ => start(service, slots, &behind, Some(begin(behind.len(), service.now))),
     }
@@ -99,7 +99,7 @@ fn go_on(
     behind: Vec<usize>,
     status: &UpdateStatus,
 ) -> Decision {
-    // A rollback begins without a count: it is only now that the places are compared with the earlier spec.
+    // A rollback begins without a count: it is only now that the slots are compared with the earlier spec.
     let counted = (status.slots == 0 && !behind.is_empty())
         .then(|| UpdateStatus { slots: count(behind.len()), ..status.clone() });
     let config = service.update_config();
@@ -119,7 +119,7 @@ fn go_on(
     }
 }
 
-/// Picks the places whose turn it is.
+/// Picks the slots whose turn it is.
 fn start(
     service: &ServiceView<'_>,
     slots: &[Slot<'_>],
@@ -138,17 +138,17 @@ fn start(
     Decision::Start { begun, turn: startable.into_iter().take(room).collect(), wake_at }
 }
 
-/// Whether the place waits for the update alone: the restart supervisor has nothing to do there.
+/// Whether the slot waits for the update alone: the restart supervisor has nothing to do there.
 fn is_startable(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
     slot.head(service).is_some_and(|head| service.stays(head)) || slot.is_given_up(service)
 }
 
-/// Gives the place a task of the present spec: once those before it have stopped, or beside the one that serves. Stops come
+/// Gives the slot a task of the present spec: once those before it have stopped, or beside the one that serves. Stops come
 /// before the birth, so that in whatever parts they are committed no more than that are wanted running.
 fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
     let Some(head) = slot.head(service) else { return };
     let starts_first = service.order() == UpdateOrder::StartFirst && service.stays(head);
-    for old in slot.live(service).filter(|old| !starts_first || old.id != head.id) {
+    for old in slot.wanted(service).filter(|old| !starts_first || old.id != head.id) {
         wanted.update(task::stopped(old, TaskState::Shutdown, service.now));
     }
     let new = slot::successor(service, slot, head, None, bits);
@@ -159,7 +159,7 @@ fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, 
     }
 }
 
-/// A place that was updated, by what landed first.
+/// A slot that was updated, by what landed first.
 struct Landing<'v> {
     /// None while it is in flight.
     task: Option<(&'v Task, Ending)>,
@@ -173,7 +173,7 @@ struct Ending {
     ran_for: Option<Duration>,
 }
 
-/// The places that were updated since that moment.
+/// The slots that were updated since that moment.
 fn landings_of<'v>(service: &ServiceView<'_>, slots: &[Slot<'v>], since: Timestamp) -> Vec<Landing<'v>> {
     let mut landings = Vec::new();
     for slot in slots.iter().filter(|slot| slot.room == Room::Open) {
@@ -191,8 +191,8 @@ fn is_since(tried: &[&Task], since: Timestamp) -> bool {
     tried.first().is_some_and(|first| first.meta.created_at >= since)
 }
 
-/// The tasks of the present spec that were the last to be tried in the place, the first one first, if that one took the
-/// place of one of another spec.
+/// The tasks of the present spec that were the last to be tried in the slot, the first one first, if that one replaced
+/// one of another spec.
 fn updates<'v>(service: &ServiceView<'_>, slot: &Slot<'v>) -> Option<Vec<&'v Task>> {
     let mut tried: Vec<_> = slot.newest_first().take_while(|task| !is_dirty(service, task)).collect();
     tried.reverse();
@@ -219,7 +219,7 @@ fn ending(service: &ServiceView<'_>, task: &Task) -> Option<Ending> {
     }
 }
 
-/// How many places are in flight, and when the next one of them is no more.
+/// How many slots are in flight, and when the next one of them is no more.
 fn in_flight(service: &ServiceView<'_>, slots: &[Slot<'_>], delay: Duration) -> (usize, Option<Timestamp>) {
     let landings = landings_of(service, slots, Timestamp::default());
     let over: Vec<Option<Timestamp>> = landings
@@ -252,7 +252,7 @@ fn monitor(config: &UpdateConfig) -> Duration {
 }
 
 enum Watched {
-    /// Some place is in flight.
+    /// Some slot is in flight.
     Flying,
     Until(Timestamp),
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Place, Simulated, place};
+use super::{Simulated, SlotKey, slot_key};
 use crate::constraint::Constraints;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
@@ -21,7 +21,7 @@ impl Simulated {
     }
 
     fn note_attempt(&mut self, task: &Task) {
-        let key = (place(self.service(), task), task.spec_version);
+        let key = (slot_key(self.service(), task), task.spec_version);
         self.attempts.entry(key).or_default().push(task.meta.created_at);
         // The policy that counted is the one of the task that ended; the tests never change it.
         let policy = task.spec.restart.unwrap_or_default();
@@ -34,10 +34,10 @@ impl Simulated {
 
     fn note_stop(&mut self, task: &Task) {
         let old = Task::clone(self.store.task(task.id).unwrap());
-        let of = place(self.service(), &old);
+        let of = slot_key(self.service(), &old);
         if task.desired_state == TaskState::Remove {
             self.down.remove(&of);
-            self.attempts.retain(|(place, _), _| *place != of);
+            self.attempts.retain(|(slot, _), _| *slot != of);
         } else if task.desired_state == TaskState::Shutdown
             && self.serves(&old)
             && !self.is_served_by_another(&old)
@@ -58,12 +58,12 @@ impl Simulated {
     }
 
     fn is_served_by_another(&self, task: &Task) -> bool {
-        let of = place(self.service(), task);
-        self.running().iter().any(|other| other.id != task.id && place(self.service(), other) == of)
+        let of = slot_key(self.service(), task);
+        self.running().iter().any(|other| other.id != task.id && slot_key(self.service(), other) == of)
     }
 
-    /// The last serving task of a place is stopped: only an update that stops first does so, to so many places at once.
-    fn note_down(&mut self, of: Place, old: &Task) {
+    /// The last serving task of a slot is stopped: only an update that stops first does so, to so many slots at once.
+    fn note_down(&mut self, of: SlotKey, old: &Task) {
         let spec = &self.service().spec;
         let rolls_back =
             matches!(self.update_state(), Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused));
@@ -75,7 +75,7 @@ impl Simulated {
         assert!(self.down.len() <= most, "too many are down: {:?} {:#?}", self.down, self.summary());
     }
 
-    /// A place is no more down once a newer task has run or ended by itself there, or nothing is wanted there.
+    /// A slot is no more down once a newer task has run or ended by itself there, or nothing is wanted there.
     pub(super) fn forget_landed(&mut self) {
         if self.down.is_empty() {
             return;
@@ -90,7 +90,7 @@ impl Simulated {
             let has_landed = self.store.tasks_of(service.id).any(|task| {
                 let status = self.view().status(task).clone();
                 let is_over = ended_by_itself(status.state);
-                place(&service, task) == *of
+                slot_key(&service, task) == *of
                     && task.meta.created_at > *stopped_at
                     && (status.running_since.is_some() || is_over)
             });
@@ -98,27 +98,27 @@ impl Simulated {
             let is_given_up = !self
                 .store
                 .tasks_of(service.id)
-                .any(|task| place(&service, task) == *of && task.desired_state <= TaskState::Running);
+                .any(|task| slot_key(&service, task) == *of && task.desired_state <= TaskState::Running);
             !is_closed && !has_landed && !is_given_up
         });
         self.down = down;
     }
 
-    /// At most one task of a place is wanted running on a node that is not down; one more where new ones start first.
+    /// At most one task of a slot is wanted running on a node that is not down; one more where new ones start first.
     pub(super) fn check(&self) {
         let service = self.service();
-        let mut wanted: BTreeMap<Place, u64> = BTreeMap::new();
+        let mut wanted: BTreeMap<SlotKey, u64> = BTreeMap::new();
         for task in self.store.tasks().filter(|task| task.desired_state == TaskState::Running) {
             let node = task.node.and_then(|node| self.store.node(node));
             let is_lost = task.node.is_some() && ground_of(node.map(AsRef::as_ref)) == Ground::Lost;
             if !is_lost && !self.view().state(task).is_terminal() {
-                *wanted.entry(place(service, task)).or_default() += 1;
+                *wanted.entry(slot_key(service, task)).or_default() += 1;
             }
         }
         let configs = [service.spec.update, service.spec.rollback].map(Option::unwrap_or_default);
         let most = if configs.iter().any(|config| config.order == UpdateOrder::StartFirst) { 2 } else { 1 };
-        for (place, count) in wanted {
-            assert!(count <= most, "{count} tasks are wanted running in {place:?}: {:#?}", self.summary());
+        for (slot, count) in wanted {
+            assert!(count <= most, "{count} tasks are wanted running in {slot:?}: {:#?}", self.summary());
         }
     }
 }

@@ -143,7 +143,7 @@ fn attempts_are_counted_across_lost_nodes() {
 }
 
 #[test]
-fn a_place_that_was_given_up_is_not_forgotten() {
+fn a_slot_that_was_given_up_is_not_forgotten() {
     let restart = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
     let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));
     cluster.set_history(0);
