@@ -1,5 +1,6 @@
 //! One service at one moment, as each of its orchestrators looks at it.
 
+use super::fence;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
 use crate::objects::{Node, Service, Task, TaskState, TaskStatus, UpdateConfig};
@@ -73,8 +74,12 @@ impl ServiceView<'_> {
         config.unwrap_or_default()
     }
 
+    /// A fenced service never runs a new task beside the old one, whatever its configuration says.
     pub(super) fn order(&self) -> UpdateOrder {
-        self.update_config().order
+        match fence::wait(&self.service.spec.labels) {
+            Some(_) => UpdateOrder::StopFirst,
+            None => self.update_config().order,
+        }
     }
 
     /// Whether the update that is on, or is paused, goes back to an earlier spec.

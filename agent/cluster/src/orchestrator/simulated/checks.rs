@@ -7,6 +7,7 @@ use crate::constraint::Constraints;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
 use crate::objects::{Task, TaskState};
+use crate::orchestrator::fence;
 use crate::orchestrator::service_view::{Ground, ended_by_itself, ground_of};
 use crate::store::{Object, StoreAction};
 
@@ -68,7 +69,9 @@ impl Simulated {
         let rolls_back =
             matches!(self.update_state(), Some(UpdateState::RollbackStarted | UpdateState::RollbackPaused));
         let config = if rolls_back { spec.rollback } else { spec.update }.unwrap_or_default();
-        assert_eq!(config.order, UpdateOrder::StopFirst, "a serving task was stopped before the new one ran");
+        let order =
+            if spec.labels.contains_key(fence::LABEL) { UpdateOrder::StopFirst } else { config.order };
+        assert_eq!(order, UpdateOrder::StopFirst, "a serving task was stopped before the new one ran");
         self.forget_landed();
         self.down.entry(of).or_insert(old.meta.created_at);
         let most = if config.parallelism == 0 { usize::MAX } else { config.parallelism as usize };

@@ -93,6 +93,17 @@ fn start_first_never_takes_a_running_task_down() {
 }
 
 #[test]
+fn a_fenced_service_stops_first() {
+    let config = UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() };
+    let mut service = with_update(1, config);
+    service.spec.labels.insert(crate::orchestrator::fence::LABEL.to_owned(), "30s".to_owned());
+    let mut cluster = running(service);
+    cluster.set_image("new");
+    cluster.settle();
+    assert_eq!(wishes(&slot(&cluster, 1)), [TaskState::Shutdown, TaskState::Ready]);
+}
+
+#[test]
 fn a_task_that_fails_before_it_runs_pauses_the_update_and_it_stays_paused() {
     let mut cluster = running(replicated(3));
     cluster.set_image(BROKEN);
