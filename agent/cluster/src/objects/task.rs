@@ -36,10 +36,12 @@ pub struct Task {
     pub status: TaskStatus,
     /// What managers want of it: ready (pulled and created, but held), running, complete (of a job), shutdown or remove.
     pub desired_state: TaskState,
-    /// When the restart delay of its replacement ends: until then its desired state stays at ready.
+    /// When its restart delay ends: until then its desired state stays at ready. Only a task that was made since another
+    /// one had ended by itself has it: these are the attempts that a restart policy counts.
     #[serde(default)]
     pub start_after: Option<Timestamp>,
-    /// The task that must have stopped first; after a minute of waiting it is started all the same.
+    /// The task whose slot it took; none of the first in a slot. While it is held at ready, that one must stop first; after
+    /// a minute of waiting it is started all the same.
     #[serde(default)]
     pub replaces: Option<TaskId>,
     pub networks: Vec<NetworkAttachment>,
