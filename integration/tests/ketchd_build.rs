@@ -121,7 +121,7 @@ fn a_build_ends_with_its_client(case: &Case) {
     let folder = context(&engine);
     std::fs::write(folder.join("Dockerfile"), "FROM busybox\nRUN echo begun; exec sleep 1000").expect("write it");
     let script = format!(
-        "DOCKER_BUILDKIT=0 docker build {0} >{0}.out 2>&1 & pid=$!; until grep -q begun {0}.out; do sleep 0.05; done; kill -9 $pid",
+        "DOCKER_BUILDKIT=0 docker build {0} >{0}.out 2>&1 & pid=$!; until grep -qx begun {0}.out; do sleep 0.05; done; kill -9 $pid",
         folder.display()
     );
     let _ = engine.sh(&script).ok();
@@ -137,7 +137,7 @@ fn a_crash_in_a_build_leaves_ordinary_containers(case: &Case) {
     let folder = context(&engine);
     std::fs::write(folder.join("Dockerfile"), "FROM busybox\nCOPY . /x\nRUN echo begun; exec sleep 1000").expect("write it");
     let script = format!(
-        "(DOCKER_BUILDKIT=0 docker build {0} >{0}.out 2>&1 &); until grep -q begun {0}.out; do sleep 0.05; done",
+        "(DOCKER_BUILDKIT=0 docker build {0} >{0}.out 2>&1 &); until grep -qx begun {0}.out; do sleep 0.05; done",
         folder.display()
     );
     let _ = engine.sh(&script).ok();
