@@ -195,7 +195,7 @@ fn a_request_from_a_pipe(case: &Case) {
 }
 
 /// The shim of a container.
-fn shim_of(engine: &Engine<'_>, name: &str) -> Pid {
+pub(crate) fn shim_of(engine: &Engine<'_>, name: &str) -> Pid {
     let id = engine.inspect(name, "{{.Id}}");
     let shims: Vec<i32> = engine.site.processes("containerd-shim");
     let is_its = |pid: &&i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|folder| folder.ends_with(&id));
@@ -251,7 +251,7 @@ fn shims_that_hang_while_they_are_needed(case: &Case) {
 }
 
 /// The daemon's programs in a folder of the site's, where a test may change them.
-fn programs_of_its_own(site: &Site, program: &Path) -> PathBuf {
+pub(crate) fn programs_of_its_own(site: &Site, program: &Path) -> PathBuf {
     let folder = site.path("programs");
     std::fs::create_dir(&folder).expect("make a folder of programs");
     for name in ["ketchd", "ketch", "containerd-shim-ketch-v2"] {

@@ -62,6 +62,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "redb",
             "regex-lite",
             "rustix",
+            "rustix-libc-wrappers",
             "serde",
             "serde_json",
             "sha2",

@@ -124,6 +124,7 @@ modules![
     ketchd_sweep,
     ketchd_leaks,
     ketchd_races,
+    ketchd_takeover,
     ketchd_full,
     ketchd_instances,
     ketchd_alone,

@@ -170,7 +170,9 @@ pub struct Container {
     /// Its health is why it ends.
     pub unwell: AtomicBool,
     /// Somebody wants it killed: it does not live on for want of a shim.
-    pub doomed: AtomicBool,
+    pub doomed: watch::Sender<bool>,
+    /// It is known what it does; of one of an earlier daemon's not before its shim has said so, or is known not to.
+    pub known: watch::Sender<bool>,
     /// How often the shim has told of its end on its own: what it had told before has been heard by then.
     pub told: watch::Sender<u64>,
     log: Mutex<Option<Arc<LogDriver>>>,
@@ -179,10 +181,11 @@ pub struct Container {
 }
 
 impl Container {
-    /// A container with this record; nothing runs.
+    /// A container with this record, which is not looked into.
     #[must_use]
     pub fn new(record: Record) -> Self {
-        let life = Life { exit_code: record.state.exit_code, ..Life::default() };
+        let State { running, exit_code, .. } = record.state;
+        let life = Life { running, exit_code, ..Life::default() };
         Self {
             id: record.id.clone(),
             streams: Arc::new(Streams::new(record.config.open_stdin)),
@@ -195,7 +198,8 @@ impl Container {
             pause: Mutex::default(),
             comes_back: AtomicU32::new(0),
             unwell: AtomicBool::new(false),
-            doomed: AtomicBool::new(false),
+            doomed: watch::Sender::new(false),
+            known: watch::Sender::new(true),
             told: watch::Sender::new(0),
             log: Mutex::default(),
             probes: Mutex::default(),
@@ -231,8 +235,39 @@ impl Container {
         self.task.borrow().clone()
     }
 
-    /// Waits until the shim is another than one that is gone, or none any more.
+    /// Whether it is known what it does.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self.known.borrow()
+    }
+
+    /// Waits until that is known, as long as this at most; whether it is.
+    pub async fn becomes_known(&self, limit: Duration) -> bool {
+        let mut known = self.known.subscribe();
+        tokio::time::timeout(limit, known.wait_for(|known| *known)).await.is_ok()
+    }
+
+    /// Has it killed, whether there is a shim to do it or not.
+    pub fn doom(&self) {
+        let _before = self.doomed.send_replace(true);
+    }
+
+    /// Whether somebody wants that.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        *self.doomed.borrow()
+    }
+
+    /// Waits until somebody does.
+    pub async fn becomes_doomed(&self) {
+        let mut doomed = self.doomed.subscribe();
+        let _so = doomed.wait_for(|doomed| *doomed).await;
+    }
+
+    /// Waits until the shim is known, and another than one that is gone, or none any more.
     pub async fn next_task(&self) {
+        let mut known = self.known.subscribe();
+        drop(known.wait_for(|known| *known).await);
         let mut task = self.task.subscribe();
         let _told = task.wait_for(|task| task.as_ref().is_none_or(|task| !task.is_gone())).await;
     }

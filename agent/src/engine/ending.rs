@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tracing::{error, warn};
 
 use super::container::{Container, Record};
 use super::lifecycle::{bundle_of, release, run};
+use super::living::{self, First};
 use super::restart::{self, Ended};
-use super::{health, living, remove};
+use super::signal::KILL;
+use super::{health, remove};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::locks::locked;
@@ -27,6 +28,8 @@ const TOLD: Duration = Duration::from_millis(500);
 const STEADY: Duration = Duration::from_secs(60);
 /// How many of such a row are followed by another.
 const MOST_DEATHS: u32 = 8;
+/// How often the first process of a container without a shim is looked at.
+const BEAT: Duration = Duration::from_millis(200);
 /// The pause before the second of a row; each is twice the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,16 +79,16 @@ async fn wait(daemon: &Arc<Daemon>, container: &Arc<Container>, mut task: Task) 
 }
 
 /// Starts the next shim. That none can be started is no death: the container lives on without, for as long as it has processes
-/// and nobody wants it killed.
+/// and nobody wants it killed; who does waits for one more attempt at most.
 async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: u32) -> Option<Task> {
     let bundle = bundle_of(daemon, &container.id);
+    let mut first = first_of(container);
     let mut tries = deaths;
     loop {
         if tries > 1 {
-            tokio::select! {
-                () = tokio::time::sleep(FIRST_PAUSE.saturating_mul(1 << (tries.min(MOST_DEATHS) - 2))) => {}
-                // Who wants to stop it does not wait.
-                () = container.awake.notified() => {}
+            let pause = FIRST_PAUSE.saturating_mul(1 << (tries.min(MOST_DEATHS) - 2));
+            if pause_unless_ended(container, pause, &mut first).await == Pause::Ended {
+                tries = tries.max(MOST_DEATHS);
             }
         }
         let runtime = container.read(|record| record.host_config.runtime.clone());
@@ -102,9 +105,48 @@ async fn follow(daemon: &Arc<Daemon>, container: &Arc<Container>, deaths: u32) -
             Err(error) => warn!("no shim takes {} over yet: {error}", container.id),
         }
         tries += 1;
-        let may_end = tries > MOST_DEATHS;
-        if may_end && (container.doomed.load(Ordering::SeqCst) || !living::lives(&container.id).await) {
+        if container.is_doomed() || (tries > MOST_DEATHS && !living::lives(&container.id).await) {
             return None;
+        }
+    }
+}
+
+/// The first process of a container without a shim, whose end is to be heard of; `None` also when it can't be looked at.
+pub(super) fn first_of(container: &Container) -> Option<First> {
+    First::of(container).unwrap_or_else(|error| {
+        warn!("looking for the first process of {}: {error}", container.id);
+        None
+    })
+}
+
+/// Why a pause is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    /// It was long enough, or somebody does not want to wait.
+    Over,
+    /// The container's first process has ended.
+    Ended,
+}
+
+/// Waits until the next attempt to find a shim for a container; an end of its first process is told once.
+pub(super) async fn pause_unless_ended(
+    container: &Container,
+    pause: Duration,
+    first: &mut Option<First>,
+) -> Pause {
+    let over = tokio::time::sleep(pause);
+    tokio::pin!(over);
+    loop {
+        if first.as_ref().is_some_and(First::has_ended) {
+            *first = None;
+            return Pause::Ended;
+        }
+        tokio::select! {
+            () = &mut over => return Pause::Over,
+            // Who wants to stop it does not wait.
+            () = container.awake.notified() => return Pause::Over,
+            () = container.becomes_doomed() => return Pause::Over,
+            () = tokio::time::sleep(BEAT), if first.is_some() => {}
         }
     }
 }
@@ -127,22 +169,13 @@ pub(super) async fn end_without_shim(daemon: &Arc<Daemon>, container: &Container
             launch.delete_by_runtime(&container.id, &binary).await
         }
     };
-    kill_first(container);
-    deleted
-}
-
-/// Kills the first process, and with it all of its namespace, should it live still.
-fn kill_first(container: &Container) {
-    let Some(pid) = i32::try_from(container.read(|record| record.state.pid)).ok().and_then(Pid::from_raw)
-    else {
-        return;
-    };
-    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    // The number may be another's by now; the container's id is in the name of its cgroup.
-    let cgroup = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.as_raw_nonzero()));
-    if cgroup.is_ok_and(|text| text.contains(&container.id)) {
-        let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
+    // With the first process goes all of its namespace, should it live still.
+    if let Some(first) = first_of(container)
+        && let Err(error) = first.signal(KILL)
+    {
+        warn!("killing the first process of {}: {error}", container.id);
     }
+    deleted
 }
 
 async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Task>, exit: Exit) {

@@ -43,8 +43,10 @@ pub(crate) async fn all(daemon: &Arc<Daemon>) {
 }
 
 async fn one(daemon: &Arc<Daemon>, container: &Arc<Container>) {
-    // A start that is under way comes to its end first.
-    drop(container.changing.lock().await);
+    // A start that is under way comes to its end first; a takeover may not.
+    if container.is_known() {
+        drop(container.changing.lock().await);
+    }
     if !container.is_running() {
         return;
     }

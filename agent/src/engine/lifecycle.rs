@@ -5,7 +5,6 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ketch_engine_api::host_config::HostConfig;
@@ -215,7 +214,7 @@ pub(super) fn make_folder(path: &Path, mode: u32) -> Result<()> {
 
 async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Option<&str>) -> Result<Task> {
     networking::take_names(daemon, container);
-    container.doomed.store(false, Ordering::SeqCst);
+    let _before = container.doomed.send_replace(false);
     let record = container.read(Record::clone);
     let images = match checkpoint {
         Some(name) => checkpoint::images(daemon, &record, name).await?,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::container::{Container, TABLE};
+use super::deliver::{FOLLOWED, not_known};
 use super::lifecycle::folder_of;
 use super::signal;
 use crate::api::filters::Filters;
@@ -62,7 +63,19 @@ pub(super) async fn itself(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     }
 }
 
+/// Waits until it is known what a container of an earlier daemon's does, or has it killed, as its shim may never say.
+async fn settle(container: &Container, how: Remove) -> Result<()> {
+    if container.is_known() {
+        return Ok(());
+    }
+    if how.force {
+        container.doom();
+    }
+    if container.becomes_known(FOLLOWED).await { Ok(()) } else { Err(not_known(container)) }
+}
+
 async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove) -> Result<()> {
+    settle(container, how).await?;
     // A start that is under way may come to its end while its container is killed; none begins once this is to be removed.
     let mut tries = 0;
     let _changing = loop {

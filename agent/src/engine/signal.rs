@@ -7,99 +7,22 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::container::{Container, Life};
+use super::deliver::{ENDING, FOLLOWED, deliver, not_running};
 use super::lifecycle;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
-use crate::shim::{CallError, Task};
+
+pub use super::deliver::running;
+pub use super::signal_number::number;
 
 /// SIGKILL.
-const KILL: u32 = 9;
+pub(super) const KILL: u32 = 9;
 /// SIGTERM, what a container is stopped with that says nothing else.
 const TERM: u32 = 15;
 /// How long a container is given that says nothing else.
 pub(super) const PATIENCE: i64 = 10;
 /// How long the end may take after SIGKILL.
 pub(super) const AFTER_KILL: Duration = Duration::from_secs(10);
-/// How long another shim may take to follow one that is gone.
-const FOLLOWED: Duration = Duration::from_secs(30);
-/// How long an end that has begun may take until it is told.
-const ENDING: Duration = Duration::from_secs(5);
-
-const NAMES: [(&str, u32); 34] = [
-    ("ABRT", 6),
-    ("ALRM", 14),
-    ("BUS", 7),
-    ("CHLD", 17),
-    ("CLD", 17),
-    ("CONT", 18),
-    ("FPE", 8),
-    ("HUP", 1),
-    ("ILL", 4),
-    ("INT", 2),
-    ("IO", 29),
-    ("IOT", 6),
-    ("KILL", 9),
-    ("PIPE", 13),
-    ("POLL", 29),
-    ("PROF", 27),
-    ("PWR", 30),
-    ("QUIT", 3),
-    ("SEGV", 11),
-    ("STKFLT", 16),
-    ("STOP", 19),
-    ("SYS", 31),
-    ("TERM", 15),
-    ("TRAP", 5),
-    ("TSTP", 20),
-    ("TTIN", 21),
-    ("TTOU", 22),
-    ("URG", 23),
-    ("USR1", 10),
-    ("USR2", 12),
-    ("VTALRM", 26),
-    ("WINCH", 28),
-    ("XCPU", 24),
-    ("XFSZ", 25),
-];
-
-/// The number of a signal given as `SIGTERM`, `term` or `15`.
-///
-/// # Errors
-/// There is none: dockerd's text.
-pub fn number(text: &str) -> Result<u32> {
-    let invalid = || Error::invalid(format!("invalid signal: {text}"));
-    if let Ok(number) = text.parse::<u32>() {
-        return match number {
-            0 => Err(invalid()),
-            1..=64 => Ok(number),
-            _ => Err(Error::invalid(format!("the linux daemon does not support signal {number}"))),
-        };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |base: u32, rest: &str, sign: i64| {
-        let offset = if rest.is_empty() { 0 } else { rest[1..].parse::<i64>().ok()? };
-        u32::try_from(i64::from(base) + sign * offset).ok().filter(|number| (34..=64).contains(number))
-    };
-    let found = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
-        (Some(rest), _) if rest.is_empty() || rest.starts_with('+') => real_time(34, rest, 1),
-        (_, Some(rest)) if rest.is_empty() || rest.starts_with('-') => real_time(64, rest, -1),
-        _ => NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number),
-    };
-    found.ok_or_else(invalid)
-}
-
-fn not_running(container: &Container) -> Error {
-    Error::conflict(format!("container {} is not running", container.id))
-}
-
-/// The shim's side of a container that runs.
-///
-/// # Errors
-/// It does not run.
-pub fn running(container: &Container) -> Result<Task> {
-    container.task().ok_or_else(|| not_running(container))
-}
 
 /// What it is stopped with.
 fn stop_signal(container: &Container) -> u32 {
@@ -149,8 +72,7 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     if signal == KILL || signal == stop_signal(container) {
         by_hand(daemon, container);
         if signal == KILL {
-            container.doomed.store(true, Ordering::SeqCst);
-            container.awake.notify_waiters();
+            container.doom();
         }
         if restarting && end_pause(daemon, container).await? {
             return Ok(());
@@ -158,7 +80,7 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
         note(daemon, container).await;
     }
     let ends = ends(container);
-    match through_its_shim(container, signal).await? {
+    match deliver(container, signal).await? {
         Ok(()) => {}
         // Its end is on the way.
         Err(error) if error.is_not_found() => {}
@@ -183,23 +105,6 @@ async fn send(daemon: &Arc<Daemon>, container: &Arc<Container>, signal: u32) -> 
     Ok(())
 }
 
-/// Sends a signal by whichever shim holds the container: one that dies or hangs meanwhile is followed by another.
-///
-/// # Errors
-/// It does not run.
-async fn through_its_shim(container: &Container, signal: u32) -> Result<Result<(), CallError>> {
-    let deadline = tokio::time::Instant::now() + FOLLOWED;
-    loop {
-        let sent = running(container)?.kill("", signal, false).await;
-        match sent {
-            Err(error) if error.is_gone() && tokio::time::Instant::now() < deadline => {}
-            sent => return Ok(sent),
-        }
-        container.awake.notify_waiters();
-        let _late = tokio::time::timeout_at(deadline, container.next_task()).await;
-    }
-}
-
 /// Remembers that somebody wants it stopped; the end of the daemon is nobody, and its policy starts it again.
 fn by_hand(daemon: &Daemon, container: &Container) {
     if !daemon.is_ending() {
@@ -217,6 +122,10 @@ async fn note(daemon: &Arc<Daemon>, container: &Container) {
 /// Stops a container that waits to be started again; false when it does not wait: its start may have begun, and has ended by then.
 async fn end_pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<bool> {
     if !container.read(|record| record.state.restarting) {
+        return Ok(false);
+    }
+    // It may run after all.
+    if !container.becomes_known(FOLLOWED).await {
         return Ok(false);
     }
     let _changing = container.changing.lock().await;
@@ -291,10 +200,10 @@ pub(super) async fn end(daemon: &Arc<Daemon>, container: &Arc<Container>, how: S
     let signal = how.signal.unwrap_or_else(|| stop_signal(container));
     match send(daemon, container, signal).await {
         Err(error) if error.kind == Kind::Conflict => return Ok(()),
-        sent => sent?,
-    }
-    if until_end(container, before, limit).await {
-        return Ok(());
+        // It is not to live on for that.
+        Err(error) => warn!("{error}"),
+        Ok(()) if until_end(container, before, limit).await => return Ok(()),
+        Ok(()) => {}
     }
     match kill_and_wait(daemon, container).await {
         Err(error) if error.kind == Kind::Conflict => Ok(()),
@@ -311,7 +220,7 @@ pub(super) async fn end_for_restart(daemon: &Arc<Daemon>, container: &Arc<Contai
     let limit = u64::try_from(timeout).ok().map(Duration::from_secs);
     let before = ends(container);
     for (signal, limit) in [(stop_signal(container), limit), (KILL, Some(AFTER_KILL))] {
-        match through_its_shim(container, signal).await? {
+        match deliver(container, signal).await? {
             Err(error) if !error.is_not_found() => return Err(Error::new(Kind::Internal, error.to_string())),
             _ => container.publish_with(daemon, "kill", &[("signal", signal.to_string())]),
         }
@@ -400,19 +309,4 @@ pub async fn resize(daemon: &Arc<Daemon>, container: &Arc<Container>, height: u3
     let size = [("height", height.to_string()), ("width", width.to_string())];
     container.publish_with(daemon, "resize", &size);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn signals_by_name_and_number() {
-        for (text, signal) in [("SIGTERM", 15), ("kill", 9), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
-            assert_eq!(number(text).unwrap(), signal, "{text}");
-        }
-        for bad in ["", "0", "SIGNOPE", "RTMIN+40", "RTMIN3"] {
-            assert_eq!(number(bad).unwrap_err().message, format!("invalid signal: {bad}"));
-        }
-    }
 }

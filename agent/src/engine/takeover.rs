@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -68,6 +67,7 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
             warn!("{error}");
             continue;
         }
+        let _known = container.known.send_replace(false);
         daemon.engine.add(&container);
         container.read(|record| daemon.take_up_volumes(record, false));
         before.push(container);
@@ -78,7 +78,9 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
         let _task = adopting.spawn(async move {
             // Whoever wants to change it waits until it is known what it does.
             let _changing = container.changing.lock().await;
-            adopt(&daemon, &container).await.then(|| Arc::clone(&container))
+            let again = adopt(&daemon, &container).await;
+            let _unknown = container.known.send_replace(true);
+            again.then(|| Arc::clone(&container))
         });
     }
     let mut again = Vec::new();
@@ -189,27 +191,31 @@ async fn adopt(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
 
 /// The container behind its shim, if it runs. That no shim can be started or asked – the runtime is not in daemon.json any more,
 /// the shim's binary is away for an upgrade, there are no descriptors – is no word about the container: for as long as its
-/// processes live it is tried again, unless somebody wants it killed meanwhile.
+/// processes live it is tried again, unless somebody wants it killed meanwhile, who waits for no shim at all.
 async fn find_or_wait(
     daemon: &Arc<Daemon>,
     container: &Arc<Container>,
     record: &Record,
 ) -> Option<(Task, u32, bool)> {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut first) = (FIRST_PAUSE, None);
     loop {
-        if let Some(found) = find(daemon, record).await {
-            return Some(found);
+        let found = tokio::select! {
+            found = find(daemon, record) => found,
+            () = container.becomes_doomed() => None,
+        };
+        if found.is_some() {
+            return found;
         }
         // Most do not run, and have none.
         let has_bundle = bundle_of(daemon, &record.id).try_exists().unwrap_or(true);
-        if !has_bundle || container.doomed.load(Ordering::SeqCst) || !living::lives(&record.id).await {
+        if !has_bundle || container.is_doomed() || !living::lives(&record.id).await {
             return None;
         }
         warn!("container {} lives, and no shim takes it over yet", record.id);
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = container.awake.notified() => {}
+        if pause == FIRST_PAUSE {
+            first = ending::first_of(container);
         }
+        let _ended = ending::pause_unless_ended(container, pause, &mut first).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -329,7 +335,18 @@ async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &
         if let Err(error) = container.save(daemon).await {
             warn!("{error}");
         }
-        container.life.send_modify(|life| life.exit_code = container.read(|record| record.state.exit_code));
+        container.life.send_modify(|life| {
+            life.ends += 1;
+            life.running = false;
+            life.exit_code = container.read(|record| record.state.exit_code);
+        });
+    }
+    // Somebody has ended it while a shim was looked for: no policy starts it again.
+    if container.is_doomed() || (!record.was_stopped && container.read(|record| record.was_stopped)) {
+        if record.host_config.auto_remove && record.was_started {
+            super::remove::later(daemon, container);
+        }
+        return false;
     }
     if record.host_config.auto_remove && record.was_started {
         super::remove::later(daemon, container);
