@@ -41,6 +41,7 @@ pub mod name;
 pub mod namespaces;
 pub mod needs;
 pub mod networking;
+mod others;
 pub mod probe;
 pub mod remove;
 pub mod resources;

@@ -1,6 +1,6 @@
 //! Which namespaces a container gets: its own, the host's, or another container's; and its network.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::bundle::Namespaces;
 use super::container::Record;
 use super::networking;
+use super::others::{Others, Shared, own_users};
 use super::user_namespace::{Holder, Which};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -24,6 +25,8 @@ pub struct Joined {
     pub files: Vec<Value>,
     /// Keeps the user namespace until the container's processes are in it.
     _users: Option<Holder>,
+    /// Keep the paths to other containers' namespaces until it is.
+    _others: Others,
 }
 
 /// Decides, and joins the networks.
@@ -32,7 +35,9 @@ pub struct Joined {
 /// The other container is not there or does not run; a network's own.
 pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
     let host_config = &record.host_config;
-    let own = |mode: &str, kind: &str| -> Result<Option<String>> {
+    let mut others = Others::default();
+    let users = users_of(daemon, record, &mut others)?;
+    let mut own = |mode: &str, kind: &str| -> Result<Option<String>> {
         match mode {
             "host" => Ok(None),
             _ => match mode.strip_prefix("container:") {
@@ -41,7 +46,7 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
                         let kind = kind.to_uppercase();
                         Error::new(error.kind, format!("failed to join {kind} namespace: {}", error.message))
                     };
-                    path_of(daemon, other, kind).map(Some).map_err(cannot)
+                    others.open(daemon, other, kind).map(|shared| Some(shared.path)).map_err(cannot)
                 }
                 None => Ok(Some(String::new())),
             },
@@ -52,7 +57,6 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
         "private" => Some(String::new()),
         _ => None,
     };
-    let users = users_of(daemon, record)?;
     let holder = match &users {
         Some(at) if !networking::has_namespace(record) => Some(hold(daemon, at.clone()).await?),
         _ => None,
@@ -75,41 +79,38 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record) -> Result<Joined> {
         settings: network.settings,
         files: network.files,
         _users: holder,
+        _others: others,
     })
 }
 
 /// The user namespace of a container: nothing for the host's, an empty text for a new one, or the file of another's, whose other
 /// namespaces it shares: they belong to that.
-fn users_of(daemon: &Daemon, record: &Record) -> Result<Option<String>> {
+fn users_of(daemon: &Daemon, record: &Record, others: &mut Others) -> Result<Option<String>> {
     if !is_remapped(daemon, record) {
         return Ok(None);
     }
     let host_config = &record.host_config;
     let modes = [&host_config.network_mode, &host_config.ipc_mode, &host_config.pid_mode];
-    let mut shared: Option<(String, PathBuf)> = None;
+    let host = own_users()?;
+    let mut shared: Option<Shared> = None;
     for (mode, kind) in modes.into_iter().zip(["network", "ipc", "pid"]) {
         let Some(other) = mode.strip_prefix("container:") else { continue };
-        let path = path_of(daemon, other, kind)?;
-        let path = path.rsplit_once('/').map_or_else(String::new, |(folder, _)| format!("{folder}/user"));
-        let link = |path: &str| {
-            std::fs::read_link(path).map_err(|error| Error::internal(format_args!("reading {path}"), &error))
-        };
-        let (found, host) = (link(&path)?, link("/proc/self/ns/user")?);
-        if found == host {
+        let found = others.open(daemon, other, "user")?;
+        if found.number == host {
             return Err(Error::conflict(format!(
                 "cannot join {kind} namespace of container {other}, which is in the host's user namespace: --userns=host joins it"
             )));
         }
         match &shared {
-            Some((_, before)) if *before != found => {
+            Some(before) if before.number != found.number => {
                 return Err(Error::conflict(format!(
                     "cannot join {kind} namespace of container {other}: it is in another user namespace than the others that are joined"
                 )));
             }
-            _ => shared = Some((path, found)),
+            _ => shared = Some(found),
         }
     }
-    Ok(Some(shared.map_or_else(String::new, |(path, _)| path)))
+    Ok(Some(shared.map_or_else(String::new, |shared| shared.path)))
 }
 
 /// Whether a container's users are others on the host.
@@ -127,25 +128,6 @@ async fn hold(daemon: &Arc<Daemon>, at: String) -> Result<Holder> {
         })
     })
     .await
-}
-
-/// The namespace of another container's first process.
-///
-/// # Errors
-/// There is no such container, or it does not run: dockerd's texts.
-pub fn path_of(daemon: &Daemon, other: &str, kind: &str) -> Result<String> {
-    let other = daemon.engine.find(other)?;
-    let (pid, restarting) = other.read(|record| (record.state.pid, record.state.restarting));
-    if restarting {
-        return Err(Error::conflict(format!(
-            "Container {} is restarting, wait until the container is running",
-            other.id
-        )));
-    }
-    if pid == 0 {
-        return Err(Error::conflict(format!("container {} is not running", other.id)));
-    }
-    Ok(format!("/proc/{pid}/ns/{kind}"))
 }
 
 /// A bind of a file.
