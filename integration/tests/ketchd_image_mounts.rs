@@ -16,6 +16,7 @@ tests![
     one_that_was_removed_by_force_is_still_there,
     volumes_from_brings_it,
     it_outlives_the_daemon,
+    copies_of_what_does_not_run,
 ];
 
 /// An engine with busybox and an image of files.
@@ -165,5 +166,34 @@ fn it_outlives_the_daemon(case: &Case) {
     engine.docker("rmi files").refuses(&["is using its referenced image"]);
     let _ = engine.docker("rm --force box").ok();
     let _ = engine.docker("rmi files").ok();
+    engine.end();
+}
+
+/// What is copied out of a container is what it sees when it runs, whether it does or not.
+fn copies_of_what_does_not_run(case: &Case) {
+    let engine = start(case, &[]);
+    engine.only_ketch("it shows the empty folder below the mount");
+    let mounts = "--mount type=image,source=files,target=/x --mount type=image,source=files,target=/part,image-subpath=links/in -v vol:/x/links";
+    let _ = engine.docker(&format!("create --name box --network none {mounts} busybox sleep 1000")).ok();
+    let looks = |engine: &Engine<'_>| {
+        let read = |path: &str| engine.sh(&format!("docker cp box:{path} - | tar -xO")).ok().stdout;
+        let names = engine.sh("docker cp box:/x - | tar -t | sort | xargs").ok().text().to_owned();
+        (read("/x/file"), read("/x/deep/file"), read("/part/file"), names)
+    };
+    let wanted = ("one".to_owned(), "two".to_owned(), "two".to_owned(), "x/ x/deep/ x/deep/er/ x/deep/file x/file x/links/".to_owned());
+    // Never started, running, ended, and with its image removed by force.
+    assert_eq!(looks(&engine), wanted);
+    let _ = engine.docker("start box").ok();
+    assert_eq!(looks(&engine), wanted);
+    let _ = engine.docker("stop -t 0 box").ok();
+    let _ = engine.docker("rmi --force files").ok();
+    assert_eq!(looks(&engine), wanted);
+    // Nothing goes into an image; a volume upon it is another matter.
+    fs::write(engine.site.path("new"), "new").expect("write a file");
+    let new = engine.site.path("new");
+    engine.docker(&format!("cp {} box:/x/deep/new", new.display())).refuses(&["mounted volume is marked read-only"]);
+    let _ = engine.docker(&format!("cp {} box:/x/links/new", new.display())).ok();
+    assert_eq!(engine.docker("run --rm --network none -v vol:/v busybox cat /v/new").ok().text(), "new");
+    let _ = engine.docker("rm box").ok();
     engine.end();
 }

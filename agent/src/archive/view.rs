@@ -49,7 +49,9 @@ pub enum Root<'a> {
 pub struct Bound {
     /// On the host.
     pub source: PathBuf,
-    /// A folder of the source, to which no link leads; empty for all of it.
+    /// An image's files, which are mounted at the source before, where only the view sees them.
+    pub image: Option<Mount>,
+    /// A folder of the source, to which no link leads but an image's own, which nobody can change; empty for all of it.
     pub below: String,
     /// In the root.
     pub destination: String,
@@ -114,6 +116,7 @@ impl View {
             let opened = open(place, flags, Mode::empty()).map_err(failed)?;
             restrict(&opened, Access::ReadWrite).map_err(failed)?;
             for one in bound {
+                crate::engine::root::mount(one.image.as_slice(), &one.source)?;
                 bind(&opened, one).map_err(|error| {
                     Error::internal(
                         format_args!("mounting {} at {}", one.source.display(), one.destination),
@@ -238,7 +241,10 @@ fn bind(root: &OwnedFd, bound: &Bound) -> io::Result<()> {
         open_tree(CWD, &bound.source, flags)?
     } else {
         let whole = open(&bound.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        if bound.image.is_none() {
+            resolve |= ResolveFlags::NO_SYMLINKS;
+        }
         let part = openat2(&whole, bound.below.as_str(), OFlags::PATH, resolve)?;
         open_tree(&part, c"", flags | OpenTreeFlags::AT_EMPTY_PATH)?
     };

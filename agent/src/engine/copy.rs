@@ -19,6 +19,7 @@ use crate::archive::{self, Bound, PathStat, Receive, Root, View, absolute, words
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
+use crate::image::held;
 use crate::image::inflate::Inflate;
 
 /// Files that the network's side writes, and binds into each container.
@@ -254,9 +255,10 @@ impl Files {
 fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Result<View> {
     let mut bound = Vec::new();
     let mut new_volumes = Vec::new();
-    for planned in &record.mounts {
+    for (number, planned) in record.mounts.iter().enumerate() {
         let shown = &planned.shown;
         let hidden = record.host_config.tmpfs.iter().flatten().any(|(path, _)| *path == shown.destination);
+        let mut image = None;
         let source = match shown.kind.as_str() {
             _ if hidden => continue,
             "volume" => {
@@ -266,12 +268,16 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
                 daemon.volumes.mount(&shown.name, &record.id)?
             }
             "bind" => PathBuf::from(&shown.source),
-            // It is mounted while the container runs.
-            "image" if runs => PathBuf::from(&shown.source),
+            "image" => {
+                let held = daemon.images.rootfs(&held(&record.id, number))?;
+                image = Some(held.read_only());
+                held.upper
+            }
             _ => continue,
         };
         bound.push(Bound {
             source,
+            image,
             below: planned.subpath.clone(),
             destination: shown.destination.clone(),
             recursive: !planned.flat,
@@ -294,6 +300,7 @@ fn open(daemon: &Daemon, record: &Record, runs: bool, purpose: Purpose) -> Resul
             let below = String::new();
             bound.push(Bound {
                 source,
+                image: None,
                 below,
                 destination: destination.to_owned(),
                 recursive: false,
