@@ -5,6 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
+use rustix_libc_wrappers::process::SignalExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -12,7 +13,7 @@ use tokio::sync::mpsc;
 pub const PATH: &str = "/sbin/docker-init";
 
 /// What is not passed on: its own children's, what no process can take, what a fault of its own raises, and what a terminal says
-/// to this process alone. Real-time signals are not either: they have no safe call (rustix).
+/// to this process alone.
 const OWN: [Signal; 12] = [
     Signal::CHILD,
     Signal::KILL,
@@ -27,8 +28,8 @@ const OWN: [Signal; 12] = [
     Signal::TTIN,
     Signal::TTOU,
 ];
-/// The last that has a name (signal(7)).
-const LAST: i32 = 31;
+/// The last real-time one; those between them and the named ones are the C library's own (signal(7)).
+const LAST: i32 = 64;
 
 /// Runs the command behind `--`, and ends as it does.
 pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
@@ -52,7 +53,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn serve(program: &str, words: Vec<String>) -> std::io::Result<ExitStatus> {
     let (sender, mut passed) = mpsc::unbounded_channel();
-    for one in (1..=LAST).filter_map(Signal::from_named_raw).filter(|one| !OWN.contains(one)) {
+    for one in (1..=LAST).filter_map(Signal::from_raw).filter(|one| !OWN.contains(one)) {
         let (mut signals, sender) = (signal(SignalKind::from_raw(one.as_raw()))?, sender.clone());
         drop(tokio::spawn(async move {
             while signals.recv().await.is_some() {

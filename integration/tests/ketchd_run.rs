@@ -17,6 +17,7 @@ tests![
     no_new_privileges,
     ulimits_and_sysctls,
     an_init,
+    an_init_passes_signals_on,
     limits_are_in_the_cgroup,
     an_out_of_memory_kill_is_told,
     devices,
@@ -195,6 +196,23 @@ fn an_init(case: &Case) {
     assert!(engine.docker("exec box sh -c 'tr \"\\0\" \" \" </proc/1/cmdline'").ok().text().ends_with("-- sleep 1000"));
     let _ = engine.docker("stop -t 20 box").ok();
     assert_eq!(engine.inspect("box", "{{.State.ExitCode}}"), "143");
+    engine.end();
+}
+
+/// All but those that are its own: real-time ones, too, of which the C library keeps two.
+fn an_init_passes_signals_on(case: &Case) {
+    let engine = Engine::start(case);
+    let all = "1 2 10 12 15 29 34 35 50 63 64";
+    let script = format!("for number in {all}; do trap \"echo got $number\" $number; done; echo set; while :; do sleep 0.02; done");
+    let _ = engine.client().args(["run", "-d", "--init", "--name", "box", "--network", "none", "busybox", "sh", "-c", &script]).run().ok();
+    engine.wait_log("box", "set\n");
+    for number in all.split(' ') {
+        let _ = engine.docker(&format!("kill --signal {number} box")).ok();
+        engine.wait_log("box", &format!("got {number}\n"));
+    }
+    let _ = engine.docker("kill --signal RTMIN+3 box").ok();
+    // The child has no trap for it, and it is not the first process: the signal ends it.
+    assert_eq!(engine.docker("wait box").ok().text(), "165");
     engine.end();
 }
 
