@@ -128,7 +128,12 @@ impl Proxy {
     fn of(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").unwrap_or(("http", text));
         if scheme != "http" {
-            return Err(format!("proxies are reached by http:// alone, not by {scheme}://"));
+            // A bad text's first word may be a password.
+            let known = ["https", "socks4", "socks5", "socks5h"].iter().find(|known| **known == scheme);
+            let scheme = known.map_or_else(String::new, |known| format!(" {known}:// is not supported:"));
+            return Err(format!(
+                "proxyconnect:{scheme} proxies of registries are reached by http://, which carries TLS too; set http-proxy and https-proxy (HTTP_PROXY, HTTPS_PROXY) so, or name the registry in no-proxy (NO_PROXY)"
+            ));
         }
         let rest = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let (user, authority) = rest.rsplit_once('@').map_or((None, rest), |(user, rest)| (Some(user), rest));

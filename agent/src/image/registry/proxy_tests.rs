@@ -48,7 +48,12 @@ fn addresses_of_proxies() {
     assert_eq!(secret.to_str().unwrap(), format!("Basic {}", STANDARD.encode("me:a@b:c")));
     assert!(!format!("{proxy:?}").contains("Basic"));
     assert_eq!(Proxy::of("proxy"), Ok(Proxy { name: "proxy".into(), port: 80, authorization: None }));
-    assert!(Proxy::of("socks5://proxy").unwrap_err().contains("not by socks5://"));
+    for scheme in ["https", "socks5"] {
+        let said = Proxy::of(&format!("{scheme}://me:pass@proxy")).unwrap_err();
+        assert!(said.contains(&format!("{scheme}:// is not supported")) && said.contains("https-proxy"), "{said}");
+        assert!(said.contains("no-proxy") && !said.contains("pass"), "{said}");
+    }
+    assert!(!Proxy::of("me:pass://proxy").unwrap_err().contains("pass"));
     assert!(Proxy::of("http://:80").is_err());
     assert!(Proxies::new("", "https://p", "").of(Scheme::Https, "a.io", 443).is_err());
 }
