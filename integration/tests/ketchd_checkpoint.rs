@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ketch_integration::ketchd::{Answer, Engine};
 use ketch_integration::{Case, tests, wait_until};
@@ -18,6 +18,8 @@ tests![
     a_start_from_none,
     where_criu_fails_the_container_runs_on,
     a_killed_daemon_leaves_nothing_half_made,
+    a_name_that_is_taken_meanwhile,
+    what_was_whole_when_the_daemon_was_killed_is_kept,
 ];
 
 pub(crate) const COUNTS: &str = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done";
@@ -232,5 +234,102 @@ fn a_killed_daemon_leaves_nothing_half_made(case: &Case) {
         let now = engine.docker("logs box").ok().text().lines().count();
         if now > lines { Ok(()) } else { Err(now.to_string()) }
     });
+    engine.end();
+}
+
+/// Puts in criu's place what answers as criu 3.20 does, saves nothing but its last file, ends the container, and answers once there
+/// is the file `go`; gives the file that it makes before.
+fn put_obedient_criu(engine: &Engine<'_>) -> PathBuf {
+    let python = Path::new("/usr/bin/python3");
+    engine.site.case.needs(python.exists(), "no /usr/bin/python3");
+    let program = r#"
+import os, signal, socket, time
+wire = socket.socket(fileno=3)
+def number(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        shift, at = shift + 7, at + 1
+        if data[at - 1] < 128:
+            return value, at
+def fields(data):
+    at, found = 0, {}
+    while at < len(data):
+        key, at = number(data, at)
+        value, at = number(data, at)
+        if key & 7 == 2:
+            value, at = data[at:at + value], at + value
+        found[key >> 3] = value
+    return found
+while True:
+    asked = wire.recv(65536)
+    if not asked:
+        break
+    asked = fields(asked)
+    answer = bytes([8, asked[1], 16, 1])
+    if asked[1] == 10:
+        answer += bytes([82, 4, 8, 3, 16, 20])
+    elif asked[1] == 1:
+        options = fields(asked[2])
+        open(f"/proc/self/fd/{options[1]}/inventory.img", "w").write("whole")
+        if not options.get(3):
+            os.kill(options[2], signal.SIGKILL)
+        open("FOLDER/written", "w").close()
+        while not os.path.exists("FOLDER/go"):
+            time.sleep(0.01)
+    wire.send(answer)
+"#;
+    let folder = engine.site.path("criu");
+    fs::create_dir(&folder).expect("make a folder");
+    let program = program.replace("FOLDER", &folder.display().to_string());
+    fs::write(folder.join("criu.py"), program).expect("write a program");
+    put_criu(engine, &format!("exec {} {}/criu.py", python.display(), folder.display()));
+    folder
+}
+
+fn wait_for(path: &Path) {
+    wait_until(&path.display().to_string(), || if path.exists() { Ok(()) } else { Err("not there".into()) });
+}
+
+/// The container has ended by it: what was saved is all that there is of it.
+fn a_name_that_is_taken_meanwhile(case: &Case) {
+    let engine = experimental(case);
+    engine.only_ketch("it makes the folder first");
+    let criu = put_obedient_criu(&engine);
+    run(&engine, "--network none", COUNTS);
+    let asking = engine.client().args(["checkpoint", "create", "box", "one"]).spawn();
+    wait_for(&criu.join("written"));
+    fs::create_dir(own(&engine).join("one")).expect("take the name");
+    fs::write(own(&engine).join("one/inventory.img"), "older").expect("write a file");
+    fs::write(criu.join("go"), "").expect("let criu answer");
+    asking.wait().refuses(&["Cannot checkpoint container box: it is saved as one-", "as the name one was taken meanwhile"]);
+    let names = listed(&engine, "");
+    assert_eq!((names.as_array().map(Vec::len), &names[0]), (Some(2), &json!({"Name": "one"})), "{names}");
+    let other = names[1]["Name"].as_str().expect("a name");
+    let text = |name: &str| fs::read_to_string(own(&engine).join(name).join("inventory.img")).expect("read a file");
+    assert_eq!((text("one").as_str(), text(other).as_str()), ("older", "whole"));
+    assert_eq!(fs::read_dir(own(&engine)).expect("list the folder").count(), 2);
+    assert_eq!(engine.inspect("box", "{{.State.Status}}"), "exited");
+    let _ = engine.docker(&format!("checkpoint rm box {other}")).ok();
+    assert_eq!(listed(&engine, ""), json!([{"Name": "one"}]));
+    engine.end();
+}
+
+fn what_was_whole_when_the_daemon_was_killed_is_kept(case: &Case) {
+    let mut engine = experimental(case);
+    engine.only_ketch("it has its name from the beginning, whole or not");
+    let criu = put_obedient_criu(&engine);
+    run(&engine, "--network none", COUNTS);
+    let asking = engine.client().args(["checkpoint", "create", "box", "one"]).spawn();
+    wait_for(&criu.join("written"));
+    fs::create_dir(own(&engine).join(".removed-0")).expect("make what a killed removal leaves");
+    engine.kill();
+    let _ = asking.wait().exits(1);
+    fs::write(criu.join("go"), "").expect("let criu answer");
+    engine.come_back();
+    engine.wait_inspect("box", "{{.State.Status}}", "exited");
+    assert_eq!(listed(&engine, ""), json!([{"Name": "one"}]));
+    assert_eq!(fs::read_to_string(own(&engine).join("one/inventory.img")).expect("read a file"), "whole");
+    assert_eq!(fs::read_dir(own(&engine)).expect("list the folder").count(), 1);
     engine.end();
 }

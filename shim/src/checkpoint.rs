@@ -53,7 +53,7 @@ pub(crate) async fn save(
                 empty_namespaces: &options.empty_namespaces,
                 manage_cgroups_mode: &options.cgroups_mode,
             },
-            limits.runtime(),
+            limits.images(),
         )
         .await;
     if saved.is_err() {
@@ -92,7 +92,7 @@ pub(crate) async fn restore(
             stdio,
         };
         let restored =
-            container.runtime.restore(shim.reaper.as_ref(), &container.id, options, limits.runtime()).await;
+            container.runtime.restore(shim.reaper.as_ref(), &container.id, options, limits.images()).await;
         restored.map_err(ShimError::runtime("OCI runtime restore failed"))
     })
     .await

@@ -16,6 +16,8 @@ use crate::{frames, log, sandbox, task};
 
 /// How long a call of the runtime may take when the caller has no opinion.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The same of the images of a container, written or read: as long as its memory is large and the disk is slow.
+const IMAGES: Duration = Duration::from_secs(60 * 60);
 /// The calls that make a process, or what one would be in.
 const MAKING: [&str; 5] = ["Create", "Exec", "Start", "CreateSandbox", "StartSandbox"];
 
@@ -35,6 +37,11 @@ impl Limits {
     /// How long the runtime may take.
     pub(crate) fn runtime(self) -> Duration {
         self.timeout.map_or(PATIENCE, |timeout| timeout.min(PATIENCE))
+    }
+
+    /// How long it may take to write or read the images of a container.
+    pub(crate) fn images(self) -> Duration {
+        self.timeout.map_or(IMAGES, |timeout| timeout.min(IMAGES))
     }
 }
 
@@ -118,5 +125,20 @@ async fn answer(shim: &Rc<Shim>, request: Request) -> Response {
     match result {
         Ok(payload) => Response::ok(payload),
         Err(error) => Response::failed(error.code(), error::chain(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_have_more_time_than_other_calls() {
+        let limits = |nanos| Limits::of(&Request { timeout_nano: nanos, ..Request::default() });
+        let seconds = |limits: Limits| (limits.runtime().as_secs(), limits.images().as_secs());
+        assert_eq!(seconds(limits(0)), (120, 3600));
+        assert_eq!(seconds(limits(5_000_000_000)), (5, 5));
+        assert_eq!(seconds(limits(600_000_000_000)), (120, 600));
+        assert_eq!(seconds(limits(i64::MAX)), (120, 3600));
     }
 }

@@ -2,8 +2,9 @@
 //! and removed here; `lifecycle` starts a container from one.
 //!
 //! They are in the container's own folder, or in one of the host that the client names. Their names come from clients: each is
-//! one step below that folder. What is being written or removed has a name that no checkpoint has, so that a daemon that is
-//! killed leaves nothing half made in the list.
+//! one step below that folder. What is being written or removed is below a name that no checkpoint has, so that a daemon that is
+//! killed leaves nothing half made in the list. What is whole is never removed for want of its name: it may be all that there is
+//! of a container that has ended by it.
 
 use std::fs;
 use std::io;
@@ -11,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ketch_engine_api::container::{Checkpoint, CheckpointBody};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat, renameat_with};
+use rustix::io::Errno;
 use tracing::warn;
 
 use super::container::{Container, Record};
@@ -23,9 +25,11 @@ use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::{random, removal};
 
-/// Begins the name of what is no checkpoint yet, or no more.
+/// Begins the name of a folder with a checkpoint that is being written, which has its own name in there.
 const UNFINISHED: &str = ".unfinished-";
-/// criu's first file, which every checkpoint has.
+/// Begins the name of a checkpoint that is being removed.
+const REMOVED: &str = ".removed-";
+/// The last file that criu writes: what has it is whole.
 const INVENTORY: &str = "inventory.img";
 
 /// Saves a running container, which then ends or goes on; `asked` is how the client called it. To end so is to be stopped.
@@ -54,53 +58,112 @@ pub async fn create(
         )));
     }
     let folder = folder(daemon, &container.id, &checkpoint_dir)?;
-    let (place, unfinished) = (folder.join(&id), unfinished_in(&folder)?);
-    let (target, made, owner) = (place.clone(), unfinished.clone(), asked.to_owned());
+    let making = Making { outer: beside(&folder, UNFINISHED)?, folder, id };
+    let (made, owner) = (making.clone(), asked.to_owned());
     blocking(move || {
-        // What was in the memory is in the images: nobody else's.
-        let folder = make_folder(&folder, 0o700);
-        let taken = match fs::metadata(&target) {
-            Ok(found) if found.is_dir() => {
-                Some(format!("checkpoint with name {id} already exists for container {owner}"))
-            }
-            Ok(_) => Some(not_a_folder(&target)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => Some(format!("looking at {}: {error}", target.display())),
-        };
-        let free = || taken.map_or(Ok(()), |why| Err(failed(why)));
-        folder
-            .and_then(|()| free())
-            .and_then(|()| make_folder(&made, 0o700))
-            .map_err(|error| failed(format!("cannot checkpoint container {owner}: {error}")))
+        made.prepare(&owner).map_err(|error| failed(format!("cannot checkpoint container {owner}: {error}")))
     })
     .await?;
     let before = ends(container);
     let cannot =
         |error: &dyn std::fmt::Display| failed(format!("Cannot checkpoint container {asked}: {error}"));
-    if let Err(error) = task.checkpoint(&unfinished.to_string_lossy(), exit).await {
-        blocking(move || removed(&unfinished)).await?;
-        return Err(cannot(&error));
+    if let Err(error) = task.checkpoint(&making.images().to_string_lossy(), exit).await {
+        // Where nobody is there to tell, the images do.
+        let whole = error.is_gone() && making.is_whole();
+        if !whole {
+            blocking(move || removed(&making.outer)).await?;
+            return Err(cannot(&error));
+        }
+        warn!("the shim of {} is gone, and has saved it as {}", container.id, making.id);
     }
     if exit {
         // Its policy is not to start it anew beside what was saved.
         container.change(|record| record.was_stopped = true);
     }
-    blocking(move || {
-        let kept = renameat_with(CWD, &unfinished, CWD, &place, RenameFlags::NOREPLACE);
-        kept.or_else(|error| {
-            removed(&unfinished)?;
-            Err(Error::internal(format_args!("naming {}", place.display()), &error))
-        })
-    })
-    .await
-    .map_err(|error| cannot(&error))?;
+    let wanted = making.id.clone();
+    let kept = blocking(move || making.keep()).await.map_err(|error| cannot(&error))?;
     container.publish(daemon, "checkpoint");
     drop(changing);
     // A start from it must not find the container running still.
     if exit && !until_end(container, before, Some(AFTER_KILL)).await {
         return Err(cannot(&"it is saved, but does not end"));
     }
+    if kept != wanted {
+        return Err(cannot(&format_args!("it is saved as {kept}, as the name {wanted} was taken meanwhile")));
+    }
     Ok(())
+}
+
+/// A checkpoint that is being written.
+#[derive(Clone, Debug)]
+struct Making {
+    /// Where it will be.
+    folder: PathBuf,
+    /// Beside it, where it is until then.
+    outer: PathBuf,
+    /// Its name, in both.
+    id: String,
+}
+
+impl Making {
+    fn images(&self) -> PathBuf {
+        self.outer.join(&self.id)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.images().join(INVENTORY).is_file()
+    }
+
+    /// Makes room for it; what was in a memory is in the images: they are nobody else's.
+    fn prepare(&self, owner: &str) -> Result<()> {
+        make_folder(&self.folder, 0o700)?;
+        let (place, id) = (self.folder.join(&self.id), &self.id);
+        match fs::metadata(&place) {
+            Ok(found) if found.is_dir() => {
+                return Err(failed(format!(
+                    "checkpoint with name {id} already exists for container {owner}"
+                )));
+            }
+            Ok(_) => return Err(failed(not_a_folder(&place))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed(format!("looking at {}: {error}", place.display()))),
+        }
+        make_folder(&self.images(), 0o700)
+    }
+
+    /// Gives it its name, or one beside it where somebody has taken that meanwhile. Which it has is returned. What has none stays
+    /// where it is, until the next start of the daemon.
+    fn keep(&self) -> Result<String> {
+        let named = |name: &str| rename(&self.images(), &self.folder.join(name));
+        let other = format!("{}-{}", self.id, random::digits(8)?);
+        let kept = match named(&self.id) {
+            Ok(()) => Ok(self.id.clone()),
+            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => named(&other).map(|()| other),
+            Err(error) => Err(error),
+        };
+        let kept = kept.map_err(|error| {
+            let place = self.folder.join(&self.id);
+            failed(format!(
+                "it is saved in {}, and can't be named {}: {}",
+                self.images().display(),
+                place.display(),
+                io::Error::from(error)
+            ))
+        })?;
+        if let Err(error) = removed(&self.outer) {
+            warn!("{error}");
+        }
+        Ok(kept)
+    }
+}
+
+/// Names a folder; one that has something in it is never replaced.
+fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Some file systems do not know of the flag. Without it only an empty folder would go.
+        Err(Errno::INVAL | Errno::NOSYS) => renameat(CWD, from, CWD, to),
+        renamed => renamed,
+    }
 }
 
 /// The checkpoints in the container's folder, or in another, by their names.
@@ -127,7 +190,8 @@ pub async fn list(
         };
         let folders = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        let mut names: Vec<_> = names.filter(|name| !name.starts_with(UNFINISHED)).collect();
+        let mut names: Vec<_> =
+            names.filter(|name| ![UNFINISHED, REMOVED].iter().any(|begin| name.starts_with(begin))).collect();
         names.sort_unstable();
         Ok(names.into_iter().map(|name| Checkpoint { name }).collect())
     })
@@ -151,7 +215,7 @@ pub async fn remove(
     if !name::fits(id) {
         return Err(none(id, asked));
     }
-    let (place, unfinished) = (folder.join(id), unfinished_in(&folder)?);
+    let (place, going) = (folder.join(id), beside(&folder, REMOVED)?);
     let (own, asked, id) = (named.is_empty(), asked.to_owned(), id.to_owned());
     blocking(move || {
         match fs::symlink_metadata(&place) {
@@ -163,9 +227,9 @@ pub async fn remove(
         if !own && !place.join(INVENTORY).is_file() {
             return Err(failed(format!("{} is no checkpoint: there is no {INVENTORY}", place.display())));
         }
-        renameat_with(CWD, &place, CWD, &unfinished, RenameFlags::NOREPLACE)
+        rename(&place, &going)
             .map_err(|error| Error::internal(format_args!("removing {}", place.display()), &error))?;
-        removed(&unfinished)
+        removed(&going)
     })
     .await
 }
@@ -188,15 +252,38 @@ pub(super) async fn images(daemon: &Daemon, record: &Record, id: &str) -> Result
     .await
 }
 
-/// Removes what a daemon that was killed has left unfinished of a container's. criu gives a checkpoint up whose folder goes.
+/// Brings what a daemon that was killed has left of a container's to an end: what is whole gets its name, the rest goes. criu
+/// gives a checkpoint up whose folder goes.
 pub(super) fn clear_unfinished(daemon: &Daemon, container: &str) {
-    let entries =
-        fs::read_dir(folder_of(daemon, container).join("checkpoints")).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(UNFINISHED)) {
-        if let Err(error) = removed(&entry.path()) {
+    settle(&folder_of(daemon, container).join("checkpoints"));
+}
+
+fn settle(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, outer) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let settled = if name.starts_with(UNFINISHED) {
+            finish(folder, &outer)
+        } else if name.starts_with(REMOVED) {
+            removed(&outer)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = settled {
             warn!("{error}");
         }
     }
+}
+
+fn finish(folder: &Path, outer: &Path) -> Result<()> {
+    for entry in fs::read_dir(outer).into_iter().flatten().flatten() {
+        let id = entry.file_name().to_string_lossy().into_owned();
+        let making = Making { folder: folder.to_owned(), outer: outer.to_owned(), id };
+        if making.is_whole() {
+            let kept = making.keep()?;
+            warn!("the checkpoint {kept} in {} was not acknowledged", folder.display());
+        }
+    }
+    removed(outer)
 }
 
 /// Where a container's checkpoints are, or those of which a client says where.
@@ -212,8 +299,8 @@ fn folder(daemon: &Daemon, container: &str, named: &str) -> Result<PathBuf> {
     Ok(named.to_owned())
 }
 
-fn unfinished_in(folder: &Path) -> Result<PathBuf> {
-    Ok(folder.join(format!("{UNFINISHED}{}", random::digits(8)?)))
+fn beside(folder: &Path, begin: &str) -> Result<PathBuf> {
+    Ok(folder.join(format!("{begin}{}", random::digits(8)?)))
 }
 
 fn removed(path: &Path) -> Result<()> {
@@ -232,4 +319,68 @@ fn none(id: &str, owner: &str) -> Error {
 
 fn not_a_folder(path: &Path) -> String {
     format!("{} exists and is not a directory", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Folder;
+
+    fn making(folder: &Path, id: &str) -> Making {
+        let making = Making {
+            folder: folder.to_owned(),
+            outer: beside(folder, UNFINISHED).unwrap(),
+            id: id.to_owned(),
+        };
+        making.prepare("box").unwrap();
+        fs::write(making.images().join(INVENTORY), id).unwrap();
+        making
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn what_is_whole_is_kept_whoever_has_its_name() {
+        let scratch = Folder::new("checkpoint");
+        let folder = scratch.path().join("checkpoints");
+        let (free, taken, file) =
+            (making(&folder, "free"), making(&folder, "taken"), making(&folder, "file"));
+        fs::create_dir(folder.join("taken")).unwrap();
+        fs::write(folder.join("taken").join(INVENTORY), "older").unwrap();
+        fs::write(folder.join("file"), "").unwrap();
+        assert_eq!(free.keep().unwrap(), "free");
+        let (taken, file) = (taken.keep().unwrap(), file.keep().unwrap());
+        assert!(taken.starts_with("taken-") && file.starts_with("file-"));
+        assert_eq!(names(&folder), ["file", &file, "free", "taken", &taken]);
+        let text = |name: &str| fs::read_to_string(folder.join(name).join(INVENTORY)).unwrap();
+        assert_eq!(
+            (text("taken"), text(&taken), text(&file)),
+            ("older".into(), "taken".into(), "file".into())
+        );
+        // Its folder has gone: it stays where it is, and the client hears where.
+        let mut homeless = making(&folder, "homeless");
+        homeless.folder = scratch.path().join("none");
+        let said = homeless.keep().unwrap_err().message;
+        assert!(said.starts_with("it is saved in ") && homeless.is_whole(), "{said}");
+    }
+
+    #[test]
+    fn a_start_ends_what_was_begun() {
+        let scratch = Folder::new("checkpoint");
+        let folder = scratch.path();
+        let _whole = making(folder, "whole");
+        let half = making(folder, "half");
+        fs::remove_file(half.images().join(INVENTORY)).unwrap();
+        fs::create_dir(beside(folder, REMOVED).unwrap()).unwrap();
+        fs::create_dir(folder.join("other")).unwrap();
+        settle(folder);
+        assert_eq!(names(folder), ["other", "whole"]);
+        settle(&folder.join("none"));
+    }
 }
