@@ -50,7 +50,10 @@ fn addresses_of_proxies() {
     assert_eq!(Proxy::of("proxy"), Ok(Proxy { name: "proxy".into(), port: 80, authorization: None }));
     for scheme in ["https", "socks5"] {
         let said = Proxy::of(&format!("{scheme}://me:pass@proxy")).unwrap_err();
-        assert!(said.contains(&format!("{scheme}:// is not supported")) && said.contains("https-proxy"), "{said}");
+        assert!(
+            said.contains(&format!("{scheme}:// is not supported")) && said.contains("https-proxy"),
+            "{said}"
+        );
         assert!(said.contains("no-proxy") && !said.contains("pass"), "{said}");
     }
     assert!(!Proxy::of("me:pass://proxy").unwrap_err().contains("pass"));
