@@ -2,10 +2,10 @@
 //! [`Live`]; all others are decided when the daemon starts.
 
 mod checks;
+mod live;
 mod read;
+mod sections;
 
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
@@ -20,6 +20,8 @@ use crate::logs::LogConfig;
 
 pub use crate::daemon_json::without_credentials;
 pub use crate::host::Host;
+pub use live::Live;
+pub use sections::{Containers, DaemonLog, Network, Proxies, Tls};
 
 /// The file that is read where no flag names one, and which may be missing.
 pub const DEFAULT_FILE: &str = "/etc/ketchd/daemon.json";
@@ -65,169 +67,6 @@ pub struct Config {
     pub file: (PathBuf, bool),
     /// What the flags said, which a reload compares the file with.
     pub given: Values,
-}
-
-/// Settings that a reload may change.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Live {
-    /// Whether the log says more.
-    pub debug: bool,
-    /// `KEY=value`.
-    pub labels: Vec<String>,
-    /// Containers outlive the daemon whatever it says; clients are told it.
-    pub live_restore: bool,
-    /// How long the daemon's end may take, in seconds; negative: as long as it takes.
-    pub shutdown_timeout: i64,
-    /// Layers that one pull gets at once.
-    pub max_concurrent_downloads: usize,
-    /// Layers that one push sends at once.
-    pub max_concurrent_uploads: usize,
-    /// How often a layer is tried.
-    pub max_download_attempts: usize,
-    /// Registries without TLS, or with certificates that nobody vouches for: hosts, and CIDRs.
-    pub insecure_registries: Vec<String>,
-    /// Of Docker Hub: URLs.
-    pub registry_mirrors: Vec<String>,
-    /// By name: the path of the binary. `ketch`, `runc` and `io.containerd.runc.v2` are there without being named.
-    pub runtimes: BTreeMap<String, PathBuf>,
-    /// Of containers that ask for none.
-    pub default_runtime: String,
-    /// Of `/dev/shm`, in bytes.
-    pub default_shm_size: u64,
-    /// `private` or `shareable`.
-    pub default_ipc_mode: String,
-    /// `private` or `host`.
-    pub default_cgroupns_mode: String,
-    /// By name.
-    pub features: BTreeMap<String, bool>,
-    /// Whether containers that turn unhealthy are restarted without asking for it by label.
-    pub restart_unhealthy: bool,
-    /// What the files of one layer of an image may have, in bytes; none: as much as fits on the disk.
-    pub max_layer_size: Option<u64>,
-    /// How many files one layer of an image may have.
-    pub max_layer_files: Option<u64>,
-}
-
-/// Of the daemon's own log.
-#[derive(Clone, Debug)]
-pub struct DaemonLog {
-    /// `debug`, `info`, `warn`, `error`, `fatal`, `panic` or `trace`.
-    pub level: String,
-    /// Whether lines are JSON.
-    pub json: bool,
-}
-
-/// Who may speak to `tcp://`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// `--tls`, or what implies it.
-    pub enabled: Option<bool>,
-    /// Whether clients need a certificate.
-    pub verify: Option<bool>,
-    /// Whose certificates clients must have.
-    pub ca: Option<PathBuf>,
-    /// The daemon's.
-    pub cert: Option<PathBuf>,
-    /// Its key.
-    pub key: Option<PathBuf>,
-}
-
-/// What networks depend on.
-#[derive(Clone, Debug)]
-pub struct Network {
-    /// `--bridge`; empty: `docker0`.
-    pub bridge: String,
-    /// `--bip`, an address with its prefix's length; empty: from the pools.
-    pub bip: String,
-    /// `--bip6`.
-    pub bip6: String,
-    /// `--fixed-cidr`.
-    pub fixed_cidr: String,
-    /// `--fixed-cidr-v6`.
-    pub fixed_cidr_v6: String,
-    /// `--default-gateway`.
-    pub default_gateway: Option<IpAddr>,
-    /// `--default-gateway-v6`.
-    pub default_gateway_v6: Option<IpAddr>,
-    /// Of the default bridge, in bytes.
-    pub mtu: u32,
-    /// Whether containers of the default bridge reach each other.
-    pub icc: bool,
-    /// Whether IPv4 rules are written.
-    pub iptables: bool,
-    /// Whether IPv6 rules are written.
-    pub ip6tables: bool,
-    /// Whether the machine is made to forward.
-    pub ip_forward: bool,
-    /// Whether it then forwards for everybody.
-    pub ip_forward_no_drop: bool,
-    /// Whether other machines reach published ports at containers' addresses.
-    pub allow_direct_routing: bool,
-    /// Whether what leaves the default bridge gets the machine's address.
-    pub ip_masq: bool,
-    /// Of the default bridge.
-    pub ipv6: bool,
-    /// Where ports without an address are published.
-    pub publish_at: IpAddr,
-    /// For containers that name none.
-    pub dns: Vec<IpAddr>,
-    /// The same.
-    pub dns_options: Vec<String>,
-    /// The same.
-    pub dns_search: Vec<String>,
-    /// What `host-gateway` means; empty: the default bridge's address.
-    pub host_gateway: Vec<IpAddr>,
-    /// CIDR, and the length of the subnets that are taken from it; empty: Docker's.
-    pub pools: Vec<(String, u8)>,
-    /// Options of new networks, by driver.
-    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
-}
-
-/// What containers get that ask for nothing else.
-#[derive(Clone, Debug)]
-pub struct Containers {
-    /// The cgroup below which they are; empty: `docker`.
-    pub cgroup_parent: String,
-    /// Soft and hard, by name.
-    pub ulimits: BTreeMap<String, (i64, i64)>,
-    /// Whether they get an init.
-    pub init: bool,
-    /// That init's binary; empty: ketchd's choice.
-    pub init_path: String,
-    /// Whose subordinate ids their users are (`--userns-remap`); empty: they are the host's own.
-    pub remapped: String,
-    /// Whether their processes gain no privileges.
-    pub no_new_privileges: bool,
-    /// `builtin`, `unconfined` or a file.
-    pub seccomp_profile: String,
-}
-
-/// For registries; empty: none.
-#[derive(Clone, Debug, Default)]
-pub struct Proxies {
-    /// For `http://`.
-    pub http: String,
-    /// For `https://`.
-    pub https: String,
-    /// Hosts that are reached without.
-    pub none: String,
-}
-
-impl Proxies {
-    /// What is not set is as the environment has it.
-    #[must_use]
-    pub fn with_environment(&self) -> Self {
-        let or = |setting: &str, variables: [&str; 2]| {
-            let values = variables.iter().filter_map(|name| std::env::var(name).ok());
-            let given = || values.into_iter().find(|value| !value.is_empty()).unwrap_or_default();
-            if setting.is_empty() { given() } else { setting.to_owned() }
-        };
-        Self {
-            http: or(&self.http, ["HTTP_PROXY", "http_proxy"]),
-            https: or(&self.https, ["HTTPS_PROXY", "https_proxy"]),
-            none: or(&self.none, ["NO_PROXY", "no_proxy"]),
-        }
-    }
 }
 
 impl Config {
@@ -317,91 +156,10 @@ impl Config {
             .live();
         let mut now = writing(&self.live);
         let kept = Arc::clone(&now);
-        let said = |key: &str| values.contains_key(key);
-        let changed = Live {
-            debug: newer(said("debug"), &fresh.debug, &kept.debug),
-            labels: newer(said("labels"), &fresh.labels, &kept.labels),
-            live_restore: newer(said("live-restore"), &fresh.live_restore, &kept.live_restore),
-            shutdown_timeout: newer(
-                said("shutdown-timeout"),
-                &fresh.shutdown_timeout,
-                &kept.shutdown_timeout,
-            ),
-            insecure_registries: newer(
-                said("insecure-registries"),
-                &fresh.insecure_registries,
-                &kept.insecure_registries,
-            ),
-            registry_mirrors: newer(
-                said("registry-mirrors"),
-                &fresh.registry_mirrors,
-                &kept.registry_mirrors,
-            ),
-            runtimes: newer(said("runtimes"), &fresh.runtimes, &kept.runtimes),
-            default_runtime: newer(said("default-runtime"), &fresh.default_runtime, &kept.default_runtime),
-            default_shm_size: newer(
-                said("default-shm-size"),
-                &fresh.default_shm_size,
-                &kept.default_shm_size,
-            ),
-            default_ipc_mode: newer(
-                said("default-ipc-mode"),
-                &fresh.default_ipc_mode,
-                &kept.default_ipc_mode,
-            ),
-            default_cgroupns_mode: newer(
-                said("default-cgroupns-mode"),
-                &fresh.default_cgroupns_mode,
-                &kept.default_cgroupns_mode,
-            ),
-            // Back to what they are without a file, as dockerd does.
-            max_concurrent_downloads: fresh.max_concurrent_downloads,
-            max_concurrent_uploads: fresh.max_concurrent_uploads,
-            max_download_attempts: fresh.max_download_attempts,
-            features: fresh.features.clone(),
-            restart_unhealthy: fresh.restart_unhealthy,
-            max_layer_size: fresh.max_layer_size,
-            max_layer_files: fresh.max_layer_files,
-        };
+        let changed = fresh.over(&kept, |key| values.contains_key(key));
         *now = Arc::new(changed);
         Ok(Arc::clone(&now))
     }
-}
-
-impl Live {
-    /// The attributes of the `reload` event.
-    #[must_use]
-    pub fn attributes(&self) -> BTreeMap<String, String> {
-        let list = |items: &[String]| serde_json::to_string(items).unwrap_or_default();
-        let runtimes: Vec<_> =
-            self.runtimes.iter().map(|(name, path)| format!("{name}:{}", path.display())).collect();
-        let features: Vec<_> = self.features.iter().map(|(name, on)| format!("{name}:{on}")).collect();
-        [
-            ("debug", self.debug.to_string()),
-            ("default-cgroupns-mode", self.default_cgroupns_mode.clone()),
-            ("default-ipc-mode", self.default_ipc_mode.clone()),
-            ("default-runtime", self.default_runtime.clone()),
-            ("default-shm-size", self.default_shm_size.to_string()),
-            ("features", format!("map[{}]", features.join(" "))),
-            ("insecure-registries", list(&self.insecure_registries)),
-            ("labels", list(&self.labels)),
-            ("live-restore", self.live_restore.to_string()),
-            ("max-concurrent-downloads", self.max_concurrent_downloads.to_string()),
-            ("max-concurrent-uploads", self.max_concurrent_uploads.to_string()),
-            ("max-download-attempts", self.max_download_attempts.to_string()),
-            ("registry-mirrors", list(&self.registry_mirrors)),
-            ("runtimes", runtimes.join(" ")),
-            ("shutdown-timeout", self.shutdown_timeout.to_string()),
-        ]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value))
-        .collect()
-    }
-}
-
-/// What was said anew, else what was kept.
-fn newer<T: Clone>(said: bool, fresh: &T, kept: &T) -> T {
-    if said { fresh } else { kept }.clone()
 }
 
 /// What the file says; one that no flag names may be missing.
@@ -438,6 +196,8 @@ pub fn served(flags: &Flags) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     fn load(line: &str) -> Result<Config, String> {

@@ -51,6 +51,7 @@ pub mod seccomp;
 pub mod security;
 pub mod signal;
 mod signal_number;
+mod specification;
 pub mod stats;
 pub mod streams;
 pub mod takeover;
