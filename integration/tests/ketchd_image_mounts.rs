@@ -172,8 +172,9 @@ fn it_outlives_the_daemon(case: &Case) {
 /// What is copied out of a container is what it sees when it runs, whether it does or not.
 fn copies_of_what_does_not_run(case: &Case) {
     let engine = start(case, &[]);
-    engine.only_ketch("it shows the empty folder below the mount");
-    let mounts = "--mount type=image,source=files,target=/x --mount type=image,source=files,target=/part,image-subpath=links/in -v vol:/x/links";
+    // dockerd mounts no image twice where one of the mounts is of a part.
+    let _ = engine.sh(&format!("tar -C {} -c . | docker import - parts:latest", engine.site.path("files").display())).ok();
+    let mounts = "--mount type=image,source=files,target=/x --mount type=image,source=parts,target=/part,image-subpath=links/in -v vol:/x/links";
     let _ = engine.docker(&format!("create --name box --network none {mounts} busybox sleep 1000")).ok();
     let looks = |engine: &Engine<'_>| {
         let read = |path: &str| engine.sh(&format!("docker cp box:{path} - | tar -xO")).ok().stdout;
@@ -186,8 +187,12 @@ fn copies_of_what_does_not_run(case: &Case) {
     let _ = engine.docker("start box").ok();
     assert_eq!(looks(&engine), wanted);
     let _ = engine.docker("stop -t 0 box").ok();
-    let _ = engine.docker("rmi --force files").ok();
     assert_eq!(looks(&engine), wanted);
+    if engine.is_ketch() {
+        // dockerd does not have it any more then.
+        let _ = engine.docker("rmi --force files").ok();
+        assert_eq!(looks(&engine), wanted);
+    }
     // Nothing goes into an image; a volume upon it is another matter.
     fs::write(engine.site.path("new"), "new").expect("write a file");
     let new = engine.site.path("new");
