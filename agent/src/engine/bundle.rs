@@ -240,11 +240,12 @@ fn mounts(input: &Input<'_>) -> Vec<Value> {
         mount("/sys", "sysfs", "sysfs", sys),
         mount("/sys/fs/cgroup", "cgroup", "cgroup", cgroup),
     ];
-    if input.namespaces.ipc.is_none() {
+    let hosts_queues = input.namespaces.ipc.is_none();
+    if hosts_queues && input.host.message_queues {
         all.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "rprivate"]));
-    } else {
+    } else if !hosts_queues || input.namespaces.user.is_none() {
         all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-    }
+    } // A user namespace may not mount the host's queues.
     match &input.shm {
         Shm::Own => {
             all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));

@@ -27,6 +27,8 @@ pub struct Host {
     pub open_files: Option<(u64, u64)>,
     /// Folders in /sys of which a container must not see anything, where they exist.
     pub thermal: Vec<String>,
+    /// Whether it shows its message queues at /dev/mqueue; not every machine mounts them.
+    pub message_queues: bool,
 }
 
 impl Host {
@@ -62,6 +64,7 @@ impl Host {
             machine: rustix::system::uname().machine().to_string_lossy().into_owned(),
             open_files: crate::open_files::before(),
             thermal,
+            message_queues: Path::new("/dev/mqueue").is_dir(),
         }
     }
 }

@@ -14,6 +14,7 @@ fn host() -> Host {
         machine: "x86_64".into(),
         open_files: None,
         thermal: vec![],
+        message_queues: true,
     }
 }
 
