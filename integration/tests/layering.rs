@@ -48,6 +48,10 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-engine-api", &["serde", "serde_json"]),
     ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
     (
+        "ketch-ca",
+        &["ketch-cluster", "base64", "rcgen", "ring", "rustls", "sha2", "subtle", "thiserror", "x509-parser", "proptest"],
+    ),
+    (
         "ketchd",
         &[
             "ketch-engine-api",

@@ -66,7 +66,23 @@ pub struct NodeDescription {
     pub data_address: Option<std::net::IpAddr>,
     /// Whether its kernel can run encrypted networks (XFRM ESP).
     pub encryption: bool,
+    /// None of a node that has not told it: a root rotation waits for it.
+    pub tls: Option<NodeTls>,
 }
+
+/// Which authority signed a node's certificate, and which roots the node trusts: what a root rotation waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NodeTls {
+    /// From the certificate that it last connected with.
+    pub issuer: CaKeyId,
+    /// By its own word.
+    pub roots: BTreeSet<CaKeyId>,
+}
+
+/// The subject key identifier of an authority's certificate: the same in its self-signed and its cross-signed one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CaKeyId(pub [u8; 20]);
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]

@@ -1,0 +1,18 @@
+//! The cluster's certificate authority, and what nodes do with certificates: joining, mutual TLS, renewal, the move to a
+//! new root, keys at rest.
+//!
+//! Time is an argument everywhere; only new keys, serial numbers and nonces come from the system's randomness. Nothing
+//! here opens a connection or waits: `ketchd`'s manager, dispatcher and worker carry the messages and own the sockets, and
+//! [`folder`] alone touches the disk. `DESIGN.md` beside this crate says who holds which key.
+
+pub mod authority;
+pub mod compat;
+pub mod identity;
+pub mod key;
+mod pem;
+pub mod root;
+pub mod tls;
+pub mod trust;
+
+#[cfg(test)]
+mod fixture;
