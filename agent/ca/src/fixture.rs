@@ -68,3 +68,9 @@ pub(crate) fn folder(test: &str) -> std::path::PathBuf {
     std::fs::create_dir(&folder).unwrap();
     folder
 }
+
+/// A token that names the cluster's root.
+pub(crate) fn token(cluster: &Cluster, secret: u128) -> String {
+    let root_digest = crate::root::digest(&cluster.root_ca.certificate);
+    ketch_cluster::token::JoinToken { root_digest, secret }.to_string()
+}

@@ -5,12 +5,17 @@
 //! here opens a connection or waits: `ketchd`'s manager, dispatcher and worker carry the messages and own the sockets, and
 //! [`folder`] alone touches the disk. `DESIGN.md` beside this crate says who holds which key.
 
+pub mod admission;
 pub mod authority;
 pub mod compat;
+pub mod folder;
 pub mod identity;
+pub mod join;
 pub mod key;
 mod pem;
 pub mod root;
+pub mod rotation;
+pub mod seal;
 pub mod tls;
 pub mod trust;
 
