@@ -7,6 +7,7 @@
 //! Requested --the manager's answer--> accept --> Joined
 //! ```
 
+use ketch_cluster::id::{ClusterId, NodeId};
 use ketch_cluster::time::Timestamp;
 use ketch_cluster::token::{JoinToken, JoinTokenError};
 use rustls::pki_types::CertificateDer;
@@ -47,6 +48,8 @@ pub enum JoinError {
     OtherKey,
     #[error("the certificate that the manager issued is of another role than it says")]
     OtherRole,
+    #[error("the certificate that the manager issued is of another node")]
+    OtherNode,
 }
 
 /// Knows the token.
@@ -66,6 +69,8 @@ pub struct RootChecked {
 pub struct Requested {
     key: NodeKey,
     roots: String,
+    /// Of a node that renews: who it is and stays.
+    present: Option<(ClusterId, NodeId)>,
 }
 
 /// Is a node of the cluster: what it keeps in its [`folder`](crate::folder).
@@ -121,33 +126,37 @@ impl RootChecked {
     pub fn request(self) -> Result<(Requested, String, String), JoinError> {
         let key = NodeKey::generate()?;
         let request = key.request()?;
-        Ok((Requested { key, roots: self.roots }, self.text, request))
+        Ok((Requested { key, roots: self.roots, present: None }, self.text, request))
     }
 }
 
 impl Requested {
-    /// Of a node that renews its certificate, with all roots that it trusts now (PEM). What to send over a connection of
-    /// its present certificate: the request for the next one.
+    /// Of a node that renews its certificate: who it is, and all roots that it trusts now (PEM). What to send over a
+    /// connection of its present certificate: the request for the next one. Its role may change.
     ///
     /// # Errors
     /// The system has no randomness.
-    pub fn renewal(roots: &str) -> Result<(Self, String), JoinError> {
+    pub fn renewal(present: Identity, roots: &str) -> Result<(Self, String), JoinError> {
         let key = NodeKey::generate()?;
         let request = key.request()?;
-        Ok((Self { key, roots: roots.to_owned() }, request))
+        let present = Some((present.cluster, present.node));
+        Ok((Self { key, roots: roots.to_owned(), present }, request))
     }
 
     /// Takes what the manager issued. It is checked by the roots that the node knows already, not by those that came with
     /// it.
     ///
     /// # Errors
-    /// The certificate is not one of this cluster for this key and that role.
+    /// The certificate is not one of this cluster for this node, this key and that role.
     pub fn accept(self, admission: Admission, now: Timestamp) -> Result<Joined, JoinError> {
         let chain = pem::certificates(&admission.chain)?;
         let identity = Trust::in_roots(&self.roots)?.check(&chain, Side::Client, now)?;
         check_key(&chain, &self.key)?;
         if identity.role != admission.role {
             return Err(JoinError::OtherRole);
+        }
+        if self.present.is_some_and(|present| present != (identity.cluster, identity.node)) {
+            return Err(JoinError::OtherNode);
         }
         Trust::in_roots(&admission.roots)?.check(&chain, Side::Client, now)?;
         Ok(Joined { identity, key: self.key, chain: admission.chain, roots: admission.roots })
@@ -190,7 +199,6 @@ mod tests {
     use super::*;
     use crate::admission::{JoinRequest, admit};
     use crate::fixture::{NOW, cluster, token};
-    use ketch_cluster::id::NodeId;
     use ketch_cluster::objects::Cluster;
     use ketch_cluster::objects::node::NodeRole;
 
@@ -285,14 +293,18 @@ mod tests {
         let (cluster, token) = with_token();
         let (waiting, admission) = requested(&cluster, &token);
         let joined = waiting.accept(admission, NOW).unwrap();
-        let (waiting, request) = Requested::renewal(&joined.roots).unwrap();
         let later = NOW.after(Duration::from_secs(50 * 24 * 3600));
         let authority = crate::authority::Authority::of(&cluster).unwrap();
-        let chain = authority.issue(&request, (joined.identity.node, NodeRole::Worker), later).unwrap();
-        let answer = Admission { role: NodeRole::Worker, chain, roots: joined.roots };
-        let renewed = waiting.accept(answer, later).unwrap();
+        let renew = |node| {
+            let (waiting, request) = Requested::renewal(joined.identity, &joined.roots).unwrap();
+            let chain = authority.issue(&request, (node, NodeRole::Worker), later).unwrap();
+            let answer = Admission { role: NodeRole::Worker, chain, roots: joined.roots.clone() };
+            waiting.accept(answer, later)
+        };
+        let renewed = renew(joined.identity.node).unwrap();
         assert_eq!((renewed.identity.node, renewed.identity.role), (joined.identity.node, NodeRole::Worker));
         assert_ne!(renewed.key.public(), joined.key.public());
+        assert!(matches!(renew(NodeId::of(6)), Err(JoinError::OtherNode)));
     }
 
     #[test]

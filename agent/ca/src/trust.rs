@@ -216,3 +216,118 @@ pub(crate) fn unix_time(moment: Timestamp) -> UnixTime {
 fn seconds(moment: Timestamp) -> u64 {
     moment.since(Timestamp::default()).as_secs()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+    use crate::fixture::{NOW, Node, cluster};
+    use crate::root::Validity;
+    use proptest::prelude::*;
+    use rcgen::{
+        CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
+    };
+
+    static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| cluster(1));
+    static WORKER: LazyLock<Node> = LazyLock::new(|| Node::new(&CLUSTER, 10, NodeRole::Worker, NOW));
+
+    fn check(chain: &[CertificateDer<'_>], side: Side) -> Result<Identity, PeerError> {
+        Trust::of(&CLUSTER).unwrap().check(chain, side, NOW)
+    }
+
+    /// What would be a manager's certificate if the right one had signed it.
+    fn managers() -> CertificateParams {
+        let mut params = Validity::from(NOW, Duration::from_secs(3600)).params().unwrap();
+        params.distinguished_name.push(DnType::OrganizationName, CLUSTER.id.to_string());
+        params.distinguished_name.push(DnType::OrganizationalUnitName, unit_of(NodeRole::Manager));
+        params.distinguished_name.push(DnType::CommonName, NodeId::of(66).to_string());
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        params
+    }
+
+    fn new_key() -> KeyPair {
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+    }
+
+    #[test]
+    fn a_node_is_no_authority() {
+        let key = KeyPair::try_from(WORKER.key.pkcs8()).unwrap();
+        let issuer = Issuer::from_ca_cert_der(&WORKER.chain[0], key).unwrap();
+        let forged = managers().signed_by(&new_key(), &issuer).unwrap();
+        let chain = [forged.der().clone(), WORKER.chain[0].clone()];
+        for side in [Side::Client, Side::Server] {
+            let refused = check(&chain, side).unwrap_err();
+            assert!(matches!(refused, PeerError::Unusable(_)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn nobody_signs_for_itself() {
+        let key = new_key();
+        let own = managers().self_signed(&key).unwrap();
+        assert_eq!(check(&[own.der().clone()], Side::Client), Err(PeerError::Foreign));
+        let root = pem::certificates(&CLUSTER.root_ca.certificate).unwrap().remove(0);
+        let refused = check(&[own.der().clone(), root], Side::Server);
+        assert_eq!(
+            refused,
+            Err(PeerError::Foreign),
+            "the root's certificate is public: to show it is no proof"
+        );
+    }
+
+    #[test]
+    fn an_authority_is_no_node() {
+        let root = pem::certificates(&CLUSTER.root_ca.certificate).unwrap();
+        for side in [Side::Client, Side::Server] {
+            let refused = check(&root, side).unwrap_err();
+            assert!(matches!(refused, PeerError::Unusable(_)), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_serves_its_side_only() {
+        let root = &CLUSTER.root_ca;
+        let root = crate::root::Root { certificate: root.certificate.clone(), key: root.key.clone() };
+        let issue = |usage| {
+            let mut params = managers();
+            params.extended_key_usages = vec![usage];
+            [params.signed_by(&new_key(), &root.issuer().unwrap()).unwrap().der().clone()]
+        };
+        let (client, server) =
+            (issue(ExtendedKeyUsagePurpose::ClientAuth), issue(ExtendedKeyUsagePurpose::ServerAuth));
+        assert!(check(&client, Side::Client).is_ok() && check(&server, Side::Server).is_ok());
+        assert!(matches!(check(&client, Side::Server), Err(PeerError::Unusable(_))));
+        assert!(matches!(check(&server, Side::Client), Err(PeerError::Unusable(_))));
+    }
+
+    #[test]
+    fn nothing_is_not_believed() {
+        assert_eq!(check(&[], Side::Client), Err(IdentityError::Unreadable.into()));
+        assert!(matches!(Trust::in_roots(""), Err(TrustError::Pem(PemError::Empty))));
+        let junk = pem::write(pem::CERTIFICATE, b"junk");
+        assert!(matches!(Trust::in_roots(&junk), Err(TrustError::Root(_))));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        /// Whatever is changed in a certificate, its holder is refused or is who it was.
+        #[test]
+        fn a_changed_certificate_makes_nobody_else(at: prop::sample::Index, byte: u8, cut: prop::sample::Index) {
+            let mut bytes = WORKER.chain[0].to_vec();
+            let index = at.index(bytes.len());
+            bytes[index] = byte;
+            let honest = Identity::read(&WORKER.chain[0]).unwrap();
+            for side in [Side::Client, Side::Server] {
+                if let Ok(identity) = check(&[CertificateDer::from(bytes.clone())], side) {
+                    prop_assert_eq!(identity, honest);
+                }
+                let part = &bytes[..cut.index(bytes.len())];
+                prop_assert!(check(&[CertificateDer::from(part)], side).is_err());
+            }
+        }
+    }
+}

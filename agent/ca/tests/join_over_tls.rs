@@ -183,7 +183,8 @@ fn nodes_of_the_old_and_the_new_root_talk_during_a_rotation() {
     assert_eq!(identity_at_the_manager(&rotating, manager, &second), second.identity);
 
     // The manager has renewed; the first node knows nothing of the new root.
-    let (waiting, request) = Requested::renewal(&root::trusted(&rotating.root_ca)).unwrap();
+    let present = Identity::read(&certificates(&chain)[0]).unwrap();
+    let (waiting, request) = Requested::renewal(present, &root::trusted(&rotating.root_ca)).unwrap();
     let authority = Authority::of(&rotating).unwrap();
     let answer = |node, role, request: &str| Admission {
         role,
@@ -195,7 +196,7 @@ fn nodes_of_the_old_and_the_new_root_talk_during_a_rotation() {
     assert_eq!(identity_at_the_manager(&rotating, manager, &first), first.identity);
 
     // The first node renews; then the old root can go.
-    let (waiting, request) = Requested::renewal(&first.roots).unwrap();
+    let (waiting, request) = Requested::renewal(first.identity, &first.roots).unwrap();
     first = waiting.accept(answer(first.identity.node, NodeRole::Worker, &request), NOW).unwrap();
     let done = rotation::step(&rotating, std::iter::empty(), NOW, &mut || 5).unwrap();
     let rotation::Step::Finish(after) = done else { panic!("{done:?}") };

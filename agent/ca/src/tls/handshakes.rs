@@ -301,12 +301,9 @@ fn only_tls_1_3_is_spoken() {
     assert!(matches!(server.process_new_packets(), Err(Error::PeerIncompatible(_))));
 }
 
-#[test]
-fn a_second_connection_shakes_hands_in_full_again_over_the_loopback() {
-    let cluster = cluster(1);
-    let (worker, manager) = pair(&cluster);
-    let call = Call::new(&cluster, &worker, &manager);
-    let (client, server) = (Arc::new(call.client()), Arc::new(call.server()));
+/// Two connections, one after the other, over the loopback with a word each way: how the second one began.
+fn second_handshake(client: ClientConfig, server: ServerConfig) -> HandshakeKind {
+    let (client, server) = (Arc::new(client), Arc::new(server));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::scope(|scope| {
@@ -322,7 +319,7 @@ fn a_second_connection_shakes_hands_in_full_again_over_the_loopback() {
                 assert!(matches!(caller, Caller::Member(peer) if peer.node == NodeId::of(10)));
             }
         });
-        for _ in 0..2 {
+        let connect = || {
             let socket = TcpStream::connect(address).unwrap();
             let connection = ClientConnection::new(Arc::clone(&client), server_name()).unwrap();
             let mut stream = StreamOwned::new(connection, socket);
@@ -330,7 +327,35 @@ fn a_second_connection_shakes_hands_in_full_again_over_the_loopback() {
             let mut word = [0; 5];
             stream.read_exact(&mut word).unwrap();
             assert_eq!(&word, b"hello");
-            assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Full));
-        }
-    });
+            stream.conn.handshake_kind().unwrap()
+        };
+        connect();
+        connect()
+    })
+}
+
+#[test]
+fn a_session_is_resumed_by_neither_side() {
+    let cluster = cluster(1);
+    let (worker, manager) = pair(&cluster);
+    let call = Call::new(&cluster, &worker, &manager);
+    let eager_client = || {
+        let mut config = call.client();
+        config.resumption = Resumption::in_memory_sessions(8);
+        config
+    };
+    let eager_server = || {
+        let mut config = call.server();
+        config.session_storage = rustls::server::ServerSessionMemoryCache::new(8);
+        config.send_tls13_tickets = 2;
+        config
+    };
+    assert_eq!(
+        second_handshake(eager_client(), eager_server()),
+        HandshakeKind::Resumed,
+        "so it would be seen"
+    );
+    assert_eq!(second_handshake(call.client(), call.server()), HandshakeKind::Full);
+    assert_eq!(second_handshake(eager_client(), call.server()), HandshakeKind::Full);
+    assert_eq!(second_handshake(call.client(), eager_server()), HandshakeKind::Full);
 }
