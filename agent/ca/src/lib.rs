@@ -19,5 +19,7 @@ pub mod seal;
 pub mod tls;
 pub mod trust;
 
+pub use pem::PemError;
+
 #[cfg(test)]
 mod fixture;
