@@ -11,6 +11,7 @@ tests![
     a_range_of_the_bridge,
     options_of_new_networks,
     mtu_and_masquerading,
+    more_networks_are_no_more_rules_on_the_way,
     without_ipv6_rules,
     without_forwarding,
     several_gateways_of_the_host,
@@ -104,8 +105,33 @@ fn mtu_and_masquerading(case: &Case) {
         assert!(options.text().contains(option), "{options}");
     }
     let rules = engine.sh("iptables-save 2>/dev/null; nft list ruleset 2>/dev/null").ok();
-    assert!(!rules.text().contains("172.17.0.0/16 oifname != \"docker0\" masquerade"), "{rules}");
+    assert!(!rules.text().contains("oifname != \"docker0\" masquerade"), "{rules}");
     assert!(!rules.text().contains("-s 172.17.0.0/16 ! -o docker0 -j MASQUERADE"), "{rules}");
+    engine.end();
+}
+
+fn more_networks_are_no_more_rules_on_the_way(case: &Case) {
+    let engine = engine(case, &[]);
+    engine.only_ketch("a rule for each");
+    let on_the_way = || {
+        let chains = "for c in guard prerouting output forward postrouting; do nft list chain ip $(nft list tables ip | sed -n 's/^table ip //p') $c; done";
+        engine.sh(chains).ok().stdout
+    };
+    let more = |numbers: std::ops::Range<u8>| {
+        for number in numbers {
+            let _ = engine.docker(&format!("network create --subnet 10.83.{number}.0/24 n{number}")).ok();
+            let _ = engine.docker(&format!("network create --internal --subnet 10.84.{number}.0/24 i{number}")).ok();
+        }
+    };
+    more(0..1);
+    let with_few = on_the_way();
+    assert!(with_few.contains("masquerade"), "{with_few}");
+    more(1..6);
+    assert_eq!(on_the_way(), with_few);
+    // What they say is said of each.
+    let rules = engine.sh("nft list ruleset").ok();
+    assert_eq!(rules.text().matches("10.83.").count(), 6, "{rules}");
+    assert_eq!(rules.text().matches(": jump inside-br-").count(), 12, "in two families: {rules}");
     engine.end();
 }
 

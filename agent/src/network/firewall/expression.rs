@@ -70,12 +70,25 @@ pub(super) enum Expression {
     Translated,
     Protocol(u8),
     DestinationPort(u16),
-    /// The chain that a map has for this output.
+    /// The chain that a map has for this output...
     ByOutput {
         map: String,
     },
+    /// ...for this input...
+    ByInput {
+        map: String,
+    },
+    /// ...or for the subnet of this length that the source is in.
+    BySubnet {
+        map: String,
+        length: u8,
+    },
     /// The input is in this set.
     InputInSet {
+        set: String,
+    },
+    /// The output is.
+    OutputInSet {
         set: String,
     },
     /// Translates the destination to what a map has for destination, protocol and port...
@@ -226,20 +239,24 @@ impl Writer {
         }
     }
 
-    fn subnet(&mut self, source: bool, subnet: super::Prefix) {
-        let (place, _) = self.address(source);
+    /// The subnet of this length that an address is in.
+    fn subnet_of(&mut self, source: bool, length: u8) {
+        let (place, registers) = self.address(source);
         self.payload(1, place, REGISTER);
-        let whole = octets(subnet.first());
-        let mask: Vec<u8> = (0..whole.len())
+        let mask: Vec<u8> = (0..usize::try_from(registers * 4).unwrap_or_default())
             .map(|byte| {
-                let bits = usize::from(subnet.length()).saturating_sub(byte * 8).min(8);
+                let bits = usize::from(length).saturating_sub(byte * 8).min(8);
                 u8::MAX.checked_shl(u32::try_from(8 - bits).unwrap_or(8)).unwrap_or(0)
             })
             .collect();
         if mask.iter().any(|byte| *byte != u8::MAX) {
             self.mask(&mask);
         }
-        self.compare(Compare::Equal, &whole);
+    }
+
+    fn subnet(&mut self, source: bool, subnet: super::Prefix) {
+        self.subnet_of(source, subnet.length());
+        self.compare(Compare::Equal, &octets(subnet.first()));
     }
 
     /// Destination, protocol and port, one behind the other.
@@ -276,8 +293,20 @@ impl Writer {
                 self.meta(META_OIFNAME, REGISTER);
                 self.look_up(map, Some(VERDICT));
             }
+            Expression::ByInput { map } => {
+                self.meta(META_IIFNAME, REGISTER);
+                self.look_up(map, Some(VERDICT));
+            }
+            Expression::BySubnet { map, length } => {
+                self.subnet_of(true, *length);
+                self.look_up(map, Some(VERDICT));
+            }
             Expression::InputInSet { set } => {
                 self.meta(META_IIFNAME, REGISTER);
+                self.look_up(set, None);
+            }
+            Expression::OutputInSet { set } => {
+                self.meta(META_OIFNAME, REGISTER);
                 self.look_up(set, None);
             }
             Expression::DestinationInSet { set } => {

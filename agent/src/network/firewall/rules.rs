@@ -7,14 +7,21 @@
 //!              there; and translation comes before the kernel's own check of such addresses.
 //! prerouting,  to an address of this host and a published port: to the container.
 //! output
-//! forward      from an internal bridge: dropped, unless it stays inside. To a bridge: on in its chain. Between others, if
-//!              the host did not forward before us: dropped.
+//! forward      from an internal bridge: on in `inside-<bridge>`. To a bridge: on in its chain. Between others, if the host did
+//!              not forward before us: dropped.
+//! inside-<..>  to elsewhere: dropped.
 //! to-<bridge>  established, translated (a published port), from the bridge itself: accepted. The rest is dropped, which is
 //!              other networks' containers, and whoever knows a container's address and no published port.
-//! postrouting  from a bridge's subnet to elsewhere: the host's address. From the bridge, translated, back into it, or from
-//!              127.0.0.1: the bridge's, so that the answers come back here.
+//! postrouting  from a bridge's subnet: on in `from-<bridge>`. From 127.0.0.1 into a bridge: the bridge's address, so that the
+//!              answers come back here.
+//! from-<...>   to elsewhere: the host's address. Translated, back into the bridge: the bridge's, as above.
 //! ```
+//!
+//! A packet, or a connection's first, meets as many rules with a hundred networks as with one: bridges and subnets are looked
+//! up. Of subnets there is a map for each length that occurs.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::expression::{Compare, Expression as E, Verdict, interface, octets};
@@ -34,6 +41,8 @@ const LOOPBACK: &str = "loopback";
 const OPEN: &str = "open";
 const TO_LOOPBACK: &str = "to-loopback";
 const TO_BRIDGES: &str = "to-bridges";
+/// Those that let nothing out.
+const INTERNAL: &str = "internal";
 /// Our bridges.
 const BRIDGES: &str = "bridges";
 
@@ -91,12 +100,7 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
         transaction.rule(family, (table, hook), &[E::ByAddressAndPort { map: PORTS_AT.to_owned() }]);
         transaction.rule(family, (table, hook), &[E::ByPort { map: PORTS.to_owned() }]);
     }
-    for bridge in ruleset.bridges.iter().filter(|bridge| bridge.internal) {
-        let inside = |how| E::OutputIs(how, bridge.name.clone());
-        let from = E::InputIs(Compare::Equal, bridge.name.clone());
-        let rule = [from, inside(Compare::Different), E::Then(Verdict::Drop)];
-        transaction.rule(family, (table, "forward"), &rule);
-    }
+    write_internal(transaction, family, table, &ruleset.bridges);
     transaction.rule(family, (table, "forward"), &[E::ByOutput { map: TO_BRIDGES.to_owned() }]);
     if ruleset.closed.has(family) {
         let rule = [E::NotFromABridge, E::NotToABridge, E::Then(Verdict::Drop)];
@@ -105,14 +109,20 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
     for bridge in &ruleset.bridges {
         write_bridge(transaction, family, table, (bridge, ruleset.direct));
     }
+    write_translation(transaction, family, table, &ruleset.bridges);
     change_elements(transaction, family, table, &ruleset.whole());
 }
 
-fn write_sets(transaction: &mut Transaction, family: Family, table: &str) {
-    let (address, length) = match family {
+/// What nft(8) calls a family's addresses, and their length in bytes.
+fn address_type(family: Family) -> (u32, u32) {
+    match family {
         Family::Ipv4 => (TYPE_IPV4, 4),
         Family::Ipv6 => (TYPE_IPV6, 16),
-    };
+    }
+}
+
+fn write_sets(transaction: &mut Transaction, family: Family, table: &str) {
+    let (address, length) = address_type(family);
     let full = concatenated(&[address, TYPE_PROTOCOL, TYPE_PORT]);
     let target = Holds::Values { kind: concatenated(&[address, TYPE_PORT]), length: length + 4 };
     let keys = SetKind { key: full, key_length: length + 8, holds: Holds::Keys };
@@ -140,6 +150,23 @@ fn write_guard(transaction: &mut Transaction, family: Family, table: &str) {
     let from_elsewhere = E::InputIs(Compare::Different, "lo".to_owned());
     let published = E::DestinationInSet { set: LOOPBACK.to_owned() };
     transaction.rule(family, (table, TO_LOOPBACK), &[from_elsewhere, published, drop()]);
+}
+
+fn write_internal(transaction: &mut Transaction, family: Family, table: &str, bridges: &[Bridge]) {
+    let mut inside = Elements::new();
+    for bridge in bridges.iter().filter(|bridge| bridge.internal) {
+        let chain = format!("inside-{}", bridge.name);
+        transaction.chain(family, (table, &chain), None);
+        let elsewhere = E::OutputIs(Compare::Different, bridge.name.clone());
+        transaction.rule(family, (table, &chain), &[elsewhere, E::Then(Verdict::Drop)]);
+        inside.push((interface(&bridge.name).to_vec(), Answer::Verdict(Verdict::Jump(chain))));
+    }
+    if !inside.is_empty() {
+        let kind = SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Verdicts };
+        transaction.set(family, (table, INTERNAL), kind);
+        transaction.add(family, (table, INTERNAL), &inside);
+        transaction.rule(family, (table, "forward"), &[E::ByInput { map: INTERNAL.to_owned() }]);
+    }
 }
 
 fn write_bridge(
@@ -190,28 +217,45 @@ fn write_bridge(
     transaction.add(family, (table, BRIDGES), &[(interface(&bridge.name).to_vec(), Answer::None)]);
     let jump = Answer::Verdict(Verdict::Jump(chain));
     transaction.add(family, (table, TO_BRIDGES), &[(interface(&bridge.name).to_vec(), jump)]);
-    if !bridge.internal {
-        write_translation(transaction, family, table, bridge);
+}
+
+fn write_translation(transaction: &mut Transaction, family: Family, table: &str, bridges: &[Bridge]) {
+    // Of each length, the longest first, by subnet.
+    let mut subnets: BTreeMap<Reverse<u8>, BTreeMap<Vec<u8>, Answer>> = BTreeMap::new();
+    for bridge in bridges.iter().filter(|bridge| !bridge.internal) {
+        let chain = format!("from-{}", bridge.name);
+        write_source(transaction, family, (table, &chain), bridge);
+        for subnet in bridge.subnets(family) {
+            let of_length = subnets.entry(Reverse(subnet.length())).or_default();
+            let jump = Answer::Verdict(Verdict::Jump(chain.clone()));
+            let _first = of_length.entry(octets(subnet.first())).or_insert(jump);
+        }
+    }
+    let (key, key_length) = address_type(family);
+    for (Reverse(length), elements) in subnets {
+        let map = format!("subnets-{length}");
+        transaction.set(family, (table, &map), SetKind { key, key_length, holds: Holds::Verdicts });
+        transaction.add(family, (table, &map), &Elements::from_iter(elements));
+        transaction.rule(family, (table, "postrouting"), &[E::BySubnet { map, length }]);
+    }
+    if let (Family::Ipv4, Some(loopback)) = (family, prefix(Ipv4Addr::new(127, 0, 0, 0), 8)) {
+        let into_a_bridge = E::OutputInSet { set: BRIDGES.to_owned() };
+        let rule = [E::SourceIn(loopback), into_a_bridge, E::Masquerade];
+        transaction.rule(family, (table, "postrouting"), &rule);
     }
 }
 
-fn write_translation(transaction: &mut Transaction, family: Family, table: &str, bridge: &Bridge) {
-    let into_it = || E::OutputIs(Compare::Equal, bridge.name.clone());
-    let elsewhere = || E::OutputIs(Compare::Different, bridge.name.clone());
-    let mut rule = |rule: &[E]| transaction.rule(family, (table, "postrouting"), rule);
+/// What becomes of the source of what comes from a bridge's subnets.
+fn write_source(transaction: &mut Transaction, family: Family, place: (&str, &str), bridge: &Bridge) {
+    transaction.chain(family, place, None);
     if bridge.masquerade && matches!(bridge.mode(family), GatewayMode::Nat | GatewayMode::NatUnprotected) {
         let source = bridge.sources.iter().find(|source| family.has(**source));
-        for subnet in bridge.subnets(family) {
-            let as_host = source.map_or(E::Masquerade, |source| E::FromAddress(*source));
-            rule(&[E::SourceIn(subnet), elsewhere(), as_host]);
-        }
+        let as_host = source.map_or(E::Masquerade, |source| E::FromAddress(*source));
+        let elsewhere = E::OutputIs(Compare::Different, bridge.name.clone());
+        transaction.rule(family, place, &[elsewhere, as_host]);
     }
-    for subnet in bridge.subnets(family) {
-        rule(&[E::SourceIn(subnet), into_it(), E::Translated, E::Masquerade]);
-    }
-    if let (Family::Ipv4, Some(loopback)) = (family, prefix(Ipv4Addr::new(127, 0, 0, 0), 8)) {
-        rule(&[E::SourceIn(loopback), into_it(), E::Masquerade]);
-    }
+    let into_it = E::OutputIs(Compare::Equal, bridge.name.clone());
+    transaction.rule(family, place, &[into_it, E::Translated, E::Masquerade]);
 }
 
 /// What has come and gone, in one family's table.
