@@ -1,10 +1,14 @@
 //! What runs inside of network namespaces, as this program again: a server of bytes, its clients, and one that asks for names.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// By its first word; clients print one number.
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// By its first word; clients print one number, or those of all their turns.
 ///
 /// # Panics
 /// When something fails.
@@ -12,11 +16,13 @@ pub(crate) fn run(arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *words {
         ["serve"] => serve(),
-        ["throughput", address, seconds] => {
-            println!("{}", throughput(address, seconds.parse().expect("seconds")));
+        ["throughput", address, milliseconds, turns, ref networks @ ..] => {
+            let length = Duration::from_millis(milliseconds.parse().expect("milliseconds"));
+            in_turns(turns.parse().expect("turns"), networks, || throughput(address, length));
         }
-        ["connections", address, count] => {
-            println!("{}", connections(address, count.parse().expect("a count")))
+        ["connections", address, count, turns, ref networks @ ..] => {
+            let count = count.parse().expect("a count");
+            in_turns(turns.parse().expect("turns"), networks, || connections(address, count));
         }
         ["names", server, name, seconds] => {
             println!("{}", names(server, name, seconds.parse().expect("seconds")))
@@ -46,12 +52,29 @@ fn ask(stream: &mut TcpStream) -> u64 {
     u64::from_be_bytes(answer)
 }
 
+/// Takes a sample in each of these network namespaces, turn by turn, each turn another one first: all by one process, so that what
+/// lies between two samples of a turn is as short as it can be. Prints a line for each turn, in the order of the namespaces.
+fn in_turns(turns: usize, networks: &[&str], sample: impl Fn() -> f64) {
+    let networks: Vec<File> =
+        networks.iter().map(|path| File::open(path).expect("open a network namespace")).collect();
+    let mut taken = vec![0.0; networks.len()];
+    for turn in 0..turns {
+        for offset in 0..networks.len() {
+            let at = (turn + offset) % networks.len();
+            move_into_link_name_space(networks[at].as_fd(), Some(LinkNameSpaceType::Network))
+                .expect("enter a network namespace");
+            taken[at] = sample();
+        }
+        println!("{}", taken.iter().map(f64::to_string).collect::<Vec<_>>().join(" "));
+    }
+}
+
 /// GiB a second that have arrived.
-fn throughput(address: &str, seconds: u64) -> f64 {
+fn throughput(address: &str, length: Duration) -> f64 {
     let mut stream = TcpStream::connect(address).expect("connect");
     let piece = vec![b'x'; 256 << 10];
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(seconds) {
+    while since.elapsed() < length {
         stream.write_all(&piece).expect("send");
     }
     let arrived = ask(&mut stream);

@@ -119,21 +119,12 @@ impl<'a> Contender<'a> {
         pids
     }
 
-    /// A program's number, which it prints; run in the network namespace of a process, or of the site.
-    pub(crate) fn client(&self, of: Option<i32>, arguments: &[&str]) -> f64 {
+    /// A program's number, which it prints; run in the network namespace of a process.
+    pub(crate) fn client(&self, of: i32, arguments: &[&str]) -> f64 {
         let this = std::env::current_exe().expect("find this program");
-        let out = match of {
-            None => {
-                let first = self.engine.site.command("taskset").args(["--cpu-list", "0"]);
-                first.arg(&this).arg("client").args(arguments).run()
-            }
-            Some(pid) => {
-                let case = self.engine.site.case;
-                let enter = case.program("nsenter").args(["--target", &pid.to_string(), "--net", "--"]);
-                enter.arg(&this).arg("client").args(arguments).run()
-            }
-        };
-        out.ok().text().parse().expect("a number")
+        let case = self.engine.site.case;
+        let enter = case.program("nsenter").args(["--target", &of.to_string(), "--net", "--"]);
+        enter.arg(&this).arg("client").args(arguments).run().ok().text().parse().expect("a number")
     }
 
     /// Takes everything down.
