@@ -44,12 +44,13 @@ impl Samples {
         self.taken.get(&(case.to_owned(), key.to_owned())).map(|all| median(all))
     }
 
-    /// How much more one has than the other: the middle one of the turns' own ratios, which what the machine does in the course of
-    /// a run does not touch.
+    /// How much more one has than the other: the middle one of the ratios of each two neighbouring turns, in which each was first
+    /// once. What the machine does in the course of a run does not touch it, nor who comes first.
     pub(crate) fn by_turns(&self, case: &str, key: &str, other: &str) -> Option<f64> {
         let taken = |key: &str| self.taken.get(&(case.to_owned(), key.to_owned()));
-        let ratios: Vec<f64> =
-            taken(key)?.iter().zip(taken(other)?).map(|(one, other)| one / other).collect();
+        let sums = |all: &[f64]| all.chunks(2).map(|two| two.iter().sum::<f64>()).collect::<Vec<_>>();
+        let (ours, others) = (sums(taken(key)?), sums(taken(other)?));
+        let ratios: Vec<f64> = ours.iter().zip(others).map(|(one, other)| one / other).collect();
         Some(median(&ratios))
     }
 
