@@ -29,6 +29,7 @@ pub(crate) fn cluster(id: u128) -> Cluster {
         root_ca: RootCa { certificate: root.certificate, key: root.key, ..RootCa::default() },
         shut_out: BTreeMap::new(),
         unlock_key: None,
+        data_keys: Vec::new(),
     }
 }
 

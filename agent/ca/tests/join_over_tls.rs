@@ -58,6 +58,7 @@ fn init() -> (Cluster, NodeKey, String) {
         root_ca: RootCa { certificate: root.certificate, key: root.key, join_tokens, rotation: None },
         shut_out: BTreeMap::new(),
         unlock_key: None,
+        data_keys: Vec::new(),
     };
     let key = NodeKey::generate().unwrap();
     let request = key.request().unwrap();
