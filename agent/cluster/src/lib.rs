@@ -17,6 +17,7 @@ pub mod id;
 pub mod objects;
 pub mod orchestrator;
 pub mod reconciled;
+pub mod reconcilers;
 pub mod scheduler;
 pub mod store;
 pub mod template;

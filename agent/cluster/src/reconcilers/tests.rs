@@ -1,0 +1,222 @@
+use super::*;
+use crate::fixture;
+use crate::id::{NodeId, ServiceId};
+use crate::objects::{Cluster, ServiceMode, Task, TaskState, TaskStatus};
+use crate::store::{Object, Store};
+use crate::view::Observed;
+
+const SERVICE: Key = Key::Service(ServiceId::of(1));
+const REAPER: Key = Key::Reaper(ServiceId::of(1));
+const NODE: Key = Key::Node(NodeId::of(1));
+
+fn milliseconds(count: u64) -> Timestamp {
+    Timestamp::default().after(Duration::from_millis(count))
+}
+
+/// The keys in the order of their turns, whatever they want.
+fn turns(reconcilers: &mut Reconcilers, now: Timestamp) -> Vec<Key> {
+    let mut keys = Vec::new();
+    while let Some(key) = reconcilers.begin(now) {
+        keys.push(key);
+        reconcilers.settle(key, Outcome::Committed, now);
+    }
+    keys
+}
+
+fn woken(view: &View<'_>, change: Change) -> BTreeSet<Key> {
+    touched::by_change(view, &change).into_iter().collect()
+}
+
+fn changed(old: impl Into<Object>, new: impl Into<Object>) -> Change {
+    Change { old: Some(old.into()), new: Some(new.into()) }
+}
+
+#[test]
+fn keys_run_in_the_order_in_which_they_were_woken_and_once() {
+    let mut queue = Reconcilers::default();
+    for key in [NODE, SERVICE, NODE, Key::Allocator, SERVICE] {
+        queue.wake(key, milliseconds(1));
+    }
+    assert_eq!(queue.next_at(milliseconds(1)), Some(milliseconds(1)));
+    assert_eq!(turns(&mut queue, milliseconds(1)), [NODE, SERVICE, Key::Allocator]);
+    assert_eq!(queue.next_at(milliseconds(1)), None);
+    assert!(queue.standings.is_empty(), "what rests costs nothing");
+}
+
+#[test]
+fn a_key_under_way_has_its_next_turn_after_it() {
+    let now = milliseconds(1);
+    let mut queue = Reconcilers::default();
+    queue.wake(SERVICE, now);
+    assert_eq!(queue.begin(now), Some(SERVICE));
+    queue.wake(SERVICE, now);
+    queue.wake(NODE, now);
+    assert_eq!(queue.begin(now), Some(NODE));
+    assert_eq!(queue.begin(now), None, "it would not see what its first turn is about to change");
+    queue.settle(NODE, Outcome::Committed, now);
+    queue.settle(SERVICE, Outcome::Committed, now);
+    assert_eq!(turns(&mut queue, now), [SERVICE]);
+    queue.settle(SERVICE, Outcome::Refused, now);
+    assert_eq!(queue.next_at(now), None, "nothing was under way");
+}
+
+#[test]
+fn a_refused_key_comes_last_then_waits_longer_and_longer_and_keeps_no_other_waiting() {
+    let mut now = milliseconds(1000);
+    let mut queue = Reconcilers::default();
+    queue.wake(SERVICE, now);
+    queue.wake(NODE, now);
+    assert_eq!(queue.begin(now), Some(SERVICE));
+    queue.settle(SERVICE, Outcome::Refused, now);
+    assert_eq!(queue.begin(now), Some(NODE));
+    queue.settle(NODE, Outcome::Committed, now);
+    let mut pauses = Vec::new();
+    for _ in 0..13 {
+        assert_eq!(queue.begin(now), Some(SERVICE));
+        queue.settle(SERVICE, Outcome::Refused, now);
+        queue.wake(SERVICE, now);
+        assert_eq!(queue.begin(now), None, "a change does not shorten its pause");
+        queue.wake(NODE, now);
+        assert_eq!(turns(&mut queue, now), [NODE]);
+        let next = queue.next_at(now).unwrap();
+        pauses.push(u64::try_from(next.since(now).as_millis()).unwrap());
+        now = next;
+    }
+    assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_000, 10_000, 10_000]);
+    assert_eq!(turns(&mut queue, now), [SERVICE]);
+    queue.wake(SERVICE, now);
+    assert_eq!(turns(&mut queue, now), [SERVICE], "once it was accepted, all is forgotten");
+}
+
+#[test]
+fn the_scheduler_waits_for_more_changes_but_not_for_ever() {
+    let mut queue = Reconcilers::default();
+    queue.wake(Key::Scheduler, milliseconds(1000));
+    assert_eq!(queue.next_at(milliseconds(1000)), Some(milliseconds(1050)));
+    for at in (1010..2000).step_by(10) {
+        queue.wake(Key::Scheduler, milliseconds(at));
+        assert_eq!(queue.begin(milliseconds(at)), None);
+        assert_eq!(queue.next_at(milliseconds(at)), Some(milliseconds((at + 50).min(2000))));
+    }
+    assert_eq!(turns(&mut queue, milliseconds(2000)), [Key::Scheduler]);
+    queue.wake(Key::Scheduler, milliseconds(2010));
+    assert_eq!(queue.next_at(milliseconds(2010)), Some(milliseconds(2060)));
+}
+
+#[test]
+fn a_key_is_looked_at_again_at_its_moment() {
+    let mut store = fixture::store([fixture::cluster().into()]);
+    let observed = Observed::default();
+    let mut queue = Reconcilers::of_leader(&View::new(&store, &observed));
+    let now = milliseconds(1);
+    let turn = queue.next(&View::new(&store, &observed), now, &mut fixture::counter(1)).unwrap();
+    assert_eq!((turn.key, turn.parts().count()), (Key::DataKeys, 1));
+    let part: Vec<_> = turn.parts().flatten().cloned().collect();
+    let changes = store.apply(crate::objects::Version(2), &part).unwrap();
+    let view = View::new(&store, &observed);
+    queue.committed(&view, &changes, now);
+    queue.settle(turn.key, Outcome::Committed, now);
+    assert_eq!(queue.next(&view, now, &mut fixture::counter(9)), None);
+    let due = now.after(crate::data_keys::ROTATION_PERIOD);
+    assert_eq!(queue.next_at(now), Some(due));
+    assert_eq!(queue.next(&view, due, &mut fixture::counter(9)).unwrap().key, Key::DataKeys);
+}
+
+#[test]
+fn many_actions_are_parts_of_200() {
+    let actions = (0..401).map(|bits| StoreAction::Remove(NodeId::of(bits).into())).collect();
+    let turn = Turn { key: NODE, actions };
+    assert_eq!(turn.parts().map(<[_]>::len).collect::<Vec<_>>(), [200, 200, 1]);
+}
+
+/// A cluster with a replicated service, a global one, and a task of the first on the first node.
+fn cluster() -> (Store, Task) {
+    let service = fixture::replicated(1, 1);
+    let task = fixture::task_on(fixture::task(1, &service, 1), &fixture::node(1), TaskState::Assigned);
+    let global = fixture::service(2, ServiceMode::Global);
+    let objects = [fixture::cluster().into(), fixture::node(1).into(), service.into(), global.into()];
+    (fixture::store(objects.into_iter().chain([task.clone().into()])), task)
+}
+
+#[test]
+fn a_new_leader_looks_at_everything() {
+    let (store, task) = cluster();
+    let mut gone = fixture::store([]);
+    fixture::apply(
+        &mut gone,
+        crate::reconciled::Reconciled { actions: vec![StoreAction::Create(task.into())], wake_at: None },
+    );
+    let observed = Observed::default();
+    let of_cluster = [Key::Allocator, Key::Scheduler, Key::DataKeys];
+    let of_gone: BTreeSet<_> = [SERVICE, REAPER, NODE].into_iter().chain(of_cluster).collect();
+    assert_eq!(Key::all(&View::new(&gone, &observed)), of_gone, "also at what only tasks remember");
+    let global = [Key::Service(ServiceId::of(2)), Key::Reaper(ServiceId::of(2))];
+    let mut queue = Reconcilers::of_leader(&View::new(&store, &observed));
+    let all: BTreeSet<_> = of_gone.into_iter().chain(global).collect();
+    assert_eq!(turns(&mut queue, milliseconds(0)), all.into_iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_task_wakes_what_reads_it() {
+    let (store, task) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let told = Task { status: TaskStatus { message: "x".to_owned(), ..task.status.clone() }, ..task.clone() };
+    let its_own = BTreeSet::from([SERVICE, REAPER, NODE]);
+    assert_eq!(woken(&view, changed(task.clone(), told)), its_own);
+    let stopped = Task { desired_state: TaskState::Shutdown, ..task.clone() };
+    let more = |keys: &[Key]| its_own.iter().chain(keys).copied().collect::<BTreeSet<_>>();
+    assert_eq!(woken(&view, changed(task.clone(), stopped)), more(&[Key::Scheduler]));
+    let ended =
+        Task { status: TaskStatus { state: TaskState::Failed, ..TaskStatus::default() }, ..task.clone() };
+    assert_eq!(woken(&view, changed(task, ended.clone())), more(&[Key::Scheduler, Key::Allocator]));
+    assert_eq!(woken(&view, Change { old: Some(ended.into()), new: None }), its_own);
+}
+
+#[test]
+fn a_word_wakes_by_what_it_changes() {
+    let (_, task) = cluster();
+    let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
+    let told = TaskStatus { message: "60 %".to_owned(), ..running.clone() };
+    let failed = TaskStatus { state: TaskState::Failed, ..running.clone() };
+    let by = |before, after| touched::by_word(&Word { task: &task, before, after });
+    assert_eq!(by(&task.status, &running), [SERVICE]);
+    assert_eq!(by(&running, &told), []);
+    assert_eq!(by(&running, &failed), [SERVICE, Key::Scheduler]);
+}
+
+#[test]
+fn a_node_wakes_services_there_and_those_on_each_node() {
+    let (store, _) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let (node, mut down) = (fixture::node(1), fixture::node(1));
+    down.status.state = crate::objects::node::NodeState::Down;
+    let global = Key::Service(ServiceId::of(2));
+    let all = BTreeSet::from([NODE, Key::Allocator, Key::Scheduler, SERVICE, global]);
+    assert_eq!(woken(&view, changed(node.clone(), down)), all);
+    let gone = Change { old: Some(node.clone().into()), new: None };
+    assert!(woken(&view, gone).contains(&REAPER));
+    let other = Change { old: None, new: Some(fixture::node(2).into()) };
+    let of_other = [Key::Node(NodeId::of(2)), Key::Allocator, Key::Scheduler, global];
+    assert_eq!(woken(&view, other), BTreeSet::from(of_other));
+    let mut attached = node.clone();
+    attached.meta.updated_at = milliseconds(1);
+    assert_eq!(woken(&view, changed(node, attached)), BTreeSet::from([Key::Allocator]));
+}
+
+#[test]
+fn the_history_limit_wakes_every_reaper() {
+    let (store, _) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let cluster = fixture::cluster();
+    let mut shorter = Cluster::clone(&cluster);
+    shorter.spec.task_history_limit = 1;
+    let other = Key::Reaper(ServiceId::of(2));
+    assert_eq!(
+        woken(&view, changed(cluster.clone(), shorter)),
+        BTreeSet::from([Key::DataKeys, REAPER, other])
+    );
+    assert_eq!(woken(&view, changed(cluster.clone(), cluster)), BTreeSet::from([Key::DataKeys]));
+}

@@ -1,0 +1,157 @@
+//! Which reconcilers a change wakes, with the reasons: whatever one of them reads must wake it here when it changes. Called
+//! by the queue. `tests/whole_cluster` holds it against a look at everything.
+//!
+//! What a change costs is what it touches: a task's its own service and node, a node's the services that have tasks there
+//! or a place on each node. The allocator and the scheduler have one key each, for what they give is the whole cluster's;
+//! they are woken only by what can give them work.
+
+use std::sync::Arc;
+
+use super::Key;
+use crate::objects::{Cluster, Node, Task, TaskState, TaskStatus};
+use crate::store::{Change, Object, ObjectId};
+use crate::view::View;
+
+/// What a worker has said of a task that the store has. `before` is the joined status of before, `after` that of now.
+#[derive(Debug, Clone, Copy)]
+pub struct Word<'a> {
+    pub task: &'a Task,
+    pub before: &'a TaskStatus,
+    pub after: &'a TaskStatus,
+}
+
+/// The table: a committed change, and who reads what has changed.
+pub(super) fn by_change(view: &View<'_>, change: &Change) -> Vec<Key> {
+    match change.id() {
+        Some(ObjectId::Task(_)) => by_task(task_in(change.old.as_ref()), task_in(change.new.as_ref())),
+        Some(ObjectId::Node(_)) => by_node(view, node_in(change.old.as_ref()), node_in(change.new.as_ref())),
+        // Its tasks are compared with its spec, mode and update status, when it is gone they are removed; the reaper keeps
+        // what its update and its job's iteration count; its networks and ports are the allocator's, also when it frees them.
+        Some(ObjectId::Service(id)) => vec![Key::Service(id), Key::Reaper(id), Key::Allocator],
+        // What waits for it, what it frees; and tasks that wait are filtered by their networks' drivers.
+        Some(ObjectId::Network(_)) => vec![Key::Allocator, Key::Scheduler],
+        Some(ObjectId::Cluster(_)) => {
+            by_cluster(view, cluster_in(change.old.as_ref()), cluster_in(change.new.as_ref()))
+        }
+        // They concern assignments only: the dispatcher sends them.
+        Some(ObjectId::Secret(_) | ObjectId::Config(_)) | None => Vec::new(),
+    }
+}
+
+/// A worker's word, and who reads what it has changed of the joined status.
+pub(super) fn by_word(word: &Word<'_>) -> Vec<Key> {
+    let Word { task, before, after } = word;
+    let mut keys = Vec::new();
+    // How an update, a restart, a job goes on. Messages, such as how far a pull is, change nothing.
+    let progress = |status: &TaskStatus| (status.state, status.since, status.running_since);
+    if progress(before) != progress(after) {
+        keys.extend(task.service.map(Key::Service));
+    }
+    // The node has room again; or the task has taken ports there that its node has chosen.
+    if holds_room(before.state) != holds_room(after.state) || before.ports != after.ports {
+        keys.push(Key::Scheduler);
+    }
+    keys
+}
+
+fn by_task(old: Option<&Task>, new: Option<&Task>) -> Vec<Key> {
+    let mut keys = Vec::new();
+    let either = [old, new];
+    // Whatever changes of a task, its service's places are made of it: also its absence, and its end.
+    let service = either.iter().flatten().find_map(|task| task.service);
+    keys.extend(service.into_iter().flat_map(|id| [Key::Service(id), Key::Reaper(id)]));
+    // It claims resources of a node, or is lost with it.
+    keys.extend(either.iter().flatten().find_map(|task| task.node).map(Key::Node));
+    if allocation(old) != allocation(new) {
+        keys.push(Key::Allocator);
+    }
+    if waits_for_node(old) != waits_for_node(new) || claim(old) != claim(new) {
+        keys.push(Key::Scheduler);
+    }
+    keys
+}
+
+/// What the allocator reads of a task: whether it is new, and what it holds where, until it has ended. Its networks are
+/// given with the state pending; its node's own addresses follow it to its node.
+fn allocation(task: Option<&Task>) -> Option<(bool, Option<crate::id::NodeId>)> {
+    let task = task.filter(|task| !task.status.state.is_terminal())?;
+    Some((task.status.state == TaskState::New, task.node))
+}
+
+/// What the scheduler places, or says why not.
+fn waits_for_node(task: Option<&Task>) -> bool {
+    task.is_some_and(|task| {
+        task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
+    })
+}
+
+/// What a task has of its node: all that it asks for until it has ended, and a place among the live ones while it is wanted.
+fn claim(task: Option<&Task>) -> Option<bool> {
+    let task = task.filter(|task| task.node.is_some() && holds_room(task.status.state))?;
+    Some(task.desired_state <= TaskState::Complete)
+}
+
+fn holds_room(state: TaskState) -> bool {
+    (TaskState::Assigned..=TaskState::Running).contains(&state)
+}
+
+fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> {
+    let Some(node) = new.or(old) else { return Vec::new() };
+    // Its own addresses: taken back from a ready node only, freed when it is removed.
+    let mut keys = vec![Key::Allocator];
+    if let (Some(old), Some(new)) = (old, new)
+        && is_the_same_place(old, new)
+    {
+        return keys;
+    }
+    // Its tasks are to leave, or are lost; there is a place more or less for tasks.
+    keys.extend([Key::Node(node.id), Key::Scheduler]);
+    for service in view.tasks_on(node.id).filter_map(|task| task.service) {
+        // The tasks there can't stay, are waited for no more, or fit the spec by other labels.
+        keys.push(Key::Service(service));
+        // Lost tasks of a removed node are no history of a place.
+        if new.is_none() {
+            keys.push(Key::Reaper(service));
+        }
+    }
+    // A place on each node.
+    let on_each = view.services().filter(|service| service.spec.mode.is_bound_to_nodes());
+    keys.extend(on_each.map(|service| Key::Service(service.id)));
+    keys
+}
+
+/// Whether tasks fare the same on both: only the allocator's part differs, or a manager's place in raft.
+fn is_the_same_place(old: &Node, new: &Node) -> bool {
+    old.spec == new.spec
+        && old.description == new.description
+        && old.status == new.status
+        && old.role == new.role
+}
+
+fn by_cluster(view: &View<'_>, old: Option<&Cluster>, new: Option<&Cluster>) -> Vec<Key> {
+    let mut keys = vec![Key::DataKeys];
+    if old.map(|it| &it.networking) != new.map(|it| &it.networking) {
+        keys.push(Key::Allocator);
+    }
+    let limit = |cluster: Option<&Cluster>| cluster.map(|it| it.spec.task_history_limit);
+    if limit(old) != limit(new) {
+        keys.extend(view.services().map(|service| Key::Reaper(service.id)));
+    }
+    keys
+}
+
+fn task_in(object: Option<&Object>) -> Option<&Task> {
+    object.and_then(|object| if let Object::Task(task) = object { Some(Arc::as_ref(task)) } else { None })
+}
+
+fn node_in(object: Option<&Object>) -> Option<&Node> {
+    object.and_then(|object| if let Object::Node(node) = object { Some(Arc::as_ref(node)) } else { None })
+}
+
+fn cluster_in(object: Option<&Object>) -> Option<&Cluster> {
+    object.and_then(
+        |object| {
+            if let Object::Cluster(cluster) = object { Some(Arc::as_ref(cluster)) } else { None }
+        },
+    )
+}
