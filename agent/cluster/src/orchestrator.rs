@@ -62,8 +62,8 @@ pub fn reconcile_node(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconcil
 
 /// Removes a service's tasks that history does not keep.
 #[must_use]
-pub fn reap(view: &View<'_>, service: ServiceId) -> Reconciled {
-    reaper::reconcile(view, service)
+pub fn reap(view: &View<'_>, service: ServiceId, now: Timestamp) -> Reconciled {
+    reaper::reconcile(view, service, now)
 }
 
 /// Whether the task is what its service asks for now, so that no update replaces it: the `_up-to-date` filter of task lists.

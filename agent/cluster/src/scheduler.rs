@@ -40,10 +40,10 @@ const ASSIGNED: &str = "scheduler assigned task to node";
 const CONFIRMED: &str = "scheduler confirmed task can run on preassigned node";
 
 /// How far back failures count against a node.
-const RECENT: Duration = Duration::from_secs(5 * 60);
+pub(crate) const RECENT: Duration = Duration::from_secs(5 * 60);
 
 /// From so many recent failures of a service on, a node is its last choice.
-const TOO_MANY: u32 = 5;
+pub(crate) const TOO_MANY: u32 = 5;
 
 /// Places every pending task that a node can have, and says of each other one why it stays pending.
 #[must_use]

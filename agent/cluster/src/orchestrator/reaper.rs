@@ -1,8 +1,8 @@
 //! The reaper: removes ended tasks beyond what history keeps, and those that were marked to be removed.
 //!
 //! Some ended tasks are facts that others are derived from, and stay however short the history: the newest of a slot
-//! (it says whether the slot was given up), what a job has completed, what a restart policy counts, and what an update
-//! that is on counts.
+//! (it says whether the slot was given up), what a job has completed, what a restart policy counts, what an update that is
+//! on counts, and, while they are recent, the failures that the scheduler counts against nodes.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,11 @@ use crate::id::{NodeId, ServiceId};
 use crate::objects::service::UpdateState;
 use crate::objects::{ClusterSpec, Service, Task, TaskState};
 use crate::reconciled::Reconciled;
+use crate::scheduler::{RECENT, TOO_MANY};
+use crate::time::Timestamp;
 use crate::view::View;
 
-pub(super) fn reconcile(view: &View<'_>, service: ServiceId) -> Reconciled {
+pub(super) fn reconcile(view: &View<'_>, service: ServiceId, now: Timestamp) -> Reconciled {
     let mut wanted = Reconciled::default();
     let mut slots: BTreeMap<(u64, Option<NodeId>), Vec<&Task>> = BTreeMap::new();
     let object = view.service(service).map(AsRef::as_ref);
@@ -28,7 +30,7 @@ pub(super) fn reconcile(view: &View<'_>, service: ServiceId) -> Reconciled {
     }
     let Some(service) = object else { return wanted };
     for tasks in slots.into_values() {
-        SlotHistory::new(view, service, tasks).reap(&mut wanted);
+        SlotHistory::new(view, service, tasks).reap(now, &mut wanted);
     }
     wanted
 }
@@ -55,15 +57,33 @@ impl<'v> SlotHistory<'v> {
         Self { view, service, tasks }
     }
 
-    fn reap(&self, wanted: &mut Reconciled) {
+    fn reap(&self, now: Timestamp, wanted: &mut Reconciled) {
         let excess = self.history().map_or(0, |history| self.tasks.len().saturating_sub(history));
         let mut reaped = 0;
         for task in self.tasks.iter().filter(|task| self.is_history(task) && !self.is_fact(task)) {
-            if reaped < excess || self.is_of_removed_node(task) {
+            if reaped >= excess && !self.is_of_removed_node(task) {
+                continue;
+            }
+            if let Some(moment) = self.counted_until(task, now) {
+                wanted.wake(moment);
+            } else {
                 wanted.remove(task.id);
                 reaped += 1;
             }
         }
+    }
+
+    /// How long the scheduler counts the task against its node, if it does: as one of so many newest failures of the present
+    /// spec as make a node the last choice. With a short history a service of one task would never leave a bad node.
+    fn counted_until(&self, task: &Task, now: Timestamp) -> Option<Timestamp> {
+        let is_counted = |it: &Task| {
+            matches!(it.status.state, TaskState::Failed | TaskState::Rejected)
+                && it.spec_version == self.service.spec_version
+                && now.since(it.status.since) < RECENT
+        };
+        let most = usize::try_from(TOO_MANY).unwrap_or(usize::MAX);
+        let mut counted = self.tasks.iter().rev().filter(|it| is_counted(it)).take(most);
+        counted.find(|it| it.id == task.id).map(|it| it.status.since.after(RECENT))
     }
 
     /// How many tasks the slot keeps, the present one too; none is all.

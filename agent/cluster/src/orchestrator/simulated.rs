@@ -240,7 +240,7 @@ impl Simulated {
             let wanted = reconcile_service(&self.view(), service, self.now, &mut bits);
             self.next_bits = bits();
             acted |= self.commit(wanted);
-            let reaped = reap(&self.view(), service);
+            let reaped = reap(&self.view(), service, self.now);
             acted |= self.commit(reaped);
         }
         let nodes: BTreeSet<NodeId> = self

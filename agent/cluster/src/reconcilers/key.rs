@@ -43,7 +43,7 @@ impl Key {
             Self::Node(node) => orchestrator::reconcile_node(view, node, now),
             Self::Allocator => allocator::reconcile(view, now),
             Self::Scheduler => scheduler::schedule(view, now),
-            Self::Reaper(service) => orchestrator::reap(view, service),
+            Self::Reaper(service) => orchestrator::reap(view, service, now),
             Self::DataKeys => data_keys::reconcile(view, now, bits),
         }
     }

@@ -115,6 +115,25 @@ fn five_tasks_are_kept_for_each_slot() {
 }
 
 #[test]
+fn history_keeps_the_failures_that_the_scheduler_counts() {
+    let mut cluster = running(replicated(1));
+    cluster.set_history(0);
+    for _ in 0..7 {
+        let running = cluster.running();
+        cluster.set_state(running[0].id, TaskState::Failed);
+        for _ in 0..6 {
+            cluster.settle();
+            cluster.work();
+            cluster.pass(2);
+        }
+    }
+    let failed = |task: &Task| task.status.state == TaskState::Failed;
+    assert_eq!(cluster.tasks().iter().filter(|task| failed(task)).count(), 5);
+    cluster.run(20);
+    assert!(!cluster.tasks().iter().any(failed), "for five minutes");
+}
+
+#[test]
 fn history_keeps_what_the_restart_policy_counts() {
     let restart = RestartPolicy { max_attempts: 7, delay: seconds(1), ..RestartPolicy::default() };
     let mut cluster = running(with_task(replicated(1), |task| task.restart = Some(restart)));

@@ -71,9 +71,12 @@ fn the_tasks_of_a_removed_service_go() {
     let wanted = crate::orchestrator::reconcile_service(&cluster.view(), service, cluster.now, &mut bits);
     fixture::apply(&mut cluster.store, wanted);
     assert_eq!(wishes(&cluster.tasks()), [TaskState::Remove; 2]);
-    assert!(crate::orchestrator::reap(&cluster.view(), service).actions.is_empty(), "they run still");
+    assert!(
+        crate::orchestrator::reap(&cluster.view(), service, cluster.now).actions.is_empty(),
+        "they run still"
+    );
     cluster.work();
-    let wanted = crate::orchestrator::reap(&cluster.view(), service);
+    let wanted = crate::orchestrator::reap(&cluster.view(), service, cluster.now);
     fixture::apply(&mut cluster.store, wanted);
     assert!(cluster.tasks().is_empty());
 }
