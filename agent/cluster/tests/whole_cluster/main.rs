@@ -1,0 +1,65 @@
+//! The whole cluster by its public API: users, the leader's reconcilers, and workers that pull, run, fail, fall silent and
+//! come back late. Whatever happens, what DESIGN.md section 7 calls invariants holds after every transaction; and once
+//! nothing more happens, the cluster comes to what was asked for, and leaves nothing behind.
+//!
+//! `PROPTEST_CASES` says how many cases are run; a failed one is printed with its events.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+
+mod checks;
+mod manager;
+mod random;
+mod user;
+mod worker;
+mod world;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use user::{Event, event};
+use world::World;
+
+/// How long a healed cluster has to come to what was asked for: pulls of 4 s, stops of 3 s, updates of one task at a time
+/// that are watched for 3 s, and one task that is waited for a minute.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(180);
+
+/// Of 30 s for all.
+const CASES: u32 = 48;
+
+fn cases() -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: cases.unwrap_or(CASES), failure_persistence: None, ..ProptestConfig::default() }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn a_cluster_comes_to_what_it_is_asked_for(seed: u64, events in prop::collection::vec(event(), 1..50)) {
+        let mut world = World::new(seed);
+        events.iter().for_each(|event| world.happen(event));
+        world.heal();
+        world.pass(CONVERGES_WITHIN);
+        world.has_converged();
+        world.clear();
+        world.pass(CONVERGES_WITHIN);
+        world.is_empty();
+    }
+}
+
+#[test]
+fn a_service_of_each_mode_runs_and_goes() {
+    let mut world = World::new(1);
+    for (index, kind) in user::Kind::ALL.into_iter().enumerate() {
+        world.happen(&Event::CreateNetwork(index));
+        world.happen(&Event::CreateSecret(index));
+        world.happen(&Event::Create { index, order: user::Order { kind, ..user::Order::default() } });
+    }
+    world.pass(Duration::from_secs(60));
+    world.has_converged();
+    assert_eq!(world.manager.store.services().count(), 4);
+    world.clear();
+    world.pass(Duration::from_secs(60));
+    world.is_empty();
+}
