@@ -115,6 +115,7 @@ impl<'v> SlotHistory<'v> {
 
     fn is_fact(&self, task: &Task) -> bool {
         self.says_how_the_slot_stands(task)
+            || self.is_completion(task)
             || self.is_counted_attempt(task)
             || self.is_counted_by_update(task)
             || self.is_waited_for(task)
@@ -123,6 +124,13 @@ impl<'v> SlotHistory<'v> {
     fn says_how_the_slot_stands(&self, task: &Task) -> bool {
         let slot_is_gone = self.service.spec.mode.is_bound_to_nodes() && self.is_of_removed_node(task);
         self.tasks.last().is_some_and(|newest| newest.id == task.id) && !slot_is_gone
+    }
+
+    /// Also one that was given up as lost, completed all the same, and was heard of late: its slot is done.
+    fn is_completion(&self, task: &Task) -> bool {
+        task.job_iteration.is_some()
+            && !self.is_of_earlier_job(task)
+            && task.status.state == TaskState::Complete
     }
 
     fn is_counted_attempt(&self, task: &Task) -> bool {

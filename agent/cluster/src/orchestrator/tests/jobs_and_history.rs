@@ -43,6 +43,27 @@ fn what_has_completed_never_runs_again() {
 }
 
 #[test]
+fn history_keeps_what_a_lost_task_has_completed() {
+    let mut cluster = Simulated::new(3, of_size(1, 1));
+    cluster.settle();
+    cluster.work();
+    cluster.set_history(0);
+    let [task] = cluster.tasks().try_into().unwrap();
+    let node = task.node.unwrap().bits();
+    cluster.set_node_state(node, NodeState::Down);
+    cluster.settle();
+    cluster.set_node_state(node, NodeState::Ready);
+    cluster.set_state(task.id, TaskState::Complete);
+    cluster.settle();
+    let other = cluster.tasks().into_iter().find(|it| it.id != task.id).unwrap();
+    cluster.set_state(other.id, TaskState::Failed);
+    cluster.run(20);
+    let made: Vec<_> =
+        cluster.tasks().into_iter().filter(|it| ![task.id, other.id].contains(&it.id)).collect();
+    assert_eq!(made, [], "the place is done");
+}
+
+#[test]
 fn an_end_that_is_only_told_is_not_run_again_by_this_leader() {
     let mut cluster = running(of_size(1, 1));
     let [task] = cluster.tasks().try_into().unwrap();
