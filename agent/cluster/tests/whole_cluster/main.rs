@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use user::{Event, event};
+use user::{Event, event, order};
 use world::World;
 
 /// How long a healed cluster has to come to what was asked for: pulls of 4 s, stops of 3 s, updates of one task at a time
@@ -25,7 +25,7 @@ use world::World;
 const CONVERGES_WITHIN: Duration = Duration::from_secs(180);
 
 /// Of 30 s for all.
-const CASES: u32 = 48;
+const CASES: u32 = 100;
 
 fn cases() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
@@ -36,8 +36,13 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn a_cluster_comes_to_what_it_is_asked_for(seed: u64, events in prop::collection::vec(event(), 1..50)) {
+    fn a_cluster_comes_to_what_it_is_asked_for(
+        seed: u64, orders in prop::collection::vec(order(), 3), events in prop::collection::vec(event(), 1..80),
+    ) {
         let mut world = World::new(seed);
+        (0..2).for_each(|index| world.happen(&Event::CreateNetwork(index)));
+        world.happen(&Event::CreateSecret(0));
+        orders.into_iter().enumerate().for_each(|(index, order)| world.happen(&Event::Create { index, order }));
         events.iter().for_each(|event| world.happen(event));
         world.heal();
         world.pass(CONVERGES_WITHIN);

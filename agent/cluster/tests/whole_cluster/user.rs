@@ -103,7 +103,7 @@ pub(crate) enum Event {
     Pass(u64),
 }
 
-fn order() -> impl Strategy<Value = Order> {
+pub(crate) fn order() -> impl Strategy<Value = Order> {
     let kind = prop::sample::select(Kind::ALL.to_vec());
     let image = prop_oneof![2 => Just(GOOD), 1 => Just(FLAKY)];
     let on_failure =
@@ -153,7 +153,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         1 => (one.clone(), any::<bool>()).prop_map(|(index, zone)| Event::Zone(index, zone)),
         1 => (one.clone(), published()).prop_map(|(index, port)| Event::Publish(index, port)),
         2 => one.clone().prop_map(Event::RollBack),
-        2 => one.clone().prop_map(Event::Remove),
+        1 => one.clone().prop_map(Event::Remove),
     ];
     let others = prop_oneof![
         2 => one.clone().prop_map(Event::CreateNetwork),
