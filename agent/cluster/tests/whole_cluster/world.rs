@@ -75,7 +75,7 @@ impl World {
         let description = NodeDescription {
             hostname: id.to_string(),
             platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-            resources: Resources { nano_cpus: 8_000_000_000, memory_bytes: 8 << 30, generic: Vec::new() },
+            resources: Resources { nano_cpus: 4_000_000_000, memory_bytes: 8 << 30, generic: Vec::new() },
             data_address: Some([192, 0, 2, 1].into()),
             engine: ketch_cluster::objects::node::EngineDescription {
                 plugins: BTreeSet::from([("Network".to_owned(), "overlay".to_owned())]),
