@@ -68,3 +68,18 @@ fn a_service_of_each_mode_runs_and_goes() {
     world.pass(Duration::from_secs(60));
     world.is_empty();
 }
+
+#[test]
+fn what_waits_for_room_gets_it_when_there_is_some() {
+    let minute = Duration::from_secs(60);
+    let mut world = World::new(1);
+    // Three nodes with room for ten tasks each.
+    for (index, replicas) in [(0, 30), (1, 3)] {
+        world.happen(&Event::Create { index, order: user::Order { replicas, ..user::Order::default() } });
+        world.pass(minute);
+    }
+    assert_eq!(world.manager.store.tasks_pending().count(), 3);
+    world.happen(&Event::Scale(0, 20));
+    world.pass(minute);
+    world.has_converged();
+}
