@@ -15,7 +15,7 @@ mirror() {
 		sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\/debian\/\?\) .*/\2/p; s/^URIs: *\(http[^ ]*\/debian\/\?\)$/\1/p' \
 			"${files[@]}" 2>/dev/null || true
 		echo http://deb.debian.org/debian
-	} | head -n 1
+	} | sed -n 1p
 }
 
 build() {
@@ -62,9 +62,9 @@ flock -u 9
 	docker --version
 	docker compose version || docker-compose version
 	containerd --version
-	runc --version | head -n 1
-	crun --version | head -n 1
+	runc --version | sed -n 1p
+	crun --version | sed -n 1p
 	iptables --version'
 echo "root: $root"
-echo "outside the root: $("$cache/peers/bin/runc" --version | head -n 1), $("$cache/peers/bin/crun" --version |
-	head -n 1), containerd, ctr, its shim and dockerd in $cache/peers/bin"
+echo "outside the root: $("$cache/peers/bin/runc" --version | sed -n 1p), $("$cache/peers/bin/crun" --version |
+	sed -n 1p), containerd, ctr, its shim and dockerd in $cache/peers/bin"

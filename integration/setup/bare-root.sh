@@ -16,7 +16,7 @@ if [ ! -d "$root" ]; then
 		sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\/debian\/\?\) .*/\2/p; s/^URIs: *\(http[^ ]*\/debian\/\?\)$/\1/p' \
 			/etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true
 		echo http://deb.debian.org/debian
-	} | head -n 1)
+	} | sed -n 1p)
 	rm -rf "$root.new"
 	debootstrap --variant=minbase bookworm "$root.new" "$mirror" >"$cache/bare/build.log" 2>&1 || {
 		tail -n 20 "$cache/bare/build.log" >&2

@@ -5,7 +5,7 @@
 set -euo pipefail
 
 mirror() {
-	apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | head -n 1 | grep . ||
+	apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2>/dev/null | sed -n 1p | grep . ||
 		echo http://deb.debian.org/debian
 }
 

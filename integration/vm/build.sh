@@ -23,7 +23,7 @@ mirror() {
 		sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\/debian\/\?\) .*/\2/p; s/^URIs: *\(http[^ ]*\/debian\/\?\)$/\1/p' \
 			"${files[@]}" 2>/dev/null || true
 		echo http://deb.debian.org/debian
-	} | head -n 1
+	} | sed -n 1p
 }
 
 # inside TREE COMMAND...: runs in the tree, in a mount namespace that takes the kernel's file systems away again.
@@ -53,7 +53,7 @@ install_packages() {
 # The kernel and its modules without its package's scripts: they would make an initrd that nobody boots.
 install_kernel() {
 	local tree=$1 package
-	package=$(inside "$tree" apt-cache depends "$kernel" | sed -n 's/^ *Depends: //p' | head -n 1)
+	package=$(inside "$tree" apt-cache depends "$kernel" | sed -n 's/^ *Depends: //p' | sed -n 1p)
 	cat /etc/resolv.conf >"$tree/etc/resolv.conf"
 	# Unpacked beside, as its /lib would take the place of the link to usr/lib.
 	inside "$tree" sh -ec "cd /tmp; apt-get download -qq $package; dpkg-deb -x ${package}_*.deb kernel
