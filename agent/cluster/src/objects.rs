@@ -11,10 +11,12 @@ pub mod network;
 pub mod node;
 pub mod resources;
 pub mod secret;
+pub mod secret_text;
 pub mod service;
 pub mod task;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +30,7 @@ pub use network::{Network, NetworkAttachment, NetworkSpec};
 pub use node::{Node, NodeSpec};
 pub use resources::{GenericResource, Resources};
 pub use secret::{Secret, SecretSpec};
+pub use secret_text::SecretText;
 pub use service::{Service, ServiceMode, ServiceSpec, UpdateConfig};
 pub use task::{Task, TaskSpec, TaskState, TaskStatus};
 
@@ -56,9 +59,17 @@ impl Meta {
 }
 
 /// A driver by name with its options: of a network, a log, a volume, a secret.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Driver {
     pub name: String,
     pub options: Labels,
+}
+
+/// Of the options the names alone: passwords of shares and tokens of log servers are among their values.
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<_> = self.options.keys().collect();
+        f.debug_struct("Driver").field("name", &self.name).field("options", &options).finish()
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::id::{NewBits, ServiceId};
 use crate::objects::service::{JobStatus, UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
-use crate::objects::{Endpoint, Meta, Service, ServiceMode, ServiceSpec, TaskState, Version};
+use crate::objects::{Endpoint, Meta, SecretText, Service, ServiceMode, ServiceSpec, TaskState, Version};
 use crate::orchestrator::texts::ROLLBACK_REQUESTED;
 use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
@@ -37,7 +37,7 @@ pub enum Rollback {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum RegistryAuth {
     /// The client sent them.
-    Given(String),
+    Given(SecretText),
     #[default]
     Spec,
     PreviousSpec,
@@ -126,7 +126,7 @@ fn next_spec(old: &Service, update: &ServiceUpdate) -> Result<ServiceSpec, Contr
     }
 }
 
-fn registry_auth(old: &Service, from: &RegistryAuth) -> Result<Option<String>, ControlError> {
+fn registry_auth(old: &Service, from: &RegistryAuth) -> Result<Option<SecretText>, ControlError> {
     let auth_of = |spec: &ServiceSpec| spec.task.container().and_then(|it| it.registry_auth.clone());
     match (from, &old.previous_spec) {
         (RegistryAuth::Given(auth), _) => Ok(Some(auth.clone())),

@@ -1,5 +1,7 @@
 //! Configs: like secrets, but anybody may read them back.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Driver, Labels, Meta};
@@ -12,7 +14,7 @@ pub struct Config {
     pub spec: ConfigSpec,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ConfigSpec {
     pub name: String,
@@ -21,4 +23,16 @@ pub struct ConfigSpec {
     pub data: Vec<u8>,
     /// `golang`: the payload is a template.
     pub templating: Option<Driver>,
+}
+
+/// Without the data: it is large, and what users put there is not the log's.
+impl fmt::Debug for ConfigSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigSpec")
+            .field("name", &self.name)
+            .field("labels", &self.labels)
+            .field("data", &format_args!("{} bytes", self.data.len()))
+            .field("templating", &self.templating)
+            .finish()
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Labels};
+use super::{Driver, Labels, SecretText};
 use crate::id::{ConfigId, SecretId};
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub struct ContainerSpec {
     pub ulimits: Vec<Ulimit>,
     pub oom_score_adj: i64,
     /// The registry's credentials for the nodes that pull, as the client sent them.
-    pub registry_auth: Option<String>,
+    pub registry_auth: Option<SecretText>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

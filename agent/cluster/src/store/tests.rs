@@ -1,5 +1,6 @@
 //! The store against a naive one: a plain map, walked for every question.
 
+mod debug;
 mod naive;
 mod rules;
 

@@ -26,7 +26,7 @@ fn updated(store: &mut Store, id: ServiceId, update: ServiceUpdate) -> Result<Ar
 }
 
 fn auth_of(spec: &ServiceSpec) -> Option<&str> {
-    spec.task.container().and_then(|container| container.registry_auth.as_deref())
+    spec.task.container().and_then(|container| container.registry_auth.as_ref()).map(SecretText::as_str)
 }
 
 fn with_image(name: &str, image: &str) -> ServiceSpec {
@@ -133,13 +133,14 @@ fn a_rollback_to_what_is_gone_is_refused() {
 #[test]
 fn credentials_come_from_where_the_client_says() {
     let mut store = fixture::store(cluster());
-    let first = with_container(spec("web"), |container| container.registry_auth = Some("one".to_owned()));
+    let first =
+        with_container(spec("web"), |container| container.registry_auth = Some("one".to_owned().into()));
     let id = created(&mut store, first);
     let with =
         |store: &Store, registry_auth| ServiceUpdate { registry_auth, ..update(store, id, spec("web")) };
     let previous = with(&store, RegistryAuth::PreviousSpec);
     assert_eq!(updated(&mut store, id, previous), Err(texts::no_previous_auth()));
-    let given = with(&store, RegistryAuth::Given("two".to_owned()));
+    let given = with(&store, RegistryAuth::Given("two".to_owned().into()));
     assert_eq!(auth_of(&updated(&mut store, id, given).unwrap().spec), Some("two"));
     let previous = with(&store, RegistryAuth::PreviousSpec);
     assert_eq!(auth_of(&updated(&mut store, id, previous).unwrap().spec), Some("one"));

@@ -121,7 +121,8 @@ fn a_task_that_no_update_replaces_is_up_to_date() {
         placed(task);
         task.node = None;
     }));
-    let credentials = |task: &mut Task| change_container(task, |it| it.registry_auth = Some("x".to_owned()));
+    let credentials =
+        |task: &mut Task| change_container(task, |it| it.registry_auth = Some("x".to_owned().into()));
     assert!(is_current(credentials), "it has its image");
     assert!(!is_current(|task| {
         credentials(task);

@@ -213,7 +213,7 @@ fn scaling_and_what_a_node_satisfies_replace_nothing() {
         let mut task = TaskSpec::clone(&spec.task);
         task.placement.constraints = vec!["node.platform.os == linux".to_owned()];
         if let crate::objects::task::TaskRuntime::Container(container) = &mut task.runtime {
-            container.registry_auth = Some("new credentials".to_owned());
+            container.registry_auth = Some("new credentials".to_owned().into());
         }
         spec.task = task.into();
     });
@@ -230,7 +230,7 @@ fn a_restart_with_new_credentials_is_no_update() {
     cluster.update_spec(|spec| {
         let mut task = TaskSpec::clone(&spec.task);
         if let crate::objects::task::TaskRuntime::Container(container) = &mut task.runtime {
-            container.registry_auth = Some("new credentials".to_owned());
+            container.registry_auth = Some("new credentials".to_owned().into());
         }
         spec.task = task.into();
     });
