@@ -12,7 +12,7 @@ mod parse;
 pub use container::{Dependencies, ExpandError, Payload, expand_container, expand_payload, payload_template};
 pub use expand::Context;
 
-use expand::Expansion;
+use expand::{Expansion, Room};
 use parse::Parser;
 
 /// The name that Go's errors call a template by.
@@ -107,9 +107,13 @@ impl Template {
     /// The text with what the context says in place of the actions.
     ///
     /// # Errors
-    /// When a field is none of the context's, a label is missing, or a function fails.
+    /// When a field is none of the context's, a label is missing, a function fails, or the text would be too large.
     pub fn expand(&self, context: &Context) -> Result<String, TemplateError> {
-        Expansion::new(&self.source, context, None).text_of(&self.parts)
+        self.expand_within(&mut Room::whole(), context)
+    }
+
+    fn expand_within(&self, room: &mut Room, context: &Context) -> Result<String, TemplateError> {
+        Expansion::new(&self.source, context, None, room).text_of(&self.parts)
     }
 }
 

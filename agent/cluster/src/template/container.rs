@@ -3,29 +3,26 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::expand::Expansion;
+use super::expand::{Expansion, Room};
 use super::{Context, Functions, Template, TemplateError};
 use crate::id::{ConfigId, SecretId};
 use crate::objects::container::{ConfigTarget, Mount};
 use crate::objects::{Config, ContainerSpec, Driver, Labels, Secret};
 
-/// Which text can't be expanded. The words around the reason are SwarmKit's.
+/// Which text can't be expanded. The words around the reason are SwarmKit's, but for the values of variables, labels and
+/// options: those may be secret, and errors are logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExpandError {
-    #[error("expanding env failed: expanding env {variable:?}: {reason}")]
-    Env { variable: String, reason: TemplateError },
+    #[error("expanding env failed: expanding env {name:?}: {reason}")]
+    Env { name: String, reason: TemplateError },
     #[error("expanding mounts failed: expanding mount source {text:?}: {reason}")]
     MountSource { text: String, reason: TemplateError },
     #[error("expanding mounts failed: expanding mount target {text:?}: {reason}")]
     MountTarget { text: String, reason: TemplateError },
-    #[error(
-        "expanding mounts failed: expanding volume labels: expanding map entry {key:?}={value:?}: {reason}"
-    )]
-    VolumeLabel { key: String, value: String, reason: TemplateError },
-    #[error(
-        "expanding mounts failed: expanding volume driver config: expanding map entry {key:?}={value:?}: {reason}"
-    )]
-    VolumeOption { key: String, value: String, reason: TemplateError },
+    #[error("expanding mounts failed: expanding volume labels: expanding map entry {key:?}: {reason}")]
+    VolumeLabel { key: String, reason: TemplateError },
+    #[error("expanding mounts failed: expanding volume driver config: expanding map entry {key:?}: {reason}")]
+    VolumeOption { key: String, reason: TemplateError },
     #[error("expanding hostname failed: {0}")]
     Hostname(TemplateError),
     #[error("{0}")]
@@ -39,51 +36,62 @@ pub enum ExpandError {
 /// The container with every template in it expanded.
 ///
 /// # Errors
-/// The first template that can't be.
+/// The first template that can't be; all of them together have a bound.
 pub fn expand_container(spec: &ContainerSpec, context: &Context) -> Result<ContainerSpec, ExpandError> {
     let mut expanded = spec.clone();
+    let mut texts = Texts { context, room: Room::whole() };
     for variable in &mut expanded.env {
-        *variable = expand_variable(variable, context)?;
+        texts.expand_variable(variable)?;
     }
     for mount in &mut expanded.mounts {
-        expand_mount(mount, context)?;
+        texts.expand_mount(mount)?;
     }
-    expanded.hostname = expand(&spec.hostname, context).map_err(ExpandError::Hostname)?;
+    expanded.hostname = texts.expand(&spec.hostname).map_err(ExpandError::Hostname)?;
     Ok(expanded)
 }
 
-fn expand(text: &str, context: &Context) -> Result<String, TemplateError> {
-    Template::parse(text, Functions::Spec)?.expand(context)
+/// The texts of one container, one after the other.
+struct Texts<'a> {
+    context: &'a Context,
+    room: Room,
 }
 
-/// Names of variables are no templates, and neither is a variable without a value: the node's own is meant by it.
-fn expand_variable(variable: &str, context: &Context) -> Result<String, ExpandError> {
-    let Some((name, value)) = variable.split_once('=') else { return Ok(variable.to_owned()) };
-    match expand(value, context) {
-        Ok(value) => Ok(format!("{name}={value}")),
-        Err(reason) => Err(ExpandError::Env { variable: variable.to_owned(), reason }),
+impl Texts<'_> {
+    fn expand(&mut self, text: &str) -> Result<String, TemplateError> {
+        Template::parse(text, Functions::Spec)?.expand_within(&mut self.room, self.context)
     }
-}
 
-fn expand_mount(mount: &mut Mount, context: &Context) -> Result<(), ExpandError> {
-    mount.source = expand(&mount.source, context)
-        .map_err(|reason| ExpandError::MountSource { text: mount.source.clone(), reason })?;
-    mount.target = expand(&mount.target, context)
-        .map_err(|reason| ExpandError::MountTarget { text: mount.target.clone(), reason })?;
-    expand_values(&mut mount.volume.labels, context)
-        .map_err(|(key, value, reason)| ExpandError::VolumeLabel { key, value, reason })?;
-    if let Some(driver) = &mut mount.volume.driver {
-        expand_values(&mut driver.options, context)
-            .map_err(|(key, value, reason)| ExpandError::VolumeOption { key, value, reason })?;
+    /// Names of variables are no templates, and neither is a variable without a value: the node's own is meant by it.
+    fn expand_variable(&mut self, variable: &mut String) -> Result<(), ExpandError> {
+        let Some((name, value)) = variable.split_once('=') else { return Ok(()) };
+        let value =
+            self.expand(value).map_err(|reason| ExpandError::Env { name: name.to_owned(), reason })?;
+        *variable = format!("{name}={value}");
+        Ok(())
     }
-    Ok(())
-}
 
-fn expand_values(map: &mut Labels, context: &Context) -> Result<(), (String, String, TemplateError)> {
-    for (key, value) in map {
-        *value = expand(value, context).map_err(|reason| (key.clone(), value.clone(), reason))?;
+    fn expand_mount(&mut self, mount: &mut Mount) -> Result<(), ExpandError> {
+        mount.source = self
+            .expand(&mount.source)
+            .map_err(|reason| ExpandError::MountSource { text: mount.source.clone(), reason })?;
+        mount.target = self
+            .expand(&mount.target)
+            .map_err(|reason| ExpandError::MountTarget { text: mount.target.clone(), reason })?;
+        self.expand_values(&mut mount.volume.labels)
+            .map_err(|(key, reason)| ExpandError::VolumeLabel { key, reason })?;
+        if let Some(driver) = &mut mount.volume.driver {
+            self.expand_values(&mut driver.options)
+                .map_err(|(key, reason)| ExpandError::VolumeOption { key, reason })?;
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn expand_values(&mut self, map: &mut Labels) -> Result<(), (String, TemplateError)> {
+        for (key, value) in map {
+            *value = self.expand(value).map_err(|reason| (key.clone(), reason))?;
+        }
+        Ok(())
+    }
 }
 
 /// What the functions of a payload read: only what its task references.
@@ -141,7 +149,8 @@ pub fn expand_payload(
     let Some(template) = payload_template(data, templating)? else {
         return Ok(Payload { data: data.to_vec(), has_secret: false });
     };
-    let mut expansion = Expansion::new(&template.source, context, Some(dependencies));
+    let mut room = Room::whole();
+    let mut expansion = Expansion::new(&template.source, context, Some(dependencies), &mut room);
     let text = expansion.text_of(&template.parts).map_err(ExpandError::Payload)?;
     Ok(Payload { data: text.into_bytes(), has_secret: expansion.used_secret })
 }

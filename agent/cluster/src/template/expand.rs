@@ -72,12 +72,33 @@ impl Group {
     }
 }
 
+/// How many bytes may still be made: of the texts that come out, and of those on the way there. A text of a few bytes can ask
+/// for gigabytes by joining or repeating what the context says, at the leader first and then on each node.
+#[derive(Debug)]
+pub(super) struct Room(usize);
+
+impl Room {
+    /// Far above what a kernel takes as arguments and variables, and four times the largest payload.
+    pub(super) const MOST: usize = 4 << 20;
+
+    pub(super) fn whole() -> Self {
+        Self(Self::MOST)
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), String> {
+        let left = self.0.checked_sub(bytes);
+        self.0 = left.ok_or_else(|| format!("the text would take more than {} bytes", Self::MOST))?;
+        Ok(())
+    }
+}
+
 /// One expansion of one template.
 pub(super) struct Expansion<'a> {
     source: &'a str,
     context: &'a Context,
     /// Of a payload.
     dependencies: Option<&'a Dependencies<'a>>,
+    room: &'a mut Room,
     /// Whether a secret has been read.
     pub(super) used_secret: bool,
 }
@@ -87,16 +108,24 @@ impl<'a> Expansion<'a> {
         source: &'a str,
         context: &'a Context,
         dependencies: Option<&'a Dependencies<'a>>,
+        room: &'a mut Room,
     ) -> Self {
-        Self { source, context, dependencies, used_secret: false }
+        Self { source, context, dependencies, room, used_secret: false }
     }
 
     pub(super) fn text_of(&mut self, parts: &[Part]) -> Result<String, TemplateError> {
         let mut text = String::new();
         for part in parts {
             match part {
-                Part::Text(plain) => text.push_str(plain),
-                Part::Action(pipeline) => text.push_str(&self.printed(pipeline)?),
+                Part::Text(plain) => {
+                    self.room.take(plain.len()).map_err(|told| TemplateError(format!("{NAME}: {told}")))?;
+                    text.push_str(plain);
+                }
+                Part::Action(pipeline) => {
+                    let printed = self.printed(pipeline)?;
+                    self.room.take(printed.len()).map_err(|told| self.error_in(pipeline, &told))?;
+                    text.push_str(&printed);
+                }
             }
         }
         Ok(text)
@@ -111,10 +140,7 @@ impl<'a> Expansion<'a> {
             }
             Value::Fields(group) => {
                 let told = format!("can't print value of type {}", group.type_name());
-                Err(pipeline.0.last().map_or_else(
-                    || TemplateError(format!("{NAME}: {told}")),
-                    |command| self.error(&command.first, &told),
-                ))
+                Err(self.error_in(pipeline, &told))
             }
         }
     }
@@ -203,8 +229,14 @@ impl<'a> Expansion<'a> {
 
     fn call(&mut self, function: Function, arguments: &[Value<'a>]) -> Result<Value<'a>, String> {
         match function {
-            Function::Index => index(arguments),
-            Function::Join => join(arguments),
+            Function::Index => {
+                let value = index(arguments)?;
+                if let Value::Text(Cow::Owned(text)) = &value {
+                    self.room.take(text.len())?;
+                }
+                Ok(value)
+            }
+            Function::Join => join(arguments, self.room),
             Function::Env => {
                 let variable = only_text(arguments)?;
                 self.dependencies()?.env(variable).map(|value| Value::Text(Cow::Borrowed(value)))
@@ -224,6 +256,14 @@ impl<'a> Expansion<'a> {
 
     fn dependencies(&self) -> Result<&'a Dependencies<'a>, String> {
         self.dependencies.ok_or_else(|| "task is not a container".to_owned())
+    }
+
+    /// At the last command, whose value is the pipeline's.
+    fn error_in(&self, pipeline: &Pipeline, told: &str) -> TemplateError {
+        pipeline.0.last().map_or_else(
+            || TemplateError(format!("{NAME}: {told}")),
+            |command| self.error(&command.first, told),
+        )
     }
 
     fn error(&self, operand: &Operand, told: &str) -> TemplateError {
@@ -250,10 +290,14 @@ fn index<'a>(arguments: &[Value<'a>]) -> Result<Value<'a>, String> {
 }
 
 /// `join separator text...`.
-fn join<'a>(arguments: &[Value<'a>]) -> Result<Value<'a>, String> {
+fn join<'a>(arguments: &[Value<'a>], room: &mut Room) -> Result<Value<'a>, String> {
     let texts = arguments.iter().map(text_in).collect::<Result<Vec<_>, _>>()?;
     match texts.split_first() {
-        Some((separator, rest)) => Ok(Value::Text(Cow::Owned(rest.join(separator)))),
+        Some((separator, rest)) => {
+            let between = separator.len().saturating_mul(rest.len().saturating_sub(1));
+            room.take(rest.iter().map(|text| text.len()).sum::<usize>().saturating_add(between))?;
+            Ok(Value::Text(Cow::Owned(rest.join(separator))))
+        }
         None => Err("wrong number of args for join: want at least 1 got 0".to_owned()),
     }
 }

@@ -165,7 +165,7 @@ fn a_container_is_expanded_where_it_may_be() {
 fn the_text_that_fails_is_named() {
     let env = |text: &str| ContainerSpec { env: vec![text.to_owned()], ..ContainerSpec::default() };
     let told = expand_container(&env("A={{"), &context()).unwrap_err().to_string();
-    assert_eq!(told, "expanding env failed: expanding env \"A={{\": template: expansion:1: unclosed action");
+    assert_eq!(told, "expanding env failed: expanding env \"A\": template: expansion:1: unclosed action");
     let host = ContainerSpec { hostname: "{{".to_owned(), ..ContainerSpec::default() };
     let told = expand_container(&host, &context()).unwrap_err().to_string();
     assert_eq!(told, "expanding hostname failed: template: expansion:1: unclosed action");
@@ -291,5 +291,38 @@ proptest! {
     #[test]
     fn a_text_without_actions_is_itself(text in "[^{]*") {
         prop_assert_eq!(expand(&text), Ok(text));
+    }
+}
+
+#[test]
+fn a_text_that_grows_without_bound_is_refused() {
+    let mut context = context();
+    context.service_labels.insert("large".to_owned(), "x".repeat(60_000));
+    let env = |value: String| ContainerSpec { env: vec![format!("A={value}")], ..ContainerSpec::default() };
+    let told = |value: String| expand_container(&env(value), &context).map(drop).map_err(|it| it.to_string());
+    let label = "{{.Service.Labels.large}}";
+    assert_eq!(told(label.repeat(50)), Ok(()));
+    let too_large = "the text would take more than 4194304 bytes";
+    assert!(told(label.repeat(100)).unwrap_err().ends_with(too_large));
+    let joined = format!("{{{{join .Service.Labels.large {}}}}}", ".Service.Name ".repeat(200));
+    assert!(told(joined.clone()).unwrap_err().ends_with(too_large));
+    let unseen = joined.replace("}}", "| join}}");
+    assert!(told(unseen).unwrap_err().ends_with(too_large), "what is not shown counts as well");
+    let many = ContainerSpec { env: vec![format!("A={}", label.repeat(50)); 3], ..ContainerSpec::default() };
+    assert!(expand_container(&many, &context).is_err(), "all texts of a container together");
+}
+
+#[test]
+fn values_that_may_be_secret_are_in_no_error() {
+    let env = ContainerSpec { env: vec!["PASSWORD=hunter2{{".to_owned()], ..ContainerSpec::default() };
+    let options = [("o".to_owned(), "password=hunter2{{".to_owned())].into();
+    let driver = Some(crate::objects::Driver { name: String::new(), options });
+    let mut mount = Mount::default();
+    mount.volume.driver = driver;
+    let volume = ContainerSpec { mounts: vec![mount], ..ContainerSpec::default() };
+    for (spec, named) in [(env, "PASSWORD"), (volume, "\"o\"")] {
+        let error = expand_container(&spec, &context()).unwrap_err();
+        let told = format!("{error} {error:?}");
+        assert!(told.contains(named) && !told.contains("hunter2"), "{told}");
     }
 }
