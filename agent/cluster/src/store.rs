@@ -6,6 +6,7 @@
 //! once. Readers get objects as [`Arc`]s, so that a copy of the store is cheap and a snapshot is of one moment.
 
 mod addresses;
+mod claims;
 mod index;
 mod object;
 mod prefix;
@@ -69,6 +70,13 @@ pub enum StoreError {
     /// The field is written once, at the latest when the task is assigned.
     #[error("the {field} of task {task} can't change")]
     Fixed { task: TaskId, field: &'static str },
+    /// What has been told of an end, and acted on, is not taken back.
+    #[error("task {task} has ended as {from:?}, and can't become {to:?}")]
+    Ended { task: TaskId, from: TaskState, to: TaskState },
+    #[error("address {address} of network {network} is in use")]
+    AddressInUse { network: NetworkId, address: IpAddr },
+    #[error("network {network} has {what} of network {other}")]
+    NetworksClash { network: NetworkId, what: &'static str, other: NetworkId },
     /// Its addresses and its node's resources would be free while it holds them.
     #[error("task {0} can't be removed: it has not ended")]
     NotEnded(TaskId),
@@ -195,11 +203,6 @@ impl Store {
         self.indexes.on_node(node).filter_map(|id| self.tasks.get(&id))
     }
 
-    /// Tasks that no node has been chosen for, ended ones left out: what the scheduler looks at.
-    pub fn tasks_without_node(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.indexes.without_node().filter_map(|id| self.tasks.get(&id))
-    }
-
     /// Tasks in the state new: what the allocator looks at. Those of global services have a node already.
     pub fn tasks_new(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.indexes.new_ones().filter_map(|id| self.tasks.get(&id))
@@ -259,6 +262,7 @@ impl Store {
                     return Err(StoreError::Exists(new.id()));
                 }
                 self.name_is_free(&new)?;
+                claims::are_free(self, None, &new)?;
                 Ok(Change { old: None, new: Some(new) })
             }
             StoreAction::Update(object) => {
@@ -273,6 +277,7 @@ impl Store {
                 }
                 self.name_is_free(&new)?;
                 rules::may_become(&old, &new)?;
+                claims::are_free(self, Some(&old), &new)?;
                 Ok(Change { old: Some(old), new: Some(new) })
             }
             StoreAction::Remove(id) => {
@@ -293,14 +298,25 @@ impl Store {
         }
     }
 
-    /// A task with the spec of its service, not with one of its own that says the same: thousands of tasks share one.
+    /// The object with the task spec that the store has already, where its own says the same: thousands of tasks share one
+    /// with their service, whatever came over the wire, and who compares them compares pointers.
     fn shared(&self, object: Object) -> Object {
-        let Object::Task(mut task) = object else { return object };
-        let service = task.service.and_then(|id| self.services.get(&id));
-        if let Some(service) = service.filter(|service| service.spec.task == task.spec) {
-            Arc::make_mut(&mut task).spec = service.spec.task.clone();
+        match object {
+            Object::Task(mut task) => {
+                let service = task.service.and_then(|id| self.services.get(&id));
+                if let Some(service) = service.filter(|service| service.spec.task == task.spec) {
+                    Arc::make_mut(&mut task).spec = service.spec.task.clone();
+                }
+                Object::Task(task)
+            }
+            Object::Service(mut service) => {
+                if let Some(old) = self.services.get(&service.id) {
+                    share_specs(old, Arc::make_mut(&mut service));
+                }
+                Object::Service(service)
+            }
+            other => other,
         }
-        Object::Task(task)
     }
 
     fn enter(&mut self, change: &Change) {
@@ -338,6 +354,16 @@ impl Store {
             ObjectId::Network(id) => drop(self.networks.remove(&id)),
             ObjectId::Secret(id) => drop(self.secrets.remove(&id)),
             ObjectId::Config(id) => drop(self.configs.remove(&id)),
+        }
+    }
+}
+
+/// The service's specs of tasks are those that it had, where they are equal.
+fn share_specs(old: &Service, new: &mut Service) {
+    let known = std::iter::once(&old.spec).chain(&old.previous_spec).map(|spec| &spec.task);
+    for spec in std::iter::once(&mut new.spec).chain(&mut new.previous_spec) {
+        if let Some(same) = known.clone().find(|task| **task == spec.task) {
+            spec.task = same.clone();
         }
     }
 }

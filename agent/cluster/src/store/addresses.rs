@@ -114,13 +114,13 @@ impl Step {
     }
 }
 
-fn addresses_of(attachments: &[NetworkAttachment]) -> impl Iterator<Item = (NetworkId, IpAddr)> {
+pub(super) fn addresses_of(attachments: &[NetworkAttachment]) -> impl Iterator<Item = (NetworkId, IpAddr)> {
     attachments.iter().flat_map(|attachment| {
         attachment.addresses.iter().map(|address| (attachment.network, address.address))
     })
 }
 
-fn addresses_of_endpoint(endpoint: &Endpoint) -> impl Iterator<Item = (NetworkId, IpAddr)> {
+pub(super) fn addresses_of_endpoint(endpoint: &Endpoint) -> impl Iterator<Item = (NetworkId, IpAddr)> {
     endpoint.virtual_ips.iter().flat_map(|virtual_ip| {
         virtual_ip.addresses.iter().map(|address| (virtual_ip.network, address.address))
     })

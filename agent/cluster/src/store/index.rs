@@ -16,7 +16,6 @@ pub(super) struct Indexes {
     names: BTreeMap<(ObjectKind, String), ObjectId>,
     by_slot: BTreeSet<(ServiceId, u64, TaskId)>,
     by_node: BTreeSet<(NodeId, TaskId)>,
-    without_node: BTreeSet<TaskId>,
     new: BTreeSet<TaskId>,
     using: BTreeSet<(NetworkId, TaskId)>,
     pub(super) addresses: Addresses,
@@ -37,10 +36,8 @@ impl Indexes {
         if task.status.state == TaskState::Pending {
             self.pending.insert(task.id);
         }
-        match task.node {
-            Some(node) => drop(self.by_node.insert((node, task.id))),
-            None if task.status.state.is_terminal() => {}
-            None => drop(self.without_node.insert(task.id)),
+        if let Some(node) = task.node {
+            self.by_node.insert((node, task.id));
         }
         if task.status.state == TaskState::New {
             self.new.insert(task.id);
@@ -62,7 +59,6 @@ impl Indexes {
         if let Some(node) = task.node {
             self.by_node.remove(&(node, task.id));
         }
-        self.without_node.remove(&task.id);
         self.new.remove(&task.id);
         for network in networks_named_by(task) {
             self.using.remove(&(network, task.id));
@@ -88,10 +84,6 @@ impl Indexes {
 
     pub(super) fn pending(&self) -> impl Iterator<Item = TaskId> {
         self.pending.iter().copied()
-    }
-
-    pub(super) fn without_node(&self) -> impl Iterator<Item = TaskId> {
-        self.without_node.iter().copied()
     }
 
     pub(super) fn new_ones(&self) -> impl Iterator<Item = TaskId> {

@@ -140,12 +140,13 @@ impl Object {
         }
     }
 
-    /// The name that no other of its kind may have, compared without regard to the case of its letters.
+    /// The name that no other of its kind may have, compared without regard to the case of its letters. A network that is
+    /// to go has none any more: nobody sees it, and the next one may be called so.
     #[must_use]
     pub fn unique_name(&self) -> Option<&str> {
         match self {
             Self::Service(service) => Some(&service.spec.name),
-            Self::Network(network) => Some(&network.spec.name),
+            Self::Network(network) => (!network.pending_delete).then_some(&network.spec.name),
             Self::Secret(secret) => Some(&secret.spec.name),
             Self::Config(config) => Some(&config.spec.name),
             Self::Cluster(_) | Self::Node(_) | Self::Task(_) => None,

@@ -25,6 +25,10 @@ fn task_may_become(old: &Task, new: &Task) -> Result<(), StoreError> {
     if new.status.state < old.status.state {
         return Err(backwards(old.status.state, new.status.state));
     }
+    let (from, to) = (old.status.state, new.status.state);
+    if from.is_terminal() && from != to {
+        return Err(StoreError::Ended { task: old.id, from, to });
+    }
     if new.desired_state < old.desired_state {
         return Err(backwards(old.desired_state, new.desired_state));
     }

@@ -12,6 +12,7 @@ pub(super) fn expected(model: &mut Model, version: Version, action: &StoreAction
                 return Err(StoreError::Exists(object.id()));
             }
             expected_name(model, object)?;
+            expected_claims(model, object)?;
             model.insert(object.id(), written(object, version, Some(version)));
         }
         StoreAction::Update(object) => {
@@ -21,6 +22,7 @@ pub(super) fn expected(model: &mut Model, version: Version, action: &StoreAction
             }
             expected_name(model, object)?;
             expected_task(&old, object)?;
+            expected_claims(model, object)?;
             let spec_version = match (&old, object) {
                 (Object::Service(old), Object::Service(new)) if old.spec == new.spec => {
                     Some(old.spec_version)
@@ -61,12 +63,42 @@ fn expected_name(model: &Model, object: &Object) -> Result<(), StoreError> {
     if taken { Err(StoreError::NameConflict { kind: object.kind(), name: name.to_owned() }) } else { Ok(()) }
 }
 
+/// An object may keep what it has; what it takes nobody else may have.
+fn expected_claims(model: &Model, object: &Object) -> Result<(), StoreError> {
+    let claims = |object: &Object| -> BTreeSet<(NetworkId, IpAddr)> {
+        let attached = |attachments: &[NetworkAttachment]| {
+            attachments.iter().map(|it| (it.network, it.addresses[0].address)).collect()
+        };
+        match object {
+            Object::Node(node) => attached(&node.attachments),
+            Object::Task(task) if !task.status.state.is_terminal() => attached(&task.networks),
+            Object::Service(service) => {
+                let virtual_ips = service.endpoint.virtual_ips.iter();
+                virtual_ips.map(|it| (it.network, it.addresses[0].address)).collect()
+            }
+            _ => BTreeSet::new(),
+        }
+    };
+    let others = || model.values().filter(|other| other.id() != object.id());
+    let taken = claims(object).into_iter().find(|claim| others().any(|other| claims(other).contains(claim)));
+    match taken {
+        Some((network, address)) => Err(StoreError::AddressInUse { network, address }),
+        None => Ok(()),
+    }
+}
+
 fn expected_task(old: &Object, new: &Object) -> Result<(), StoreError> {
     let (Object::Task(old), Object::Task(new)) = (old, new) else { return Ok(()) };
-    for (from, to) in [(old.status.state, new.status.state), (old.desired_state, new.desired_state)] {
-        if to < from {
-            return Err(StoreError::StateBackwards { task: old.id, from, to });
-        }
+    let (from, to) = (old.status.state, new.status.state);
+    if to < from {
+        return Err(StoreError::StateBackwards { task: old.id, from, to });
+    }
+    if from.is_terminal() && to != from {
+        return Err(StoreError::Ended { task: old.id, from, to });
+    }
+    let (from, to) = (old.desired_state, new.desired_state);
+    if to < from {
+        return Err(StoreError::StateBackwards { task: old.id, from, to });
     }
     let moved = old.node.is_some() && old.node != new.node;
     let changes = [("spec", old.spec != new.spec), ("slot", old.slot != new.slot), ("node", moved)];
@@ -89,7 +121,6 @@ pub(super) fn indexes_agree(store: &Store, model: &Model) -> Result<(), TestCase
         tasks.iter().filter(|task| wanted(task)).map(|task| task.id).collect()
     };
     let live = |task: &Task| !task.status.state.is_terminal();
-    prop_assert_eq!(ids(store.tasks_without_node()), those(&|task| live(task) && task.node.is_none()));
     prop_assert_eq!(ids(store.tasks_new()), those(&|task| task.status.state == TaskState::New));
     prop_assert_eq!(ids(store.tasks_pending()), those(&|task| task.status.state == TaskState::Pending));
     for number in 0..5 {

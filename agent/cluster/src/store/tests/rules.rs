@@ -70,7 +70,7 @@ fn a_node_is_chosen_once_and_late() {
     let mut store = with_task(fixture::task(1, &fixture::replicated(1, 1), 1));
     let chosen = Task { node: Some(NodeId::of(1)), ..stored(&store) };
     store.apply(Version(2), &[StoreAction::Update(chosen.into())]).unwrap();
-    assert_eq!(store.tasks_without_node().count(), 0);
+    assert_eq!(store.tasks_on(NodeId::of(1)).count(), 1);
 }
 
 #[test]
@@ -124,4 +124,97 @@ fn thousands_of_tasks_share_their_services_spec() {
         let spec = &store.service(service.id).unwrap().spec.task;
         assert!(store.tasks().all(|task| Arc::ptr_eq(&task.spec, spec)));
     }
+}
+
+#[test]
+fn a_service_keeps_the_task_spec_that_an_update_only_repeats() {
+    let mut store = fixture::store([fixture::replicated(1, 1).into()]);
+    let read = |store: &Store| Service::clone(store.service(ServiceId::of(1)).unwrap());
+    let first = read(&store).spec.task;
+    let sent = |service: &Service| {
+        serde_json::from_str::<Service>(&serde_json::to_string(service).unwrap()).unwrap()
+    };
+    let mut relabelled = sent(&read(&store));
+    relabelled.previous_spec = Some(sent(&read(&store)).spec);
+    relabelled.spec.labels.insert("a".to_owned(), "b".to_owned());
+    store.apply(Version(2), &[StoreAction::Update(relabelled.into())]).unwrap();
+    assert!(Arc::ptr_eq(&read(&store).spec.task, &first));
+    assert!(Arc::ptr_eq(&read(&store).previous_spec.unwrap().task, &first));
+    let mut changed = sent(&read(&store));
+    changed.previous_spec = Some(changed.spec.clone());
+    changed.spec.task = Arc::new(TaskSpec { force_update: 1, ..TaskSpec::default() });
+    store.apply(Version(3), &[StoreAction::Update(changed.into())]).unwrap();
+    let mut back = sent(&read(&store));
+    std::mem::swap(back.previous_spec.as_mut().unwrap(), &mut back.spec);
+    store.apply(Version(4), &[StoreAction::Update(back.into())]).unwrap();
+    assert!(Arc::ptr_eq(&read(&store).spec.task, &first), "a rollback has the spec of the old tasks");
+}
+
+#[test]
+fn a_network_that_goes_leaves_its_name_at_once() {
+    let mut store = fixture::store([fixture::network(1).into()]);
+    let mut going = crate::objects::Network::clone(store.network(NetworkId::of(1)).unwrap());
+    going.pending_delete = true;
+    store.apply(Version(2), &[StoreAction::Update(going.clone().into())]).unwrap();
+    let mut next = fixture::network(2);
+    next.spec.name.clone_from(&going.spec.name);
+    store.apply(Version(3), &[StoreAction::Create(next.into())]).unwrap();
+    assert_eq!(store.by_name(ObjectKind::Network, &going.spec.name), Some(NetworkId::of(2).into()));
+    store.apply(Version(4), &[StoreAction::Remove(NetworkId::of(1).into())]).unwrap();
+    assert_eq!(store.by_name(ObjectKind::Network, &going.spec.name), Some(NetworkId::of(2).into()));
+}
+
+#[test]
+fn an_end_stays_what_it_is() {
+    let (service, node) = (fixture::replicated(1, 1), fixture::node(1));
+    let mut store = with_task(fixture::task_on(fixture::task(1, &service, 1), &node, TaskState::Complete));
+    for state in [TaskState::Shutdown, TaskState::Failed, TaskState::Orphaned] {
+        let mut other = stored(&store);
+        other.status.state = state;
+        let told = format!("task {} has ended as Complete, and can't become {state:?}", other.id);
+        assert_eq!(refusal(&mut store, other), told);
+    }
+    let mut same = stored(&store);
+    same.status.message = "finished".to_owned();
+    store.apply(Version(2), &[StoreAction::Update(same.into())]).unwrap();
+}
+
+#[test]
+fn an_address_has_one_holder() {
+    let service = fixture::replicated(1, 2);
+    let attached = |number| Task { networks: vec![attachment(0)], ..fixture::task(number, &service, 1) };
+    let refused = |error: Result<Vec<Change>, StoreError>| error.unwrap_err().to_string();
+    let mut store = fixture::store([attached(1).into(), service.clone().into()]);
+    let told = format!("address 10.0.0.0 of network {} is in use", NetworkId::of(1));
+    let mut node = fixture::node(1);
+    node.attachments = vec![attachment(0)];
+    let mut other = fixture::replicated(2, 1);
+    other.endpoint.virtual_ips =
+        vec![crate::objects::endpoint::VirtualIp { network: NetworkId::of(1), addresses: vec![address(0)] }];
+    for object in [Object::from(attached(2)), node.into(), other.into()] {
+        assert_eq!(refused(store.apply(Version(2), &[StoreAction::Create(object)])), told);
+    }
+    let mut ended = stored(&store);
+    ended.status.state = TaskState::Shutdown;
+    let handed_on = [StoreAction::Update(ended.into()), StoreAction::Create(attached(2).into())];
+    store.apply(Version(2), &handed_on).unwrap();
+}
+
+#[test]
+fn two_networks_share_no_subnet_and_no_identifier() {
+    let allocated = |number, vni, subnet: &str| {
+        let subnet = Some(subnet.parse::<Subnet>().unwrap());
+        let pools = vec![crate::objects::network::IpamConfig { subnet, ..Default::default() }];
+        let mut network = fixture::network(number);
+        network.allocation = Some(crate::objects::network::NetworkAllocation { vni: Some(vni), pools });
+        Object::from(network)
+    };
+    let mut store = fixture::store([allocated(1, 4096, "10.0.0.0/24")]);
+    let mut refusal =
+        |object| store.apply(Version(2), &[StoreAction::Create(object)]).unwrap_err().to_string();
+    let told =
+        |what: &str| format!("network {} has {what} of network {}", NetworkId::of(2), NetworkId::of(1));
+    assert_eq!(refusal(allocated(2, 4096, "10.0.1.0/24")), told("the VXLAN identifier"));
+    assert_eq!(refusal(allocated(2, 4097, "10.0.0.128/25")), told("addresses"));
+    store.apply(Version(2), &[StoreAction::Create(allocated(2, 4097, "10.0.1.0/24"))]).unwrap();
 }
