@@ -163,7 +163,7 @@ fn traffic_of(view: &View<'_>, task: &Task, node: NodeId) -> Traffic {
 
 fn service_entry(view: &View<'_>, service: &Arc<Service>, networks: &BTreeSet<NetworkId>) -> ServiceEntry {
     let endpoint = &service.endpoint;
-    let in_mesh = networks.iter().any(|id| view.network(*id).is_some_and(|it| it.spec.ingress));
+    let in_mesh = networks.iter().any(|id| view.network(*id).is_some_and(|it| it.is_ingress()));
     let is_of_mesh = |mode: PublishMode| in_mesh && mode == PublishMode::Ingress;
     let here = endpoint.virtual_ips.iter().filter(|it| networks.contains(&it.network));
     ServiceEntry {

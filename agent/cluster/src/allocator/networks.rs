@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::addresses::{Addresses, Claim};
-use super::endpoint;
 use super::ipam::Subnets;
 use super::refusal::Refusal;
 use super::vni::Vnis;
@@ -29,11 +28,11 @@ impl<'a> Networks<'a> {
         let removed = unused(view);
         removed.iter().for_each(|id| wanted.remove(*id));
         let present = || view.networks().filter(|network| !removed.contains(&network.id));
-        let ingress = present().find(|network| network.spec.ingress).map(|network| network.id);
+        let ingress = present().find(|network| network.is_ingress()).map(|network| network.id);
         let mut waiting: Vec<&Arc<Network>> =
             present().filter(|network| network.spec.is_overlay() && network.allocation.is_none()).collect();
         // The ingress network is first, so that it has the first subnet; then who came first.
-        waiting.sort_by_key(|network| (!network.spec.ingress, network.meta.created_at, network.id));
+        waiting.sort_by_key(|network| (!network.is_ingress(), network.meta.created_at, network.id));
         let settled = allocate(view, &waiting, now);
         settled.values().flatten().for_each(|network| wanted.update(network.clone()));
         Self { view, ingress, removed, settled }
@@ -104,7 +103,6 @@ fn unused(view: &View<'_>) -> BTreeSet<NetworkId> {
 fn uses(service: &Service, network: &Network) -> bool {
     service.spec.task.networks.iter().any(|config| config.target == network.id)
         || service.endpoint.virtual_ips.iter().any(|virtual_ip| virtual_ip.network == network.id)
-        || (network.spec.ingress && endpoint::asks_for_ingress(service))
 }
 
 fn allocate(

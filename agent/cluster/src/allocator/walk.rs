@@ -224,7 +224,8 @@ impl Walk {
         let tasks: Vec<&Arc<Task>> = self.store.tasks().collect();
         let Some(task) = tasks.get(which % tasks.len().max(1)) else { return };
         let mut task = Task::clone(task);
-        if task.status.state >= to || (task.status.state == TaskState::New && !to.is_terminal()) {
+        let state = task.status.state;
+        if state.is_terminal() || state >= to || (task.status.state == TaskState::New && !to.is_terminal()) {
             return;
         }
         task.status.state = to;

@@ -109,7 +109,8 @@ fn tasks() -> impl Strategy<Value = Vec<Task>> {
     let state = select(vec![Pending, Assigned, Assigned, Running, Running, Running, Shutdown, Failed]);
     let desired = select(vec![Running, Running, Running, TaskState::Shutdown]);
     let more = select(vec![None, None, Some(1), Some(2)]);
-    let shape = (1..100_u8, select(NETWORKS.to_vec()), 1..4_u128, state, desired, more);
+    // 2 is a service's, above 200 are nodes'.
+    let shape = (10..100_u8, select(NETWORKS.to_vec()), 1..4_u128, state, desired, more);
     vec(shape, 0..12).prop_map(|shapes| {
         let tasks = shapes.into_iter().map(|(number, service, node, state, desired, more)| {
             let mut task = task(number, service, Some(NodeId::of(node)), state);

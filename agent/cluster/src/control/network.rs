@@ -1,17 +1,16 @@
 //! Networks of the cluster: created and removed. Docker has no update of them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::id::{NetworkId, NewBits};
-use crate::objects::network::{IpamConfig, NetworkAttachment, Subnet};
+use crate::objects::network::{IpamConfig, Subnet};
 use crate::objects::{Meta, Network, NetworkSpec, Task, TaskState};
 use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
 use super::error::ControlError;
-use super::validate::{is_ingress, needs_ingress};
+use super::validate::needs_ingress;
 use super::{texts, validate};
 
 /// Of a network of each node that the cluster only knows by name: `host`, `bridge`.
@@ -49,7 +48,7 @@ pub fn create_network(
     if view.by_name(ObjectKind::Network, &spec.name).is_some() {
         return Err(texts::network_exists(&spec.name));
     }
-    if let Some(ingress) = view.networks().find(|network| spec.ingress && is_ingress(network)) {
+    if let Some(ingress) = view.networks().find(|network| spec.ingress && network.is_ingress()) {
         return Err(texts::ingress_exists(ingress.id));
     }
     validate::fits_object(ObjectKind::Network, &spec)?;
@@ -135,7 +134,7 @@ pub fn remove_network(
     {
         return Err(texts::network_in_use_by_service(id, service.id));
     }
-    let mut users = view.tasks().filter(|task| is_on(task, id) && may_run(view, task)).peekable();
+    let mut users = view.tasks_using(id).filter(|task| may_run(view, task)).peekable();
     if users.peek().is_none() {
         return Ok(vec![StoreAction::Remove(id.into())]);
     }
@@ -148,12 +147,6 @@ pub fn remove_network(
     network.pending_delete = true;
     network.meta.updated_at = now;
     Ok(vec![StoreAction::Update(network.into())])
-}
-
-fn is_on(task: &Arc<Task>, id: NetworkId) -> bool {
-    let given = task.networks.iter().map(|attachment: &NetworkAttachment| attachment.network);
-    let asked = task.spec.networks.iter().map(|attachment| attachment.target);
-    given.chain(asked).any(|network| network == id)
 }
 
 /// Whether it may hold an address: it has not ended, or nobody knows whether it has.

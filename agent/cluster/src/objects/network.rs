@@ -41,6 +41,14 @@ pub struct NetworkSpec {
     pub config_from: Option<String>,
 }
 
+impl Network {
+    /// Whether it is the network of the routing mesh: one that is about to go no longer is.
+    #[must_use]
+    pub fn is_ingress(&self) -> bool {
+        self.spec.ingress && !self.pending_delete
+    }
+}
+
 impl NetworkSpec {
     /// Whether it spans the cluster and gets its addresses here; all others are of each node.
     #[must_use]
@@ -77,7 +85,8 @@ pub struct IpamConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkAllocation {
-    /// The identifier of the VXLAN: 4096 to 2^24 - 1; none where the driver has none.
+    /// The identifier of the VXLAN: from 4096 to 2^24 - 1 by the allocator, from 1 if the user asked for it. Only overlays
+    /// are given any.
     pub vni: Option<u32>,
     /// At most one pool of each address family.
     pub pools: Vec<IpamConfig>,

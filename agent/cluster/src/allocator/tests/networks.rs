@@ -181,11 +181,49 @@ fn a_network_is_removed_after_its_last_user() {
 
 #[test]
 fn an_ingress_network_stays_while_a_port_is_published() {
-    let mut going = ingress(1);
-    going.pending_delete = true;
-    let store = settled_with([going.into(), publishing(1, &[80]).into()]);
+    let store = settled_with([ingress(1).into(), publishing(1, &[80]).into()]);
+    let going = store.network(NetworkId::of(1)).unwrap().clone();
+    let store = after(store, &going, |network| network.pending_delete = true);
     let first = service(&store, 1).clone();
     assert!(store.network(NetworkId::of(1)).is_some());
     let store = after(store, &first, |service| service.spec.endpoint = None);
     assert!(store.network(NetworkId::of(1)).is_none());
+}
+
+#[test]
+fn an_ingress_network_that_goes_is_the_ingress_network_no_more() {
+    let mut going = ingress(1);
+    going.pending_delete = true;
+    let ending = fixture::task_on(
+        Task {
+            networks: vec![attached(1, "10.9.0.9/24")],
+            ..fixture::task(9, &fixture::replicated(9, 1), 1)
+        },
+        &fixture::node(2),
+        TaskState::Running,
+    );
+    let service = publishing(1, &[80]);
+    let store = settled_with([
+        going.into(),
+        ingress(2).into(),
+        service.into(),
+        fixture::node(1).into(),
+        ending.clone().into(),
+    ]);
+    let virtual_ips = &self::service(&store, 1).endpoint.virtual_ips;
+    assert_eq!(virtual_ips.iter().map(|it| it.network).collect::<Vec<_>>(), [NetworkId::of(2)]);
+    let attachments = &store.node(NodeId::of(1)).unwrap().attachments;
+    assert_eq!(attachments.iter().map(|it| it.network).collect::<Vec<_>>(), [NetworkId::of(2)]);
+    let last = Arc::new(task(&store, 9).clone());
+    let store = after(store, &last, |task| task.status.state = TaskState::Shutdown);
+    assert!(store.network(NetworkId::of(1)).is_none(), "it goes though a service publishes");
+}
+
+fn attached(network: u128, address: &str) -> NetworkAttachment {
+    NetworkAttachment {
+        network: NetworkId::of(network),
+        addresses: vec![subnet(address)],
+        aliases: Vec::new(),
+        driver_options: BTreeMap::new(),
+    }
 }

@@ -120,7 +120,7 @@ pub(super) fn nodes_are_where_their_tasks_are(store: &Store) -> Result<(), TestC
         let ready = node.status.state == NodeState::Ready;
         for network in store.networks().filter(|network| network.allocation.is_some()) {
             let needed =
-                store.networks_on(node.id).any(|on| on == network.id) || (network.spec.ingress && ready);
+                store.networks_on(node.id).any(|on| on == network.id) || (network.is_ingress() && ready);
             let mut pools = network.allocation.iter().flat_map(|allocation| &allocation.pools);
             let full =
                 pools.any(|pool| is_full(pool, |address| store.holders_of(network.id, address).live > 0));

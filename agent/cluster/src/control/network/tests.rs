@@ -1,10 +1,13 @@
 //! `network`, one case at a time.
 
+use std::sync::Arc;
+
 use super::super::tests::{
     attachment, cluster, commit, created, endpoint, ingress, port, spec, with_task, with_view,
 };
 use super::*;
 use crate::fixture::{self, at};
+use crate::objects::NetworkAttachment;
 use crate::objects::endpoint::PublishMode;
 use crate::objects::network::NetworkAllocation;
 use crate::objects::task::TaskRuntime;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::id::ServiceId;
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
-use crate::objects::{EndpointSpec, Network, PortConfig, Service, ServiceSpec, TaskSpec};
+use crate::objects::{EndpointSpec, PortConfig, Service, ServiceSpec, TaskSpec};
 use crate::store::ObjectKind;
 use crate::view::View;
 
@@ -47,7 +47,7 @@ pub(super) fn networks(view: &View<'_>, task: &TaskSpec) -> Result<(), ControlEr
 
 /// Whether the cluster has the routing mesh's network, if the service needs it.
 pub(super) fn ingress_is_there(view: &View<'_>, spec: &ServiceSpec) -> Result<(), ControlError> {
-    if needs_ingress(spec) && !view.networks().any(|network| is_ingress(network)) {
+    if needs_ingress(spec) && !view.networks().any(|network| network.is_ingress()) {
         return Err(texts::ingress_missing());
     }
     Ok(())
@@ -57,11 +57,6 @@ pub(super) fn ingress_is_there(view: &View<'_>, spec: &ServiceSpec) -> Result<()
 pub(crate) fn needs_ingress(spec: &ServiceSpec) -> bool {
     let is_ingress = |port: &PortConfig| port.publish_mode == PublishMode::Ingress;
     spec.endpoint.as_ref().is_some_and(|endpoint| endpoint.ports.iter().any(is_ingress))
-}
-
-/// Whether it is the network of the routing mesh.
-pub(crate) fn is_ingress(network: &Network) -> bool {
-    network.spec.ingress && !network.pending_delete
 }
 
 /// Whether every published port is free in the whole cluster. A host's port may be wanted by several services: the
