@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::objects::cluster::SecretBytes;
@@ -18,6 +19,9 @@ use super::{texts, validate};
 
 /// The least life of a node's certificate.
 const MIN_CERTIFICATE_EXPIRY: Duration = Duration::from_secs(3600);
+
+/// Below it heartbeats are all that managers do, and any pause of a node's is its end; above it no node is ever down.
+const HEARTBEAT_PERIODS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(3600);
 
 /// What the API's `swarm/update` asks for.
 #[derive(Debug)]
@@ -102,6 +106,9 @@ fn is_good(spec: &ClusterSpec) -> Result<(), ControlError> {
     }
     if spec.ca.node_certificate_expiry < MIN_CERTIFICATE_EXPIRY {
         return Err(texts::certificate_expiry_too_short());
+    }
+    if !HEARTBEAT_PERIODS.contains(&spec.dispatcher.heartbeat_period) {
+        return Err(texts::heartbeat_out_of_range());
     }
     if spec.raft.election_tick <= spec.raft.heartbeat_tick {
         return Err(texts::election_before_heartbeat());

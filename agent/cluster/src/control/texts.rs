@@ -55,6 +55,8 @@ texts! {
     Dockerd InvalidArgument swappiness_out_of_range(value: i64) "Invalid value: {value}, valid memory swappiness range is 0-100";
     SwarmKit InvalidArgument restart_delay_negative() "TaskSpec: restart-delay cannot be negative";
     SwarmKit InvalidArgument restart_window_negative() "TaskSpec: restart-window cannot be negative";
+    Dockerd InvalidArgument constraints_too_many(most: usize, count: usize) "a service may have at most {most} placement constraints, and has {count}";
+    Dockerd InvalidArgument preferences_too_many(most: usize, count: usize) "a service may have at most {most} placement preferences, and has {count}";
     SwarmKit Unknown constraint_invalid(reason: &dyn Display) "{reason}";
     SwarmKit InvalidArgument template_invalid(reason: &dyn Display) "{reason}";
     Dockerd InvalidArgument runtime_not_supported() "unsupported runtime";
@@ -79,6 +81,9 @@ texts! {
     SwarmKit InvalidArgument replicas_negative() "Number of replicas must be non-negative";
     SwarmKit InvalidArgument max_concurrent_negative() "Maximum concurrent jobs must not be negative";
     SwarmKit InvalidArgument total_completions_negative() "Total completed jobs must not be negative";
+    Dockerd InvalidArgument replicas_beyond_cluster(most: u64) "Number of replicas must be at most {most}";
+    Dockerd InvalidArgument max_concurrent_beyond_cluster(most: u64) "Maximum concurrent jobs must be at most {most}";
+    Dockerd InvalidArgument total_completions_beyond_cluster(most: u64) "Total completed jobs must be at most {most}";
     SwarmKit InvalidArgument job_with_update_config() "Jobs may not have an update config";
     SwarmKit InvalidArgument update_delay_negative() "TaskSpec: update-delay cannot be negative";
     SwarmKit InvalidArgument update_monitor_negative() "TaskSpec: update-monitor cannot be negative";
@@ -142,6 +147,7 @@ texts! {
     Dockerd InvalidArgument cluster_renamed() "swarm spec must be named \"default\"";
     SwarmKit InvalidArgument certificate_expiry_too_short() "minimum certificate expiry time is: 1h0m0s";
     SwarmKit InvalidArgument heartbeat_negative() "heartbeat time period cannot be a negative duration";
+    Dockerd InvalidArgument heartbeat_out_of_range() "heartbeat period must be from 100ms to 1h0m0s";
     Dockerd Unknown stored_token_unreadable(reason: &JoinTokenError) "the cluster's own join token can't be read: {reason}";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }

@@ -6,11 +6,12 @@ mod container;
 mod endpoint;
 mod image;
 
-pub(super) use endpoint::{is_ingress, needs_ingress};
+pub(super) use endpoint::needs_ingress;
 
 use crate::constraint::Constraints;
 use crate::id::ServiceId;
 use crate::objects::resources::ResourceRequirements;
+use crate::objects::task::Placement;
 use crate::objects::{GenericResource, ServiceMode, ServiceSpec, UpdateConfig};
 use crate::orchestrator::fence;
 use crate::store::ObjectKind;
@@ -24,6 +25,13 @@ use super::texts;
 const MIN_NANO_CPUS: u64 = 1_000_000;
 const MIN_MEMORY_BYTES: u64 = 4 << 20;
 
+/// Most tasks of a service, at once or of one run: all that the largest cluster is meant to hold. Each missing one becomes a
+/// task in the memory of every manager, so that a number without bound would end one leader after the other.
+const MAX_TASKS: u64 = 1_000_000;
+
+/// Most constraints of a service, and most preferences: each is looked at for every node in a pass of the scheduler.
+const MAX_PLACEMENT_RULES: usize = 100;
+
 /// Whether a service may have this spec. `updated` is the service that has it now, if there is one.
 pub(super) fn service(
     view: &View<'_>,
@@ -31,6 +39,8 @@ pub(super) fn service(
     updated: Option<ServiceId>,
 ) -> Result<(), ControlError> {
     dns_label(&spec.name)?;
+    // Before its parts are parsed and expanded, which costs what they take.
+    fits(ObjectKind::Service, spec, MAX_SERVICE_SPEC_BYTES)?;
     fence::parse(&spec.labels).map_err(|reason| texts::fence_invalid(&reason))?;
     task(spec)?;
     mode(spec.mode)?;
@@ -41,8 +51,7 @@ pub(super) fn service(
     endpoint::networks(view, &spec.task)?;
     endpoint::no_port_clash(view, spec, updated)?;
     endpoint::ingress_is_there(view, spec)?;
-    container::references_exist(view, &spec.task)?;
-    fits(ObjectKind::Service, spec, MAX_SERVICE_SPEC_BYTES)
+    container::references_exist(view, &spec.task)
 }
 
 /// The name of a service or network: a label of the DNS.
@@ -88,10 +97,22 @@ fn fits(kind: ObjectKind, value: &impl serde::Serialize, limit: usize) -> Result
 fn task(spec: &ServiceSpec) -> Result<(), ControlError> {
     let task = &spec.task;
     resources(&task.resources)?;
-    Constraints::parse(&task.placement.constraints).map_err(|reason| texts::constraint_invalid(&reason))?;
+    placement(&task.placement)?;
     let container = task.container().ok_or_else(texts::runtime_not_supported)?;
     container::references(container)?;
     container::of_itself(container, spec)
+}
+
+fn placement(placement: &Placement) -> Result<(), ControlError> {
+    let (constraints, preferences) = (placement.constraints.len(), placement.spread.len());
+    if constraints > MAX_PLACEMENT_RULES {
+        return Err(texts::constraints_too_many(MAX_PLACEMENT_RULES, constraints));
+    }
+    if preferences > MAX_PLACEMENT_RULES {
+        return Err(texts::preferences_too_many(MAX_PLACEMENT_RULES, preferences));
+    }
+    Constraints::parse(&placement.constraints).map_err(|reason| texts::constraint_invalid(&reason))?;
+    Ok(())
 }
 
 fn resources(resources: &ResourceRequirements) -> Result<(), ControlError> {
@@ -133,19 +154,33 @@ fn cpus_below_minimum(nano_cpus: u64) -> String {
     }
 }
 
-/// Numbers that only a negative one of a client can have become.
 fn mode(mode: ServiceMode) -> Result<(), ControlError> {
-    let is_negative = |count: u64| i64::try_from(count).is_err();
     match mode {
-        ServiceMode::Replicated { replicas } if is_negative(replicas) => Err(texts::replicas_negative()),
-        ServiceMode::ReplicatedJob { max_concurrent, .. } if is_negative(max_concurrent) => {
-            Err(texts::max_concurrent_negative())
+        ServiceMode::Replicated { replicas } => {
+            count(replicas, texts::replicas_negative, texts::replicas_beyond_cluster)
         }
-        ServiceMode::ReplicatedJob { total_completions, .. } if is_negative(total_completions) => {
-            Err(texts::total_completions_negative())
+        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            count(max_concurrent, texts::max_concurrent_negative, texts::max_concurrent_beyond_cluster)?;
+            count(
+                total_completions,
+                texts::total_completions_negative,
+                texts::total_completions_beyond_cluster,
+            )
         }
-        _ => Ok(()),
+        ServiceMode::Global | ServiceMode::GlobalJob => Ok(()),
     }
+}
+
+/// Whether it is a number of tasks that a cluster can have. One above `i64` only a negative one of a client can have become.
+fn count(
+    count: u64,
+    negative: fn() -> ControlError,
+    too_many: fn(u64) -> ControlError,
+) -> Result<(), ControlError> {
+    if i64::try_from(count).is_err() {
+        return Err(negative());
+    }
+    if count > MAX_TASKS { Err(too_many(MAX_TASKS)) } else { Ok(()) }
 }
 
 fn update_configs(spec: &ServiceSpec) -> Result<(), ControlError> {

@@ -4,6 +4,7 @@
 //! said of that task later. A slot that its policy has given up stays so until the next iteration.
 
 use super::global;
+use super::replicated::MAX_BIRTHS;
 use super::service_view::ServiceView;
 use super::slot::{Room, Slot, settle};
 use super::task::{self, Birth};
@@ -27,8 +28,12 @@ pub(super) fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: 
     let active = slots.iter().filter(|slot| is_active(service, slot)).count();
     let room = usize::try_from(size.max_concurrent).unwrap_or(usize::MAX).saturating_sub(active);
     let is_free = |number: &u64| slots.binary_search_by_key(number, |slot| slot.number).is_err();
-    for number in (0..size.total_completions).filter(is_free).take(room) {
+    let mut free = (0..size.total_completions).filter(is_free).take(room);
+    for number in free.by_ref().take(MAX_BIRTHS) {
         wanted.create(task::new(service, Birth::first(number, None, TaskState::Complete), bits));
+    }
+    if free.next().is_some() {
+        wanted.wake(service.now);
     }
     wanted
 }

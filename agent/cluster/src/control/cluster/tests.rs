@@ -94,6 +94,10 @@ fn settings_that_make_no_sense_are_refused() {
         refused(|spec| spec.ca.node_certificate_expiry = short),
         texts::certificate_expiry_too_short()
     );
+    for period in [Duration::from_nanos(1), Duration::from_millis(99), Duration::from_secs(3601)] {
+        let told = refused(|spec| spec.dispatcher.heartbeat_period = period).to_string();
+        assert_eq!(told, "heartbeat period must be from 100ms to 1h0m0s");
+    }
     assert_eq!(refused(|spec| spec.raft.election_tick = 1), texts::election_before_heartbeat());
     assert_eq!(refused(|spec| spec.raft.heartbeat_tick = 10), texts::election_before_heartbeat());
     let told = refused(|spec| drop(spec.labels.insert("a".to_owned(), "x".repeat(2 << 20)))).to_string();

@@ -199,6 +199,36 @@ fn the_words_are_dockers() {
             Kind::FailedPrecondition,
             rpc("FailedPrecondition", "service needs ingress network, but no ingress network is present"),
         ),
+        (
+            replicas_beyond_cluster(9),
+            Kind::InvalidArgument,
+            "Number of replicas must be at most 9".to_owned(),
+        ),
+        (
+            max_concurrent_beyond_cluster(9),
+            Kind::InvalidArgument,
+            "Maximum concurrent jobs must be at most 9".to_owned(),
+        ),
+        (
+            total_completions_beyond_cluster(9),
+            Kind::InvalidArgument,
+            "Total completed jobs must be at most 9".to_owned(),
+        ),
+        (
+            constraints_too_many(1, 2),
+            Kind::InvalidArgument,
+            "a service may have at most 1 placement constraints, and has 2".to_owned(),
+        ),
+        (
+            preferences_too_many(1, 2),
+            Kind::InvalidArgument,
+            "a service may have at most 1 placement preferences, and has 2".to_owned(),
+        ),
+        (
+            heartbeat_out_of_range(),
+            Kind::InvalidArgument,
+            "heartbeat period must be from 100ms to 1h0m0s".to_owned(),
+        ),
         (mode_change(), Kind::Unimplemented, rpc("Unimplemented", "service mode change is not allowed")),
         (rename(), Kind::Unimplemented, rpc("Unimplemented", "renaming services is not supported")),
         (

@@ -143,7 +143,7 @@ fn templates_are_expanded_with_the_services_own_labels() {
     let told = of_container(|it| it.env.push("A={{.Nope}}".to_owned())).unwrap_err().to_string();
     assert_eq!(
         told,
-        "rpc error: code = InvalidArgument desc = expanding env failed: expanding env \"A={{.Nope}}\": template: \
+        "rpc error: code = InvalidArgument desc = expanding env failed: expanding env \"A\": template: \
          expansion:1:2: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type *template.Context"
     );
     let mut labelled = with_container(spec("a"), |it| it.hostname = "{{.Service.Labels.zone}}".to_owned());
@@ -214,7 +214,7 @@ fn what_is_referenced_is_there_under_its_name() {
 #[test]
 fn counts_that_were_negative_are_refused() {
     let of = |mode| verdict(&ServiceSpec { mode, ..spec("a") });
-    let (good, bad) = (i64::MAX as u64, 1 << 63);
+    let (good, bad) = (MAX_TASKS, 1 << 63);
     assert_eq!(of(ServiceMode::Replicated { replicas: good }), Ok(()));
     assert_eq!(of(ServiceMode::Replicated { replicas: bad }), Err(texts::replicas_negative()));
     let job = |max_concurrent, total_completions| {
@@ -320,4 +320,39 @@ fn a_spec_of_which_two_do_not_fit_is_refused() {
     assert_eq!(verdict(&sized(MAX_SERVICE_SPEC_BYTES - 2000)), Ok(()));
     let told = verdict(&sized(MAX_SERVICE_SPEC_BYTES)).unwrap_err().to_string();
     assert!(told.starts_with("service spec is too large: it takes 75"), "{told}");
+}
+
+#[test]
+fn counts_that_no_cluster_holds_are_refused() {
+    let of = |mode| verdict(&ServiceSpec { mode, ..spec("a") }).map_err(|refusal| refusal.to_string());
+    let replicas = |replicas| of(ServiceMode::Replicated { replicas });
+    let job = |max_concurrent, total_completions| {
+        of(ServiceMode::ReplicatedJob { max_concurrent, total_completions })
+    };
+    let (most, more) = (1_000_000, 1_000_001);
+    assert_eq!(replicas(most), Ok(()));
+    assert_eq!(job(most, most), Ok(()));
+    for (refused, what) in [
+        (replicas(more), "Number of replicas"),
+        (replicas(i64::MAX as u64), "Number of replicas"),
+        (job(more, 1), "Maximum concurrent jobs"),
+        (job(1, more), "Total completed jobs"),
+    ] {
+        assert_eq!(refused, Err(format!("{what} must be at most 1000000")));
+    }
+}
+
+#[test]
+fn a_placement_has_few_rules() {
+    let placed = |constraints: usize, spread: usize| {
+        verdict(&with_task(spec("a"), |task| {
+            task.placement.constraints = vec!["node.role == worker".to_owned(); constraints];
+            task.placement.spread = vec!["node.labels.zone".to_owned(); spread];
+        }))
+        .map_err(|refusal| refusal.to_string())
+    };
+    assert_eq!(placed(100, 100), Ok(()));
+    let told = |what: &str| Err(format!("a service may have at most 100 placement {what}, and has 101"));
+    assert_eq!(placed(101, 0), told("constraints"));
+    assert_eq!(placed(0, 101), told("preferences"));
 }
