@@ -15,6 +15,7 @@ mod lookup;
 mod network;
 mod node;
 mod payload;
+mod rollback;
 mod secret;
 mod service;
 mod size;

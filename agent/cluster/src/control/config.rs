@@ -67,8 +67,8 @@ pub fn update_config(
 /// When a service uses it.
 pub fn remove_config(view: &View<'_>, id: ConfigId) -> Result<Vec<StoreAction>, ControlError> {
     let config = found(view, id)?;
-    payload::is_unused(view, (ObjectKind::Config, &config.spec.name), |service| {
-        let container = service.spec.task.container();
+    payload::is_unused(view, (ObjectKind::Config, &config.spec.name), |spec| {
+        let container = spec.task.container();
         container.is_some_and(|container| container.configs.iter().any(|reference| reference.config == id))
     })?;
     Ok(vec![StoreAction::Remove(id.into())])

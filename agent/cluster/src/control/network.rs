@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::id::{NetworkId, NewBits};
 use crate::objects::network::{IpamConfig, Subnet};
-use crate::objects::{Meta, Network, NetworkSpec, Task, TaskState};
+use crate::objects::{Meta, Network, NetworkSpec, ServiceSpec, Task, TaskState};
 use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
 use super::error::ControlError;
+use super::rollback::specs_in_use;
 use super::validate::needs_ingress;
 use super::{texts, validate};
 
@@ -125,13 +126,13 @@ pub fn remove_network(
     if network.spec.labels.get(PREDEFINED_LABEL).is_some_and(|value| value == "true") {
         return Err(texts::predefined_not_removable(id, &network.spec.name));
     }
-    if let Some(service) = view.services().find(|it| network.spec.ingress && needs_ingress(&it.spec)) {
+    let user = |uses: &dyn Fn(&ServiceSpec) -> bool| {
+        view.services().find(|service| specs_in_use(view, service).any(uses))
+    };
+    if let Some(service) = user(&needs_ingress).filter(|_| network.spec.ingress) {
         return Err(texts::ingress_in_use(service.id));
     }
-    let attaches = |attached: NetworkId| attached == id;
-    if let Some(service) =
-        view.services().find(|it| it.spec.task.networks.iter().any(|network| attaches(network.target)))
-    {
+    if let Some(service) = user(&|spec| spec.task.networks.iter().any(|network| network.target == id)) {
         return Err(texts::network_in_use_by_service(id, service.id));
     }
     let mut users = view.tasks_using(id).filter(|task| may_run(view, task)).peekable();

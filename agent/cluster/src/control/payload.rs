@@ -1,12 +1,13 @@
 //! What secrets and configs have in common: names, templates, that they stay while a service uses them, how they are listed.
 
-use crate::objects::{Driver, Labels, Service};
+use crate::objects::{Driver, Labels, ServiceSpec};
 use crate::store::ObjectKind;
 use crate::template::payload_template;
 use crate::view::View;
 
 use super::error::ControlError;
 use super::filter::Filters;
+use super::rollback::specs_in_use;
 use super::{texts, validate};
 
 /// Whether a new one may be called so, and is a template that can be expanded if it says that it is one.
@@ -25,9 +26,9 @@ pub(super) fn is_kept<T: PartialEq>(old: &T, new: &T, left_out: &T) -> bool {
 pub(super) fn is_unused(
     view: &View<'_>,
     (kind, name): (ObjectKind, &str),
-    uses: impl Fn(&Service) -> bool,
+    uses: impl Fn(&ServiceSpec) -> bool,
 ) -> Result<(), ControlError> {
-    let users = view.services().filter(|service| uses(service));
+    let users = view.services().filter(|service| specs_in_use(view, service).any(&uses));
     let mut users = users.map(|service| service.spec.name.as_str()).collect::<Vec<_>>();
     users.sort_unstable();
     match users[..] {

@@ -76,8 +76,8 @@ fn relabelled(old: &Secret, labels: Labels, now: Timestamp) -> Secret {
 /// When a service uses it.
 pub fn remove_secret(view: &View<'_>, id: SecretId) -> Result<Vec<StoreAction>, ControlError> {
     let secret = found(view, id)?;
-    payload::is_unused(view, (ObjectKind::Secret, &secret.spec.name), |service| {
-        let container = service.spec.task.container();
+    payload::is_unused(view, (ObjectKind::Secret, &secret.spec.name), |spec| {
+        let container = spec.task.container();
         container.is_some_and(|container| container.secrets.iter().any(|reference| reference.secret == id))
     })?;
     Ok(vec![StoreAction::Remove(id.into())])

@@ -379,3 +379,51 @@ fn many_specs_of_these_tests_are_good_and_many_are_not() {
     let good = good.count();
     assert!((40..160).contains(&good), "{good} of 200");
 }
+
+/// What an automatic rollback would need, while one may still come: all of it is there, or is missing to nobody.
+#[test]
+fn what_an_automatic_rollback_needs_is_kept_for_it() {
+    use crate::objects::service::{FailureAction, UpdateState, UpdateStatus};
+    let before = with_container(
+        with_task(spec("web"), |task| task.networks.push(attachment(&fixture::network(2)))),
+        |container| {
+            container.secrets.push(secret_reference(3, "key", "k"));
+            container.configs.push(config_reference(4, "conf", "c"));
+        },
+    );
+    let before = ServiceSpec { endpoint: endpoint(&[port(81, PublishMode::Ingress)]), ..before };
+    let store_with = |action: FailureAction, state: Option<UpdateState>, task_of: Version| {
+        let mut service = fixture::replicated(9, 1);
+        let update = UpdateConfig { failure_action: action, ..UpdateConfig::default() };
+        service.spec = ServiceSpec { update: Some(update), ..spec("web") };
+        service.previous_spec = Some(before.clone());
+        service.update_status = state.map(|state| UpdateStatus {
+            state,
+            started_at: at(1),
+            completed_at: None,
+            message: String::new(),
+            slots: 1,
+        });
+        let task = crate::objects::Task { spec_version: task_of, ..fixture::task(1, &service, 1) };
+        fixture::store(cluster().into_iter().chain([service.into(), task.into()]))
+    };
+    let refused = |store: &Store| {
+        with_view(store, |view| {
+            let other =
+                ServiceSpec { endpoint: endpoint(&[port(81, PublishMode::Ingress)]), ..spec("other") };
+            [
+                remove_secret(view, SecretId::of(3)).is_err(),
+                remove_config(view, ConfigId::of(4)).is_err(),
+                remove_network(view, fixture::network(2).id, at(3)).is_err(),
+                remove_network(view, ingress(1).id, at(3)).is_err(),
+                create_service(view, other, at(3), &mut fixture::counter(500)).is_err(),
+            ]
+        })
+    };
+    let (rollback, now, before_it) = (FailureAction::Rollback, Version(1), Version(0));
+    assert_eq!(refused(&store_with(rollback, Some(UpdateState::Updating), now)), [true; 5]);
+    assert_eq!(refused(&store_with(rollback, None, before_it)), [true; 5], "it is about to begin");
+    assert_eq!(refused(&store_with(rollback, None, now)), [false; 5], "there was nothing to replace");
+    assert_eq!(refused(&store_with(rollback, Some(UpdateState::Completed), now)), [false; 5]);
+    assert_eq!(refused(&store_with(FailureAction::Pause, Some(UpdateState::Updating), now)), [false; 5]);
+}

@@ -9,6 +9,7 @@ use crate::store::ObjectKind;
 use crate::view::View;
 
 use super::super::error::ControlError;
+use super::super::rollback::specs_in_use;
 use super::super::texts;
 
 /// Whether the endpoint is good by itself.
@@ -78,7 +79,7 @@ pub(super) fn no_port_clash(
         return Ok(());
     }
     for service in view.services().filter(|service| Some(service.id) != updated) {
-        for port in ports_of(service) {
+        for port in ports_of(view, service) {
             let (by_ingress, by_host) = (ingress.contains(&key_of(port)), host.contains(&key_of(port)));
             let (name, id) = (&service.spec.name, service.id);
             match port.publish_mode {
@@ -99,8 +100,9 @@ fn key_of(port: &PortConfig) -> (Protocol, u16) {
     (port.protocol, port.published_port)
 }
 
-/// What a service asks for, and what it was given.
-fn ports_of(service: &Service) -> impl Iterator<Item = &PortConfig> {
-    let asked = service.spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+/// What a service asks for, or may ask for again, and what it was given.
+fn ports_of<'s>(view: &View<'_>, service: &'s Service) -> impl Iterator<Item = &'s PortConfig> {
+    let endpoints = specs_in_use(view, service).filter_map(|spec| spec.endpoint.as_ref());
+    let asked = endpoints.flat_map(|endpoint| &endpoint.ports);
     asked.chain(&service.endpoint.ports).filter(|port| port.published_port != 0)
 }
