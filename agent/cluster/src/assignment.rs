@@ -3,7 +3,7 @@
 //!
 //! It decides nothing: everything here follows from the view. The dispatcher computes it for a worker's session when
 //! something that the node sees has changed, and sends what differs from what the node has ([`Held`]). A node is never
-//! given a secret, a config, a network or an address that none of its tasks needs.
+//! given a secret, a config, a network, a key or an address that none of its tasks needs.
 
 mod held;
 mod item;
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use crate::id::{NetworkId, NodeId};
 use crate::objects::endpoint::PublishMode;
 use crate::objects::node::NodeState;
-use crate::objects::{NetworkAttachment, Node, Service, Task, TaskState};
+use crate::objects::{Network, NetworkAttachment, Node, Service, Task, TaskState};
 use crate::view::View;
 pub use held::{AssignmentChanges, Base, Held, OutOfStep};
-pub use item::{Item, ItemId, Neighbour, NodeNetwork, Peer, ServiceEntry, Traffic};
+pub use item::{Item, ItemId, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
 
 /// Everything that a node is to have at one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -36,6 +36,7 @@ impl Assignment {
         let mut it = Self::default();
         it.add_tasks(view, node);
         it.add_networks(view, node, &networks);
+        it.add_data_keys(view, node);
         it.add_neighbours(view, &networks);
         it.add_services(view, &networks);
         it.add_peers(view, node, &networks);
@@ -74,9 +75,18 @@ impl Assignment {
 
     fn add_networks(&mut self, view: &View<'_>, node: &Node, networks: &BTreeSet<NetworkId>) {
         for network in networks.iter().filter_map(|id| view.network(*id)) {
-            let own = node.attachments.iter().filter(|it| it.network == network.id);
-            let addresses = own.flat_map(|it| it.addresses.iter().copied()).collect();
-            self.add(Item::Network(NodeNetwork { network: network.clone(), addresses }));
+            let own = own_address(node, network);
+            self.add(Item::Network(NodeNetwork { network: network.clone(), own }));
+        }
+    }
+
+    /// The keys of encrypted networks, if a task here is in one: to serve the mesh is not enough, unless that is encrypted.
+    fn add_data_keys(&mut self, view: &View<'_>, node: &Node) {
+        let of_mesh = node.attachments.iter().map(|it| it.network);
+        let of_mesh = of_mesh.filter(|id| view.network(*id).is_some_and(|it| it.is_ingress()));
+        let is_encrypted = |id: NetworkId| view.network(id).is_some_and(|it| it.spec.is_encrypted());
+        if networks_of_tasks(view, node).chain(of_mesh).any(is_encrypted) {
+            self.items.extend(view.cluster().map(|it| Item::DataKeys(it.data_keys.clone()).with_id()));
         }
     }
 
@@ -137,8 +147,25 @@ fn may_run(view: &View<'_>, task: &Task) -> bool {
 
 /// The networks that a node's tasks are in, and those that it serves itself: the routing mesh's.
 fn networks_of(view: &View<'_>, node: &Node) -> BTreeSet<NetworkId> {
-    let of_tasks = view.tasks_on(node.id).filter(|task| may_run(view, task)).flat_map(|task| &task.networks);
-    of_tasks.chain(&node.attachments).map(|attachment| attachment.network).collect()
+    networks_of_tasks(view, node).chain(node.attachments.iter().map(|it| it.network)).collect()
+}
+
+fn networks_of_tasks(view: &View<'_>, node: &Node) -> impl Iterator<Item = NetworkId> {
+    let tasks = view.tasks_on(node.id).filter(|task| may_run(view, task));
+    tasks.flat_map(|task| &task.networks).map(|attachment| attachment.network)
+}
+
+/// What a node has of its own in a network that it is in. Every overlay gives it something, or has nothing left.
+fn own_address(node: &Node, network: &Network) -> OwnAddress {
+    let own = node.attachments.iter().filter(|it| it.network == network.id);
+    let addresses: Vec<_> = own.flat_map(|it| it.addresses.iter().copied()).collect();
+    if !addresses.is_empty() {
+        OwnAddress::Given(addresses)
+    } else if network.spec.is_overlay() {
+        OwnAddress::Missing
+    } else {
+        OwnAddress::NotNeeded
+    }
 }
 
 /// The attachments to these networks that have an address of the cluster.
@@ -153,8 +180,9 @@ fn traffic_of(view: &View<'_>, task: &Task, node: NodeId) -> Traffic {
     let wanted = task.desired_state <= TaskState::Complete;
     match view.node(node).map(|node| node.status.state) {
         None | Some(NodeState::Down | NodeState::Disconnected) => Traffic::None,
-        // Until a node has registered with a new leader, that leader can't tell which of its tasks run.
-        Some(NodeState::Unknown) if wanted && state < TaskState::Running => Traffic::Unknown,
+        // Assigned is what the log says: this leader has not heard of the task, though it may have run for days. Whether its
+        // node has registered says nothing: its words may come later than that.
+        _ if wanted && state == TaskState::Assigned => Traffic::Unknown,
         _ if state < TaskState::Running => Traffic::None,
         _ if wanted => Traffic::Serving,
         _ => Traffic::Draining,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
+use crate::objects::cluster::DataKey;
 use crate::objects::endpoint::{ResolutionMode, VirtualIp};
 use crate::objects::network::Subnet;
 use crate::objects::{Config, Labels, Network, NetworkAttachment, PortConfig, Secret, Task};
@@ -20,6 +21,8 @@ pub enum Item {
     Neighbour(Neighbour),
     Service(ServiceEntry),
     Peer(Peer),
+    /// Of encrypted networks, the oldest first; [`sending`](crate::data_keys::sending) says which the node sends with.
+    DataKeys(Vec<DataKey>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -31,6 +34,8 @@ pub enum ItemId {
     Neighbour(TaskId),
     Service(ServiceId),
     Peer(NodeId),
+    /// One item: they come and go together.
+    DataKeys,
 }
 
 /// A network that the node is in.
@@ -38,8 +43,20 @@ pub enum ItemId {
 pub struct NodeNetwork {
     /// With its VNI and its pools.
     pub network: Arc<Network>,
-    /// The node's own, one for each address family; empty where it serves nothing itself.
-    pub addresses: Vec<Subnet>,
+    pub own: OwnAddress,
+}
+
+/// A node's own address in a network, from which it forwards what the mesh and virtual addresses lead to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnAddress {
+    /// One for each address family.
+    Given(Vec<Subnet>),
+    /// The network is each node's own.
+    NotNeeded,
+    /// The allocator has none for this node yet, or the network's pools are full. Tasks that run here have theirs and are
+    /// reached by them, but nothing is forwarded by the node: the worker says so of the network.
+    Missing,
 }
 
 /// A task, of this node or of another, as the networks that this node is in see it.
@@ -65,7 +82,7 @@ pub enum Traffic {
     Serving,
     /// It is about to be stopped: no new connection, but those that there are go on.
     Draining,
-    /// A new leader has not heard of its node yet: what this node knew of it holds; if it knew nothing, none.
+    /// The leader has not heard of it: what this node knew of it holds; if it knew nothing, none.
     Unknown,
 }
 
@@ -104,6 +121,7 @@ impl Item {
             Self::Neighbour(it) => ItemId::Neighbour(it.task),
             Self::Service(it) => ItemId::Service(it.service),
             Self::Peer(it) => ItemId::Peer(it.node),
+            Self::DataKeys(_) => ItemId::DataKeys,
         }
     }
 
@@ -131,6 +149,7 @@ impl ItemId {
             Self::Neighbour(id) => (5, id.bits()),
             Self::Service(id) => (6, id.bits()),
             Self::Peer(id) => (7, id.bits()),
+            Self::DataKeys => (8, 0),
         }
     }
 }

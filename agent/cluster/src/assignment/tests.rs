@@ -8,9 +8,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{Assignment, AssignmentChanges, Base, Held, Item, ItemId, OutOfStep, Traffic};
+use super::{
+    Assignment, AssignmentChanges, Base, Held, Item, ItemId, NodeNetwork, OutOfStep, OwnAddress, Traffic,
+};
 use crate::fixture::{self, at};
 use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
+use crate::objects::cluster::{DataKey, SecretBytes};
 use crate::objects::container::{ConfigReference, ConfigTarget, FileTarget, SecretReference};
 use crate::objects::endpoint::{Protocol, PublishMode, VirtualIp};
 use crate::objects::network::{NetworkAllocation, Subnet};
@@ -25,6 +28,8 @@ use crate::view::{Observed, View};
 
 const NETWORKS: [u128; 3] = [1, 2, 3];
 const INGRESS: u128 = 3;
+const ENCRYPTED: u128 = 2;
+const KEY: &str = "a key of 32 bytes, or some such..";
 const NODE: NodeId = NodeId::of(1);
 
 fn attachment(network: u128, host: u8) -> NetworkAttachment {
@@ -40,6 +45,9 @@ fn attachment(network: u128, host: u8) -> NetworkAttachment {
 fn network(number: u128) -> Object {
     let mut network = fixture::network(number);
     network.spec.ingress = number == INGRESS;
+    if number == ENCRYPTED {
+        network.spec.driver.options.insert("encrypted".to_owned(), String::new());
+    }
     network.allocation =
         Some(NetworkAllocation { vni: Some(4096 + u32::try_from(number).unwrap()), pools: Vec::new() });
     network.into()
@@ -88,11 +96,17 @@ fn files(number: u128) -> [Object; 2] {
     ]
 }
 
+/// A cluster with one key.
+fn keys() -> Object {
+    let secret = SecretBytes(KEY.as_bytes().to_vec());
+    let mut cluster = fixture::cluster();
+    cluster.data_keys = vec![DataKey { generation: 1, made_at: at(1), secret }];
+    cluster.into()
+}
+
 fn objects() -> Vec<Object> {
-    NETWORKS
-        .into_iter()
-        .flat_map(|it| [network(it), service(it).into()].into_iter().chain(files(it)))
-        .collect()
+    let of_number = |it| [network(it), service(it).into()].into_iter().chain(files(it));
+    NETWORKS.into_iter().flat_map(of_number).chain([keys()]).collect()
 }
 
 /// A task of the service of that number, in the network of that number and perhaps in one more.
@@ -215,6 +229,19 @@ proptest! {
     }
 
     #[test]
+    fn a_node_has_the_keys_while_a_task_of_its_is_in_an_encrypted_network(store in cluster()) {
+        let encrypted = NetworkId::of(ENCRYPTED);
+        let needed = store
+            .tasks_on(NODE)
+            .any(|task| may_run(task) && task.networks.iter().any(|it| it.network == encrypted));
+        let wanted = assigned(&store);
+        prop_assert_eq!(ids(&wanted).contains(&ItemId::DataKeys), needed);
+        let sent = serde_json::to_string(&Held::default().restart(&wanted)).unwrap();
+        let key = serde_json::to_string(KEY.as_bytes()).unwrap();
+        prop_assert_eq!(sent.contains(&key), needed, "not by another item either");
+    }
+
+    #[test]
     fn only_what_runs_and_stays_is_sent_traffic(store in cluster()) {
         for item in assigned(&store).items() {
             let Item::Neighbour(it) = item else { continue };
@@ -277,7 +304,18 @@ fn a_new_leader_takes_no_task_out_of_the_balancers() {
         TaskStatus { state: TaskState::Running, ..TaskStatus::default() },
     );
     assert_eq!(traffic(NodeState::Unknown, &Observed::default()), Traffic::Unknown);
-    assert_eq!(traffic(NodeState::Ready, &Observed::default()), Traffic::None);
+    assert_eq!(
+        traffic(NodeState::Ready, &Observed::default()),
+        Traffic::Unknown,
+        "registered, not yet heard"
+    );
+    assert_eq!(traffic(NodeState::Down, &Observed::default()), Traffic::None);
+    let mut prepared = Observed::default();
+    prepared.note(
+        task(9, 1, None, TaskState::New).id,
+        TaskStatus { state: TaskState::Preparing, ..TaskStatus::default() },
+    );
+    assert_eq!(traffic(NodeState::Ready, &prepared), Traffic::None);
     assert_eq!(traffic(NodeState::Unknown, &told), Traffic::Serving);
     assert_eq!(traffic(NodeState::Ready, &told), Traffic::Serving);
     assert_eq!(traffic(NodeState::Down, &told), Traffic::None);
@@ -300,4 +338,42 @@ fn what_is_not_as_the_manager_sent_it_is_refused() {
         digest: 0,
     };
     assert_eq!(worker.receive(&next), Err(OutOfStep::Generation { held: 0, got: 5 }));
+}
+
+#[test]
+fn a_node_of_an_encrypted_mesh_has_the_keys() {
+    let with_keys = |in_mesh: bool, pending_delete: bool| {
+        let mut mesh = crate::objects::Network::clone(&fixture::network(INGRESS));
+        mesh.spec.ingress = true;
+        mesh.spec.driver.options.insert("encrypted".to_owned(), "true".to_owned());
+        mesh.pending_delete = pending_delete;
+        let store = fixture::store([keys(), mesh.into(), node(1, NodeState::Ready, in_mesh).into()]);
+        ids(&assigned(&store)).contains(&ItemId::DataKeys)
+    };
+    assert!(with_keys(true, false));
+    assert!(!with_keys(false, false));
+    assert!(!with_keys(true, true), "it is the mesh no more");
+}
+
+/// So that the worker can say why a node forwards nothing in a network that is full.
+#[test]
+fn a_node_is_told_that_a_network_has_no_address_for_it() {
+    let own = |attached: bool, driver: &str| {
+        let mut network = fixture::network(1);
+        network.spec.driver.name = driver.to_owned();
+        let mut node = node(1, NodeState::Ready, false);
+        node.attachments = attached.then(|| attachment(1, 9)).into_iter().collect();
+        let task = task(10, 1, Some(NODE), TaskState::Running);
+        let service = service(1);
+        let store = fixture::store([network.into(), node.into(), service.into(), task.into()]);
+        let wanted = assigned(&store);
+        let found = wanted.items().find_map(|item| match item {
+            Item::Network(NodeNetwork { own, .. }) => Some(own.clone()),
+            _ => None,
+        });
+        found.unwrap()
+    };
+    assert_eq!(own(true, ""), OwnAddress::Given(attachment(1, 9).addresses));
+    assert_eq!(own(false, "overlay"), OwnAddress::Missing);
+    assert_eq!(own(false, "macvlan"), OwnAddress::NotNeeded);
 }

@@ -25,8 +25,8 @@ pub struct Cluster {
     /// The key that unlocks managers, when they lock themselves.
     #[serde(default)]
     pub unlock_key: Option<SecretBytes>,
-    /// Of encrypted networks, the oldest first. Every node has them all; [`data_keys`](crate::data_keys) says which it
-    /// sends with.
+    /// Of encrypted networks, the oldest first. Only nodes with tasks on such networks are
+    /// given them, and then all; [`data_keys`](crate::data_keys) says which one they send with.
     #[serde(default)]
     pub data_keys: Vec<DataKey>,
 }
