@@ -1,6 +1,7 @@
 //! What a task runs: the container as the user of a service describes it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{Driver, Labels, SecretText};
 use crate::id::{ConfigId, SecretId};
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ContainerSpec {
     pub image: String,
@@ -47,6 +48,29 @@ pub struct ContainerSpec {
     pub oom_score_adj: i64,
     /// The registry's credentials for the nodes that pull, as the client sent them.
     pub registry_auth: Option<SecretText>,
+}
+
+/// Names each of these fields once: a new field does not compile until it was decided whether a log line may have it.
+macro_rules! debug_all_but_env {
+    ($($field:ident)+) => {
+        /// Of the variables the names alone: passwords are among their values.
+        impl fmt::Debug for ContainerSpec {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Self { env, $($field),+ } = self;
+                let names: Vec<_> = env.iter().map(|it| it.split_once('=').map_or(&**it, |(name, _)| name)).collect();
+                f.debug_struct("ContainerSpec")
+                    .field("env", &names)
+                    $(.field(stringify!($field), $field))+
+                    .finish()
+            }
+        }
+    };
+}
+
+debug_all_but_env! {
+    image labels command args hostname dir user groups privileges init stop_signal stop_grace_period
+    tty open_stdin read_only mounts health_check hosts dns secrets configs isolation sysctls cap_add
+    cap_drop ulimits oom_score_adj registry_auth
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

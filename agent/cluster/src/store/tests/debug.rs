@@ -21,6 +21,7 @@ fn task_spec() -> TaskSpec {
     let volume = VolumeOptions { driver: Some(driver()), ..VolumeOptions::default() };
     let container = ContainerSpec {
         registry_auth: Some(MARKER.to_owned().into()),
+        env: vec![format!("PASSWORD={MARKER}")],
         mounts: vec![Mount { volume, ..Mount::default() }],
         ..ContainerSpec::default()
     };
