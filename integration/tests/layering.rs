@@ -82,6 +82,24 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         ],
     ),
     ("ketch-shim-sys", &["rustix", "tokio"]),
+    (
+        "ketch-raft",
+        &[
+            "ketch-cluster",
+            "chacha20poly1305",
+            "futures-util",
+            "openraft",
+            "openraft-rt",
+            "openraft-rt-tokio",
+            "redb",
+            "serde",
+            "serde_json",
+            "sha2",
+            "thiserror",
+            "tokio",
+            "proptest",
+        ],
+    ),
     ("ketch-integration", &["bytes", "h2", "http", "nix", "rustix", "serde", "serde_json", "tokio"]),
 ];
 

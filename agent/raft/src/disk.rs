@@ -1,0 +1,264 @@
+//! The log and raft's few other records in redb, on a storage that is given from outside.
+//!
+//! One table holds the entries by their index, another the vote, the last known commit, the last purged entry and whose
+//! disk this is. Each batch is one transaction of redb, so a crash leaves all of it or nothing: what was never synced is
+//! gone as if it had not been written, and raft was never told that it was. Whatever else does not open was damaged after
+//! others may have relied on it, and is an error: to cut it off would lose acknowledged entries.
+
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::record::{EntryRecord, LogIdRecord, VoteRecord};
+use crate::seal::{Place, Seal, SealError};
+
+const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
+const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+
+/// Of redb's pages in memory: replication reads what was just written.
+const CACHE: usize = 16 << 20;
+
+/// What the disk can't do. The texts say what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("the raft log can't be read or written: {0}")]
+    Io(#[from] redb::Error),
+    #[error(
+        "the data key does not open this raft log: unlock the manager with the key that it was locked with"
+    )]
+    WrongKey,
+    #[error("the raft log is of format {0}, which a newer version of ketch wrote: start that version")]
+    Newer(u8),
+    #[error(
+        "{what} of the raft log is damaged; it may have been acknowledged, so nothing was cut off: remove this \
+         manager from the cluster and let it join again, or restore a backup, or, if no other manager is left, \
+         start with force-new-cluster, which keeps what comes before it"
+    )]
+    Damaged { what: String },
+    #[error("this raft log belongs to node {found}, not to {expected}")]
+    Foreign { found: String, expected: String },
+    #[error("a record of the raft log can't be encoded: {0}")]
+    Encoding(#[from] serde_json::Error),
+}
+
+macro_rules! from_redb {
+    ($($error:ident),+) => {$(
+        impl From<redb::$error> for DiskError {
+            fn from(error: redb::$error) -> Self {
+                Self::Io(error.into())
+            }
+        }
+    )+};
+}
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
+
+/// The records that there is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Identity,
+    Vote,
+    Committed,
+    Purged,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Vote => "vote",
+            Self::Committed => "committed",
+            Self::Purged => "purged",
+        }
+    }
+
+    fn place(self) -> Place<'static> {
+        Place { table: "state", key: self.name().as_bytes() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Disk {
+    database: Database,
+    seal: Arc<Seal>,
+}
+
+impl Disk {
+    pub(crate) fn open(backend: impl StorageBackend, seal: Arc<Seal>) -> Result<Self, DiskError> {
+        let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
+        let disk = Self { database, seal };
+        disk.write(Durability::Immediate, |transaction| {
+            transaction.open_table(LOG)?;
+            transaction.open_table(STATE)?;
+            Ok(())
+        })?;
+        Ok(disk)
+    }
+
+    pub(crate) fn state<T: DeserializeOwned>(&self, state: State) -> Result<Option<T>, DiskError> {
+        let table = self.database.begin_read()?.open_table(STATE)?;
+        let Some(record) = table.get(state.name())? else { return Ok(None) };
+        let plain = self.seal.open(state.place(), record.value()).map_err(|error| match error {
+            SealError::Newer(format) => DiskError::Newer(format),
+            // It is written first and read first: when it does not open, nothing does.
+            SealError::Broken if state == State::Identity => DiskError::WrongKey,
+            SealError::Broken => damaged(format!("the record {}", state.name())),
+        })?;
+        Ok(Some(serde_json::from_slice(&plain)?))
+    }
+
+    pub(crate) fn put(
+        &self,
+        state: State,
+        value: &impl Serialize,
+        durability: Durability,
+    ) -> Result<(), DiskError> {
+        self.write(durability, |transaction| self.put_in(transaction, state, value))
+    }
+
+    /// Adds entries that follow the last one. One sync for all of them.
+    pub(crate) fn append(&self, entries: &[EntryRecord]) -> Result<(), DiskError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut log = transaction.open_table(LOG)?;
+            for entry in entries {
+                let index = entry.id.index;
+                let sealed = self.seal.close(place_of(&index.to_be_bytes()), &serde_json::to_vec(entry)?);
+                let sealed = sealed.map_err(|_| damaged(format!("the new entry {index}")))?;
+                log.insert(index, sealed.as_slice())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The entries of the range that there are, in order.
+    pub(crate) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<EntryRecord>, DiskError> {
+        let mut entries = Vec::new();
+        self.walk(range, |entry| entries.push(entry))?;
+        Ok(entries)
+    }
+
+    /// Reads everything: no entry may be missing between the last purged one and the last.
+    pub(crate) fn check(&self) -> Result<(), DiskError> {
+        self.state::<VoteRecord>(State::Vote)?;
+        self.state::<LogIdRecord>(State::Committed)?;
+        let purged = self.state::<LogIdRecord>(State::Purged)?;
+        let mut next = purged.map_or(0, |purged| purged.index + 1);
+        let mut missing = None;
+        self.walk(.., |entry| {
+            if entry.id.index != next {
+                missing.get_or_insert(next);
+            }
+            next = entry.id.index + 1;
+        })?;
+        missing.map_or(Ok(()), |index| Err(damaged(format!("entry {index}"))))
+    }
+
+    /// The index of the first entry that does not open; of the one after the last when all do.
+    pub(crate) fn readable_before(&self) -> Result<u64, DiskError> {
+        let purged = self.state::<LogIdRecord>(State::Purged)?;
+        let mut next = purged.map_or(0, |purged| purged.index + 1);
+        let read = self.walk(.., |entry| {
+            if entry.id.index == next {
+                next += 1;
+            }
+        });
+        match read {
+            Ok(()) | Err(DiskError::Damaged { .. }) => Ok(next),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn last(&self) -> Result<Option<LogIdRecord>, DiskError> {
+        let log = self.database.begin_read()?.open_table(LOG)?;
+        let Some((index, record)) = log.last()? else { return self.state(State::Purged) };
+        Ok(Some(self.entry(index.value(), record.value())?.id))
+    }
+
+    /// Removes the entries from `index` on.
+    pub(crate) fn truncate(&self, index: u64) -> Result<(), DiskError> {
+        self.write(Durability::Immediate, |transaction| {
+            transaction.open_table(LOG)?.retain_in(index.., |_, _| false)?;
+            Ok(())
+        })
+    }
+
+    /// Removes the entries up to this one, which a snapshot holds, and remembers where they ended.
+    pub(crate) fn purge(&self, through: LogIdRecord) -> Result<(), DiskError> {
+        self.write(Durability::Immediate, |transaction| {
+            transaction.open_table(LOG)?.retain_in(..=through.index, |_, _| false)?;
+            self.put_in(transaction, State::Purged, &through)
+        })
+    }
+
+    fn put_in(
+        &self,
+        transaction: &WriteTransaction,
+        state: State,
+        value: &impl Serialize,
+    ) -> Result<(), DiskError> {
+        let sealed = self.seal.close(state.place(), &serde_json::to_vec(value)?);
+        let sealed = sealed.map_err(|_| damaged(format!("the new record {}", state.name())))?;
+        transaction.open_table(STATE)?.insert(state.name(), sealed.as_slice())?;
+        Ok(())
+    }
+
+    fn walk(&self, range: impl RangeBounds<u64>, mut each: impl FnMut(EntryRecord)) -> Result<(), DiskError> {
+        let log = self.database.begin_read()?.open_table(LOG)?;
+        let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        if is_empty(bounds) {
+            return Ok(());
+        }
+        for row in log.range::<u64>(bounds)? {
+            let (index, record) = row?;
+            each(self.entry(index.value(), record.value())?);
+        }
+        Ok(())
+    }
+
+    fn entry(&self, index: u64, record: &[u8]) -> Result<EntryRecord, DiskError> {
+        let plain = self.seal.open(place_of(&index.to_be_bytes()), record).map_err(|error| match error {
+            SealError::Newer(format) => DiskError::Newer(format),
+            SealError::Broken => damaged(format!("entry {index}")),
+        })?;
+        Ok(serde_json::from_slice(&plain)?)
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), DiskError>,
+    ) -> Result<(), DiskError> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(durability)?;
+        work(&transaction)?;
+        transaction.commit()?;
+        Ok(())
+    }
+}
+
+/// redb panics or errs on a range that ends before it starts, which raft asks for now and then.
+fn is_empty(bounds: (Bound<u64>, Bound<u64>)) -> bool {
+    match bounds {
+        (Bound::Included(start), Bound::Excluded(end)) => start >= end,
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        _ => false,
+    }
+}
+
+fn place_of(index: &[u8]) -> Place<'_> {
+    Place { table: "log", key: index }
+}
+
+fn damaged(what: String) -> DiskError {
+    DiskError::Damaged { what }
+}
+
+impl From<DiskError> for std::io::Error {
+    fn from(error: DiskError) -> Self {
+        Self::other(error)
+    }
+}

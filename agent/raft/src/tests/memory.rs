@@ -1,0 +1,199 @@
+//! Disks that lose what was not synced.
+
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Read, Write};
+use std::sync::{Arc, Mutex};
+
+use redb::StorageBackend;
+
+use crate::{SnapshotFiles, SnapshotSink};
+
+#[derive(Debug, Default)]
+struct Bytes {
+    now: Vec<u8>,
+    synced: Vec<u8>,
+    /// Handles of before a crash write no more.
+    boots: u64,
+    syncs: u64,
+    failing: bool,
+}
+
+/// A disk that outlives its managers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemoryDisk(Arc<Mutex<Bytes>>);
+
+/// The same, as one start of a manager has it.
+#[derive(Debug)]
+pub(super) struct Handle {
+    disk: MemoryDisk,
+    boot: u64,
+}
+
+impl MemoryDisk {
+    pub(super) fn handle(&self) -> Handle {
+        Handle { disk: self.clone(), boot: self.0.lock().unwrap().boots }
+    }
+
+    pub(super) fn crash(&self) {
+        let mut bytes = self.0.lock().unwrap();
+        let Bytes { now, synced, boots, .. } = &mut *bytes;
+        now.clone_from(synced);
+        *boots += 1;
+    }
+
+    /// The next sync does not return, nor does anything after it.
+    pub(super) fn fail_at_next_sync(&self) {
+        self.0.lock().unwrap().failing = true;
+    }
+
+    /// Of what was written and not synced, the first `parts` of `whole` reach the disk after all.
+    pub(super) fn tear(&self, parts: usize, whole: usize) {
+        let mut bytes = self.0.lock().unwrap();
+        let Bytes { now, synced, .. } = &mut *bytes;
+        synced.resize(now.len().max(synced.len()), 0);
+        let differ: Vec<_> = (0..now.len()).filter(|at| now[*at] != synced[*at]).collect();
+        assert!(differ.len() > whole, "nothing was written");
+        for at in &differ[..differ.len() * parts / whole] {
+            synced[*at] = now[*at];
+        }
+    }
+
+    pub(super) fn syncs(&self) -> u64 {
+        self.0.lock().unwrap().syncs
+    }
+}
+
+impl Handle {
+    fn with<T>(&self, work: impl FnOnce(&mut Bytes) -> io::Result<T>) -> io::Result<T> {
+        let mut bytes = self.disk.0.lock().unwrap();
+        if bytes.boots != self.boot {
+            return Err(io::Error::other("the power failed"));
+        }
+        work(&mut bytes)
+    }
+}
+
+fn range(offset: u64, length: usize) -> std::ops::Range<usize> {
+    let start = usize::try_from(offset).unwrap();
+    start..start + length
+}
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        self.with(|bytes| Ok(bytes.now.len() as u64))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.with(|bytes| {
+            let source = bytes.now.get(range(offset, out.len()));
+            out.copy_from_slice(source.ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        })
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.with(|bytes| {
+            bytes.now.resize(usize::try_from(len).unwrap(), 0);
+            Ok(())
+        })
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.with(|bytes| {
+            if std::mem::take(&mut bytes.failing) {
+                bytes.boots += 1;
+                return Err(io::Error::other("the power failed"));
+            }
+            bytes.synced.clone_from(&bytes.now);
+            bytes.syncs += 1;
+            Ok(())
+        })
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.with(|bytes| {
+            let target = bytes.now.get_mut(range(offset, data.len()));
+            target.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
+            Ok(())
+        })
+    }
+}
+
+type Contents = BTreeMap<String, Arc<Vec<u8>>>;
+
+/// A folder that outlives its managers. A file is there after a crash when it was synced and renamed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct MemoryFiles {
+    now: Arc<Mutex<Contents>>,
+    durable: Arc<Mutex<Contents>>,
+}
+
+struct Sink {
+    name: String,
+    written: Vec<u8>,
+    files: MemoryFiles,
+}
+
+impl MemoryFiles {
+    pub(super) fn crash(&self) {
+        self.now.lock().unwrap().clone_from(&self.durable.lock().unwrap());
+    }
+
+    pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
+        self.now.lock().unwrap().get(name).map(|content| content.to_vec())
+    }
+
+    pub(super) fn put(&self, name: &str, content: Vec<u8>) {
+        let content = Arc::new(content);
+        self.now.lock().unwrap().insert(name.to_owned(), Arc::clone(&content));
+        self.durable.lock().unwrap().insert(name.to_owned(), content);
+    }
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.written.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl SnapshotSink for Sink {
+    fn sync(&mut self) -> io::Result<()> {
+        let content = Arc::new(self.written.clone());
+        self.files.now.lock().unwrap().insert(self.name.clone(), content);
+        Ok(())
+    }
+}
+
+impl SnapshotFiles for MemoryFiles {
+    fn create(&self, name: &str) -> io::Result<Box<dyn SnapshotSink>> {
+        self.now.lock().unwrap().insert(name.to_owned(), Arc::default());
+        Ok(Box::new(Sink { name: name.to_owned(), written: vec![], files: self.clone() }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Read + Send>>> {
+        let content = self.content(name);
+        Ok(content.map(|content| Box::new(Cursor::new(content)) as Box<dyn Read + Send>))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut now = self.now.lock().unwrap();
+        let content = now.remove(from).ok_or(io::ErrorKind::NotFound)?;
+        now.insert(to.to_owned(), content);
+        self.durable.lock().unwrap().clone_from(&now);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.now.lock().unwrap().remove(name);
+        Ok(())
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.now.lock().unwrap().keys().cloned().collect())
+    }
+}
