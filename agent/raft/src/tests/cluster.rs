@@ -117,6 +117,33 @@ async fn a_follower_that_comes_back_does_not_unseat_the_leader() {
     assert_eq!(configs(&logs[2]).len(), 31);
 }
 
+/// A proposer that gets no answer asks again, and may learn that it was done.
+#[tokio::test(start_paused = true)]
+async fn answers_that_get_lost_cost_time_and_nothing_else() {
+    let mut managers = Managers::default();
+    let logs = managers.voters(3).await;
+    managers.hub.lose_one_of(3);
+    for number in 0..30 {
+        let all: Vec<&ClusterLog> = logs.iter().map(AsRef::as_ref).collect();
+        loop {
+            let leads = leader(&all).await;
+            match leads.propose(create(number), Duration::from_secs(5)).await {
+                Ok(_) | Err(ProposeError::Refused(StoreError::Exists(_))) => break,
+                Err(ProposeError::Stopped(why)) => panic!("{why}"),
+                Err(_) => {}
+            }
+        }
+    }
+    managers.hub.lose_one_of(0);
+    let all: Vec<&ClusterLog> = logs.iter().map(AsRef::as_ref).collect();
+    let leads = leader(&all).await;
+    leads.barrier(SOON).await.unwrap();
+    for log in all {
+        catch_up(log, leads).await;
+        assert_eq!(configs(log).len(), 30);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_leadership_is_handed_over() {
     let mut managers = Managers::default();

@@ -37,6 +37,17 @@ pub(super) struct Hub {
     cut: Mutex<BTreeSet<(u64, u64)>>,
     /// The addresses that calls went to.
     called: Mutex<BTreeSet<String>>,
+    losses: Mutex<Losses>,
+    /// Bytes of the longest request.
+    longest: Mutex<usize>,
+}
+
+/// Which answers do not arrive.
+#[derive(Default)]
+struct Losses {
+    /// One of so many; none when it is 0.
+    one_of: u64,
+    answers: u64,
 }
 
 struct Wire {
@@ -49,11 +60,15 @@ impl Transport for Wire {
         let (from, to, hub) = (self.from, to.clone(), Arc::clone(&self.hub));
         async move {
             hub.called.lock().unwrap().insert(to.address.clone());
+            hub.measure(call.request.len());
             let log = hub.reach(from, to.raft_id)?;
             let answer = log.answer(call.kind, &call.request).await;
             drop(log);
             // The answer gets lost when the wire is cut meanwhile.
             hub.reach(to.raft_id, from)?;
+            if hub.loses_this_one() {
+                return std::future::pending().await;
+            }
             answer.map_err(|error| TransportError::Refused(error.to_string()))
         }
         .boxed()
@@ -77,6 +92,22 @@ impl Hub {
                 cut.extend([(*this, *other), (*other, *this)]);
             }
         }
+    }
+
+    /// From now on one answer of so many is lost: its sender waits for it in vain.
+    pub(super) fn lose_one_of(&self, count: u64) {
+        self.losses.lock().unwrap().one_of = count;
+    }
+
+    fn loses_this_one(&self) -> bool {
+        let mut losses = self.losses.lock().unwrap();
+        losses.answers += 1;
+        losses.one_of > 0 && losses.answers.is_multiple_of(losses.one_of)
+    }
+
+    fn measure(&self, length: usize) {
+        let mut longest = self.longest.lock().unwrap();
+        *longest = length.max(*longest);
     }
 
     pub(super) fn heal(&self) {

@@ -45,6 +45,7 @@ async fn a_slow_follower_gets_a_snapshot_in_parts() {
     until(&log, |status| status.purged >= Some(20)).await;
     let late = managers.start_with(2, often()).await.unwrap();
     let mut notices = late.notices();
+    *managers.hub.longest.lock().unwrap() = 0;
 
     log.add_learner(peer(2), SOON).await.unwrap();
 
@@ -54,11 +55,33 @@ async fn a_slow_follower_gets_a_snapshot_in_parts() {
     assert!(late.status().snapshot >= Some(20));
     let content = managers.disk(2).1.content("snapshot").unwrap();
     assert!(content.len() > 1_000_000, "{}", content.len());
+    // One frame and the object that did not fit, or what is left of the log.
+    let longest = *managers.hub.longest.lock().unwrap();
+    assert!(longest < 700_000, "{longest}");
     // Sealed with the receiver's own nonces, and read by it at its next start.
     assert_ne!(Some(content), managers.disk(1).1.content("snapshot"));
     managers.crash(2).await;
     let late = managers.start_with(2, often()).await.unwrap();
     assert!(configs(&late).len() >= 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_loses_answers_starts_again() {
+    let mut managers = Managers::default();
+    let log = founded(&mut managers).await;
+    for number in 0..50 {
+        log.propose(create_with(number, vec![200; 10_000]), SOON).await.unwrap();
+    }
+    until(&log, |status| status.purged >= Some(20)).await;
+    let late = managers.start_with(2, often()).await.unwrap();
+    managers.hub.lose_one_of(4);
+    let adding = log.add_learner(peer(2), Duration::from_secs(10)).await;
+    managers.hub.lose_one_of(0);
+    drop(adding);
+    catch_up(&late, &log).await;
+    assert_eq!(configs(&late), configs(&log));
+    let left = managers.disk(2).1.names().unwrap();
+    assert!(left.len() <= 2, "the snapshot, and at most one that was given up: {left:?}");
 }
 
 #[tokio::test(start_paused = true)]
