@@ -66,6 +66,7 @@ pub enum ProposeError {
 pub struct ClusterLog {
     pub(crate) raft: Raft,
     pub(crate) me: Peer,
+    disk: Arc<Disk>,
     replica: Arc<Replica>,
     answers: Answers,
     leadership: watch::Receiver<Leadership>,
@@ -110,13 +111,14 @@ impl ClusterLog {
             entropy: world.entropy,
             patience: settings.timing.patience(),
         }));
-        let log = LogStore { disk: Arc::new(disk), blocking };
+        let disk = Arc::new(disk);
+        let log = LogStore { disk: Arc::clone(&disk), blocking };
         let starting = Raft::new(settings.me.raft_id, Arc::new(config), network, log, machine);
         let raft = Seeded::scope(settings.seed, starting).await.map_err(raft_error)?;
 
         let answers = Answers::new(raft.clone(), snapshots, blocking);
         let leadership = leadership::follow(&raft);
-        let this = Self { raft, me: settings.me, replica, answers, leadership };
+        let this = Self { raft, me: settings.me, disk, replica, answers, leadership };
         this.lead_when_alone().await?;
         Ok(this)
     }
@@ -194,10 +196,11 @@ impl ClusterLog {
         self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
     }
 
-    /// Takes part no more. The disk is released when this and every call on it has ended.
+    /// Takes part no more, and releases the log's storage.
     pub async fn shutdown(&self) {
         // It fails only when raft has ended by itself.
         drop(self.raft.shutdown().await);
+        self.disk.close();
     }
 
     /// The only voter need not wait for an election's time to know that nobody else stands.

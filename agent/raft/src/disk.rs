@@ -6,10 +6,11 @@
 //! others may have relied on it, and is an error: to cut it off would lose acknowledged entries.
 
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +43,8 @@ pub enum DiskError {
     Damaged { what: String },
     #[error("this raft log belongs to node {found}, not to {expected}")]
     Foreign { found: String, expected: String },
+    #[error("the raft log was shut down")]
+    Closed,
     #[error("a record of the raft log can't be encoded: {0}")]
     Encoding(#[from] serde_json::Error),
 }
@@ -83,14 +86,15 @@ impl State {
 
 #[derive(Debug)]
 pub(crate) struct Disk {
-    database: Database,
+    /// None once it was closed.
+    database: RwLock<Option<Database>>,
     seal: Arc<Seal>,
 }
 
 impl Disk {
     pub(crate) fn open(backend: impl StorageBackend, seal: Arc<Seal>) -> Result<Self, DiskError> {
         let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
-        let disk = Self { database, seal };
+        let disk = Self { database: RwLock::new(Some(database)), seal };
         disk.write(Durability::Immediate, |transaction| {
             transaction.open_table(LOG)?;
             transaction.open_table(STATE)?;
@@ -99,8 +103,13 @@ impl Disk {
         Ok(disk)
     }
 
+    /// Releases the storage, whoever still holds this.
+    pub(crate) fn close(&self) {
+        drop(self.database.write().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     pub(crate) fn state<T: DeserializeOwned>(&self, state: State) -> Result<Option<T>, DiskError> {
-        let table = self.database.begin_read()?.open_table(STATE)?;
+        let table = self.reading()?.open_table(STATE)?;
         let Some(record) = table.get(state.name())? else { return Ok(None) };
         let plain = self.seal.open(state.place(), record.value()).map_err(|error| match error {
             SealError::Newer(format) => DiskError::Newer(format),
@@ -173,7 +182,7 @@ impl Disk {
     }
 
     pub(crate) fn last(&self) -> Result<Option<LogIdRecord>, DiskError> {
-        let log = self.database.begin_read()?.open_table(LOG)?;
+        let log = self.reading()?.open_table(LOG)?;
         let Some((index, record)) = log.last()? else { return self.state(State::Purged) };
         Ok(Some(self.entry(index.value(), record.value())?.id))
     }
@@ -207,7 +216,7 @@ impl Disk {
     }
 
     fn walk(&self, range: impl RangeBounds<u64>, mut each: impl FnMut(EntryRecord)) -> Result<(), DiskError> {
-        let log = self.database.begin_read()?.open_table(LOG)?;
+        let log = self.reading()?.open_table(LOG)?;
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
         if is_empty(bounds) {
             return Ok(());
@@ -227,12 +236,18 @@ impl Disk {
         Ok(serde_json::from_slice(&plain)?)
     }
 
+    fn reading(&self) -> Result<ReadTransaction, DiskError> {
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(database.as_ref().ok_or(DiskError::Closed)?.begin_read()?)
+    }
+
     fn write(
         &self,
         durability: Durability,
         work: impl FnOnce(&WriteTransaction) -> Result<(), DiskError>,
     ) -> Result<(), DiskError> {
-        let mut transaction = self.database.begin_write()?;
+        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let mut transaction = database.as_ref().ok_or(DiskError::Closed)?.begin_write()?;
         transaction.set_durability(durability)?;
         work(&transaction)?;
         transaction.commit()?;

@@ -21,7 +21,7 @@ use ketch_cluster::store::{Object, ObjectKind, StoreAction};
 use openraft::async_runtime::WatchReceiver as _;
 
 use crate::{
-    Blocking, Call, ClusterLog, Entropy, OpenError, Peer, Retention, Settings, Start, Status, Timing,
+    Blocking, Call, ClusterLog, Entropy, Kind, OpenError, Peer, Retention, Settings, Start, Status, Timing,
     Transport, TransportError, World,
 };
 use memory::{MemoryDisk, MemoryFiles};
@@ -29,6 +29,9 @@ use memory::{MemoryDisk, MemoryFiles};
 /// Of the paused clock: it passes at once when everybody waits.
 pub(super) const SOON: Duration = Duration::from_secs(120);
 const KEY: [u8; 32] = [7; 32];
+
+/// When, from whom, to whom, what.
+pub(super) type Step<T> = (T, u64, u64, Kind, String);
 
 /// The wires between managers.
 #[derive(Default)]
@@ -40,6 +43,8 @@ pub(super) struct Hub {
     losses: Mutex<Losses>,
     /// Bytes of the longest request.
     longest: Mutex<usize>,
+    /// Every call.
+    trace: Mutex<Vec<Step<tokio::time::Instant>>>,
 }
 
 /// Which answers do not arrive.
@@ -61,6 +66,9 @@ impl Transport for Wire {
         async move {
             hub.called.lock().unwrap().insert(to.address.clone());
             hub.measure(call.request.len());
+            let request = String::from_utf8_lossy(&call.request).into_owned();
+            let step = (tokio::time::Instant::now(), from, to.raft_id, call.kind, request);
+            hub.trace.lock().unwrap().push(step);
             let log = hub.reach(from, to.raft_id)?;
             let answer = log.answer(call.kind, &call.request).await;
             drop(log);
