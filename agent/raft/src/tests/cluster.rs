@@ -174,7 +174,7 @@ async fn scene() -> Vec<Step<Duration>> {
         .into_iter()
         .map(|(at, from, to, kind, request)| (at - start, from, to, kind, request))
         .collect();
-    steps.sort_by(|one, other| (one.0, one.1, one.2).cmp(&(other.0, other.1, other.2)));
+    steps.sort_by_key(|step| (step.0, step.1, step.2));
     steps
 }
 

@@ -8,6 +8,7 @@ mod memory;
 mod record;
 mod restart;
 mod snapshot;
+mod storm;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
