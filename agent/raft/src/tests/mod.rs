@@ -256,10 +256,11 @@ pub(super) async fn leader<'a>(logs: &[&'a ClusterLog]) -> &'a ClusterLog {
         for log in logs {
             until(log, agreed).await;
         }
-        if leader.status().leadership.is_leader() {
+        let status =
+            until(leader, |status| status.leadership.is_leader() || status.leadership.leader != now.leader);
+        if status.await.leadership.is_leader() {
             return leader;
         }
-        known.changed().await.unwrap();
     }
 }
 
