@@ -9,7 +9,7 @@ use crate::objects::{EndpointSpec, Task, TaskSpec, TaskState};
 
 /// Whether the task must be replaced, since it runs something else than the service's spec says. A task of the same spec
 /// version never is; of another one, it is compared. Two differences don't count: placement that the task's node satisfies
-/// as it is, and the registry's credentials of a task that has its image.
+/// as it is, and the registry's credentials of a task that may have its image. What is not known is not dirty.
 pub(super) fn is_dirty(service: &ServiceView<'_>, task: &Task) -> bool {
     task.spec_version != service.service.spec_version
         && (has_other_endpoint(service, task) || differs(service, task))
@@ -30,7 +30,7 @@ fn differs(service: &ServiceView<'_>, task: &Task) -> bool {
     if node_satisfies(service, task) {
         tolerated.placement = task.spec.placement.clone();
     }
-    if has_its_image(service, task) {
+    if may_have_its_image(service, task) {
         take_credentials(&mut tolerated, &task.spec);
     }
     tolerated != *task.spec
@@ -42,8 +42,17 @@ fn node_satisfies(service: &ServiceView<'_>, task: &Task) -> bool {
     node.is_some_and(|node| constraints.is_ok_and(|constraints| constraints.allow(node)))
 }
 
-fn has_its_image(service: &ServiceView<'_>, task: &Task) -> bool {
-    service.is_wanted(task) && (TaskState::Ready..=TaskState::Running).contains(&service.state(task))
+/// Only a task that has no node yet, that is said to be on its way to its image, or that was refused is known to have none.
+/// A new leader has heard nothing of a task that has run for days: to it, that one is assigned.
+fn may_have_its_image(service: &ServiceView<'_>, task: &Task) -> bool {
+    !matches!(
+        service.state(task),
+        TaskState::New
+            | TaskState::Pending
+            | TaskState::Accepted
+            | TaskState::Preparing
+            | TaskState::Rejected
+    )
 }
 
 fn take_credentials(to: &mut TaskSpec, from: &TaskSpec) {

@@ -143,6 +143,18 @@ impl Simulated {
         });
     }
 
+    /// `docker service update --with-registry-auth`, and nothing else.
+    pub(super) fn set_credentials(&mut self, credentials: &str) {
+        let credentials = Some(credentials.to_owned().into());
+        self.update_spec(|spec| {
+            let mut task = crate::objects::TaskSpec::clone(&spec.task);
+            if let TaskRuntime::Container(container) = &mut task.runtime {
+                container.registry_auth = credentials;
+            }
+            spec.task = task.into();
+        });
+    }
+
     pub(super) fn set_history(&mut self, limit: i64) {
         let mut cluster = Cluster::clone(self.store.cluster().unwrap());
         cluster.spec.task_history_limit = limit;

@@ -126,7 +126,7 @@ fn a_task_that_no_update_replaces_is_up_to_date() {
     assert!(is_current(credentials), "it has its image");
     assert!(!is_current(|task| {
         credentials(task);
-        task.status.state = TaskState::Assigned;
+        task.status.state = TaskState::Preparing;
     }));
 }
 

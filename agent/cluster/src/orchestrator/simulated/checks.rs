@@ -6,6 +6,7 @@ use super::{Simulated, SlotKey, slot_key};
 use crate::constraint::Constraints;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
+use crate::objects::task::RestartCondition;
 use crate::objects::{Task, TaskState};
 use crate::orchestrator::fence;
 use crate::orchestrator::service_view::{Ground, ended_by_itself, ground_of};
@@ -101,10 +102,18 @@ impl Simulated {
             let is_given_up = !self
                 .store
                 .tasks_of(service.id)
-                .any(|task| slot_key(&service, task) == *of && task.desired_state <= TaskState::Running);
+                .any(|task| slot_key(&service, task) == *of && self.is_hoped_for(task));
             !is_closed && !has_landed && !is_given_up
         });
         self.down = down;
+    }
+
+    /// Whether the task is wanted, and is kept or will be replaced where it is not.
+    fn is_hoped_for(&self, task: &Task) -> bool {
+        let node = task.node.and_then(|node| self.store.node(node));
+        let stays = task.node.is_none() || ground_of(node.map(AsRef::as_ref)) == Ground::Sound;
+        let is_replaced = task.spec.restart.unwrap_or_default().condition != RestartCondition::None;
+        task.desired_state <= TaskState::Running && (stays || is_replaced)
     }
 
     /// At most one task of a slot is wanted running on a node that is not down; one more where new ones start first.

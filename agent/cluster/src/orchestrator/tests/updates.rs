@@ -212,11 +212,9 @@ fn scaling_and_what_a_node_satisfies_replace_nothing() {
     cluster.update_spec(|spec| {
         let mut task = TaskSpec::clone(&spec.task);
         task.placement.constraints = vec!["node.platform.os == linux".to_owned()];
-        if let crate::objects::task::TaskRuntime::Container(container) = &mut task.runtime {
-            container.registry_auth = Some("new credentials".to_owned().into());
-        }
         spec.task = task.into();
     });
+    cluster.set_credentials("new");
     cluster.run(20);
     assert_eq!(cluster.update_state(), None);
     let after: Vec<_> = cluster.running().iter().map(|task| task.id).collect();
@@ -227,19 +225,33 @@ fn scaling_and_what_a_node_satisfies_replace_nothing() {
 #[test]
 fn a_restart_with_new_credentials_is_no_update() {
     let mut cluster = running(replicated(2));
-    cluster.update_spec(|spec| {
-        let mut task = TaskSpec::clone(&spec.task);
-        if let crate::objects::task::TaskRuntime::Container(container) = &mut task.runtime {
-            container.registry_auth = Some("new credentials".to_owned().into());
-        }
-        spec.task = task.into();
-    });
+    cluster.set_credentials("new");
     cluster.settle();
     let first = slot(&cluster, 1)[0].id;
     cluster.set_state(first, TaskState::Failed);
     cluster.run(50);
     assert_eq!(cluster.update_state(), None);
     assert_eq!(slot(&cluster, 1)[1].spec, cluster.service().spec.task);
+}
+
+#[test]
+fn new_credentials_replace_nothing_when_the_leader_changes() {
+    let mut cluster = running(replicated(3));
+    cluster.set_credentials("new");
+    cluster.settle();
+    cluster.change_leader();
+    cluster.settle();
+    assert_eq!((cluster.tasks().len(), cluster.update_state()), (3, None), "nobody has told it of an image");
+}
+
+#[test]
+fn new_credentials_replace_a_task_that_has_no_image() {
+    let mut cluster = Simulated::new(3, replicated(1));
+    cluster.settle();
+    cluster.work();
+    cluster.set_credentials("new");
+    cluster.run(30);
+    assert_eq!(slot(&cluster, 1).len(), 2, "the first one was preparing");
 }
 
 #[test]
