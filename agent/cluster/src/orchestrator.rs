@@ -32,6 +32,7 @@ use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
 use service_view::ServiceView;
+use task::Wish;
 
 /// Brings a service's tasks nearer to its spec. Those of a service that is no more are marked to be removed.
 pub fn reconcile_service(
@@ -78,7 +79,7 @@ pub fn is_up_to_date(view: &View<'_>, task: &Task) -> bool {
 fn removed(view: &View<'_>, service: ServiceId, now: Timestamp) -> Reconciled {
     let mut wanted = Reconciled::default();
     for task in view.tasks_of(service).filter(|task| task.desired_state < TaskState::Remove) {
-        wanted.update(task::stopped(task, TaskState::Remove, now));
+        wanted.update(task::stopped(view, task, Wish { desired: TaskState::Remove, now }));
     }
     wanted
 }

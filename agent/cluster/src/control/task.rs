@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
-use crate::objects::task::{NetworkAttachmentConfig, TaskRuntime};
+use crate::objects::task::{NetworkAttachmentConfig, Stop, TaskRuntime};
 use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
 use crate::orchestrator::is_up_to_date;
 use crate::orchestrator::texts::CREATED;
@@ -146,6 +146,7 @@ pub fn attach_network(
         service_labels: Labels::new(),
         status: TaskStatus { since: now, message: CREATED.to_owned(), ..TaskStatus::default() },
         desired_state: TaskState::Running,
+        stop: Stop::default(),
         start_after: None,
         replaces: None,
         networks: Vec::new(),

@@ -36,6 +36,10 @@ pub struct Task {
     pub status: TaskStatus,
     /// What managers want of it: ready (pulled and created, but held), running, complete (of a job), shutdown or remove.
     pub desired_state: TaskState,
+    /// Whether managers asked it to stop before they knew that it had ended: then its end says nothing of it, not even when its
+    /// container ended with 0, and no restart policy judges it.
+    #[serde(default)]
+    pub stop: Stop,
     /// When its restart delay ends: until then its desired state stays at ready. Only a task that was made since another
     /// one had ended by itself has it: these are the attempts that a restart policy counts.
     #[serde(default)]
@@ -54,6 +58,15 @@ pub struct Task {
     /// Of a job's task.
     #[serde(default)]
     pub job_iteration: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stop {
+    /// It was not asked to stop, or had ended before.
+    #[default]
+    NotAsked,
+    Asked,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

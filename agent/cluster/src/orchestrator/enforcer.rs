@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::task;
+use super::task::{self, Wish};
 use crate::constraint::Constraints;
 use crate::id::NodeId;
 use crate::objects::node::{Availability, NodeState};
@@ -24,7 +24,7 @@ pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconc
     let mut free = Free::of(node);
     for task in tasks {
         if !satisfies(node, task) || !free.claim(task) {
-            wanted.update(task::stopped(task, TaskState::Shutdown, now));
+            wanted.update(task::stopped(view, task, Wish { desired: TaskState::Shutdown, now }));
         }
     }
     wanted

@@ -1,7 +1,7 @@
 //! Jobs: tasks that are to run to their end once, in numbered slots or on each node.
 //!
 //! A slot is done when a task of the job's present iteration has completed there; it is never tried again, whatever is
-//! said of that task later. A slot that its policy has given up stays so until the next iteration.
+//! said of that task later, and what still runs there is stopped. A slot that its policy has given up stays so until the next iteration.
 
 use super::global;
 use super::replicated::MAX_BIRTHS;
@@ -22,8 +22,8 @@ pub(super) struct Size {
 pub(super) fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: NewBits<'_>) -> Reconciled {
     let slots = Slot::numbered(service, |task| is_present(service, task));
     let mut wanted = outdated(service);
-    for slot in slots.iter().filter(|slot| !is_done(service, slot)) {
-        settle(service, slot, &mut wanted, bits);
+    for slot in &slots {
+        look_after(service, slot, &mut wanted, bits);
     }
     let active = slots.iter().filter(|slot| is_active(service, slot)).count();
     let room = usize::try_from(size.max_concurrent).unwrap_or(usize::MAX).saturating_sub(active);
@@ -43,11 +43,22 @@ pub(super) fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> 
     for slot in global::slots_of(service, |task| is_present(service, task)) {
         if slot.newest().is_none() && slot.room == Room::Open {
             wanted.create(task::new(service, Birth::first(0, slot.node, TaskState::Complete), bits));
-        } else if !is_done(service, &slot) {
-            settle(service, &slot, &mut wanted, bits);
+        } else {
+            look_after(service, &slot, &mut wanted, bits);
         }
     }
     wanted
+}
+
+/// Settles a slot that is not done. In one that is done nothing may go on: a task that took the place of a lost one stops when
+/// that one turns out to have completed.
+fn look_after(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
+    if !is_done(service, slot) {
+        return settle(service, slot, wanted, bits);
+    }
+    for task in slot.wanted(service).filter(|task| !service.state(task).is_terminal()) {
+        wanted.update(service.stopped(task, TaskState::Shutdown));
+    }
 }
 
 /// Tasks of earlier iterations that have not ended are to go.
@@ -56,7 +67,7 @@ fn outdated(service: &ServiceView<'_>) -> Reconciled {
     for task in service.view.tasks_of(service.service.id) {
         let is_over = task.status.state.is_terminal() || task.desired_state == TaskState::Remove;
         if !is_present(service, task) && !is_over {
-            wanted.update(task::stopped(task, TaskState::Remove, service.now));
+            wanted.update(service.stopped(task, TaskState::Remove));
         }
     }
     wanted

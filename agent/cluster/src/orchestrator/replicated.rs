@@ -23,7 +23,7 @@ pub(super) fn reconcile(service: &ServiceView<'_>, replicas: u64, bits: NewBits<
     if slots.len() > replicas {
         slot::by_worth(service, &mut slots);
         for task in slots.split_off(replicas).iter().flat_map(Slot::tasks) {
-            wanted.update(task::stopped(task, TaskState::Remove, service.now));
+            wanted.update(service.stopped(task, TaskState::Remove));
         }
         slots.sort_by_key(|slot| slot.number);
     }

@@ -9,7 +9,7 @@ use super::fence;
 use super::service_view::{Ground, ServiceView, ended_by_itself};
 use super::slot::Slot;
 use crate::objects::node::NodeState;
-use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::task::{RestartCondition, RestartPolicy, Stop};
 use crate::objects::{Task, TaskState};
 use crate::time::Timestamp;
 
@@ -42,12 +42,15 @@ pub(super) fn policy(task: &Task) -> RestartPolicy {
 /// Of a task that has ended, or can't stay, or was asked to stop without a successor.
 pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Verdict {
     let state = service.state(task);
+    if !has_ended_by_itself(service, task, state) {
+        return if is_replaced_elsewhere(service, task) {
+            Verdict::Replace { start_after: None }
+        } else {
+            Verdict::GiveUp
+        };
+    }
     if !condition_allows(service, task, state) {
         return Verdict::GiveUp;
-    }
-    let ended = ended_by_itself(state) || (service.is_wanted(task) && state == TaskState::Shutdown);
-    if !ended {
-        return Verdict::Replace { start_after: None };
     }
     let held =
         task.start_after.filter(|moment| task.desired_state == TaskState::Ready && *moment > service.now);
@@ -59,6 +62,19 @@ pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -
     }
     let delay = if service.ground(task) == Ground::Sound { policy(task).delay } else { Duration::ZERO };
     Verdict::Replace { start_after: Some(service.now.after(delay)) }
+}
+
+/// Whether it was its own doing. One that managers have asked to stop may end with 0 or fail on its way: that is theirs.
+fn has_ended_by_itself(service: &ServiceView<'_>, task: &Task, state: TaskState) -> bool {
+    let ended = ended_by_itself(state) || (service.is_wanted(task) && state == TaskState::Shutdown);
+    ended && task.stop == Stop::NotAsked
+}
+
+/// Whether one that did not end by itself, but was stopped or lost, has a successor. A replicated service with a policy of
+/// none has none, as SwarmKit; where each node or each completion has a slot, the slot is empty, whatever the policy says.
+fn is_replaced_elsewhere(service: &ServiceView<'_>, task: &Task) -> bool {
+    let mode = service.service.spec.mode;
+    mode.is_job() || mode.is_bound_to_nodes() || policy(task).condition != RestartCondition::None
 }
 
 fn condition_allows(service: &ServiceView<'_>, task: &Task, state: TaskState) -> bool {

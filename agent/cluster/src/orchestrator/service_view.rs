@@ -1,6 +1,7 @@
 //! One service at one moment, as each of its orchestrators looks at it.
 
 use super::fence;
+use super::task::{self, Wish};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
 use crate::objects::{Node, Service, Task, TaskState, TaskStatus, UpdateConfig};
@@ -66,6 +67,11 @@ impl ServiceView<'_> {
     /// Whether the task is wanted, has not ended, and can stay where it is.
     pub(super) fn stays(&self, task: &Task) -> bool {
         self.is_wanted(task) && !self.state(task).is_terminal() && self.ground(task) == Ground::Sound
+    }
+
+    /// The task, asked to shut down or to be removed.
+    pub(super) fn stopped(&self, task: &Task, desired: TaskState) -> Task {
+        task::stopped(&self.view, task, Wish { desired, now: self.now })
     }
 
     /// The configuration of the update that is on, or would be next.

@@ -140,7 +140,7 @@ fn sole_node(service: &ServiceView<'_>, slot: &Slot<'_>) -> Option<NodeId> {
 
 /// Keeps one slot as it should be, without updating it.
 pub(super) fn settle(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
-    let stop = |task: &Task| task::stopped(task, TaskState::Shutdown, service.now);
+    let stop = |task: &Task| service.stopped(task, TaskState::Shutdown);
     if slot.room == Room::Closed {
         slot.wanted(service).for_each(|task| wanted.update(stop(task)));
         return;

@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::service_view::ServiceView;
 use super::texts;
 use crate::id::{NewBits, NodeId, TaskId};
+use crate::objects::task::Stop;
 use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
 use crate::time::Timestamp;
+use crate::view::View;
 
 /// What is particular about a new task.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +54,7 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
             ..TaskStatus::default()
         },
         desired_state: birth.desired,
+        stop: Stop::default(),
         start_after: birth.start_after,
         replaces: birth.replaces,
         networks: Vec::new(),
@@ -77,10 +80,21 @@ fn log_driver(service: &ServiceView<'_>) -> Option<Driver> {
     own.or_else(|| service.view.cluster()?.spec.log_driver.clone())
 }
 
-/// The task, asked to stop: `desired` is shutdown or remove. One that no worker has been given ends here and now; nobody
-/// else would ever end it.
-pub(super) fn stopped(task: &Task, desired: TaskState, now: Timestamp) -> Task {
+/// What a task is asked to become, and when: shutdown or remove.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) desired: TaskState,
+    pub(super) now: Timestamp,
+}
+
+/// The task, asked to stop. One that is not known to have ended is remembered as asked: how it ends is not its own doing.
+/// One that no worker has been given ends here and now; nobody else would ever end it.
+pub(super) fn stopped(view: &View<'_>, task: &Task, wish: Wish) -> Task {
+    let Wish { desired, now } = wish;
     let mut task = task.clone();
+    if !view.state(&task).is_terminal() {
+        task.stop = Stop::Asked;
+    }
     task.desired_state = desired;
     task.meta.updated_at = now;
     if task.status.state < TaskState::Assigned {

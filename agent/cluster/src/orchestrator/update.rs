@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::dirty::is_dirty;
 use super::service_view::{ServiceView, ended_by_itself};
 use super::slot::{self, Room, Slot, settle};
-use super::{task, texts};
+use super::texts;
 use crate::id::{NewBits, TaskId};
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
 use crate::objects::{Service, Task, TaskState, UpdateConfig};
@@ -149,7 +149,7 @@ fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, 
     let Some(head) = slot.head(service) else { return };
     let starts_first = service.order() == UpdateOrder::StartFirst && service.stays(head);
     for old in slot.wanted(service).filter(|old| !starts_first || old.id != head.id) {
-        wanted.update(task::stopped(old, TaskState::Shutdown, service.now));
+        wanted.update(service.stopped(old, TaskState::Shutdown));
     }
     let new = slot::successor(service, slot, head, None, bits);
     if starts_first {

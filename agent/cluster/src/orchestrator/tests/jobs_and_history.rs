@@ -73,6 +73,36 @@ fn an_end_that_is_only_told_is_not_run_again_by_this_leader() {
 }
 
 #[test]
+fn the_second_run_of_what_has_completed_is_stopped() {
+    for steps in 0..4 {
+        let mut cluster = Simulated::new(3, of_size(1, 1));
+        cluster.settle();
+        cluster.work();
+        let [first] = cluster.tasks().try_into().unwrap();
+        cluster.set_node_state(1, NodeState::Down);
+        cluster.settle();
+        for _ in 0..steps {
+            cluster.work();
+            cluster.settle();
+        }
+        cluster.set_node_state(1, NodeState::Ready);
+        cluster.set_state(first.id, TaskState::Complete);
+        cluster.settle();
+        let second = slot(&cluster, 0)[1].clone();
+        assert_eq!(second.desired_state, TaskState::Shutdown, "after {steps} steps");
+    }
+}
+
+#[test]
+fn a_lost_jobs_task_runs_elsewhere_whatever_the_policy() {
+    let restart = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+    let mut cluster = running(with_task(of_size(1, 1), |task| task.restart = Some(restart)));
+    cluster.set_node_state(1, NodeState::Down);
+    cluster.run(20);
+    assert!(cluster.tasks().iter().any(|task| task.status.state == TaskState::Complete));
+}
+
+#[test]
 fn an_update_begins_a_new_iteration() {
     let mut cluster = Simulated::new(3, of_size(1, 2));
     cluster.settle();

@@ -282,6 +282,71 @@ fn a_global_service_follows_nodes_and_their_availability() {
 }
 
 #[test]
+fn a_global_slot_that_opens_again_is_filled_whatever_the_policy() {
+    let constraint = "node.labels.zone == a".to_owned();
+    for condition in [RestartCondition::None, RestartCondition::OnFailure] {
+        let policy = RestartPolicy { condition, ..RestartPolicy::default() };
+        let service = with_task(fixture::service(1, ServiceMode::Global), |task| {
+            task.restart = Some(policy);
+            task.placement.constraints = vec![constraint.clone()];
+        });
+        let mut cluster = Simulated::new(3, service);
+        let set_zone = |cluster: &mut Simulated, zone: &str| {
+            let zone = zone.to_owned();
+            cluster.change_node(1, |node| drop(node.spec.labels.insert("zone".to_owned(), zone)));
+            cluster.settle();
+        };
+        set_zone(&mut cluster, "a");
+        cluster.run(20);
+        for round in 0..3 {
+            let [task] = cluster.running().try_into().unwrap();
+            match round {
+                0 => cluster.set_availability(1, Availability::Drain),
+                1 => cluster.set_node_state(1, NodeState::Down),
+                _ => set_zone(&mut cluster, "b"),
+            }
+            cluster.settle();
+            // Its container takes the signal and ends with 0.
+            cluster.set_state(task.id, TaskState::Complete);
+            cluster.run(20);
+            assert!(cluster.running().is_empty());
+            cluster.set_availability(1, Availability::Active);
+            cluster.set_node_state(1, NodeState::Ready);
+            set_zone(&mut cluster, "a");
+            cluster.run(20);
+            assert_eq!(cluster.running().len(), 1, "{condition:?}, round {round}");
+        }
+        let [task] = cluster.running().try_into().unwrap();
+        cluster.set_state(task.id, TaskState::Complete);
+        cluster.run(20);
+        cluster.set_availability(1, Availability::Drain);
+        cluster.run(20);
+        cluster.set_availability(1, Availability::Active);
+        cluster.run(20);
+        assert!(cluster.running().is_empty(), "what has ended by itself stays given up: {condition:?}");
+    }
+}
+
+#[test]
+fn how_a_task_ends_that_was_asked_to_stop_is_no_matter_of_its_policy() {
+    let cases = [(RestartCondition::OnFailure, 1), (RestartCondition::Any, 1), (RestartCondition::None, 0)];
+    for (condition, running_after) in cases {
+        let constraint = "node.labels.zone != b".to_owned();
+        let service =
+            with_task(with_policy(condition, 1, 0), |task| task.placement.constraints = vec![constraint]);
+        let mut cluster = running(service);
+        let [task] = cluster.running().try_into().unwrap();
+        cluster.change_node(1, |node| drop(node.spec.labels.insert("zone".to_owned(), "b".to_owned())));
+        let enforced = crate::orchestrator::reconcile_node(&cluster.view(), NodeId::of(1), cluster.now);
+        fixture::apply(&mut cluster.store, enforced);
+        cluster.set_state(task.id, TaskState::Complete);
+        cluster.run(20);
+        assert_eq!(cluster.running().len(), running_after, "{condition:?}");
+        assert!(cluster.running().iter().all(|task| task.start_after.is_none()), "no attempt");
+    }
+}
+
+#[test]
 fn the_enforcer_moves_what_a_changed_node_does_not_allow() {
     let constraint = "node.labels.zone == a".to_owned();
     let mut cluster =
