@@ -142,6 +142,7 @@ fn rollback_started(now: Timestamp) -> UpdateStatus {
         state: UpdateState::RollbackStarted,
         started_at: now,
         completed_at: None,
+        failed_before: 0,
         message: ROLLBACK_REQUESTED.to_owned(),
         slots: 0,
     }

@@ -120,11 +120,16 @@ pub enum UpdateOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateStatus {
     pub state: UpdateState,
+    /// To be shown. What belongs to the update is told by the service's spec version: a moment is one leader's clock.
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
     pub message: String,
     /// How many slots the update had to replace when it began: what the failure ratio is a part of.
     pub slots: u64,
+    /// How many slots had failed with its spec version before it began: two updates share one when the user goes on with a
+    /// paused update by asking for the same spec again. It does not count these.
+    #[serde(default)]
+    pub failed_before: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

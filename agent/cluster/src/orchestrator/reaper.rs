@@ -143,7 +143,7 @@ impl<'v> SlotHistory<'v> {
     fn is_counted_by_update(&self, task: &Task) -> bool {
         self.service.update_status.as_ref().is_some_and(|status| {
             matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted)
-                && task.meta.created_at >= status.started_at
+                && task.spec_version == self.service.spec_version
         })
     }
 

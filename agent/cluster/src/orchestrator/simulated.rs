@@ -170,6 +170,7 @@ impl Simulated {
             state: UpdateState::RollbackStarted,
             started_at: self.now,
             completed_at: None,
+            failed_before: 0,
             message: super::texts::ROLLBACK_REQUESTED.to_owned(),
             slots: 0,
         });

@@ -1,6 +1,7 @@
 //! Single cases: what the reference says of each orchestrator, with its numbers.
 
 mod jobs_and_history;
+mod rollouts;
 mod services;
 mod updates;
 

@@ -7,6 +7,8 @@
 //!   the slot is *in flight*, and holds one of the parallel ones;
 //! - it *failed* when what landed first ended by itself before it ran, or within the monitored time after.
 //!
+//! To the update that is on belong the slots whose first such task is of the service's spec version: no clock is asked.
+//!
 //! So as many slots are started as `parallelism` leaves beside those in flight; the update fails when more than the ratio
 //! of the slots that it began with have failed, and completes once none is behind or in flight, and each that ran was
 //! watched. Running means healthy: the worker says so only then.
@@ -15,12 +17,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::dirty::is_dirty;
+use super::restart::{self, Verdict};
 use super::service_view::{ServiceView, ended_by_itself};
 use super::slot::{self, Room, Slot, settle};
 use super::texts;
 use crate::id::{NewBits, TaskId};
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
-use crate::objects::{Service, Task, TaskState, UpdateConfig};
+use crate::objects::{Service, Task, TaskState, UpdateConfig, Version};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 
@@ -77,19 +80,23 @@ fn decide(service: &ServiceView<'_>, slots: &[Slot<'_>]) -> Decision {
         Some(status) if matches!(status.state, UpdateState::Updating | UpdateState::RollbackStarted) => {
             go_on(service, slots, behind, status)
         }
-        // A slot that restarts anyway gets the present spec by that.
-        _ if !behind.iter().any(|index| is_startable(service, &slots[*index])) => NOTHING,
-        _ => start(service, slots, &behind, Some(begin(behind.len(), service.now))),
+        // The user's update is over: what nodes that come back or change have made outdated is brought to the present
+        // spec one after the other, but it is no update, and nothing of it is rolled back.
+        Some(_) => start(service, slots, &behind, None),
+        // A slot that moves anyway gets the present spec by that.
+        None if !behind.iter().any(|index| is_startable(service, &slots[*index])) => NOTHING,
+        None => start(service, slots, &behind, Some(begin(service, slots, behind.len()))),
     }
 }
 
-fn begin(slots: usize, now: Timestamp) -> UpdateStatus {
+fn begin(service: &ServiceView<'_>, slots: &[Slot<'_>], behind: usize) -> UpdateStatus {
     UpdateStatus {
         state: UpdateState::Updating,
-        started_at: now,
+        started_at: service.now,
         completed_at: None,
         message: texts::UPDATE_IN_PROGRESS.to_owned(),
-        slots: count(slots),
+        slots: count(behind),
+        failed_before: count(failed(&present(service, slots), &service.update_config()).len()),
     }
 }
 
@@ -99,16 +106,27 @@ fn go_on(
     behind: Vec<usize>,
     status: &UpdateStatus,
 ) -> Decision {
-    // A rollback begins without a count: it is only now that the slots are compared with the earlier spec.
-    let counted = (status.slots == 0 && !behind.is_empty())
-        .then(|| UpdateStatus { slots: count(behind.len()), ..status.clone() });
     let config = service.update_config();
-    let landings = landings_of(service, slots, status.started_at);
-    if let Some(culprit) = failure(&landings, &config, status.slots.max(1)) {
+    let landings = present(service, slots);
+    // A rollback begins without a count: it is only now that the slots are compared with the earlier spec.
+    let counted = (status.slots == 0 && !behind.is_empty()).then(|| UpdateStatus {
+        slots: count(behind.len()),
+        failed_before: count(failed(&landings, &config).len()),
+        ..status.clone()
+    });
+    if let Some(culprit) = failure(&landings, &config, status) {
         return fail(service, status, culprit, config.failure_action);
     }
     if !behind.is_empty() {
         return start(service, slots, &behind, counted);
+    }
+    if status.state == UpdateState::RollbackStarted {
+        match rest(service, &landings, &config) {
+            Rest::Serves => {}
+            // It ran, but runs no more: the restart supervisor has it.
+            Rest::Restarts => return NOTHING,
+            Rest::GivenUp(culprit) => return fail(service, status, culprit, config.failure_action),
+        }
     }
     match watched_until(&landings, &config) {
         Watched::Until(moment) if moment <= service.now => Decision::Mark(completed(service, status)),
@@ -128,19 +146,34 @@ fn start(
 ) -> Decision {
     let config = service.update_config();
     let (in_flight, wake_at) = in_flight(service, slots, config.delay);
-    let (startable, restarting): (Vec<usize>, Vec<usize>) =
+    let (startable, moving): (Vec<usize>, Vec<usize>) =
         behind.iter().partition(|index| is_startable(service, &slots[**index]));
+    // They are down: to start them takes nothing down, and the restart supervisor would wait for nothing better.
+    let (ended, waiting): (Vec<usize>, Vec<usize>) =
+        startable.iter().partition(|index| is_restartable(service, &slots[**index]));
     let room = match config.parallelism {
         0 => usize::MAX,
-        // What the restart supervisor is about to fill is down as well.
-        most => usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(in_flight + restarting.len()),
+        // What is started or moved anyway is down as well.
+        most => {
+            usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(in_flight + moving.len() + ended.len())
+        }
     };
-    Decision::Start { begun, turn: startable.into_iter().take(room).collect(), wake_at }
+    let turn = ended.into_iter().chain(waiting.into_iter().take(room)).collect();
+    Decision::Start { begun, turn, wake_at }
 }
 
-/// Whether the slot waits for the update alone: the restart supervisor has nothing to do there.
+/// Whether the slot is the update's to fill: its head stays, has ended by itself, or is given up. One that was stopped or lost
+/// is replaced at once anyway.
 fn is_startable(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
-    slot.head(service).is_some_and(|head| service.stays(head)) || slot.is_given_up(service)
+    slot.head(service).is_some_and(|head| {
+        let verdict = || restart::verdict(service, slot, head);
+        service.stays(head) || verdict() != Verdict::Replace { start_after: None }
+    })
+}
+
+/// Whether its head has ended by itself, and its policy has a successor for it.
+fn is_restartable(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
+    slot.head(service).is_some_and(|head| !service.stays(head)) && !slot.is_given_up(service)
 }
 
 /// Gives the slot a task of the present spec: once those before it have stopped, or beside the one that serves. Stops come
@@ -160,7 +193,10 @@ fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, 
 }
 
 /// A slot that was updated, by what landed first.
-struct Landing<'v> {
+struct Landing<'s, 'v> {
+    slot: &'s Slot<'v>,
+    /// Which spec it was updated to.
+    version: Version,
     /// None while it is in flight.
     task: Option<(&'v Task, Ending)>,
 }
@@ -173,12 +209,20 @@ struct Ending {
     ran_for: Option<Duration>,
 }
 
-/// The slots that were updated since that moment.
-fn landings_of<'v>(service: &ServiceView<'_>, slots: &[Slot<'v>], since: Timestamp) -> Vec<Landing<'v>> {
+/// The slots that were updated to the present spec version.
+fn present<'s, 'v>(service: &ServiceView<'_>, slots: &'s [Slot<'v>]) -> Vec<Landing<'s, 'v>> {
+    let mut landings = landings_of(service, slots);
+    landings.retain(|landing| landing.version == service.service.spec_version);
+    landings
+}
+
+/// The slots that were updated, by whichever update.
+fn landings_of<'s, 'v>(service: &ServiceView<'_>, slots: &'s [Slot<'v>]) -> Vec<Landing<'s, 'v>> {
     let mut landings = Vec::new();
     for slot in slots.iter().filter(|slot| slot.room == Room::Open) {
-        let Some(tried) = updates(service, slot).filter(|tried| is_since(tried, since)) else { continue };
-        let landing = Landing { task: landed(service, &tried) };
+        let Some(tried) = updates(service, slot) else { continue };
+        let Some(first) = tried.first() else { continue };
+        let landing = Landing { slot, version: first.spec_version, task: landed(service, &tried) };
         // Stopped before it landed, and never to be tried again: nothing is to be waited for.
         if landing.task.is_some() || !slot.is_given_up(service) {
             landings.push(landing);
@@ -187,18 +231,15 @@ fn landings_of<'v>(service: &ServiceView<'_>, slots: &[Slot<'v>], since: Timesta
     landings
 }
 
-fn is_since(tried: &[&Task], since: Timestamp) -> bool {
-    tried.first().is_some_and(|first| first.meta.created_at >= since)
-}
-
 /// The tasks of the present spec that were the last to be tried in the slot, the first one first, if that one replaced
-/// one of another spec.
+/// one of another spec. None when the slot is kept by an older task, which is of the wanted spec again.
 fn updates<'v>(service: &ServiceView<'_>, slot: &Slot<'v>) -> Option<Vec<&'v Task>> {
     let mut tried: Vec<_> = slot.newest_first().take_while(|task| !is_dirty(service, task)).collect();
     tried.reverse();
     let first = tried.first()?;
     let is_update = first.replaces.is_some() && first.start_after.is_none();
-    is_update.then_some(tried)
+    let is_kept = |keeper: &Task| tried.iter().any(|task| task.id == keeper.id);
+    (is_update && slot.keeper(service).is_none_or(is_kept)).then_some(tried)
 }
 
 /// What landed first.
@@ -221,7 +262,7 @@ fn ending(service: &ServiceView<'_>, task: &Task) -> Option<Ending> {
 
 /// How many slots are in flight, and when the next one of them is no more.
 fn in_flight(service: &ServiceView<'_>, slots: &[Slot<'_>], delay: Duration) -> (usize, Option<Timestamp>) {
-    let landings = landings_of(service, slots, Timestamp::default());
+    let landings = landings_of(service, slots);
     let over: Vec<Option<Timestamp>> = landings
         .iter()
         .map(|landing| landing.task.map(|(_, ending)| ending.landed_at.after(delay)))
@@ -231,24 +272,62 @@ fn in_flight(service: &ServiceView<'_>, slots: &[Slot<'_>], delay: Duration) -> 
 }
 
 /// The task that made the update fail, if it has.
-fn failure(landings: &[Landing<'_>], config: &UpdateConfig, slots: u64) -> Option<TaskId> {
-    if config.failure_action == FailureAction::Continue {
+fn failure(landings: &[Landing<'_, '_>], config: &UpdateConfig, status: &UpdateStatus) -> Option<TaskId> {
+    // One that begins has not made anything fail yet.
+    if config.failure_action == FailureAction::Continue || status.slots == 0 {
         return None;
     }
-    let has_failed = |ending: Ending| ending.ran_for.is_some_and(|ran_for| ran_for <= monitor(config));
+    let failed = failed(landings, config);
+    let own = count(failed.len()).saturating_sub(status.failed_before);
+    // In the precision of the ratio as the user gave it: 7 of 10 are not more than 0.7.
+    let ratio = own as f32 / status.slots as f32;
+    failed.last().filter(|_| ratio > config.max_failure_ratio).map(|task| task.id)
+}
+
+/// The tasks by which slots failed, the last one last.
+fn failed<'v>(landings: &[Landing<'_, 'v>], config: &UpdateConfig) -> Vec<&'v Task> {
     let mut failed: Vec<_> = landings
         .iter()
+        .filter(|landing| landing.has_failed(config))
         .filter_map(|landing| landing.task)
-        .filter(|(_, ending)| has_failed(*ending))
         .collect();
     failed.sort_by_key(|(task, ending)| (ending.landed_at, task.id));
-    let ratio = failed.len() as f64 / slots as f64;
-    failed.last().filter(|_| ratio > f64::from(config.max_failure_ratio)).map(|(task, _)| task.id)
+    failed.into_iter().map(|(task, _)| task).collect()
+}
+
+impl Landing<'_, '_> {
+    fn has_failed(&self, config: &UpdateConfig) -> bool {
+        let ran_for = self.task.and_then(|(_, ending)| ending.ran_for);
+        ran_for.is_some_and(|ran_for| ran_for <= monitor(config))
+    }
 }
 
 /// How long a task is watched after it runs: at least until the next one has been started.
 fn monitor(config: &UpdateConfig) -> Duration {
-    if config.delay >= config.monitor { config.delay + Duration::from_secs(1) } else { config.monitor }
+    if config.delay >= config.monitor {
+        config.delay.saturating_add(Duration::from_secs(1))
+    } else {
+        config.monitor
+    }
+}
+
+/// How the slots of a rollback stand: it is not complete while one of them does not run, unless its failure was counted.
+enum Rest {
+    Serves,
+    Restarts,
+    GivenUp(TaskId),
+}
+
+fn rest(service: &ServiceView<'_>, landings: &[Landing<'_, '_>], config: &UpdateConfig) -> Rest {
+    let mut rest = Rest::Serves;
+    for landing in landings.iter().filter(|landing| !landing.has_failed(config)) {
+        let Some((task, _)) = landing.task.filter(|_| !landing.slot.runs(service)) else { continue };
+        if landing.slot.is_given_up(service) {
+            return Rest::GivenUp(task.id);
+        }
+        rest = Rest::Restarts;
+    }
+    rest
 }
 
 enum Watched {
@@ -257,7 +336,7 @@ enum Watched {
     Until(Timestamp),
 }
 
-fn watched_until(landings: &[Landing<'_>], config: &UpdateConfig) -> Watched {
+fn watched_until(landings: &[Landing<'_, '_>], config: &UpdateConfig) -> Watched {
     let mut until = Timestamp::default();
     for landing in landings {
         let Some((_, ending)) = landing.task else { return Watched::Flying };
@@ -292,6 +371,7 @@ fn fail(
                 state: UpdateState::RollbackStarted,
                 message: texts::update_rolled_back(culprit),
                 slots: 0,
+                failed_before: 0,
                 ..status.clone()
             };
             let mut service = with_status(service, status);
