@@ -34,7 +34,7 @@ pub fn reconcile(view: &View<'_>, now: Timestamp, bits: NewBits<'_>) -> Reconcil
     let mut wanted = Reconciled::default();
     let Some(cluster) = view.cluster() else { return wanted };
     let mut keys = cluster.data_keys.clone();
-    if next_rotation(&keys).is_some_and(|moment| moment <= now) {
+    if next_rotation(&keys).is_some_and(|moment| moment.is_due(ROTATION_PERIOD, now)) {
         keys.push(made(&keys, now, bits));
     }
     while keys.len() < LEAST {
@@ -98,7 +98,14 @@ mod tests {
         assert_eq!(at(&mut store, third), (vec![2, 3, 4], 3));
         let much_later = third.after(ROTATION_PERIOD * 20);
         assert_eq!(at(&mut store, much_later), (vec![3, 4, 5], 4), "one, however late");
-        assert_eq!(at(&mut store, start), (vec![3, 4, 5], 4), "a clock that goes back makes none");
+        let set_back = Timestamp(much_later.0 - 5_000_000_000);
+        assert_eq!(
+            at(&mut store, set_back),
+            (vec![3, 4, 5], 4),
+            "a clock that goes back a little makes none"
+        );
+        assert_eq!(at(&mut store, start), (vec![4, 5, 6], 5), "after one that was a year ahead it is one");
+        assert_eq!(at(&mut store, start), (vec![4, 5, 6], 5));
     }
 
     #[test]

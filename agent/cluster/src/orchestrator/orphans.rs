@@ -3,7 +3,7 @@
 use super::fence::ORPHAN_AFTER;
 use super::service_view::{Ground, ground_of};
 use crate::id::NodeId;
-use crate::objects::{Task, TaskState, TaskStatus};
+use crate::objects::{Node, Task, TaskState, TaskStatus};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
@@ -15,6 +15,10 @@ pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconc
         return wanted;
     }
     let tasks = || view.tasks_on(node).filter(|task| !task.status.state.is_terminal());
+    if let Some(node) = known.filter(|node| node.status.since.is_ahead_of(now) && tasks().next().is_some()) {
+        wanted.update(dated_anew(node, now));
+        return wanted;
+    }
     match known.map(|node| node.status.since.after(ORPHAN_AFTER)) {
         Some(moment) if moment > now => tasks().take(1).for_each(|_| wanted.wake(moment)),
         _ => tasks().for_each(|task| wanted.update(orphaned(task, now))),
@@ -23,6 +27,14 @@ pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconc
         remove_attachments(view, node, &mut wanted);
     }
     wanted
+}
+
+/// The leader that saw it go had a clock that was ahead. Nobody knows when it was; to wait from now on is safe.
+fn dated_anew(node: &Node, now: Timestamp) -> Node {
+    let mut node = node.clone();
+    node.meta.updated_at = now;
+    node.status.since = now;
+    node
 }
 
 fn orphaned(task: &Task, now: Timestamp) -> Task {

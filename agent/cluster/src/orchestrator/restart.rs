@@ -52,15 +52,16 @@ pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -
     if !condition_allows(service, task, state) {
         return Verdict::GiveUp;
     }
-    let held =
-        task.start_after.filter(|moment| task.desired_state == TaskState::Ready && *moment > service.now);
+    let held = delayed_until(service, task).filter(|_| task.desired_state == TaskState::Ready);
     if let Some(moment) = held {
         return Verdict::Later(moment);
     }
     if is_exhausted(service, slot, task) {
         return Verdict::GiveUp;
     }
-    let delay = if service.ground(task) == Ground::Sound { policy(task).delay } else { Duration::ZERO };
+    // The delay of the policy that the successor will have: it is known when that is asked for.
+    let delay = service.service.spec.task.restart.unwrap_or_default().delay;
+    let delay = if service.ground(task) == Ground::Sound { delay } else { Duration::ZERO };
     Verdict::Replace { start_after: Some(service.now.after(delay)) }
 }
 
@@ -93,7 +94,7 @@ fn is_exhausted(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> bool
     if policy.max_attempts == 0 {
         return false;
     }
-    // A worker's clock may be behind, but no task has ended before it was made.
+    // This leader's clock may be behind the last one's, but no task has ended before it was made.
     let end = service.status(task).since.max(task.meta.created_at);
     let counts = |attempt: &Task| {
         is_attempt(attempt, task)
@@ -110,9 +111,13 @@ pub(super) fn is_attempt(task: &Task, of: &Task) -> bool {
 
 /// When a held task of the slot may start.
 pub(super) fn start(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Start {
-    let delay = task.start_after.filter(|moment| *moment > service.now).map_or(Start::Now, Start::At);
+    let delay = delayed_until(service, task).map_or(Start::Now, Start::At);
     let waits = waited_for(slot, task).map(|old| wait(service, old, task));
     waits.fold(delay, later)
+}
+
+fn delayed_until(service: &ServiceView<'_>, task: &Task) -> Option<Timestamp> {
+    task.start_after.filter(|moment| !moment.is_due(policy(task).delay, service.now))
 }
 
 /// Older tasks that must have stopped: the one that it replaces, and all that were asked to stop.
@@ -139,9 +144,11 @@ fn wait(service: &ServiceView<'_>, old: &Task, task: &Task) -> Start {
     };
     match (lost_since, fence::wait(&service.service.spec.labels)) {
         (Some(_), None) => Start::Now,
-        (Some(since), Some(fence)) => until(since.after(fence), service.now),
+        // To start too early would break the promise: `orphans` dates a loss anew that lies ahead, and it is waited for.
+        (Some(since), Some(_)) if node.is_some() && since.is_ahead_of(service.now) => Start::OnChange,
+        (Some(since), Some(fence)) => after(since, fence, service.now),
         (None, None) if node.is_none() => Start::Now,
-        (None, None) => until(task.meta.created_at.after(STOP_WAIT), service.now),
+        (None, None) => after(task.meta.created_at, STOP_WAIT, service.now),
         // At most one of a fenced service ever runs: while the node is there, it will say when the task has stopped.
         (None, Some(_)) => Start::OnChange,
     }
@@ -151,8 +158,9 @@ fn is_lost(state: NodeState) -> bool {
     matches!(state, NodeState::Down | NodeState::Disconnected)
 }
 
-fn until(moment: Timestamp, now: Timestamp) -> Start {
-    if moment <= now { Start::Now } else { Start::At(moment) }
+fn after(since: Timestamp, span: Duration, now: Timestamp) -> Start {
+    let moment = since.after(span);
+    if moment.is_due(span, now) { Start::Now } else { Start::At(moment) }
 }
 
 fn later(one: Start, other: Start) -> Start {

@@ -1,5 +1,6 @@
 //! Single cases: what the reference says of each orchestrator, with its numbers.
 
+mod clocks;
 mod jobs_and_history;
 mod rollouts;
 mod services;
