@@ -24,7 +24,7 @@ use crate::objects::{
     Service, Task, TaskState, TaskStatus,
 };
 use crate::store::{Object, Store};
-use crate::view::{Observed, View};
+use crate::view::{Observed, Told, View};
 
 const NETWORKS: [u128; 3] = [1, 2, 3];
 const INGRESS: u128 = 3;
@@ -301,7 +301,8 @@ fn a_new_leader_takes_no_task_out_of_the_balancers() {
     let mut told = Observed::default();
     told.note(
         task(9, 1, None, TaskState::New).id,
-        TaskStatus { state: TaskState::Running, ..TaskStatus::default() },
+        Told { state: TaskState::Running, ..Told::default() },
+        crate::time::Timestamp::default(),
     );
     assert_eq!(traffic(NodeState::Unknown, &Observed::default()), Traffic::Unknown);
     assert_eq!(

@@ -171,9 +171,9 @@ pub struct NetworkAttachmentConfig {
 #[serde(default)]
 pub struct TaskStatus {
     pub state: TaskState,
-    /// When it entered that state, by the clock of whoever says so.
+    /// When it entered that state, by the clock of the leader that was told: a worker tells ages, see [`view`](crate::view).
     pub since: Timestamp,
-    /// When it came to run (healthy, if it has a health check); kept after its end.
+    /// When it came to run (healthy, if it has a health check), by the same clock; kept after its end.
     pub running_since: Option<Timestamp>,
     pub message: String,
     pub error: String,

@@ -18,7 +18,7 @@ use crate::objects::{Cluster, Node, Service, ServiceSpec, Task, TaskState, TaskS
 use crate::reconciled::Reconciled;
 use crate::store::{Object, Store};
 use crate::time::Timestamp;
-use crate::view::{Observed, View};
+use crate::view::{Observed, Told, View};
 
 /// Its tasks end as soon as they start.
 pub(super) const BROKEN: &str = "broken";
@@ -28,15 +28,28 @@ pub(super) const SHORT_LIVED: &str = "short-lived";
 pub(super) struct Simulated {
     pub(super) store: Store,
     pub(super) observed: Observed,
-    /// What the leader before this one had been told: this one learns it at the workers' next word.
-    unheard: Option<Observed>,
+    /// What workers know of their tasks.
+    words: BTreeMap<TaskId, Word>,
+    /// Whether the leader has still to be told.
+    is_new: bool,
+    /// By the leader's clock.
     pub(super) now: Timestamp,
+    /// How much time has passed, whatever the clocks say.
+    passed: Duration,
     pub(super) wake_at: Option<Timestamp>,
     next_bits: u128,
     /// Slots that an update took down and that have not landed since.
     down: BTreeMap<SlotKey, Timestamp>,
     /// When the attempts of each slot and spec version were made.
     attempts: BTreeMap<(SlotKey, Version), Vec<Timestamp>>,
+}
+
+/// A task's state as its worker knows it: since when, and since when it runs, in time passed.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    state: TaskState,
+    since: Duration,
+    ran: Option<Duration>,
 }
 
 type SlotKey = (ServiceId, u64, Option<NodeId>);
@@ -53,8 +66,10 @@ impl Simulated {
         Self {
             store: fixture::store(objects),
             observed: Observed::default(),
-            unheard: None,
+            words: BTreeMap::new(),
+            is_new: false,
             now: fixture::at(1000),
+            passed: Duration::ZERO,
             wake_at: None,
             next_bits: 1000,
             down: BTreeMap::new(),
@@ -197,34 +212,57 @@ impl Simulated {
     }
 
     pub(super) fn pass(&mut self, seconds: u64) {
-        self.now = self.now.after(Duration::from_secs(seconds));
+        self.pass_by(Duration::from_secs(seconds));
+    }
+
+    fn pass_by(&mut self, span: Duration) {
+        self.now = self.now.after(span);
+        self.passed = self.passed.saturating_add(span);
     }
 
     /// Another manager leads: it has the store, and nothing of what workers have said.
     pub(super) fn change_leader(&mut self) {
-        self.hear();
-        self.unheard = Some(std::mem::take(&mut self.observed));
+        self.observed = Observed::default();
+        self.is_new = true;
     }
 
+    /// The same, and its clock is that far behind (negative: ahead of) the one before it.
+    pub(super) fn change_leader_behind(&mut self, seconds: i64) {
+        self.change_leader();
+        let span = Duration::from_secs(seconds.unsigned_abs());
+        self.now = if seconds < 0 { self.now.after(span) } else { self.now.before(span) };
+    }
+
+    /// All workers tell a new leader of their tasks.
     fn hear(&mut self) {
-        self.unheard.take().into_iter().for_each(|told| self.observed = told);
+        if std::mem::take(&mut self.is_new) {
+            self.words.keys().copied().collect::<Vec<_>>().into_iter().for_each(|task| self.tell(task));
+        }
+    }
+
+    fn tell(&mut self, task: TaskId) {
+        let Some(word) = self.words.get(&task) else { return };
+        let age = |since: Duration| self.passed.saturating_sub(since);
+        let told = Told {
+            state: word.state,
+            state_for: age(word.since),
+            running_for: word.ran.map(age),
+            ..Told::default()
+        };
+        self.observed.note(task, told, self.now);
     }
 
     /// A task comes to that state, by a committed word of its worker.
     pub(super) fn set_state(&mut self, id: TaskId, state: TaskState) {
         self.hear();
-        let mut task = Task::clone(self.store.task(id).unwrap());
-        let running_since = if state == TaskState::Running {
-            Some(self.now)
-        } else {
-            self.view().status(&task).running_since
-        };
-        let status = TaskStatus { state, since: self.now, running_since, ..TaskStatus::default() };
+        let ran = self.words.get(&id).and_then(|word| word.ran);
+        let ran = ran.or((state == TaskState::Running).then_some(self.passed));
+        self.words.insert(id, Word { state, since: self.passed, ran });
+        self.tell(id);
         if state.is_terminal() {
-            task.status = status;
+            let mut task = Task::clone(self.store.task(id).unwrap());
+            task.status = self.observed.status(id).unwrap().clone();
             self.write(task);
-        } else {
-            self.observed.note(id, status);
         }
         self.forget_landed();
     }
@@ -336,7 +374,7 @@ impl Simulated {
             let moved = self.work() || self.store.version() != before;
             match self.wake_at {
                 _ if moved => self.pass(1),
-                Some(moment) => self.now = self.now.max(moment),
+                Some(moment) => self.pass_by(moment.since(self.now)),
                 None => break,
             }
         }

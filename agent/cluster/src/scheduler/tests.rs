@@ -14,7 +14,7 @@ use crate::objects::{
     TaskSpec, TaskState, TaskStatus, Version,
 };
 use crate::store::{Object, Store, StoreAction};
-use crate::view::{Observed, View};
+use crate::view::{Observed, Told, View};
 
 /// A service whose tasks are of this spec.
 fn service(number: u128, change: impl FnOnce(&mut TaskSpec)) -> Service {
@@ -164,7 +164,7 @@ fn a_workers_word_counts_before_it_is_committed() {
         objects([fixture::node(1)], pending(9, &service)).into_iter().chain([running.clone().into()]),
     );
     let mut observed = Observed::default();
-    observed.note(running.id, TaskStatus { state: TaskState::Complete, ..TaskStatus::default() });
+    observed.note(running.id, Told { state: TaskState::Complete, ..Told::default() }, at(999));
     let actions = schedule(&View::new(&store, &observed), at(1000)).actions;
     let [StoreAction::Update(Object::Task(task))] = &actions[..] else { panic!("one task is placed") };
     assert_eq!(task.node, Some(NodeId::of(1)));

@@ -5,10 +5,9 @@ use super::super::tests::{
 };
 use super::*;
 use crate::fixture::{self, at};
-use crate::objects::TaskStatus;
 use crate::objects::endpoint::PublishMode;
 use crate::store::{Object, Store};
-use crate::view::Observed;
+use crate::view::{Observed, Told};
 
 fn update(store: &Store, id: ServiceId, spec: ServiceSpec) -> ServiceUpdate {
     ServiceUpdate {
@@ -228,8 +227,8 @@ fn tasks_are_counted_by_what_workers_say() {
     let mut observed = Observed::default();
     let view_counts = |observed: &Observed| count_tasks(&View::new(&store, observed), &service);
     assert_eq!(view_counts(&observed), TaskCounts { running: 1, desired: 3, completed: 0 });
-    let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
-    observed.note(crate::id::TaskId::of(3), running);
+    let running = Told { state: TaskState::Running, ..Told::default() };
+    observed.note(crate::id::TaskId::of(3), running, crate::time::Timestamp::default());
     assert_eq!(view_counts(&observed), TaskCounts { running: 2, desired: 3, completed: 0 });
 }
 

@@ -2,15 +2,14 @@
 
 use super::*;
 use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::UpdateState;
 use crate::orchestrator::fence;
-use crate::time::Timestamp;
 
 const DAY: u64 = 24 * 3600;
 
 /// The next leader's clock is right again: it is a day behind.
 fn correct(cluster: &mut Simulated) {
-    cluster.change_leader();
-    cluster.now = Timestamp(cluster.now.0 - DAY * 1_000_000_000);
+    cluster.change_leader_behind(DAY as i64);
     cluster.settle();
 }
 
@@ -59,8 +58,7 @@ fn a_leader_that_is_behind_by_seconds_keeps_the_wait() {
     cluster.pass(100);
     cluster.set_availability(1, Availability::Drain);
     cluster.settle();
-    cluster.change_leader();
-    cluster.now = Timestamp(cluster.now.0 - 5_000_000_000);
+    cluster.change_leader_behind(5);
     cluster.settle();
     assert_eq!(wishes(&slot(&cluster, 1)), [TaskState::Shutdown, TaskState::Ready]);
     cluster.pass(65);
@@ -87,4 +85,26 @@ fn a_fence_and_an_orphans_day_begin_again_when_the_loss_lies_ahead() {
     cluster.pass(DAY);
     cluster.settle();
     assert_eq!(slot(&cluster, 1)[0].status.state, TaskState::Orphaned);
+}
+
+#[test]
+fn an_update_is_watched_by_what_workers_tell_each_leader() {
+    for behind in [0, 60, -3600] {
+        let mut cluster = running(replicated(1));
+        cluster.pass(10_000);
+        cluster.set_image("new");
+        while cluster.running().first().is_none_or(|task| task.spec.container().unwrap().image != "new") {
+            cluster.settle();
+            cluster.work();
+        }
+        cluster.pass(2);
+        cluster.change_leader_behind(behind);
+        cluster.work();
+        cluster.settle();
+        assert_eq!(cluster.update_state(), Some(UpdateState::Updating), "{behind}");
+        assert_eq!(cluster.wake_at, Some(cluster.now.after(seconds(3))), "five seconds in all");
+        cluster.pass(3);
+        cluster.settle();
+        assert_eq!(cluster.update_state(), Some(UpdateState::Completed));
+    }
 }

@@ -5,7 +5,8 @@ use crate::id::NodeId;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{JobStatus, UpdateState};
 use crate::objects::task::{RestartCondition, RestartPolicy};
-use crate::objects::{ServiceMode, TaskStatus, UpdateConfig};
+use crate::objects::{ServiceMode, UpdateConfig};
+use crate::view::Told;
 
 fn job(mode: ServiceMode) -> Service {
     let mut service = fixture::service(1, mode);
@@ -35,7 +36,7 @@ fn what_has_completed_never_runs_again() {
     let [task] = cluster.tasks().try_into().unwrap();
     assert_eq!(task.status.state, TaskState::Complete);
     // A late, wrong word of its worker, and the loss of its node.
-    cluster.observed.note(task.id, TaskStatus { state: TaskState::Failed, ..TaskStatus::default() });
+    cluster.observed.note(task.id, Told { state: TaskState::Failed, ..Told::default() }, cluster.now);
     cluster.set_node_state(1, NodeState::Down);
     cluster.pass(48 * 3600);
     cluster.run(20);
@@ -67,7 +68,7 @@ fn history_keeps_what_a_lost_task_has_completed() {
 fn an_end_that_is_only_told_is_not_run_again_by_this_leader() {
     let mut cluster = running(of_size(1, 1));
     let [task] = cluster.tasks().try_into().unwrap();
-    cluster.observed.note(task.id, TaskStatus { state: TaskState::Complete, ..TaskStatus::default() });
+    cluster.observed.note(task.id, Told { state: TaskState::Complete, ..Told::default() }, cluster.now);
     cluster.settle();
     assert_eq!(cluster.tasks().len(), 1);
 }

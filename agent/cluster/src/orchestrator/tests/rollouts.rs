@@ -6,7 +6,6 @@ use crate::objects::service::{FailureAction, UpdateOrder, UpdateState};
 use crate::objects::task::{RestartCondition, RestartPolicy};
 use crate::objects::{ServiceMode, UpdateConfig};
 use crate::orchestrator::simulated::BROKEN;
-use crate::time::Timestamp;
 
 fn with_update(replicas: u64, config: UpdateConfig) -> Service {
     let mut service = replicated(replicas);
@@ -128,8 +127,7 @@ fn a_leader_whose_clock_is_behind_counts_the_failures_of_an_update_as_well() {
             crate::orchestrator::reconcile_service(&cluster.view(), service, cluster.now, &mut bits);
         begun.actions.truncate(1);
         fixture::apply(&mut cluster.store, begun);
-        cluster.change_leader();
-        cluster.now = Timestamp(cluster.now.0 - back * 1_000_000_000);
+        cluster.change_leader_behind(back);
         until(&mut cluster, UpdateState::Paused);
     }
 }
