@@ -314,7 +314,8 @@ fn a_new_leader_takes_no_task_out_of_the_balancers() {
     let mut prepared = Observed::default();
     prepared.note(
         task(9, 1, None, TaskState::New).id,
-        TaskStatus { state: TaskState::Preparing, ..TaskStatus::default() },
+        crate::view::Told { state: TaskState::Preparing, ..crate::view::Told::default() },
+        crate::time::Timestamp::default(),
     );
     assert_eq!(traffic(NodeState::Ready, &prepared), Traffic::None);
     assert_eq!(traffic(NodeState::Unknown, &told), Traffic::Serving);

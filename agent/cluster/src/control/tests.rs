@@ -403,6 +403,7 @@ fn what_an_automatic_rollback_needs_is_kept_for_it() {
             completed_at: None,
             message: String::new(),
             slots: 1,
+            failed_before: 0,
         });
         let task = crate::objects::Task { spec_version: task_of, ..fixture::task(1, &service, 1) };
         fixture::store(cluster().into_iter().chain([service.into(), task.into()]))

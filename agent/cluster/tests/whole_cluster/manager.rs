@@ -11,7 +11,7 @@ use ketch_cluster::objects::{Cluster, ClusterSpec, Meta, Node, Task, TaskStatus,
 use ketch_cluster::reconcilers::{Key, Outcome, Reconcilers, Turn, Word};
 use ketch_cluster::store::{Object, Store, StoreAction, StoreError};
 use ketch_cluster::time::Timestamp;
-use ketch_cluster::view::{Observed, View};
+use ketch_cluster::view::{Observed, Told, View};
 
 use crate::checks::{Completions, Invariants};
 use crate::random::Random;
@@ -231,7 +231,13 @@ impl Manager {
     pub(crate) fn hear(&mut self, id: TaskId, status: &TaskStatus) {
         let Some(task) = self.store.task(id).cloned() else { return };
         let before = self.view().status(&task).clone();
-        if self.observed.note(id, status.clone()) {
+        let told = Told {
+            state: status.state,
+            state_for: self.now.since(status.since),
+            running_for: status.running_since.map(|moment| self.now.since(moment)),
+            ..Told::default()
+        };
+        if self.observed.note(id, told, self.now) {
             self.epoch += 1;
             let view = View::new(&self.store, &self.observed);
             let after = view.status(&task);
