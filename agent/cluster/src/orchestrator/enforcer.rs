@@ -69,7 +69,8 @@ impl Free {
         for generic in &resources.generic {
             match generic {
                 GenericResource::Count { kind, amount } => {
-                    *free.counts.entry(kind.clone()).or_default() += amount;
+                    let free = free.counts.entry(kind.clone()).or_default();
+                    *free = free.saturating_add(*amount);
                 }
                 GenericResource::Named { kind, values } => {
                     free.named.entry(kind.clone()).or_default().extend(values.iter().cloned());

@@ -113,7 +113,25 @@ pub(super) fn is_attempt(task: &Task, of: &Task) -> bool {
 pub(super) fn start(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -> Start {
     let delay = delayed_until(service, task).map_or(Start::Now, Start::At);
     let waits = waited_for(slot, task).map(|old| wait(service, old, task));
-    waits.fold(delay, later)
+    let fenced = fenced_off(service, task).map(|old| wait(service, old, task));
+    waits.chain(fenced).fold(delay, later)
+}
+
+/// Of a fenced service: whatever was in the task's slot before and may run still, also what is to be removed since the slot was
+/// scaled away or the job was run anew.
+fn fenced_off<'s>(service: &'s ServiceView<'_>, task: &'s Task) -> impl Iterator<Item = &'s Task> {
+    let is_bound = service.service.spec.mode.is_bound_to_nodes();
+    let is_fenced = fence::wait(&service.service.spec.labels).is_some();
+    let before = is_fenced.then(|| service.view.tasks_in(service.service.id, task.slot));
+    before.into_iter().flatten().map(AsRef::as_ref).filter(move |old: &&Task| {
+        let is_same_slot = !is_bound || old.node == task.node;
+        is_same_slot && old.id != task.id && old.desired_state >= TaskState::Shutdown
+    })
+}
+
+/// Whether the first task of a slot must be held at first: something of a fenced service may run there still.
+pub(super) fn is_held_at_birth(service: &ServiceView<'_>, task: &Task) -> bool {
+    fenced_off(service, task).any(|old| wait(service, old, task) != Start::Now)
 }
 
 fn delayed_until(service: &ServiceView<'_>, task: &Task) -> Option<Timestamp> {

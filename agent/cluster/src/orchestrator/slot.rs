@@ -3,7 +3,6 @@
 //! [`settle`] keeps a slot filled: it replaces what ended or lost its node, starts what has waited long enough, and stops
 //! what is superseded. What an update wants beyond that is `update.rs`'s.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use super::dirty::is_dirty;
@@ -119,16 +118,36 @@ fn age(task: &Task) -> (crate::time::Timestamp, TaskId) {
 
 /// Those with the most to lose first: kept before others when there are too many.
 pub(super) fn by_worth(service: &ServiceView<'_>, slots: &mut Vec<Slot<'_>>) {
-    slots.sort_by_key(|slot| (Reverse(slot.runs(service)), slot.number));
+    slots.sort_by_key(|slot| (service_of(service, slot), slot.number));
     let mut copies: BTreeMap<NodeId, u64> = BTreeMap::new();
-    slots.sort_by_cached_key(|slot| match sole_node(service, slot) {
-        Some(node) => {
+    let mut ranks: BTreeMap<u64, u64> = BTreeMap::new();
+    for slot in &*slots {
+        let rank = sole_node(service, slot).map(|node| {
             let copy = copies.entry(node).or_default();
             *copy += 1;
             *copy
-        }
-        None => u64::MAX,
-    });
+        });
+        ranks.insert(slot.number, rank.unwrap_or(u64::MAX));
+    }
+    slots.sort_by_key(|slot| ranks.get(&slot.number).copied());
+}
+
+/// How well a slot serves, the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Serves {
+    Now,
+    /// This leader has not been told. The oldest first: it has had the most time to come to run.
+    Perhaps(crate::time::Timestamp),
+    No,
+}
+
+fn service_of(service: &ServiceView<'_>, slot: &Slot<'_>) -> Serves {
+    if slot.runs(service) {
+        return Serves::Now;
+    }
+    let untold = slot.wanted(service).filter(|task| service.state(task) == TaskState::Assigned);
+    let oldest = untold.map(|task| task.meta.created_at).min();
+    oldest.map_or(Serves::No, Serves::Perhaps)
 }
 
 /// The node of the only wanted task; none of a slot in the middle of an update or without a node.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::service_view::ServiceView;
-use super::texts;
+use super::{restart, texts};
 use crate::id::{NewBits, NodeId, TaskId};
 use crate::objects::task::Stop;
 use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
@@ -30,12 +30,12 @@ impl Birth {
     }
 }
 
-/// A new task of the service's present spec.
+/// A new task of the service's present spec. It is held, whatever was asked for, while a fence says so.
 pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) -> Task {
     let id = TaskId::new(bits);
     let of = service.service;
     let next = birth.newer_than.map(|newest| newest.after(Duration::from_nanos(1)));
-    Task {
+    let task = Task {
         id,
         meta: Meta::new(next.map_or(service.now, |next| next.max(service.now))),
         spec: of.spec.task.clone(),
@@ -65,7 +65,11 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
         log_driver: log_driver(service),
         generic_resources: Vec::new(),
         job_iteration: of.spec.mode.is_job().then(|| of.job.map_or(0, |job| job.iteration)),
+    };
+    if restart::is_held_at_birth(service, &task) {
+        return Task { desired_state: TaskState::Ready, ..task };
     }
+    task
 }
 
 fn name(service: &str, birth: Birth, id: TaskId) -> String {

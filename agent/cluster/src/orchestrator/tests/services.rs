@@ -61,6 +61,21 @@ fn scaling_down_keeps_what_runs_and_spreads_the_rest() {
 }
 
 #[test]
+fn scaling_down_right_after_a_leader_change_keeps_what_is_older() {
+    let mut cluster = running(replicated(3));
+    let first = slot(&cluster, 1)[0].clone();
+    cluster.set_state(first.id, TaskState::Failed);
+    cluster.settle();
+    cluster.pass(5);
+    cluster.settle();
+    cluster.change_leader();
+    cluster.update_spec(|spec| spec.mode = ServiceMode::Replicated { replicas: 2 });
+    cluster.settle();
+    cluster.work();
+    assert_eq!(slots_of(&cluster.running()), [2, 3]);
+}
+
+#[test]
 fn the_tasks_of_a_removed_service_go() {
     let mut cluster = running(replicated(2));
     let service = cluster.service().id;
@@ -204,6 +219,24 @@ fn a_fenced_service_waits_for_the_fence() {
     cluster.pass(1);
     cluster.settle();
     assert_eq!(slot(&cluster, 1)[1].desired_state, TaskState::Running);
+}
+
+#[test]
+fn a_fence_holds_what_is_scaled_away_and_up_again() {
+    let mut service = replicated(1);
+    service.spec.labels.insert(fence::LABEL.to_owned(), "30s".to_owned());
+    let mut cluster = running(service);
+    cluster.set_node_state(1, NodeState::Down);
+    for replicas in [0, 1] {
+        cluster.update_spec(|spec| spec.mode = ServiceMode::Replicated { replicas });
+        cluster.settle();
+    }
+    let newest = slot(&cluster, 1).pop().unwrap();
+    assert_eq!((newest.desired_state, newest.replaces), (TaskState::Ready, None));
+    assert_eq!(cluster.wake_at, Some(cluster.now.after(seconds(30))));
+    cluster.pass(30);
+    cluster.settle();
+    assert_eq!(slot(&cluster, 1).pop().unwrap().desired_state, TaskState::Running);
 }
 
 #[test]
@@ -377,4 +410,15 @@ fn the_enforcer_keeps_the_oldest_that_fit() {
     });
     let wanted = crate::orchestrator::reconcile_node(&cluster.view(), NodeId::of(1), cluster.now);
     assert_eq!(wanted.actions.len(), 1, "two of them fit: {wanted:?}");
+}
+
+#[test]
+fn a_node_that_lists_more_than_can_be_counted_is_no_fault() {
+    let mut cluster = running(replicated(1));
+    cluster.change_node(1, |node| {
+        let slots = crate::objects::GenericResource::Count { kind: "slot".to_owned(), amount: u64::MAX };
+        node.description.as_mut().unwrap().resources.generic = vec![slots.clone(), slots];
+    });
+    cluster.run(20);
+    assert_eq!(cluster.running().len(), 1);
 }
