@@ -4,10 +4,9 @@ use proptest::prelude::*;
 
 use super::simulated::{BROKEN, SHORT_LIVED, Simulated};
 use crate::fixture;
-use crate::id::NodeId;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{FailureAction, JobStatus, UpdateOrder, UpdateState};
-use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::task::{RestartCondition, RestartPolicy, Stop};
 use crate::objects::{Service, ServiceMode, TaskSpec, TaskState, UpdateConfig};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,11 +20,24 @@ enum Event {
     RollBack,
     Node(u128, NodeState),
     Availability(u128, Availability),
-    /// The so-manieth running task ends.
+    /// The so-manieth live task ends, one that was asked to stop among them.
     End(usize, TaskState),
     Work,
     Pass(u64),
-    ChangeLeader,
+    /// The next leader's clock is so many seconds behind.
+    ChangeLeader(i64),
+    Credentials(u64),
+    /// Whether the node has the label that constraints ask for.
+    Zone(u128, Zone),
+    Constraint(Zone),
+    /// It leaves the cluster for good; another one comes with its name.
+    Remove(u128),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Zone {
+    Any,
+    A,
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -47,11 +59,19 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (node.clone(), state).prop_map(|(node, state)| Event::Node(node, state)),
         2 => (node, availability).prop_map(|(node, to)| Event::Availability(node, to)),
         3 => (0..8_usize, end).prop_map(|(index, state)| Event::End(index, state)),
-        1 => Just(Event::ChangeLeader),
+        1 => prop_oneof![2 => -5..5_i64, 1 => -90_000..90_000_i64].prop_map(Event::ChangeLeader),
+        1 => (0..3_u64).prop_map(Event::Credentials),
+        1 => (1..=NODES, zone()).prop_map(|(node, zone)| Event::Zone(node, zone)),
+        1 => zone().prop_map(Event::Constraint),
+        1 => (1..=NODES).prop_map(Event::Remove),
         10 => Just(Event::Work),
         5 => (1..20_u64).prop_map(Event::Pass),
         1 => (60..200_u64).prop_map(Event::Pass),
     ]
+}
+
+fn zone() -> impl Strategy<Value = Zone> {
+    prop_oneof![Just(Zone::Any), Just(Zone::A)]
 }
 
 fn config() -> impl Strategy<Value = UpdateConfig> {
@@ -102,28 +122,75 @@ fn happen(cluster: &mut Simulated, event: Event) {
         Event::Node(number, state) => cluster.set_node_state(number, state),
         Event::Availability(number, to) => cluster.set_availability(number, to),
         Event::End(index, state) => {
-            let running = cluster.running();
-            if let Some(task) = running.get(index) {
-                cluster.set_state(task.id, state);
+            if let Some(task) = cluster.live().get(index).map(|task| task.id) {
+                cluster.set_state(task, state);
             }
         }
         Event::Work => {
             cluster.work();
         }
-        Event::ChangeLeader => cluster.change_leader(),
+        Event::ChangeLeader(behind) => cluster.change_leader_behind(behind),
+        Event::Credentials(number) => cluster.set_credentials(&number.to_string()),
+        Event::Zone(number, zone) => set_zone(cluster, number, zone),
+        Event::Constraint(zone) => set_constraint(cluster, zone),
+        Event::Remove(number) => cluster.exchange_node(number),
         Event::Pass(seconds) => cluster.pass(seconds),
     }
     cluster.settle();
 }
 
-/// Every node is there, and the user asks for something that can run.
-fn heal(cluster: &mut Simulated) {
+fn set_zone(cluster: &mut Simulated, number: u128, zone: Zone) {
+    cluster.change_node(number, |node| {
+        node.spec.labels.clear();
+        if zone == Zone::A {
+            node.spec.labels.insert("zone".to_owned(), "a".to_owned());
+        }
+    });
+}
+
+fn set_constraint(cluster: &mut Simulated, zone: Zone) {
+    cluster.update_spec(|spec| {
+        let mut task = TaskSpec::clone(&spec.task);
+        task.placement.constraints = match zone {
+            Zone::Any => Vec::new(),
+            Zone::A => vec!["node.labels.zone == a".to_owned()],
+        };
+        spec.task = task.into();
+    });
+}
+
+/// Every node is there and good for everything.
+fn heal_nodes(cluster: &mut Simulated) {
     for number in 1..=NODES {
         cluster.set_node_state(number, NodeState::Ready);
         cluster.set_availability(number, Availability::Active);
+        set_zone(cluster, number, Zone::A);
     }
+}
+
+/// The same, and the user asks for something that can run.
+fn heal(cluster: &mut Simulated) {
+    heal_nodes(cluster);
     cluster.set_image("good");
     cluster.run(400);
+}
+
+/// With a policy that always restarts, what can run comes to run when the nodes are well, and no user asks for anything.
+fn comes_back_by_itself(cluster: &mut Simulated, slots_wanted: usize) {
+    heal_nodes(cluster);
+    cluster.run(400);
+    let image = |task: &TaskSpec| task.container().map(|container| container.image.clone());
+    let tasks = cluster.tasks();
+    let lasts = |task: &TaskSpec| !matches!(image(task).as_deref(), Some(BROKEN | SHORT_LIVED));
+    let wanted = tasks.iter().filter(|task| task.desired_state <= TaskState::Running);
+    // An update that was paused may leave tasks of either spec.
+    if lasts(&cluster.service().spec.task) && wanted.clone().all(|task| lasts(&task.spec)) {
+        let slots: BTreeSet<_> = cluster.running().iter().map(|task| (task.slot, task.node)).collect();
+        assert_eq!(slots.len(), slots_wanted, "{:#?}", cluster.summary());
+        assert_eq!(cluster.running().len(), slots_wanted, "{:#?}", cluster.summary());
+        let on = [Some(UpdateState::Updating), Some(UpdateState::RollbackStarted)];
+        assert!(!on.contains(&cluster.update_state()), "{:#?}", cluster.summary());
+    }
 }
 
 /// A second look wants nothing, and the service has what it asks for, in the present spec.
@@ -163,7 +230,33 @@ proptest! {
         events.into_iter().for_each(|event| happen(&mut cluster, event));
         heal(&mut cluster);
         has_converged(&cluster, NODES as usize);
-        prop_assert_eq!(cluster.running().iter().filter_map(|task| task.node).max(), Some(NodeId::of(NODES)));
+        let nodes: BTreeSet<_> = cluster.running().iter().filter_map(|task| task.node).collect();
+        prop_assert_eq!(nodes.len(), NODES as usize);
+    }
+
+    #[test]
+    fn a_replicated_service_that_restarts_comes_back_by_itself(
+        replicas in 0..5_u64, config in config(), history in -1..6_i64,
+        events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mode = ServiceMode::Replicated { replicas };
+        let mut cluster = Simulated::new(NODES, service(mode, config, RestartPolicy::default()));
+        cluster.set_history(history);
+        cluster.settle();
+        events.into_iter().for_each(|event| happen(&mut cluster, event));
+        let ServiceMode::Replicated { replicas } = cluster.service().spec.mode else { unreachable!() };
+        comes_back_by_itself(&mut cluster, replicas as usize);
+    }
+
+    #[test]
+    fn a_global_service_that_restarts_comes_back_by_itself(
+        config in config(), history in -1..6_i64, events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut cluster = Simulated::new(NODES, service(ServiceMode::Global, config, RestartPolicy::default()));
+        cluster.set_history(history);
+        cluster.settle();
+        events.into_iter().for_each(|event| happen(&mut cluster, event));
+        comes_back_by_itself(&mut cluster, NODES as usize);
     }
 
     #[test]
@@ -184,19 +277,26 @@ proptest! {
     }
 }
 
-/// No slot has completed twice, and no more than `max_concurrent` go on; how many have completed.
+/// No slot has completed twice by itself, nothing is wanted in one that is done, and no more than `max_concurrent` go on; how
+/// many are done.
 fn job_holds(cluster: &Simulated, max_concurrent: u64) -> usize {
     let iteration = cluster.service().job.map(|job| job.iteration);
     let tasks: Vec<_> = cluster.tasks().into_iter().filter(|task| task.job_iteration == iteration).collect();
-    let done: Vec<u64> =
-        tasks.iter().filter(|task| task.status.state == TaskState::Complete).map(|task| task.slot).collect();
-    let slots: BTreeSet<u64> = done.iter().copied().collect();
-    assert_eq!(done.len(), slots.len(), "a slot has completed twice");
+    let complete = || tasks.iter().filter(|task| task.status.state == TaskState::Complete);
+    let done: BTreeSet<u64> = complete().map(|task| task.slot).collect();
+    let by_itself: Vec<u64> =
+        complete().filter(|task| task.stop == Stop::NotAsked).map(|task| task.slot).collect();
+    assert_eq!(
+        by_itself.iter().collect::<BTreeSet<_>>().len(),
+        by_itself.len(),
+        "a slot has completed twice"
+    );
     let active: BTreeSet<u64> = tasks
         .iter()
         .filter(|task| task.desired_state <= TaskState::Complete && !task.status.state.is_terminal())
         .map(|task| task.slot)
         .collect();
     assert!(active.len() as u64 <= max_concurrent, "{active:?}");
+    assert!(active.is_disjoint(&done), "{done:?} {:#?}", cluster.summary());
     done.len()
 }

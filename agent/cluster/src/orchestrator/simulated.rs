@@ -38,6 +38,8 @@ pub(super) struct Simulated {
     passed: Duration,
     pub(super) wake_at: Option<Timestamp>,
     next_bits: u128,
+    /// Nodes that took the place of those of that number.
+    nodes: BTreeMap<u128, NodeId>,
     /// Slots that an update took down and that have not landed since.
     down: BTreeMap<SlotKey, Timestamp>,
     /// When the attempts of each slot and spec version were made.
@@ -72,6 +74,7 @@ impl Simulated {
             passed: Duration::ZERO,
             wake_at: None,
             next_bits: 1000,
+            nodes: BTreeMap::new(),
             down: BTreeMap::new(),
             attempts: BTreeMap::new(),
         }
@@ -122,6 +125,15 @@ impl Simulated {
             task.desired_state == TaskState::Running && self.view().state(task) == TaskState::Running
         };
         self.tasks().into_iter().filter(runs).collect()
+    }
+
+    /// Those that a worker has and that have not ended, asked to stop or not.
+    pub(super) fn live(&self) -> Vec<Task> {
+        let is_live = |task: &Task| {
+            let state = self.view().state(task);
+            state >= TaskState::Assigned && !state.is_terminal()
+        };
+        self.tasks().into_iter().filter(is_live).collect()
     }
 
     pub(super) fn update_state(&self) -> Option<UpdateState> {
@@ -193,7 +205,7 @@ impl Simulated {
     }
 
     pub(super) fn change_node(&mut self, number: u128, change: impl FnOnce(&mut Node)) {
-        let Some(node) = self.store.node(NodeId::of(number)) else { return };
+        let Some(node) = self.store.node(self.node_id(number)) else { return };
         let mut node = Node::clone(node);
         let state = node.status.state;
         change(&mut node);
@@ -201,6 +213,23 @@ impl Simulated {
             node.status.since = self.now;
         }
         self.write(node);
+    }
+
+    /// `docker node rm --force`, and a new node joins: the same number, another id.
+    pub(super) fn exchange_node(&mut self, number: u128) {
+        let old = self.node_id(number);
+        let id = NodeId::of(old.bits() + 100);
+        let mut wanted = Reconciled::default();
+        wanted.remove(old);
+        wanted.create(Node { id, ..fixture::node(number) });
+        fixture::apply(&mut self.store, wanted);
+        self.nodes.insert(number, id);
+        self.attempts.retain(|(slot, _), _| slot.2 != Some(old));
+        self.down.retain(|slot, _| slot.2 != Some(old));
+    }
+
+    fn node_id(&self, number: u128) -> NodeId {
+        self.nodes.get(&number).copied().unwrap_or(NodeId::of(number))
     }
 
     pub(super) fn set_node_state(&mut self, number: u128, state: NodeState) {
@@ -229,6 +258,10 @@ impl Simulated {
     /// The same, and its clock is that far behind (negative: ahead of) the one before it.
     pub(super) fn change_leader_behind(&mut self, seconds: i64) {
         self.change_leader();
+        if seconds != 0 {
+            // A window of time is measured by one clock.
+            self.attempts.clear();
+        }
         let span = Duration::from_secs(seconds.unsigned_abs());
         self.now = if seconds < 0 { self.now.after(span) } else { self.now.before(span) };
     }

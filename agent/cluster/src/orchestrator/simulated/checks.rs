@@ -120,7 +120,8 @@ impl Simulated {
     pub(super) fn check(&self) {
         let service = self.service();
         let mut wanted: BTreeMap<SlotKey, u64> = BTreeMap::new();
-        for task in self.store.tasks().filter(|task| task.desired_state == TaskState::Running) {
+        let goals = TaskState::Running..=TaskState::Complete;
+        for task in self.store.tasks().filter(|task| goals.contains(&task.desired_state)) {
             let node = task.node.and_then(|node| self.store.node(node));
             let is_lost = task.node.is_some() && ground_of(node.map(AsRef::as_ref)) == Ground::Lost;
             if !is_lost && !self.view().state(task).is_terminal() {
