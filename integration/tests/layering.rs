@@ -49,7 +49,18 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
     (
         "ketch-ca",
-        &["ketch-cluster", "base64", "rcgen", "ring", "rustls", "sha2", "subtle", "thiserror", "x509-parser", "proptest"],
+        &[
+            "ketch-cluster",
+            "base64",
+            "rcgen",
+            "ring",
+            "rustls",
+            "sha2",
+            "subtle",
+            "thiserror",
+            "x509-parser",
+            "proptest",
+        ],
     ),
     (
         "ketchd",

@@ -1,3 +1,5 @@
+//! The queue, one case at a time.
+
 use super::*;
 use crate::fixture;
 use crate::id::{NodeId, ServiceId};
