@@ -178,7 +178,13 @@ fn heal(cluster: &mut Simulated) {
 /// With a policy that always restarts, what can run comes to run when the nodes are well, and no user asks for anything.
 fn comes_back_by_itself(cluster: &mut Simulated, slots_wanted: usize) {
     heal_nodes(cluster);
+    let healed_at = cluster.passed;
     cluster.run(400);
+    assert!(
+        cluster.passed - healed_at < Duration::from_secs(3600),
+        "held up by a clock: {:#?}",
+        cluster.summary()
+    );
     let image = |task: &TaskSpec| task.container().map(|container| container.image.clone());
     let tasks = cluster.tasks();
     let lasts = |task: &TaskSpec| !matches!(image(task).as_deref(), Some(BROKEN | SHORT_LIVED));

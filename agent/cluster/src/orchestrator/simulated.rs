@@ -35,7 +35,7 @@ pub(super) struct Simulated {
     /// By the leader's clock.
     pub(super) now: Timestamp,
     /// How much time has passed, whatever the clocks say.
-    passed: Duration,
+    pub(super) passed: Duration,
     pub(super) wake_at: Option<Timestamp>,
     next_bits: u128,
     /// Nodes that took the place of those of that number.
