@@ -403,6 +403,8 @@ impl Simulated {
     pub(super) fn run(&mut self, steps: u64) {
         for _ in 0..steps {
             let before = self.store.version();
+            // A new leader that has heard nobody may want nothing, and have nothing to wait for.
+            self.hear();
             self.settle();
             let moved = self.work() || self.store.version() != before;
             match self.wake_at {
