@@ -78,8 +78,10 @@ deny:
 layering:
 	cargo test --quiet --package ketch-integration --test layering
 
-unit: ## Unit, golden and property tests
-	cargo test --workspace
+# Of the property tests' cases: CI's are the same each time, `make soak` and `make fuzz` draw others.
+SEED ?= 1
+unit: ## Unit, golden and property tests: SEED=1
+	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace
 
 test: setup ## Everything: checks, unit tests, the integration suite on both cgroup layouts; ends with the counts
 	@integration/setup/run-steps.sh $(TEST_STEPS)
@@ -127,6 +129,7 @@ soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycl
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
 		attack_image::a_mount_target_that_is_swapped attack_inside::
 	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks::
+	for round in $$(seq 20); do cargo test --quiet --package ketch-cluster --package ketch-raft || exit 1; done
 
 sanitise: setup ## The unit tests and the suite on a build with AddressSanitizer, both layouts: FILTER='exec:: mounts::'
 	integration/sanitise/run.sh $(FILTER)
