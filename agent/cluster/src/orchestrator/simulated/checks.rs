@@ -48,13 +48,15 @@ impl Simulated {
         }
     }
 
-    /// Whether the task runs, is wanted, and could stay where it is.
+    /// Whether the task runs, is wanted, and could stay where it is: by the service's spec, and by its own, which is what the
+    /// enforcer asks.
     fn serves(&self, task: &Task) -> bool {
-        let constraints = Constraints::parse(&self.service().spec.task.placement.constraints).unwrap();
+        let specs = [&self.service().spec.task, &task.spec];
+        let constraints = specs.map(|spec| Constraints::parse(&spec.placement.constraints).unwrap());
         let may_stay = task.node.and_then(|node| self.store.node(node)).is_some_and(|node| {
             node.status.state == NodeState::Ready
                 && node.spec.availability != Availability::Drain
-                && constraints.allow(node)
+                && constraints.iter().all(|constraints| constraints.allow(node))
         });
         may_stay && self.running().iter().any(|running| running.id == task.id)
     }
