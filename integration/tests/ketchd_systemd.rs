@@ -157,11 +157,13 @@ fn logs_go_to_the_journal(case: &Case) {
     let out = engine.docker("logs box").ok();
     assert_eq!((out.stdout.as_str(), out.stderr.as_str()), ("out\n", "err\n"));
     let id = engine.inspect("box", "{{.Id}}");
-    let entries: Vec<Value> = wait_until("two entries of the journal", || {
+    let mut entries: Vec<Value> = wait_until("two entries of the journal", || {
         let out = case.program("journalctl").args(["--output", "json", "--no-pager"]).arg(format!("CONTAINER_ID_FULL={id}")).run();
         let entries: Vec<_> = out.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         if entries.len() == 2 { Ok(entries) } else { Err(out.to_string()) }
     });
+    // The two streams are read beside each other: which one's line comes first is nobody's promise.
+    entries.sort_by_key(|entry| entry["MESSAGE"] != "out");
     for (entry, message, priority) in [(&entries[0], "out", "6"), (&entries[1], "err", "3")] {
         for (field, value) in [
             ("MESSAGE", message),
