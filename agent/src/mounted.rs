@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use rustix::io::Errno;
-use rustix::mount::UnmountFlags;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change};
 
 /// All mount points, in the order of their mounting.
 ///
@@ -27,6 +27,20 @@ pub(crate) fn points() -> io::Result<Vec<PathBuf>> {
 pub(crate) fn is_mounted(path: &Path) -> io::Result<bool> {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     Ok(points()?.contains(&path))
+}
+
+/// Gives this thread, which must be one of its own (`on_a_thread`), a mount namespace that ends with it. What is mounted there
+/// stays there, and what the host unmounts is not held.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn own_namespace() -> rustix::io::Result<()> {
+    #[expect(
+        deprecated,
+        reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
+    )]
+    rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS)?;
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
 }
 
 /// Takes everything away that is mounted at and below a folder; what is busy goes with its last user.

@@ -7,11 +7,12 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, OpenTreeFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, mount_change, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, mount, open_tree,
 };
 
 use crate::blocking::on_a_thread;
+use crate::mounted;
 
 /// What is to be seen in it.
 #[derive(Debug)]
@@ -67,12 +68,7 @@ impl Overlay<'_> {
     }
 
     fn in_a_page_of_this_thread(&self) -> io::Result<OwnedFd> {
-        #[expect(
-            deprecated,
-            reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
-        )]
-        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS)?;
-        mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+        mounted::own_namespace()?;
         let layers = Opened::all(self.lower.iter().copied())?;
         let writable = self.writable.map(|(upper, work)| Opened::all([upper, work])).transpose()?;
         let mut options = format!("lowerdir={}", layers.joined());

@@ -14,10 +14,7 @@ use rustix::fs::{
     fstatvfs, mkdirat, open, openat,
 };
 use rustix::io::Errno;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount,
-    move_mount, open_tree,
-};
+use rustix::mount::{MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_remount, move_mount, open_tree};
 
 use crate::blocking::on_a_thread;
 use crate::error::{Error, Result};
@@ -89,14 +86,7 @@ impl View {
         on_a_thread("view", || {
             let failed =
                 |error: Errno| Error::internal("opening a container's files", &io::Error::from(error));
-            #[expect(
-                deprecated,
-                reason = "unsafe for CLONE_FILES and the like only; a thread of its own has one namespace more"
-            )]
-            rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNS).map_err(failed)?;
-            // What is mounted here stays here, and what the host unmounts is not held.
-            let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
-            mount_change("/", slave).map_err(failed)?;
+            mounted::own_namespace().map_err(failed)?;
             let place = match root {
                 Root::Mounted(place) => *place,
                 Root::Unmounted(mounts, place) => {
