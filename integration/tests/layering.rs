@@ -48,6 +48,26 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-engine-api", &["serde", "serde_json"]),
     ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
     (
+        "ketch-node",
+        &[
+            "ketch-ca",
+            "ketch-cluster",
+            "ketch-raft",
+            "base64",
+            "bytes",
+            "futures-util",
+            "http-body-util",
+            "hyper",
+            "hyper-util",
+            "redb",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tracing",
+        ],
+    ),
+    (
         "ketch-ca",
         &[
             "ketch-cluster",

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::TaskId;
 use crate::objects::PortConfig;
 use crate::objects::task::ContainerStatus;
@@ -18,7 +20,8 @@ use crate::store::Store;
 use crate::time::Timestamp;
 
 /// A worker's word on a task: its status, with ages by the worker's own monotonic clock instead of moments.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Told {
     pub state: TaskState,
     /// How long it has been in that state.

@@ -1,0 +1,233 @@
+//! What nodes ask of each other: every call by its path, with what is sent and what is answered. JSON, but for raft's, whose
+//! bytes are `ketch-raft`'s own. A field that is added has a default, so that nodes of neighbouring versions understand each
+//! other.
+//!
+//! | path | who may | answered by |
+//! |---|---|---|
+//! | `/ketch/v1/root`, `/ketch/v1/join` | anyone | a manager; join: the leader |
+//! | `/ketch/v1/renew` | members | the leader |
+//! | `/ketch/v1/raft/...` | managers | a manager |
+//! | `/ketch/v1/enter` | managers | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs` | members | the leader |
+//! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
+
+use std::fmt;
+use std::time::Duration;
+
+use ketch_cluster::assignment::AssignmentChanges;
+use ketch_cluster::id::{NodeId, TaskId};
+use ketch_cluster::objects::node::{Availability, CaKeyId, NodeDescription, NodeRole};
+use ketch_cluster::view::Told;
+use ketch_raft::Kind;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::executor::{LogLine, LogOptions};
+
+/// A call with one answer.
+pub trait Request: Serialize + DeserializeOwned + Send {
+    const PATH: &'static str;
+    type Answer: Serialize + DeserializeOwned + Send;
+}
+
+/// A call that is answered by message after message, until one side ends it.
+pub trait StreamRequest: Serialize + DeserializeOwned + Send {
+    const PATH: &'static str;
+    type Message: Serialize + DeserializeOwned + Send;
+}
+
+/// Below it come requests of the Engine API, path and query as they came.
+pub const API: &str = "/ketch/v1/api";
+
+/// The path of raft's messages.
+#[must_use]
+pub fn raft_path(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Append => "/ketch/v1/raft/append",
+        Kind::Vote => "/ketch/v1/raft/vote",
+        Kind::PreVote => "/ketch/v1/raft/pre-vote",
+        Kind::Snapshot => "/ketch/v1/raft/snapshot",
+        Kind::Lead => "/ketch/v1/raft/lead",
+    }
+}
+
+/// The kind of raft's message that has this path.
+#[must_use]
+pub fn raft_kind(path: &str) -> Option<Kind> {
+    [Kind::Append, Kind::Vote, Kind::PreVote, Kind::Snapshot, Kind::Lead]
+        .into_iter()
+        .find(|kind| raft_path(*kind) == path)
+}
+
+/// The cluster's roots.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RootAsked {}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Roots {
+    /// PEM.
+    pub roots: String,
+}
+
+/// To become a node.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JoinAsked {
+    pub token: String,
+    /// PEM of PKCS #10.
+    pub certificate_request: String,
+    #[serde(default)]
+    pub availability: Availability,
+}
+
+/// Without the token, so that no log line can have it.
+impl fmt::Debug for JoinAsked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JoinAsked")
+    }
+}
+
+/// A member's next certificate, in the role that the cluster has for it now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewAsked {
+    /// PEM of PKCS #10.
+    pub certificate_request: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Certified {
+    pub node: NodeId,
+    pub role: NodeRole,
+    /// PEM.
+    pub chain: String,
+    /// PEM.
+    pub roots: String,
+}
+
+/// A manager by its certificate asks to be one in raft; it serves raft's calls already. Asked again, it is done once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EnterAsked {
+    /// Drawn by itself, once for each log that it begins.
+    pub raft_id: u64,
+    /// Where other managers reach it: `host:port`.
+    pub address: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entered {}
+
+/// A worker's session begins. An older one of the same node ends by it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SessionAsked {
+    pub description: NodeDescription,
+    /// The roots that it trusts.
+    pub roots: Vec<CaKeyId>,
+    /// What it knows of its tasks, all of it.
+    pub words: Vec<(TaskId, Told)>,
+    /// Where it is to be reached; empty: where its connection comes from.
+    #[serde(default)]
+    pub address: String,
+}
+
+/// What a session's stream brings.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum SessionMessage {
+    /// The first one.
+    Begun { session: u128, heartbeat: Duration },
+    /// The managers, whenever they change.
+    Managers(Vec<ManagerAddress>),
+    /// What the node is to be, whenever it changes; another role than its certificate's is asked for by
+    /// [`RenewAsked`].
+    Membership(Membership),
+    /// What the node is to have.
+    Assignment(AssignmentChanges),
+    /// Somebody wants to read logs of tasks here.
+    Logs(LogsWanted),
+    /// Nobody does any more.
+    LogsEnd { subscription: u64 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManagerAddress {
+    pub node: NodeId,
+    pub address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    pub role: NodeRole,
+    /// The roots that the node is to trust (PEM), and which of them is to have signed its certificate: others renew.
+    pub roots: String,
+    pub issuer: CaKeyId,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsWanted {
+    pub subscription: u64,
+    pub tasks: Vec<TaskId>,
+    pub options: LogOptions,
+}
+
+/// A worker is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub session: u128,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct HeartbeatTaken {
+    /// When the next one is expected: a node is down after three that were missed.
+    pub next: Duration,
+}
+
+/// A worker's news of its tasks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Tell {
+    pub session: u128,
+    pub words: Vec<(TaskId, Told)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TellTaken {
+    /// Those of the words that are ends and are committed: the worker may forget them. Others are told again.
+    pub committed: Vec<TaskId>,
+}
+
+/// Lines that were asked for by [`LogsWanted`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogsTell {
+    pub session: u128,
+    pub subscription: u64,
+    pub lines: Vec<(TaskId, LogLine)>,
+    /// No more of these tasks; with why, when they could not be read.
+    pub ended: Vec<(TaskId, String)>,
+}
+
+/// Whether more is wanted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogsTaken {
+    pub go_on: bool,
+}
+
+macro_rules! requests {
+    ($($request:ty => $path:literal -> $answer:ty;)+) => {$(
+        impl Request for $request {
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        }
+    )+};
+}
+
+requests! {
+    RootAsked => "/ketch/v1/root" -> Roots;
+    JoinAsked => "/ketch/v1/join" -> Certified;
+    RenewAsked => "/ketch/v1/renew" -> Certified;
+    EnterAsked => "/ketch/v1/enter" -> Entered;
+    Heartbeat => "/ketch/v1/heartbeat" -> HeartbeatTaken;
+    Tell => "/ketch/v1/tell" -> TellTaken;
+    LogsTell => "/ketch/v1/logs" -> LogsTaken;
+}
+
+impl StreamRequest for SessionAsked {
+    const PATH: &'static str = "/ketch/v1/session";
+    type Message = SessionMessage;
+}

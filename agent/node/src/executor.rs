@@ -1,0 +1,125 @@
+//! What runs a worker's tasks: ketchd's engine, or the simulation's model of one. The worker decides what each task is to do
+//! next ([`worker`](crate::worker)); here it is done.
+//!
+//! Every call may be made again after a crash of the agent, with the same task: it goes on from what is there. A call that is
+//! dropped is given up; the next one for that task cleans up after it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use ketch_cluster::assignment::Item;
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::node::NodeDescription;
+use ketch_cluster::objects::task::ContainerStatus;
+use ketch_cluster::objects::{Config, PortConfig, Secret, Task};
+use ketch_cluster::time::Timestamp;
+use tokio::sync::mpsc;
+
+/// A task with the secrets and configs that it names, of those that the node was given.
+#[derive(Debug, Clone)]
+pub struct Work {
+    pub task: Arc<Task>,
+    pub secrets: Vec<Arc<Secret>>,
+    pub configs: Vec<Arc<Config>>,
+}
+
+/// Why a task can't go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TaskError {
+    /// It can never run here: its image is missing, its spec is refused. Before it has started it is rejected.
+    #[error("{0}")]
+    Rejected(String),
+    /// It could run if it were tried again: a new task will be.
+    #[error("{0}")]
+    Failed(String),
+    /// There is nothing to act on: its container is gone.
+    #[error("no such container")]
+    Gone,
+}
+
+/// A container that runs, and healthily, if it has a health check.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Started {
+    pub container: ContainerStatus,
+    /// Of host-mode ports, as they were given.
+    pub ports: Vec<PortConfig>,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub exit_code: i32,
+    /// Why, where the exit code does not say it: `unhealthy container`, `OOM`. Empty otherwise.
+    pub error: String,
+    pub container: ContainerStatus,
+}
+
+/// What is asked of a task's output.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(default)]
+pub struct LogOptions {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Lines from the end; none is all.
+    pub tail: Option<u64>,
+}
+
+/// One line of a task's output.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct LogLine {
+    pub at: Timestamp,
+    /// 1 is the output, 2 the error stream.
+    pub stream: u8,
+    /// With its end.
+    #[serde(with = "crate::base64_bytes")]
+    pub line: Vec<u8>,
+    /// What the log driver adds (`--log-opt labels=`, `env=`).
+    pub attributes: std::collections::BTreeMap<String, String>,
+}
+
+/// Runs tasks.
+pub trait Executor: fmt::Debug + Send + Sync + 'static {
+    /// What the node is made of; asked for at each registration and every 20 s.
+    fn describe(&self) -> BoxFuture<'_, NodeDescription>;
+
+    /// Whatever of the cluster's networks the node is to know, all of it: networks, neighbours, services, peers, keys. Called
+    /// once before the first task and at each change.
+    ///
+    /// # Errors
+    /// What could not be done; it is called again at the next change, or in a few seconds.
+    fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Pulls the image (what is there is used when it can't be pulled) and makes the container.
+    fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>>;
+
+    /// Starts the container, and returns once it runs and is healthy. One that runs already is waited for.
+    fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>>;
+
+    /// Waits for the container's end, and ends it when it becomes unhealthy.
+    fn wait(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>>;
+
+    /// Stops the container by its signal, in its grace period, then by SIGKILL; returns once it has ended. One that never
+    /// started is no error.
+    fn shutdown(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>>;
+
+    /// Removes the container and its anonymous volumes. One that is gone is no error.
+    fn remove(&self, task: TaskId) -> BoxFuture<'_, Result<(), TaskError>>;
+
+    /// The tasks that have a container here, whatever they do.
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>>;
+
+    /// A task's output, line by line, until its end or until the receiver is dropped.
+    ///
+    /// # Errors
+    /// It has none that can be read: the reason.
+    fn logs(
+        &self,
+        task: Arc<Task>,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>>;
+}

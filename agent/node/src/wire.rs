@@ -1,0 +1,14 @@
+//! Calls between nodes: HTTP/2 over the [`world`](crate::world)'s connections. [`Links`] makes them, [`serve`] answers
+//! them; what they say is [`calls`](crate::calls)'.
+
+mod body;
+mod links;
+mod refusal;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use body::{Answer, Body, Messages};
+pub use links::{CallError, Destination, Links};
+pub use refusal::Refusal;
+pub use server::{Call, Service, serve};

@@ -1,0 +1,136 @@
+//! What calls carry: one JSON value, bytes, or a stream of messages, each behind its length.
+
+use std::marker::PhantomData;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use super::links::CallError;
+use super::refusal::Refusal;
+
+/// What an answer is made of.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A message of a stream is at most so long.
+const MOST_MESSAGE: usize = 64 << 20;
+
+/// What a call is answered.
+#[derive(Debug)]
+pub enum Answer {
+    Bytes(Bytes),
+    /// The messages of a stream, encoded by [`Answer::message`]; it ends when the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
+    /// Whatever HTTP can say: of the Engine API.
+    Http(Response<Body>),
+}
+
+impl Answer {
+    /// One value as JSON.
+    ///
+    /// # Errors
+    /// It has no JSON.
+    pub fn of(value: &impl Serialize) -> Result<Self, Refusal> {
+        let bytes = serde_json::to_vec(value)
+            .map_err(|error| Refusal::Failed(format!("writing an answer: {error}")))?;
+        Ok(Self::Bytes(bytes.into()))
+    }
+
+    /// A message as a stream carries it.
+    ///
+    /// # Errors
+    /// It has no JSON, or more than 4 GiB of it.
+    pub fn message(value: &impl Serialize) -> Result<Bytes, Refusal> {
+        let json = serde_json::to_vec(value)
+            .map_err(|error| Refusal::Failed(format!("writing a message: {error}")))?;
+        let length =
+            u32::try_from(json.len()).map_err(|_| Refusal::Failed("a message is too long".to_owned()))?;
+        Ok([&length.to_be_bytes()[..], &json].concat().into())
+    }
+
+    pub(super) fn response(self) -> Response<Body> {
+        match self {
+            Self::Bytes(bytes) => Response::new(whole(bytes)),
+            Self::Stream(messages) => Response::new(streamed(messages)),
+            Self::Http(response) => response,
+        }
+    }
+}
+
+impl Refusal {
+    pub(super) fn response(&self) -> Response<Body> {
+        let mut response = Response::new(whole(serde_json::to_vec(self).unwrap_or_default().into()));
+        *response.status_mut() =
+            StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response
+    }
+}
+
+pub(super) fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn streamed(messages: mpsc::Receiver<Bytes>) -> Body {
+    let frames = futures_util::stream::unfold(messages, async |mut messages| {
+        let bytes = messages.recv().await?;
+        Some((Ok(Frame::data(bytes)), messages))
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+/// The messages that answer a [`StreamRequest`](crate::calls::StreamRequest). Dropped, it ends the call.
+#[derive(Debug)]
+pub struct Messages<M> {
+    body: Incoming,
+    ahead: BytesMut,
+    kind: PhantomData<fn() -> M>,
+}
+
+impl<M: DeserializeOwned> Messages<M> {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self { body, ahead: BytesMut::new(), kind: PhantomData }
+    }
+
+    /// The next one; none when the other end has ended the stream. May be dropped and called again: nothing is lost.
+    ///
+    /// # Errors
+    /// The connection was lost, or what came is no message.
+    pub async fn next(&mut self) -> Result<Option<M>, CallError> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            match self.body.frame().await {
+                None if self.ahead.is_empty() => return Ok(None),
+                None => return Err(CallError::Lost("the stream ended inside a message".to_owned())),
+                Some(Err(error)) => return Err(CallError::Lost(error.to_string())),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.ahead.extend_from_slice(&data);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self) -> Result<Option<M>, CallError> {
+        let Some(length) = self.ahead.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize)
+        else {
+            return Ok(None);
+        };
+        if length > MOST_MESSAGE {
+            return Err(CallError::Unreadable(format!("a message of {length} bytes")));
+        }
+        if self.ahead.len() < 4 + length {
+            return Ok(None);
+        }
+        self.ahead.advance(4);
+        let json = self.ahead.split_to(length);
+        serde_json::from_slice(&json).map(Some).map_err(|error| CallError::Unreadable(error.to_string()))
+    }
+}

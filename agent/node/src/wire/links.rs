@@ -1,0 +1,234 @@
+//! Connections to other nodes, kept open, and the calls that are made by them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::{Request as HttpRequest, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+
+use super::body::Messages;
+use super::refusal::Refusal;
+use super::server::SPOKEN;
+use crate::calls::{Request, StreamRequest};
+use crate::world::{DialError, Expected, Terms, World};
+
+/// An answer is at most so long.
+const MOST_ANSWER: usize = 64 << 20;
+/// How often a connection is tried while a call waits on it, and for how long until it counts as lost.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Whom a call is made to.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// `host:port`.
+    pub address: String,
+    pub terms: Terms,
+}
+
+impl Destination {
+    /// A node of the cluster.
+    #[must_use]
+    pub fn member(address: impl Into<String>, whom: Expected) -> Self {
+        Self { address: address.into(), terms: Terms::Member(whom) }
+    }
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// Perhaps it was done.
+    #[error("no answer in time")]
+    Late,
+    /// Perhaps it was done.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("what came is no answer: {0}")]
+    Unreadable(String),
+}
+
+impl CallError {
+    /// The leader, when the node that was asked knows another one.
+    #[must_use]
+    pub fn leader(&self) -> Option<Option<&str>> {
+        match self {
+            Self::Refused(Refusal::NotLeader { leader }) => {
+                Some(leader.as_ref().map(|(_, address)| address.as_str()))
+            }
+            _ => None,
+        }
+    }
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+type Slot = Arc<AsyncMutex<Option<Sender>>>;
+
+/// One node's connections to others. Calls to one node share one.
+pub struct Links {
+    world: Arc<dyn World>,
+    open: Mutex<BTreeMap<(String, String), Slot>>,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Links")
+    }
+}
+
+impl Links {
+    #[must_use]
+    pub fn new(world: Arc<dyn World>) -> Self {
+        Self { world, open: Mutex::default() }
+    }
+
+    /// Makes a call; `within` is for all of it, the connection included.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn ask<R: Request>(
+        &self,
+        to: &Destination,
+        request: &R,
+        within: Duration,
+    ) -> Result<R::Answer, CallError> {
+        let body = encode(request)?;
+        let answer = self.send(to, R::PATH, body, within).await?;
+        serde_json::from_slice(&answer).map_err(|error| CallError::Unreadable(error.to_string()))
+    }
+
+    /// Makes a call of bytes.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn send(
+        &self,
+        to: &Destination,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, CallError> {
+        let call = async {
+            let response = accepted(self.request(to, post(to, path, body)?).await?).await?;
+            collect(response.into_body()).await
+        };
+        timeout(within, call).await.unwrap_or(Err(CallError::Late))
+    }
+
+    /// Makes a call that is answered by a stream; `within` is until it begins.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn open<R: StreamRequest>(
+        &self,
+        to: &Destination,
+        request: &R,
+        within: Duration,
+    ) -> Result<Messages<R::Message>, CallError> {
+        let request = post(to, R::PATH, encode(request)?)?;
+        let call = async { accepted(self.request(to, request).await?).await };
+        let response = timeout(within, call).await.unwrap_or(Err(CallError::Late))?;
+        Ok(Messages::new(response.into_body()))
+    }
+
+    /// Sends an HTTP request as it is, whatever is answered; its URI has the node's address in front of the path.
+    ///
+    /// # Errors
+    /// See [`CallError`]; a refusal is an answer here.
+    pub async fn request(
+        &self,
+        to: &Destination,
+        request: HttpRequest<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let mut sender = self.sender(to).await?;
+        let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        if response.headers().contains_key(SPOKEN) {
+            Ok(response)
+        } else {
+            let reason = format!("it answers {}", response.status());
+            Err(DialError::Foreign { address: to.address.clone(), reason }.into())
+        }
+    }
+
+    /// Closes all connections once their calls are done: the node's certificate, or whom it believes, has changed.
+    pub fn renew(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    async fn sender(&self, to: &Destination) -> Result<Sender, CallError> {
+        let Terms::Member(whom) = &to.terms else { return self.connect(to).await };
+        let key = (to.address.clone(), format!("{whom:?}"));
+        let slot =
+            Arc::clone(self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
+        // Held while it is dialled: calls that come meanwhile wait for the same connection.
+        let mut open = slot.lock().await;
+        if let Some(sender) = open.as_mut()
+            && !sender.is_closed()
+            && sender.ready().await.is_ok()
+        {
+            return Ok(sender.clone());
+        }
+        let sender = self.connect(to).await?;
+        *open = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn connect(&self, to: &Destination) -> Result<Sender, CallError> {
+        let stream = self.world.dial(&to.address, to.terms.clone()).await?;
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .initial_stream_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20);
+        let foreign = |error: hyper::Error| DialError::Foreign {
+            address: to.address.clone(),
+            reason: error.to_string(),
+        };
+        let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(foreign)?;
+        drop(tokio::spawn(connection));
+        Ok(sender)
+    }
+}
+
+fn encode(request: &impl serde::Serialize) -> Result<Bytes, CallError> {
+    serde_json::to_vec(request).map(Bytes::from).map_err(|error| CallError::Unreadable(error.to_string()))
+}
+
+fn post(to: &Destination, path: &str, body: Bytes) -> Result<HttpRequest<Full<Bytes>>, CallError> {
+    HttpRequest::post(format!("https://{}{path}", to.address))
+        .body(Full::new(body))
+        .map_err(|error| CallError::Unreadable(error.to_string()))
+}
+
+/// An answer that is none of a refusal.
+async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
+    if response.status() == StatusCode::OK {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = collect(response.into_body()).await?;
+    let refusal = serde_json::from_slice::<Refusal>(&body);
+    Err(refusal.map_or_else(|_| CallError::Unreadable(format!("status {status}")), CallError::Refused))
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, CallError> {
+    let collected = Limited::new(body, MOST_ANSWER).collect().await;
+    collected.map(http_body_util::Collected::to_bytes).map_err(|error| CallError::Lost(error.to_string()))
+}
+
+fn lost(error: &hyper::Error) -> CallError {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    CallError::Lost(format!("{error}{source}"))
+}

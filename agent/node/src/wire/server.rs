@@ -1,0 +1,145 @@
+//! Answers calls that come in by one connection.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::http::request::Parts;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper::{Request as HttpRequest, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::time::timeout;
+
+use super::body::{Answer, Body, whole};
+use super::refusal::Refusal;
+use crate::world::{Accepted, Caller};
+
+/// Every answer of a ketch node has this header, and no other server's: by it a node that asks knows whom it has reached.
+pub(super) const SPOKEN: &str = "ketch-node";
+
+/// What a call may bring: a node's, and a stranger's.
+const MOST_BODY: usize = 64 << 20;
+const MOST_STRANGERS_BODY: usize = 64 << 10;
+/// A stranger is done with joining after that.
+const STRANGERS_TIME: Duration = Duration::from_secs(30);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// A call that came in.
+#[derive(Debug)]
+pub struct Call {
+    pub caller: Caller,
+    /// The IP address that its connection comes from.
+    pub from: String,
+    /// Method, path, query and headers.
+    pub head: Parts,
+    pub body: Bytes,
+}
+
+impl Call {
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    /// Its JSON.
+    ///
+    /// # Errors
+    /// It is none of that kind.
+    pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Refusal> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Refusal::Invalid(format!("{}: {error}", self.path())))
+    }
+}
+
+/// Who answers.
+pub trait Service: Send + Sync + 'static {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>>;
+}
+
+/// Answers until the connection ends. Dropped, it ends it.
+pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
+    let Accepted { stream, caller, address } = accepted;
+    let answer = service_fn(|request| {
+        let (service, from) = (Arc::clone(&service), address.clone());
+        async move { Ok::<_, Infallible>(spoken(answered(service, caller, from, request).await)) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(1024)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    let connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let ended = match caller {
+        Caller::Member(_) => connection.await,
+        Caller::Stranger => timeout(STRANGERS_TIME, connection).await.unwrap_or(Ok(())),
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%address, %error, "a connection of a node ended");
+    }
+}
+
+async fn answered(
+    service: Arc<dyn Service>,
+    caller: Caller,
+    from: String,
+    request: HttpRequest<Incoming>,
+) -> Response<Body> {
+    if is_grpc(&request) {
+        return refused_as_grpc();
+    }
+    match call_of(caller, from, request).await {
+        Err(refusal) => refusal.response(),
+        Ok(call) => match service.answer(call).await {
+            Ok(answer) => answer.response(),
+            Err(refusal) => refusal.response(),
+        },
+    }
+}
+
+fn call_of(
+    caller: Caller,
+    from: String,
+    request: HttpRequest<Incoming>,
+) -> impl Future<Output = Result<Call, Refusal>> {
+    let most = if matches!(caller, Caller::Stranger) { MOST_STRANGERS_BODY } else { MOST_BODY };
+    async move {
+        let (head, body) = request.into_parts();
+        let body = Limited::new(body, most).collect().await;
+        let body = body.map_err(|error| Refusal::Invalid(format!("reading a call: {error}")))?.to_bytes();
+        Ok(Call { caller, from, head, body })
+    }
+}
+
+fn spoken(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(SPOKEN, HeaderValue::from_static("1"));
+    response
+}
+
+/// Docker's managers and workers speak gRPC: one that was given this node's address is told so in its own words.
+fn is_grpc(request: &HttpRequest<Incoming>) -> bool {
+    request.headers().get("content-type").is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn refused_as_grpc() -> Response<Body> {
+    let mut response = Response::new(whole(Bytes::new()));
+    let headers = response.headers_mut();
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    // 12 is UNIMPLEMENTED.
+    headers.insert("grpc-status", HeaderValue::from_static("12"));
+    headers.insert(
+        "grpc-message",
+        HeaderValue::from_static("this is a manager of a ketch cluster, not of a Docker swarm"),
+    );
+    response
+}

@@ -1,0 +1,163 @@
+//! Calls over a pipe in memory: whole answers, streams, refusals, and what does not speak as a node does.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Mutex;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::id::NodeId;
+use ketch_cluster::time::Timestamp;
+use tokio::io::{DuplexStream, duplex};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::calls::{
+    Heartbeat, HeartbeatTaken, Request, RootAsked, Roots, SessionAsked, SessionMessage, StreamRequest,
+};
+use crate::world::{
+    Accepted, Caller, Credentials, DialError, Disk, Expected, Listener, Stream, Terms, World,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Hands out the ends of pipes.
+#[derive(Debug, Default)]
+struct Pipes(Mutex<VecDeque<DuplexStream>>);
+
+impl World for Pipes {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn bits(&self) -> u128 {
+        0
+    }
+
+    fn dial(&self, address: &str, _: Terms) -> BoxFuture<'static, Result<Box<dyn Stream>, DialError>> {
+        let end = self.0.lock().unwrap().pop_front();
+        let unreachable =
+            DialError::Unreachable { address: address.to_owned(), reason: "no pipe".to_owned() };
+        async move { end.map(|end| Box::new(end) as Box<dyn Stream>).ok_or(unreachable) }.boxed()
+    }
+
+    fn listen(&self, _: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
+        async { Err(io::ErrorKind::Unsupported.into()) }.boxed()
+    }
+
+    fn adopt(&self, _: Credentials) {}
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        panic!("these tests have none")
+    }
+}
+
+struct Echo;
+
+impl Service for Echo {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        async move {
+            match call.path() {
+                RootAsked::PATH => Answer::of(&Roots { roots: "x".repeat(3_000_000) }),
+                Heartbeat::PATH => {
+                    let asked: Heartbeat = call.read()?;
+                    if asked.session == 1 {
+                        return Err(Refusal::NotLeader {
+                            leader: Some((NodeId::of(7), "10.0.0.7:2377".to_owned())),
+                        });
+                    }
+                    Answer::of(&HeartbeatTaken { next: Duration::from_secs(2) })
+                }
+                SessionAsked::PATH => {
+                    let (sender, receiver) = mpsc::channel(1);
+                    tokio::spawn(async move {
+                        for session in 0..3 {
+                            let message =
+                                SessionMessage::Begun { session, heartbeat: Duration::from_secs(2) };
+                            sender.send(Answer::message(&message).unwrap()).await.unwrap();
+                        }
+                    });
+                    Ok(Answer::Stream(receiver))
+                }
+                path => Err(Refusal::Invalid(path.to_owned())),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Links that reach servers of [`Echo`], so many times.
+fn links(connections: usize, caller: Caller) -> (Links, Destination) {
+    let pipes = Pipes::default();
+    for _ in 0..connections {
+        let (here, there) = duplex(1 << 16);
+        pipes.0.lock().unwrap().push_back(here);
+        let accepted = Accepted { stream: Box::new(there), caller, address: "10.0.0.1".to_owned() };
+        tokio::spawn(serve(accepted, Arc::new(Echo)));
+    }
+    let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
+    (Links::new(Arc::new(pipes)), to)
+}
+
+#[tokio::test]
+async fn calls_share_a_connection_and_answers_may_be_long() {
+    let (links, to) = links(1, Caller::Stranger);
+    let (first, second) =
+        tokio::join!(links.ask(&to, &RootAsked {}, SOON), links.ask(&to, &RootAsked {}, SOON));
+    assert_eq!((first.unwrap().roots.len(), second.unwrap().roots.len()), (3_000_000, 3_000_000));
+}
+
+#[tokio::test]
+async fn a_refusal_says_who_leads() {
+    let (links, to) = links(1, Caller::Stranger);
+    let error = links.ask(&to, &Heartbeat { session: 1 }, SOON).await.unwrap_err();
+    assert_eq!(error.leader(), Some(Some("10.0.0.7:2377")));
+    assert_eq!(links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap().next, Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_stream_brings_its_messages_and_ends() {
+    let (links, to) = links(1, Caller::Stranger);
+    let asked = SessionAsked {
+        description: Default::default(),
+        roots: Vec::new(),
+        words: Vec::new(),
+        address: String::new(),
+    };
+    let mut messages = links.open(&to, &asked, SOON).await.unwrap();
+    for expected in 0..3 {
+        match messages.next().await.unwrap() {
+            Some(SessionMessage::Begun { session, .. }) => assert_eq!(session, expected),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(messages.next().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_connection_that_was_lost_is_made_again() {
+    let (links, to) = links(2, Caller::Stranger);
+    links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap();
+    links.renew();
+    links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap();
+    links.renew();
+    let error = links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap_err();
+    assert!(matches!(error, CallError::Dial(DialError::Unreachable { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_no_node_is_told_apart() {
+    let pipes = Pipes::default();
+    let (here, there) = duplex(1 << 16);
+    pipes.0.lock().unwrap().push_back(here);
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        let mut there = there;
+        there.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+    });
+    let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
+    let error = Links::new(Arc::new(pipes)).ask(&to, &RootAsked {}, SOON).await.unwrap_err();
+    assert!(matches!(error, CallError::Dial(DialError::Foreign { .. }) | CallError::Lost(_)), "{error:?}");
+}
