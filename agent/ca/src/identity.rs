@@ -11,8 +11,8 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::AttributeTypeAndValue;
 
-use crate::compat;
 use crate::root::{BACKDATE, moment};
+use crate::{compat, pem};
 
 /// A node as its certificate names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,15 @@ impl Identity {
             begins: moment(parsed.validity().not_before.timestamp()),
             expires: moment(parsed.validity().not_after.timestamp()),
         })
+    }
+
+    /// Reads the first certificate of a chain in PEM: the node's own.
+    ///
+    /// # Errors
+    /// The text is no chain of certificates, or the first is not of a node.
+    pub fn of_chain(chain: &str) -> Result<Self, IdentityError> {
+        let certificates = pem::certificates(chain).map_err(|_| IdentityError::Unreadable)?;
+        certificates.first().ok_or(IdentityError::Unreadable).and_then(|leaf| Self::read(leaf))
     }
 
     /// When its holder asks for the next one: at 50 to 80 % of its life, which of the moments by `bits`, so that nodes that

@@ -19,7 +19,7 @@ pub mod seal;
 pub mod tls;
 pub mod trust;
 
-pub use pem::PemError;
+pub use pem::{PemError, certificates};
 
 #[cfg(test)]
 mod fixture;

@@ -77,7 +77,7 @@ pub(crate) fn read(text: &str) -> Result<Vec<Block>, PemError> {
 }
 
 /// The certificates of a text that has nothing else, at least one.
-pub(crate) fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let blocks = read(text)?;
     if blocks.is_empty() {
         return Err(PemError::Empty);

@@ -1,0 +1,42 @@
+//! What a node remembers of itself beside its keys: written whole, and last of all when it joins, so that a crash before leaves
+//! a node of no cluster.
+
+use ketch_cluster::id::{ClusterId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::error::NodeError;
+use crate::calls::ManagerAddress;
+use crate::world::Disk;
+
+const NAME: &str = "node.json";
+
+/// Of a node of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Document {
+    pub(super) node: NodeId,
+    pub(super) cluster: ClusterId,
+    /// Where it listens, and where others reach it: `host:port`.
+    pub(super) listen: String,
+    pub(super) advertise: String,
+    /// Of a manager: who it is in raft. Drawn with each log that it begins.
+    #[serde(default)]
+    pub(super) raft_id: Option<u64>,
+    /// Of a manager: whether raft has let it in. Until then it asks.
+    #[serde(default)]
+    pub(super) entered: bool,
+    /// The managers as it last knew them.
+    #[serde(default)]
+    pub(super) managers: Vec<ManagerAddress>,
+}
+
+impl Document {
+    pub(super) fn read(disk: &dyn Disk) -> Result<Option<Self>, NodeError> {
+        let Some(bytes) = disk.read(NAME)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| NodeError::failed("reading node.json", &error))
+    }
+
+    pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), NodeError> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| NodeError::failed("writing node.json", &error))?;
+        Ok(disk.write(NAME, &bytes)?)
+    }
+}
