@@ -77,6 +77,9 @@ pub(crate) fn read(text: &str) -> Result<Vec<Block>, PemError> {
 }
 
 /// The certificates of a text that has nothing else, at least one.
+///
+/// # Errors
+/// The text is no PEM, or has something else.
 pub fn certificates(text: &str) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let blocks = read(text)?;
     if blocks.is_empty() {
