@@ -15,6 +15,8 @@ mod leadership;
 mod log_store;
 mod machine;
 mod members;
+#[cfg(any(test, feature = "memory"))]
+pub mod memory;
 mod network;
 mod notices;
 mod peer;

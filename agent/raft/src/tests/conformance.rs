@@ -6,12 +6,12 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::entropy;
-use super::memory::{MemoryDisk, MemoryFiles};
 use crate::Blocking;
 use crate::consensus::Types;
 use crate::disk::Disk;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, MachineParts, Replica};
+use crate::memory::{MemoryDisk, MemoryFiles};
 use crate::seal::Seal;
 use crate::snapshot::Snapshots;
 

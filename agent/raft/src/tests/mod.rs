@@ -4,7 +4,6 @@
 mod cluster;
 mod conformance;
 mod members;
-mod memory;
 mod record;
 mod restart;
 mod snapshot;
@@ -21,11 +20,11 @@ use ketch_cluster::objects::{Config, ConfigSpec, Meta};
 use ketch_cluster::store::{Object, ObjectKind, StoreAction};
 use openraft::async_runtime::WatchReceiver as _;
 
+use crate::memory::{MemoryDisk, MemoryFiles};
 use crate::{
     Blocking, Call, ClusterLog, Entropy, Kind, OpenError, Peer, Retention, Settings, Start, Status, Timing,
     Transport, TransportError, World,
 };
-use memory::{MemoryDisk, MemoryFiles};
 
 /// Of the paused clock: it passes at once when everybody waits.
 pub(super) const SOON: Duration = Duration::from_secs(120);

@@ -69,7 +69,7 @@ async fn a_torn_tail_is_cut_where_nothing_was_acknowledged() {
         disk.fail_at_next_sync();
         let lost = log.propose(create(10), SOON).await;
         assert!(matches!(lost, Err(ProposeError::Stopped(_))), "{lost:?}");
-        disk.tear(parts, 4);
+        assert!(disk.tear(parts, 4), "nothing was written");
         managers.crash(1).await;
 
         let log = managers.start(1).await;

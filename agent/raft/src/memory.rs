@@ -1,8 +1,8 @@
-//! Disks that lose what was not synced.
+//! Disks that lose what was not synced: of the tests here, of those of the node, and of the simulation. Not in any product.
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Read, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
@@ -20,52 +20,61 @@ struct Bytes {
 
 /// A disk that outlives its managers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryDisk(Arc<Mutex<Bytes>>);
+pub struct MemoryDisk(Arc<Mutex<Bytes>>);
 
 /// The same, as one start of a manager has it.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub struct Handle {
     disk: MemoryDisk,
     boot: u64,
 }
 
 impl MemoryDisk {
-    pub(super) fn handle(&self) -> Handle {
-        Handle { disk: self.clone(), boot: self.0.lock().unwrap().boots }
+    /// As it is from now on, until the next crash.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { disk: self.clone(), boot: lock(&self.0).boots }
     }
 
-    pub(super) fn crash(&self) {
-        let mut bytes = self.0.lock().unwrap();
+    /// The power fails: what was not synced is gone, and older handles fail.
+    pub fn crash(&self) {
+        let mut bytes = lock(&self.0);
         let Bytes { now, synced, boots, .. } = &mut *bytes;
         now.clone_from(synced);
         *boots += 1;
     }
 
     /// The next sync does not return, nor does anything after it.
-    pub(super) fn fail_at_next_sync(&self) {
-        self.0.lock().unwrap().failing = true;
+    pub fn fail_at_next_sync(&self) {
+        lock(&self.0).failing = true;
     }
 
-    /// Of what was written and not synced, the first `parts` of `whole` reach the disk after all.
-    pub(super) fn tear(&self, parts: usize, whole: usize) {
-        let mut bytes = self.0.lock().unwrap();
+    /// Of what was written and not synced, the first `parts` of `whole` reach the disk after all. False when there is too little
+    /// of it.
+    pub fn tear(&self, parts: usize, whole: usize) -> bool {
+        let mut bytes = lock(&self.0);
         let Bytes { now, synced, .. } = &mut *bytes;
         synced.resize(now.len().max(synced.len()), 0);
         let differ: Vec<_> = (0..now.len()).filter(|at| now[*at] != synced[*at]).collect();
-        assert!(differ.len() > whole, "nothing was written");
-        for at in &differ[..differ.len() * parts / whole] {
+        if differ.len() <= whole {
+            return false;
+        }
+        for at in differ.iter().take(differ.len() * parts / whole) {
             synced[*at] = now[*at];
         }
+        true
     }
 
-    pub(super) fn syncs(&self) -> u64 {
-        self.0.lock().unwrap().syncs
+    /// How often it was synced.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        lock(&self.0).syncs
     }
 }
 
 impl Handle {
     fn with<T>(&self, work: impl FnOnce(&mut Bytes) -> io::Result<T>) -> io::Result<T> {
-        let mut bytes = self.disk.0.lock().unwrap();
+        let mut bytes = lock(&self.disk.0);
         if bytes.boots != self.boot {
             return Err(io::Error::other("the power failed"));
         }
@@ -74,8 +83,12 @@ impl Handle {
 }
 
 fn range(offset: u64, length: usize) -> std::ops::Range<usize> {
-    let start = usize::try_from(offset).unwrap();
+    let start = usize::try_from(offset).unwrap_or(usize::MAX - length);
     start..start + length
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl StorageBackend for Handle {
@@ -93,7 +106,7 @@ impl StorageBackend for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(|bytes| {
-            bytes.now.resize(usize::try_from(len).unwrap(), 0);
+            bytes.now.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
             Ok(())
         })
     }
@@ -123,7 +136,7 @@ type Contents = BTreeMap<String, Arc<Vec<u8>>>;
 
 /// A folder that outlives its managers. A file is there after a crash when it was synced and renamed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MemoryFiles {
+pub struct MemoryFiles {
     now: Arc<Mutex<Contents>>,
     durable: Arc<Mutex<Contents>>,
 }
@@ -135,18 +148,22 @@ struct Sink {
 }
 
 impl MemoryFiles {
-    pub(super) fn crash(&self) {
-        self.now.lock().unwrap().clone_from(&self.durable.lock().unwrap());
+    /// The power fails.
+    pub fn crash(&self) {
+        lock(&self.now).clone_from(&lock(&self.durable));
     }
 
-    pub(super) fn content(&self, name: &str) -> Option<Vec<u8>> {
-        self.now.lock().unwrap().get(name).map(|content| content.to_vec())
+    /// A file's bytes.
+    #[must_use]
+    pub fn content(&self, name: &str) -> Option<Vec<u8>> {
+        lock(&self.now).get(name).map(|content| content.to_vec())
     }
 
-    pub(super) fn put(&self, name: &str, content: Vec<u8>) {
+    /// Puts a file there, durably.
+    pub fn put(&self, name: &str, content: Vec<u8>) {
         let content = Arc::new(content);
-        self.now.lock().unwrap().insert(name.to_owned(), Arc::clone(&content));
-        self.durable.lock().unwrap().insert(name.to_owned(), content);
+        lock(&self.now).insert(name.to_owned(), Arc::clone(&content));
+        lock(&self.durable).insert(name.to_owned(), content);
     }
 }
 
@@ -164,14 +181,14 @@ impl Write for Sink {
 impl SnapshotSink for Sink {
     fn sync(&mut self) -> io::Result<()> {
         let content = Arc::new(self.written.clone());
-        self.files.now.lock().unwrap().insert(self.name.clone(), content);
+        lock(&self.files.now).insert(self.name.clone(), content);
         Ok(())
     }
 }
 
 impl SnapshotFiles for MemoryFiles {
     fn create(&self, name: &str) -> io::Result<Box<dyn SnapshotSink>> {
-        self.now.lock().unwrap().insert(name.to_owned(), Arc::default());
+        lock(&self.now).insert(name.to_owned(), Arc::default());
         Ok(Box::new(Sink { name: name.to_owned(), written: vec![], files: self.clone() }))
     }
 
@@ -181,19 +198,19 @@ impl SnapshotFiles for MemoryFiles {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut now = self.now.lock().unwrap();
+        let mut now = lock(&self.now);
         let content = now.remove(from).ok_or(io::ErrorKind::NotFound)?;
         now.insert(to.to_owned(), content);
-        self.durable.lock().unwrap().clone_from(&now);
+        lock(&self.durable).clone_from(&now);
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.now.lock().unwrap().remove(name);
+        lock(&self.now).remove(name);
         Ok(())
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.now.lock().unwrap().keys().cloned().collect())
+        Ok(lock(&self.now).keys().cloned().collect())
     }
 }
