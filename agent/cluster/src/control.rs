@@ -28,7 +28,7 @@ pub use config::{create_config, list_configs, remove_config, update_config};
 pub use error::{ControlError, ErrorKind};
 pub use filter::Filters;
 pub use lookup::{find_cluster, find_config, find_network, find_node, find_secret, find_service, find_task};
-pub use network::{create_network, remove_network};
+pub use network::{PREDEFINED_LABEL, create_network, remove_network};
 pub use node::{
     Force, NodeRemoval, NodeUpdate, RaftMembers, Reachability, list_nodes, remove_node, update_node,
 };

@@ -78,6 +78,11 @@ impl Observed {
         self.tasks.remove(&task);
     }
 
+    /// Forgets all but these.
+    pub fn retain(&mut self, mut kept: impl FnMut(TaskId) -> bool) {
+        self.tasks.retain(|task, _| kept(*task));
+    }
+
     #[must_use]
     pub fn status(&self, task: TaskId) -> Option<&TaskStatus> {
         self.tasks.get(&task)

@@ -9,5 +9,6 @@
 mod base64_bytes;
 pub mod calls;
 pub mod executor;
+pub mod manager;
 pub mod wire;
 pub mod world;

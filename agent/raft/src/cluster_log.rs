@@ -174,6 +174,12 @@ impl ClusterLog {
         self.leadership.clone()
     }
 
+    /// Who this manager is.
+    #[must_use]
+    pub fn me(&self) -> &Peer {
+        &self.me
+    }
+
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.raft.metrics().borrow_watched())

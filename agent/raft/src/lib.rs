@@ -38,7 +38,7 @@ pub use consensus::Committed;
 pub use disk::DiskError;
 pub use files::{Folder, SnapshotFiles, SnapshotSink};
 pub use leadership::{Leadership, Role, Status};
-pub use members::MembersError;
+pub use members::{Member, MembersError};
 pub use notices::{Notice, Notices};
 pub use peer::Peer;
 pub use seal::Entropy;

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{ChangeMembershipError, ClientWriteError, InitializeError, RaftError};
 use openraft::raft::ClientWriteResponse;
+use openraft::{ChangeMembers, Instant as _};
 use tokio::time::timeout;
 
 use crate::cluster_log::not_leader;
@@ -33,6 +33,17 @@ pub enum MembersError {
     Founded,
     #[error("the managers can't change so: {0}")]
     Invalid(String),
+}
+
+/// Who takes part, as of the last membership in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub peer: Peer,
+    /// Or it only receives, until it has caught up.
+    pub is_voter: bool,
+    /// How long ago it has answered the leader last; zero of the one that is asked. None when this manager does not lead, or
+    /// it has never answered.
+    pub silent: Option<Duration>,
 }
 
 type Written = Result<ClientWriteResponse<Types>, RaftError<Types, ClientWriteError<Types>>>;
@@ -124,6 +135,26 @@ impl ClusterLog {
             Ok(Err(closed)) => Err(stopped(closed.to_string())),
             Err(_) => Err(ProposeError::Uncertain.into()),
         }
+    }
+
+    /// Who takes part, in the order of their raft ids.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters: BTreeSet<u64> = membership.voter_ids().collect();
+        let heard = |id: &u64| metrics.heartbeat.as_ref()?.get(id).copied().flatten();
+        let member = |(id, peer): (&u64, &Peer)| Member {
+            peer: peer.clone(),
+            is_voter: voters.contains(id),
+            silent: if *id == self.me.raft_id {
+                Some(Duration::ZERO)
+            } else {
+                heard(id).map(|at| at.elapsed())
+            },
+        };
+        membership.nodes().map(member).collect()
     }
 
     /// A member as of the last membership in the log.

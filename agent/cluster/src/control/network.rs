@@ -15,7 +15,7 @@ use super::validate::needs_ingress;
 use super::{texts, validate};
 
 /// Of a network of each node that the cluster only knows by name: `host`, `bridge`.
-const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
+pub const PREDEFINED_LABEL: &str = "com.docker.swarm.predefined";
 
 /// Names that every node has for its own networks.
 const PREDEFINED_NAMES: [&str; 4] = ["bridge", "host", "none", "default"];

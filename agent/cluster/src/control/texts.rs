@@ -149,6 +149,7 @@ texts! {
     SwarmKit InvalidArgument heartbeat_negative() "heartbeat time period cannot be a negative duration";
     Dockerd InvalidArgument heartbeat_out_of_range() "heartbeat period must be from 100ms to 1h0m0s";
     Dockerd Unknown stored_token_unreadable(reason: &JoinTokenError) "the cluster's own join token can't be read: {reason}";
+    Dockerd Unknown root_not_made(reason: &dyn Display) "the next root certificate can't be made: {reason}";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }
 

@@ -1,0 +1,83 @@
+//! Requests of users that need more than the store: who is in raft, how long certificates hold, the next root.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ketch_ca::rotation;
+use ketch_cluster::control::{
+    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, remove_node, texts, update_cluster,
+    update_node,
+};
+use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::{NodeSpec, Version};
+use ketch_cluster::store::{Object, StoreAction};
+use ketch_cluster::view::View;
+use tokio::sync::watch;
+
+use super::error::ChangeError;
+use super::leader::Leader;
+use super::members::raft_members;
+
+type Requested = Result<(), ChangeError<ControlError>>;
+
+impl Leader {
+    /// `docker node update`, `promote`, `demote`.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn update_node(&self, id: NodeId, version: Version, spec: NodeSpec) -> Requested {
+        let members = raft_members(&self.log);
+        self.change(|view, now, _| {
+            let update = NodeUpdate { version, spec, members: &members };
+            update_node(view, id, update, now).map(|actions| ((), actions))
+        })
+        .await
+    }
+
+    /// `docker node rm`: its certificates are refused for as long as the last one of them can hold.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn remove_node(&self, id: NodeId, force: Force) -> Requested {
+        let members = raft_members(&self.log);
+        self.change(|view, now, _| {
+            let expiry = view.cluster().map(|cluster| cluster.spec.ca.node_certificate_expiry);
+            let longest = expiry.unwrap_or_default().max(ketch_ca::authority::LEAST_LIFE);
+            let removal = NodeRemoval { force, members: &members, certificate_ends: now.after(longest) };
+            remove_node(view, id, &removal, now).map(|actions| ((), actions))
+        })
+        .await
+    }
+
+    /// `docker swarm update`, and `docker swarm ca --rotate`: a higher `force_rotate` begins the move to another root.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn update_cluster(&self, update: ClusterUpdate) -> Requested {
+        self.change(|view, now, _| {
+            let is_rotation = rotates(view, &update);
+            let mut actions = update_cluster(view, update, now)?;
+            for action in actions.iter_mut().filter(|_| is_rotation) {
+                if let StoreAction::Update(Object::Cluster(cluster)) = action {
+                    let begun = rotation::begin(cluster, now);
+                    *cluster = Arc::new(begun.map_err(|error| texts::root_not_made(&error))?);
+                }
+            }
+            Ok(((), actions))
+        })
+        .await
+    }
+
+    /// The nodes that are to renew their certificates now, since the root changes. Of others [`Membership`] may name the next
+    /// issuer later.
+    ///
+    /// [`Membership`]: crate::calls::Membership
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<Arc<BTreeSet<NodeId>>> {
+        self.renewals.subscribe()
+    }
+}
+
+fn rotates(view: &View<'_>, update: &ClusterUpdate) -> bool {
+    view.cluster().is_some_and(|known| known.spec.ca.force_rotate < update.spec.ca.force_rotate)
+}

@@ -1,0 +1,1 @@
+//! Several managers in one process.
