@@ -29,6 +29,7 @@ pub mod logs;
 pub mod metrics;
 mod mounted;
 pub mod network;
+pub mod node;
 mod open_files;
 mod overlay;
 mod paths;

@@ -85,11 +85,16 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     (
         "ketchd",
         &[
+            "ketch-ca",
+            "ketch-cluster",
             "ketch-engine-api",
+            "ketch-node",
+            "ketch-raft",
             "ketch-shim-api",
             "bytes",
             "bzip2",
             "flate2",
+            "futures-util",
             "http-body-util",
             "hyper",
             "hyper-util",
