@@ -107,7 +107,7 @@ impl fmt::Debug for Accepted {
 
 /// A node's own part of the disk. What it holds is gone after [`Disk::wipe`], which leaving a cluster calls.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
-    /// A database's file, made when there is none.
+    /// A database's file, made when there is none: `raft` is the manager's log, `tasks` the worker's store.
     ///
     /// # Errors
     /// What the disk says; the same for all below.
@@ -120,6 +120,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>>;
     /// Durable on return, and never half of it.
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
+    /// Removes the database and the snapshots of raft: of a node that is no manager any more.
+    fn forget_log(&self) -> io::Result<()>;
     /// Removes all of it.
     fn wipe(&self) -> io::Result<()>;
 }

@@ -17,11 +17,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The body.
 #[derive(Debug)]
-pub struct RequestBody(Option<Incoming>);
+pub struct RequestBody(Source);
+
+#[derive(Debug)]
+enum Source {
+    /// A client's connection.
+    Connection(Incoming),
+    /// Another manager has sent it on: it is here as a whole.
+    Whole(Bytes),
+    Done,
+}
 
 impl From<Incoming> for RequestBody {
     fn from(body: Incoming) -> Self {
-        Self(Some(body))
+        Self(Source::Connection(body))
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(body: Bytes) -> Self {
+        Self(Source::Whole(body))
     }
 }
 
@@ -34,23 +49,39 @@ impl HttpBody for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match &mut self.0 {
-            Some(body) => Pin::new(body).poll_frame(context),
-            None => Poll::Ready(None),
+            Source::Connection(body) => Pin::new(body).poll_frame(context),
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.0 = Source::Done;
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Source::Done => Poll::Ready(None),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(HttpBody::is_end_stream)
+        match &self.0 {
+            Source::Connection(body) => body.is_end_stream(),
+            Source::Whole(bytes) => bytes.is_empty(),
+            Source::Done => true,
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map(HttpBody::size_hint).unwrap_or_default()
+        match &self.0 {
+            Source::Connection(body) => body.size_hint(),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Done => SizeHint::with_exact(0),
+        }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some(body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Source::Connection(body) = std::mem::replace(&mut self.0, Source::Done) else { return };
+        if body.is_end_stream() {
+            return;
+        }
         let Ok(runtime) = Handle::try_current() else { return };
         if body.size_hint().lower() <= REST as u64 {
             let rest =

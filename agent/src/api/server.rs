@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderName, HeaderValue, SERVER};
+use hyper::http::request::Parts;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -127,7 +128,8 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
         let answering = answering.clone();
         answering.begin();
         async move {
-            let response = answer(daemon, router, request).await;
+            let (parts, body) = request.into_parts();
+            let response = answer(daemon, router, parts, body.into()).await;
             answering.with(&response);
             Ok::<_, Infallible>(response)
         }
@@ -152,20 +154,26 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
     }
 }
 
-async fn answer(daemon: Arc<Daemon>, router: Arc<Router>, request: hyper::Request<Incoming>) -> Response {
+/// Answers a request, whoever has brought it: a client's connection, or another manager.
+pub(crate) async fn answer(
+    daemon: Arc<Daemon>,
+    router: Arc<Router>,
+    parts: Parts,
+    body: RequestBody,
+) -> Response {
     // Without the query: build arguments and changes have secrets.
-    let line = format!("{} {}", request.method(), request.uri().path());
+    let line = format!("{} {}", parts.method, parts.uri.path());
     // Go's server does not pass such a request on.
-    if request.version() == hyper::Version::HTTP_11 && !request.headers().contains_key(HOST) {
+    if parts.version == hyper::Version::HTTP_11 && !parts.headers.contains_key(HOST) {
         let text = "400 Bad Request: missing required Host header";
         let mut response = response::plain_error(StatusCode::BAD_REQUEST, text);
         let _none = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
     let is_ancient =
-        ApiVersion::of_path(request.uri().path()).is_some_and(|version| version < version::MINIMUM);
+        ApiVersion::of_path(parts.uri.path()).is_some_and(|version| version < version::MINIMUM);
     // In a task of its own: a client that goes does not stop a start half way.
-    let called = tokio::spawn(call(daemon, router, request)).await;
+    let called = tokio::spawn(call(daemon, router, parts, body)).await;
     let called =
         called.unwrap_or_else(|error| Err(Error::internal(format_args!("answering {line}"), &error)));
     let mut response = match called {
@@ -200,10 +208,9 @@ fn text(value: &str) -> HeaderValue {
 async fn call(
     daemon: Arc<Daemon>,
     router: Arc<Router>,
-    request: hyper::Request<Incoming>,
+    parts: Parts,
+    body: RequestBody,
 ) -> Result<Response> {
-    let (parts, body) = request.into_parts();
-    let body = RequestBody::from(body);
     if let Some(place) = router::moved(parts.uri.path()) {
         let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
         return Ok(response::moved(&format!("{place}{query}")));

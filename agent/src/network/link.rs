@@ -52,6 +52,8 @@ pub(super) type Mac = [u8; 6];
 pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
+    /// `IFF_UP`, `IFF_LOOPBACK` and others of netdevice(7).
+    pub(super) flags: u32,
 }
 
 /// The links of a namespace.
@@ -98,7 +100,6 @@ impl Links {
     }
 
     /// All of them.
-    #[cfg(test)]
     pub(super) fn list(&mut self) -> Result<Vec<Link>, NetlinkError> {
         let found = self.0.dump("listing links", RTM_GETLINK, &link_header(0, 0, 0))?;
         Ok(found.iter().filter_map(link).collect())
@@ -313,7 +314,8 @@ impl Links {
 fn link(message: &Message) -> Option<Link> {
     let name = attributes(message.body.get(16..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?.1;
     let name = name.strip_suffix(&[0]).unwrap_or(name);
-    Some(Link { index: number32(&message.body, 4)?, name: String::from_utf8_lossy(name).into_owned() })
+    let (index, flags) = (number32(&message.body, 4)?, number32(&message.body, 8)?);
+    Some(Link { index, name: String::from_utf8_lossy(name).into_owned(), flags })
 }
 
 fn route(message: &Message) -> Option<Prefix> {

@@ -29,6 +29,7 @@ mod forwarding;
 pub mod ipam;
 mod join;
 mod link;
+mod machine;
 mod namespace;
 mod naming;
 pub mod netlink;

@@ -2,6 +2,7 @@
 //! a node of no cluster.
 
 use ketch_cluster::id::{ClusterId, NodeId};
+use ketch_cluster::objects::cluster::RaftConfig;
 use serde::{Deserialize, Serialize};
 
 use super::error::NodeError;
@@ -24,6 +25,9 @@ pub(super) struct Document {
     /// Of a manager: whether raft has let it in. Until then it asks.
     #[serde(default)]
     pub(super) entered: bool,
+    /// Of a manager: how raft is set, as it last knew it.
+    #[serde(default)]
+    pub(super) raft: RaftConfig,
     /// The managers as it last knew them.
     #[serde(default)]
     pub(super) managers: Vec<ManagerAddress>,

@@ -108,6 +108,13 @@ impl Disk for Folder {
         self.sync()
     }
 
+    fn forget_log(&self) -> io::Result<()> {
+        for name in ["raft", "snapshots"] {
+            removal::remove(&self.place(name)?)?;
+        }
+        self.sync()
+    }
+
     fn wipe(&self) -> io::Result<()> {
         if !self.0.try_exists()? {
             return Ok(());

@@ -1,0 +1,361 @@
+//! What this node is in a cluster, and how that changes: init, join, leave, unlock, and what the leader makes of it.
+//!
+//! It owns the node's keys and its document on the disk, and which of manager, dispatcher and worker run. It decides nothing
+//! about services or tasks. ketchd's routes call it, and the simulation.
+
+mod document;
+mod error;
+mod found;
+mod join;
+mod member;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_ca::folder::{Folder, Kept, RaftKeys};
+use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::cluster::RaftConfig;
+use ketch_cluster::objects::node::NodeRole;
+use ketch_cluster::token::UnlockKey;
+use ketch_raft::{Blocking, Start};
+use tokio::sync::{Mutex, watch};
+use tokio::time::timeout;
+
+use crate::calls::ManagerAddress;
+use crate::dispatcher::Dispatcher;
+use crate::executor::Executor;
+use crate::manager::Leader;
+use crate::wire::{Links, Service};
+use crate::world::{Disk, World};
+use document::Document;
+pub use error::{NodeError, NodeErrorKind};
+pub use found::Founding;
+pub use join::JoinOrder;
+use member::{Beginning, Member};
+
+/// How long a request waits for a leader: an election takes less.
+const LEADER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a manager that joins waits for the others to let it in; after that it goes on in the background.
+const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a node is made of.
+#[derive(Clone)]
+pub struct NodeParts {
+    pub world: Arc<dyn World>,
+    pub executor: Arc<dyn Executor>,
+    /// Answers requests of the Engine API that another manager has sent on.
+    pub api: Arc<dyn Service>,
+    /// Where the log's writes wait for the disk.
+    pub blocking: Blocking,
+}
+
+impl fmt::Debug for NodeParts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeParts").field("world", &self.world).finish_non_exhaustive()
+    }
+}
+
+/// This node.
+#[derive(Debug)]
+pub struct Node {
+    parts: NodeParts,
+    /// Init, join, leave and unlock come one after another.
+    control: Mutex<()>,
+    state: watch::Sender<State>,
+}
+
+/// As `docker info` shows it.
+#[derive(Debug, Clone, Default)]
+pub enum State {
+    #[default]
+    Inactive,
+    /// It joins, or takes up what it was.
+    Pending,
+    /// It waits for its unlock key.
+    Locked,
+    Active(Arc<Member>),
+    /// It is of a cluster and can't take part; why.
+    Failed(String),
+}
+
+/// Where a request for the cluster's managers is answered.
+#[derive(Debug, Clone)]
+pub enum Lead {
+    /// Here.
+    Here(Arc<Leader>, Arc<Dispatcher>),
+    /// By another manager, to which it is sent on.
+    There(ManagerAddress),
+}
+
+/// What is told of the node itself.
+#[derive(Debug, Clone, Default)]
+pub struct Information {
+    /// Docker's word: `inactive`, `pending`, `active`, `locked`, `error`.
+    pub state: &'static str,
+    pub node: Option<NodeId>,
+    /// Without the port.
+    pub address: String,
+    pub is_manager: bool,
+    pub error: String,
+    pub managers: Vec<ManagerAddress>,
+}
+
+impl Node {
+    /// A node that is what its disk says: it takes that up in the background.
+    #[must_use]
+    pub fn open(parts: NodeParts) -> Arc<Self> {
+        let node = Arc::new(Self { parts, control: Mutex::default(), state: watch::Sender::default() });
+        match Document::read(&*node.disk()) {
+            Ok(None) => {}
+            Ok(Some(document)) => {
+                node.state.send_replace(State::Pending);
+                let resumed = Arc::clone(&node);
+                drop(tokio::spawn(async move { resumed.resume(document).await }));
+            }
+            Err(error) => drop(node.state.send_replace(State::Failed(error.to_string()))),
+        }
+        node
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Founds a cluster.
+    ///
+    /// # Errors
+    /// It is of one, the address can't be listened at, the disk.
+    pub async fn init(&self, founding: Founding) -> Result<NodeId, NodeError> {
+        let _one = self.control.lock().await;
+        if !matches!(self.state(), State::Inactive) {
+            return Err(NodeError::Exists);
+        }
+        self.state.send_replace(State::Pending);
+        let founded = self.found(founding).await;
+        self.settle(founded).await
+    }
+
+    /// Makes this manager the only one of its cluster, whose others are lost.
+    ///
+    /// # Errors
+    /// It is no manager.
+    pub async fn force_new_cluster(&self) -> Result<NodeId, NodeError> {
+        let _one = self.control.lock().await;
+        let member = self.member()?;
+        if !member.is_manager() {
+            return Err(NodeError::Worker);
+        }
+        member.shutdown().await;
+        self.state.send_replace(State::Pending);
+        let begun = self.begin(member.document(), member.unlock_key(), Start::ForceNewCluster).await;
+        let member = begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
+        self.state.send_replace(State::Active(Arc::clone(&member)));
+        Ok(member.document().node)
+    }
+
+    /// Joins a cluster.
+    ///
+    /// # Errors
+    /// It is of one; no manager lets it in.
+    pub async fn join(&self, order: JoinOrder) -> Result<NodeId, NodeError> {
+        let _one = self.control.lock().await;
+        if !matches!(self.state(), State::Inactive) {
+            return Err(NodeError::Exists);
+        }
+        self.state.send_replace(State::Pending);
+        let joined = self.join_with(order).await;
+        let id = self.settle(joined).await?;
+        let entered = self.member()?;
+        timeout(JOIN_PATIENCE, entered.entered()).await.map_err(|_| NodeError::JoinTakesLong)?;
+        Ok(id)
+    }
+
+    /// Leaves the cluster: its tasks end, and what it kept is gone. A manager needs `force`.
+    ///
+    /// # Errors
+    /// It is of none, or a manager and not forced.
+    pub async fn leave(&self, force: bool) -> Result<(), NodeError> {
+        let _one = self.control.lock().await;
+        match self.state() {
+            State::Inactive => return Err(NodeError::NoSwarm),
+            State::Locked if !force => {
+                return Err(NodeError::LeaveNeedsForce(
+                    "Swarm is encrypted and locked. Please unlock it first or use `--force` to ignore this message."
+                        .to_owned(),
+                ));
+            }
+            State::Active(member) => {
+                if !force && let Some(text) = member.leaving_needs_force() {
+                    return Err(NodeError::LeaveNeedsForce(text));
+                }
+                member.leave().await;
+            }
+            State::Pending | State::Locked | State::Failed(_) => {}
+        }
+        self.disk().wipe()?;
+        self.state.send_replace(State::Inactive);
+        Ok(())
+    }
+
+    /// Unlocks a manager that waits for its key.
+    ///
+    /// # Errors
+    /// It does not wait, or the key is another.
+    pub async fn unlock(&self, key: UnlockKey) -> Result<(), NodeError> {
+        let _one = self.control.lock().await;
+        match self.state() {
+            State::Locked => {}
+            State::Active(member) if member.is_manager() => return Err(NodeError::NotLocked),
+            State::Active(_) => return Err(NodeError::Worker),
+            _ => return Err(NodeError::NoManager),
+        }
+        let document = Document::read(&*self.disk())?.ok_or(NodeError::NoSwarm)?;
+        let member = self.begin(document, Some(key), Start::Resume).await?;
+        self.state.send_replace(State::Active(member));
+        Ok(())
+    }
+
+    /// Where the managers' requests are answered now. Waits some seconds for an election.
+    ///
+    /// # Errors
+    /// It is no manager, is locked, or nobody leads.
+    pub async fn lead(&self) -> Result<Lead, NodeError> {
+        let member = self.managing()?;
+        timeout(LEADER_PATIENCE, member.lead()).await.map_err(|_| NodeError::NoLeader)?
+    }
+
+    /// The connections to other nodes.
+    ///
+    /// # Errors
+    /// It is of no cluster.
+    pub fn links(&self) -> Result<Arc<Links>, NodeError> {
+        self.member().map(|member| member.links())
+    }
+
+    /// What `docker info` shows of the node itself.
+    #[must_use]
+    pub fn information(&self) -> Information {
+        match self.state() {
+            State::Inactive => Information { state: "inactive", ..Information::default() },
+            State::Pending => Information { state: "pending", ..Information::default() },
+            State::Locked => Information {
+                state: "locked",
+                error: NodeError::Locked.to_string(),
+                ..Information::default()
+            },
+            State::Failed(error) => Information { state: "error", error, ..Information::default() },
+            State::Active(member) => member.information(),
+        }
+    }
+
+    /// Ends everything that runs here but the tasks.
+    pub async fn shutdown(&self) {
+        let _one = self.control.lock().await;
+        if let State::Active(member) = self.state() {
+            member.shutdown().await;
+        }
+    }
+
+    fn disk(&self) -> Arc<dyn Disk> {
+        self.parts.world.disk()
+    }
+
+    fn member(&self) -> Result<Arc<Member>, NodeError> {
+        match self.state() {
+            State::Active(member) => Ok(member),
+            State::Locked => Err(NodeError::Locked),
+            State::Inactive | State::Pending | State::Failed(_) => Err(NodeError::NoManager),
+        }
+    }
+
+    fn managing(&self) -> Result<Arc<Member>, NodeError> {
+        let member = self.member()?;
+        if member.is_manager() { Ok(member) } else { Err(NodeError::Worker) }
+    }
+
+    /// What a first step came to: a member, or a node of no cluster again, with nothing kept.
+    async fn settle(&self, begun: Result<Arc<Member>, NodeError>) -> Result<NodeId, NodeError> {
+        match begun {
+            Ok(member) => {
+                let id = member.document().node;
+                self.state.send_replace(State::Active(member));
+                Ok(id)
+            }
+            Err(error) => {
+                self.disk().wipe()?;
+                self.state.send_replace(State::Inactive);
+                Err(error)
+            }
+        }
+    }
+
+    async fn found(&self, founding: Founding) -> Result<Arc<Member>, NodeError> {
+        let world = &self.parts.world;
+        let founded = found::found(&**world, founding)?;
+        let unlock = found::unlock_key(&founded.cluster);
+        let keys = self.disk().keys()?;
+        keys.write(&founded.kept, unlock.as_ref())?;
+        keys.write_roots(&founded.cluster.root_ca.certificate)?;
+        let beginning = Beginning {
+            parts: self.parts.clone(),
+            roots: founded.cluster.root_ca.certificate.clone(),
+            kept: founded.kept,
+            document: founded.document.clone(),
+            unlock,
+        };
+        let member = Member::found(beginning, founded.cluster, founded.node).await?;
+        founded.document.write(&*self.disk())?;
+        Ok(member)
+    }
+
+    async fn join_with(&self, order: JoinOrder) -> Result<Arc<Member>, NodeError> {
+        let world = &self.parts.world;
+        let links = Links::new(Arc::clone(world));
+        let (joined, manager) = join::join(&links, &order, world.now()).await?;
+        let is_manager = joined.identity.role == NodeRole::Manager;
+        let raft = is_manager.then(|| RaftKeys { current: found::key_of(&**world), next: None });
+        let document = Document {
+            node: joined.identity.node,
+            cluster: joined.identity.cluster,
+            listen: order.listen,
+            advertise: order.advertise,
+            raft_id: is_manager.then(|| found::raft_id(&**world)),
+            entered: false,
+            raft: RaftConfig::default(),
+            managers: vec![ManagerAddress { node: NodeId::of(0), address: manager }],
+        };
+        let kept = Kept { key: joined.key, chain: joined.chain, raft };
+        let keys = self.disk().keys()?;
+        keys.write(&kept, None)?;
+        keys.write_roots(&joined.roots)?;
+        document.write(&*self.disk())?;
+        let beginning = Beginning { parts: self.parts.clone(), roots: joined.roots, kept, document, unlock: None };
+        Member::begin(beginning, Start::Resume).await
+    }
+
+    /// Takes up what the disk says, again and again until it works.
+    async fn resume(self: Arc<Self>, document: Document) {
+        let _one = self.control.lock().await;
+        match self.begin(document, None, Start::Resume).await {
+            Ok(member) => drop(self.state.send_replace(State::Active(member))),
+            Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),
+            Err(error) => {
+                tracing::error!(%error, "this node can't take part in its cluster");
+                self.state.send_replace(State::Failed(error.to_string()));
+            }
+        }
+    }
+
+    async fn begin(&self, document: Document, unlock: Option<UnlockKey>, start: Start) -> Result<Arc<Member>, NodeError> {
+        let keys: Folder = self.disk().keys()?;
+        let kept = keys.read(unlock.as_ref())?;
+        let kept = kept.ok_or_else(|| NodeError::Failed("the node's keys are missing".to_owned()))?;
+        let roots = keys.read_roots()?;
+        let roots = roots.ok_or_else(|| NodeError::Failed("the cluster's roots are missing".to_owned()))?;
+        Member::begin(Beginning { parts: self.parts.clone(), roots, kept, document, unlock }, start).await
+    }
+}

@@ -1,0 +1,121 @@
+//! `docker swarm join`, and the next certificate of a node that is in: from a manager, checked before it is believed.
+
+use std::time::Duration;
+
+use ketch_ca::admission::Admission;
+use ketch_ca::identity::Identity;
+use ketch_ca::join::{Joined, Joining, Requested};
+use ketch_cluster::objects::node::{Availability, NodeRole};
+use ketch_cluster::time::Timestamp;
+use std::sync::Arc;
+
+use super::error::NodeError;
+use crate::calls::{Certified, JoinAsked, ManagerAddress, RenewAsked, RootAsked};
+use crate::wire::{CallError, Destination, Links, Refusal};
+use crate::world::{DialError, Expected, Terms};
+
+/// What one manager is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the leader is looked for elsewhere.
+const REDIRECTS: usize = 5;
+
+/// What a node that joins was told.
+#[derive(Clone)]
+pub struct JoinOrder {
+    pub listen: String,
+    /// `host:port`; empty when it is to be found out.
+    pub advertise: String,
+    /// Managers, one of which must answer.
+    pub managers: Vec<String>,
+    pub token: String,
+    pub availability: Availability,
+}
+
+/// Without the token, so that no log line can have it.
+impl std::fmt::Debug for JoinOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("JoinOrder").field("managers", &self.managers).finish_non_exhaustive()
+    }
+}
+
+/// Gets the node's first certificate. With the address of the manager that gave it.
+pub(super) async fn join(links: &Links, order: &JoinOrder, now: Timestamp) -> Result<(Joined, String), NodeError> {
+    Joining::new(&order.token).map_err(|error| NodeError::Invalid(error.to_string()))?;
+    let mut last = NodeError::Invalid("at least 1 RemoteAddr is required to join".to_owned());
+    for address in &order.managers {
+        match join_at(links, order, address, now).await {
+            Ok(joined) => return Ok(joined),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn join_at(links: &Links, order: &JoinOrder, address: &str, now: Timestamp) -> Result<(Joined, String), NodeError> {
+    let unverified = Destination { address: address.to_owned(), terms: Terms::Unverified };
+    let roots = links.ask(&unverified, &RootAsked {}, PATIENCE).await.map_err(|error| named(address, error))?.roots;
+    let checked = Joining::new(&order.token)?.check_root(&roots, now)?;
+    let terms = Terms::Joining(Arc::new(checked.trust()?));
+    let (requested, token, certificate_request) = checked.request()?;
+    let asked = JoinAsked { token, certificate_request, availability: order.availability };
+    let mut address = address.to_owned();
+    for _ in 0..REDIRECTS {
+        let to = Destination { address: address.clone(), terms: terms.clone() };
+        match links.ask(&to, &asked, PATIENCE * 2).await {
+            Ok(certified) => return Ok((requested.accept(admission(certified), now)?, address)),
+            Err(error) => match error.leader() {
+                Some(Some(leader)) if leader != address => address = leader.to_owned(),
+                _ => return Err(named(&address, error)),
+            },
+        }
+    }
+    Err(NodeError::NoLeader)
+}
+
+/// Gets a member's next certificate, from one of these managers.
+pub(super) async fn renew(
+    links: &Links,
+    managers: &[ManagerAddress],
+    present: (Identity, &str),
+    now: Timestamp,
+) -> Result<Joined, NodeError> {
+    let (identity, roots) = present;
+    let (requested, certificate_request) = Requested::renewal(identity, roots)?;
+    let asked = RenewAsked { certificate_request };
+    let mut addresses: Vec<_> = managers.iter().map(|it| it.address.clone()).rev().collect();
+    let mut last = NodeError::NoLeader;
+    for _ in 0..managers.len() + REDIRECTS {
+        let Some(address) = addresses.pop() else { break };
+        let to = Destination::member(address.as_str(), Expected::Role(NodeRole::Manager));
+        match links.ask(&to, &asked, PATIENCE * 2).await {
+            Ok(certified) => return Ok(requested.accept(admission(certified), now)?),
+            Err(error) => {
+                if let Some(Some(leader)) = error.leader().filter(|leader| *leader != Some(address.as_str())) {
+                    addresses.push(leader.to_owned());
+                }
+                last = named(&address, error);
+            }
+        }
+    }
+    Err(last)
+}
+
+fn admission(certified: Certified) -> Admission {
+    Admission { role: certified.role, chain: certified.chain, roots: certified.roots }
+}
+
+/// As users of `docker swarm join` read it.
+fn named(address: &str, error: CallError) -> NodeError {
+    match error {
+        CallError::Dial(DialError::Foreign { .. }) => NodeError::Refused(format!(
+            "{address} is not a manager of a ketch cluster: ketch joins no Docker swarm, and a Docker engine no ketch cluster"
+        )),
+        CallError::Dial(DialError::Unreachable { reason, .. }) => NodeError::Refused(format!(
+            "rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: {reason}\""
+        )),
+        CallError::Refused(Refusal::Denied(text)) => {
+            NodeError::Refused(format!("rpc error: code = InvalidArgument desc = {text}"))
+        }
+        error => NodeError::from(error),
+    }
+}

@@ -1,0 +1,310 @@
+//! A node that is of a cluster: the parts of it that run, and what keeps its keys, roots and role as the leader wants them.
+
+mod keys;
+mod managing;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ketch_ca::folder::Kept;
+use ketch_ca::join::Joined;
+use ketch_cluster::objects::node::NodeRole;
+use ketch_cluster::objects::{Cluster, Node};
+use ketch_cluster::token::UnlockKey;
+use ketch_raft::Start;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::document::Document;
+use super::error::NodeError;
+use super::{Information, Lead, NodeParts, join};
+use crate::calls::{ManagerAddress, Membership};
+use crate::wire::Links;
+use crate::worker::{Worker, WorkerEvent, WorkerParts};
+use keys::Keys;
+use managing::Managing;
+
+/// Between two tries to renew a certificate.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often it is asked who leads while nobody does.
+const LOOK_FOR_LEADER: Duration = Duration::from_millis(50);
+/// How often a certificate's age is looked at.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// What a member begins with.
+pub(super) struct Beginning {
+    pub(super) parts: NodeParts,
+    pub(super) roots: String,
+    pub(super) kept: Kept,
+    pub(super) document: Document,
+    pub(super) unlock: Option<UnlockKey>,
+}
+
+/// A node of a cluster.
+pub struct Member {
+    parts: NodeParts,
+    links: Arc<Links>,
+    document: Mutex<Document>,
+    keys: Mutex<Keys>,
+    managing: watch::Sender<Option<Managing>>,
+    worker: Arc<Worker>,
+    /// Of the node.
+    running: Mutex<JoinSet<()>>,
+    /// Of its manager.
+    managers: Mutex<JoinSet<()>>,
+}
+
+impl fmt::Debug for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Member").field("document", &self.document()).finish_non_exhaustive()
+    }
+}
+
+/// The store of a manager that begins.
+enum Log {
+    Found(Box<Cluster>, Box<Node>),
+    Open(Start),
+}
+
+impl Member {
+    /// The first node of a new cluster.
+    pub(super) async fn found(beginning: Beginning, cluster: Cluster, node: Node) -> Result<Arc<Self>, NodeError> {
+        Self::run(beginning, Log::Found(Box::new(cluster), Box::new(node))).await
+    }
+
+    pub(super) async fn begin(beginning: Beginning, start: Start) -> Result<Arc<Self>, NodeError> {
+        Self::run(beginning, Log::Open(start)).await
+    }
+
+    async fn run(beginning: Beginning, log: Log) -> Result<Arc<Self>, NodeError> {
+        let Beginning { parts, roots, kept, document, unlock } = beginning;
+        let keys = Keys::new(kept, roots, unlock)?;
+        if keys.identity.expires < parts.world.now() {
+            return Err(NodeError::Expired);
+        }
+        let role = keys.identity.role;
+        parts.world.adopt(keys.credentials(document.cluster)?);
+        let links = Arc::new(Links::new(Arc::clone(&parts.world)));
+        let worker = Worker::open(WorkerParts {
+            world: Arc::clone(&parts.world),
+            links: Arc::clone(&links),
+            executor: Arc::clone(&parts.executor),
+            node: document.node,
+            address: document.advertise.clone(),
+            managers: managers_of(&document, role),
+            roots: keys.root_ids(),
+        });
+        let worker = worker.map_err(|error| NodeError::failed("starting the worker", &error))?;
+        let member = Arc::new(Self {
+            parts,
+            links,
+            document: Mutex::new(document),
+            keys: Mutex::new(keys),
+            managing: watch::Sender::default(),
+            worker,
+            running: Mutex::default(),
+            managers: Mutex::default(),
+        });
+        if role == NodeRole::Manager {
+            let began = member.start_managing(log).await;
+            if let Err(error) = began {
+                member.shutdown().await;
+                return Err(error);
+            }
+        }
+        member.spawn(member.clone().follow_worker());
+        member.spawn(member.clone().renew_in_time());
+        Ok(member)
+    }
+
+    pub(super) fn document(&self) -> Document {
+        lock(&self.document).clone()
+    }
+
+    pub(super) fn links(&self) -> Arc<Links> {
+        Arc::clone(&self.links)
+    }
+
+    pub(super) fn is_manager(&self) -> bool {
+        self.managing.borrow().is_some()
+    }
+
+    pub(super) fn unlock_key(&self) -> Option<UnlockKey> {
+        lock(&self.keys).unlock
+    }
+
+    pub(super) fn information(&self) -> Information {
+        let document = self.document();
+        let mut managers = self.worker.managers();
+        if managers.is_empty() {
+            managers.clone_from(&document.managers);
+        }
+        Information {
+            state: "active",
+            node: Some(document.node),
+            address: document.advertise.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
+            is_manager: self.is_manager(),
+            error: String::new(),
+            managers,
+        }
+    }
+
+    /// Waits until somebody leads.
+    pub(super) async fn lead(&self) -> Result<Lead, NodeError> {
+        loop {
+            let managing = self.managing.borrow().clone().ok_or(NodeError::Worker)?;
+            if let Some(lead) = managing.lead(self.document().node) {
+                return Ok(lead);
+            }
+            sleep(LOOK_FOR_LEADER).await;
+        }
+    }
+
+    /// Ends everything but the tasks.
+    pub(super) async fn shutdown(&self) {
+        lock(&self.running).abort_all();
+        self.worker.shutdown().await;
+        self.stop_managing().await;
+    }
+
+    /// Ends everything, the tasks too.
+    pub(super) async fn leave(&self) {
+        lock(&self.running).abort_all();
+        self.worker.leave().await;
+        self.stop_managing().await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        lock(&self.running).spawn(task);
+    }
+
+    /// Does what the leader has told the worker of the node itself.
+    async fn follow_worker(self: Arc<Self>) {
+        let mut events = self.worker.events();
+        while let Some(event) = events.recv().await {
+            match event {
+                WorkerEvent::Managers(managers) => self.keep_managers(managers),
+                WorkerEvent::Membership(membership) => self.conform(membership).await,
+                WorkerEvent::Removed => {
+                    tracing::error!("this node was removed from its cluster: it takes no more part in it");
+                    self.stop_managing().await;
+                }
+            }
+        }
+    }
+
+    fn keep_managers(&self, managers: Vec<ManagerAddress>) {
+        if !managers.is_empty() && self.document().managers != managers {
+            self.remember(|document| document.managers = managers);
+        }
+    }
+
+    /// Changes what the node remembers of itself. What is not kept is found out again after a restart.
+    fn remember(&self, change: impl FnOnce(&mut Document)) {
+        let mut document = lock(&self.document);
+        change(&mut document);
+        if let Err(error) = document.write(&*self.parts.world.disk()) {
+            tracing::warn!(%error, "the node's document is not kept");
+        }
+    }
+
+    /// Takes the roots that it is to trust, and another certificate when it is to have one.
+    async fn conform(self: &Arc<Self>, membership: Membership) {
+        if lock(&self.keys).roots != membership.roots {
+            let trusted = self.change_keys(|keys| keys.roots.clone_from(&membership.roots));
+            if let Err(error) = trusted {
+                tracing::error!(%error, "the cluster's roots can't be taken");
+                return;
+            }
+        }
+        loop {
+            let identity = lock(&self.keys).identity;
+            if (identity.role, identity.issuer) == (membership.role, membership.issuer) {
+                return;
+            }
+            match self.renew().await {
+                // The leader has another role for it by now: it will tell.
+                Ok(()) => return,
+                Err(error) => tracing::warn!(%error, "no new certificate yet"),
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Renews the certificate when its time has come.
+    async fn renew_in_time(self: Arc<Self>) {
+        let share = u32::try_from(self.parts.world.bits() >> 96).unwrap_or(u32::MAX);
+        loop {
+            sleep(LOOK).await;
+            let due = lock(&self.keys).identity.renewal(share);
+            if due <= self.parts.world.now()
+                && let Err(error) = self.renew().await
+            {
+                tracing::warn!(%error, "the certificate is not renewed yet");
+            }
+        }
+    }
+
+    /// Gets another certificate; in another role, the manager begins or ends.
+    async fn renew(self: &Arc<Self>) -> Result<(), NodeError> {
+        let (identity, roots) = {
+            let keys = lock(&self.keys);
+            (keys.identity, keys.roots.clone())
+        };
+        let mut managers = self.worker.managers();
+        if managers.is_empty() {
+            managers = self.document().managers;
+        }
+        let now = self.parts.world.now();
+        let joined: Joined = join::renew(&self.links, &managers, (identity, &roots), now).await?;
+        let role = joined.identity.role;
+        if role == NodeRole::Manager && identity.role == NodeRole::Worker {
+            self.draw_raft_identity()?;
+        }
+        self.change_keys(|keys| keys.take(joined))?;
+        match (identity.role, role) {
+            (NodeRole::Worker, NodeRole::Manager) => self.start_managing(Log::Open(Start::Resume)).await,
+            (NodeRole::Manager, NodeRole::Worker) => {
+                self.stop_managing().await;
+                self.forget_raft()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Changes the keys, on the disk first.
+    fn change_keys(&self, change: impl FnOnce(&mut Keys)) -> Result<(), NodeError> {
+        let mut keys = lock(&self.keys);
+        let mut next = keys.clone();
+        change(&mut next);
+        next.write(&self.parts.world.disk().keys()?)?;
+        *keys = next;
+        drop(keys);
+        self.adopt()
+    }
+
+    /// Makes connections with the keys, and with whom the cluster believes, as both are now.
+    fn adopt(&self) -> Result<(), NodeError> {
+        let cluster = self.document().cluster;
+        let keys = lock(&self.keys).clone();
+        let credentials = keys.credentials(cluster)?;
+        self.worker.trusts(keys.root_ids());
+        self.parts.world.adopt(self.trusting(credentials));
+        self.links.renew();
+        Ok(())
+    }
+}
+
+/// Where the worker looks for the leader first: a manager asks itself, and is told.
+fn managers_of(document: &Document, role: NodeRole) -> Vec<ManagerAddress> {
+    let own = ManagerAddress { node: document.node, address: document.advertise.clone() };
+    let own = (role == NodeRole::Manager).then_some(own);
+    let others = document.managers.iter().filter(|it| it.node != document.node).cloned();
+    own.into_iter().chain(others).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

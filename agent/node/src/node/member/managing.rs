@@ -1,0 +1,265 @@
+//! A node's manager: when it begins and ends, who answers calls of other nodes, and one dispatcher for each term that it leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_ca::folder::RaftKeys;
+use ketch_ca::trust::Trust;
+use ketch_cluster::control::Reachability;
+use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::Cluster;
+use ketch_cluster::objects::node::NodeRole;
+use ketch_raft::Peer;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::{Log, Member, lock};
+use crate::calls::{self, Heartbeat, LogsTell, ManagerAddress, Request, SessionAsked, StreamRequest, Tell};
+use crate::dispatcher::Dispatcher;
+use crate::manager::{Leader, Manager, ManagerParts};
+use crate::node::error::NodeError;
+use crate::node::{Lead, found};
+use crate::wire::{Answer, Call, Refusal, Service, serve};
+use crate::world::{Credentials, Listener};
+
+/// Between two tries to be let in by the other managers.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long one manager is asked, and the leader that it names.
+const ENTER_PATIENCE: Duration = Duration::from_secs(60);
+/// Connections at once, those of strangers included.
+const MOST_CONNECTIONS: usize = 4096;
+
+/// The manager, and the term that it leads.
+#[derive(Clone)]
+pub(super) struct Managing {
+    pub(super) manager: Arc<Manager>,
+    term: Option<(Arc<Leader>, Arc<Dispatcher>)>,
+}
+
+impl Managing {
+    pub(super) fn lead(&self, own: NodeId) -> Option<Lead> {
+        if let Some((leader, dispatcher)) = &self.term {
+            return Some(Lead::Here(Arc::clone(leader), Arc::clone(dispatcher)));
+        }
+        let (node, address) = self.manager.leader_address()?;
+        (node != own).then_some(Lead::There(ManagerAddress { node, address }))
+    }
+}
+
+impl Member {
+    pub(super) async fn start_managing(self: &Arc<Self>, log: Log) -> Result<(), NodeError> {
+        let document = self.document();
+        let failed = |error: &dyn std::error::Error| NodeError::failed("starting the manager", error);
+        let listener = self.parts.world.listen(&document.listen).await;
+        let listener = listener.map_err(|error| {
+            NodeError::Failed(format!("failed to listen on remote API address: listen tcp {}: {error}", document.listen))
+        })?;
+        let raft_id = document.raft_id.ok_or_else(|| NodeError::Failed("the manager's raft id is missing".to_owned()))?;
+        let raft = lock(&self.keys).raft.ok_or_else(|| NodeError::Failed("the raft log's key is missing".to_owned()))?;
+        let parts = ManagerParts {
+            world: Arc::clone(&self.parts.world),
+            links: Arc::clone(&self.links),
+            me: Peer { raft_id, node: document.node, address: document.advertise.clone() },
+            data_key: raft.current,
+            raft: document.raft,
+            blocking: self.parts.blocking,
+        };
+        let manager = match log {
+            Log::Found(cluster, node) => Manager::found(parts, *cluster, *node).await,
+            Log::Open(start) => Manager::open(parts, start).await,
+        };
+        let manager = manager.map_err(|error| failed(&error))?;
+        self.managing.send_replace(Some(Managing { manager: Arc::clone(&manager), term: None }));
+        let mut running = lock(&self.managers);
+        running.spawn(accept(listener, Arc::new(Answering(Arc::downgrade(self)))));
+        running.spawn(self.clone().follow_terms(Arc::clone(&manager)));
+        running.spawn(self.clone().follow_cluster(Arc::clone(&manager)));
+        if !document.entered {
+            running.spawn(self.clone().enter(manager));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop_managing(&self) {
+        lock(&self.managers).abort_all();
+        if let Some(managing) = self.managing.send_replace(None) {
+            managing.manager.shutdown().await;
+        }
+    }
+
+    /// Draws who the node is to be in raft: never one that it has been.
+    pub(super) fn draw_raft_identity(&self) -> Result<(), NodeError> {
+        let world = &self.parts.world;
+        let mut document = lock(&self.document);
+        document.raft_id = Some(found::raft_id(&**world));
+        document.entered = false;
+        document.write(&*world.disk())?;
+        lock(&self.keys).raft = Some(RaftKeys { current: found::key_of(&**world), next: None });
+        Ok(())
+    }
+
+    /// A node that is no manager any more keeps nothing of the log.
+    pub(super) fn forget_raft(&self) -> Result<(), NodeError> {
+        let disk = self.parts.world.disk();
+        let mut document = lock(&self.document);
+        (document.raft_id, document.entered) = (None, false);
+        document.write(&*disk)?;
+        disk.forget_log()?;
+        let mut keys = lock(&self.keys);
+        (keys.raft, keys.unlock) = (None, None);
+        keys.write(&disk.keys()?)
+    }
+
+    /// With what a manager knows of removed nodes.
+    pub(super) fn trusting(&self, credentials: Credentials) -> Credentials {
+        let cluster = self.managing.borrow().as_ref().and_then(|managing| managing.manager.cluster());
+        match cluster.map(|cluster| Trust::of(&cluster)) {
+            Some(Ok(trust)) => Credentials { trust: Arc::new(trust), ..credentials },
+            _ => credentials,
+        }
+    }
+
+    /// Why a manager leaves only by force, in Docker's words; none of a worker.
+    pub(in crate::node) fn leaving_needs_force(&self) -> Option<String> {
+        let managing = self.managing.borrow().clone()?;
+        let members = managing.manager.members();
+        let reachable = members.values().filter(|it| **it == Reachability::Reachable).count();
+        let all = members.len();
+        let mut text =
+            "You are attempting to leave the swarm on a node that is participating as a manager. ".to_owned();
+        let lead = managing.lead(self.document().node);
+        if lead.is_none() {
+            text += "Doing so may lose the consensus of your cluster. ";
+        } else if all <= 1 {
+            text += "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
+            return Some(text);
+        } else if reachable < all / 2 + 2 {
+            let left = reachable.saturating_sub(1);
+            text += &format!(
+                "Removing this node leaves {left} managers out of {all}. Without a Raft quorum your swarm will be inaccessible. "
+            );
+        }
+        text += "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
+        Some(text)
+    }
+
+    /// Waits until this manager is one of raft's.
+    pub(in crate::node) async fn entered(&self) {
+        while self.is_manager() && !self.document().entered {
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn enter(self: Arc<Self>, manager: Arc<Manager>) {
+        loop {
+            for other in self.document().managers {
+                match timeout(ENTER_PATIENCE, manager.enter(&other.address)).await {
+                    Ok(Ok(())) => return self.remember(|document| document.entered = true),
+                    Ok(Err(error)) => tracing::warn!(address = %other.address, %error, "not let in by the other managers"),
+                    Err(_) => tracing::warn!(address = %other.address, "not let in by the other managers in time"),
+                }
+            }
+            sleep(RETRY).await;
+        }
+    }
+
+    /// Has one dispatcher for each term.
+    async fn follow_terms(self: Arc<Self>, manager: Arc<Manager>) {
+        let mut leadership = manager.leadership();
+        loop {
+            let leader = leadership.borrow_and_update().clone();
+            let term = leader.map(|leader| {
+                let dispatcher = Dispatcher::new(Arc::clone(&leader));
+                (leader, dispatcher)
+            });
+            self.managing.send_modify(|managing| {
+                if let Some(managing) = managing {
+                    managing.term = term;
+                }
+            });
+            if leadership.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Believes whom the cluster believes, and seals the keys as it is to be.
+    async fn follow_cluster(self: Arc<Self>, manager: Arc<Manager>) {
+        let mut notices = manager.notices();
+        let mut known: Option<Arc<Cluster>> = None;
+        loop {
+            let cluster = manager.cluster();
+            let is_new = match (&known, &cluster) {
+                (Some(known), Some(cluster)) => !Arc::ptr_eq(known, cluster),
+                (known, cluster) => known.is_some() != cluster.is_some(),
+            };
+            if let Some(cluster) = cluster.filter(|_| is_new) {
+                self.follow(&cluster);
+                known = Some(cluster);
+            }
+            if notices.next().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn follow(&self, cluster: &Cluster) {
+        let unlock = found::unlock_key(cluster);
+        let is_sealed_so = lock(&self.keys).unlock == unlock;
+        let done = if is_sealed_so { self.adopt() } else { self.change_keys(|keys| keys.unlock = unlock) };
+        if let Err(error) = done {
+            tracing::error!(%error, "the node's keys are not as the cluster wants them");
+        }
+        if self.document().raft != cluster.spec.raft {
+            self.remember(|document| document.raft = cluster.spec.raft);
+        }
+    }
+}
+
+/// Takes connections, and answers what comes in by them.
+async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>) {
+    let mut open = JoinSet::new();
+    loop {
+        while open.try_join_next().is_some() {}
+        if open.len() >= MOST_CONNECTIONS {
+            let _ended = open.join_next().await;
+        }
+        match listener.accept().await {
+            Ok(accepted) => drop(open.spawn(serve(accepted, Arc::clone(&service)))),
+            Err(error) => {
+                tracing::error!(%error, "no more connections of other nodes are taken");
+                return;
+            }
+        }
+    }
+}
+
+/// Whoever answers, by the call's path.
+struct Answering(std::sync::Weak<Member>);
+
+impl Service for Answering {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let member = self.0.upgrade();
+        async move {
+            let gone = || Refusal::Unavailable("this node is about to end".to_owned());
+            let member = member.ok_or_else(gone)?;
+            let managing = member.managing.borrow().clone().ok_or_else(gone)?;
+            match call.path() {
+                SessionAsked::PATH | Heartbeat::PATH | Tell::PATH | LogsTell::PATH => {
+                    managing.manager.member(call.caller)?;
+                    let _leads = managing.manager.leading()?;
+                    let (_, dispatcher) = managing.term.as_ref().ok_or_else(gone)?;
+                    dispatcher.answer(call).await
+                }
+                path if path.starts_with(calls::API) => {
+                    managing.manager.manager(call.caller)?;
+                    member.parts.api.answer(call).await
+                }
+                _ => managing.manager.answer(call).await,
+            }
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,165 @@
+//! Requests of the Engine API that concern the cluster: the leader answers them, and other managers send them on to it as they
+//! are. Both ends of that are here.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt, Full};
+use hyper::Uri;
+use hyper::http::request::Parts;
+use ketch_node::calls::{API, ManagerAddress};
+use ketch_node::dispatcher::Dispatcher;
+use ketch_node::manager::Leader;
+use ketch_node::node::{Lead, NodeError, NodeErrorKind};
+use ketch_node::wire::{Answer, Call, CallError, Destination, Refusal, Service};
+use ketch_node::world::Expected;
+use tokio::time::{sleep, timeout};
+
+use crate::api::request::{JSON_LIMIT, Request};
+use crate::api::response::Response;
+use crate::api::router::Router;
+use crate::api::{routes, server};
+use crate::daemon::Daemon;
+use crate::error::{Error, Kind, Result};
+
+/// How long the leader may take to begin an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a request is sent on while the managers elect another leader.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(250);
+/// No header of a client may look so: what came from another manager is not sent on again.
+const FORWARDED: &str = "ketch-forwarded";
+
+/// This node leads.
+#[derive(Clone, Debug)]
+pub(crate) struct Led {
+    pub(crate) leader: Arc<Leader>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+}
+
+/// Has a request answered by the leader: here by `answer`, or by another manager.
+///
+/// # Errors
+/// The node is no manager, or nobody leads: dockerd's texts. And `answer`'s.
+pub(crate) async fn led<F>(
+    daemon: Arc<Daemon>,
+    request: Request,
+    answer: impl FnOnce(Arc<Daemon>, Led, Request) -> F,
+) -> Result<Response>
+where
+    F: Future<Output = Result<Response>>,
+{
+    match daemon.node().lead().await? {
+        Lead::Here(leader, dispatcher) => answer(daemon, Led { leader, dispatcher }, request).await,
+        Lead::There(_) if request.parts.headers.contains_key(FORWARDED) => Err(NodeError::NoLeader.into()),
+        Lead::There(leader) => forward(&daemon, leader, request).await,
+    }
+}
+
+/// Sends a request on, to the next leader when that one leads no more.
+async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Result<Response> {
+    let Request { parts, body, .. } = request;
+    let body = body.collect().await.map_err(|error| Error::invalid(format!("reading the request body: {error}")))?.to_bytes();
+    if body.len() > JSON_LIMIT {
+        return Err(Error::invalid(format!("request body too large: more than {JSON_LIMIT} bytes")));
+    }
+    let mut leader = Some(first);
+    for _ in 0..TRIES {
+        let to = match leader.take() {
+            Some(leader) => leader,
+            None => match daemon.node().lead().await? {
+                Lead::There(leader) => leader,
+                // It leads itself by now: the client's next try is answered here.
+                Lead::Here(..) => break,
+            },
+        };
+        match send(daemon, &to, &parts, body.clone()).await {
+            Ok(Some(response)) => return Ok(response),
+            Ok(None) | Err(CallError::Dial(_)) => sleep(PAUSE).await,
+            Err(error) => return Err(Error::new(Kind::Internal, format!("rpc error: {error}"))),
+        }
+    }
+    Err(NodeError::NoLeader.into())
+}
+
+/// None when that manager does not lead.
+async fn send(
+    daemon: &Daemon,
+    to: &ManagerAddress,
+    parts: &Parts,
+    body: Bytes,
+) -> Result<Option<Response>, CallError> {
+    let destination = Destination::member(to.address.as_str(), Expected::Node(to.node));
+    let path = parts.uri.path_and_query().map_or("/", |it| it.as_str());
+    let mut request = hyper::Request::builder()
+        .method(parts.method.clone())
+        .uri(format!("https://{}{API}{path}", to.address))
+        .header(FORWARDED, "1")
+        .body(Full::new(body))
+        .map_err(|error| CallError::Unreadable(error.to_string()))?;
+    for name in ["content-type", "x-registry-auth", "version"] {
+        if let Some(value) = parts.headers.get(name) {
+            let _before = request.headers_mut().insert(name, value.clone());
+        }
+    }
+    let links = daemon.node().links().map_err(|error| CallError::Lost(error.to_string()))?;
+    let response = timeout(PATIENCE, links.request(&destination, request)).await;
+    let response = response.unwrap_or(Err(CallError::Late))?;
+    if response.status() == hyper::StatusCode::MISDIRECTED_REQUEST {
+        return Ok(None);
+    }
+    Ok(Some(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync())))
+}
+
+/// Answers what other managers have sent on.
+#[derive(Default)]
+pub(crate) struct Forwarded {
+    daemon: OnceLock<Weak<Daemon>>,
+    router: OnceLock<Arc<Router>>,
+}
+
+impl Forwarded {
+    /// Called once, before anything can come.
+    pub(crate) fn begin(&self, daemon: &Arc<Daemon>) {
+        let _once = self.daemon.set(Arc::downgrade(daemon));
+        let _once = self.router.set(Arc::new(routes::all()));
+    }
+}
+
+impl Service for Forwarded {
+    fn answer(&self, call: Call) -> BoxFuture<'static, std::result::Result<Answer, Refusal>> {
+        let daemon = self.daemon.get().and_then(Weak::upgrade);
+        let router = self.router.get().cloned();
+        async move {
+            let (Some(daemon), Some(router)) = (daemon, router) else {
+                return Err(Refusal::Unavailable("the daemon is about to end".to_owned()));
+            };
+            if !matches!(daemon.node().lead().await, Ok(Lead::Here(..))) {
+                return Err(Refusal::NotLeader { leader: None });
+            }
+            let Call { mut head, body, .. } = call;
+            let path = head.uri.path_and_query().map_or("/", |it| it.as_str());
+            let path = path.strip_prefix(API).unwrap_or(path);
+            head.uri = path.parse::<Uri>().map_err(|error| Refusal::Invalid(error.to_string()))?;
+            let response = server::answer(daemon, router, head, body.into()).await;
+            Ok(Answer::Http(response.map(|body| body.map_err(Into::into).boxed_unsync())))
+        }
+        .boxed()
+    }
+}
+
+impl From<NodeError> for Error {
+    fn from(error: NodeError) -> Self {
+        let kind = match error.kind() {
+            NodeErrorKind::Unavailable => Kind::Unavailable,
+            NodeErrorKind::Invalid => Kind::InvalidArgument,
+            NodeErrorKind::Unauthorized => Kind::Unauthorized,
+            NodeErrorKind::Conflict => Kind::Conflict,
+            NodeErrorKind::Failed => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
