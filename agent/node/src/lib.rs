@@ -11,4 +11,5 @@ pub mod calls;
 pub mod executor;
 pub mod manager;
 pub mod wire;
+pub mod worker;
 pub mod world;

@@ -1,0 +1,288 @@
+//! The worker's end of its session with the leader: it looks for the leader, says what it is and has, does what comes, and
+//! begins again when the session is lost. Tasks don't mind.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_cluster::assignment::Held;
+use ketch_cluster::objects::node::{CaKeyId, NodeDescription, NodeRole};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::backoff::Backoff;
+use super::events::WorkerEvent;
+use super::hands::Hands;
+use super::logs::Readers;
+use super::roster::Roster;
+use super::store::Row;
+use crate::calls::{Heartbeat, ManagerAddress, SessionAsked, SessionMessage, Tell};
+use crate::wire::{CallError, Destination, Messages, Refusal};
+use crate::world::Expected;
+
+/// How long a manager has to answer: a session, and news.
+const ANSWER: Duration = Duration::from_secs(5);
+/// How long news are gathered.
+const GATHER: Duration = Duration::from_millis(100);
+/// Until ends are told again of which it is not known that they are committed.
+const AGAIN: Duration = Duration::from_secs(1);
+/// How often it is looked at what the node is made of.
+const DESCRIBE: Duration = Duration::from_secs(20);
+/// A session that was as long was a good one: the next try comes soon.
+const GOOD: Duration = Duration::from_secs(10);
+/// While there is no address to try.
+const NOBODY: Duration = Duration::from_secs(1);
+
+/// Why a session has ended, or has not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum End {
+    /// Another manager leads; where, if that is known.
+    Elsewhere(Option<String>),
+    /// The leader does not know this node.
+    Removed(String),
+    /// The worker ends it: what it said when it began holds no more.
+    Changed,
+    Lost(String),
+}
+
+impl From<CallError> for End {
+    fn from(error: CallError) -> Self {
+        match error.leader() {
+            Some(leader) => Self::Elsewhere(leader.map(str::to_owned)),
+            None => Self::Lost(error.to_string()),
+        }
+    }
+}
+
+/// Holds one session after another.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) hands: Arc<Hands>,
+    pub(super) roster: Arc<Mutex<Roster>>,
+    /// Where the node is to be reached.
+    pub(super) address: String,
+    pub(super) roots: watch::Receiver<Vec<CaKeyId>>,
+}
+
+/// A session that has begun, as its parts know it.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) hands: Arc<Hands>,
+    pub(super) leader: Destination,
+    pub(super) number: u128,
+}
+
+impl Sessions {
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new();
+        let mut addresses = Addresses::default();
+        loop {
+            let Some(address) = addresses.next(&self.hands.events.managers()) else {
+                sleep(NOBODY).await;
+                continue;
+            };
+            let began = Instant::now();
+            let end = self.hold(&address).await;
+            tracing::info!(manager = address, ?end, "no session with this manager any more");
+            if began.elapsed() >= GOOD {
+                backoff = Backoff::new();
+            }
+            match end {
+                // Once, or two managers that take each other for the leader would be asked without a rest.
+                End::Elsewhere(Some(leader)) if addresses.is_led_to(&leader) => continue,
+                End::Removed(reason) => self.is_removed(&reason).await,
+                End::Changed => addresses.stay(address),
+                End::Elsewhere(_) | End::Lost(_) => {}
+            }
+            sleep(backoff.next(self.hands.world.bits())).await;
+        }
+    }
+
+    /// Returns when the session has ended.
+    async fn hold(&mut self, address: &str) -> End {
+        let leader = Destination::member(address, Expected::Role(NodeRole::Manager));
+        match self.begin(leader).await {
+            Err(end) => end,
+            Ok(begun) => self.follow(begun).await.err().unwrap_or(End::Changed),
+        }
+    }
+
+    async fn begin(&mut self, leader: Destination) -> Result<Begun, End> {
+        let description = self.hands.executor.describe().await;
+        let asked = SessionAsked {
+            description: description.clone(),
+            roots: self.roots.borrow_and_update().clone(),
+            words: self.hands.words.begin(),
+            address: self.address.clone(),
+        };
+        let sent = Instant::now();
+        let opened = self.hands.links.open(&leader, &asked, ANSWER).await;
+        let mut messages = opened.map_err(|error| match error {
+            CallError::Refused(Refusal::Denied(reason)) => End::Removed(reason),
+            error => error.into(),
+        })?;
+        let first = timeout(ANSWER, messages.next()).await.unwrap_or(Err(CallError::Late))?;
+        let Some(SessionMessage::Begun { session, heartbeat }) = first else {
+            return Err(End::Lost("the session's first message is another one".to_owned()));
+        };
+        let session = Session { hands: Arc::clone(&self.hands), leader, number: session };
+        session.heard(sent).await;
+        tracing::info!(manager = session.leader.address, "in a session");
+        Ok(Begun { session, heartbeat, description, messages })
+    }
+
+    /// Does what the leader says, until the session ends: never without an error.
+    async fn follow(&mut self, begun: Begun) -> Result<(), End> {
+        let Begun { session, heartbeat, description, mut messages } = begun;
+        let mut parts = JoinSet::new();
+        parts.spawn(session.clone().beat(heartbeat));
+        parts.spawn(session.clone().tell());
+        parts.spawn(watch_description(Arc::clone(&self.hands), description));
+        let mut following = Following { held: Held::default(), readers: Readers::new(session) };
+        loop {
+            let message = tokio::select! {
+                biased;
+                Some(end) = parts.join_next() => {
+                    return Err(end.unwrap_or_else(|error| End::Lost(error.to_string())));
+                }
+                Ok(()) = self.roots.changed() => return Err(End::Changed),
+                message = messages.next() => message?,
+            };
+            let message = message.ok_or_else(|| End::Lost("the manager has ended it".to_owned()))?;
+            self.act(&mut following, message).await?;
+        }
+    }
+
+    async fn act(&self, following: &mut Following, message: SessionMessage) -> Result<(), End> {
+        match message {
+            SessionMessage::Begun { .. } => return Err(End::Lost("it begins twice".to_owned())),
+            SessionMessage::Managers(managers) => self.take_managers(managers).await,
+            SessionMessage::Membership(membership) => {
+                self.hands.events.send(WorkerEvent::Membership(membership));
+            }
+            SessionMessage::Assignment(changes) => {
+                following.held.receive(&changes).map_err(|error| {
+                    tracing::warn!(%error, "asking for the whole assignment again");
+                    End::Changed
+                })?;
+                self.roster.lock().await.take(&following.held).await;
+            }
+            SessionMessage::Logs(wanted) => {
+                let roster = self.roster.lock().await;
+                let tasks = wanted.tasks.iter().map(|id| (*id, roster.task(*id))).collect();
+                following.readers.begin(wanted, tasks);
+            }
+            SessionMessage::LogsEnd { subscription } => following.readers.end(subscription),
+        }
+        Ok(())
+    }
+
+    async fn take_managers(&self, managers: Vec<ManagerAddress>) {
+        if !managers.is_empty() && self.hands.events.take_managers(managers.clone()) {
+            self.hands.store.write(vec![Row::managers(&managers)]).await;
+        }
+    }
+
+    /// The node has nothing any more.
+    async fn is_removed(&self, reason: &str) {
+        tracing::error!(reason, "the cluster does not know this node");
+        self.hands.events.send(WorkerEvent::Removed);
+        self.roster.lock().await.take(&Held::default()).await;
+    }
+}
+
+/// What a session begins with.
+struct Begun {
+    session: Session,
+    heartbeat: Duration,
+    description: NodeDescription,
+    messages: Messages<SessionMessage>,
+}
+
+/// What is known in one session only.
+struct Following {
+    held: Held,
+    readers: Readers,
+}
+
+impl Session {
+    /// A manager has answered what was sent at that moment.
+    async fn heard(&self, sent: Instant) {
+        self.hands.contact.heard(sent);
+        if self.hands.contact.is_kept() {
+            self.hands.store.write(vec![Row::contact(self.hands.world.now())]).await;
+        }
+    }
+
+    async fn beat(self, mut period: Duration) -> End {
+        loop {
+            sleep(period).await;
+            let sent = Instant::now();
+            let beat = Heartbeat { session: self.number };
+            match self.hands.links.ask(&self.leader, &beat, period.max(GATHER)).await {
+                Ok(taken) => period = taken.next,
+                Err(error) => return error.into(),
+            }
+            self.heard(sent).await;
+        }
+    }
+
+    /// Tells news, and ends until they are committed.
+    async fn tell(self) -> End {
+        let words = &self.hands.words;
+        loop {
+            if words.has_uncommitted() {
+                let _ = timeout(AGAIN, words.news()).await;
+                words.tell_again();
+            } else {
+                words.news().await;
+            }
+            sleep(GATHER).await;
+            let tell = Tell { session: self.number, words: words.take_news() };
+            match self.hands.links.ask(&self.leader, &tell, ANSWER).await {
+                Ok(taken) => words.committed(&taken.committed),
+                Err(error) => return error.into(),
+            }
+        }
+    }
+}
+
+/// Ends when the node is not any more what the session began with.
+async fn watch_description(hands: Arc<Hands>, told: NodeDescription) -> End {
+    loop {
+        sleep(DESCRIBE).await;
+        if hands.executor.describe().await != told {
+            return End::Changed;
+        }
+    }
+}
+
+/// Which manager is tried next: the one that was said to lead, then each in turn.
+#[derive(Debug, Default)]
+struct Addresses {
+    turn: VecDeque<String>,
+    /// Whether the last one was named by another.
+    was_led: bool,
+}
+
+impl Addresses {
+    fn next(&mut self, managers: &[ManagerAddress]) -> Option<String> {
+        if self.turn.is_empty() {
+            self.turn.extend(managers.iter().map(|it| it.address.clone()));
+        }
+        self.turn.pop_front()
+    }
+
+    /// Another manager is said to lead; whether it may be tried at once.
+    fn is_led_to(&mut self, leader: &str) -> bool {
+        self.stay(leader.to_owned());
+        self.was_led = !self.was_led;
+        self.was_led
+    }
+
+    fn stay(&mut self, address: String) {
+        self.turn.retain(|it| *it != address);
+        self.turn.push_front(address);
+    }
+}
