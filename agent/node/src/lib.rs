@@ -9,7 +9,9 @@
 mod base64_bytes;
 pub mod calls;
 pub mod executor;
+pub mod dispatcher;
 pub mod manager;
+pub mod node;
 pub mod wire;
 pub mod worker;
 pub mod world;

@@ -91,8 +91,7 @@ pub(super) fn found(world: &dyn World, founding: Founding) -> Result<Founded, No
 
 /// A new manager's id in raft, never zero.
 pub(super) fn raft_id(world: &dyn World) -> u64 {
-    let [.., last] = world.bits().to_be_bytes().as_chunks::<8>().0 else { return 1 };
-    u64::from_be_bytes(*last).max(1)
+    u64::try_from(world.bits() >> 64).unwrap_or(1).max(1)
 }
 
 /// 32 random bytes.

@@ -10,7 +10,6 @@ use ketch_ca::trust::Trust;
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::Cluster;
-use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::Peer;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};

@@ -1,0 +1,229 @@
+//! A machine's containers, as a model: pulls and starts that take their time, containers that crash or run out of memory,
+//! healthy or not. They outlive the agent, not the machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::assignment::Item;
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
+use ketch_cluster::objects::resources::Resources;
+use ketch_cluster::objects::task::ContainerStatus;
+use ketch_cluster::objects::Task;
+use ketch_node::executor::{Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::random::Random;
+
+/// One machine.
+pub(crate) struct Machine {
+    name: String,
+    random: Mutex<Random>,
+    containers: Mutex<BTreeMap<TaskId, Container>>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+struct Container {
+    phase: Phase,
+    /// When it will end by itself, and with which exit code; none if it runs for ever.
+    fate: Option<(Duration, i32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Created,
+    Running(Instant),
+    Ended(i32),
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(name: &str, random: Random) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.to_owned(),
+            random: Mutex::new(random),
+            containers: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// It loses power: its containers end.
+    pub(crate) fn crash(&self) {
+        for container in lock(&self.containers).values_mut() {
+            if let Phase::Running(_) = container.phase {
+                container.phase = Phase::Ended(137);
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// The tasks whose containers run.
+    pub(crate) fn running(&self) -> BTreeSet<TaskId> {
+        let runs = |container: &Container| matches!(container.phase, Phase::Running(_));
+        lock(&self.containers).iter().filter(|(_, it)| runs(it)).map(|(id, _)| *id).collect()
+    }
+
+    /// One of its containers ends with that exit code.
+    pub(crate) fn kill(&self, task: TaskId, exit_code: i32) {
+        if let Some(container) = lock(&self.containers).get_mut(&task)
+            && let Phase::Running(_) = container.phase
+        {
+            container.phase = Phase::Ended(exit_code);
+        }
+        self.changed.notify_waiters();
+    }
+
+    async fn pause(&self, least: u64, most: u64) {
+        let span = lock(&self.random).between(least, most);
+        sleep(Duration::from_millis(span)).await;
+    }
+
+    fn phase(&self, task: TaskId) -> Option<Phase> {
+        lock(&self.containers).get(&task).map(|it| it.phase)
+    }
+
+    fn status(&self, task: TaskId, exit_code: i32) -> ContainerStatus {
+        ContainerStatus { id: format!("{task}-{}", self.name), exit_code, ..ContainerStatus::default() }
+    }
+
+    /// What a new container will do: mostly run for ever. A job's command is called `job`.
+    fn fate_of(&self, task: &Task) -> Option<(Duration, i32)> {
+        let mut random = lock(&self.random);
+        let is_job = task.job_iteration.is_some();
+        match random.below(20) {
+            0 => Some((Duration::from_millis(random.between(1, 30_000)), 1)),
+            1 => Some((Duration::from_millis(random.between(1, 5_000)), 137)),
+            _ if is_job => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
+            _ => None,
+        }
+    }
+}
+
+impl Executor for Machine {
+    fn describe(&self) -> BoxFuture<'_, NodeDescription> {
+        let plugins = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
+        let description = NodeDescription {
+            hostname: self.name.clone(),
+            platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
+            resources: Resources { nano_cpus: 8_000_000_000, memory_bytes: 16 << 30, ..Resources::default() },
+            engine: EngineDescription {
+                version: "sim".to_owned(),
+                plugins: plugins.into_iter().collect(),
+                ..EngineDescription::default()
+            },
+            ..NodeDescription::default()
+        };
+        async { description }.boxed()
+    }
+
+    fn network(&self, _: &[Item]) -> BoxFuture<'_, Result<(), String>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>> {
+        async move {
+            let task = &work.task;
+            if self.phase(task.id).is_some() {
+                return Ok(());
+            }
+            self.pause(1, 800).await;
+            if lock(&self.random).below(40) == 0 {
+                return Err(TaskError::Rejected("No such image: lost:latest".to_owned()));
+            }
+            let fate = self.fate_of(task);
+            lock(&self.containers).entry(task.id).or_insert(Container { phase: Phase::Created, fate });
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
+        async move {
+            self.pause(1, 100).await;
+            let mut containers = lock(&self.containers);
+            let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
+            if container.phase == Phase::Created {
+                container.phase = Phase::Running(Instant::now());
+            }
+            drop(containers);
+            Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })
+        }
+        .boxed()
+    }
+
+    fn wait(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>> {
+        async move {
+            loop {
+                let changed = self.changed.notified();
+                let container = lock(&self.containers).get(&task.id).cloned().ok_or(TaskError::Gone)?;
+                let until = match (container.phase, container.fate) {
+                    (Phase::Ended(exit_code), _) => {
+                        let error = if exit_code == 137 { "OOM" } else { "" };
+                        let container = self.status(task.id, exit_code);
+                        return Ok(Ended { exit_code, error: error.to_owned(), container });
+                    }
+                    (Phase::Running(since), Some((life, exit_code))) if since.elapsed() >= life => {
+                        self.kill(task.id, exit_code);
+                        continue;
+                    }
+                    (Phase::Running(since), Some((life, _))) => Some(since + life),
+                    (Phase::Running(_) | Phase::Created, _) => None,
+                };
+                match until {
+                    None => changed.await,
+                    Some(moment) => {
+                        tokio::select! {
+                            biased;
+                            () = changed => {}
+                            () = sleep_until(moment) => {}
+                        }
+                    }
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn shutdown(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>> {
+        async move {
+            if let Some(Phase::Running(_)) = self.phase(task.id) {
+                self.pause(1, 500).await;
+                self.kill(task.id, 143);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove(&self, task: TaskId) -> BoxFuture<'_, Result<(), TaskError>> {
+        async move {
+            lock(&self.containers).remove(&task);
+            self.changed.notify_waiters();
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
+        async move { Ok(lock(&self.containers).keys().copied().collect()) }.boxed()
+    }
+
+    fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
+        async { Err("the simulation has no logs".to_owned()) }.boxed()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
