@@ -10,4 +10,5 @@ pub mod host_config;
 pub mod image;
 pub mod mount;
 pub mod network;
+pub mod swarm;
 pub mod volume;
