@@ -49,7 +49,7 @@ texts! {
 // Tasks.
 texts! {
     SwarmKit InvalidArgument cpu_below_minimum(cpus: &str) "invalid cpu value {cpus}: Must be at least 0.001";
-    SwarmKit InvalidArgument memory_below_minimum(bytes: u64) "invalid memory value {bytes}: Must be at least 4MiB";
+    SwarmKit InvalidArgument memory_below_minimum(bytes: i128) "invalid memory value {bytes}: Must be at least 4MiB";
     SwarmKit InvalidArgument generic_not_a_count(kind: &str) "invalid argument for resource {kind}";
     Dockerd InvalidArgument swap_without_limit() "memory swap provided, but no memory-limit was set";
     Dockerd InvalidArgument swappiness_out_of_range(value: i64) "Invalid value: {value}, valid memory swappiness range is 0-100";

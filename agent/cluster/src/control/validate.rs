@@ -124,7 +124,7 @@ fn resources(resources: &ResourceRequirements) -> Result<(), ControlError> {
             return Err(texts::cpu_below_minimum(&cpus_below_minimum(nano_cpus)));
         }
         if memory_bytes != 0 && memory_bytes < MIN_MEMORY_BYTES {
-            return Err(texts::memory_below_minimum(memory_bytes));
+            return Err(texts::memory_below_minimum(memory_bytes.into()));
         }
     }
     let named = |it: &&GenericResource| matches!(it, GenericResource::Named { .. });

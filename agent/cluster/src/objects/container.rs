@@ -1,13 +1,13 @@
 //! What a task runs: the container as the user of a service describes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Driver, Labels, SecretText};
+use super::{Driver, Given, Labels, SecretText};
 use crate::id::{ConfigId, SecretId};
 
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ pub struct ContainerSpec {
     pub cap_drop: Vec<String>,
     pub ulimits: Vec<Ulimit>,
     pub oom_score_adj: i64,
+    /// What says nothing, and was given all the same.
+    pub given: BTreeSet<Given>,
     /// The registry's credentials for the nodes that pull, as the client sent them.
     pub registry_auth: Option<SecretText>,
 }
@@ -70,16 +72,28 @@ macro_rules! debug_all_but_env {
 debug_all_but_env! {
     image labels command args hostname dir user groups privileges init stop_signal stop_grace_period
     tty open_stdin read_only mounts health_check hosts dns secrets configs isolation sysctls cap_add
-    cap_drop ulimits oom_score_adj registry_auth
+    cap_drop ulimits oom_score_adj given registry_auth
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Privileges {
     pub no_new_privileges: bool,
+    /// Of Windows: no node here can honour it.
+    pub credentials: Option<CredentialSpec>,
     pub selinux: Option<SelinuxContext>,
     pub seccomp: SeccompMode,
     pub apparmor: AppArmorMode,
+}
+
+/// Where the credentials of a group account come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CredentialSpec {
+    /// A config's id.
+    Config(String),
+    File(String),
+    Registry(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -121,6 +135,8 @@ pub struct Mount {
     pub tmpfs: TmpfsOptions,
     /// Of an image mount.
     pub image_subpath: String,
+    /// What says nothing, and was given all the same.
+    pub given: BTreeSet<Given>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -75,7 +75,7 @@ pub struct UpdateConfig {
     /// Between one slot's end and the next one's start, for each of the parallel ones.
     pub delay: Duration,
     pub failure_action: FailureAction,
-    /// How long a new task is watched after it runs.
+    /// How long a new task is watched after it runs; zero is Docker's default, see [`monitored`](Self::monitored).
     pub monitor: Duration,
     /// 0 to 1: more failed slots than that part of all is a failed update.
     pub max_failure_ratio: f32,
@@ -91,10 +91,21 @@ impl Default for UpdateConfig {
             parallelism: 1,
             delay: Duration::ZERO,
             failure_action: FailureAction::Pause,
-            monitor: Duration::from_secs(5),
+            monitor: MONITORED,
             max_failure_ratio: 0.0,
             order: UpdateOrder::StopFirst,
         }
+    }
+}
+
+/// Docker's.
+const MONITORED: Duration = Duration::from_secs(5);
+
+impl UpdateConfig {
+    /// How long a new task is watched after it runs.
+    #[must_use]
+    pub fn monitored(&self) -> Duration {
+        if self.monitor.is_zero() { MONITORED } else { self.monitor }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tasks: one run of a container on one node. A task is never restarted; what replaces it is a new one in its slot.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::node::Platform;
 use super::resources::ResourceRequirements;
 use super::{
-    ContainerSpec, Driver, Endpoint, GenericResource, Labels, Meta, NetworkAttachment, PortConfig, Version,
+    ContainerSpec, Driver, Endpoint, GenericResource, Given, Labels, Meta, NetworkAttachment, PortConfig,
+    Version,
 };
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::time::Timestamp;
@@ -82,6 +84,8 @@ pub struct TaskSpec {
     pub log_driver: Option<Driver>,
     /// Counted up by `--force`: a task that differs in nothing else is replaced.
     pub force_update: u64,
+    /// What says nothing, and was given all the same.
+    pub given: BTreeSet<Given>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -304,11 +304,8 @@ impl Landing<'_, '_> {
 
 /// How long a task is watched after it runs: at least until the next one has been started.
 fn monitor(config: &UpdateConfig) -> Duration {
-    if config.delay >= config.monitor {
-        config.delay.saturating_add(Duration::from_secs(1))
-    } else {
-        config.monitor
-    }
+    let monitored = config.monitored();
+    if config.delay >= monitored { config.delay.saturating_add(Duration::from_secs(1)) } else { monitored }
 }
 
 /// How the slots of a rollback stand: it is not complete while one of them does not run, unless its failure was counted.
