@@ -5,6 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use ketch_node::node::Node;
 use tokio::sync::watch;
 
 use crate::config::Config;
@@ -17,6 +18,7 @@ use crate::exec_root;
 use crate::image::Images;
 use crate::image::registry::proxy::Proxies;
 use crate::network::Networks;
+use crate::node;
 use crate::network::settings::Settings;
 use crate::remap::{self, Ids};
 use crate::shim::Launch;
@@ -46,6 +48,8 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
+    /// What this machine is in a cluster.
+    pub node: Arc<Node>,
     /// Kept open: the exec root is this daemon's.
     _exec_root: File,
 }
@@ -90,7 +94,8 @@ impl Daemon {
         };
         let seccomp = DefaultSeccomp::read(&config.containers.seccomp_profile)?;
         let engine = Engine::new(launch, Host::look(), seccomp);
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|daemon| Self {
+            node: node::of(daemon, &config),
             config,
             id,
             ids,
@@ -111,13 +116,16 @@ impl Daemon {
     /// The store, or the shims' socket.
     pub async fn begin(self: &Arc<Self>) -> Result<()> {
         engine::takeover::listen(self)?;
-        engine::takeover::take_over(self).await
+        engine::takeover::take_over(self).await?;
+        self.node.begin();
+        Ok(())
     }
 
     /// Ends what must not go on without the daemon. Containers do, by design, and the next start finds them, unless live restore
     /// is off: then they are stopped, within the time that the most patient of them has. False when that was over first.
     pub async fn end(self: &Arc<Self>) -> bool {
         let _before = self.ending.send_replace(true);
+        self.node.shutdown().await;
         if self.config.live().live_restore {
             return true;
         }

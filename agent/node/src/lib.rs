@@ -9,7 +9,6 @@
 mod base64_bytes;
 pub mod calls;
 pub mod executor;
-pub mod dispatcher;
 pub mod manager;
 pub mod node;
 pub mod wire;

@@ -17,6 +17,7 @@ use ketch_ca::folder::{Folder, Kept, RaftKeys};
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::cluster::RaftConfig;
 use ketch_cluster::objects::node::NodeRole;
+use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
 use ketch_raft::{Blocking, Start};
 use tokio::sync::{Mutex, watch};
@@ -103,20 +104,23 @@ pub struct Information {
 }
 
 impl Node {
-    /// A node that is what its disk says: it takes that up in the background.
+    /// A node of no cluster, until [`Node::begin`].
     #[must_use]
-    pub fn open(parts: NodeParts) -> Arc<Self> {
-        let node = Arc::new(Self { parts, control: Mutex::default(), state: watch::Sender::default() });
-        match Document::read(&*node.disk()) {
+    pub fn new(parts: NodeParts) -> Arc<Self> {
+        Arc::new(Self { parts, control: Mutex::default(), state: watch::Sender::default() })
+    }
+
+    /// Takes up, in the background, what the disk says that it is. Within tokio's runtime.
+    pub fn begin(self: &Arc<Self>) {
+        match Document::read(&*self.disk()) {
             Ok(None) => {}
             Ok(Some(document)) => {
-                node.state.send_replace(State::Pending);
-                let resumed = Arc::clone(&node);
-                drop(tokio::spawn(async move { resumed.resume(document).await }));
+                self.state.send_replace(State::Pending);
+                let node = Arc::clone(self);
+                drop(tokio::spawn(async move { node.resume(document).await }));
             }
-            Err(error) => drop(node.state.send_replace(State::Failed(error.to_string()))),
+            Err(error) => drop(self.state.send_replace(State::Failed(error.to_string()))),
         }
-        node
     }
 
     /// What it is.
@@ -151,7 +155,7 @@ impl Node {
         }
         member.shutdown().await;
         self.state.send_replace(State::Pending);
-        let begun = self.begin(member.document(), member.unlock_key(), Start::ForceNewCluster).await;
+        let begun = self.take_up(member.document(), member.unlock_key(), Start::ForceNewCluster).await;
         let member = begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
         self.state.send_replace(State::Active(Arc::clone(&member)));
         Ok(member.document().node)
@@ -214,7 +218,7 @@ impl Node {
             _ => return Err(NodeError::NoManager),
         }
         let document = Document::read(&*self.disk())?.ok_or(NodeError::NoSwarm)?;
-        let member = self.begin(document, Some(key), Start::Resume).await?;
+        let member = self.take_up(document, Some(key), Start::Resume).await?;
         self.state.send_replace(State::Active(member));
         Ok(())
     }
@@ -226,6 +230,11 @@ impl Node {
     pub async fn lead(&self) -> Result<Lead, NodeError> {
         let member = self.managing()?;
         timeout(LEADER_PATIENCE, member.lead()).await.map_err(|_| NodeError::NoLeader)?
+    }
+
+    /// Reads what this manager has of the cluster, which may be older than what the leader has; none of a worker.
+    pub fn view<T>(&self, reader: impl FnOnce(&Store) -> T) -> Option<T> {
+        self.managing().ok()?.view(reader)
     }
 
     /// The connections to other nodes.
@@ -340,7 +349,7 @@ impl Node {
     /// Takes up what the disk says, again and again until it works.
     async fn resume(self: Arc<Self>, document: Document) {
         let _one = self.control.lock().await;
-        match self.begin(document, None, Start::Resume).await {
+        match self.take_up(document, None, Start::Resume).await {
             Ok(member) => drop(self.state.send_replace(State::Active(member))),
             Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),
             Err(error) => {
@@ -350,7 +359,7 @@ impl Node {
         }
     }
 
-    async fn begin(&self, document: Document, unlock: Option<UnlockKey>, start: Start) -> Result<Arc<Member>, NodeError> {
+    async fn take_up(&self, document: Document, unlock: Option<UnlockKey>, start: Start) -> Result<Arc<Member>, NodeError> {
         let keys: Folder = self.disk().keys()?;
         let kept = keys.read(unlock.as_ref())?;
         let kept = kept.ok_or_else(|| NodeError::Failed("the node's keys are missing".to_owned()))?;

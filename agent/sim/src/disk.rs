@@ -24,7 +24,12 @@ pub(crate) struct SimulatedDisk {
 impl SimulatedDisk {
     /// Keys are kept in `keys`, which is made when it is needed.
     pub(crate) fn new(keys: PathBuf) -> Arc<Self> {
-        Arc::new(Self { databases: Mutex::default(), snapshots: Mutex::default(), documents: Mutex::default(), keys })
+        Arc::new(Self {
+            databases: Mutex::default(),
+            snapshots: Mutex::default(),
+            documents: Mutex::default(),
+            keys,
+        })
     }
 
     /// The power fails. Of what was written and not synced a part may be there.

@@ -13,7 +13,9 @@ use futures_util::future::BoxFuture;
 use ketch_ca::identity::Identity;
 use ketch_ca::trust::Side;
 use ketch_cluster::time::Timestamp;
-use ketch_node::world::{Accepted, Caller, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World};
+use ketch_node::world::{
+    Accepted, Caller, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use turmoil::net::{TcpListener, TcpStream};
@@ -47,7 +49,7 @@ impl SimulatedWorld {
 
 /// The simulated time that has passed since 1970, before any node's error.
 fn elapsed() -> u64 {
-    u64::try_from(turmoil::since_epoch().as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(turmoil::since_epoch().unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn now(skew: &Mutex<i64>) -> Timestamp {
@@ -68,14 +70,18 @@ impl World for SimulatedWorld {
         let (address, skew) = (address.to_owned(), Arc::clone(&self.skew));
         let own = lock(&self.credentials).clone();
         async move {
-            let unreachable =
-                |error: io::Error| DialError::Unreachable { address: address.clone(), reason: error.to_string() };
+            let unreachable = |error: io::Error| DialError::Unreachable {
+                address: address.clone(),
+                reason: error.to_string(),
+            };
             let mut stream = TcpStream::connect(address.as_str()).await.map_err(unreachable)?;
             let (shown, judge) = match (&terms, own) {
                 (Terms::Unverified, _) => (None, None),
                 (Terms::Joining(trust), _) => (None, Some(Arc::clone(trust))),
                 (Terms::Member(_), Some(own)) => (Some(own.chain), Some(own.trust)),
-                (Terms::Member(_), None) => return Err(unreachable(io::Error::other("no certificate of one's own"))),
+                (Terms::Member(_), None) => {
+                    return Err(unreachable(io::Error::other("no certificate of one's own")));
+                }
             };
             let exchanged = timeout(HANDSHAKE, async {
                 send(&mut stream, shown.as_deref().unwrap_or_default()).await?;
@@ -95,7 +101,8 @@ impl World for SimulatedWorld {
     }
 
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        let (address, skew, credentials) = (address.to_owned(), Arc::clone(&self.skew), Arc::clone(&self.credentials));
+        let (address, skew, credentials) =
+            (address.to_owned(), Arc::clone(&self.skew), Arc::clone(&self.credentials));
         async move {
             let listener = TcpListener::bind(address.as_str()).await?;
             Ok(Box::new(Listening { listener, skew, credentials }) as Box<dyn Listener>)

@@ -1,7 +1,7 @@
 //! Requests of the Engine API that concern the cluster: the leader answers them, and other managers send them on to it as they
 //! are. Both ends of that are here.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,7 +52,7 @@ pub(crate) async fn led<F>(
 where
     F: Future<Output = Result<Response>>,
 {
-    match daemon.node().lead().await? {
+    match daemon.node.lead().await? {
         Lead::Here(leader, dispatcher) => answer(daemon, Led { leader, dispatcher }, request).await,
         Lead::There(_) if request.parts.headers.contains_key(FORWARDED) => Err(NodeError::NoLeader.into()),
         Lead::There(leader) => forward(&daemon, leader, request).await,
@@ -70,7 +70,7 @@ async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Re
     for _ in 0..TRIES {
         let to = match leader.take() {
             Some(leader) => leader,
-            None => match daemon.node().lead().await? {
+            None => match daemon.node.lead().await? {
                 Lead::There(leader) => leader,
                 // It leads itself by now: the client's next try is answered here.
                 Lead::Here(..) => break,
@@ -105,7 +105,7 @@ async fn send(
             let _before = request.headers_mut().insert(name, value.clone());
         }
     }
-    let links = daemon.node().links().map_err(|error| CallError::Lost(error.to_string()))?;
+    let links = daemon.node.links().map_err(|error| CallError::Lost(error.to_string()))?;
     let response = timeout(PATIENCE, links.request(&destination, request)).await;
     let response = response.unwrap_or(Err(CallError::Late))?;
     if response.status() == hyper::StatusCode::MISDIRECTED_REQUEST {
@@ -115,29 +115,24 @@ async fn send(
 }
 
 /// Answers what other managers have sent on.
-#[derive(Default)]
-pub(crate) struct Forwarded {
-    daemon: OnceLock<Weak<Daemon>>,
-    router: OnceLock<Arc<Router>>,
+pub(super) struct Forwarded {
+    daemon: Weak<Daemon>,
+    router: Arc<Router>,
 }
 
 impl Forwarded {
-    /// Called once, before anything can come.
-    pub(crate) fn begin(&self, daemon: &Arc<Daemon>) {
-        let _once = self.daemon.set(Arc::downgrade(daemon));
-        let _once = self.router.set(Arc::new(routes::all()));
+    pub(super) fn new(daemon: Weak<Daemon>) -> Self {
+        Self { daemon, router: Arc::new(routes::all()) }
     }
 }
 
 impl Service for Forwarded {
     fn answer(&self, call: Call) -> BoxFuture<'static, std::result::Result<Answer, Refusal>> {
-        let daemon = self.daemon.get().and_then(Weak::upgrade);
-        let router = self.router.get().cloned();
+        let (daemon, router) = (self.daemon.upgrade(), Arc::clone(&self.router));
         async move {
-            let (Some(daemon), Some(router)) = (daemon, router) else {
-                return Err(Refusal::Unavailable("the daemon is about to end".to_owned()));
-            };
-            if !matches!(daemon.node().lead().await, Ok(Lead::Here(..))) {
+            let gone = || Refusal::Unavailable("the daemon is about to end".to_owned());
+            let daemon = daemon.ok_or_else(gone)?;
+            if !matches!(daemon.node.lead().await, Ok(Lead::Here(..))) {
                 return Err(Refusal::NotLeader { leader: None });
             }
             let Call { mut head, body, .. } = call;

@@ -11,6 +11,7 @@ use ketch_ca::folder::Kept;
 use ketch_ca::join::Joined;
 use ketch_cluster::objects::node::NodeRole;
 use ketch_cluster::objects::{Cluster, Node};
+use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
 use ketch_raft::Start;
 use tokio::sync::watch;
@@ -129,6 +130,11 @@ impl Member {
 
     pub(super) fn is_manager(&self) -> bool {
         self.managing.borrow().is_some()
+    }
+
+    pub(super) fn view<T>(&self, reader: impl FnOnce(&Store) -> T) -> Option<T> {
+        let managing = self.managing.borrow().clone()?;
+        Some(managing.manager.view(reader))
     }
 
     pub(super) fn unlock_key(&self) -> Option<UnlockKey> {

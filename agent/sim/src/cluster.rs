@@ -1,0 +1,179 @@
+//! The machines of a run, and the network between them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use ketch_cluster::objects::cluster::JoinTokens;
+use ketch_cluster::store::Store;
+use turmoil::{Builder, Sim};
+
+use crate::random::Random;
+use crate::site::Site;
+use crate::trace::Trace;
+
+/// How much time passes between two looks of the run.
+pub(crate) const STEP: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(2);
+/// 2026-01-01.
+const EPOCH: Duration = Duration::from_secs(1_767_225_600);
+
+/// All machines.
+pub(crate) struct Cluster {
+    sim: Sim<'static>,
+    pub(crate) sites: Vec<Arc<Site>>,
+    /// How many of them, the first ones, are to be managers.
+    pub(crate) managers: usize,
+    /// Agents that do not run now.
+    down: Vec<bool>,
+    pub(crate) trace: Trace,
+    keys: PathBuf,
+    seen: BTreeMap<usize, String>,
+}
+
+impl Cluster {
+    pub(crate) fn new(seed: u64, managers: usize, workers: usize, trace: Trace) -> Self {
+        let mut random = Random::new(seed);
+        let keys =
+            std::env::temp_dir().join(format!("ketch-sim-{}-{seed}-{}", std::process::id(), random.bits()));
+        let mut sim = Builder::new()
+            .rng_seed(random.bits())
+            .epoch(UNIX_EPOCH + EPOCH)
+            .simulation_duration(Duration::from_secs(3600))
+            .tick_duration(TICK)
+            .min_message_latency(Duration::from_millis(1))
+            .max_message_latency(Duration::from_millis(20))
+            .tcp_capacity(4096)
+            .build();
+        let sites: Vec<_> = (0..managers + workers)
+            .map(|index| {
+                let name = format!("node-{index}");
+                Site::new(&name, keys.join(&name), &mut random)
+            })
+            .collect();
+        // Failing to make it shows as soon as a key is written.
+        drop(std::fs::create_dir_all(&keys));
+        for site in &sites {
+            let software = Arc::clone(site);
+            sim.host(site.name.as_str(), move || Arc::clone(&software).live());
+        }
+        let down = vec![false; sites.len()];
+        Self { sim, sites, managers, down, trace, keys, seen: BTreeMap::new() }
+    }
+
+    /// Lets time pass, and notes what it changed.
+    pub(crate) fn pass(&mut self) -> Result<(), String> {
+        let end = self.sim.elapsed() + STEP;
+        while self.sim.elapsed() < end {
+            self.sim.step().map_err(|error| format!("an agent ended: {error}"))?;
+        }
+        for index in 0..self.sites.len() {
+            let seen = self.described(index);
+            if self.seen.get(&index) != Some(&seen) {
+                self.note(&format!("{}: {seen}", self.sites[index].name));
+                self.seen.insert(index, seen);
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until it is so, for at most that long.
+    pub(crate) fn until(
+        &mut self,
+        within: Duration,
+        what: &str,
+        mut holds: impl FnMut(&mut Self) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let end = self.sim.elapsed() + within;
+        loop {
+            match holds(self) {
+                Ok(()) => return Ok(()),
+                Err(why) if self.sim.elapsed() >= end => {
+                    return Err(format!("{what}: not within {within:?}: {why}"));
+                }
+                Err(_) => self.pass()?,
+            }
+        }
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.sim.elapsed()
+    }
+
+    pub(crate) fn note(&mut self, event: &str) {
+        self.trace.note(self.sim.elapsed(), event);
+    }
+
+    pub(crate) fn is_down(&self, index: usize) -> bool {
+        self.down[index]
+    }
+
+    /// The agent is killed, and nothing is lost that it has written.
+    pub(crate) fn kill(&mut self, index: usize) {
+        self.note(&format!("kill {}", self.sites[index].name));
+        self.sim.crash(self.sites[index].name.as_str());
+        self.sites[index].killed();
+        self.down[index] = true;
+    }
+
+    /// The machine loses power.
+    pub(crate) fn power_off(&mut self, index: usize, random: &mut Random) {
+        self.kill(index);
+        self.note(&format!("power off {}", self.sites[index].name));
+        self.sites[index].disk.crash(random);
+        self.sites[index].machine.crash();
+    }
+
+    pub(crate) fn start(&mut self, index: usize) {
+        self.note(&format!("start {}", self.sites[index].name));
+        self.sim.bounce(self.sites[index].name.as_str());
+        self.down[index] = false;
+    }
+
+    /// No message passes between the two, in either direction.
+    pub(crate) fn part(&mut self, one: usize, other: usize) {
+        self.note(&format!("part {} {}", self.sites[one].name, self.sites[other].name));
+        self.sim.partition(self.sites[one].name.as_str(), self.sites[other].name.as_str());
+    }
+
+    pub(crate) fn join_again(&mut self, one: usize, other: usize) {
+        self.sim.repair(self.sites[one].name.as_str(), self.sites[other].name.as_str());
+    }
+
+    /// The manager that leads, as the one with the latest log sees it: its store.
+    pub(crate) fn newest<T>(&self, reader: impl Fn(&Store) -> T) -> Option<T> {
+        let nodes = self.sites.iter().filter_map(|site| site.node());
+        let version = |store: &Store| store.version().0;
+        let newest =
+            nodes.filter_map(|node| node.view(version).map(|at| (at, node))).max_by_key(|(at, _)| *at);
+        newest.and_then(|(_, node)| node.view(reader))
+    }
+
+    pub(crate) fn tokens(&self) -> Option<JoinTokens> {
+        self.newest(|store| store.cluster().map(|it| it.root_ca.join_tokens.clone())).flatten()
+    }
+
+    fn described(&self, index: usize) -> String {
+        let site = &self.sites[index];
+        let containers = site.machine.running().len();
+        let node = site.node().map(|node| {
+            let information = node.information();
+            let version = node.view(|store| store.version().0).unwrap_or_default();
+            format!("{} version {version}", information.state)
+        });
+        format!("{}, {containers} containers", node.as_deref().unwrap_or("no agent"))
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        remove(&self.keys);
+    }
+}
+
+fn remove(keys: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(keys) {
+        eprintln!("removing {}: {error}", keys.display());
+    }
+}

@@ -1,0 +1,164 @@
+//! What must hold, whatever happens: always, and once all is well again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::node::NodeState;
+use ketch_cluster::objects::service::UpdateOrder;
+use ketch_cluster::objects::{ServiceMode, Task, TaskState};
+use ketch_cluster::store::Store;
+
+use crate::cluster::Cluster;
+use crate::model::{Asked, Model};
+
+/// How long a healed cluster has until no superseded task runs.
+const SUPERSEDED: Duration = Duration::from_secs(10);
+/// And until it is as its users asked: node verdicts, restarts with their delays, updates of two at a time that are watched.
+const CONVERGES: Duration = Duration::from_secs(240);
+
+/// Of the committed store, at every moment and on every manager.
+pub(crate) fn always(cluster: &Cluster) -> Result<(), String> {
+    for site in &cluster.sites {
+        let judged =
+            site.node().and_then(|node| node.view(|store| slots(store).and_then(|()| addresses(store))));
+        if let Some(Err(why)) = judged {
+            return Err(format!("in the store of {}: {why}", site.name));
+        }
+    }
+    Ok(())
+}
+
+/// At most one task of a slot is to run on a node that is there; one more while an update starts first.
+fn slots(store: &Store) -> Result<(), String> {
+    for service in store.services() {
+        if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
+            continue;
+        }
+        let update = service.spec.update.unwrap_or_default();
+        let most = if update.order == UpdateOrder::StartFirst { 2 } else { 1 };
+        let mut wanted: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
+        for task in store.tasks_of(service.id).filter(|task| is_wanted(store, task)) {
+            wanted.entry(task.slot).or_default().push(task.id);
+        }
+        if let Some((slot, tasks)) = wanted.into_iter().find(|(_, tasks)| tasks.len() > most) {
+            return Err(format!("{}.{slot} has {tasks:?} to run", service.spec.name));
+        }
+    }
+    Ok(())
+}
+
+fn is_wanted(store: &Store, task: &Task) -> bool {
+    let is_there = |node| store.node(node).is_some_and(|it| it.status.state != NodeState::Down);
+    task.desired_state == TaskState::Running
+        && task.status.state <= TaskState::Running
+        && task.node.is_none_or(is_there)
+}
+
+/// No two tasks that may run have one address.
+fn addresses(store: &Store) -> Result<(), String> {
+    let mut held = BTreeMap::new();
+    for task in store.tasks().filter(|task| task.status.state <= TaskState::Running) {
+        for attachment in &task.networks {
+            for address in &attachment.addresses {
+                if let Some(other) = held.insert((attachment.network, address.address), task.id) {
+                    return Err(format!("{} and {other} have {address}", task.id));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Once nothing is wrong any more.
+pub(crate) fn healed(cluster: &mut Cluster, model: &Model) -> Result<(), String> {
+    cluster.until(CONVERGES, "the cluster comes to what was asked", |cluster| {
+        let wanted = cluster.newest(|store| is_as_asked(store, model).map(|()| to_run(store)));
+        let wanted = wanted.ok_or("no manager has a store")??;
+        let running = running(cluster);
+        if running == wanted { Ok(()) } else { Err(differ(&running, &wanted)) }
+    })?;
+    acknowledged(cluster, model)?;
+    agree(cluster)
+}
+
+/// No task runs that is to be stopped, or of which nobody knows.
+pub(crate) fn superseded(cluster: &mut Cluster) -> Result<(), String> {
+    cluster.until(SUPERSEDED, "superseded tasks end", |cluster| {
+        let known = cluster.newest(|store| {
+            let lives = |task: &&std::sync::Arc<Task>| task.desired_state <= TaskState::Complete;
+            store.tasks().filter(lives).map(|task| task.id).collect::<BTreeSet<_>>()
+        });
+        let known = known.ok_or("no manager has a store")?;
+        let strange: Vec<_> = running(cluster).difference(&known).copied().collect();
+        if strange.is_empty() { Ok(()) } else { Err(format!("{strange:?} run")) }
+    })
+}
+
+fn running(cluster: &Cluster) -> BTreeSet<TaskId> {
+    cluster.sites.iter().flat_map(|site| site.machine.running()).collect()
+}
+
+fn to_run(store: &Store) -> BTreeSet<TaskId> {
+    store.tasks().filter(|task| is_wanted(store, task)).map(|task| task.id).collect()
+}
+
+/// Each service has its replicas to run.
+fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
+    for service in store.services() {
+        let ServiceMode::Replicated { replicas } = service.spec.mode else { continue };
+        let to_run = store.tasks_of(service.id).filter(|task| is_wanted(store, task)).count() as u64;
+        if to_run != replicas {
+            return Err(format!("{} has {to_run} of {replicas} tasks to run", service.spec.name));
+        }
+    }
+    let gone = model.services().filter(|(_, asked)| *asked == Asked::Removed);
+    for (service, _) in gone {
+        if store.tasks_of(service).next().is_some() {
+            return Err(format!("tasks of the removed service {service} are left"));
+        }
+    }
+    Ok(())
+}
+
+/// What users were told is so.
+fn acknowledged(cluster: &Cluster, model: &Model) -> Result<(), String> {
+    for (id, asked) in model.services() {
+        let found = cluster.newest(|store| store.service(id).map(|service| service.spec.mode)).flatten();
+        match (asked, found) {
+            (Asked::Open, _) | (Asked::Removed, None) => {}
+            (Asked::Replicas(replicas), Some(ServiceMode::Replicated { replicas: found }))
+                if replicas == found => {}
+            (asked, found) => {
+                return Err(format!("service {id} was acknowledged as {asked:?} and is {found:?}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All managers have the same store at the same place in the log.
+fn agree(cluster: &mut Cluster) -> Result<(), String> {
+    cluster.until(Duration::from_secs(20), "the managers agree", |cluster| {
+        let views = cluster.sites.iter().filter_map(|site| site.node()?.view(Store::snapshot));
+        let mut views: Vec<_> = views.collect();
+        views.sort_by_key(|snapshot| snapshot.version);
+        if views.len() < cluster.managers {
+            return Err(format!("{} of {} managers", views.len(), cluster.managers));
+        }
+        match (views.first(), views.last()) {
+            (Some(first), Some(last)) if first.version != last.version => {
+                Err(format!("versions {:?} to {:?}", first.version, last.version))
+            }
+            (Some(first), Some(_)) if views.iter().any(|it| it != first) => {
+                Err(format!("the stores of version {:?} differ", first.version))
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+fn differ(running: &BTreeSet<TaskId>, wanted: &BTreeSet<TaskId>) -> String {
+    let (missing, strange) = (wanted.difference(running).count(), running.difference(wanted).count());
+    format!("{missing} tasks are missing, {strange} run that should not")
+}

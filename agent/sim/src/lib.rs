@@ -1,0 +1,20 @@
+//! Whole clusters in one process and one order of events: real managers on real raft, dispatchers and workers, over turmoil's
+//! network, on disks that lose what was not synced, with containers that are a model. A seed is a whole run: its faults, its
+//! users and its outcome. `make sim` runs many; see `agent/sim/DESIGN.md`.
+//!
+//! It is for development: no product links it.
+
+mod cluster;
+mod disk;
+mod faults;
+mod invariants;
+mod machine;
+mod model;
+mod random;
+mod run;
+mod site;
+mod trace;
+mod users;
+mod world;
+
+pub use run::{Failure, Outcome, run};

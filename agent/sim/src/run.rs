@@ -1,0 +1,127 @@
+//! One run: a cluster forms, is used while things go wrong, heals, and must be as its users were told.
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::faults::Faults;
+use crate::invariants;
+use crate::random::Random;
+use crate::trace::Trace;
+use crate::users::{self, Known, Want};
+
+const FORMS: Duration = Duration::from_secs(60);
+/// How long things go wrong, in simulated time.
+const STORM: Duration = Duration::from_secs(60);
+
+/// A run that went well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Of the whole trace of events.
+    pub hash: u64,
+    pub events: u64,
+    /// Simulated.
+    pub time: Duration,
+}
+
+/// A run that did not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub seed: u64,
+    pub why: String,
+    /// The last events before it.
+    pub events: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}seed {}: {}", self.events, self.seed, self.why)
+    }
+}
+
+/// Runs a seed; `loud` prints its events.
+///
+/// # Errors
+/// What did not hold.
+pub fn run(seed: u64, loud: bool) -> Result<Outcome, Failure> {
+    let mut random = Random::new(seed);
+    let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
+    let mut cluster = Cluster::new(random.bits(), managers, workers, Trace::new(loud));
+    match play(&mut cluster, &mut random) {
+        Ok(()) => {
+            let (hash, events) = (cluster.trace.hash(), cluster.trace.events());
+            Ok(Outcome { hash, events, time: cluster.elapsed() })
+        }
+        Err(why) => Err(Failure { seed, why, events: cluster.trace.last() }),
+    }
+}
+
+fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
+    form(cluster)?;
+    let known: Known = Arc::new(Mutex::default());
+    let mut faults = Faults::default();
+    let end = cluster.elapsed() + STORM;
+    let mut number = 0;
+    while cluster.elapsed() < end {
+        cluster.pass()?;
+        invariants::always(cluster)?;
+        faults.go_on(cluster, random);
+        if random.below(40) == 0 {
+            number += 1;
+            ask(cluster, random, &known, number);
+        }
+    }
+    faults.heal(cluster);
+    // Until the managers have a leader again and all nodes are known to be there.
+    invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
+    let model = std::mem::take(&mut *users::lock(&known));
+    invariants::healed(cluster, &model)
+}
+
+/// A cluster of all sites, before anything goes wrong.
+fn form(cluster: &mut Cluster) -> Result<(), String> {
+    cluster.pass()?;
+    let first = Arc::clone(&cluster.sites[0]);
+    if !users::found(&first) {
+        return Err("the first agent does not run".to_owned());
+    }
+    cluster.until(FORMS, "the cluster is founded", |cluster| {
+        cluster.tokens().map(|_| ()).ok_or("no tokens".to_owned())
+    })?;
+    let tokens = cluster.tokens().ok_or("no tokens")?;
+    for index in 1..cluster.sites.len() {
+        let token = if index < cluster.managers { &tokens.manager } else { &tokens.worker };
+        let site = Arc::clone(&cluster.sites[index]);
+        let _ordered = users::join(&site, vec![first.address()], token.clone());
+        cluster.until(FORMS, "a node joins", |_| match site.node().map(|node| node.information().state) {
+            Some("active") => Ok(()),
+            state => Err(format!("{} is {state:?}", site.name)),
+        })?;
+    }
+    let (all, managers) = (cluster.sites.len(), cluster.managers);
+    cluster.until(FORMS, "all nodes are ready", |cluster| {
+        let ready = cluster.newest(|store| {
+            let is_ready = |it: &&Arc<ketch_cluster::objects::Node>| {
+                it.status.state == ketch_cluster::objects::node::NodeState::Ready
+            };
+            (store.nodes().filter(is_ready).count(), store.nodes().filter(|it| it.manager.is_some()).count())
+        });
+        if ready == Some((all, managers)) { Ok(()) } else { Err(format!("{ready:?} of {all}, {managers}")) }
+    })
+}
+
+fn ask(cluster: &mut Cluster, random: &mut Random, known: &Known, number: u64) {
+    let service = users::lock(known).any(random.bits());
+    let want = match (random.below(6), service) {
+        (0..=1, _) | (_, None) => Want::Create { number, replicas: random.between(1, 6) },
+        (2..=3, Some(service)) => Want::Scale { service, replicas: random.below(8) },
+        (4, Some(service)) => Want::Update { service, image: number },
+        (_, Some(service)) => Want::Remove { service },
+    };
+    cluster.note(&format!("asked: {want:?}"));
+    // Whoever leads does it; the others do nothing with it.
+    for index in 0..cluster.managers {
+        let _runs = users::want(&cluster.sites[index], Arc::clone(known), want);
+    }
+}
