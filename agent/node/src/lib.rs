@@ -9,6 +9,8 @@
 mod base64_bytes;
 pub mod calls;
 pub mod executor;
+#[cfg(test)]
+mod fixture;
 pub mod manager;
 pub mod node;
 pub mod wire;
