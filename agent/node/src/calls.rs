@@ -8,7 +8,7 @@
 //! | `/ketch/v1/renew` | members | the leader |
 //! | `/ketch/v1/raft/...` | managers | a manager |
 //! | `/ketch/v1/enter` | managers | the leader |
-//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs` | members | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `leave` | members | the leader |
 //! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
 
 use std::fmt;
@@ -208,6 +208,15 @@ pub struct LogsTaken {
     pub go_on: bool,
 }
 
+/// A node leaves the cluster: its tasks have ended, its session ends, and it is down at once.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Leave {
+    pub session: u128,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Left {}
+
 macro_rules! requests {
     ($($request:ty => $path:literal -> $answer:ty;)+) => {$(
         impl Request for $request {
@@ -225,6 +234,7 @@ requests! {
     Heartbeat => "/ketch/v1/heartbeat" -> HeartbeatTaken;
     Tell => "/ketch/v1/tell" -> TellTaken;
     LogsTell => "/ketch/v1/logs" -> LogsTaken;
+    Leave => "/ketch/v1/leave" -> Left;
 }
 
 impl StreamRequest for SessionAsked {

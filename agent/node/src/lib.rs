@@ -8,6 +8,7 @@
 
 mod base64_bytes;
 pub mod calls;
+pub mod dispatcher;
 pub mod executor;
 #[cfg(test)]
 mod fixture;

@@ -1,0 +1,149 @@
+//! Which sessions a change concerns, so that it costs what it touches: a task of one network, on a cluster of a thousand
+//! nodes, is looked at by those that are in that network.
+//!
+//! A session's interest is what its assignment was made of: networks, and files that tasks there name. It is kept wider than the
+//! assignment rather than narrower (ended tasks count), so that only committed changes of the node's own tasks, or of the node
+//! itself, alter it; those always ring the node. What is rung for nothing finds that nothing differs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ketch_cluster::id::{NodeId, TaskId};
+use ketch_cluster::objects::{Node, Task};
+use ketch_cluster::store::{Change, Object, ObjectId, Store};
+
+use super::bell::Topic;
+
+/// What is to be rung.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Rings {
+    pub(super) everyone: BTreeSet<Topic>,
+    pub(super) nodes: BTreeMap<NodeId, BTreeSet<Topic>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Interests {
+    of: BTreeMap<NodeId, BTreeSet<ObjectId>>,
+    /// The same by what the interest is in.
+    by: BTreeMap<ObjectId, BTreeSet<NodeId>>,
+    /// The nodes that are in any network.
+    networked: BTreeSet<NodeId>,
+}
+
+impl Interests {
+    /// Takes the interest of a node as of this store. Between this and the assignment that is made of the same store nothing may
+    /// be committed.
+    pub(super) fn set(&mut self, store: &Store, node: NodeId) {
+        self.remove(node);
+        let interest = interest_of(store, node);
+        if interest.iter().any(|it| matches!(it, ObjectId::Network(_))) {
+            self.networked.insert(node);
+        }
+        for id in &interest {
+            self.by.entry(*id).or_default().insert(node);
+        }
+        self.of.insert(node, interest);
+    }
+
+    pub(super) fn remove(&mut self, node: NodeId) {
+        self.networked.remove(&node);
+        for id in self.of.remove(&node).unwrap_or_default() {
+            if let Some(nodes) = self.by.get_mut(&id) {
+                nodes.remove(&node);
+                if nodes.is_empty() {
+                    self.by.remove(&id);
+                }
+            }
+        }
+    }
+
+    /// Whom a committed change concerns.
+    pub(super) fn touched_by(&self, change: &Change, rings: &mut Rings) {
+        for object in [&change.old, &change.new].into_iter().flatten() {
+            match object {
+                Object::Task(task) => self.touched_by_task(task, rings),
+                Object::Node(node) => self.touched_by_node(node, change, rings),
+                Object::Service(_) => self.ring_networked(rings),
+                Object::Network(it) => self.ring_interested(it.id.into(), rings),
+                Object::Secret(it) => self.ring_interested(it.id.into(), rings),
+                Object::Config(it) => self.ring_interested(it.id.into(), rings),
+                Object::Cluster(_) => rings.everyone.extend([Topic::Membership, Topic::Assignment]),
+            }
+        }
+    }
+
+    /// Whom a change of a task, or a word on it, concerns: its own node, and those that may reach it.
+    pub(super) fn touched_by_task(&self, task: &Task, rings: &mut Rings) {
+        if let Some(node) = task.node {
+            rings.ring(node, Topic::Assignment);
+        }
+        for attachment in &task.networks {
+            self.ring_interested(attachment.network.into(), rings);
+        }
+    }
+
+    fn touched_by_node(&self, node: &Node, change: &Change, rings: &mut Rings) {
+        rings.ring(node.id, Topic::Membership);
+        rings.ring(node.id, Topic::Assignment);
+        let (old, new) = (node_in(change.old.as_ref()), node_in(change.new.as_ref()));
+        if old.and_then(|node| node.manager.as_ref()) != new.and_then(|node| node.manager.as_ref()) {
+            rings.everyone.insert(Topic::Managers);
+        }
+        if old.map(as_others_see) != new.map(as_others_see) {
+            self.ring_networked(rings);
+        }
+    }
+
+    fn ring_interested(&self, id: ObjectId, rings: &mut Rings) {
+        for node in self.by.get(&id).into_iter().flatten() {
+            rings.ring(*node, Topic::Assignment);
+        }
+    }
+
+    fn ring_networked(&self, rings: &mut Rings) {
+        self.networked.iter().for_each(|node| rings.ring(*node, Topic::Assignment));
+    }
+}
+
+impl Rings {
+    fn ring(&mut self, node: NodeId, topic: Topic) {
+        self.nodes.entry(node).or_default().insert(topic);
+    }
+
+    /// Whom workers' words on these tasks concern.
+    pub(super) fn of_words(interests: &Interests, store: &Store, tasks: &[TaskId]) -> Self {
+        let mut rings = Self::default();
+        tasks
+            .iter()
+            .filter_map(|id| store.task(*id))
+            .for_each(|task| interests.touched_by_task(task, &mut rings));
+        rings
+    }
+}
+
+fn interest_of(store: &Store, node: NodeId) -> BTreeSet<ObjectId> {
+    let own = store.node(node).into_iter().flat_map(|node| &node.attachments);
+    let mut interest: BTreeSet<ObjectId> = own.map(|it| it.network.into()).collect();
+    for task in store.tasks_on(node) {
+        interest.extend(task.networks.iter().map(|it| ObjectId::from(it.network)));
+        let Some(container) = task.spec.container() else { continue };
+        interest.extend(container.secrets.iter().map(|it| ObjectId::from(it.secret)));
+        interest.extend(container.configs.iter().map(|it| ObjectId::from(it.config)));
+    }
+    interest
+}
+
+/// What other nodes' assignments have of a node: where it is, its own addresses, and whether its tasks get traffic.
+fn as_others_see(
+    node: &Node,
+) -> (
+    Option<std::net::IpAddr>,
+    &[ketch_cluster::objects::NetworkAttachment],
+    ketch_cluster::objects::node::NodeState,
+) {
+    let data_address = node.description.as_ref().and_then(|it| it.data_address);
+    (data_address, &node.attachments, node.status.state)
+}
+
+fn node_in(object: Option<&Object>) -> Option<&Node> {
+    object.and_then(|object| if let Object::Node(node) = object { Some(node.as_ref()) } else { None })
+}

@@ -1,0 +1,85 @@
+//! What a node's object is to say of it, by what this leader has heard since it began. Pure: the writer asks for it when it
+//! proposes, so that only the last of several verdicts on a node is written.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use ketch_ca::identity::Identity;
+use ketch_cluster::objects::Node;
+use ketch_cluster::objects::node::{NodeDescription, NodeState, NodeStatus, NodeTls};
+use ketch_cluster::time::Timestamp;
+
+use super::texts;
+use crate::calls::SessionAsked;
+
+/// What a node said of itself when its session began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Registration {
+    pub(super) description: NodeDescription,
+    pub(super) address: String,
+}
+
+/// What this leader knows of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has not registered since this leader began, but may still.
+    Unheard,
+    Here(Arc<Registration>),
+    /// With the words for it.
+    Down(&'static str),
+}
+
+impl Registration {
+    /// Whose certificate signed it is the certificate's to say, which roots it trusts its own.
+    pub(super) fn of(asked: &SessionAsked, caller: &Identity, from: &str) -> Self {
+        let tls = NodeTls { issuer: caller.issuer, roots: asked.roots.iter().copied().collect() };
+        let address = if asked.address.is_empty() { from } else { &asked.address };
+        Self {
+            description: NodeDescription { tls: Some(tls), ..asked.description.clone() },
+            address: host_of(address),
+        }
+    }
+
+    /// The same, when its connection shows another certificate by now.
+    pub(super) fn with_issuer_of(&self, caller: &Identity) -> Option<Self> {
+        let tls = self.description.tls.as_ref().filter(|tls| tls.issuer != caller.issuer)?;
+        let tls = Some(NodeTls { issuer: caller.issuer, ..tls.clone() });
+        Some(Self { description: NodeDescription { tls, ..self.description.clone() }, ..self.clone() })
+    }
+}
+
+/// The node as it is to be written; none when it is so already.
+pub(super) fn written(node: &Node, standing: &Standing, now: Timestamp) -> Option<Node> {
+    let old = &node.status;
+    let (state, message, registration) = match standing {
+        Standing::Unheard if old.state == NodeState::Ready => (NodeState::Unknown, texts::UNHEARD, None),
+        Standing::Down(message) if old.state != NodeState::Down => (NodeState::Down, *message, None),
+        Standing::Unheard | Standing::Down(_) => return None,
+        Standing::Here(registration) => (NodeState::Ready, "", Some(registration)),
+    };
+    let status = NodeStatus {
+        state,
+        message: message.to_owned(),
+        address: registration.map_or_else(|| old.address.clone(), |it| it.address.clone()),
+        since: if state == old.state { old.since } else { now },
+    };
+    let description =
+        registration.map_or_else(|| node.description.clone(), |it| Some(it.description.clone()));
+    if status == *old && description == node.description {
+        return None;
+    }
+    let mut node = Node { status, description, ..node.clone() };
+    node.meta.updated_at = now;
+    Some(node)
+}
+
+/// The address without its port.
+fn host_of(address: &str) -> String {
+    if let Ok(address) = address.parse::<SocketAddr>() {
+        return address.ip().to_string();
+    }
+    match address.rsplit_once(':') {
+        Some((host, _)) if address.parse::<IpAddr>().is_err() => host.to_owned(),
+        _ => address.to_owned(),
+    }
+}
