@@ -156,7 +156,8 @@ impl Node {
         member.shutdown().await;
         self.state.send_replace(State::Pending);
         let begun = self.take_up(member.document(), member.unlock_key(), Start::ForceNewCluster).await;
-        let member = begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
+        let member =
+            begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
         self.state.send_replace(State::Active(Arc::clone(&member)));
         Ok(member.document().node)
     }
@@ -342,7 +343,8 @@ impl Node {
         keys.write(&kept, None)?;
         keys.write_roots(&joined.roots)?;
         document.write(&*self.disk())?;
-        let beginning = Beginning { parts: self.parts.clone(), roots: joined.roots, kept, document, unlock: None };
+        let beginning =
+            Beginning { parts: self.parts.clone(), roots: joined.roots, kept, document, unlock: None };
         Member::begin(beginning, Start::Resume).await
     }
 
@@ -359,7 +361,12 @@ impl Node {
         }
     }
 
-    async fn take_up(&self, document: Document, unlock: Option<UnlockKey>, start: Start) -> Result<Arc<Member>, NodeError> {
+    async fn take_up(
+        &self,
+        document: Document,
+        unlock: Option<UnlockKey>,
+        start: Start,
+    ) -> Result<Arc<Member>, NodeError> {
         let keys: Folder = self.disk().keys()?;
         let kept = keys.read(unlock.as_ref())?;
         let kept = kept.ok_or_else(|| NodeError::Failed("the node's keys are missing".to_owned()))?;

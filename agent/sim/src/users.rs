@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use ketch_cluster::control::{ServiceUpdate, create_service, remove_service, update_service};
+use ketch_cluster::control::{ControlError, ServiceUpdate, create_service, remove_service, update_service};
 use ketch_cluster::id::ServiceId;
 use ketch_cluster::objects::cluster::ClusterNetworking;
 use ketch_cluster::objects::node::Availability;
@@ -97,7 +97,7 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
             let made = leader.change(|view, now, bits| {
                 let made = create_service(view, spec(number, replicas), now, bits)?;
                 lock(known).set(made.0, Asked::Open);
-                Ok::<_, ketch_cluster::control::ControlError>(made)
+                Ok::<_, ControlError>(made)
             });
             if let Ok(id) = made.await {
                 lock(known).set(id, Asked::Replicas(replicas));
@@ -119,8 +119,12 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
             }
         }
         Want::Remove { service } => {
-            lock(known).set(service, Asked::Open);
-            if leader.change(|view, _, _| remove_service(view, service).map(|it| ((), it))).await.is_ok() {
+            let removed = leader.change(|view, _, _| {
+                let actions = remove_service(view, service)?;
+                lock(known).set(service, Asked::Open);
+                Ok::<_, ControlError>(((), actions))
+            });
+            if removed.await.is_ok() {
                 lock(known).set(service, Asked::Removed);
             }
         }
@@ -133,9 +137,9 @@ async fn changed(
     service: ServiceId,
     change: impl FnOnce(&mut ServiceSpec),
 ) -> bool {
-    lock(known).set(service, Asked::Open);
     let changed = leader.change(|view, now, _| {
-        let Some(present) = view.service(service) else { return Ok(((), Vec::new())) };
+        let present = view.service(service).ok_or_else(|| "it is gone".to_owned())?;
+        lock(known).set(service, Asked::Open);
         let mut spec = present.spec.clone();
         change(&mut spec);
         let update = ServiceUpdate {
@@ -144,7 +148,7 @@ async fn changed(
             rollback: Default::default(),
             registry_auth: Default::default(),
         };
-        update_service(view, service, update, now).map(|actions| ((), actions))
+        update_service(view, service, update, now).map(|it| ((), it)).map_err(|error| error.to_string())
     });
     changed.await.is_ok()
 }

@@ -36,11 +36,14 @@ pub(super) struct Document {
 impl Document {
     pub(super) fn read(disk: &dyn Disk) -> Result<Option<Self>, NodeError> {
         let Some(bytes) = disk.read(NAME)? else { return Ok(None) };
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| NodeError::failed("reading node.json", &error))
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| NodeError::failed("reading node.json", &error))
     }
 
     pub(super) fn write(&self, disk: &dyn Disk) -> Result<(), NodeError> {
-        let bytes = serde_json::to_vec_pretty(self).map_err(|error| NodeError::failed("writing node.json", &error))?;
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| NodeError::failed("writing node.json", &error))?;
         Ok(disk.write(NAME, &bytes)?)
     }
 }

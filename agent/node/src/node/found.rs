@@ -78,7 +78,11 @@ pub(super) fn found(world: &dyn World, founding: Founding) -> Result<Founded, No
     let node = Node {
         id,
         meta: Meta::new(now),
-        spec: NodeSpec { role: NodeRole::Manager, availability: founding.availability, ..NodeSpec::default() },
+        spec: NodeSpec {
+            role: NodeRole::Manager,
+            availability: founding.availability,
+            ..NodeSpec::default()
+        },
         description: None,
         status: NodeStatus::default(),
         role: NodeRole::Manager,

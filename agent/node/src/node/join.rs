@@ -39,7 +39,11 @@ impl std::fmt::Debug for JoinOrder {
 }
 
 /// Gets the node's first certificate. With the address of the manager that gave it.
-pub(super) async fn join(links: &Links, order: &JoinOrder, now: Timestamp) -> Result<(Joined, String), NodeError> {
+pub(super) async fn join(
+    links: &Links,
+    order: &JoinOrder,
+    now: Timestamp,
+) -> Result<(Joined, String), NodeError> {
     Joining::new(&order.token).map_err(|error| NodeError::Invalid(error.to_string()))?;
     let mut last = NodeError::Invalid("at least 1 RemoteAddr is required to join".to_owned());
     for address in &order.managers {
@@ -51,9 +55,15 @@ pub(super) async fn join(links: &Links, order: &JoinOrder, now: Timestamp) -> Re
     Err(last)
 }
 
-async fn join_at(links: &Links, order: &JoinOrder, address: &str, now: Timestamp) -> Result<(Joined, String), NodeError> {
+async fn join_at(
+    links: &Links,
+    order: &JoinOrder,
+    address: &str,
+    now: Timestamp,
+) -> Result<(Joined, String), NodeError> {
     let unverified = Destination { address: address.to_owned(), terms: Terms::Unverified };
-    let roots = links.ask(&unverified, &RootAsked {}, PATIENCE).await.map_err(|error| named(address, error))?.roots;
+    let roots =
+        links.ask(&unverified, &RootAsked {}, PATIENCE).await.map_err(|error| named(address, error))?.roots;
     let checked = Joining::new(&order.token)?.check_root(&roots, now)?;
     let terms = Terms::Joining(Arc::new(checked.trust()?));
     let (requested, token, certificate_request) = checked.request()?;
@@ -90,7 +100,8 @@ pub(super) async fn renew(
         match links.ask(&to, &asked, PATIENCE * 2).await {
             Ok(certified) => return Ok(requested.accept(admission(certified), now)?),
             Err(error) => {
-                if let Some(Some(leader)) = error.leader().filter(|leader| *leader != Some(address.as_str())) {
+                if let Some(Some(leader)) = error.leader().filter(|leader| *leader != Some(address.as_str()))
+                {
                     addresses.push(leader.to_owned());
                 }
                 last = named(&address, error);

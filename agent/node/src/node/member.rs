@@ -71,7 +71,11 @@ enum Log {
 
 impl Member {
     /// The first node of a new cluster.
-    pub(super) async fn found(beginning: Beginning, cluster: Cluster, node: Node) -> Result<Arc<Self>, NodeError> {
+    pub(super) async fn found(
+        beginning: Beginning,
+        cluster: Cluster,
+        node: Node,
+    ) -> Result<Arc<Self>, NodeError> {
         Self::run(beginning, Log::Found(Box::new(cluster), Box::new(node))).await
     }
 

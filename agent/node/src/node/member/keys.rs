@@ -41,14 +41,16 @@ impl Keys {
     }
 
     pub(super) fn write(&self, folder: &Folder) -> Result<(), NodeError> {
-        let key = NodeKey::read(self.key.pkcs8()).map_err(|error| NodeError::failed("the node's key", &error))?;
+        let key =
+            NodeKey::read(self.key.pkcs8()).map_err(|error| NodeError::failed("the node's key", &error))?;
         folder.write(&Kept { key, chain: self.chain.clone(), raft: self.raft }, self.unlock.as_ref())?;
         Ok(folder.write_roots(&self.roots)?)
     }
 
     /// As they are by the roots alone: a manager knows of removed nodes, too.
     pub(super) fn credentials(&self, cluster: ClusterId) -> Result<Credentials, NodeError> {
-        let trust = Trust::in_roots(&self.roots).map_err(|error| NodeError::failed("the cluster's roots", &error))?;
+        let trust =
+            Trust::in_roots(&self.roots).map_err(|error| NodeError::failed("the cluster's roots", &error))?;
         Ok(Credentials {
             identity: self.identity,
             chain: self.chain.clone(),
@@ -60,7 +62,8 @@ impl Keys {
     /// The roots, by the keys that they are of.
     pub(super) fn root_ids(&self) -> Vec<CaKeyId> {
         let blocks = self.roots.split_inclusive("-----END CERTIFICATE-----\n");
-        let ids: BTreeSet<_> = blocks.filter_map(|block| root::describe(block).ok()).map(|it| it.id).collect();
+        let ids: BTreeSet<_> =
+            blocks.filter_map(|block| root::describe(block).ok()).map(|it| it.id).collect();
         ids.into_iter().collect()
     }
 }

@@ -53,10 +53,17 @@ impl Member {
         let failed = |error: &dyn std::error::Error| NodeError::failed("starting the manager", error);
         let listener = self.parts.world.listen(&document.listen).await;
         let listener = listener.map_err(|error| {
-            NodeError::Failed(format!("failed to listen on remote API address: listen tcp {}: {error}", document.listen))
+            NodeError::Failed(format!(
+                "failed to listen on remote API address: listen tcp {}: {error}",
+                document.listen
+            ))
         })?;
-        let raft_id = document.raft_id.ok_or_else(|| NodeError::Failed("the manager's raft id is missing".to_owned()))?;
-        let raft = lock(&self.keys).raft.ok_or_else(|| NodeError::Failed("the raft log's key is missing".to_owned()))?;
+        let raft_id = document
+            .raft_id
+            .ok_or_else(|| NodeError::Failed("the manager's raft id is missing".to_owned()))?;
+        let raft = lock(&self.keys)
+            .raft
+            .ok_or_else(|| NodeError::Failed("the raft log's key is missing".to_owned()))?;
         let parts = ManagerParts {
             world: Arc::clone(&self.parts.world),
             links: Arc::clone(&self.links),
@@ -156,8 +163,12 @@ impl Member {
             for other in self.document().managers {
                 match timeout(ENTER_PATIENCE, manager.enter(&other.address)).await {
                     Ok(Ok(())) => return self.remember(|document| document.entered = true),
-                    Ok(Err(error)) => tracing::warn!(address = %other.address, %error, "not let in by the other managers"),
-                    Err(_) => tracing::warn!(address = %other.address, "not let in by the other managers in time"),
+                    Ok(Err(error)) => {
+                        tracing::warn!(address = %other.address, %error, "not let in by the other managers")
+                    }
+                    Err(_) => {
+                        tracing::warn!(address = %other.address, "not let in by the other managers in time")
+                    }
                 }
             }
             sleep(RETRY).await;
