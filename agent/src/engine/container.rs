@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::mounts::Planned;
 use super::streams::Streams;
+use super::task::OfTask;
 use super::words::human;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -62,6 +63,9 @@ pub struct Record {
     pub was_started: bool,
     /// Whether somebody has stopped it.
     pub was_stopped: bool,
+    /// Of a service's task.
+    #[serde(default)]
+    pub task: Option<OfTask>,
 }
 
 /// What a container does. Docker's flags: a container that waits to be started again is running and restarting.
@@ -144,6 +148,22 @@ pub struct Life {
     pub exit_code: i64,
     /// It is no more.
     pub removed: bool,
+    /// What its probes say.
+    pub probed: Probed,
+}
+
+/// What the probes of a container's present run have said so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Probed {
+    /// It has none.
+    #[default]
+    Never,
+    /// Nothing that decides.
+    Starting,
+    /// It is healthy.
+    Healthy,
+    /// It is not.
+    Unhealthy,
 }
 
 /// A container of this daemon.

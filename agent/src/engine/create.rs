@@ -10,6 +10,7 @@ use ketch_engine_api::network::EndpointSettings;
 use super::container::{Container, Record, State};
 use super::lifecycle::{folder_of, make_folder};
 use super::mounts::{self, Planned};
+use super::task::OfTask;
 use super::{image_config, name, validate};
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
@@ -32,7 +33,20 @@ pub struct Made {
 /// # Errors
 /// No such image, a name that is taken, something that can't be meant: dockerd's texts.
 pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Result<Made> {
-    make_of(daemon, name, body, Base::Needed).await
+    make_of(daemon, name, body, Purpose::User).await
+}
+
+/// Makes the container of a task of a service.
+///
+/// # Errors
+/// As [`create`].
+pub(super) async fn create_for_task(
+    daemon: &Arc<Daemon>,
+    name: &str,
+    body: CreateBody,
+    task: OfTask,
+) -> Result<Made> {
+    make_of(daemon, name, body, Purpose::Task(task)).await
 }
 
 /// Makes the container of a build's step: it may have no image, which is an empty root.
@@ -40,17 +54,19 @@ pub async fn create(daemon: &Arc<Daemon>, name: &str, body: CreateBody) -> Resul
 /// # Errors
 /// As [`create`].
 pub async fn create_for_build(daemon: &Arc<Daemon>, body: CreateBody) -> Result<Made> {
-    make_of(daemon, "", body, Base::MayBeNothing).await
+    make_of(daemon, "", body, Purpose::Build).await
 }
 
-/// Whether there has to be an image.
-#[derive(Clone, Copy, PartialEq)]
-enum Base {
-    Needed,
-    MayBeNothing,
+/// What a container is for.
+#[derive(PartialEq)]
+enum Purpose {
+    User,
+    /// There need not be an image.
+    Build,
+    Task(OfTask),
 }
 
-async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Base) -> Result<Made> {
+async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, purpose: Purpose) -> Result<Made> {
     let mut config = body.config;
     let mut host_config = body.placing.host_config.unwrap_or_default();
     let endpoints = body.placing.networking_config.unwrap_or_default().endpoints_config;
@@ -64,7 +80,7 @@ async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Bas
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
     let name = name.strip_prefix('/').unwrap_or(name);
-    if config.image.is_empty() && needed == Base::Needed {
+    if config.image.is_empty() && purpose != Purpose::Build {
         return Err(Error::invalid("no command specified"));
     }
     let asked_image = config.image.clone();
@@ -79,7 +95,12 @@ async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, needed: Bas
     super::lifecycle::log_of(&host_config).check()?;
     let id = random::id()?;
     let name = take_name(daemon, name, &id)?;
-    let made = make(daemon, &id, name.clone(), &base.id, config, host_config, endpoints).await;
+    let task = match purpose {
+        Purpose::Task(task) => Some(task),
+        Purpose::User | Purpose::Build => None,
+    };
+    let decided = Decided { id: id.clone(), name: name.clone(), config, host_config, endpoints, task };
+    let made = make(daemon, &base.id, decided).await;
     if let Err(error) = made {
         daemon.engine.leave_name(&name, &id);
         let _none = daemon.release_root(&id).await;
@@ -97,17 +118,20 @@ fn take_name(daemon: &Daemon, name: &str, id: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
-async fn make(
-    daemon: &Arc<Daemon>,
-    id: &str,
+/// All that a container is made of.
+struct Decided {
+    id: String,
     name: String,
-    image: &str,
-    mut config: Config,
+    config: Config,
     host_config: HostConfig,
     endpoints: BTreeMap<String, EndpointSettings>,
-) -> Result<()> {
+    task: Option<OfTask>,
+}
+
+async fn make(daemon: &Arc<Daemon>, image: &str, decided: Decided) -> Result<()> {
+    let Decided { id, name, mut config, host_config, endpoints, task } = decided;
     // By its id: the name may be another image's since the settings were read.
-    let base = daemon.prepare_root(image, id).await?;
+    let base = daemon.prepare_root(image, &id).await?;
     if config.hostname.is_empty() {
         config.hostname = if host_config.network_mode == "host" || host_config.uts_mode == "host" {
             rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -115,11 +139,11 @@ async fn make(
             id[..12].to_owned()
         };
     }
-    make_folder(&folder_of(daemon, id), 0o710)?;
+    make_folder(&folder_of(daemon, &id), 0o710)?;
     let planned = plan(daemon, &config, &host_config)?;
     let (path, args) = image_config::command(&config);
     let mut record = Record {
-        id: id.to_owned(),
+        id,
         name,
         created: Timestamp::now(),
         path,
@@ -135,6 +159,7 @@ async fn make(
         restart_count: 0,
         was_started: false,
         was_stopped: false,
+        task,
     };
     daemon.hold_images(&mut record).await?;
     daemon.make_volumes(&mut record).await?;

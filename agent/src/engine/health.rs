@@ -8,7 +8,7 @@ use std::time::Duration;
 use ketch_engine_api::container::{Health, HealthConfig, Probe};
 use tracing::debug;
 
-use super::container::{Container, Record};
+use super::container::{Container, Probed, Record};
 use super::probe::{self, Kind, Outcome};
 use super::signal;
 use crate::daemon::Daemon;
@@ -86,12 +86,14 @@ pub(super) fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     });
     let Some(kind) = Kind::of(config.as_ref(), &labels, &shell) else {
         container.change(|record| record.state.health = None);
+        container.life.send_modify(|life| life.probed = Probed::Never);
         return;
     };
     let plan = Plan::of(&config.unwrap_or_default());
     container.change(|record| {
         record.state.health = Some(Health { status: "starting".to_owned(), ..Health::default() });
     });
+    container.life.send_modify(|life| life.probed = Probed::Starting);
     let probes = tokio::spawn(run(Arc::clone(daemon), Arc::clone(container), kind, plan));
     *locked(&container.probes) = Some(probes.abort_handle());
 }
@@ -128,6 +130,8 @@ async fn run(daemon: Arc<Daemon>, container: Arc<Container>, kind: Kind, plan: P
         });
         if let Some(status) = changed {
             container.publish(&daemon, format!("health_status: {status}"));
+            let probed = if status == "healthy" { Probed::Healthy } else { Probed::Unhealthy };
+            container.life.send_modify(|life| life.probed = probed);
             if status == "unhealthy" && restarts(&daemon, &container) {
                 restart(&daemon, &container);
                 return;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tracing::{info, warn};
 
-use super::checkpoint;
 use super::exec::FIFOS;
 use super::lifecycle::{bundle_of, remove_folder};
 use super::streams::Streams;
+use super::{checkpoint, task};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::random::is_id;
@@ -58,7 +58,8 @@ pub(super) async fn clear(daemon: &Arc<Daemon>, known: &BTreeSet<String>) {
         // Nobody's id is given out again: these may take their time.
         drop(tokio::spawn(end_bundle(Arc::clone(daemon), bundle)));
     }
-    for folder in strange(daemon.config.data_root.join("containers")) {
+    let folders = [daemon.config.data_root.join("containers"), daemon.config.exec_root.join(task::FOLDER)];
+    for folder in folders.into_iter().flat_map(strange) {
         remove(folder).await;
     }
     let (owner, all) = (Arc::clone(daemon), known.clone());

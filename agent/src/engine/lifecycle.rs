@@ -14,7 +14,7 @@ use tracing::warn;
 use super::container::{Container, Record};
 use super::specification::specification;
 use super::streams::{LAST_LINES, make_fifo};
-use super::{checkpoint, ending, health, namespaces, networking, root};
+use super::{checkpoint, ending, health, namespaces, networking, root, task};
 use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
@@ -50,6 +50,7 @@ pub async fn start_from(
 ) -> Result<()> {
     let changing = container.changing.lock().await;
     may_start(container)?;
+    container.read(task::may_start)?;
     container.change(|record| {
         record.was_stopped = false;
         record.restart_count = 0;
@@ -363,7 +364,8 @@ pub(super) async fn release(daemon: &Arc<Daemon>, container: &Arc<Container>) {
     daemon.unmount_volumes(&record.id).await;
     let bundle = bundle_of(daemon, &record.id);
     let cleared = blocking(move || remove_folder(&bundle));
-    let ((), cleared) = tokio::join!(left, cleared);
+    let forgotten = task::forget_files(daemon, &record);
+    let ((), cleared, ()) = tokio::join!(left, cleared, forgotten);
     if let Err(error) = cleared {
         warn!("{error}");
     }

@@ -1,8 +1,8 @@
 //! Containers: all of them, by id and name. What is done with one is in a file of its own: `create`, `lifecycle` (start and
 //! what follows from an end), `signal` (kill, stop, restart, pause), `remove`, `exec`, `attach`, `wait`, `list`, `inspect`,
-//! `copy`, `update`, `stats`, `top`, `checkpoint`; `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
+//! `copy`, `update`, `stats`, `top`, `checkpoint`, `log_entries`, `task` (of a cluster's service); `bundle` and what it uses are pure. `takeover` finds what an earlier daemon has left.
 //!
-//! Called by routes only. Each operation takes the daemon, as it needs images, networks and volumes.
+//! Called by routes, and by the executor of a node's tasks. Each operation takes the daemon, as it needs images, networks and volumes.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +36,7 @@ mod leftovers;
 pub mod lifecycle;
 pub mod list;
 mod living;
+pub mod log_entries;
 pub mod mounts;
 pub mod name;
 pub mod namespaces;
@@ -55,6 +56,7 @@ mod specification;
 pub mod stats;
 pub mod streams;
 pub mod takeover;
+pub mod task;
 pub mod top;
 pub mod update;
 pub mod user_namespace;

@@ -116,6 +116,7 @@ async fn clean_up(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Remove)
         Ok(())
     })
     .await?;
+    super::task::forget_files(daemon, &container.read(super::Record::clone)).await;
     daemon.engine.forget(container);
     daemon.engine.execs().retain(|_, exec| exec.container.id != container.id);
     daemon.forget_volumes(container, how.volumes).await;

@@ -10,7 +10,7 @@ use super::bundle::{self, Input, Shm};
 use super::container::Record;
 use super::lifecycle::{ROOT, bundle_of, make_folder};
 use super::security::Security;
-use super::{apparmor, devices, mounts, namespaces, root, users};
+use super::{apparmor, devices, mounts, namespaces, root, task, users};
 use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
@@ -38,6 +38,7 @@ pub(super) async fn specification(
     .await?;
     let mut all = mounts_of(daemon, record).await?;
     all.extend(joined.files.iter().cloned());
+    all.extend(task::files(daemon, record)?);
     // What lies below another comes after it.
     all.sort_by_key(|one| one["destination"].as_str().map_or(0, |at| at.matches('/').count()));
     let devices = devices::of(&record.host_config)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hyper::Method;
 use tokio::sync::mpsc;
 
-use super::containers::{entries, find, stream_of};
+use super::containers::{find, stream_of};
 use crate::api::hijack::{self, Client};
 use crate::api::request::Request;
 use crate::api::response::Response;
@@ -16,6 +16,7 @@ use crate::api::websocket::{self, Frames};
 use crate::daemon::Daemon;
 use crate::engine::attach::{self, Left, Wanted};
 use crate::engine::container::{Container, Record};
+use crate::engine::log_entries;
 use crate::engine::streams::{Output, Typed};
 use crate::error::{Error, Result};
 use crate::logs;
@@ -130,7 +131,7 @@ fn ahead(mut output: mpsc::Receiver<Output>) -> mpsc::Receiver<Output> {
 
 /// What the log has of a container, as output, as fast as the client takes it.
 async fn replay(daemon: &Daemon, container: &Container) -> mpsc::Receiver<Output> {
-    let Ok(mut entries) = entries(daemon, container, logs::Options::default()).await else {
+    let Ok(mut entries) = log_entries::read(daemon, container, logs::Options::default()).await else {
         return attach::nothing();
     };
     let (sender, before) = mpsc::channel(16);

@@ -19,11 +19,10 @@ use crate::api::version::ApiVersion;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::engine::container::Container;
-use crate::engine::lifecycle::{folder_of, log_of};
 use crate::engine::remove::Remove;
 use crate::engine::signal::Stop;
 use crate::engine::wait::{self, Condition};
-use crate::engine::{create, inspect, lifecycle, list, remove, signal, stats, top, update};
+use crate::engine::{create, inspect, lifecycle, list, log_entries, remove, signal, stats, top, update};
 use crate::error::{Error, Kind, Result};
 use crate::image::spec::Platform;
 use crate::logs;
@@ -276,20 +275,6 @@ pub(super) fn stream_of(stream: logs::Stream) -> Stream {
     }
 }
 
-pub(super) async fn entries(
-    daemon: &Daemon,
-    container: &Container,
-    options: logs::Options,
-) -> Result<logs::Entries> {
-    if let Some(log) = container.log() {
-        return log.read(options).await;
-    }
-    let config = container.read(|record| log_of(&record.host_config));
-    let folder = folder_of(daemon, &container.id);
-    let entries = logs::read_ended(&config, &folder, &container.id, options).await?;
-    Ok(entries)
-}
-
 async fn logs_of(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let query = &request.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
@@ -307,7 +292,7 @@ async fn logs_of(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     };
     let (timestamps, details) = (query.flag("timestamps"), query.flag("details"));
     let terminal = container.read(|record| record.config.tty);
-    let mut entries = entries(&daemon, &container, options).await?;
+    let mut entries = log_entries::read(&daemon, &container, options).await?;
     let content_type = hijack::content_type(request.version, terminal);
     let (sender, response) = response::stream(content_type);
     drop(tokio::spawn(async move {
