@@ -30,13 +30,13 @@ impl Networks {
         check(&network, &asked)?;
         let endpoint = state.endpoint(&sandbox, &network, asked)?;
         let mut with = sandbox.clone();
-        with.endpoints.push(endpoint.clone());
+        with.endpoints.push(endpoint);
+        state.add_way_out(&mut with)?;
         self.remember(&mut state, with.clone())?;
-        let wiring = state.rewiring(&with, &sandbox, Some(&endpoint));
+        let wiring = state.rewiring(&with, &sandbox);
         drop(state);
-        let done = wiring
-            .and_then(|wiring| rewire(&with, &wiring, None))
-            .and_then(|()| self.after_change(container));
+        let done =
+            wiring.and_then(|wiring| rewire(&with, &wiring, &[])).and_then(|()| self.after_change(container));
         if let Err(error) = done {
             if let Err(second) = self.unplug(container, &network) {
                 tracing::warn!("undoing an endpoint of {container}: {second}");
@@ -92,11 +92,13 @@ impl Networks {
         let Some(before) = state.sandboxes.get(container).cloned() else { return Ok(()) };
         let mut sandbox = before.clone();
         sandbox.endpoints.retain(|endpoint| endpoint.network != network.id);
+        state.drop_way_out(&mut sandbox);
         self.0.names.remove(container, &network.id);
-        let wiring = state.rewiring(&sandbox, &before, None)?;
+        let wiring = state.rewiring(&sandbox, &before)?;
         drop(state);
-        let endpoint = before.endpoints.iter().find(|endpoint| endpoint.network == network.id);
-        rewire(&sandbox, &wiring, endpoint)?;
+        let stays = |endpoint: &&Endpoint| sandbox.endpoints.iter().any(|it| it.id == endpoint.id);
+        let gone: Vec<&Endpoint> = before.endpoints.iter().filter(|endpoint| !stays(endpoint)).collect();
+        rewire(&sandbox, &wiring, &gone)?;
         self.remember(&mut self.state(), sandbox)
     }
 
@@ -109,17 +111,18 @@ impl Networks {
     }
 }
 
-/// Changes what is in a sandbox's namespace, one endpoint's interface first.
-fn rewire(sandbox: &Sandbox, wiring: &Wiring, gone: Option<&Endpoint>) -> Result<()> {
+/// Changes what is in a sandbox's namespace, the interfaces of endpoints that have gone first.
+fn rewire(sandbox: &Sandbox, wiring: &Wiring, gone: &[&Endpoint]) -> Result<()> {
     let Some(path) = sandbox.namespace.as_deref() else { return Ok(()) };
     let mut host = Links::open().map_err(|error| refused(&error))?;
-    if let Some(endpoint) = gone.filter(|endpoint| !endpoint.link.is_empty()) {
+    let is_of_host = |endpoint: &&&Endpoint| !endpoint.link.is_empty() && endpoint.space.is_none();
+    for endpoint in gone.iter().filter(is_of_host) {
         host.remove(&endpoint.link).map_err(|error| refused(&error))?;
     }
-    let inside = gone.filter(|endpoint| endpoint.link.is_empty() && !endpoint.interface.is_empty());
     namespace::enter(path, || {
-        if let Some(endpoint) = inside {
-            let mut links = Links::open().map_err(|error| refused(&error))?;
+        let mut links = Links::open().map_err(|error| refused(&error))?;
+        let inside = gone.iter().filter(|endpoint| !is_of_host(endpoint) && !endpoint.interface.is_empty());
+        for endpoint in inside {
             links.remove(&endpoint.interface).map_err(|error| refused(&error))?;
         }
         wiring.make(&mut host)

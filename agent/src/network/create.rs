@@ -114,6 +114,7 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
         made_link: false,
         options,
         labels: request.labels.unwrap_or_default(),
+        spanned: None,
     };
     if network.config_only {
         return Ok(network);
@@ -121,7 +122,7 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
     match network.driver {
         Driver::Bridge => check_bridge(&network, &others)?,
         Driver::Macvlan | Driver::Ipvlan => drop(ParentOptions::of(&network)?),
-        Driver::Host | Driver::Null => {}
+        Driver::Overlay | Driver::Host | Driver::Null => {}
     }
     let mut taken: Vec<Prefix> =
         others.iter().flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet)).collect();

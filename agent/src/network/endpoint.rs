@@ -1,13 +1,14 @@
 //! A container in one network: what may be asked for, and what it gets: addresses, names of its interfaces, its own names. Nothing
 //! is made here.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ketch_engine_api::network::EndpointSettings;
 
 use super::ipam::Prefix;
 use super::link::{mac_from, mac_of, mac_text};
-use super::record::{Driver, Endpoint, Network, Sandbox};
+use super::overlay::mac_for;
+use super::record::{Driver, Endpoint, Network, Role, Sandbox};
 use super::{Networks, State, backing, bridge_of};
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -84,7 +85,9 @@ impl State {
         let ipam = asked.ipam_config.clone().unwrap_or_default();
         let (mut ipv4, mut ipv6) = (None, None);
         let has_addresses = network.driver.has_addresses();
-        if has_addresses {
+        if network.is_overlay() {
+            (ipv4, ipv6) = given_by_the_cluster(network, &asked)?;
+        } else if has_addresses {
             let taken = self.taken.entry(network.id.clone()).or_default();
             for (wanted, is_ipv4, text) in
                 [(network.ipv4, true, &ipam.ipv4_address), (network.ipv6, false, &ipam.ipv6_address)]
@@ -113,11 +116,13 @@ impl State {
         }
         let mac = match (mac_from(&asked.mac_address), ipv4) {
             _ if !has_addresses || network.driver == Driver::Ipvlan => String::new(),
+            // The others are not told: it follows from the address.
+            _ if network.is_overlay() => mac_text(mac_for(&both(ipv4, ipv6)).unwrap_or_default()),
             (Some(mac), _) => mac_text(mac),
             (None, Some(address)) => mac_text(mac_of(address)),
             (None, None) => mac_text(backing::mac()?),
         };
-        let link = if network.driver == Driver::Bridge {
+        let link = if matches!(network.driver, Driver::Bridge | Driver::Overlay) {
             format!("veth{}", &random::digits(4)?[..7])
         } else {
             String::new()
@@ -133,6 +138,8 @@ impl State {
             names: if network.has_names() { names(sandbox, &asked) } else { Vec::new() },
             links: self.links_of(&asked),
             asked,
+            space: network.is_overlay().then(|| self.spaces.join(&network.id)),
+            role: Role::Member,
         })
     }
 
@@ -148,6 +155,30 @@ impl State {
             })
             .collect()
     }
+}
+
+fn both(ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Vec<IpAddr> {
+    [ipv4.map(IpAddr::V4), ipv6.map(IpAddr::V6)].into_iter().flatten().collect()
+}
+
+/// In an overlay network the cluster's managers give addresses, and here they are only looked at.
+fn given_by_the_cluster(
+    network: &Network,
+    asked: &EndpointSettings,
+) -> Result<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    if let Some(refusal) = network.spanned.as_ref().and_then(|spanned| spanned.refusal.as_ref()) {
+        return Err(Error::new(Kind::Forbidden, refusal.clone()));
+    }
+    let ipam = asked.ipam_config.clone().unwrap_or_default();
+    let (ipv4, ipv6) = (ipam.ipv4_address.parse().ok(), ipam.ipv6_address.parse().ok());
+    let is_in = |address: &IpAddr| network.subnets.iter().any(|subnet| subnet.subnet.contains(*address));
+    let given = both(ipv4, ipv6);
+    if given.is_empty() || !given.iter().all(is_in) {
+        let message =
+            format!("no manager of the cluster has given an address in the network {}", network.name);
+        return Err(Error::new(Kind::Internal, message));
+    }
+    Ok((ipv4, ipv6))
 }
 
 /// The one that is asked for, or the first that the container has not: `eth0`, `eth1`...

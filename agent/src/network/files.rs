@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use super::record::Sandbox;
+use super::record::{Role, Sandbox};
 use super::request::{Join, LinkTo, Mode};
 use super::{Networks, State};
 use crate::error::{Error, Kind, Result};
@@ -86,7 +86,7 @@ pub(super) fn hosts(sandbox: &Sandbox) -> String {
         Some((first, _)) => format!("{full} {first}"),
         None => full,
     };
-    for endpoint in &sandbox.endpoints {
+    for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.role == Role::Member) {
         for address in [endpoint.ipv4.map(IpAddr::V4), endpoint.ipv6.map(IpAddr::V6)].into_iter().flatten() {
             text.push_str(&format!("{address}\t{own}\n"));
         }

@@ -9,7 +9,7 @@ use super::files::Files;
 use super::firewall::Forward;
 use super::link::Links;
 use super::naming::open_server;
-use super::record::{Driver, Network, Sandbox};
+use super::record::{Driver, Network, Role, Sandbox};
 use super::request::{Join, Joined, Mode};
 use super::resolver::Resolver;
 use super::{Networks, State, namespace, refused};
@@ -76,6 +76,7 @@ impl Networks {
                 let endpoint = state.endpoint(&sandbox, &network, asked)?;
                 sandbox.endpoints.push(endpoint);
             }
+            state.add_way_out(&mut sandbox)?;
             sandbox.hosts = self.further_hosts(join, &state)?;
             self.remember(&mut state, sandbox.clone())?;
             (state.wiring(&sandbox)?, state.has_names(&sandbox))
@@ -114,6 +115,7 @@ impl Networks {
         let networks: Vec<_> = sandbox
             .endpoints
             .iter()
+            .filter(|endpoint| endpoint.role == Role::Member)
             .filter_map(|endpoint| state.networks.get(&endpoint.network).cloned())
             .collect();
         drop(state);
@@ -146,6 +148,10 @@ impl Networks {
         state.forget(container);
         self.unlink_later(sandbox.clone())?;
         self.tell_of_all("disconnect", &sandbox, state);
+        if sandbox.endpoints.iter().any(|endpoint| endpoint.space.is_some()) {
+            // Nothing new is led to it from now on, whatever the managers know of it.
+            self.renew_overlays()?;
+        }
         Ok(())
     }
 

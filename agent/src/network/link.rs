@@ -22,7 +22,7 @@ const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_IFNAME: u16 = 3;
-const IFLA_LINKINFO: u16 = 18;
+pub(super) const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_EXT_MASK: u16 = 29;
@@ -37,8 +37,8 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_TABLE: u16 = 15;
 pub(super) const IFF_UP: u32 = 1;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
+pub(super) const AF_INET: u8 = 2;
+pub(super) const AF_INET6: u8 = 10;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
@@ -68,7 +68,7 @@ pub(super) fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
     header
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(super) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
@@ -79,7 +79,7 @@ fn family(address: IpAddr) -> u8 {
     if address.is_ipv4() { AF_INET } else { AF_INET6 }
 }
 
-fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     match bytes.len() {
         4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
         16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
@@ -97,6 +97,16 @@ impl Links {
     /// Sends a batch, and waits for its answers.
     pub(super) fn run(&mut self, batch: &Batch) -> Result<(), NetlinkError> {
         self.0.run(batch)
+    }
+
+    /// All objects of a kind.
+    pub(super) fn dump(
+        &mut self,
+        action: &str,
+        kind: u16,
+        header: &[u8],
+    ) -> Result<Vec<Message>, NetlinkError> {
+        self.0.dump(action, kind, header)
     }
 
     /// All of them.
@@ -138,7 +148,7 @@ impl Links {
         Ok(Some(String::from_utf8_lossy(kind).into_owned()))
     }
 
-    fn find(&mut self, name: &str) -> Result<Option<Message>, NetlinkError> {
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<Message>, NetlinkError> {
         let mut named = Attributes::default();
         named.text(IFLA_IFNAME, name).number(IFLA_EXT_MASK, SKIP_STATISTICS);
         let action = format!("looking for the link {name}");

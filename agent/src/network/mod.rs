@@ -34,6 +34,7 @@ mod namespace;
 mod naming;
 pub mod netlink;
 mod options;
+pub mod overlay;
 mod ownership;
 mod plug;
 mod ports;
@@ -53,6 +54,7 @@ mod unlink;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::network::NetworkCreateRequest;
@@ -60,7 +62,7 @@ use tokio::runtime::Handle;
 
 use self::create::Given;
 use self::dns::{Listening, Names};
-use self::firewall::{Bridge, Firewall, Forward};
+use self::firewall::{Bridge, Firewall, Forward, Guard};
 use self::ipam::{Pool, Prefix};
 use self::link::Links;
 use self::netlink::NetlinkError;
@@ -95,11 +97,16 @@ struct Shared {
     firewall: Firewall,
     records: Records,
     names: Arc<Names>,
+    guard: Guard,
+    /// Taken before the state's.
+    overlays: Mutex<overlay::Held>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
+    /// Where the namespaces of overlay networks are.
+    spaces: PathBuf,
     /// By id.
     networks: BTreeMap<String, Network>,
     /// By container.
@@ -191,6 +198,10 @@ impl Networks {
             let message = format!("{} is a pre-defined network and cannot be removed", network.name);
             return Err(Error::new(Kind::Forbidden, message));
         }
+        if network.is_overlay() {
+            let message = format!("network {} is the cluster's: a manager removes it", network.name);
+            return Err(Error::new(Kind::Forbidden, message));
+        }
         let active: Vec<String> = state
             .endpoints(&network.id)
             .map(|(sandbox, endpoint)| format!("name:{:?} id:{:?}", sandbox.name, &endpoint.id[..12]))
@@ -232,6 +243,7 @@ impl Networks {
             let unused = |network: &&Network| {
                 !network.is_predefined()
                     && !network.config_only
+                    && !network.is_overlay()
                     && state.endpoints(&network.id).next().is_none()
             };
             state.networks.values().filter(unused).filter(|network| unwanted(network)).cloned().collect()
@@ -273,7 +285,10 @@ impl Networks {
 
     /// Has the packet filter know the bridges.
     fn write_bridges(&self, state: &State) -> Result<()> {
-        self.0.firewall.set_bridges(state.bridges()).map_err(|error| refused(&error))
+        let bridges = state.bridges();
+        let names = bridges.iter().map(|bridge| bridge.name.clone()).collect();
+        self.0.guard.set_bridges(names).map_err(|error| refused(&error))?;
+        self.0.firewall.set_bridges(bridges).map_err(|error| refused(&error))
     }
 
     /// Has the packet filter forget some published ports, and know others.

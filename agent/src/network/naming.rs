@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::dns::names::Holder;
 use super::dns::{Listening, Sockets, View};
 use super::firewall::redirect_names;
-use super::record::Sandbox;
+use super::record::{Endpoint, Network, Role, Sandbox};
 use super::resolver::NAME_SERVER;
 use super::{Networks, State, namespace, refused};
 use crate::error::{Error, Result};
@@ -44,7 +44,7 @@ impl Networks {
             if network.driver.has_addresses() && !network.internal {
                 view.servers = sandbox.resolver.upstreams(sandbox.has_ipv6());
             }
-            if !network.has_names() {
+            if !network.has_names() || endpoint.role == Role::WayOut {
                 continue;
             }
             view.networks.push(network.id.clone());
@@ -55,7 +55,7 @@ impl Networks {
                 container: &sandbox.container,
                 network: &network.id,
                 network_name: &network.name,
-                names: &endpoint.names,
+                names: &names_here(network, endpoint),
                 addresses: &endpoint.addresses(),
             });
         }
@@ -68,6 +68,15 @@ impl Networks {
         }
         self.0.names.set_view(&sandbox.container, None);
     }
+}
+
+/// What this node says by itself: in a network of the cluster only what nobody else knows, that a container has a name and an id.
+/// Its aliases may be its service's.
+fn names_here(network: &Network, endpoint: &Endpoint) -> Vec<String> {
+    let is_alias = |name: &&String| {
+        network.is_overlay() && endpoint.asked.aliases.iter().flatten().any(|alias| alias == *name)
+    };
+    endpoint.names.iter().filter(|name| !is_alias(name)).cloned().collect()
 }
 
 /// In a container's namespace: the server's sockets, and the rules by which they are found at port 53.

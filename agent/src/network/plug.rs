@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 
@@ -13,7 +14,7 @@ use super::ipam::Prefix;
 use super::link::{Links, Mac, mac_from};
 use super::options::{Child, ParentOptions};
 use super::record::{Endpoint, Network, Sandbox};
-use super::{State, bridge_of, refused, set};
+use super::{State, bridge_of, overlay, refused, set};
 use crate::error::{Error, Kind, Result};
 
 /// What is to be made in a namespace.
@@ -40,8 +41,19 @@ pub(super) struct Interface {
 /// What is at its other end.
 #[derive(Clone, Debug)]
 enum Of {
-    Bridge { name: String, network: String, link: String, isolated: bool, hairpin: bool },
-    Parent { name: String, kind: Child },
+    Bridge {
+        /// The namespace that it is in; `None`: the host's.
+        space: Option<PathBuf>,
+        name: String,
+        network: String,
+        link: String,
+        isolated: bool,
+        hairpin: bool,
+    },
+    Parent {
+        name: String,
+        kind: Child,
+    },
 }
 
 /// The way to everywhere of one family.
@@ -71,17 +83,14 @@ impl State {
         })
     }
 
-    /// What changes when a sandbox has one endpoint more, or less.
-    pub(super) fn rewiring(
-        &self,
-        sandbox: &Sandbox,
-        before: &Sandbox,
-        new: Option<&Endpoint>,
-    ) -> Result<Wiring> {
-        let interfaces = new.and_then(|endpoint| self.interface(endpoint).transpose());
+    /// What changes when a sandbox has other endpoints than before.
+    pub(super) fn rewiring(&self, sandbox: &Sandbox, before: &Sandbox) -> Result<Wiring> {
+        let is_new = |endpoint: &&Endpoint| before.endpoints.iter().all(|it| it.id != endpoint.id);
+        let new = sandbox.endpoints.iter().filter(is_new);
+        let interfaces = new.filter_map(|endpoint| self.interface(endpoint).transpose());
         let (had, wanted) = (self.routes(before), self.routes(sandbox));
         Ok(Wiring {
-            interfaces: interfaces.into_iter().collect::<Result<_>>()?,
+            interfaces: interfaces.collect::<Result<_>>()?,
             gone: had.iter().filter(|route| !wanted.contains(route)).cloned().collect(),
             routes: wanted.iter().filter(|route| !had.contains(route)).cloned().collect(),
         })
@@ -93,8 +102,20 @@ impl State {
             return Ok(None);
         }
         let (of, mtu) = match bridge_of(network) {
+            None if network.is_overlay() => (
+                Of::Bridge {
+                    space: endpoint.space.clone(),
+                    name: overlay::BRIDGE.to_owned(),
+                    network: network.name.clone(),
+                    link: endpoint.link.clone(),
+                    isolated: false,
+                    hairpin: false,
+                },
+                network.spanned.as_ref().map(|spanned| spanned.mtu),
+            ),
             Some(options) => (
                 Of::Bridge {
+                    space: None,
                     name: options.name,
                     network: network.name.clone(),
                     link: endpoint.link.clone(),
@@ -206,23 +227,43 @@ impl Interface {
     /// Makes it from the host's side.
     fn begin(&self, host: &mut Links, namespace: BorrowedFd<'_>) -> Result<()> {
         match &self.of {
-            Of::Bridge { name, network, link, isolated, hairpin } => {
-                let gone = || {
-                    let message = format!("the bridge {name} of the network {network} is gone");
-                    Error::new(Kind::Internal, message)
-                };
-                let master = host.index(name).map_err(|error| refused(&error))?.ok_or_else(gone)?;
-                let made = host.pair(&Pair {
-                    name: link,
-                    master,
-                    mtu: self.mtu.unwrap_or(1500),
-                    peer: &self.name,
-                    peer_mac: self.mac.unwrap_or_default(),
-                    peer_namespace: namespace,
-                    isolated: *isolated,
-                    hairpin: *hairpin,
-                });
-                made.map_err(|error| match error.errno {
+            Of::Bridge { space: Some(space), network, .. } => {
+                // The pair's other end is made there, by a thread that is there.
+                let mut inside = overlay::links_of(space, network)?;
+                self.pair(&mut inside, namespace)?;
+                self.pin(&mut inside)
+            }
+            Of::Bridge { .. } => self.pair(host, namespace),
+            Of::Parent { name, kind } => self.offshoot(host, namespace, (name, *kind)),
+        }
+    }
+
+    /// At the host's end a port that frames for the interface go to, and no others that are another's.
+    fn pin(&self, links: &mut Links) -> Result<()> {
+        match (&self.of, self.mac) {
+            (Of::Bridge { link, .. }, Some(mac)) => overlay::pin(links, link, mac),
+            _ => Ok(()),
+        }
+    }
+
+    fn pair(&self, host: &mut Links, namespace: BorrowedFd<'_>) -> Result<()> {
+        let Of::Bridge { name, network, link, isolated, hairpin, .. } = &self.of else { return Ok(()) };
+        let gone = || {
+            let message = format!("the bridge {name} of the network {network} is gone");
+            Error::new(Kind::Internal, message)
+        };
+        let master = host.index(name).map_err(|error| refused(&error))?.ok_or_else(gone)?;
+        let made = host.pair(&Pair {
+            name: link,
+            master,
+            mtu: self.mtu.unwrap_or(1500),
+            peer: &self.name,
+            peer_mac: self.mac.unwrap_or_default(),
+            peer_namespace: namespace,
+            isolated: *isolated,
+            hairpin: *hairpin,
+        });
+        made.map_err(|error| match error.errno {
                     Errno::INVAL => Error::new(
                         Kind::Internal,
                         format!(
@@ -232,29 +273,22 @@ impl Interface {
                     ),
                     _ => refused(&error),
                 })
-            }
-            Of::Parent { name, kind } => {
-                let gone = || {
-                    Error::new(
-                        Kind::Internal,
-                        format!("-o parent interface was not found on the host: {name}"),
-                    )
-                };
-                let parent = host.index(name).map_err(|error| refused(&error))?.ok_or_else(gone)?;
-                let offshoot = Offshoot {
-                    parent,
-                    kind: *kind,
-                    name: &self.name,
-                    mac: self.mac,
-                    mtu: self.mtu,
-                    namespace,
-                };
-                host.offshoot(&offshoot).map_err(|error| {
-                    let word = if matches!(kind, Child::Macvlan { .. }) { "macvlan" } else { "ipvlan" };
-                    let message = format!("failed to create the {word} port: {}", error.words());
-                    Error::new(Kind::Internal, message)
-                })
-            }
-        }
+    }
+
+    fn offshoot(
+        &self,
+        host: &mut Links,
+        namespace: BorrowedFd<'_>,
+        (name, kind): (&str, Child),
+    ) -> Result<()> {
+        let gone =
+            || Error::new(Kind::Internal, format!("-o parent interface was not found on the host: {name}"));
+        let parent = host.index(name).map_err(|error| refused(&error))?.ok_or_else(gone)?;
+        let offshoot = Offshoot { parent, kind, name: &self.name, mac: self.mac, mtu: self.mtu, namespace };
+        host.offshoot(&offshoot).map_err(|error| {
+            let word = if matches!(kind, Child::Macvlan { .. }) { "macvlan" } else { "ipvlan" };
+            let message = format!("failed to create the {word} port: {}", error.words());
+            Error::new(Kind::Internal, message)
+        })
     }
 }

@@ -192,6 +192,6 @@ fn host_ports(text: &str) -> Option<Option<RangeInclusive<u16>>> {
     (low <= high).then_some(Some(low..=high))
 }
 
-fn host_has_ipv6() -> bool {
+pub(super) fn host_has_ipv6() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6").is_ok_and(|value| value.trim() == "0")
 }

@@ -10,7 +10,7 @@ use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tokio::runtime::Handle;
 use tracing::warn;
 
-use super::firewall::{Firewall, Forward};
+use super::firewall::{Firewall, Forward, Guard};
 use super::ipam::{Pool, Prefix, Subnet, free_subnet};
 use super::link::Links;
 use super::options::{BRIDGE_NAME, DEFAULT_BRIDGE, ENABLE_ICC, ENABLE_MASQUERADE, HOST_BINDING, MTU};
@@ -45,6 +45,7 @@ impl Networks {
             .map_err(|error| refused(&error))?;
         let records = Records::open(settings.sandboxes.clone())?;
         let mut state = State {
+            spaces: settings.spaces.clone(),
             networks: store.all::<Network>(NETWORKS)?.into_iter().collect(),
             sandboxes: HashMap::new(),
             taken: HashMap::new(),
@@ -59,10 +60,12 @@ impl Networks {
             store,
             events,
             runtime,
-            instance,
             firewall,
             records,
             names: Arc::default(),
+            guard: Guard::new(&instance),
+            instance,
+            overlays: Mutex::default(),
             state: Mutex::new(state),
         }));
         networks.restore()?;
@@ -336,6 +339,7 @@ fn predefined(name: &str, driver: Driver) -> Result<Network> {
         made_link: false,
         options: Map::new(),
         labels: Map::new(),
+        spanned: None,
     })
 }
 

@@ -29,6 +29,8 @@ pub enum Driver {
     Macvlan,
     /// The same, with the host's interface's Ethernet address.
     Ipvlan,
+    /// Spans the cluster.
+    Overlay,
     /// The host's namespace.
     Host,
     /// Nothing but a loopback interface.
@@ -43,6 +45,7 @@ impl Driver {
             Self::Bridge => "bridge",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Overlay => "overlay",
             Self::Host => "host",
             Self::Null => "null",
         }
@@ -51,7 +54,7 @@ impl Driver {
     /// Whether containers get interfaces and addresses in its networks.
     #[must_use]
     pub fn has_addresses(self) -> bool {
-        matches!(self, Self::Bridge | Self::Macvlan | Self::Ipvlan)
+        matches!(self, Self::Bridge | Self::Macvlan | Self::Ipvlan | Self::Overlay)
     }
 }
 
@@ -91,6 +94,20 @@ pub struct Network {
     pub options: Map,
     /// The user's labels.
     pub labels: Map,
+    /// Of one that spans the cluster.
+    #[serde(default)]
+    pub spanned: Option<Spanned>,
+}
+
+/// What a network that spans the cluster has on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spanned {
+    /// In bytes.
+    pub mtu: u32,
+    /// It is the routing mesh's.
+    pub ingress: bool,
+    /// Why it is not served here: nothing can be attached.
+    pub refusal: Option<String>,
 }
 
 impl Network {
@@ -104,6 +121,12 @@ impl Network {
     #[must_use]
     pub fn is_default_bridge(&self) -> bool {
         self.options.get(DEFAULT_BRIDGE).is_some_and(|value| value == "true")
+    }
+
+    /// Whether the cluster decides of it.
+    #[must_use]
+    pub fn is_overlay(&self) -> bool {
+        self.driver == Driver::Overlay
     }
 
     /// Whether containers find each other by name.
@@ -174,6 +197,22 @@ pub(super) struct Endpoint {
     pub(super) names: Vec<String>,
     /// Names of others that only this one sees: alias, container's id or name.
     pub(super) links: Vec<(String, String)>,
+    /// The namespace that the other end of the pair is in; `None`: the host's.
+    #[serde(default)]
+    pub(super) space: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) role: Role,
+}
+
+/// What an endpoint is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Role {
+    /// The container is in the network.
+    #[default]
+    Member,
+    /// The way out of a container of overlay networks, which have none: nobody has asked for it, and nobody is shown it.
+    WayOut,
 }
 
 impl Endpoint {

@@ -18,6 +18,8 @@ pub struct Settings {
     pub namespaces: PathBuf,
     /// Where the records of sandboxes are.
     pub sandboxes: PathBuf,
+    /// Where the namespaces of overlay networks are.
+    pub spaces: PathBuf,
     /// Of the network `bridge`; `None`: there is none (`--bridge none`).
     pub bridge: Option<DefaultBridge>,
     /// Where networks without a subnet of the user's get theirs.
@@ -98,6 +100,7 @@ impl Settings {
         Ok(Self {
             namespaces: config.exec_root.join("netns"),
             sandboxes: config.exec_root.join("sandboxes"),
+            spaces: config.exec_root.join("overlays"),
             bridge: (given.bridge != "none").then_some(bridge),
             pools: if pools.is_empty() { default_pools() } else { pools },
             default_options: given.default_options.clone(),

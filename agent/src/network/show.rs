@@ -6,7 +6,7 @@ use ketch_engine_api::network as api;
 use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortBinding, PortMap};
 
 use super::ipam::Prefix;
-use super::record::{Driver, Endpoint, Network, Sandbox};
+use super::record::{Driver, Endpoint, Network, Role, Sandbox};
 use super::{Networks, State};
 
 impl Networks {
@@ -18,14 +18,14 @@ impl Networks {
             name: network.name.clone(),
             id: network.id.clone(),
             created: network.created.clone(),
-            scope: "local".to_owned(),
+            scope: if network.is_overlay() { "swarm" } else { "local" }.to_owned(),
             driver: network.driver.name().to_owned(),
             enable_ipv4: network.ipv4,
             enable_ipv6: network.ipv6,
             ipam: network.ipam.clone(),
             internal: network.internal,
             attachable: network.attachable,
-            ingress: false,
+            ingress: network.spanned.as_ref().is_some_and(|spanned| spanned.ingress),
             config_from: api::ConfigReference { network: network.config_from.clone() },
             config_only: network.config_only,
             containers,
@@ -70,7 +70,8 @@ impl State {
 
     pub(super) fn settings(&self, container: &str) -> Option<NetworkSettings> {
         let sandbox = self.sandboxes.get(container)?;
-        let networks = sandbox.endpoints.iter().filter_map(|endpoint| {
+        let asked_for = sandbox.endpoints.iter().filter(|endpoint| endpoint.role == Role::Member);
+        let networks = asked_for.filter_map(|endpoint| {
             let network = self.networks.get(&endpoint.network)?;
             Some((network.name.clone(), shown_endpoint(network, endpoint)))
         });

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::link::Links;
 use super::record::Sandbox;
-use super::{Networks, refused};
+use super::{Networks, namespace, overlay, refused};
 use crate::error::Result;
 
 /// How long the kernel mostly takes to end a namespace.
@@ -17,7 +17,15 @@ impl Networks {
     /// Takes the host's ends down: nothing passes any more, and the addresses may be another's.
     pub(super) fn take_down(&self, sandbox: &Sandbox) -> Result<()> {
         let mut links = Links::open().map_err(|error| refused(&error))?;
-        links_of(sandbox).try_for_each(|link| links.down(link)).map_err(|error| refused(&error))
+        links_of(sandbox).try_for_each(|link| links.down(link)).map_err(|error| refused(&error))?;
+        for endpoint in &sandbox.endpoints {
+            // With the network's namespace its ends have gone.
+            if let Some(space) = endpoint.space.as_deref().filter(|space| namespace::is_bound(space)) {
+                let mut links = overlay::links_of(space, &endpoint.network)?;
+                links.down(&endpoint.link).map_err(|error| refused(&error))?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes in a while what is still there because something holds the namespace, and then the record.
@@ -51,5 +59,6 @@ impl Networks {
 
 /// The host's ends.
 fn links_of(sandbox: &Sandbox) -> impl Iterator<Item = &str> {
-    sandbox.endpoints.iter().map(|endpoint| endpoint.link.as_str()).filter(|link| !link.is_empty())
+    let of_host = sandbox.endpoints.iter().filter(|endpoint| endpoint.space.is_none());
+    of_host.map(|endpoint| endpoint.link.as_str()).filter(|link| !link.is_empty())
 }

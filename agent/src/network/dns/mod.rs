@@ -7,5 +7,5 @@ mod message;
 pub(super) mod names;
 mod server;
 
-pub(super) use self::names::{Names, View};
+pub(super) use self::names::{Names, Told, View};
 pub(super) use self::server::{Listening, Sockets};

@@ -1,7 +1,7 @@
 //! Which names there are: of each network, who has which; of each container, which networks it sees, in which order, and what
 //! it calls others by links.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,6 +38,16 @@ struct Network {
     addresses: HashMap<IpAddr, String>,
     /// What is to be forgotten with a container.
     of: HashMap<String, (Vec<String>, Vec<IpAddr>)>,
+    /// What somebody else says of the network, all of it at once: before what containers of this node say.
+    told: Option<Told>,
+}
+
+/// Who is called what in a network that spans the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::network) struct Told {
+    /// By name in lower case.
+    pub(in crate::network) addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    pub(in crate::network) names: BTreeMap<IpAddr, String>,
 }
 
 /// What is known.
@@ -96,7 +106,18 @@ impl Names {
         let mut known = writing(&self.known);
         let Some(found) = known.networks.get_mut(network) else { return };
         found.forget(container);
-        if found.holders.is_empty() {
+        if found.is_empty() {
+            drop(known.networks.remove(network));
+        }
+    }
+
+    /// All that there is to say of a network; `None`: nothing any more.
+    pub(in crate::network) fn tell(&self, network: &str, network_name: &str, told: Option<Told>) {
+        let mut known = writing(&self.known);
+        let found = known.networks.entry(network.to_owned()).or_default();
+        network_name.clone_into(&mut found.name);
+        found.told = told;
+        if found.is_empty() {
             drop(known.networks.remove(network));
         }
     }
@@ -146,12 +167,18 @@ impl Names {
         let known = reading(&self.known);
         known.views.get(container)?.networks.iter().find_map(|network| {
             let network = known.networks.get(network)?;
-            Some(format!("{}.{}", network.addresses.get(&address)?, network.name))
+            let told = network.told.as_ref().and_then(|told| told.names.get(&address));
+            let name = told.or_else(|| network.addresses.get(&address))?;
+            Some(format!("{name}.{}", network.name))
         })
     }
 }
 
 impl Network {
+    fn is_empty(&self) -> bool {
+        self.holders.is_empty() && self.told.is_none()
+    }
+
     fn forget(&mut self, container: &str) {
         let Some((names, addresses)) = self.of.remove(container) else { return };
         for name in names {
@@ -170,7 +197,11 @@ impl Network {
 
 impl Known {
     fn find(&self, network: &str, name: &str) -> Option<Vec<IpAddr>> {
-        let holders = self.networks.get(network)?.holders.get(name)?;
+        let network = self.networks.get(network)?;
+        if let Some(told) = network.told.as_ref().and_then(|told| told.addresses.get(name)) {
+            return Some(told.iter().copied().collect());
+        }
+        let holders = network.holders.get(name)?;
         Some(holders.values().flatten().copied().collect())
     }
 
@@ -221,6 +252,21 @@ mod tests {
         assert_eq!(names.name("c1", [172, 18, 0, 3].into()).as_deref(), Some("db.front"));
         assert_eq!(names.name("c1", [172, 18, 0, 4].into()), None);
         assert!(names.is_near("c1", [172, 18, 0, 4].into()) && !names.is_near("c1", [172, 19, 0, 4].into()));
+    }
+
+    #[test]
+    fn what_is_told_of_a_network_comes_first_and_goes_at_once() {
+        let names = names();
+        let told = Told {
+            addresses: BTreeMap::from([("db".to_owned(), BTreeSet::from([[10, 0, 1, 2].into()]))]),
+            names: BTreeMap::from([([10, 0, 1, 2].into(), "db".to_owned())]),
+        };
+        names.tell("n1", "front", Some(told));
+        assert_eq!(names.addresses("c1", "DB.front"), Some(vec![[10, 0, 1, 2].into()]));
+        assert_eq!(names.addresses("c1", "web"), Some(vec![[172, 18, 0, 2].into()]));
+        assert_eq!(names.name("c1", [10, 0, 1, 2].into()).as_deref(), Some("db.front"));
+        names.tell("n1", "front", None);
+        assert_eq!(names.addresses("c1", "db"), Some(vec![[172, 18, 0, 3].into()]));
     }
 
     #[test]

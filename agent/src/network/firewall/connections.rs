@@ -1,22 +1,68 @@
-//! What the kernel remembers of datagrams that went to a published port (conntrack). A client that goes on from the same port would
-//! still be led to the container that had it before, or past the one that has it now.
+//! What the kernel remembers of connections whose destination was translated (conntrack). A client that sends datagrams on from the
+//! same port would still be led to the container that had the published port before, or past the one that has it now; and a
+//! connection to a task that has gone would wait for an answer.
+
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 
 use super::{Forward, Transport};
+use crate::network::link::address_of;
 use crate::network::netlink::{Attributes, Batch, Message, NLM_F_ACK, NetlinkError, Socket, attributes};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const LIST: u16 = SUBSYSTEM | 1;
 const DELETE: u16 = SUBSYSTEM | 2;
-/// As it came; the other is the answer's.
+/// As it came, and as it is answered.
 const ORIGINAL: u16 = 1;
+const REPLY: u16 = 2;
 const ADDRESSES: u16 = 1;
 const PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const DESTINATION_PORT: u16 = 3;
 /// Of IPv4 and of IPv6.
+const SOURCE: [u16; 2] = [1, 3];
 const DESTINATION: [u16; 2] = [2, 4];
+
+/// One that the kernel remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::network) struct Connection {
+    pub(in crate::network) is_udp: bool,
+    /// Where it was to go.
+    pub(in crate::network) to: IpAddr,
+    /// Who answers: another when its destination was translated.
+    pub(in crate::network) answered_by: IpAddr,
+}
+
+/// Forgets those of which `unwanted` says so, in the calling thread's namespace. What is still sent is then new to the kernel.
+///
+/// # Errors
+/// The kernel's; one without ctnetlink has nothing that could be forgotten so.
+pub(in crate::network) fn forget_those(unwanted: impl Fn(&Connection) -> bool) -> Result<(), NetlinkError> {
+    let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
+    for (family, ipv4) in [(2, true), (10, false)] {
+        let all = match socket.dump("listing connections", LIST, &[family, 0, 0, 0]) {
+            Err(error) if matches!(error.errno, Errno::INVAL | Errno::OPNOTSUPP) => return Ok(()),
+            all => all?,
+        };
+        let those = all.iter().filter(|message| connection(message, ipv4).is_some_and(|it| unwanted(&it)));
+        for original in those.filter_map(original) {
+            delete(&mut socket, family, original)?;
+        }
+    }
+    Ok(())
+}
+
+fn connection(message: &Message, ipv4: bool) -> Option<Connection> {
+    let list = message.body.get(4..)?;
+    let (original, reply) = (part(list, ORIGINAL)?, part(list, REPLY)?);
+    let family = usize::from(!ipv4);
+    Some(Connection {
+        is_udp: part(part(original, PROTOCOL)?, PROTOCOL_NUMBER)? == [Transport::Udp.number()],
+        to: address_of(part(part(original, ADDRESSES)?, DESTINATION[family])?)?,
+        answered_by: address_of(part(part(reply, ADDRESSES)?, SOURCE[family])?)?,
+    })
+}
 
 /// Forgets what went to these ports; only datagrams' are looked for.
 ///

@@ -36,6 +36,8 @@ const TRANSLATED_DESTINATION: u32 = 1 << 5;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
+/// Numbers one after the other.
+const INCREMENTAL: u32 = 0;
 /// Which address is translated.
 const SOURCE: u32 = 0;
 const DESTINATION: u32 = 1;
@@ -54,6 +56,13 @@ pub(super) enum Verdict {
 pub(super) enum Compare {
     Equal = 0,
     Different = 1,
+}
+
+/// What a map of [`Expression::InTurn`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    Addresses,
+    AddressesAndPorts,
 }
 
 /// A part of a rule.
@@ -98,6 +107,30 @@ pub(super) enum Expression {
     /// ...or, where it is an address of this host, for protocol and port.
     ByPort {
         map: String,
+    },
+    /// The chain that a map has for the destination...
+    ByDestination {
+        map: String,
+    },
+    /// ...or for protocol and port.
+    ByProtocolAndPort {
+        map: String,
+    },
+    /// The destination is an address of this host.
+    ToThisHost,
+    /// The source is in this set.
+    SourceInSet {
+        set: String,
+    },
+    /// The destination is, whatever the port.
+    AddressInSet {
+        set: String,
+    },
+    /// Translates the destination to the next of so many that a map has, by number; addresses alone, or with ports.
+    InTurn {
+        map: String,
+        of: u32,
+        to: Turn,
     },
     /// The destination, protocol and port are in this set.
     DestinationInSet {
@@ -215,11 +248,22 @@ impl Writer {
         });
     }
 
-    fn translate_destination(&mut self, address: u32, port: u32) {
+    fn translate_destination(&mut self, address: u32, port: Option<u32>) {
         let family = self.number();
         self.add("nat", |data| {
-            data.ordered(1, DESTINATION).ordered(2, family).ordered(3, address).ordered(5, port);
+            data.ordered(1, DESTINATION).ordered(2, family).ordered(3, address);
+            if let Some(port) = port {
+                data.ordered(5, port);
+            }
         });
+    }
+
+    /// The destination is an address of this host.
+    fn local(&mut self) {
+        self.add("fib", |data| {
+            data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
+        });
+        self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
     }
 
     fn number(&self) -> u32 {
@@ -317,7 +361,7 @@ impl Writer {
                 let (_, registers) = self.address(false);
                 self.destination();
                 self.look_up(map, Some(ANSWER));
-                self.translate_destination(ANSWER, ANSWER + registers);
+                self.translate_destination(ANSWER, Some(ANSWER + registers));
             }
             Expression::ByPort { map } => {
                 let (_, registers) = self.address(false);
@@ -325,11 +369,33 @@ impl Writer {
                 self.payload(2, (2, 2), REGISTER + 1);
                 self.look_up(map, Some(ANSWER));
                 // A look into the routes, and so after the port is found.
-                self.add("fib", |data| {
-                    data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
+                self.local();
+                self.translate_destination(ANSWER, Some(ANSWER + registers));
+            }
+            Expression::ByDestination { map } => {
+                let (place, _) = self.address(false);
+                self.payload(1, place, REGISTER);
+                self.look_up(map, Some(VERDICT));
+            }
+            Expression::ByProtocolAndPort { map } => {
+                self.meta(META_L4PROTO, REGISTER);
+                self.payload(2, (2, 2), REGISTER + 1);
+                self.look_up(map, Some(VERDICT));
+            }
+            Expression::ToThisHost => self.local(),
+            Expression::SourceInSet { set } | Expression::AddressInSet { set } => {
+                let (place, _) = self.address(matches!(expression, Expression::SourceInSet { .. }));
+                self.payload(1, place, REGISTER);
+                self.look_up(set, None);
+            }
+            Expression::InTurn { map, of, to } => {
+                let (_, registers) = self.address(false);
+                self.add("numgen", |data| {
+                    data.ordered(1, REGISTER).ordered(2, *of).ordered(3, INCREMENTAL);
                 });
-                self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
-                self.translate_destination(ANSWER, ANSWER + registers);
+                self.look_up(map, Some(ANSWER));
+                let port = (*to == Turn::AddressesAndPorts).then_some(ANSWER + registers);
+                self.translate_destination(ANSWER, port);
             }
             Expression::ToPort(address, port) => {
                 let (bytes, port) = (octets(*address), port.to_be_bytes());
@@ -338,7 +404,7 @@ impl Writer {
                         data.ordered(1, register).nest(2, |data| value(data, bytes));
                     });
                 }
-                self.translate_destination(ANSWER, ANSWER + 4);
+                self.translate_destination(ANSWER, Some(ANSWER + 4));
             }
             Expression::NotFromABridge | Expression::NotToABridge => {
                 let from = matches!(expression, Expression::NotFromABridge);

@@ -5,10 +5,12 @@
 //! back when somebody flushes the ruleset. A change of networks replaces the tables; a change of ports is elements of their
 //! maps. Both are one transaction: the kernel has all of it, or nothing.
 
+mod balance;
 mod connections;
 mod expression;
 mod rules;
 mod table;
+mod underlay;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,8 +25,10 @@ use super::netlink::{NetlinkError, Socket};
 
 use crate::locks::locked;
 
-pub(super) use self::connections::forget as forget_connections;
+pub(super) use self::balance::{Balanced, write as write_balance};
+pub(super) use self::connections::{Connection, forget as forget_connections, forget_those};
 pub(super) use self::rules::redirect_names;
+pub(super) use self::underlay::{Guard, Guarded};
 
 /// What a bridge lets through to containers from outside (Docker's `gateway_mode`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +141,13 @@ impl Families {
     }
 }
 
+/// Ports of all the host's addresses, with what they lead to in turn.
+pub(super) type Mesh = BTreeMap<(Transport, u16), Vec<SocketAddr>>;
+
+fn leads_to(mesh: &Mesh, key: (Transport, u16)) -> Option<Vec<SocketAddr>> {
+    mesh.get(&key).filter(|to| !to.is_empty()).cloned()
+}
+
 /// All that the tables say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Ruleset {
@@ -144,6 +155,8 @@ struct Ruleset {
     forwards: BTreeSet<Forward>,
     /// How many forwards lead to each of these: ports that are open by the container's own address.
     open: BTreeMap<(Transport, SocketAddr), usize>,
+    /// The routing mesh: what published ports lead to in turn; none leads nowhere.
+    mesh: Mesh,
     /// The host does not forward but for bridges: it did not before this daemon had it forward.
     closed: Families,
     /// Published ports are open by containers' own addresses to everybody but other bridges (`--allow-direct-routing`).
@@ -157,6 +170,8 @@ struct Change {
     new: Vec<Forward>,
     shut: Vec<(Transport, SocketAddr)>,
     opened: Vec<(Transport, SocketAddr)>,
+    mesh_gone: Vec<(Transport, u16)>,
+    mesh_new: Mesh,
 }
 
 impl Ruleset {
@@ -185,9 +200,25 @@ impl Ruleset {
         change
     }
 
+    fn change_mesh(&mut self, mesh: Mesh) -> Change {
+        let keys: BTreeSet<_> = self.mesh.keys().chain(mesh.keys()).copied().collect();
+        let mut change = Change::default();
+        for key in keys {
+            let (before, now) = (leads_to(&self.mesh, key), leads_to(&mesh, key));
+            if before == now {
+                continue;
+            }
+            change.mesh_gone.extend(before.map(|_| key));
+            change.mesh_new.extend(now.map(|to| (key, to)));
+        }
+        self.mesh = mesh;
+        change
+    }
+
     /// All of it as something new.
     fn whole(&self) -> Change {
         Change {
+            mesh_new: self.mesh.clone(),
             new: self.forwards.iter().copied().collect(),
             opened: self.open.keys().copied().collect(),
             ..Change::default()
@@ -286,6 +317,11 @@ impl Firewall {
         self.change_wanted(|wanted| Some(wanted.change(gone, new)))
     }
 
+    /// The routing mesh is this from now on.
+    pub(super) fn set_mesh(&self, mesh: Mesh) -> Result<(), NetlinkError> {
+        self.change_wanted(|wanted| Some(wanted.change_mesh(mesh)))
+    }
+
     /// `change` gives what is to be changed by element; `None`: all is written anew.
     fn change_wanted(&self, change: impl FnOnce(&mut Ruleset) -> Option<Change>) -> Result<(), NetlinkError> {
         let Some(shared) = &self.0 else { return Ok(()) };
@@ -322,8 +358,13 @@ impl Shared {
         state.is_written = written.is_ok();
         written
     }
+}
 
-    /// Writes again what the tables have to say.
+impl watch::Restore for Shared {
+    fn table(&self) -> &str {
+        &self.table
+    }
+
     fn restore(&self) -> Result<(), NetlinkError> {
         let mut state = locked(&self.state);
         if state.is_begun { self.write(&mut state) } else { Ok(()) }
@@ -349,6 +390,22 @@ mod tests {
         let change = ruleset.change(&[to(2), to(3)], &[]);
         assert_eq!((change.gone.len(), change.shut.len()), (1, 1));
         assert_eq!(ruleset, Ruleset::default());
+    }
+
+    #[test]
+    fn of_the_mesh_only_what_differs_changes() {
+        let port = |port: u16, last: &[u8]| {
+            let to = last.iter().map(|last| SocketAddr::from(([172, 18, 0, *last], port))).collect();
+            ((Transport::Tcp, port), to)
+        };
+        let mut ruleset = Ruleset::default();
+        let change = ruleset.change_mesh(Mesh::from([port(80, &[2]), port(81, &[]), port(82, &[2])]));
+        assert_eq!((change.mesh_gone.len(), change.mesh_new.len()), (0, 2));
+        let change = ruleset.change_mesh(Mesh::from([port(80, &[2, 3]), port(82, &[2])]));
+        assert_eq!(change.mesh_gone, [(Transport::Tcp, 80)]);
+        assert_eq!(change.mesh_new, Mesh::from([port(80, &[2, 3])]));
+        let change = ruleset.change_mesh(Mesh::new());
+        assert_eq!((change.mesh_gone.len(), change.mesh_new.len()), (2, 0));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! to-loopback  what comes in by a bridge, and what comes from elsewhere for a port that is published there: dropped. Published
 //!              ports of loopback addresses need route_localnet, which would let containers reach the host's own services
 //!              there; and translation comes before the kernel's own check of such addresses.
-//! prerouting,  to an address of this host and a published port: to the container.
-//! output
+//! prerouting,  to an address of this host and a published port: to the container. To one of the routing mesh: on in
+//! output       `mesh-<protocol>-<port>`, to the next of the tasks that it leads to.
 //! forward      from an internal bridge: on in `inside-<bridge>`. To a bridge: on in its chain. Between others, if the host did
 //!              not forward before us: dropped.
 //! inside-<..>  to elsewhere: dropped.
@@ -24,7 +24,8 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::expression::{Compare, Expression as E, Verdict, interface, octets};
+use super::balance::{self, Place};
+use super::expression::{Compare, Expression as E, Turn, Verdict, interface, octets};
 use super::table::{
     Answer, Elements, FORWARD, Holds, Hook, OUTPUT, POSTROUTING, PREROUTING, SetKind, TYPE_INTERFACE,
     TYPE_IPV4, TYPE_IPV6, TYPE_PORT, TYPE_PROTOCOL, Transaction, concatenated,
@@ -35,6 +36,8 @@ use super::{Bridge, Change, Family, Forward, GatewayMode, Prefix, Ruleset, Trans
 const PORTS_AT: &str = "ports-at";
 /// By protocol and port.
 const PORTS: &str = "ports";
+/// Those of the routing mesh. Of IPv4 only: what comes by IPv6 the daemon carries.
+const MESH: &str = "mesh";
 /// Those at loopback addresses.
 const LOOPBACK: &str = "loopback";
 /// Containers' own addresses and ports, open in routed networks.
@@ -48,8 +51,8 @@ const BRIDGES: &str = "bridges";
 
 /// Destination translation comes before the routing decision, and before what other tables do there at the same place.
 const BEFORE_CONNECTIONS: i32 = -300;
-const TRANSLATE_DESTINATION: i32 = -100;
-const TRANSLATE_SOURCE: i32 = 100;
+pub(super) const TRANSLATE_DESTINATION: i32 = -100;
+pub(super) const TRANSLATE_SOURCE: i32 = 100;
 
 impl Bridge {
     fn mode(&self, family: Family) -> GatewayMode {
@@ -99,6 +102,9 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
     for hook in ["prerouting", "output"] {
         transaction.rule(family, (table, hook), &[E::ByAddressAndPort { map: PORTS_AT.to_owned() }]);
         transaction.rule(family, (table, hook), &[E::ByPort { map: PORTS.to_owned() }]);
+        if family == Family::Ipv4 {
+            transaction.rule(family, (table, hook), &[E::ByProtocolAndPort { map: MESH.to_owned() }]);
+        }
     }
     write_internal(transaction, family, table, &ruleset.bridges);
     transaction.rule(family, (table, "forward"), &[E::ByOutput { map: TO_BRIDGES.to_owned() }]);
@@ -114,7 +120,7 @@ pub(super) fn write(transaction: &mut Transaction, family: Family, table: &str, 
 }
 
 /// What nft(8) calls a family's addresses, and their length in bytes.
-fn address_type(family: Family) -> (u32, u32) {
+pub(super) fn address_type(family: Family) -> (u32, u32) {
     match family {
         Family::Ipv4 => (TYPE_IPV4, 4),
         Family::Ipv6 => (TYPE_IPV6, 16),
@@ -131,6 +137,10 @@ fn write_sets(transaction: &mut Transaction, family: Family, table: &str) {
         (PORTS, SetKind { key: concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), key_length: 8, holds: target }),
         (OPEN, keys),
         (LOOPBACK, keys),
+        (
+            MESH,
+            SetKind { key: concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), key_length: 8, holds: Holds::Verdicts },
+        ),
         (BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Keys }),
         (TO_BRIDGES, SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Verdicts }),
     ];
@@ -258,8 +268,27 @@ fn write_source(transaction: &mut Transaction, family: Family, place: (&str, &st
     transaction.rule(family, place, &[into_it, E::Translated, E::Masquerade]);
 }
 
+/// The mesh's ports that lead elsewhere than before.
+fn change_mesh(transaction: &mut Transaction, family: Family, table: &str, change: &Change) {
+    let chain = |transport: Transport, port: u16| format!("mesh-{}-{port}", transport.name());
+    for (transport, port) in &change.mesh_gone {
+        let chain = chain(*transport, *port);
+        transaction.take(family, (table, MESH), &[(key(None, *transport, *port), Answer::None)]);
+        transaction.remove_chain(family, (table, &chain));
+        transaction.remove_set(family, (table, &chain));
+    }
+    for ((transport, port), to) in &change.mesh_new {
+        let chain = chain(*transport, *port);
+        let place = Place { table, map: MESH, chain: &chain, only: &[E::ToThisHost] };
+        balance::add(transaction, family, place, (key(None, *transport, *port), to, Turn::AddressesAndPorts));
+    }
+}
+
 /// What has come and gone, in one family's table.
 pub(super) fn change_elements(transaction: &mut Transaction, family: Family, table: &str, change: &Change) {
+    if family == Family::Ipv4 {
+        change_mesh(transaction, family, table, change);
+    }
     let parts = [(&change.gone, &change.shut, false), (&change.new, &change.opened, true)];
     for (forwards, containers, adding) in parts {
         // A port that leads from an IPv6 address to an IPv4 one, or from ::1, is carried by the daemon itself.
@@ -295,7 +324,7 @@ pub(super) fn change_elements(transaction: &mut Transaction, family: Family, tab
 }
 
 /// Each part of a key fills whole registers.
-fn key(address: Option<IpAddr>, transport: Transport, port: u16) -> Vec<u8> {
+pub(super) fn key(address: Option<IpAddr>, transport: Transport, port: u16) -> Vec<u8> {
     let mut key = address.map(octets).unwrap_or_default();
     key.extend_from_slice(&[transport.number(), 0, 0, 0]);
     key.extend_from_slice(&port.to_be_bytes());

@@ -11,8 +11,10 @@ pub(super) const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = 0;
 pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
+const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
+const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
 /// To the end of what a chain has.
@@ -23,6 +25,7 @@ const VERDICTS: u32 = 0xffff_ff00;
 const NFTA_LIST_ELEM: u16 = 1;
 
 /// How nft(8) names what a set has: its own numbers, which the kernel only keeps.
+pub(super) const TYPE_INTEGER: u32 = 4;
 pub(super) const TYPE_IPV4: u32 = 7;
 pub(super) const TYPE_IPV6: u32 = 8;
 pub(super) const TYPE_PROTOCOL: u32 = 12;
@@ -44,6 +47,7 @@ pub(super) struct Hook {
 }
 
 pub(super) const PREROUTING: u32 = 0;
+pub(super) const INPUT: u32 = 1;
 pub(super) const FORWARD: u32 = 2;
 pub(super) const OUTPUT: u32 = 3;
 pub(super) const POSTROUTING: u32 = 4;
@@ -157,7 +161,7 @@ impl Transaction {
                 list.ordered(6, kind).ordered(7, length);
             }
         }
-        if kind.key == TYPE_INTERFACE {
+        if matches!(kind.key, TYPE_INTERFACE | TYPE_INTEGER) {
             // For nft(8), to which names are numbers: the key's byte order (0), four bytes, the host's (1).
             let [a, b, c, d] = 1_u32.to_ne_bytes();
             list.bytes(13, &[0, 4, a, b, c, d]);
@@ -165,6 +169,20 @@ impl Transaction {
         // A number by which requests of this transaction could name it; any will do.
         list.ordered(10, u32::try_from(self.1).unwrap_or_default() + 1);
         self.push(format!("making the set {set}"), (NEW_SET, NLM_F_CREATE | NLM_F_ACK), family, &list);
+    }
+
+    /// Takes a chain with its rules away; nothing may lead to it any more.
+    pub(super) fn remove_chain(&mut self, family: Family, (table, chain): (&str, &str)) {
+        let mut list = Attributes::default();
+        list.text(1, table).text(3, chain);
+        self.push(format!("removing the chain {chain}"), (DELETE_CHAIN, NLM_F_ACK), family, &list);
+    }
+
+    /// Takes a set away that no rule looks into any more.
+    pub(super) fn remove_set(&mut self, family: Family, (table, set): (&str, &str)) {
+        let mut list = Attributes::default();
+        list.text(1, table).text(2, set);
+        self.push(format!("removing the set {set}"), (DELETE_SET, NLM_F_ACK), family, &list);
     }
 
     /// Adds elements to a set.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use super::Shared;
 use super::table::{DELETE_TABLE, SUBSYSTEM};
 use crate::network::netlink::{Message, NetlinkError, Socket, attributes};
 
@@ -18,10 +17,19 @@ const DELETIONS: [u16; 5] = [DELETE_TABLE, 5, 8, 11, 14];
 /// Whoever flushes a ruleset may write another in the next transaction: a restore between the two would only be in the way.
 const SETTLES_IN: Duration = Duration::from_millis(20);
 
+/// Who can write its table again.
+pub(super) trait Restore: Send + Sync + 'static {
+    /// Its name.
+    fn table(&self) -> &str;
+
+    /// Writes it.
+    fn restore(&self) -> Result<(), NetlinkError>;
+}
+
 /// Watches until the tables' owner is gone; `own`: the socket whose changes are ours.
-pub(super) fn start(shared: &Arc<Shared>, own: u32) -> Result<(), NetlinkError> {
+pub(super) fn start<O: Restore>(shared: &Arc<O>, own: u32) -> Result<(), NetlinkError> {
     let socket = Socket::open(Some(rustix::net::netlink::NETFILTER), CHANGES)?;
-    let (owner, table) = (Arc::downgrade(shared), shared.table.clone());
+    let (owner, table) = (Arc::downgrade(shared), shared.table().to_owned());
     let started = std::thread::Builder::new()
         .name("nft-watch".to_owned())
         .stack_size(256 << 10)
@@ -35,7 +43,7 @@ pub(super) fn start(shared: &Arc<Shared>, own: u32) -> Result<(), NetlinkError> 
     }
 }
 
-fn watch(mut socket: Socket, owner: &Weak<Shared>, table: &str, own: u32) {
+fn watch<O: Restore>(mut socket: Socket, owner: &Weak<O>, table: &str, own: u32) {
     loop {
         let lost = match socket.receive() {
             Ok(message) => takes_away(&message, table, own),

@@ -1,6 +1,7 @@
 //! Networks in the kernel: each test has a network and a mount namespace of its own, a store of its own, and sandboxes whose
 //! processes are threads of the test. They need root, and say so when they do not run.
 
+mod overlay;
 mod ports;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ impl World {
         let settings = Settings {
             namespaces: self.folder.join("netns"),
             sandboxes: self.folder.join("sandboxes"),
+            spaces: self.folder.join("overlays"),
             default_options: BTreeMap::new(),
             direct_routing: false,
             forwarding_for_all: false,

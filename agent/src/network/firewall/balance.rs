@@ -1,0 +1,141 @@
+//! What an overlay network's namespace has of rules: virtual addresses, and published ports of the mesh, lead to their backends in
+//! turn. A connection stays with its first one, by the kernel's memory of it.
+//!
+//! ```text
+//! prerouting   to a virtual address: on in `to-<address>`. By the door, to a published port: on in `port-<protocol>-<port>`.
+//! to-, port-   to the next of the backends
+//! postrouting  translated, into the network: from the node's own address, so that the answers come back here
+//! forward      established, translated: accepted. The rest is dropped: the namespace is nobody's router.
+//! ```
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+
+use super::expression::{Compare, Expression as E, Turn, Verdict, octets};
+use super::rules::{TRANSLATE_DESTINATION, TRANSLATE_SOURCE, address_type, key};
+use super::table::{
+    Answer, Elements, FORWARD, Holds, Hook, POSTROUTING, PREROUTING, SetKind, TYPE_INTEGER, TYPE_PORT,
+    TYPE_PROTOCOL, Transaction, concatenated,
+};
+use super::{Family, Prefix, Socket, Transport};
+use crate::network::netlink::NetlinkError;
+
+const TABLE: &str = "ketch-overlay";
+const VIRTUAL: &str = "virtual";
+const PORTS: &str = "ports";
+
+/// What leads where in one network's namespace.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::network) struct Balanced<'a> {
+    /// The network's bridge.
+    pub(in crate::network) bridge: &'a str,
+    /// The interface to the host.
+    pub(in crate::network) door: &'a str,
+    /// The node's own addresses.
+    pub(in crate::network) own: &'a [Prefix],
+    pub(in crate::network) addresses: &'a BTreeMap<IpAddr, Vec<IpAddr>>,
+    pub(in crate::network) ports: &'a BTreeMap<(Transport, u16), Vec<SocketAddr>>,
+}
+
+/// Writes the tables of the calling thread's namespace.
+///
+/// # Errors
+/// The kernel's: it has what it had.
+pub(in crate::network) fn write(balanced: &Balanced<'_>) -> Result<(), NetlinkError> {
+    let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
+    let mut transaction = Transaction::default();
+    for family in Family::BOTH {
+        transaction.remove_table(family, TABLE);
+        if let Some(own) = balanced.own.iter().find(|own| family.has(own.address())) {
+            write_family(&mut transaction, family, (balanced, own.address()));
+        }
+    }
+    transaction.commit(&mut socket)
+}
+
+fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): (&Balanced<'_>, IpAddr)) {
+    transaction.table(family, TABLE);
+    let hook = |kind, number, priority| Some(Hook { kind, number, priority });
+    transaction.chain(family, (TABLE, "prerouting"), hook("nat", PREROUTING, TRANSLATE_DESTINATION));
+    transaction.chain(family, (TABLE, "postrouting"), hook("nat", POSTROUTING, TRANSLATE_SOURCE));
+    transaction.chain(family, (TABLE, "forward"), hook("filter", FORWARD, 0));
+
+    let (address, length) = address_type(family);
+    let verdicts = |key, key_length| SetKind { key, key_length, holds: Holds::Verdicts };
+    transaction.set(family, (TABLE, VIRTUAL), verdicts(address, length));
+    transaction.set(family, (TABLE, PORTS), verdicts(concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), 8));
+    for (address, to) in balanced.addresses.iter().filter(|(address, _)| family.has(**address)) {
+        let backends = to.iter().map(|one| SocketAddr::new(*one, 0)).collect::<Vec<_>>();
+        let chain = format!("to-{address}");
+        let place = Place { table: TABLE, map: VIRTUAL, chain: &chain, only: &[] };
+        add(transaction, family, place, (octets(*address), &backends, Turn::Addresses));
+    }
+    for ((transport, port), to) in balanced.ports {
+        let backends: Vec<_> = to.iter().copied().filter(|one| family.has(one.ip())).collect();
+        let chain = format!("port-{}-{port}", transport.name());
+        let place = Place { table: TABLE, map: PORTS, chain: &chain, only: &[] };
+        add(transaction, family, place, (key(None, *transport, *port), &backends, Turn::AddressesAndPorts));
+    }
+
+    let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (TABLE, chain), rule);
+    rule("prerouting", &[E::ByDestination { map: VIRTUAL.to_owned() }]);
+    let by_door = E::InputIs(Compare::Equal, balanced.door.to_owned());
+    rule("prerouting", &[by_door, E::ByProtocolAndPort { map: PORTS.to_owned() }]);
+    let into = E::OutputIs(Compare::Equal, balanced.bridge.to_owned());
+    rule("postrouting", &[into, E::Translated, E::FromAddress(own)]);
+    for passes in [E::Established, E::Translated] {
+        rule("forward", &[passes, E::Then(Verdict::Accept)]);
+    }
+    rule("forward", &[E::Then(Verdict::Drop)]);
+}
+
+/// Where a chain of backends is, and what leads to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) table: &'a str,
+    /// It has the chain.
+    pub(super) map: &'a str,
+    /// The chain, and the map of its backends by number.
+    pub(super) chain: &'a str,
+    /// What else has to be so.
+    pub(super) only: &'a [E],
+}
+
+/// Has a key of a map lead to backends in turn; without any, it leads nowhere.
+pub(super) fn add(
+    transaction: &mut Transaction,
+    family: Family,
+    place: Place<'_>,
+    (key, backends, to): (Vec<u8>, &[SocketAddr], Turn),
+) {
+    let Some(of) = u32::try_from(backends.len()).ok().filter(|count| *count > 0) else { return };
+    let (address, length) = address_type(family);
+    let holds = match to {
+        Turn::Addresses => Holds::Values { kind: address, length },
+        Turn::AddressesAndPorts => {
+            Holds::Values { kind: concatenated(&[address, TYPE_PORT]), length: length + 4 }
+        }
+    };
+    let own = (place.table, place.chain);
+    transaction.set(family, own, SetKind { key: TYPE_INTEGER, key_length: 4, holds });
+    let numbered: Elements = (0_u32..)
+        .zip(backends)
+        .map(|(number, backend)| (number.to_ne_bytes().to_vec(), Answer::Value(value(*backend, to))))
+        .collect();
+    transaction.add(family, own, &numbered);
+    transaction.chain(family, own, None);
+    let mut rule = place.only.to_vec();
+    rule.push(E::InTurn { map: place.chain.to_owned(), of, to });
+    transaction.rule(family, own, &rule);
+    let jump = Answer::Verdict(Verdict::Jump(place.chain.to_owned()));
+    transaction.add(family, (place.table, place.map), &[(key, jump)]);
+}
+
+fn value(backend: SocketAddr, to: Turn) -> Vec<u8> {
+    let mut value = octets(backend.ip());
+    if to == Turn::AddressesAndPorts {
+        value.extend_from_slice(&backend.port().to_be_bytes());
+        value.extend_from_slice(&[0, 0]);
+    }
+    value
+}

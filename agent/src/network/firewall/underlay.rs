@@ -1,0 +1,160 @@
+//! Whose VXLAN datagrams are believed. The kernel takes them from anybody who knows a network's number, and so would put frames of
+//! strangers into networks of the cluster (CVE-2023-28840 to -28842).
+//!
+//! ```text
+//! input    to the port of VXLAN: from a bridge of containers: dropped. From another node: accepted. The rest is dropped.
+//! forward  to the port of VXLAN at another node: dropped. It would leave with this node's own address, which the others believe.
+//! ```
+//! A table of its own, which is there whatever the daemon's settings say of rules: without it no network is served.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+
+use super::expression::{Expression as E, Verdict, interface, octets};
+use super::rules::address_type;
+use super::table::{Answer, Elements, FORWARD, Holds, Hook, INPUT, SetKind, TYPE_INTERFACE, Transaction};
+use super::{Family, Socket, watch};
+use crate::locks::locked;
+use crate::network::netlink::NetlinkError;
+
+const UDP: u8 = 17;
+const PEERS: &str = "peers";
+const BRIDGES: &str = "bridges";
+
+/// Who is let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::network) struct Guarded {
+    /// The node's own data address, for its family.
+    pub(in crate::network) address: IpAddr,
+    pub(in crate::network) port: u16,
+    pub(in crate::network) peers: BTreeSet<IpAddr>,
+    /// Interfaces behind which are containers.
+    pub(in crate::network) bridges: BTreeSet<String>,
+}
+
+/// The table, and a watch over it once it has been written.
+#[derive(Debug)]
+pub(in crate::network) struct Guard {
+    table: String,
+    watched: Mutex<Option<Arc<Watched>>>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    table: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    socket: Socket,
+    wanted: Option<Guarded>,
+    is_written: bool,
+}
+
+impl Guard {
+    /// Named after this instance. Nothing is written.
+    pub(in crate::network) fn new(instance: &str) -> Self {
+        Self { table: format!("ketch-{instance}-vxlan"), watched: Mutex::default() }
+    }
+
+    /// Lets these in from now on; `None`: there is no table any more.
+    ///
+    /// # Errors
+    /// The kernel's: what it had it has.
+    pub(in crate::network) fn set(&self, wanted: Option<Guarded>) -> Result<(), NetlinkError> {
+        let watched = {
+            let mut watched = locked(&self.watched);
+            match &*watched {
+                Some(watched) => Arc::clone(watched),
+                None => Arc::clone(watched.insert(self.watch()?)),
+            }
+        };
+        let mut state = locked(&watched.state);
+        if state.is_written && state.wanted == wanted {
+            return Ok(());
+        }
+        state.wanted = wanted;
+        watched.write(&mut state)
+    }
+
+    /// Bridges have come or gone.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(in crate::network) fn set_bridges(&self, bridges: BTreeSet<String>) -> Result<(), NetlinkError> {
+        let Some(watched) = locked(&self.watched).clone() else { return Ok(()) };
+        let mut state = locked(&watched.state);
+        match &mut state.wanted {
+            Some(wanted) if wanted.bridges != bridges => wanted.bridges = bridges,
+            _ => return Ok(()),
+        }
+        watched.write(&mut state)
+    }
+
+    fn watch(&self) -> Result<Arc<Watched>, NetlinkError> {
+        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
+        let port = socket.port();
+        let state = Mutex::new(State { socket, wanted: None, is_written: false });
+        let watched = Arc::new(Watched { table: self.table.clone(), state });
+        watch::start(&watched, port)?;
+        Ok(watched)
+    }
+}
+
+impl Watched {
+    fn write(&self, state: &mut State) -> Result<(), NetlinkError> {
+        let mut transaction = Transaction::default();
+        for family in Family::BOTH {
+            transaction.remove_table(family, &self.table);
+        }
+        if let Some(wanted) = &state.wanted {
+            write(&mut transaction, &self.table, wanted);
+        }
+        let written = transaction.commit(&mut state.socket);
+        state.is_written = written.is_ok();
+        written
+    }
+}
+
+impl watch::Restore for Watched {
+    fn table(&self) -> &str {
+        &self.table
+    }
+
+    fn restore(&self) -> Result<(), NetlinkError> {
+        let mut state = locked(&self.state);
+        if state.wanted.is_some() { self.write(&mut state) } else { Ok(()) }
+    }
+}
+
+fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
+    let family = if wanted.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 };
+    let (key, key_length) = address_type(family);
+    transaction.table(family, table);
+    transaction.set(family, (table, PEERS), SetKind { key, key_length, holds: Holds::Keys });
+    let by_name = SetKind { key: TYPE_INTERFACE, key_length: 16, holds: Holds::Keys };
+    transaction.set(family, (table, BRIDGES), by_name);
+    let peers: Elements = wanted.peers.iter().map(|peer| (octets(*peer), Answer::None)).collect();
+    transaction.add(family, (table, PEERS), &peers);
+    let bridges: Elements =
+        wanted.bridges.iter().map(|bridge| (interface(bridge).to_vec(), Answer::None)).collect();
+    transaction.add(family, (table, BRIDGES), &bridges);
+
+    for (chain, number) in [("input", INPUT), ("forward", FORWARD)] {
+        transaction.chain(family, (table, chain), Some(Hook { kind: "filter", number, priority: 0 }));
+    }
+    transaction.chain(family, (table, "vxlan"), None);
+    let drop = || E::Then(Verdict::Drop);
+    let peers = || PEERS.to_owned();
+    let to_port = || [E::Protocol(UDP), E::DestinationPort(wanted.port)];
+    let [protocol, port] = to_port();
+    let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (table, chain), rule);
+    rule("input", &[protocol, port, E::Then(Verdict::Jump("vxlan".to_owned()))]);
+    rule("vxlan", &[E::InputInSet { set: BRIDGES.to_owned() }, drop()]);
+    rule("vxlan", &[E::SourceInSet { set: peers() }, E::Then(Verdict::Accept)]);
+    rule("vxlan", &[drop()]);
+    let [protocol, port] = to_port();
+    rule("forward", &[protocol, port, E::AddressInSet { set: peers() }, drop()]);
+}

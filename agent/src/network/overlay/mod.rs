@@ -1,0 +1,310 @@
+//! Networks that span the cluster: what a node is told by its assignment becomes namespaces, bridges, VXLAN devices, entries, rules
+//! and names. Nobody gossips, and nothing is learnt from datagrams.
+//!
+//! ```text
+//! items (ketch_cluster::assignment) --plan, services--> Plan --space, guard, ..--> the kernel
+//!                                                            --> names of the sandboxes' servers
+//! ```
+//! [`plan`] and [`services`] decide, and see nothing but their arguments; the others have no choices left, and make what is there
+//! be as planned: after a change, after a start, after a failure half way. Called by the worker with each change of the node's
+//! assignment; `join` and `connect` put sandboxes into the namespaces that are made here.
+
+mod balancer;
+mod door;
+mod plan;
+mod publish;
+mod services;
+mod space;
+mod vxlan;
+mod way_out;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
+
+use ketch_cluster::assignment::Item;
+use ketch_cluster::objects as cluster;
+use ketch_engine_api::network::{Ipam, IpamConfig, Map};
+use tracing::warn;
+
+use self::plan::{Known, Locals, Overlay, Plan};
+use self::publish::Published;
+use super::firewall::Guarded;
+use super::ipam::{Prefix, Subnet};
+use super::record::{Driver, NETWORKS, Network, Spanned};
+use super::{Networks, State, refused};
+use crate::error::{Error, Result};
+use crate::locks::locked;
+use crate::timestamp::Timestamp;
+
+pub(super) use self::plan::mac_for;
+pub use self::plan::{Problem, Underlay};
+pub(super) use self::space::{BRIDGE, links_of, pin};
+
+/// As dockerd shows it.
+const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
+
+/// What the node was told last, and what of it the kernel has.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    told: Option<(Underlay, Vec<Item>)>,
+    known: Known,
+    /// Networks that are made as they were planned.
+    made: BTreeMap<String, Overlay>,
+    published: Published,
+}
+
+impl Networks {
+    /// Has this node's overlay networks be what its items say; gives what keeps them from that, and all else is done. Items of
+    /// other kinds are passed over. Again with the same items it mends what failed.
+    ///
+    /// # Errors
+    /// The store's; the kernel refuses what all networks need. Nothing is served that needs it.
+    pub fn apply(&self, underlay: &Underlay, items: &[Item]) -> Result<Vec<Problem>> {
+        let mut held = locked(&self.0.overlays);
+        held.known = plan::known(items, &held.known);
+        held.told = Some((underlay.clone(), items.to_vec()));
+        self.make_so(&mut held)
+    }
+
+    /// The node leaves the cluster: nothing of it stays but the bridge that was its containers' way out, which is a network like
+    /// others.
+    ///
+    /// # Errors
+    /// The store's or the kernel's: what is left goes with the next call.
+    pub fn forget_overlays(&self) -> Result<()> {
+        let mut held = locked(&self.0.overlays);
+        self.unpublish_mesh(&mut held.published)?;
+        *held = Held::default();
+        self.remove_strange_spaces(&Plan::default())?;
+        self.0.guard.set(None).map_err(|error| refused(&error))?;
+        let mut state = self.state();
+        let ours = state.networks.values().filter(|network| network.is_overlay());
+        let ours: Vec<Network> = ours.cloned().collect();
+        for network in ours {
+            self.0.names.tell(&network.id, &network.name, None);
+            self.forget_network(&mut state, &network.id)?;
+        }
+        Ok(())
+    }
+
+    /// The node's own sandboxes have changed.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub(super) fn renew_overlays(&self) -> Result<()> {
+        let mut held = locked(&self.0.overlays);
+        for problem in self.make_so(&mut held)? {
+            warn!("{problem}");
+        }
+        Ok(())
+    }
+
+    fn make_so(&self, held: &mut Held) -> Result<Vec<Problem>> {
+        let Some((underlay, items)) = held.told.clone() else { return Ok(Vec::new()) };
+        let locals = self.state().locals();
+        let mut plan = plan::plan(&underlay, &items, &held.known, &locals);
+        self.know_networks(&underlay, &items, &plan)?;
+        if !plan.networks.is_empty() {
+            // Before there is a network, strangers are kept out of it.
+            self.let_in(&underlay, &plan)?;
+        }
+        self.make_spaces(held, &underlay, &mut plan)?;
+        if plan.networks.is_empty() {
+            self.0.guard.set(None).map_err(|error| refused(&error))?;
+        }
+        self.tell_of_overlays(&plan);
+        self.publish_ports(held, &mut plan)?;
+        Ok(plan.problems)
+    }
+
+    fn let_in(&self, underlay: &Underlay, plan: &Plan) -> Result<()> {
+        let guarded = Guarded {
+            address: underlay.address,
+            port: underlay.port,
+            peers: plan.peers.clone(),
+            bridges: self.state().bridges().into_iter().map(|bridge| bridge.name).collect(),
+        };
+        self.0.guard.set(Some(guarded)).map_err(|error| refused(&error))
+    }
+
+    fn tell_of_overlays(&self, plan: &Plan) {
+        let state = self.state();
+        for network in state.networks.values().filter(|network| network.is_overlay()) {
+            self.0.names.tell(&network.id, &network.name, plan.names.get(&network.id).cloned());
+        }
+    }
+
+    /// The routing mesh, as far as this node is part of it.
+    fn publish_ports(&self, held: &mut Held, plan: &mut Plan) -> Result<()> {
+        let door = match self.open_door(held) {
+            Ok(door) => door,
+            Err(error) => {
+                plan.problems.push(Problem::Failed("of the routing mesh".to_owned(), error.to_string()));
+                None
+            }
+        };
+        let problems = self.publish_mesh(&mut held.published, &plan.mesh, door)?;
+        plan.problems.extend(problems);
+        Ok(())
+    }
+
+    /// Where the mesh's network is reached, if this node forwards for it.
+    fn open_door(&self, held: &Held) -> Result<Option<IpAddr>> {
+        let mut made = held.made.iter();
+        let Some((id, _)) = made.find(|(_, overlay)| overlay.ingress && !overlay.own.is_empty()) else {
+            return Ok(None);
+        };
+        let door = self.door(&self.way_out()?)?;
+        door.make(&self.0.settings.spaces.join(id))?;
+        Ok(Some(door.address.address()))
+    }
+
+    /// Networks have names and ids here for as long as the node is told of them, or has endpoints in them.
+    fn know_networks(&self, underlay: &Underlay, items: &[Item], plan: &Plan) -> Result<()> {
+        if items.iter().any(leads_out) {
+            let _there = self.way_out()?;
+        }
+        let mut state = self.state();
+        for item in items {
+            if let Item::Network(told) = item
+                && told.network.spec.is_overlay()
+            {
+                self.remember_network(&mut state, record(underlay, &told.network, plan))?;
+            }
+        }
+        let is_told = |id: &String| plan.networks.contains_key(id) || plan.refused.contains_key(id);
+        let gone: Vec<String> = state
+            .networks
+            .values()
+            .filter(|network| network.is_overlay() && !is_told(&network.id))
+            .filter(|network| state.endpoints(&network.id).next().is_none())
+            .map(|network| network.id.clone())
+            .collect();
+        for id in gone {
+            self.0.names.tell(&id, "", None);
+            self.forget_network(&mut state, &id)?;
+        }
+        Ok(())
+    }
+
+    fn forget_network(&self, state: &mut State, id: &str) -> Result<()> {
+        drop(state.networks.remove(id));
+        drop(state.taken.remove(id));
+        self.0.store.remove(NETWORKS, id)
+    }
+
+    fn make_spaces(&self, held: &mut Held, underlay: &Underlay, plan: &mut Plan) -> Result<()> {
+        let folder = &self.0.settings.spaces;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(folder)
+            .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
+        self.remove_strange_spaces(plan)?;
+        held.made.retain(|id, _| plan.networks.contains_key(id));
+        for (id, overlay) in &plan.networks {
+            if held.made.get(id) == Some(overlay) {
+                continue;
+            }
+            drop(held.made.remove(id));
+            // One that can't be had keeps no others from work.
+            match space::make(&folder.join(id), underlay, overlay) {
+                Ok(()) => {
+                    let _none = held.made.insert(id.clone(), overlay.clone());
+                }
+                Err(error) => {
+                    plan.problems.push(Problem::Failed(overlay.name.clone(), error.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Namespaces of networks that the node is not in.
+    fn remove_strange_spaces(&self, plan: &Plan) -> Result<()> {
+        let folder = &self.0.settings.spaces;
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries
+                .map_err(|error| Error::internal(format_args!("reading {}", folder.display()), &error))?,
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if name.to_str().is_some_and(|name| plan.networks.contains_key(name)) {
+                continue;
+            }
+            if let Err(error) = space::remove(&entry.path()) {
+                warn!("the network {}: {error}", name.to_string_lossy());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is a network whose containers have a way out.
+fn leads_out(item: &Item) -> bool {
+    matches!(item, Item::Network(told) if told.network.spec.is_overlay() && !told.network.spec.internal)
+}
+
+impl State {
+    /// Who of this node is in overlay networks, and where the host reaches him.
+    fn locals(&self) -> Locals {
+        let mut locals = Locals::new();
+        for sandbox in self.sandboxes.values() {
+            let by_host = || {
+                let route = self.route(sandbox, true)?;
+                let endpoint = sandbox.endpoints.iter().find(|one| one.interface == route.interface)?;
+                let network = self.networks.get(&endpoint.network)?;
+                endpoint.ipv4.filter(|_| network.driver == Driver::Bridge)
+            };
+            for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.space.is_some()) {
+                for address in endpoint.addresses() {
+                    let _none = locals.insert((endpoint.network.clone(), address), by_host());
+                }
+            }
+        }
+        locals
+    }
+}
+
+/// A network of the cluster as the node's own know it.
+fn record(underlay: &Underlay, network: &cluster::Network, plan: &Plan) -> Network {
+    let id = network.id.to_string();
+    let allocation = network.allocation.clone().unwrap_or_default();
+    let pools = allocation.pools.iter().filter_map(|pool| Some((pool, plan::prefix(pool.subnet?)?)));
+    let subnets: Vec<Prefix> = pools.clone().map(|(_, subnet)| subnet.subnet()).collect();
+    let shown = pools.map(|(pool, subnet)| IpamConfig {
+        subnet: subnet.subnet().to_string(),
+        ip_range: pool.range.map(|range| range.to_string()).unwrap_or_default(),
+        gateway: pool.gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
+        auxiliary_addresses: None,
+    });
+    let mut options: Map = network.spec.driver.options.clone().into_iter().collect();
+    options.extend(allocation.vni.map(|vni| (VXLAN_IDS.to_owned(), vni.to_string())));
+    let nanos = i64::try_from(network.meta.created_at.0).unwrap_or(i64::MAX);
+    Network {
+        name: network.spec.name.clone(),
+        created: Timestamp::of_nanos(nanos).to_string(),
+        driver: Driver::Overlay,
+        ipv4: subnets.iter().any(|subnet| subnet.is_ipv4()),
+        ipv6: subnets.iter().any(|subnet| !subnet.is_ipv4()),
+        ipam: Ipam { driver: "default".to_owned(), options: None, config: Some(shown.collect()) },
+        chosen: Vec::new(),
+        subnets: subnets.into_iter().map(Subnet::of).collect(),
+        internal: network.spec.internal,
+        attachable: network.spec.attachable,
+        config_from: String::new(),
+        config_only: false,
+        made_link: false,
+        options,
+        labels: network.spec.labels.clone().into_iter().collect(),
+        spanned: Some(Spanned {
+            mtu: plan::mtu(underlay, network),
+            ingress: network.is_ingress(),
+            refusal: plan.refused.get(&id).map(ToString::to_string),
+        }),
+        id,
+    }
+}

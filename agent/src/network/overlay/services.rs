@@ -1,0 +1,176 @@
+//! What virtual addresses, names and published ports lead to. Pure; called by [`super::plan`].
+//!
+//! Only tasks that serve get new connections. A task of this node serves while its sandbox is here: nobody has to be asked when it
+//! has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use ketch_cluster::assignment::{ServiceEntry, Traffic};
+use ketch_cluster::id::{NetworkId, ServiceId};
+use ketch_cluster::objects::endpoint::{Protocol, ResolutionMode};
+use ketch_cluster::objects::{Labels, NetworkAttachment};
+
+use super::plan::{Locals, MeshPort, Overlay, Told, Underlay};
+use crate::network::dns;
+use crate::network::firewall::Transport;
+
+/// On a service: a node that runs tasks of it sends what comes in by its published ports to those alone. Without it all tasks of the
+/// service have the same share, wherever connections come in: one node that is named in a DNS record would otherwise leave the tasks
+/// of all others idle.
+const PREFER_LOCAL: &str = "ketch.mesh.prefer-local";
+
+/// A network as this node sees it: itself, the network, its own sandboxes.
+type Here<'a> = (&'a Underlay, NetworkId, &'a Locals);
+
+/// The virtual addresses of a network, and the mesh's ports.
+pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
+    let network = here.1;
+    for (_, _, attachment) in told.in_network(network).filter(|(_, traffic, _)| *traffic == Traffic::Draining)
+    {
+        overlay.draining.extend(addresses(attachment));
+    }
+    if overlay.own.is_empty() {
+        return;
+    }
+    for service in &told.services {
+        let backends = serving(told, service.service, here);
+        if overlay.ingress {
+            for port in &service.ports {
+                let to = backends.iter().map(|address| SocketAddr::new(*address, port.target_port));
+                let key = (transport(port.protocol), port.published_port);
+                let _none = overlay.ports.insert(key, to.collect());
+            }
+            continue;
+        }
+        for virtual_ip in service.virtual_ips.iter().filter(|it| it.network == network) {
+            for address in virtual_ip.addresses.iter().map(|it| it.address) {
+                let to = backends.iter().copied().filter(|one| one.is_ipv4() == address.is_ipv4());
+                let _none = overlay.balanced.insert(address, to.collect());
+            }
+        }
+    }
+}
+
+/// The addresses of a service's tasks that get new connections.
+fn serving(told: &Told<'_>, service: ServiceId, (underlay, network, locals): Here<'_>) -> Vec<IpAddr> {
+    let tasks = told
+        .in_network(network)
+        .filter(|(neighbour, traffic, _)| neighbour.service == Some(service) && *traffic == Traffic::Serving);
+    let id = network.to_string();
+    tasks
+        .flat_map(|(neighbour, _, attachment)| {
+            let is_here = neighbour.node == underlay.node;
+            addresses(attachment).map(move |address| (address, is_here))
+        })
+        .filter(|(address, is_here)| !is_here || locals.contains_key(&(id.clone(), *address)))
+        .map(|(address, _)| address)
+        .collect()
+}
+
+/// What published ports lead to, from the network of the mesh.
+pub(super) fn mesh(told: &Told<'_>, here: Here<'_>) -> BTreeMap<(Transport, u16), MeshPort> {
+    let mut ports = BTreeMap::new();
+    for service in &told.services {
+        for port in &service.ports {
+            let leads = mesh_port(told, service, port.target_port, here);
+            let _none = ports.insert((transport(port.protocol), port.published_port), leads);
+        }
+    }
+    ports
+}
+
+fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_>) -> MeshPort {
+    let id = here.1.to_string();
+    let (mut near, mut elsewhere) = (Vec::new(), 0);
+    for address in serving(told, service.service, here).into_iter().filter(IpAddr::is_ipv4) {
+        match here.2.get(&(id.clone(), address)) {
+            Some(Some(by_host)) => near.push(SocketAddr::new(IpAddr::V4(*by_host), target)),
+            _ => elsewhere += 1,
+        }
+    }
+    if prefers_local(&service.labels) && !near.is_empty() {
+        elsewhere = 0;
+    }
+    MeshPort { here: near, elsewhere }
+}
+
+fn prefers_local(labels: &Labels) -> bool {
+    labels.get(PREFER_LOCAL).is_some_and(|value| value == "true" || value == "1")
+}
+
+/// Tasks by their names and aliases, services by theirs.
+pub(super) fn names(told: &Told<'_>, network: NetworkId) -> dns::Told {
+    let mut names = dns::Told::default();
+    let services: BTreeMap<ServiceId, &ServiceEntry> =
+        told.services.iter().map(|service| (service.service, *service)).collect();
+    for (neighbour, traffic, attachment) in told.in_network(network) {
+        add(&mut names, &neighbour.name, addresses(attachment));
+        for address in addresses(attachment) {
+            let _none = names.names.insert(address, neighbour.name.clone());
+        }
+        match neighbour.service.and_then(|id| services.get(&id)) {
+            Some(service) => add_task(&mut names, service, network, (traffic, attachment)),
+            // A plain container is what it is called.
+            None if neighbour.service.is_none() => {
+                for alias in &attachment.aliases {
+                    add(&mut names, alias, addresses(attachment));
+                }
+            }
+            None => {}
+        }
+    }
+    for service in services.values() {
+        let virtual_ips: BTreeSet<IpAddr> = virtual_ips(service, network).collect();
+        for address in &virtual_ips {
+            let _none = names.names.insert(*address, service.name.clone());
+        }
+        add(&mut names, &service.name, virtual_ips.into_iter());
+    }
+    names
+}
+
+fn add(names: &mut dns::Told, name: &str, addresses: impl Iterator<Item = IpAddr>) {
+    let mut addresses = addresses.peekable();
+    if !name.is_empty() && addresses.peek().is_some() {
+        names.addresses.entry(name.to_ascii_lowercase()).or_default().extend(addresses);
+    }
+}
+
+/// The service's name and aliases lead to its virtual addresses, or to each task that serves; `tasks.` before them always to the
+/// tasks.
+fn add_task(
+    names: &mut dns::Told,
+    service: &ServiceEntry,
+    network: NetworkId,
+    (traffic, attachment): (Traffic, &NetworkAttachment),
+) {
+    let serves = traffic == Traffic::Serving;
+    for name in std::iter::once(&service.name).chain(&attachment.aliases) {
+        match service.mode {
+            ResolutionMode::Vip => add(names, name, virtual_ips(service, network)),
+            ResolutionMode::DnsRr if serves => add(names, name, addresses(attachment)),
+            ResolutionMode::DnsRr => {}
+        }
+        if serves {
+            add(names, &format!("tasks.{name}"), addresses(attachment));
+        }
+    }
+}
+
+fn virtual_ips(service: &ServiceEntry, network: NetworkId) -> impl Iterator<Item = IpAddr> {
+    let here = service.virtual_ips.iter().filter(move |it| it.network == network);
+    here.flat_map(|it| it.addresses.iter().map(|address| address.address))
+}
+
+fn addresses(attachment: &NetworkAttachment) -> impl Iterator<Item = IpAddr> {
+    attachment.addresses.iter().map(|it| it.address)
+}
+
+fn transport(protocol: Protocol) -> Transport {
+    match protocol {
+        Protocol::Tcp => Transport::Tcp,
+        Protocol::Udp => Transport::Udp,
+        Protocol::Sctp => Transport::Sctp,
+    }
+}
