@@ -37,9 +37,8 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
         let backends = serving(told, service.service, here);
         if overlay.ingress {
             for port in &service.ports {
-                let to = backends.iter().map(|address| SocketAddr::new(*address, port.target_port));
                 let key = (transport(port.protocol), port.published_port);
-                let _none = overlay.ports.insert(key, to.collect());
+                let _none = overlay.ports.insert(key, by_door(&backends, port.target_port, here));
             }
             continue;
         }
@@ -66,6 +65,16 @@ fn serving(told: &Told<'_>, service: ServiceId, (underlay, network, locals): Her
         .filter(|(address, is_here)| !is_here || locals.contains_key(&(id.clone(), *address)))
         .map(|(address, _)| address)
         .collect()
+}
+
+/// What comes by the door: the host leads there what is for tasks elsewhere, and has led the rest to this node's. If there are none
+/// elsewhere, it is what the daemon carries there.
+fn by_door(backends: &[IpAddr], target: u16, here: Here<'_>) -> Vec<SocketAddr> {
+    let id = here.1.to_string();
+    let is_here = |address: &IpAddr| matches!(here.2.get(&(id.clone(), *address)), Some(Some(_)));
+    let elsewhere: Vec<_> = backends.iter().filter(|address| !is_here(address)).collect();
+    let backends = if elsewhere.is_empty() { backends.iter().collect() } else { elsewhere };
+    backends.into_iter().map(|address| SocketAddr::new(*address, target)).collect()
 }
 
 /// What published ports lead to, from the network of the mesh.

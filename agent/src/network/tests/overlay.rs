@@ -12,7 +12,8 @@ use ketch_cluster::objects::endpoint::{Protocol, PublishMode, ResolutionMode, Vi
 use ketch_cluster::objects::network::{IpamConfig, NetworkAllocation, NetworkSpec};
 use ketch_cluster::objects::{Labels, Meta, Network, NetworkAttachment, PortConfig};
 use ketch_engine_api::network::{EndpointIpamConfig, EndpointSettings};
-use rustix::thread::UnshareFlags;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Joined, Networks, World, address, alone, ask, listen, nft, reach};
 use crate::network::device::Pair;
@@ -199,7 +200,9 @@ impl Told {
             items.push(Item::Peer(Peer { node, data_address, attachments: self.own(*other) }));
         }
         for (number, task) in (1..).zip(&self.tasks) {
-            let attachments = task.addresses.iter().map(|(id, address)| attached(*id, *address, &["app"]));
+            let attachments = task.addresses.iter().map(|(id, address)| {
+                attached(*id, *address, if task.service.is_some() { &["app"] } else { &[] })
+            });
             items.push(Item::Neighbour(Neighbour {
                 task: TaskId::of(number),
                 service: task.service,
@@ -306,5 +309,228 @@ fn containers_of_two_nodes_reach_each_other_by_address_and_name() {
         assert_eq!(std::fs::read_dir(one.world.folder.join("overlays")).unwrap().count(), 0);
         let rules = within(&one.space, || nft(&["list", "ruleset"]));
         assert!(!rules.contains("vxlan"), "{rules}");
+    });
+}
+
+/// How often each answered.
+fn answers(from: &Joined, to: ([u8; 4], u16), times: usize) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for _ in 0..times {
+        *found.entry(answer(from, to).unwrap_or_else(|error| error.to_string())).or_default() += 1;
+    }
+    found
+}
+
+/// Two tasks of a service on two nodes, and a client on the first.
+fn served(world: &World) -> (Node, Node, Told, Joined) {
+    let tasks = vec![task("client", 1, 10), task("web.1", 1, 11), task("web.2", 2, 12)];
+    let (one, two, told) = two_nodes(world, tasks);
+    one.apply(&told);
+    two.apply(&told);
+    let client = one.join("client", &[("front", "10.0.1.10")]);
+    serve(&one.join("web1", &[("front", "10.0.1.11")]), "web.1");
+    serve(&two.join("web2", &[("front", "10.0.1.12")]), "web.2");
+    // They run by now, and so the managers say that they serve.
+    one.apply(&told);
+    two.apply(&told);
+    (one, two, told, client)
+}
+
+#[test]
+fn a_virtual_address_leads_to_all_tasks_in_turn_and_survives_the_daemon() {
+    alone(|world| {
+        let (mut one, two, told, client) = served(world);
+        let both = BTreeMap::from([("web.1 10.0.1.201".to_owned(), 3), ("web.2 10.0.1.201".to_owned(), 3)]);
+        assert_eq!(answers(&client, (VIRTUAL, 80), 6), both);
+        let mut kept = within(client.namespace.as_deref().unwrap(), || connect((VIRTUAL, 80)).unwrap());
+        let by = talk(&mut kept).unwrap();
+        let space = one.world.folder.join("overlays").join(FRONT.to_string());
+        let links = || within(&space, || Links::open().unwrap().list().unwrap());
+        let before = links();
+        one.start();
+        let running = ["client", "web1"].map(|name| format!("{name:0<64}"));
+        one.on(|networks| networks.keep(&BTreeSet::from(running.clone())).unwrap());
+        assert_eq!(talk(&mut kept).unwrap(), by, "without the daemon having been told");
+        one.apply(&told);
+        assert_eq!(links(), before, "nothing was made anew");
+        assert_eq!(talk(&mut kept).unwrap(), by);
+        assert_eq!(answers(&client, (VIRTUAL, 80), 6), both);
+        // A task whose container has gone gets nothing more, whatever the managers know.
+        two.on(|networks| networks.leave(&format!("{:0<64}", "web2")).unwrap());
+        one.on(|networks| networks.leave(&format!("{:0<64}", "web1")).unwrap());
+        let rules = within(&space, || nft(&["list", "ruleset"]));
+        assert!(!rules.contains("10.0.1.11") && rules.contains("10.0.1.12"), "{rules}");
+    });
+}
+
+#[test]
+fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() {
+    alone(|world| {
+        let (one, two, mut told, client) = served(world);
+        let space = client.namespace.as_deref().unwrap();
+        let mut kept = within(space, || {
+            let mut both = [(); 2].map(|()| connect((VIRTUAL, 80)).unwrap()).into_iter();
+            let kept = both.find_map(|mut one| talk(&mut one).unwrap().starts_with("web.2").then_some(one));
+            kept.unwrap()
+        });
+        told.tasks[2].traffic = Traffic::Draining;
+        one.apply(&told);
+        two.apply(&told);
+        assert_eq!(talk(&mut kept).unwrap(), "web.2 10.0.1.201");
+        assert_eq!(answers(&client, (VIRTUAL, 80), 4), BTreeMap::from([("web.1 10.0.1.201".to_owned(), 4)]));
+        // A new leader has not heard of them: what was known holds.
+        for task in &mut told.tasks {
+            task.traffic = Traffic::Unknown;
+        }
+        one.apply(&told);
+        assert_eq!(talk(&mut kept).unwrap(), "web.2 10.0.1.201");
+        assert_eq!(answers(&client, (VIRTUAL, 80), 2), BTreeMap::from([("web.1 10.0.1.201".to_owned(), 2)]));
+        // It has gone, and whoever waits for it learns of it at once.
+        drop(told.tasks.remove(2));
+        one.apply(&told);
+        let error = talk(&mut kept).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+/// Answers datagrams with its name.
+fn serve_datagrams(joined: &Joined, name: &'static str) {
+    let socket = within(joined.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:80").unwrap());
+    drop(std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, client)) = socket.recv_from(&mut buffer) {
+            let _gone = socket.send_to(name.as_bytes(), client);
+        }
+    }));
+}
+
+#[test]
+fn datagrams_of_a_draining_task_go_to_others_at_once() {
+    alone(|world| {
+        let tasks = vec![task("client", 1, 10), task("web.1", 1, 11), task("web.2", 2, 12)];
+        let (one, two, mut told) = two_nodes(world, tasks);
+        one.apply(&told);
+        two.apply(&told);
+        let client = one.join("client", &[("front", "10.0.1.10")]);
+        serve_datagrams(&one.join("web1", &[("front", "10.0.1.11")]), "web.1");
+        serve_datagrams(&two.join("web2", &[("front", "10.0.1.12")]), "web.2");
+        one.apply(&told);
+        let socket = within(client.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:0").unwrap());
+        socket.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        socket.connect(SocketAddr::from((VIRTUAL, 80))).unwrap();
+        let ask = || {
+            let _length = socket.send(b"x").unwrap();
+            let mut answer = [0; 64];
+            let length = socket.recv(&mut answer).unwrap();
+            String::from_utf8_lossy(&answer[..length]).into_owned()
+        };
+        let first = ask();
+        assert_eq!(ask(), first, "a flow stays where it is");
+        let (gone, other) = if first == "web.1" { (1, "web.2") } else { (2, "web.1") };
+        told.tasks[gone].traffic = Traffic::Draining;
+        one.apply(&told);
+        assert_eq!(ask(), other);
+    });
+}
+
+/// A VXLAN datagram with a datagram for port 9999 of 10.0.1.12 in it.
+fn forged() -> Vec<u8> {
+    let mut frame = vec![8, 0, 0, 0, 0, 0x10, 1, 0];
+    frame.extend_from_slice(&mac_of(Ipv4Addr::new(10, 0, 1, 12)));
+    frame.extend_from_slice(&mac_of(Ipv4Addr::new(10, 0, 1, 11)));
+    let mut header = vec![8, 0, 0x45, 0, 0, 30, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 1, 11, 10, 0, 1, 12];
+    let sum: u32 = header[2..].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    header[12..14].copy_from_slice(&sum.to_be_bytes());
+    frame.extend_from_slice(&header);
+    frame.extend_from_slice(&[0x27, 0x0f, 0x27, 0x0f, 0, 10, 0, 0, b'h', b'i']);
+    frame
+}
+
+#[test]
+fn datagrams_of_strangers_and_of_containers_are_dropped() {
+    alone(|world| {
+        let (one, two, told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
+        let stranger = Node::new(world, 3);
+        one.apply(&told);
+        two.apply(&told);
+        let db = one.join("db", &[("front", "10.0.1.11")]);
+        let web = two.join("web", &[("front", "10.0.1.12")]);
+        let inside = within(web.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:9999").unwrap());
+        inside.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+        let arrives = |from: &Path| {
+            within(from, || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                let _length = socket.send_to(&forged(), (data_address(2), 4789)).unwrap();
+            });
+            inside.recv(&mut [0; 16]).is_ok()
+        };
+        assert!(arrives(&one.space), "the datagram is well made");
+        assert!(!arrives(&stranger.space), "of no node of the cluster");
+        assert!(!arrives(db.namespace.as_deref().unwrap()), "of a container, with its node's address");
+        // Not even for the moment after somebody has flushed all rules.
+        let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!arrives(&stranger.space) && arrives(&one.space));
+    });
+}
+
+fn both_tasks_of_the_mesh() -> Vec<Running> {
+    let of_mesh = |mut task: Running| {
+        let [_, _, _, last] = task.addresses[0].1;
+        task.addresses.push((INGRESS, [10, 0, 0, last]));
+        task
+    };
+    vec![of_mesh(task("web.1", 1, 11)), of_mesh(task("web.2", 2, 12))]
+}
+
+#[test]
+fn published_ports_lead_to_tasks_from_every_node() {
+    alone(|world| {
+        let nodes = [1, 2, 3].map(|number| Node::new(world, number));
+        let mut told =
+            Told { nodes: vec![1, 2, 3], tasks: both_tasks_of_the_mesh(), ingress: true, ..Told::default() };
+        let apply = |told: &Told| nodes.iter().for_each(|node| node.apply(told));
+        apply(&told);
+        let both = |last: u8| [("ingress", format!("10.0.0.{last}")), ("front", format!("10.0.1.{last}"))];
+        for (node, name, last) in [(&nodes[0], "web.1", 11), (&nodes[1], "web.2", 12)] {
+            let networks = both(last);
+            let networks: Vec<_> = networks.iter().map(|(name, address)| (*name, address.as_str())).collect();
+            serve(&node.join(name, &networks), name);
+        }
+        apply(&told);
+        // The client is outside.
+        let mut lan = Links::open().unwrap();
+        let bridge = lan.index("lan").unwrap().unwrap();
+        lan.address(bridge, Prefix::new([192, 168, 77, 100].into(), 24).unwrap()).unwrap();
+        let ask = |node: u8, times: usize| {
+            let mut found = BTreeMap::new();
+            for _ in 0..times {
+                let answer = connect((data_address(node).octets(), 8080)).and_then(|mut one| talk(&mut one));
+                *found.entry(answer.unwrap_or_else(|error| error.to_string())).or_default() += 1;
+            }
+            found
+        };
+        let found = |list: &[(&str, usize)]| -> BTreeMap<String, usize> {
+            list.iter().map(|(text, times)| ((*text).to_owned(), *times)).collect()
+        };
+        assert_eq!(ask(1, 4), found(&[("web.1 192.168.77.100", 2), ("web.2 10.0.0.201", 2)]));
+        assert_eq!(ask(2, 4), found(&[("web.1 10.0.0.202", 2), ("web.2 192.168.77.100", 2)]));
+        assert_eq!(ask(3, 4), found(&[("web.1 10.0.0.203", 2), ("web.2 10.0.0.203", 2)]));
+        let local =
+            within(&nodes[2].space, || connect(([127, 0, 0, 1], 8080)).and_then(|mut it| talk(&mut it)));
+        assert!(local.unwrap().starts_with("web."), "from the node itself");
+        let taken = within(&nodes[2].space, || TcpListener::bind(("0.0.0.0", 8080)).unwrap_err().kind());
+        assert_eq!(taken, ErrorKind::AddrInUse);
+        told.labels = Labels::from([("ketch.mesh.prefer-local".to_owned(), "true".to_owned())]);
+        apply(&told);
+        assert_eq!(ask(1, 3), found(&[("web.1 192.168.77.100", 3)]));
+        assert_eq!(ask(3, 2).len(), 2);
+        told.tasks[0].traffic = Traffic::Draining;
+        apply(&told);
+        assert_eq!(ask(1, 2), found(&[("web.2 10.0.0.201", 2)]));
+        assert_eq!(ask(2, 2), found(&[("web.2 192.168.77.100", 2)]));
+        nodes[2].on(|networks| networks.forget_overlays().unwrap());
+        assert_eq!(ask(3, 1), found(&[("Connection refused (os error 111)", 1)]));
     });
 }
