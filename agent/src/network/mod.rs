@@ -78,6 +78,7 @@ use crate::random;
 use crate::store::Store;
 use crate::timestamp::Timestamp;
 
+pub use self::machine::Local;
 pub use self::request::{Join, Joined, LinkTo, Mode};
 
 use self::backing::bridge_of;
