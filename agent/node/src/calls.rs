@@ -95,6 +95,8 @@ pub struct RenewAsked {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Certified {
+    /// UDP port of the cluster's data plane.
+    pub data_path_port: u16,
     pub node: NodeId,
     pub role: NodeRole,
     /// PEM.

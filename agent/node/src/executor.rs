@@ -6,11 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
-use ketch_cluster::id::TaskId;
+use ketch_cluster::id::{NodeId, TaskId};
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::objects::{Config, PortConfig, Secret, Task};
@@ -82,8 +83,20 @@ pub struct LogLine {
     pub attributes: std::collections::BTreeMap<String, String>,
 }
 
+/// Where a node's datagrams of the cluster's networks leave and arrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataPath {
+    pub node: NodeId,
+    pub address: IpAddr,
+    /// UDP; the cluster's.
+    pub port: u16,
+}
+
 /// Runs tasks.
 pub trait Executor: fmt::Debug + Send + Sync + 'static {
+    /// Said before the worker begins; none when the node has left its cluster: nothing of the cluster's networks stays.
+    fn set_data_path(&self, path: Option<DataPath>);
+
     /// What the node is made of; asked for at each registration and every 20 s.
     fn describe(&self) -> BoxFuture<'_, NodeDescription>;
 

@@ -325,7 +325,7 @@ impl Node {
     async fn join_with(&self, order: JoinOrder) -> Result<Arc<Member>, NodeError> {
         let world = &self.parts.world;
         let links = Links::new(Arc::clone(world));
-        let (joined, manager) = join::join(&links, &order, world.now()).await?;
+        let join::Entry { joined, manager, data_path_port } = join::join(&links, &order, world.now()).await?;
         let is_manager = joined.identity.role == NodeRole::Manager;
         let raft = is_manager.then(|| RaftKeys { current: found::key_of(&**world), next: None });
         let document = Document {
@@ -333,6 +333,8 @@ impl Node {
             cluster: joined.identity.cluster,
             listen: order.listen,
             advertise: order.advertise,
+            data_address: order.data_address,
+            data_path_port,
             raft_id: is_manager.then(|| found::raft_id(&**world)),
             entered: false,
             raft: RaftConfig::default(),

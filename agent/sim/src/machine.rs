@@ -14,7 +14,7 @@ use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::resources::Resources;
 use ketch_cluster::objects::task::ContainerStatus;
-use ketch_node::executor::{Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -111,6 +111,8 @@ impl Machine {
 }
 
 impl Executor for Machine {
+    fn set_data_path(&self, _: Option<DataPath>) {}
+
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         let plugins = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
         let description = NodeDescription {

@@ -21,6 +21,8 @@ macro_rules! texts {
     )+};
 }
 
+pub mod conversion;
+
 // Lookups, lists, the store.
 texts! {
     Dockerd Unavailable no_swarm() "This node is not part of a swarm";

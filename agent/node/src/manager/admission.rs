@@ -50,8 +50,13 @@ pub(super) async fn join(leader: &Leader, asked: JoinAsked) -> Result<Certified,
                 manager: None,
                 attachments: Vec::new(),
             };
-            let certified =
-                Certified { node: id, role: admission.role, chain: admission.chain, roots: admission.roots };
+            let certified = Certified {
+                node: id,
+                role: admission.role,
+                chain: admission.chain,
+                roots: admission.roots,
+                data_path_port: cluster.networking.data_path_port,
+            };
             Ok((certified, vec![StoreAction::Create(node.into())]))
         })
         .await;
@@ -82,7 +87,8 @@ pub(super) async fn renew(
         let chain = authority
             .issue(&asked.certificate_request, (node.id, role), now)
             .map_err(|error| Refusal::Invalid(format!("certificate request: {error}")))?;
-        Ok(Certified { node: node.id, role, chain, roots: root::trusted(&cluster.root_ca) })
+        let data_path_port = cluster.networking.data_path_port;
+        Ok(Certified { node: node.id, role, chain, roots: root::trusted(&cluster.root_ca), data_path_port })
     })
 }
 

@@ -4,9 +4,11 @@
 use ketch_cluster::id::{ClusterId, NodeId};
 use ketch_cluster::objects::cluster::RaftConfig;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 use super::error::NodeError;
 use crate::calls::ManagerAddress;
+use crate::executor::DataPath;
 use crate::world::Disk;
 
 const NAME: &str = "node.json";
@@ -19,6 +21,10 @@ pub(super) struct Document {
     /// Where it listens, and where others reach it: `host:port`.
     pub(super) listen: String,
     pub(super) advertise: String,
+    /// Where its datagrams of the cluster's networks arrive, if that is not where it is reached, and at which UDP port.
+    #[serde(default)]
+    pub(super) data_address: Option<IpAddr>,
+    pub(super) data_path_port: u16,
     /// Of a manager: who it is in raft. Drawn with each log that it begins.
     #[serde(default)]
     pub(super) raft_id: Option<u64>,
@@ -34,6 +40,14 @@ pub(super) struct Document {
 }
 
 impl Document {
+    /// None when the node is known by a name only.
+    pub(super) fn data_path(&self) -> Option<DataPath> {
+        let host = self.advertise.rsplit_once(':').map_or("", |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let address = self.data_address.or_else(|| host.parse().ok())?;
+        Some(DataPath { node: self.node, address, port: self.data_path_port })
+    }
+
     pub(super) fn read(disk: &dyn Disk) -> Result<Option<Self>, NodeError> {
         let Some(bytes) = disk.read(NAME)? else { return Ok(None) };
         serde_json::from_slice(&bytes)

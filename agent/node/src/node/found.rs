@@ -1,6 +1,7 @@
 //! `docker swarm init`: a cluster of one node, from nothing.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ketch_ca::authority::Authority;
 use ketch_ca::folder::{Kept, RaftKeys};
@@ -24,6 +25,8 @@ pub struct Founding {
     /// Where the node listens, and where others reach it: `host:port`.
     pub listen: String,
     pub advertise: String,
+    /// Where the data plane's datagrams arrive; none: where the node is reached.
+    pub data_address: Option<IpAddr>,
     pub spec: ClusterSpec,
     pub networking: ClusterNetworking,
     pub availability: Availability,
@@ -70,6 +73,8 @@ pub(super) fn found(world: &dyn World, founding: Founding) -> Result<Founded, No
         cluster: cluster.id,
         listen: founding.listen,
         advertise: founding.advertise,
+        data_address: founding.data_address,
+        data_path_port: cluster.networking.data_path_port,
         raft_id: Some(raft_id(world)),
         entered: true,
         raft: cluster.spec.raft,

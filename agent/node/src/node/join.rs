@@ -1,5 +1,6 @@
 //! `docker swarm join`, and the next certificate of a node that is in: from a manager, checked before it is believed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ketch_ca::admission::Admission;
@@ -25,6 +26,8 @@ pub struct JoinOrder {
     pub listen: String,
     /// `host:port`; empty when it is to be found out.
     pub advertise: String,
+    /// Where the data plane's datagrams arrive; none: where the node is reached.
+    pub data_address: Option<IpAddr>,
     /// Managers, one of which must answer.
     pub managers: Vec<String>,
     pub token: String,
@@ -60,7 +63,7 @@ async fn join_at(
     order: &JoinOrder,
     address: &str,
     now: Timestamp,
-) -> Result<(Joined, String), NodeError> {
+) -> Result<Entry, NodeError> {
     let unverified = Destination { address: address.to_owned(), terms: Terms::Unverified };
     let roots =
         links.ask(&unverified, &RootAsked {}, PATIENCE).await.map_err(|error| named(address, error))?.roots;
@@ -72,7 +75,11 @@ async fn join_at(
     for _ in 0..REDIRECTS {
         let to = Destination { address: address.clone(), terms: terms.clone() };
         match links.ask(&to, &asked, PATIENCE * 2).await {
-            Ok(certified) => return Ok((requested.accept(admission(certified), now)?, address)),
+            Ok(certified) => {
+                let data_path_port = certified.data_path_port;
+                let joined = requested.accept(admission(certified), now)?;
+                return Ok(Entry { joined, manager: address, data_path_port });
+            }
             Err(error) => match error.leader() {
                 Some(Some(leader)) if leader != address => address = leader.to_owned(),
                 _ => return Err(named(&address, error)),

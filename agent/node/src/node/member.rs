@@ -92,6 +92,7 @@ impl Member {
         let role = keys.identity.role;
         parts.world.adopt(keys.credentials(document.cluster)?);
         let links = Arc::new(Links::new(Arc::clone(&parts.world)));
+        parts.executor.set_data_path(document.data_path());
         let worker = Worker::open(WorkerParts {
             world: Arc::clone(&parts.world),
             links: Arc::clone(&links),
@@ -184,6 +185,7 @@ impl Member {
         lock(&self.running).abort_all();
         self.worker.leave().await;
         self.stop_managing().await;
+        self.parts.executor.set_data_path(None);
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Log, Member, lock};
-use crate::calls::{self, Heartbeat, LogsTell, ManagerAddress, Request, SessionAsked, StreamRequest, Tell};
+use crate::calls::{self, ManagerAddress};
 use crate::dispatcher::Dispatcher;
 use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
@@ -257,7 +257,7 @@ impl Service for Answering {
             let member = member.ok_or_else(gone)?;
             let managing = member.managing.borrow().clone().ok_or_else(gone)?;
             match call.path() {
-                SessionAsked::PATH | Heartbeat::PATH | Tell::PATH | LogsTell::PATH => {
+                path if Dispatcher::answers(path) => {
                     managing.manager.member(call.caller)?;
                     let _leads = managing.manager.leading()?;
                     let (_, dispatcher) = managing.term.as_ref().ok_or_else(gone)?;
