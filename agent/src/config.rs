@@ -61,6 +61,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Of this node.
     pub generic_resources: Vec<String>,
+    /// Where the node of a cluster is reached: an address or an interface; empty: it is found out.
+    pub swarm_advertise: String,
     /// What a reload may change.
     pub live: Arc<RwLock<Arc<Live>>>,
     /// The file of settings, and whether a flag names it.
@@ -129,6 +131,7 @@ impl Config {
                 none: values.text("no-proxy"),
             },
             generic_resources: values.list("node-generic-resources"),
+            swarm_advertise: values.text("swarm-default-advertise-addr"),
             live: Arc::new(RwLock::new(Arc::new(live))),
             file,
             given,

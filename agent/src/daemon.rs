@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ketch_node::node::Node;
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::host::Host;
 use crate::engine::security::DefaultSeccomp;
 use crate::engine::{self, Engine};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::events::Events;
 use crate::exec_root;
 use crate::image::Images;
@@ -48,8 +48,8 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
-    /// What this machine is in a cluster.
-    pub node: Arc<Node>,
+    /// What this machine is in a cluster; there from [`Daemon::begin`] on.
+    node: OnceLock<Arc<Node>>,
     /// Kept open: the exec root is this daemon's.
     _exec_root: File,
 }
@@ -94,8 +94,8 @@ impl Daemon {
         };
         let seccomp = DefaultSeccomp::read(&config.containers.seccomp_profile)?;
         let engine = Engine::new(launch, Host::look(), seccomp);
-        Ok(Arc::new_cyclic(|daemon| Self {
-            node: node::of(daemon, &config),
+        Ok(Arc::new(Self {
+            node: OnceLock::new(),
             config,
             id,
             ids,
@@ -117,15 +117,25 @@ impl Daemon {
     pub async fn begin(self: &Arc<Self>) -> Result<()> {
         engine::takeover::listen(self)?;
         engine::takeover::take_over(self).await?;
-        self.node.begin();
+        self.node.get_or_init(|| node::of(self)).begin();
         Ok(())
+    }
+
+    /// What this machine is in a cluster.
+    ///
+    /// # Errors
+    /// The daemon has not begun.
+    pub fn node(&self) -> Result<&Arc<Node>> {
+        self.node.get().ok_or_else(|| Error::new(Kind::Unavailable, "the daemon has not begun yet"))
     }
 
     /// Ends what must not go on without the daemon. Containers do, by design, and the next start finds them, unless live restore
     /// is off: then they are stopped, within the time that the most patient of them has. False when that was over first.
     pub async fn end(self: &Arc<Self>) -> bool {
         let _before = self.ending.send_replace(true);
-        self.node.shutdown().await;
+        if let Some(node) = self.node.get() {
+            node.shutdown().await;
+        }
         if self.config.live().live_restore {
             return true;
         }

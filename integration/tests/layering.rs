@@ -88,6 +88,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &[
             "ketch-ca",
             "ketch-cluster",
+            "ketch-convert",
             "ketch-engine-api",
             "ketch-node",
             "ketch-raft",

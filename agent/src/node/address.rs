@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use tokio::net::UdpSocket;
+
 use crate::network::Local;
 
 /// The port of managers.
@@ -80,6 +82,18 @@ fn with_port(given: &str, field: &'static str) -> Result<String, AddressError> {
         Some(_) => text.to_owned(),
         None => joined(text.trim_start_matches('[').trim_end_matches(']'), PORT),
     })
+}
+
+/// This machine's address on the way to a manager; none without a way.
+pub(crate) async fn towards(manager: &str) -> Option<IpAddr> {
+    let socket = UdpSocket::bind("[::]:0").await;
+    let socket = match socket {
+        Ok(socket) => socket,
+        Err(_) => UdpSocket::bind("0.0.0.0:0").await.ok()?,
+    };
+    // It sends nothing: the kernel chooses the way.
+    socket.connect(manager).await.ok()?;
+    Some(socket.local_addr().ok()?.ip().to_canonical()).filter(|address| !address.is_unspecified())
 }
 
 /// A host and a port in one text.

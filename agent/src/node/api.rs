@@ -10,9 +10,13 @@ use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Full};
 use hyper::Uri;
 use hyper::http::request::Parts;
+use ketch_cluster::control::{ControlError, ErrorKind};
+use ketch_cluster::id::NewBits;
+use ketch_cluster::store::StoreAction;
+use ketch_cluster::view::View;
 use ketch_node::calls::{API, ManagerAddress};
 use ketch_node::dispatcher::Dispatcher;
-use ketch_node::manager::Leader;
+use ketch_node::manager::{ChangeError, LeadError, Leader};
 use ketch_node::node::{Lead, NodeError, NodeErrorKind};
 use ketch_node::wire::{Answer, Call, CallError, Destination, Refusal, Service};
 use ketch_node::world::Expected;
@@ -40,6 +44,35 @@ pub(crate) struct Led {
     pub(crate) dispatcher: Arc<Dispatcher>,
 }
 
+impl Led {
+    /// Reads the cluster as of now.
+    ///
+    /// # Errors
+    /// It does not lead any more, has no quorum, or `reader` refuses.
+    pub(crate) async fn read<T>(
+        &self,
+        reader: impl FnOnce(&View<'_>) -> std::result::Result<T, ControlError>,
+    ) -> Result<T> {
+        self.leader.read().await?;
+        Ok(self.leader.view(reader)?)
+    }
+
+    /// Changes the cluster.
+    ///
+    /// # Errors
+    /// The same; or nobody knows whether it was changed.
+    pub(crate) async fn change<T>(
+        &self,
+        change: impl FnOnce(
+            &View<'_>,
+            ketch_cluster::time::Timestamp,
+            NewBits<'_>,
+        ) -> std::result::Result<(T, Vec<StoreAction>), ControlError>,
+    ) -> Result<T> {
+        Ok(self.leader.change(change).await?)
+    }
+}
+
 /// Has a request answered by the leader: here by `answer`, or by another manager.
 ///
 /// # Errors
@@ -52,7 +85,7 @@ pub(crate) async fn led<F>(
 where
     F: Future<Output = Result<Response>>,
 {
-    match daemon.node.lead().await? {
+    match daemon.node()?.lead().await? {
         Lead::Here(leader, dispatcher) => answer(daemon, Led { leader, dispatcher }, request).await,
         Lead::There(_) if request.parts.headers.contains_key(FORWARDED) => Err(NodeError::NoLeader.into()),
         Lead::There(leader) => forward(&daemon, leader, request).await,
@@ -70,7 +103,7 @@ async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Re
     for _ in 0..TRIES {
         let to = match leader.take() {
             Some(leader) => leader,
-            None => match daemon.node.lead().await? {
+            None => match daemon.node()?.lead().await? {
                 Lead::There(leader) => leader,
                 // It leads itself by now: the client's next try is answered here.
                 Lead::Here(..) => break,
@@ -105,7 +138,8 @@ async fn send(
             let _before = request.headers_mut().insert(name, value.clone());
         }
     }
-    let links = daemon.node.links().map_err(|error| CallError::Lost(error.to_string()))?;
+    let node = daemon.node().map_err(|error| CallError::Lost(error.to_string()))?;
+    let links = node.links().map_err(|error| CallError::Lost(error.to_string()))?;
     let response = timeout(PATIENCE, links.request(&destination, request)).await;
     let response = response.unwrap_or(Err(CallError::Late))?;
     if response.status() == hyper::StatusCode::MISDIRECTED_REQUEST {
@@ -132,7 +166,8 @@ impl Service for Forwarded {
         async move {
             let gone = || Refusal::Unavailable("the daemon is about to end".to_owned());
             let daemon = daemon.ok_or_else(gone)?;
-            if !matches!(daemon.node.lead().await, Ok(Lead::Here(..))) {
+            let node = daemon.node().map_err(|_| gone())?;
+            if !matches!(node.lead().await, Ok(Lead::Here(..))) {
                 return Err(Refusal::NotLeader { leader: None });
             }
             let Call { mut head, body, .. } = call;
@@ -156,5 +191,32 @@ impl From<NodeError> for Error {
             NodeErrorKind::Failed => Kind::Internal,
         };
         Self::new(kind, error.to_string())
+    }
+}
+
+impl From<LeadError> for Error {
+    fn from(error: LeadError) -> Self {
+        Self::new(Kind::Internal, error.docker())
+    }
+}
+
+impl From<ControlError> for Error {
+    fn from(error: ControlError) -> Self {
+        let kind = match error.kind() {
+            ErrorKind::InvalidArgument | ErrorKind::FailedPrecondition => Kind::InvalidArgument,
+            ErrorKind::NotFound => Kind::NotFound,
+            ErrorKind::AlreadyExists => Kind::Conflict,
+            ErrorKind::PermissionDenied => Kind::Forbidden,
+            ErrorKind::Unavailable => Kind::Unavailable,
+            ErrorKind::Unimplemented => Kind::NotImplemented,
+            ErrorKind::OutOfSequence | ErrorKind::Unknown => Kind::Internal,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+impl From<ChangeError<ControlError>> for Error {
+    fn from(error: ChangeError<ControlError>) -> Self {
+        error.control().map_or_else(Self::from, Self::from)
     }
 }

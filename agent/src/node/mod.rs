@@ -3,23 +3,24 @@
 
 pub(crate) mod address;
 pub(crate) mod api;
+pub mod executor;
 pub mod world;
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use ketch_node::node::{Node, NodeParts};
 use ketch_raft::Blocking;
 
-use crate::config::Config;
 use crate::daemon::Daemon;
+use executor::EngineExecutor;
 use world::SystemWorld;
 
-/// The node of a daemon, which must be there before anything is asked of it.
-pub(crate) fn of(daemon: &Weak<Daemon>, config: &Config) -> Arc<Node> {
+/// The node of a daemon that has begun.
+pub(crate) fn of(daemon: &Arc<Daemon>) -> Arc<Node> {
     Node::new(NodeParts {
-        world: Arc::new(SystemWorld::new(&config.data_root)),
-        executor: Arc::new(executor::Tasks::new(daemon.clone())),
-        api: Arc::new(api::Forwarded::new(daemon.clone())),
+        world: Arc::new(SystemWorld::new(&daemon.config.data_root)),
+        executor: Arc::new(EngineExecutor::new(Arc::clone(daemon))),
+        api: Arc::new(api::Forwarded::new(Arc::downgrade(daemon))),
         blocking: Blocking::Threads,
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ketch_ca::rotation;
 use ketch_cluster::control::{
-    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, remove_node, texts, update_cluster,
+    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, RaftMembers, remove_node, texts, update_cluster,
     update_node,
 };
 use ketch_cluster::id::NodeId;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::error::ChangeError;
 use super::leader::Leader;
-use super::members::raft_members;
+use super::members::{leader_of, raft_members};
 
 type Requested = Result<(), ChangeError<ControlError>>;
 
@@ -66,6 +66,18 @@ impl Leader {
             Ok(((), actions))
         })
         .await
+    }
+
+    /// The voters, and whether this leader hears from each.
+    #[must_use]
+    pub fn members(&self) -> RaftMembers {
+        raft_members(&self.log)
+    }
+
+    /// The node that leads, as far as this one knows: itself.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        leader_of(&self.log).map(|(node, _)| node)
     }
 
     /// The nodes that are to renew their certificates now, since the root changes. Of others [`Membership`] may name the next

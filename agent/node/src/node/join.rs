@@ -41,12 +41,16 @@ impl std::fmt::Debug for JoinOrder {
     }
 }
 
-/// Gets the node's first certificate. With the address of the manager that gave it.
-pub(super) async fn join(
-    links: &Links,
-    order: &JoinOrder,
-    now: Timestamp,
-) -> Result<(Joined, String), NodeError> {
+/// A first certificate, and what came with it.
+pub(super) struct Entry {
+    pub(super) joined: Joined,
+    /// Of the manager that gave it.
+    pub(super) manager: String,
+    pub(super) data_path_port: u16,
+}
+
+/// Gets the node's first certificate.
+pub(super) async fn join(links: &Links, order: &JoinOrder, now: Timestamp) -> Result<Entry, NodeError> {
     Joining::new(&order.token).map_err(|error| NodeError::Invalid(error.to_string()))?;
     let mut last = NodeError::Invalid("at least 1 RemoteAddr is required to join".to_owned());
     for address in &order.managers {

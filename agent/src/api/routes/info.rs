@@ -79,13 +79,7 @@ pub(super) fn info(daemon: &Daemon, version: ApiVersion) -> Value {
     put("ServerVersion", json!(crate::VERSION));
     put("Runtimes", runtimes(config, &live));
     put("DefaultRuntime", json!(live.default_runtime));
-    put(
-        "Swarm",
-        json!({
-            "NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": false, "Error": "",
-            "RemoteManagers": null,
-        }),
-    );
+    put("Swarm", json!(super::swarm::local_info(daemon)));
     put("LiveRestoreEnabled", json!(live.live_restore));
     put("Isolation", json!(""));
     let init = &config.containers.init_path;

@@ -18,9 +18,13 @@ mod exec;
 mod images;
 mod info;
 mod networks;
+mod nodes;
+mod payloads;
 mod registries;
+mod services;
 mod swarm;
 mod system;
+mod tasks;
 mod volumes;
 
 /// All of them.
@@ -39,6 +43,11 @@ pub fn all() -> Router {
     exec::add(&mut router);
     networks::add(&mut router);
     swarm::add(&mut router);
+    nodes::add(&mut router);
+    services::add(&mut router);
+    tasks::add(&mut router);
+    payloads::secrets::add(&mut router);
+    payloads::configs::add(&mut router);
     system::add(&mut router);
     volumes::add(&mut router);
     router

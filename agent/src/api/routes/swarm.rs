@@ -1,58 +1,189 @@
-//! Swarm mode, which is off: each of its routes is there, and says so in dockerd's words.
+//! `/swarm`: the node's own part in a cluster, and the cluster's settings.
 
 use std::sync::Arc;
 
-use hyper::Method;
+use hyper::{Method, StatusCode};
+use ketch_ca::root;
+use ketch_cluster::control::{ClusterUpdate, NewSecrets, find_cluster};
+use ketch_cluster::objects::Cluster;
+use ketch_cluster::token::UnlockKey;
+use ketch_cluster::view::{Observed, View};
+use ketch_convert::cluster::{self, Authority, Local};
+use ketch_convert::query;
+use ketch_engine_api::swarm::cluster::{ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock};
+use ketch_node::node::{Founding, JoinOrder};
 
 use crate::api::request::Request;
-use crate::api::response::Response;
+use crate::api::response::{self, Response};
 use crate::api::router::Router;
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
+use crate::network::Local as Address;
+use crate::node::address;
+use crate::node::api::{Led, led};
 
-const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
-const NO_SWARM: &str = "This node is not part of a swarm";
-const NOT_SERVED: &str = "swarm mode is not served by ketchd yet";
-
-const ROUTES: [(Method, &str, Kind, &str); 30] = [
-    (Method::POST, "/swarm/init", Kind::NotImplemented, NOT_SERVED),
-    (Method::POST, "/swarm/join", Kind::NotImplemented, NOT_SERVED),
-    (Method::POST, "/swarm/leave", Kind::Unavailable, NO_SWARM),
-    (Method::GET, "/swarm", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/swarm/update", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/swarm/unlockkey", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/swarm/unlock", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/services", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/services/create", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/services/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::DELETE, "/services/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/services/{}/update", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/services/{}/logs", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/nodes", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/nodes/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::DELETE, "/nodes/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/nodes/{}/update", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/tasks", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/tasks/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/tasks/{}/logs", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/secrets", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/secrets/create", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/secrets/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::DELETE, "/secrets/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/secrets/{}/update", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/configs", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/configs/create", Kind::Unavailable, NO_MANAGER),
-    (Method::GET, "/configs/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::DELETE, "/configs/{}", Kind::Unavailable, NO_MANAGER),
-    (Method::POST, "/configs/{}/update", Kind::Unavailable, NO_MANAGER),
-];
+/// The name of every cluster.
+const NAME: &str = "default";
 
 pub(super) fn add(router: &mut Router) {
-    for (method, pattern, kind, text) in ROUTES {
-        router.on(method, pattern, move |daemon, request| refuse(daemon, request, kind, text));
+    router.on(Method::POST, "/swarm/init", init);
+    router.on(Method::POST, "/swarm/join", join);
+    router.on(Method::POST, "/swarm/leave", leave);
+    router.on(Method::POST, "/swarm/unlock", unlock);
+    router.on(Method::GET, "/swarm", |daemon, request| led(daemon, request, inspect));
+    router.on(Method::POST, "/swarm/update", |daemon, request| led(daemon, request, update));
+    router.on(Method::GET, "/swarm/unlockkey", |daemon, request| led(daemon, request, unlock_key));
+}
+
+async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let wanted: InitRequest = request.json().await?;
+    has_name(&wanted.spec)?;
+    let node = daemon.node()?;
+    if wanted.force_new_cluster && node.information().is_manager {
+        let id = node.force_new_cluster().await?;
+        return response::json(StatusCode::OK, &id.to_string());
+    }
+    let machine = machine(&daemon).await?;
+    let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
+    let default = &daemon.config.swarm_advertise;
+    let (advertise, advertised_port) = address::advertise((&wanted.advertise_addr, default), &port, &machine)?;
+    let new = cluster::new_of(&wanted)?;
+    let id = node
+        .init(Founding {
+            listen: address::joined(&host, &port),
+            advertise: address::joined(&advertise.to_string(), &advertised_port),
+            data_address: address::data_path(&wanted.data_path_addr, &machine)?,
+            spec: new.spec,
+            networking: new.networking,
+            availability: new.availability,
+        })
+        .await?;
+    response::json(StatusCode::OK, &id.to_string())
+}
+
+async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let wanted: JoinRequest = request.json().await?;
+    let machine = machine(&daemon).await?;
+    let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
+    let managers: Vec<_> = wanted.remote_addrs.iter().flatten().map(|text| address::remote(text)).collect::<Result<_, _>>()?;
+    let first = managers.first().ok_or_else(|| Error::invalid("at least 1 RemoteAddr is required to join"))?;
+    let default = &daemon.config.swarm_advertise;
+    let (advertise, advertised_port) = match address::advertise((&wanted.advertise_addr, default), &port, &machine) {
+        Ok(found) => found,
+        Err(error) if !wanted.advertise_addr.is_empty() => return Err(error.into()),
+        // The one by which the manager is reached.
+        Err(error) => (address::towards(first).await.ok_or(error)?, port.clone()),
+    };
+    let order = JoinOrder {
+        listen: address::joined(&host, &port),
+        advertise: address::joined(&advertise.to_string(), &advertised_port),
+        data_address: address::data_path(&wanted.data_path_addr, &machine)?,
+        managers,
+        token: wanted.join_token,
+        availability: cluster::first_availability(&wanted.availability)?,
+    };
+    let _id = daemon.node()?.join(order).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn leave(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    daemon.node()?.leave(request.query.flag("force")).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn unlock(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    let wanted: Unlock = request.json().await?;
+    let key: UnlockKey = wanted.unlock_key.parse().map_err(|error| Error::invalid(format!("{error}")))?;
+    daemon.node()?.unlock(key).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+async fn inspect(_: Arc<Daemon>, led: Led, _: Request) -> Result<Response> {
+    let cluster = led.read(|view| find_cluster(view).cloned()).await?;
+    response::json(StatusCode::OK, &cluster::shown(&cluster, &authorities(&cluster)))
+}
+
+async fn unlock_key(_: Arc<Daemon>, led: Led, _: Request) -> Result<Response> {
+    let cluster = led.read(|view| find_cluster(view).cloned()).await?;
+    response::json(StatusCode::OK, &cluster::unlock_key(&cluster))
+}
+
+async fn update(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+    let version = query::version(query::Updated::Swarm, request.query.value("version"))?;
+    let rotate = query::rotations(|name| request.query.value(name))?;
+    let wanted: ClusterSpec = request.json().await?;
+    has_name(&wanted)?;
+    let present = led.read(|view| find_cluster(view).cloned()).await?;
+    let spec = cluster::spec_of(wanted, &present.spec)?;
+    let mut bits = led.leader.bits();
+    let unlock_key = [bits().to_be_bytes(), bits().to_be_bytes()].concat().try_into().unwrap_or_default();
+    let secrets = NewSecrets { worker_token: bits(), manager_token: bits(), unlock_key };
+    led.leader.update_cluster(ClusterUpdate { version, spec, rotate, secrets }).await?;
+    Ok(response::empty(StatusCode::OK))
+}
+
+fn has_name(spec: &ClusterSpec) -> Result<()> {
+    match spec.name.as_str() {
+        "" | NAME => Ok(()),
+        _ => Err(Error::invalid("swarm spec must be named \"default\"")),
     }
 }
 
-async fn refuse(_: Arc<Daemon>, _: Request, kind: Kind, text: &'static str) -> Result<Response> {
-    Err(Error::new(kind, text))
+async fn machine(daemon: &Arc<Daemon>) -> Result<Vec<Address>> {
+    let daemon = Arc::clone(daemon);
+    blocking(move || {
+        let found = daemon.networks.machine_addresses();
+        found.map_err(|error| Error::internal("listing the machine's addresses", &error))
+    })
+    .await
+}
+
+/// The cluster's roots, the present one first.
+pub(super) fn authorities(cluster: &Cluster) -> Vec<Authority> {
+    let next = cluster.root_ca.rotation.as_ref().map(|it| &it.certificate);
+    let certificates = std::iter::once(&cluster.root_ca.certificate).chain(next);
+    certificates
+        .filter_map(|certificate| {
+            let described = root::describe(certificate).ok()?;
+            Some(Authority {
+                id: described.id,
+                certificate: certificate.clone(),
+                subject: described.subject,
+                public_key: described.public_key,
+            })
+        })
+        .collect()
+}
+
+/// The swarm's part of `/info`: of what this node knows itself.
+pub(super) fn local_info(daemon: &Daemon) -> LocalInfo {
+    let Ok(node) = daemon.node() else { return LocalInfo::default() };
+    let information = node.information();
+    let local = Local {
+        node: information.node,
+        address: information.address,
+        state: match information.state {
+            "pending" => LocalNodeState::Pending,
+            "active" => LocalNodeState::Active,
+            "locked" => LocalNodeState::Locked,
+            "error" => LocalNodeState::Error,
+            _ => LocalNodeState::Inactive,
+        },
+        error: information.error,
+        managers: information.managers.into_iter().map(|it| (it.node, it.address)).collect(),
+    };
+    let managed = node.view(|store| {
+        let observed = Observed::default();
+        let view = View::new(store, &observed);
+        let authorities = view.cluster().map(|cluster| authorities(cluster)).unwrap_or_default();
+        cluster::local_info(&local, Some((&view, &authorities)))
+    });
+    managed.unwrap_or_else(|| cluster::local_info(&local, None))
+}
+
+impl From<address::AddressError> for Error {
+    fn from(error: address::AddressError) -> Self {
+        Self::new(Kind::InvalidArgument, error.to_string())
+    }
 }

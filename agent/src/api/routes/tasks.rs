@@ -1,0 +1,163 @@
+//! `/tasks`, and the logs of tasks and of services.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::{Method, StatusCode};
+use ketch_cluster::control::{find_service, find_task, list_tasks};
+use ketch_cluster::id::{NodeId, TaskId};
+use ketch_cluster::objects::Task;
+use ketch_convert::{filters, task};
+use ketch_node::dispatcher::LogMessage;
+use ketch_node::executor::{LogLine, LogOptions};
+
+use crate::api::request::Request;
+use crate::api::response::{self, Response};
+use crate::api::router::Router;
+use crate::api::stdcopy::{self, Stream};
+use crate::api::hijack;
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
+use crate::node::api::{Led, led};
+use crate::timestamp::Timestamp;
+
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::GET, "/tasks", |daemon, request| led(daemon, request, list));
+    router.on(Method::GET, "/tasks/{}", |daemon, request| led(daemon, request, inspect));
+    router.on(Method::GET, "/tasks/{}/logs", |daemon, request| led(daemon, request, task_logs));
+    router.on(Method::GET, "/services/{}/logs", |daemon, request| led(daemon, request, service_logs));
+}
+
+async fn list(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+    let wanted = filters::of(request.query.value("filters"))?;
+    let shown = led.read(|view| {
+        let tasks = list_tasks(view, &wanted)?;
+        Ok(tasks.iter().map(|it| task::shown(view, it)).collect::<Vec<_>>())
+    });
+    response::json(StatusCode::OK, &shown.await?)
+}
+
+async fn inspect(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+    let shown = led.read(|view| find_task(view, request.operand(0)).map(|it| task::shown(view, &it)));
+    response::json(StatusCode::OK, &shown.await?)
+}
+
+async fn task_logs(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+    let found = led.read(|view| find_task(view, request.operand(0))).await?;
+    logs(&led, &request, vec![found]).await
+}
+
+async fn service_logs(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+    let tasks = led.read(|view| {
+        let service = find_service(view, request.operand(0))?;
+        Ok(view.tasks_of(service.id).cloned().collect::<Vec<_>>())
+    });
+    logs(&led, &request, tasks.await?).await
+}
+
+/// What the client wants of each line.
+#[derive(Clone, Copy)]
+struct Shape {
+    timestamps: bool,
+    details: bool,
+    terminal: bool,
+}
+
+async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Response> {
+    let query = &request.query;
+    let time = |key: &str| {
+        let text = query.text(key).filter(|text| *text != "0");
+        text.map(Timestamp::of_query).transpose().map(|it| it.map(cluster_time))
+    };
+    let options = LogOptions {
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        follow: query.flag("follow"),
+        since: time("since")?,
+        until: time("until")?,
+        tail: query.text("tail").and_then(|tail| tail.parse().ok()),
+    };
+    if !(options.stdout || options.stderr) {
+        return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+    }
+    let terminal = tasks.iter().any(|it| it.spec.container().is_some_and(|container| container.tty));
+    let shape = Shape { timestamps: query.flag("timestamps"), details: query.flag("details"), terminal };
+    let wanted: Vec<_> = tasks.iter().map(|it| (it.id, it.node)).collect();
+    let of: BTreeMap<TaskId, Arc<Task>> = tasks.into_iter().map(|it| (it.id, it)).collect();
+    let (mut messages, handle) = led.dispatcher.logs(wanted, options);
+    drop(handle);
+    let (sender, response) = response::stream(hijack::content_type(request.version, terminal));
+    drop(tokio::spawn(async move {
+        // Clients end at the first error: what could not be read is told when all else was.
+        let mut errors = Vec::new();
+        loop {
+            let message = tokio::select! {
+                message = messages.next() => message,
+                () = sender.closed() => return,
+            };
+            let bytes = match message {
+                None => break,
+                Some(LogMessage::Line { task, node, line }) => framed(of.get(&task), node, &line, shape),
+                Some(LogMessage::Ended { error, .. }) => {
+                    errors.extend(error);
+                    continue;
+                }
+            };
+            if sender.send(bytes).await.is_err() {
+                return;
+            }
+        }
+        if !errors.is_empty() {
+            let text = format!("Error grabbing logs: {}\n", errors.join("; "));
+            let _gone = sender.send(stdcopy::frame(Stream::System, text.as_bytes())).await;
+        }
+    }));
+    Ok(response)
+}
+
+fn framed(task: Option<&Arc<Task>>, node: NodeId, line: &LogLine, shape: Shape) -> Bytes {
+    let printed = printed(task, node, line, shape);
+    let stream = if line.stream == 2 { Stream::Stderr } else { Stream::Stdout };
+    if shape.terminal { printed.into() } else { stdcopy::frame(stream, &printed) }
+}
+
+/// As dockerd writes it: the moment, what it is of, the line.
+fn printed(task: Option<&Arc<Task>>, node: NodeId, line: &LogLine, shape: Shape) -> Vec<u8> {
+    let mut printed = Vec::new();
+    if shape.timestamps {
+        printed.extend(format!("{} ", api_time(line.at)).into_bytes());
+    }
+    if shape.details {
+        let mut attributes = line.attributes.clone();
+        attributes.insert("com.docker.swarm.node.id".to_owned(), node.to_string());
+        if let Some(task) = task {
+            attributes.insert("com.docker.swarm.task.id".to_owned(), task.id.to_string());
+            let service = task.service.map(|id| id.to_string()).unwrap_or_default();
+            attributes.insert("com.docker.swarm.service.id".to_owned(), service);
+        }
+        let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
+        printed.extend(format!("{} ", pairs.join(",")).into_bytes());
+    }
+    printed.extend_from_slice(&line.line);
+    printed
+}
+
+/// As Go's `url.QueryEscape` does for these.
+fn escaped(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let encoded = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        byte if is_plain(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encoded).collect()
+}
+
+fn cluster_time(moment: Timestamp) -> ketch_cluster::time::Timestamp {
+    ketch_cluster::time::Timestamp(u64::try_from(moment.nanos()).unwrap_or(0))
+}
+
+fn api_time(moment: ketch_cluster::time::Timestamp) -> Timestamp {
+    Timestamp::of_nanos(i64::try_from(moment.0).unwrap_or(i64::MAX))
+}
