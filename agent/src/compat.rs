@@ -81,6 +81,30 @@ pub const HOST_NETWORK_WITH_USERS: &str =
 pub const HOST_PROCESSES_WITH_USERS: &str =
     "cannot share the host PID namespace when user namespaces are enabled";
 
+/// Why a task has failed, in `docker service ps`, which scripts look through (moby's `dockerexec`).
+pub const UNHEALTHY: &str = "dockerexec: unhealthy container";
+/// The same; not Docker's, whose users have to guess it from the exit code.
+pub const OUT_OF_MEMORY: &str = "OOM killed: the memory limit was reached";
+/// The same.
+pub const NO_IMAGE_OF_TASK: &str = "dockerexec: image required";
+/// Of tasks that are no containers.
+pub const NO_SUCH_RUNTIME: &str = "exec: unsupported runtime";
+
+/// How a task's container has ended before it was healthy, with why if that is known.
+#[must_use]
+pub fn task_exit(code: i32, cause: &str) -> String {
+    match cause {
+        "" => format!("task: non-zero exit ({code})"),
+        cause => format!("task: non-zero exit ({code}): {cause}"),
+    }
+}
+
+/// Of a task's container that did not start.
+#[must_use]
+pub fn task_not_started(words: &str) -> String {
+    format!("starting container failed: {words}")
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -101,5 +125,13 @@ mod tests {
     fn texts() {
         assert_eq!(super::no_such_image("a:b"), "No such image: a:b");
         assert_eq!(super::no_such_container("a"), "No such container: a");
+        assert_eq!(super::task_exit(3, ""), "task: non-zero exit (3)");
+        assert_eq!(
+            super::task_exit(137, super::UNHEALTHY),
+            "task: non-zero exit (137): dockerexec: unhealthy container"
+        );
+        assert_eq!(super::task_not_started("x"), "starting container failed: x");
+        assert_eq!(super::NO_IMAGE_OF_TASK, "dockerexec: image required");
+        assert_eq!(super::NO_SUCH_RUNTIME, "exec: unsupported runtime");
     }
 }

@@ -1,5 +1,6 @@
 //! This machine as a node of a cluster: what `ketch-node` reaches outside itself. [`world`] is its clock, its connections and
-//! its disk; [`address`] where it is reached; [`api`] sends requests to whoever leads. It decides nothing about the cluster.
+//! its disk; [`executor`] runs its tasks by the engine; [`address`] says where it is reached; [`api`] sends requests to whoever
+//! leads. Nothing here decides about the cluster.
 
 pub(crate) mod address;
 pub(crate) mod api;

@@ -1,0 +1,185 @@
+//! The engine as the [`Executor`] of a node's tasks: a task is a container of the engine's, which users see, and whose end they may
+//! bring about, as that of any other.
+//!
+//! `request` makes of a task what the engine is asked for, and is pure with `mounts`, `files` and `networks`; `run` starts and
+//! waits; `describe` says what the node is made of. What the engine has begun for a task is done before the next is begun for it
+//! ([`Turns`]), also when the worker has given up the call: half a container would have its name for ever.
+
+mod describe;
+mod files;
+mod image;
+mod logs;
+mod mounts;
+mod networks;
+mod overlay;
+mod request;
+mod run;
+mod turns;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, RwLock};
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::assignment::Item;
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::Task;
+use ketch_cluster::objects::node::NodeDescription;
+use ketch_node::executor::{Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use self::networks::Known;
+pub use self::overlay::DataPath;
+use self::request::Request;
+use self::turns::Turns;
+use crate::compat;
+use crate::daemon::Daemon;
+use crate::engine::remove::{self, Remove};
+use crate::engine::task::{self, OfTask};
+use crate::engine::wait::{self, Condition};
+use crate::error::{Error, Kind};
+use crate::locks::{reading, writing};
+
+/// Of one daemon.
+#[derive(Debug)]
+pub struct EngineExecutor {
+    daemon: Arc<Daemon>,
+    turns: Turns,
+    /// What the worker was last told of networks.
+    known: RwLock<Arc<Known>>,
+    path: RwLock<Option<DataPath>>,
+}
+
+impl EngineExecutor {
+    /// Over a daemon that has begun: containers of before are known.
+    #[must_use]
+    pub fn new(daemon: Arc<Daemon>) -> Self {
+        Self { daemon, turns: Turns::default(), known: RwLock::default(), path: RwLock::default() }
+    }
+
+    /// Where the node's datagrams of overlay networks leave and arrive; none while it is in no cluster. Said before the worker
+    /// begins, and described to managers from the next registration on.
+    pub fn set_data_path(&self, path: Option<DataPath>) {
+        *writing(&self.path) = path;
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&reading(&self.known))
+    }
+
+    fn data_path(&self) -> Option<DataPath> {
+        reading(&self.path).clone()
+    }
+
+    async fn prepare_work(&self, work: Work) -> Result<(), TaskError> {
+        let node = describe::describe(&self.daemon, self.data_path()).await;
+        let request = Request::of(&work, &node, &self.known()).map_err(TaskError::Rejected)?;
+        networks::check(&self.daemon, &request)?;
+        // Given up with the call, unlike what follows: the registry may not answer for hours.
+        let pulled = image::pull(&self.daemon, &request.image, work.task.spec.container()).await;
+        if let Err(error) = &pulled {
+            warn!(task = %work.task.id, "pulling image failed: {error}");
+        }
+        let (daemon, id) = (Arc::clone(&self.daemon), work.task.id);
+        self.turns.settle(id, async move { make(&daemon, id, request, pulled.err()).await }).await
+    }
+}
+
+/// Makes the container, or takes the one of an earlier call up.
+async fn make(
+    daemon: &Arc<Daemon>,
+    id: TaskId,
+    request: Request,
+    pull: Option<Error>,
+) -> Result<(), TaskError> {
+    let id = id.to_string();
+    let found = match task::container_of(daemon, &id) {
+        Some(container) if container.read(|record| record.was_started) => return Ok(()),
+        Some(container) => container.id.clone(),
+        None => {
+            let files = request.files.iter().map(|file| file.target.clone()).collect();
+            let of = OfTask { id, files };
+            let made = task::create(daemon, &request.name, request.body, of).await;
+            made.map_err(|error| TaskError::Rejected(not_made(error, pull)))?.id
+        }
+    };
+    let kept = task::keep_files(daemon, &found, request.files).await;
+    kept.map_err(|error| TaskError::Rejected(error.message))
+}
+
+/// Where the image is missing, it is of interest why it could not be had.
+fn not_made(error: Error, pull: Option<Error>) -> String {
+    let is_missing = error.kind == Kind::NotFound && error.message.starts_with(&compat::no_such_image(""));
+    match pull {
+        Some(pull) if is_missing && !pull.message.is_empty() => {
+            format!("{}: {}", error.message, pull.message)
+        }
+        _ => error.message,
+    }
+}
+
+async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
+    let Some(container) = task::container_of(daemon, &task.to_string()) else { return Ok(()) };
+    let how = Remove { force: true, volumes: true };
+    match remove::remove(daemon, &container, &container.id, how).await {
+        // A user has begun it.
+        Err(error) if error.kind == Kind::Conflict && container.read(|record| record.state.removing) => {
+            let _gone = wait::wait(&container, Condition::Removed).await;
+            Ok(())
+        }
+        removed => removed.map_err(|error| TaskError::Failed(error.message)),
+    }
+}
+
+impl Executor for EngineExecutor {
+    fn describe(&self) -> BoxFuture<'_, NodeDescription> {
+        describe::describe(&self.daemon, self.data_path()).boxed()
+    }
+
+    fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
+        *writing(&self.known) = Arc::new(Known::of(items));
+        overlay::apply(Arc::clone(&self.daemon), self.data_path(), items.to_vec()).boxed()
+    }
+
+    fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>> {
+        self.prepare_work(work).boxed()
+    }
+
+    fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
+        async move {
+            let daemon = Arc::clone(&self.daemon);
+            let id = task.id;
+            self.turns.settle(id, async move { run::start(&daemon, id).await }).await?;
+            run::until_healthy(&self.daemon, &self.turns, &task).await
+        }
+        .boxed()
+    }
+
+    fn wait(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>> {
+        async move { run::wait(&self.daemon, &self.turns, &task).await }.boxed()
+    }
+
+    fn shutdown(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>> {
+        async move { run::shutdown(&self.daemon, &self.turns, &task).await }.boxed()
+    }
+
+    fn remove(&self, task: TaskId) -> BoxFuture<'_, Result<(), TaskError>> {
+        let daemon = Arc::clone(&self.daemon);
+        self.turns.settle(task, async move { remove(&daemon, task).await }).boxed()
+    }
+
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
+        let all = task::all(&self.daemon);
+        let tasks = all.iter().map(|id| id.parse().map_err(|error| format!("{error}")));
+        std::future::ready(tasks.collect()).boxed()
+    }
+
+    fn logs(
+        &self,
+        task: Arc<Task>,
+        options: LogOptions,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
+        async move { logs::read(&self.daemon, task.id, options).await }.boxed()
+    }
+}
