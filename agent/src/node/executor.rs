@@ -25,12 +25,11 @@ use ketch_cluster::assignment::Item;
 use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::NodeDescription;
-use ketch_node::executor::{Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::networks::Known;
-pub use self::overlay::DataPath;
 use self::request::Request;
 use self::turns::Turns;
 use crate::compat;
@@ -56,12 +55,6 @@ impl EngineExecutor {
     #[must_use]
     pub fn new(daemon: Arc<Daemon>) -> Self {
         Self { daemon, turns: Turns::default(), known: RwLock::default(), path: RwLock::default() }
-    }
-
-    /// Where the node's datagrams of overlay networks leave and arrive; none while it is in no cluster. Said before the worker
-    /// begins, and described to managers from the next registration on.
-    pub fn set_data_path(&self, path: Option<DataPath>) {
-        *writing(&self.path) = path;
     }
 
     fn known(&self) -> Arc<Known> {
@@ -133,6 +126,14 @@ async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
 }
 
 impl Executor for EngineExecutor {
+    fn set_data_path(&self, path: Option<DataPath>) {
+        let is_left = path.is_none();
+        *writing(&self.path) = path;
+        if is_left && let Err(error) = self.daemon.networks.forget_overlays() {
+            warn!("removing the cluster's networks: {error}");
+        }
+    }
+
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         describe::describe(&self.daemon, self.data_path()).boxed()
     }

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{GenericResource, Labels, Resources};
 
-use super::overlay::DataPath;
+use ketch_node::executor::DataPath;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::system::{self, Machine};
