@@ -174,6 +174,23 @@ impl Request {
         read(self.body, limit).await
     }
 
+    /// The same request twice, with its whole body: one to look at, one to send on.
+    ///
+    /// # Errors
+    /// A body larger than any JSON may be, or a connection that broke.
+    pub async fn twice(self) -> Result<(Self, Self)> {
+        let Self { version, operands, query, parts, body } = self;
+        let bytes = read(body, JSON_LIMIT).await?;
+        let same = |body: Bytes| Self {
+            version,
+            operands: operands.clone(),
+            query: query.clone(),
+            parts: parts.clone(),
+            body: body.into(),
+        };
+        Ok((same(bytes.clone()), same(bytes)))
+    }
+
     /// The JSON body.
     ///
     /// # Errors

@@ -129,6 +129,12 @@ impl Network {
         self.driver == Driver::Overlay
     }
 
+    /// Whose it is: `local`, this node's; `swarm`, the cluster's.
+    #[must_use]
+    pub fn scope(&self) -> &'static str {
+        if self.is_overlay() { "swarm" } else { "local" }
+    }
+
     /// Whether containers find each other by name.
     #[must_use]
     pub fn has_names(&self) -> bool {

@@ -18,7 +18,7 @@ impl Networks {
             name: network.name.clone(),
             id: network.id.clone(),
             created: network.created.clone(),
-            scope: if network.is_overlay() { "swarm" } else { "local" }.to_owned(),
+            scope: network.scope().to_owned(),
             driver: network.driver.name().to_owned(),
             enable_ipv4: network.ipv4,
             enable_ipv6: network.ipv6,

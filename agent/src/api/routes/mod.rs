@@ -23,6 +23,7 @@ mod payloads;
 mod registries;
 mod services;
 mod swarm;
+mod swarm_networks;
 mod system;
 mod tasks;
 mod volumes;

@@ -10,6 +10,7 @@ use ketch_engine_api::network::{
 
 use super::beside;
 use super::containers::body;
+use super::swarm_networks;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -43,16 +44,17 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         }
     }
     beside(daemon, move |daemon| {
-        let shown: Vec<_> = daemon
-            .networks
-            .list()
+        let of_cluster = swarm_networks::list(daemon);
+        let of_node = daemon.networks.list();
+        let shown = of_node
             .iter()
+            .filter(|network| of_cluster.iter().all(|it| it.id != network.id))
             .filter(|network| {
                 let kind = if network.is_predefined() { "builtin" } else { "custom" };
                 filters.any("driver", |wanted| wanted == network.driver.name())
                     && filters.any("name", |wanted| network.name.contains(wanted))
                     && filters.any("id", |wanted| network.id.contains(wanted))
-                    && filters.any("scope", |wanted| wanted == "local")
+                    && filters.any("scope", |wanted| wanted == network.scope())
                     && filters.any("type", |wanted| wanted == kind)
                     && filters.labels("label", |key| network.labels.get(key).map(String::as_str))
             })
@@ -61,8 +63,21 @@ async fn list(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
                     wanted != (network.is_predefined() || daemon.networks.is_used(network))
                 })
             })
-            .map(|network| daemon.networks.show(network, detailed))
-            .collect();
+            .map(|network| serde_json::json!(daemon.networks.show(network, detailed)));
+        let others = of_cluster
+            .iter()
+            .filter(|network| {
+                let label = |key: &str| network.labels.as_ref()?.get(key).map(String::as_str);
+                filters.any("driver", |wanted| wanted == network.driver)
+                    && filters.any("name", |wanted| network.name.contains(wanted))
+                    && filters.any("id", |wanted| network.id.contains(wanted))
+                    && filters.any("scope", |wanted| wanted == network.scope)
+                    && filters.any("type", |wanted| wanted == "custom")
+                    && filters.labels("label", label)
+            })
+            .filter(|_| dangling.is_none())
+            .map(|network| serde_json::json!(network));
+        let shown: Vec<_> = others.chain(shown).collect();
         response::json(StatusCode::OK, &shown)
     })
     .await
@@ -91,24 +106,40 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         )));
     }
     let name = request.operand(0).to_owned();
-    if request.query.text("scope").is_some_and(|scope| scope != "local") {
-        return Err(Error::not_found(format!("network {name} not found")));
-    }
+    let scope = request.query.text("scope").map(str::to_owned);
     beside(daemon, move |daemon| {
-        let network = daemon.networks.find(&name)?;
-        response::json(StatusCode::OK, &daemon.networks.show(&network, true))
+        let is_in = |wanted: &str| scope.as_deref().is_none_or(|scope| scope == wanted);
+        let of_node = daemon.networks.find(&name).and_then(|found| match is_in(found.scope()) {
+            true => Ok(found),
+            false => Err(Error::not_found(format!("network {name} not found"))),
+        });
+        // What this node has of a cluster's network are its containers there.
+        let of_cluster = swarm_networks::find(daemon, &name).filter(|_| is_in("swarm"));
+        match (of_node, of_cluster) {
+            (Ok(network), Some(mut shown)) if network.id == shown.id => {
+                shown.containers = Some(daemon.networks.show(&network, true).containers);
+                response::json(StatusCode::OK, &shown)
+            }
+            (Ok(network), _) => response::json(StatusCode::OK, &daemon.networks.show(&network, true)),
+            (Err(_), Some(shown)) => response::json(StatusCode::OK, &shown),
+            (Err(error), None) => Err(error),
+        }
     })
     .await
 }
 
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    let wanted: NetworkCreateRequest = body(request).await?;
-    let forbidden = |text: &str| Err(Error::new(Kind::Forbidden, text));
-    if wanted.ingress {
-        return forbidden("Ingress network can only be global scope network");
-    }
-    if wanted.scope.as_deref() == Some("swarm") {
-        return forbidden("cannot create a swarm scoped network when swarm is not active");
+    let (request, again) = request.twice().await?;
+    let wanted: NetworkCreateRequest = body(again).await?;
+    if swarm_networks::is_meant(&wanted) {
+        let forbidden = |text: &str| Err(Error::new(Kind::Forbidden, text));
+        if wanted.ingress && wanted.driver.as_deref() != Some("overlay") {
+            return forbidden("Ingress network can only be global scope network");
+        }
+        if wanted.scope.as_deref() == Some("swarm") && !daemon.node()?.information().is_manager {
+            return forbidden("cannot create a swarm scoped network when swarm is not active");
+        }
+        return swarm_networks::create(daemon, request).await;
     }
     beside(daemon, move |daemon| {
         let id = daemon.networks.create(wanted)?;
@@ -119,6 +150,10 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn remove(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let name = request.operand(0).to_owned();
+    let of_node = daemon.networks.find(&name).ok().filter(|network| !network.is_overlay());
+    if of_node.is_none() && swarm_networks::find(&daemon, &name).is_some() {
+        return swarm_networks::remove(daemon, request).await;
+    }
     beside(daemon, move |daemon| {
         let _removed = daemon.networks.remove(&name)?;
         Ok(response::empty(StatusCode::NO_CONTENT))
