@@ -39,7 +39,7 @@ pub trait StreamRequest: Serialize + DeserializeOwned + Send {
 /// Below it come requests of the Engine API, path and query as they came.
 pub const API: &str = "/ketch/v1/api";
 
-/// The path of raft's messages.
+/// The path of raft's messages; the query is `to=<raft id>`.
 #[must_use]
 pub fn raft_path(kind: Kind) -> &'static str {
     match kind {

@@ -186,16 +186,20 @@ impl Manager {
         }
     }
 
-    /// Takes part no more, and releases the disk.
+    /// Takes part no more, and releases the disk. Returns once its leadership is over, if it had one.
     pub async fn shutdown(&self) {
         self.log.shutdown().await;
-        self.following.abort();
+        // It fails when nobody publishes any more.
+        drop(self.leads.clone().wait_for(Option::is_none).await);
     }
 }
 
 impl Drop for Manager {
     fn drop(&mut self) {
         self.following.abort();
+        if let Some(leader) = self.leader() {
+            leader.end();
+        }
     }
 }
 

@@ -94,6 +94,9 @@ pub(super) async fn renew(
 
 /// Lets a manager into raft. Asked again, it goes on from where it was.
 pub(super) async fn enter(leader: &Leader, caller: Identity, asked: EnterAsked) -> Result<Entered, Refusal> {
+    if asked.address.rsplit_once(':').is_none_or(|(host, _)| host.is_empty()) {
+        return Err(Refusal::Invalid(format!("{:?} is no address of a manager", asked.address)));
+    }
     leader.read().await?;
     let _held = leader.membership.lock().await;
     let spec = leader.view(|view| view.node(caller.node).map(|node| node.spec.role));

@@ -8,9 +8,9 @@ use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::{Kind, ProposeError};
 
 use super::Manager;
-use super::admission;
 use super::error::ChangeError;
 use super::leader::Leader;
+use super::{admission, transport};
 use crate::calls::{EnterAsked, JoinAsked, RenewAsked, Request, RootAsked, Roots, raft_kind};
 use crate::wire::{Answer, Call, Refusal};
 use crate::world::Caller;
@@ -55,9 +55,8 @@ impl Manager {
         let Caller::Member(identity) = caller else {
             return Err(Refusal::Denied("a certificate of this cluster is needed".to_owned()));
         };
-        let (now, cluster) = (self.world.now(), self.cluster());
-        let shut_out =
-            cluster.is_some_and(|it| it.shut_out.get(&identity.node).is_some_and(|end| now <= *end));
+        let until = self.log.read(|store| store.cluster()?.shut_out.get(&identity.node).copied());
+        let shut_out = until.is_some_and(|until| self.world.now() <= until);
         if shut_out {
             return Err(Refusal::Denied(format!("node {} was removed from this cluster", identity.node)));
         }
@@ -90,6 +89,9 @@ impl Manager {
     /// By the certificate alone: a manager that lags behind may not know the one yet that tells it.
     async fn raft(&self, kind: Kind, call: &Call) -> Result<Answer, Refusal> {
         self.manager(call.caller)?;
+        if call.head.uri.query() != Some(transport::query(self.me.raft_id).as_str()) {
+            return Err(Refusal::Unavailable("this manager has another raft id now".to_owned()));
+        }
         let answer = self.log.answer(kind, &call.body).await;
         answer.map(|bytes| Answer::Bytes(bytes.into())).map_err(|error| Refusal::Failed(error.to_string()))
     }

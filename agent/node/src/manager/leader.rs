@@ -5,7 +5,7 @@
 //! with the one before in it. Whoever waits for his turn when the leadership ends is told so.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use ketch_cluster::id::{NewBits, TaskId};
@@ -39,10 +39,11 @@ pub struct Leader {
     turnstile: Arc<AsyncMutex<()>>,
     /// Locked before `observed`, that before the store.
     pub(super) reconcilers: Mutex<Reconcilers>,
-    observed: Mutex<Observed>,
+    observed: RwLock<Observed>,
     /// Somebody has woken the reconcilers.
     pub(super) woken: Notify,
-    wakes: broadcast::Sender<Wake>,
+    /// None once the leadership is over: then nothing more will come.
+    wakes: Mutex<Option<broadcast::Sender<Wake>>>,
     over: watch::Sender<bool>,
     /// Held while raft's members change.
     pub(super) membership: AsyncMutex<()>,
@@ -66,9 +67,9 @@ impl Leader {
             term,
             turnstile: Arc::default(),
             reconcilers: Mutex::new(reconcilers),
-            observed: Mutex::new(observed),
+            observed: RwLock::new(observed),
             woken: Notify::new(),
-            wakes: broadcast::Sender::new(BACKLOG),
+            wakes: Mutex::new(Some(broadcast::Sender::new(BACKLOG))),
             over: watch::Sender::new(false),
             membership: AsyncMutex::default(),
             renewals: watch::Sender::default(),
@@ -96,7 +97,7 @@ impl Leader {
     /// The cluster as of now. Nothing is committed or noted while `reader` runs, so it should be short, and must call nothing
     /// of this leader; what it needs for longer it takes out as [`Arc`]s.
     pub fn view<T>(&self, reader: impl FnOnce(&View<'_>) -> T) -> T {
-        let observed = lock(&self.observed);
+        let observed = self.observed.read().unwrap_or_else(PoisonError::into_inner);
         self.log.read(|store| reader(&View::new(store, &observed)))
     }
 
@@ -141,7 +142,7 @@ impl Leader {
     pub fn note(&self, words: Vec<(TaskId, Told)>) -> Vec<TaskId> {
         let now = self.now();
         let mut reconcilers = lock(&self.reconcilers);
-        let mut observed = lock(&self.observed);
+        let mut observed = self.observed.write().unwrap_or_else(PoisonError::into_inner);
         let mut news = Vec::new();
         self.log.read(|store| {
             for (id, told) in words {
@@ -161,7 +162,8 @@ impl Leader {
     /// What changes from now on.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        Changes(self.wakes.subscribe())
+        let ended = || broadcast::channel(1).1;
+        Changes(lock(&self.wakes).as_ref().map_or_else(ended, broadcast::Sender::subscribe))
     }
 
     /// Returns once this leadership is over.
@@ -178,11 +180,14 @@ impl Leader {
     /// Nobody is to act by this leadership any more.
     pub(super) fn end(&self) {
         self.over.send_replace(true);
+        drop(lock(&self.wakes).take());
     }
 
     pub(super) fn tell(&self, wake: Wake) {
-        // Nobody may be listening.
-        drop(self.wakes.send(wake));
+        if let Some(wakes) = lock(&self.wakes).as_ref() {
+            // Nobody may be listening.
+            drop(wakes.send(wake));
+        }
     }
 
     /// Waits for this caller's turn to change something.
@@ -220,7 +225,7 @@ impl Leader {
     pub(super) fn take_in(&self, notice: Notice) {
         let now = self.now();
         let mut reconcilers = lock(&self.reconcilers);
-        let mut observed = lock(&self.observed);
+        let mut observed = self.observed.write().unwrap_or_else(PoisonError::into_inner);
         match &notice {
             Notice::Committed(committed) => {
                 for change in committed.changes.iter().filter(|change| change.new.is_none()) {

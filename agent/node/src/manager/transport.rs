@@ -10,19 +10,26 @@ use crate::calls::raft_path;
 use crate::wire::{CallError, Destination, Links};
 use crate::world::{Expected, World};
 
-/// Raft's messages as calls of nodes. The connection proves that the peer is the node that is meant.
+/// Raft's messages as calls of nodes. The connection proves that the peer is the node that is meant, and the query says as
+/// whom in raft: one that began another log is another member, and must not answer for the one that it was.
 pub(super) struct ByLinks(pub(super) Arc<Links>);
 
 impl Transport for ByLinks {
     fn call(&self, to: &Peer, call: Call) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
         let links = Arc::clone(&self.0);
+        let path = format!("{}?{}", raft_path(call.kind), query(to.raft_id));
         let to = Destination::member(to.address.clone(), Expected::Node(to.node));
         async move {
-            let answer = links.send(&to, raft_path(call.kind), call.request.into(), call.within).await;
+            let answer = links.send(&to, &path, call.request.into(), call.within).await;
             answer.map(|bytes| bytes.to_vec()).map_err(failed)
         }
         .boxed()
     }
+}
+
+/// Of a message to that member.
+pub(super) fn query(raft_id: u64) -> String {
+    format!("to={raft_id}")
 }
 
 fn failed(error: CallError) -> TransportError {

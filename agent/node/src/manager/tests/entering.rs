@@ -1,0 +1,103 @@
+//! How managers get into raft.
+
+use ketch_cluster::objects::node::NodeRole;
+
+use super::add_node;
+use crate::calls::EnterAsked;
+use crate::fixture::{Managers, until};
+use crate::manager::ManagerError;
+use crate::wire::{CallError, Refusal};
+use crate::world::Disk as _;
+
+#[tokio::test(start_paused = true)]
+async fn five_managers_are_in_raft_and_in_the_store() {
+    let managers = Managers::of(5).await;
+    assert_eq!(managers.seats[0].manager.members().len(), 5);
+    let leader = managers.leader().await;
+    for seat in &managers.seats {
+        let node = managers.node(seat.site.node).await.unwrap();
+        assert_eq!(node.role, NodeRole::Manager);
+        let place = node.manager.clone().unwrap();
+        assert_eq!((place.raft_id, place.address), (seat.manager.me().raft_id, seat.site.address()));
+    }
+    add_node(&leader, 77).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_does_not_lead_names_the_one_that_does() {
+    let mut managers = Managers::of(2).await;
+    let site = managers.join_site(NodeRole::Manager).await;
+    let asked = EnterAsked { raft_id: 9, address: site.address() };
+    let refused = site.ask("10.0.0.2:2377", &asked).await.unwrap_err();
+    assert_eq!(refused.leader(), Some(Some("10.0.0.1:2377")));
+    let place = managers.enter_by(site, "10.0.0.2:2377").await.unwrap();
+    assert_eq!(managers.seats[place].manager.peers().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn asking_again_changes_nothing() {
+    let managers = Managers::of(3).await;
+    let before = managers.seats[1].manager.peers();
+    managers.seats[1].manager.enter("10.0.0.1:2377").await.unwrap();
+    assert_eq!(managers.seats[1].manager.peers().len(), before.len());
+    assert_eq!(managers.seats[0].manager.members().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_has_moved_is_found_at_its_next_address() {
+    let managers = Managers::of(3).await;
+    let seat = &managers.seats[2];
+    let raft_id = seat.manager.me().raft_id;
+    let asked = EnterAsked { raft_id, address: "10.0.0.30:2377".to_owned() };
+    seat.site.ask("10.0.0.1:2377", &asked).await.unwrap();
+    let node = managers.node(seat.site.node).await.unwrap();
+    assert_eq!(node.manager.as_ref().unwrap().address, "10.0.0.30:2377");
+    let peers = managers.seats[0].manager.peers();
+    assert!(peers.iter().any(|it| it.peer.address == "10.0.0.30:2377" && it.is_voter));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manager_with_a_new_disk_takes_the_place_of_its_old_self() {
+    let mut managers = Managers::of(3).await;
+    managers.kill(2).await;
+    managers.seats[2].site.world.disk.wipe().unwrap();
+    let site = managers.seats[2].site.restarted();
+    let node = site.node;
+    let place = managers.enter(site).await;
+    let own = managers.seats[place].manager.me().clone();
+    let members = managers.seats[0].manager.peers();
+    let of_node: Vec<_> = members.iter().filter(|it| it.peer.node == node).collect();
+    assert_eq!(of_node.len(), 1, "{members:?}");
+    assert_eq!(of_node[0].peer, own);
+    assert_eq!(managers.node(node).await.unwrap().manager.as_ref().unwrap().raft_id, own.raft_id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_raft_id_of_another_and_no_address_are_refused() {
+    let mut managers = Managers::of(2).await;
+    let site = managers.join_site(NodeRole::Manager).await;
+    let taken = EnterAsked { raft_id: 1, address: site.address() };
+    let refused = site.ask("10.0.0.1:2377", &taken).await.unwrap_err();
+    assert!(matches!(refused, CallError::Refused(Refusal::Denied(_))), "{refused:?}");
+    let nowhere = EnterAsked { raft_id: 9, address: ":2377".to_owned() };
+    let refused = site.ask("10.0.0.1:2377", &nowhere).await.unwrap_err();
+    assert!(matches!(refused, CallError::Refused(Refusal::Invalid(_))), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_to_be_no_manager_is_told_so_and_asks_no_more() {
+    let mut managers = Managers::of(2).await;
+    let site = managers.join_site(NodeRole::Manager).await;
+    let leader = managers.leader().await;
+    let node = managers.node(site.node).await.unwrap();
+    let mut demoted = ketch_cluster::objects::Node::clone(&node);
+    demoted.spec.role = NodeRole::Worker;
+    let write = ketch_cluster::store::StoreAction::Update(demoted.into());
+    leader.change::<_, ()>(|_, _, _| Ok(((), vec![write]))).await.unwrap();
+    let refused = managers.enter_by(site, "10.0.0.1:2377").await.unwrap_err();
+    assert!(matches!(refused, ManagerError::Denied(_)), "{refused:?}");
+    until("its role is a worker's", || {
+        leader.view(|view| view.node(node.id).unwrap().role == NodeRole::Worker)
+    })
+    .await;
+}
