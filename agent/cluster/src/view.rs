@@ -180,6 +180,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_retained_is_forgotten() {
+        let mut observed = Observed::default();
+        for number in 1..=3 {
+            observed.note(TaskId::of(number), word(TaskState::Running, ""), NOW);
+        }
+        observed.retain(|task| task == TaskId::of(2));
+        let known = [1, 2, 3].map(|number| observed.status(TaskId::of(number)).is_some());
+        assert_eq!(known, [false, true, false]);
+    }
+
+    #[test]
     fn the_next_leader_is_right_at_once_by_its_own_clock() {
         for now in [NOW, NOW.after(seconds(3600)), NOW.before(seconds(900))] {
             let mut observed = Observed::default();

@@ -190,8 +190,11 @@ impl Leader {
         }
     }
 
-    /// Waits for this caller's turn to change something.
+    /// Waits for this caller's turn to change something; not when that is known to be of no use.
     pub(super) async fn turn(&self) -> Result<OwnedMutexGuard<()>, LeadError> {
+        if members::has_lost_quorum(&self.log) {
+            return Err(if self.has_ended() { self.not_leader() } else { LeadError::NoQuorum });
+        }
         let turn = async {
             let turn = timeout(PATIENCE, Arc::clone(&self.turnstile).lock_owned()).await;
             turn.map_err(|_| LeadError::NoQuorum)

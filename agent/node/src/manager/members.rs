@@ -43,6 +43,15 @@ pub(super) fn successor(log: &ClusterLog, may: impl Fn(NodeId) -> bool) -> Optio
     members.iter().filter(answers).max_by_key(|it| reached(it.peer.raft_id)).map(|it| it.peer.clone())
 }
 
+/// Whether so many voters are known to be silent that nothing can be committed.
+pub(super) fn has_lost_quorum(log: &ClusterLog) -> bool {
+    let members = log.members();
+    let voters = || members.iter().filter(|member| member.is_voter);
+    // One that has not answered yet may be about to.
+    let left = voters().filter(|member| member.silent.is_none_or(|silent| silent < SILENCE)).count();
+    left <= voters().count() / 2
+}
+
 /// Whether the voters that answer are a quorum of those that are left without this one.
 pub(super) fn may_go_without(members: &[Member], raft_id: u64) -> bool {
     let left = || members.iter().filter(|member| member.is_voter && member.peer.raft_id != raft_id);

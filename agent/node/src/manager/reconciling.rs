@@ -14,14 +14,18 @@ use super::leader::{Leader, lock};
 /// It looks at the clock at least so often: the wall clock, by which reconcilers wait, may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+/// Between two tries while nothing can be committed.
+const WITHOUT_QUORUM: Duration = Duration::from_millis(500);
 
 /// Drives the reconcilers until it is dropped. `notices` are from before the leader's first look at the store.
 pub(super) async fn drive(leader: &Leader, mut notices: Notices) {
     loop {
-        while turn(leader, &mut notices).await == Went::On {}
-        let pause = {
-            let now = leader.now();
-            lock(&leader.reconcilers).next_at(now).map_or(LONGEST_SLEEP, |moment| moment.since(now))
+        let pause = loop {
+            match turn(leader, &mut notices).await {
+                Went::On => {}
+                Went::ToRest => break until_next(leader),
+                Went::Nowhere => break WITHOUT_QUORUM,
+            }
         };
         tokio::select! {
             biased;
@@ -31,15 +35,22 @@ pub(super) async fn drive(leader: &Leader, mut notices: Notices) {
                 None => std::future::pending().await,
             },
             () = leader.woken.notified() => {}
-            () = sleep(pause.clamp(SHORTEST_SLEEP, LONGEST_SLEEP)) => {}
+            () = sleep(pause) => {}
         }
     }
 }
 
-#[derive(PartialEq, Eq)]
+fn until_next(leader: &Leader) -> Duration {
+    let now = leader.now();
+    let next_at = lock(&leader.reconcilers).next_at(now);
+    next_at.map_or(LONGEST_SLEEP, |moment| moment.since(now)).clamp(SHORTEST_SLEEP, LONGEST_SLEEP)
+}
+
 enum Went {
     On,
-    /// Nobody wants anything now, or nothing can be changed.
+    /// Nobody wants anything now.
+    ToRest,
+    /// Nothing can be changed.
     Nowhere,
 }
 
@@ -49,7 +60,7 @@ async fn turn(leader: &Leader, notices: &mut Notices) -> Went {
     while let Some(Some(notice)) = notices.next().now_or_never() {
         leader.take_in(notice);
     }
-    let Some(turn) = next(leader) else { return Went::Nowhere };
+    let Some(turn) = next(leader) else { return Went::ToRest };
     let outcome = commit(leader, held, &turn, notices).await;
     lock(&leader.reconcilers).settle(turn.key, outcome, leader.now());
     Went::On

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::Node;
 use ketch_cluster::objects::node::{Availability, ManagerStatus, NodeRole};
 use ketch_cluster::store::{ObjectId, StoreAction};
@@ -22,7 +23,9 @@ use super::members::{may_go_without, successor};
 
 /// It looks again at least so often: who answers is told by nothing else.
 const LOOK: Duration = Duration::from_secs(3);
-/// Between two steps that could not be done.
+/// After a step that was taken.
+const NEXT: Duration = Duration::from_millis(10);
+/// After one that could not be.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// What is to be done next.
@@ -41,19 +44,22 @@ pub(super) async fn keep(leader: &Leader) {
     let mut changes = leader.changes();
     loop {
         let next = leader.view(|view| steps(view, &leader.log.members(), leader.log.me().raft_id));
-        let mut is_stuck = false;
+        let mut pause = Pause::UntilSomethingChanges;
         for step in next {
-            if let Err(why) = take(leader, step.clone()).await {
-                tracing::debug!(?step, why, "managers can't be as they are to be yet");
-                is_stuck = true;
-            }
+            pause = pause.min(take(leader, &step).await);
         }
-        if is_stuck {
-            sleep(AGAIN).await;
-        } else {
-            drop(timeout(LOOK, concerned(&mut changes)).await);
+        match pause {
+            Pause::Of(span) => sleep(span).await,
+            Pause::UntilSomethingChanges => drop(timeout(LOOK, concerned(&mut changes)).await),
         }
     }
+}
+
+/// Until it looks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Pause {
+    Of(Duration),
+    UntilSomethingChanges,
 }
 
 /// All that differs between the nodes and raft. `me` is the leader.
@@ -97,18 +103,31 @@ fn as_it_is(node: &Arc<Node>, members: &[Member]) -> Option<Node> {
     differs.then(|| Node { role, manager, ..Node::clone(node) })
 }
 
-async fn take(leader: &Leader, step: Step) -> Result<(), String> {
-    match step {
-        Step::Remove(raft_id) => remove(leader, raft_id).await,
-        Step::HandOver => hand_over(leader).await,
-        Step::Write(_) => write(leader).await,
+async fn take(leader: &Leader, step: &Step) -> Pause {
+    // Raft's members change one at a time.
+    let _held = leader.membership.lock().await;
+    let taken = match step {
+        Step::Remove(raft_id) => remove(leader, *raft_id).await,
+        Step::HandOver => match successor(&leader.log, |node| may_lead(leader, node)) {
+            Some(peer) => {
+                leader.log.transfer_leadership(peer.raft_id, PATIENCE).await.map_err(|it| it.to_string())
+            }
+            // The only one that can lead does.
+            None => return Pause::UntilSomethingChanges,
+        },
+        Step::Write(_) => record(leader).await.map_err(|error| error.to_string()),
+    };
+    match taken {
+        Ok(()) => Pause::Of(NEXT),
+        Err(why) => {
+            tracing::debug!(?step, why, "managers can't be as they are to be yet");
+            Pause::Of(AGAIN)
+        }
     }
 }
 
 async fn remove(leader: &Leader, raft_id: u64) -> Result<(), String> {
-    let _held = leader.membership.lock().await;
-    let members = leader.log.members();
-    if !may_go_without(&members, raft_id) {
+    if !may_go_without(&leader.log.members(), raft_id) {
         return Err("too few of the other managers answer".to_owned());
     }
     match leader.log.remove(raft_id, PATIENCE).await {
@@ -117,31 +136,15 @@ async fn remove(leader: &Leader, raft_id: u64) -> Result<(), String> {
     }
 }
 
-async fn hand_over(leader: &Leader) -> Result<(), String> {
-    let _held = leader.membership.lock().await;
-    let may_lead = |id| {
-        leader.view(|view| {
-            view.node(id).is_some_and(|node| {
-                node.spec.role == NodeRole::Manager && node.spec.availability != Availability::Drain
-            })
+fn may_lead(leader: &Leader, node: NodeId) -> bool {
+    leader.view(|view| {
+        view.node(node).is_some_and(|node| {
+            node.spec.role == NodeRole::Manager && node.spec.availability != Availability::Drain
         })
-    };
-    match successor(&leader.log, may_lead) {
-        Some(peer) => {
-            leader.log.transfer_leadership(peer.raft_id, PATIENCE).await.map_err(|error| error.to_string())
-        }
-        // The only one that can lead does.
-        None => Ok(()),
-    }
+    })
 }
 
-/// Judged once more, on what is committed by now. Raft's members stay as they are meanwhile.
-async fn write(leader: &Leader) -> Result<(), String> {
-    let _held = leader.membership.lock().await;
-    record(leader).await.map_err(|error| error.to_string())
-}
-
-/// Writes every node as raft has it. The caller holds raft's members.
+/// Writes every node as raft has it, judged on what is committed by now. The caller holds raft's members.
 pub(super) async fn record(leader: &Leader) -> Result<(), ChangeError<std::convert::Infallible>> {
     let members = leader.log.members();
     leader

@@ -73,3 +73,20 @@ async fn a_manager_moves() {
     assert!(called.contains(&moved.address), "{called:?}");
     assert!(!called.contains(&peer(3).address), "{called:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_knows_how_long_each_member_has_been_silent() {
+    let mut managers = Managers::default();
+    let logs = managers.voters(3).await;
+    let silence = |of: usize| -> Vec<_> { logs[of].members().iter().map(|member| member.silent).collect() };
+    logs[0].propose(create(1), SOON).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    managers.crash(3).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let [own, second, third] = silence(0)[..] else { panic!("three are members") };
+    assert_eq!(own, Some(Duration::ZERO));
+    assert!(second.unwrap() < Duration::from_secs(5), "{second:?}");
+    assert!(third.unwrap() >= Duration::from_secs(60), "{third:?}");
+    assert_eq!(silence(1)[..], [None, Some(Duration::ZERO), None], "who does not lead knows of nobody");
+    assert!(logs[0].members().iter().all(|member| member.is_voter));
+}

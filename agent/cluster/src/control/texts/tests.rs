@@ -391,6 +391,11 @@ fn the_words_are_dockers() {
         ),
         (stored_token_unreadable(&JoinTokenError::Prefix), Kind::Unknown, "the cluster's own join token can't be read: invalid join token: it does not start with SWMTKN-1-".to_owned()),
         (
+            root_not_made(&"no randomness"),
+            Kind::Unknown,
+            "the next root certificate can't be made: no randomness".to_owned(),
+        ),
+        (
             election_before_heartbeat(),
             Kind::InvalidArgument,
             "election tick must be greater than heartbeat tick".to_owned(),

@@ -30,7 +30,7 @@ async fn a_leader_that_is_alone_says_so_in_time() {
         let asked = Instant::now();
         let error = lead_error(add_node(&leader, 78).await.unwrap_err());
         assert_eq!(error.docker(), NO_LEADER, "{error:?}");
-        assert!(asked.elapsed() <= IN_TIME, "{:?}", asked.elapsed());
+        assert!(asked.elapsed() < Duration::from_secs(1), "the others are known to be silent");
     }
     assert_eq!(leader.read().await, Err(LeadError::NoQuorum));
     assert!(leader.view(|view| view.node(NodeId::of(77)).is_none()));
@@ -52,7 +52,7 @@ async fn what_is_perhaps_in_the_log_is_not_made_once_more() {
     let error = request().await.unwrap_err().control().unwrap_err();
     assert_eq!(error.docker(), UNCERTAIN);
     let error = request().await.unwrap_err().control().unwrap_err();
-    assert_eq!(error, LeadError::NoQuorum, "it waits for the first");
+    assert_eq!(error, LeadError::NoQuorum);
     managers.hub.heal();
 
     let leader = managers.leader().await;
@@ -84,7 +84,7 @@ async fn a_leader_that_was_replaced_answers_those_who_wait() {
     timeout(PATIENCE, old.ended()).await.expect("it hears of the next leader");
     let error = lead_error(add_node(&old, 79).await.unwrap_err());
     assert!(matches!(error, LeadError::NotLeader { leader: Some(_) }), "{error:?}");
-    let numbers = |numbers: [u128; 2]| numbers.map(|number| NodeId::of(number));
+    let numbers = |numbers: [u128; 2]| numbers.map(NodeId::of);
     let kept = managers.leader().await.view(|view| numbers([77, 78]).map(|id| view.node(id).is_some()));
     assert_eq!(kept, [false, true]);
 }
