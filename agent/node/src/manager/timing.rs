@@ -15,10 +15,12 @@ const TICK: Duration = Duration::from_millis(60);
 const HEARTBEAT_TICKS: u32 = 3;
 /// An election is longer than so many heartbeats.
 const LEAST_RATIO: u32 = 3;
+/// Just under a second: a member that has missed three is shown as unreachable.
+const MOST_HEARTBEAT_TICKS: u32 = 16;
 
 pub(super) fn timing(raft: &RaftConfig) -> Timing {
     let election_ticks = raft.election_tick.max(LEAST_RATIO);
-    let most = election_ticks / LEAST_RATIO;
+    let most = (election_ticks / LEAST_RATIO).min(MOST_HEARTBEAT_TICKS);
     let heartbeat_ticks = raft.heartbeat_tick.saturating_mul(HEARTBEAT_TICKS).clamp(1, most);
     Timing { tick: TICK, heartbeat_ticks, election_ticks }
 }
@@ -50,6 +52,7 @@ mod tests {
             let timing = of(election, heartbeat);
             assert!(timing.heartbeat_ticks >= 1, "{timing:?}");
             assert!(timing.election_ticks / timing.heartbeat_ticks >= 3, "{timing:?}");
+            assert!(timing.tick * timing.heartbeat_ticks < Duration::from_secs(1), "{timing:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ketch_cluster::control::create_service;
 use ketch_cluster::id::NodeId;
 use ketch_raft::Start;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{add_node, lead_error};
 use crate::fixture::{Managers, objects, until};
@@ -124,4 +124,53 @@ async fn all_managers_come_back_after_a_power_failure() {
     let leader = managers.leader().await;
     assert!(leader.view(|view| view.node(NodeId::of(77)).is_some()));
     add_node(&leader, 78).await.unwrap();
+}
+
+/// A leader dies in the middle of changes, again and again: what was acknowledged is there, and a service that was created
+/// once has its tasks once.
+#[tokio::test(start_paused = true)]
+async fn nothing_acknowledged_is_lost_by_leaders_that_die() {
+    let mut managers = Managers::of(3).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..6_u128 {
+        let place = managers.leading().await;
+        let leader = managers.leader().await;
+        let name = format!("web-{round}");
+        let changes = async {
+            let service = leader
+                .change(|view, now, bits| create_service(view, objects::replicated(&name, 3), now, bits))
+                .await;
+            let mut done = Vec::new();
+            for number in 0..20 {
+                let number = 1000 * (round + 1) + number;
+                if add_node(&leader, number).await.is_ok() {
+                    done.push(number);
+                }
+            }
+            (service.is_ok(), done)
+        };
+        let dies = async {
+            sleep(Duration::from_millis(17 + 11 * u64::try_from(round).unwrap())).await;
+            managers.kill(place).await;
+        };
+        let ((_, done), ()) = tokio::join!(changes, dies);
+        acknowledged.extend(done);
+        drop(leader);
+        managers.restart(place, Start::Resume).await;
+    }
+    let leader = managers.leader().await;
+    let missing: Vec<_> = leader.view(|view| {
+        acknowledged.iter().filter(|number| view.node(NodeId::of(**number)).is_none()).copied().collect()
+    });
+    assert_eq!(missing, [] as [u128; 0], "of {}", acknowledged.len());
+    assert!(acknowledged.len() > 6, "{}", acknowledged.len());
+    let settled = || {
+        leader.view(|view| {
+            view.services().all(|service| {
+                let tasks: Vec<_> = view.tasks_of(service.id).collect();
+                tasks.len() == 3 && tasks.iter().all(|task| task.node.is_some())
+            })
+        })
+    };
+    until("each service has its three tasks", settled).await;
 }
