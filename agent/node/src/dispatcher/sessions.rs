@@ -4,6 +4,7 @@
 //! node is down when its time has passed, or when it says that it leaves.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -210,8 +211,8 @@ impl Sessions {
 
 impl Table {
     fn expect(&mut self, node: NodeId) {
-        if !self.standings.contains_key(&node) {
-            self.standings.insert(node, Standing::Unheard);
+        if let Entry::Vacant(standing) = self.standings.entry(node) {
+            standing.insert(Standing::Unheard);
             self.deadlines.set(node, Instant::now() + self.period * GRACE);
         }
     }

@@ -1,0 +1,124 @@
+use ketch_cluster::control::{Force, NodeRemoval, remove_node};
+use ketch_cluster::objects::node::NodeTls;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_registers_is_ready_with_what_it_says_and_what_its_certificate_says() {
+    let cluster = Cluster::with(1).await;
+    let mut forged = asked(101);
+    forged.description.tls = Some(NodeTls { issuer: CaKeyId([1; 20]), roots: Default::default() });
+    let mut worker = Worker::begin_with(&cluster.dispatcher, identity(101), forged).await.unwrap();
+    assert_eq!(worker.heartbeat, PERIOD);
+    worker.settle().await;
+    let node = cluster.node(NodeId::of(101));
+    assert_eq!((node.status.state, node.status.message.as_str()), (NodeState::Ready, ""));
+    assert_eq!(node.status.address, "10.0.0.99", "where its connection comes from");
+    let description = node.description.clone().unwrap();
+    assert_eq!(description.hostname, "node-101");
+    let own = CaKeyId([7; 20]);
+    assert_eq!(description.tls, Some(NodeTls { issuer: own, roots: [own].into() }));
+    let founder = cluster.managers.seats[0].site.node;
+    assert_eq!(worker.managers, [ManagerAddress { node: founder, address: "10.0.0.1:2377".to_owned() }]);
+    let membership = worker.membership.unwrap();
+    assert_eq!(membership.role, NodeRole::Worker);
+    assert!(membership.roots.starts_with("-----BEGIN CERTIFICATE-----"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_again_writes_nothing_and_ends_the_older_session() {
+    let cluster = Cluster::with(1).await;
+    let mut first = Worker::begin(&cluster.dispatcher, 101).await;
+    first.settle().await;
+    let before = cluster.node(NodeId::of(101)).meta.version;
+    let mut second = Worker::begin(&cluster.dispatcher, 101).await;
+    second.settle().await;
+    assert_eq!(cluster.node(NodeId::of(101)).meta.version, before);
+    assert!(!first.settle().await, "its stream has ended");
+    assert_eq!(first.beat().await.unwrap_err(), Refusal::NoSession);
+    assert_eq!(first.tell(Vec::new()).await.unwrap_err(), Refusal::NoSession);
+    second.beat().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_that_register_at_once_are_few_proposals() {
+    let cluster = Cluster::with(50).await;
+    let before = cluster.version().0;
+    let mut workers = Vec::new();
+    for number in 101..151 {
+        workers.push(Worker::begin(&cluster.dispatcher, number).await);
+    }
+    sleep(A_WHILE).await;
+    assert!((101..151).all(|number| cluster.state(NodeId::of(number)) == NodeState::Ready));
+    // Of the two of the dispatcher's, and what the allocator makes of the nodes.
+    assert!(cluster.version().0 - before < 10, "{}", cluster.version().0 - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_certificate_on_the_same_session_is_written() {
+    let cluster = Cluster::with(1).await;
+    let mut worker = Worker::begin(&cluster.dispatcher, 101).await;
+    worker.settle().await;
+    worker.identity.issuer = CaKeyId([8; 20]);
+    worker.beat().await.unwrap();
+    sleep(A_WHILE).await;
+    let tls = cluster.node(NodeId::of(101)).description.clone().unwrap().tls.unwrap();
+    assert_eq!(tls.issuer, CaKeyId([8; 20]));
+    assert!(tls.roots.contains(&CaKeyId([7; 20])), "the roots are its own word still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_nodes_of_the_cluster_are_answered() {
+    let cluster = Cluster::with(1).await;
+    let stranger = call(Caller::Stranger, SessionAsked::PATH, &asked(101));
+    assert!(matches!(cluster.dispatcher.answer(stranger).await, Err(Refusal::Denied(_))));
+    let unknown = Worker::begin_with(&cluster.dispatcher, identity(999), asked(101)).await;
+    assert!(matches!(unknown.map(|_| ()), Err(Refusal::Denied(_))));
+    let beat = cluster.ask(identity(999), &Heartbeat { session: 1 }).await;
+    assert!(matches!(beat, Err(Refusal::Denied(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_its_nodes_alone() {
+    let cluster = Cluster::with(2).await;
+    let worker = Worker::begin(&cluster.dispatcher, 101).await;
+    let _other = Worker::begin(&cluster.dispatcher, 102).await;
+    let beat = cluster.ask(identity(102), &Heartbeat { session: worker.session }).await;
+    assert_eq!(beat.unwrap_err(), Refusal::NoSession);
+    let left = cluster.ask(identity(102), &Leave { session: worker.session }).await;
+    assert_eq!(left.unwrap_err(), Refusal::NoSession);
+    worker.beat().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_node_is_refused_and_its_session_ends() {
+    let cluster = Cluster::with(1).await;
+    let mut worker = Worker::begin(&cluster.dispatcher, 101).await;
+    worker.settle().await;
+    let members = cluster.managers.seats[0].manager.members();
+    cluster
+        .leader
+        .change(|view, now, _| {
+            let removal = NodeRemoval { force: Force::Yes, members: &members, certificate_ends: now };
+            remove_node(view, NodeId::of(101), &removal, now).map(|actions| ((), actions))
+        })
+        .await
+        .unwrap();
+    assert!(!worker.settle().await, "its stream ends");
+    assert!(matches!(worker.beat().await, Err(Refusal::Denied(_))));
+    assert!(matches!(worker.tell(Vec::new()).await, Err(Refusal::Denied(_))));
+    let again = Worker::begin_with(&cluster.dispatcher, identity(101), asked(101)).await;
+    assert!(matches!(again.map(|_| ()), Err(Refusal::Denied(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_leadership_all_sessions_end() {
+    let cluster = Cluster::with(1).await;
+    let mut worker = Worker::begin(&cluster.dispatcher, 101).await;
+    worker.settle().await;
+    cluster.managers.kill(0).await;
+    assert!(!worker.settle().await);
+    assert!(matches!(worker.beat().await, Err(Refusal::NotLeader { .. })));
+    let again = Worker::begin_with(&cluster.dispatcher, identity(101), asked(101)).await;
+    assert!(matches!(again.map(|_| ()), Err(Refusal::NotLeader { .. })));
+}
