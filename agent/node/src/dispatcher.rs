@@ -56,6 +56,9 @@ use writer::Writer;
 /// Messages that a session's stream holds for its reader, beside what HTTP's flow control lets through.
 const AHEAD: usize = 1;
 
+/// Deadlines are looked at so often at least: the period may become shorter.
+const LONGEST_STEP: Duration = Duration::from_secs(1);
+
 /// One term's sessions. See the module.
 #[derive(Debug)]
 pub struct Dispatcher {
@@ -296,7 +299,7 @@ impl Dispatcher {
     /// meanwhile is still to be read: nobody is down for that.
     async fn watch(&self) {
         loop {
-            let step = (self.sessions.period() / 2).max(Duration::from_millis(10));
+            let step = (self.sessions.period() / 2).min(LONGEST_STEP);
             let latest = Instant::now() + step;
             let planned = self.sessions.next_deadline().map_or(latest, |deadline| deadline.min(latest));
             sleep_until(planned).await;

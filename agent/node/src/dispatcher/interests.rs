@@ -66,7 +66,7 @@ impl Interests {
                 Object::Network(it) => self.ring_interested(it.id.into(), rings),
                 Object::Secret(it) => self.ring_interested(it.id.into(), rings),
                 Object::Config(it) => self.ring_interested(it.id.into(), rings),
-                Object::Cluster(_) => rings.everyone.extend([Topic::Membership, Topic::Assignment]),
+                Object::Cluster(_) => touched_by_cluster(change, rings),
             }
         }
     }
@@ -117,6 +117,17 @@ impl Rings {
             .filter_map(|id| store.task(*id))
             .for_each(|task| interests.touched_by_task(task, &mut rings));
         rings
+    }
+}
+
+fn touched_by_cluster(change: &Change, rings: &mut Rings) {
+    rings.everyone.insert(Topic::Membership);
+    let data_keys = |object: &Option<Object>| match object {
+        Some(Object::Cluster(cluster)) => cluster.data_keys.clone(),
+        _ => Vec::new(),
+    };
+    if data_keys(&change.old) != data_keys(&change.new) {
+        rings.everyone.insert(Topic::Assignment);
     }
 }
 

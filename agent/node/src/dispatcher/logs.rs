@@ -55,13 +55,13 @@ pub struct LogHandle {
     asked: Mutex<BTreeSet<TaskId>>,
 }
 
-/// The parts that are under way, by their numbers.
+/// The parts that are under way, by their nodes and numbers.
 #[derive(Debug, Default)]
 pub(super) struct Logs(Mutex<Parts>);
 
 #[derive(Debug, Default)]
 struct Parts {
-    open: BTreeMap<u64, Part>,
+    open: BTreeMap<(NodeId, u64), Part>,
     next: u64,
 }
 
@@ -142,13 +142,13 @@ impl Logs {
         let parts = self.parts();
         let mut news = Vec::new();
         told.retain(|number| {
-            let stays = parts.open.contains_key(number);
+            let stays = parts.open.contains_key(&(node, *number));
             if !stays {
                 news.push(SessionMessage::LogsEnd { subscription: *number });
             }
             stays
         });
-        for (number, part) in parts.open.iter().filter(|(_, part)| part.node == node) {
+        for ((_, number), part) in parts.open.range((node, 0)..=(node, u64::MAX)) {
             if told.insert(*number) {
                 let (tasks, options) = (vec![part.task], part.options.clone());
                 news.push(SessionMessage::Logs(LogsWanted { subscription: *number, tasks, options }));
@@ -159,13 +159,8 @@ impl Logs {
 
     /// Gives a reader what a node has sent of its part, when there is room for it; whether more is wanted.
     pub(super) async fn take(&self, node: NodeId, told: LogsTell) -> bool {
-        let number = told.subscription;
-        let part = self
-            .parts()
-            .open
-            .get(&number)
-            .filter(|part| part.node == node)
-            .map(|it| (it.task, it.to.clone()));
+        let number = (node, told.subscription);
+        let part = self.parts().open.get(&number).map(|part| (part.task, part.to.clone()));
         let Some((task, to)) = part else { return false };
         for (_, line) in told.lines.into_iter().filter(|(of, _)| *of == task) {
             let at = line.at;
@@ -198,7 +193,7 @@ impl Logs {
 
     /// Ends the parts of nodes that don't answer.
     pub(super) fn look(&self, store: &Store) {
-        let nodes: BTreeSet<NodeId> = self.parts().open.values().map(|part| part.node).collect();
+        let nodes: BTreeSet<NodeId> = self.parts().open.keys().map(|(node, _)| *node).collect();
         nodes.into_iter().filter(|node| !is_available(store, *node)).for_each(|node| self.lose(node));
     }
 
@@ -213,7 +208,7 @@ impl Logs {
     fn open(&self, part: Part) {
         let mut parts = self.parts();
         let number = parts.number();
-        parts.open.insert(number, part);
+        parts.open.insert((part.node, number), part);
     }
 
     /// Ends a reader's parts; the nodes that they were read from.

@@ -43,3 +43,75 @@ fn issuer(
         (Some(_) | None, _) => Ok(root::describe(&cluster.root_ca.certificate)?.id),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ketch_ca::rotation;
+    use ketch_cluster::objects::Version;
+    use ketch_cluster::objects::node::{NodeRole, NodeTls};
+    use ketch_cluster::store::StoreAction;
+
+    use super::*;
+    use crate::fixture::{Hub, Site, objects};
+    use crate::world::World;
+
+    const NODE: NodeId = NodeId::of(5);
+
+    fn store(cluster: &Cluster, node: Node) -> Store {
+        let mut store = Store::default();
+        let create = [StoreAction::Create(cluster.clone().into()), StoreAction::Create(node.into())];
+        store.apply(Version(1), &create).unwrap();
+        store
+    }
+
+    /// With a certificate of that root.
+    fn node(issuer: CaKeyId) -> Node {
+        let mut node = objects::node(5);
+        let tls = NodeTls { issuer, roots: [issuer].into() };
+        node.description.as_mut().unwrap().tls = Some(tls);
+        node
+    }
+
+    fn told(store: &Store, renewals: &[NodeId]) -> Membership {
+        membership(store, NODE, &renewals.iter().copied().collect()).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_moves_to_the_next_root_when_it_is_its_turn() {
+        let hub = Hub::new();
+        let (site, cluster) = Site::founder(&hub, "10.0.0.1");
+        let old = root::describe(&cluster.root_ca.certificate).unwrap().id;
+        let settled = told(&store(&cluster, node(CaKeyId([9; 20]))), &[]);
+        assert_eq!((settled.issuer, settled.roots), (old, cluster.root_ca.certificate.clone()));
+        let cluster = rotation::begin(&cluster, site.world.now()).unwrap();
+        let next = cluster.root_ca.rotation.as_ref().unwrap().certificate.clone();
+        let next_id = root::describe(&next).unwrap().id;
+        let waiting = told(&store(&cluster, node(old)), &[]);
+        assert_eq!(
+            waiting.roots,
+            format!("{}{next}", cluster.root_ca.certificate),
+            "both are trusted at once"
+        );
+        assert_eq!(waiting.issuer, old);
+        assert_eq!(told(&store(&cluster, node(old)), &[NODE]).issuer, next_id);
+        assert_eq!(told(&store(&cluster, node(next_id)), &[]).issuer, next_id, "it has moved");
+        assert_eq!(told(&store(&cluster, Node { description: None, ..objects::node(5) }), &[]).issuer, old);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_a_manager_as_soon_as_it_is_to_be_one_and_as_long_as_raft_has_it() {
+        let hub = Hub::new();
+        let (_, cluster) = Site::founder(&hub, "10.0.0.1");
+        for (wanted, present, expected) in [
+            (NodeRole::Worker, NodeRole::Worker, NodeRole::Worker),
+            (NodeRole::Manager, NodeRole::Worker, NodeRole::Manager),
+            (NodeRole::Worker, NodeRole::Manager, NodeRole::Manager),
+            (NodeRole::Manager, NodeRole::Manager, NodeRole::Manager),
+        ] {
+            let mut node = node(CaKeyId([9; 20]));
+            (node.spec.role, node.role) = (wanted, present);
+            assert_eq!(told(&store(&cluster, node), &[]).role, expected);
+        }
+        assert_eq!(membership(&Store::default(), NODE, &BTreeSet::new()), None);
+    }
+}

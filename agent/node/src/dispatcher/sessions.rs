@@ -24,6 +24,8 @@ use super::verdict::{Registration, Standing};
 /// A node is down after so many heartbeats that were missed; the third one may be on its way.
 const MISSED: u32 = 3;
 const ON_ITS_WAY: u32 = 4;
+/// Of a heartbeat's periods, whatever the cluster's spec says.
+const SHORTEST: Duration = Duration::from_millis(100);
 /// So many periods has a node to register with a new leader: it must find it first.
 const GRACE: u32 = 6;
 
@@ -235,5 +237,6 @@ impl Table {
 }
 
 fn period_of(store: &Store) -> Duration {
-    store.cluster().map(|cluster| cluster.spec.dispatcher.heartbeat_period).unwrap_or_default()
+    let config = store.cluster().map(|cluster| cluster.spec.dispatcher).unwrap_or_default();
+    config.heartbeat_period.max(SHORTEST)
 }

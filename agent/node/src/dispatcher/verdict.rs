@@ -83,3 +83,23 @@ fn host_of(address: &str) -> String {
         _ => address.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_loses_its_port() {
+        for (given, host) in [
+            ("10.0.0.1:2377", "10.0.0.1"),
+            ("10.0.0.1", "10.0.0.1"),
+            ("[fd00::1]:2377", "fd00::1"),
+            ("fd00::1", "fd00::1"),
+            ("node-1.example:2377", "node-1.example"),
+            ("node-1", "node-1"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(given), host, "{given}");
+        }
+    }
+}

@@ -23,7 +23,7 @@ use crate::manager::Leader;
 /// Between two proposals.
 pub(super) const PACE: Duration = Duration::from_millis(100);
 /// How long a worker's word waits for its commit; after that the worker tells again.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(super) struct Writer {

@@ -143,9 +143,7 @@ async fn a_hundred_idle_sessions_cost_their_heartbeats() {
     for _ in 0..10 {
         futures_util::future::join_all(workers.iter().map(|worker| worker.live(1))).await;
     }
-    for worker in &mut workers {
-        while worker.stream.try_recv().is_ok() {}
-    }
+    futures_util::future::join_all(workers.iter_mut().map(Worker::settle)).await;
     let before = cluster.version();
     for _ in 0..30 {
         futures_util::future::join_all(workers.iter().map(|worker| worker.live(1))).await;
