@@ -170,7 +170,7 @@ impl Dispatcher {
 
     async fn take_logs(&self, node: NodeId, told: LogsTell) -> Result<LogsTaken, Refusal> {
         self.is_session(node, told.session)?;
-        Ok(LogsTaken { go_on: self.logs.take(node, told).await })
+        Ok(LogsTaken { go_on: self.take_lines(node, told).await })
     }
 
     fn leave(&self, node: NodeId, leave: &Leave) -> Result<Left, Refusal> {

@@ -106,7 +106,31 @@ impl LogHandle {
     }
 }
 
+/// A node's call that is under way. Dropped before its lines are taken, the node is asked again.
+#[derive(Debug)]
+struct Taking<'a> {
+    dispatcher: &'a Dispatcher,
+    of: Option<(NodeId, u64)>,
+}
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        if let Some(of) = self.of {
+            self.dispatcher.logs.ask_again(of);
+            self.dispatcher.sessions.ring_one(of.0, Topic::Logs);
+        }
+    }
+}
+
 impl Dispatcher {
+    /// Takes what a node has sent of a log; whether more is wanted.
+    pub(super) async fn take_lines(&self, node: NodeId, told: LogsTell) -> bool {
+        let mut taking = Taking { dispatcher: self, of: Some((node, told.subscription)) };
+        let go_on = self.logs.take(node, told).await;
+        taking.of = None;
+        go_on
+    }
+
     /// Reads logs of these tasks, each on its node. The stream ends with the last of them, unless the handle is kept.
     pub fn logs(
         self: &Arc<Self>,
@@ -158,7 +182,7 @@ impl Logs {
     }
 
     /// Gives a reader what a node has sent of its part, when there is room for it; whether more is wanted.
-    pub(super) async fn take(&self, node: NodeId, told: LogsTell) -> bool {
+    async fn take(&self, node: NodeId, told: LogsTell) -> bool {
         let number = (node, told.subscription);
         let part = self.parts().open.get(&number).map(|part| (part.task, part.to.clone()));
         let Some((task, to)) = part else { return false };
@@ -176,11 +200,19 @@ impl Logs {
             None => true,
             Some((_, why)) => {
                 if self.parts().open.remove(&number).is_some() {
-                    let error = Some(why).filter(|why| !why.is_empty());
-                    drop(to.send(LogMessage::Ended { task, error }).await);
+                    end(to, task, Some(why).filter(|why| !why.is_empty()));
                 }
                 false
             }
+        }
+    }
+
+    /// A node has given a call up before its lines were taken, and sends no more by that number: it is asked by another one.
+    fn ask_again(&self, (node, number): (NodeId, u64)) {
+        let mut parts = self.parts();
+        if let Some(part) = parts.open.remove(&(node, number)) {
+            let number = parts.number();
+            parts.open.insert((node, number), part);
         }
     }
 

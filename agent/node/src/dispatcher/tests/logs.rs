@@ -123,6 +123,24 @@ async fn a_reader_that_does_not_read_holds_the_node_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_that_gives_its_call_up_is_asked_for_the_rest() {
+    let (cluster, mut first, _second) = with_workers().await;
+    let (mut stream, _handle) = cluster.dispatcher.logs([(TASK, Some(first.identity.node))], all());
+    first.settle().await;
+    let many = lines(&first, TASK, (0..1000).map(|number| line(number, "x")).collect());
+    assert!(timeout(Duration::from_secs(1), send(&first, &many)).await.is_err());
+    first.settle().await;
+    assert_eq!(first.logs_ended, [many.subscription]);
+    let since = first.logs[1].options.since.unwrap();
+    let mut last = None;
+    while let Ok(Some(LogMessage::Line { line, .. })) = timeout(A_WHILE, stream.next()).await {
+        last = Some(line.at);
+    }
+    assert_eq!(last.unwrap().after(Duration::from_nanos(1)), since, "nothing twice, nothing left out");
+    assert!(!send(&first, &many).await, "by the first number nothing is taken");
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_who_reads_is_told_to_the_node() {
     let (cluster, mut first, _second) = with_workers().await;
     let (stream, _handle) = cluster.dispatcher.logs([(TASK, Some(first.identity.node))], all());

@@ -1,7 +1,22 @@
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use ketch_cluster::control::{Force, NodeRemoval, remove_node};
 use ketch_cluster::objects::node::NodeTls;
 
 use super::*;
+use crate::fixture::Site;
+use crate::wire::{Destination, Service, serve};
+use crate::world::{Expected, World};
+
+/// The dispatcher alone, behind a listener of its own.
+struct Serving(Arc<Dispatcher>);
+
+impl Service for Serving {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let dispatcher = Arc::clone(&self.0);
+        async move { dispatcher.answer(call).await }.boxed()
+    }
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_registers_is_ready_with_what_it_says_and_what_its_certificate_says() {
@@ -121,4 +136,35 @@ async fn with_the_leadership_all_sessions_end() {
     assert!(matches!(worker.beat().await, Err(Refusal::NotLeader { .. })));
     let again = Worker::begin_with(&cluster.dispatcher, identity(101), asked(101)).await;
     assert!(matches!(again.map(|_| ()), Err(Refusal::NotLeader { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_over_the_network_ends_with_its_connection() {
+    let mut cluster = Cluster::with(0).await;
+    let address = "10.0.0.1:2378";
+    let mut listener = cluster.managers.seats[0].site.world.listen(address).await.unwrap();
+    let service = Arc::new(Serving(Arc::clone(&cluster.dispatcher)));
+    tokio::spawn(async move {
+        while let Ok(accepted) = listener.accept().await {
+            tokio::spawn(serve(accepted, Arc::clone(&service) as Arc<dyn Service>));
+        }
+    });
+    let site: Site = cluster.managers.join_site(NodeRole::Worker).await;
+    let to = Destination::member(address, Expected::Role(NodeRole::Manager));
+    let mut messages = site.links.open(&to, &asked(1), A_WHILE).await.unwrap();
+    let Some(SessionMessage::Begun { session, .. }) = messages.next().await.unwrap() else { panic!() };
+    sleep(A_WHILE).await;
+    let node = cluster.node(site.node);
+    assert_eq!(
+        (node.status.state, node.status.address.as_str()),
+        (NodeState::Ready, site.world.host.as_str())
+    );
+    let tls = node.description.clone().unwrap().tls.unwrap();
+    assert_eq!(tls.issuer, site.world.credentials().unwrap().identity.issuer, "the certificate's");
+    site.ask(address, &Heartbeat { session }).await.unwrap();
+    cluster.managers.hub.kill(&site.world.host);
+    sleep(A_WHILE).await;
+    let beat = site.restarted().ask(address, &Heartbeat { session }).await.unwrap_err();
+    assert_eq!(beat, crate::wire::CallError::Refused(Refusal::NoSession));
+    assert_eq!(cluster.state(site.node), NodeState::Ready, "not for that");
 }
