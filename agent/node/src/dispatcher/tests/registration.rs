@@ -168,3 +168,15 @@ async fn a_session_over_the_network_ends_with_its_connection() {
     assert_eq!(beat, crate::wire::CallError::Refused(Refusal::NoSession));
     assert_eq!(cluster.state(site.node), NodeState::Ready, "not for that");
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_changes_that_were_missed_removed_nodes_have_no_session() {
+    let cluster = Cluster::with(2).await;
+    let mut gone = Worker::begin(&cluster.dispatcher, 101).await;
+    let mut there = Worker::begin(&cluster.dispatcher, 102).await;
+    let mut store = cluster.leader.view(|view| ketch_cluster::store::Store::clone(view));
+    store.apply(Version(u64::MAX), &[StoreAction::Remove(NodeId::of(101).into())]).unwrap();
+    cluster.dispatcher.sessions.look(&store);
+    assert!(!gone.settle().await);
+    assert!(there.settle().await);
+}
