@@ -6,6 +6,7 @@ mod heartbeats;
 mod interests;
 mod logs;
 mod registration;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;

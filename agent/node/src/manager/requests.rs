@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ketch_ca::rotation;
 use ketch_cluster::control::{
-    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, RaftMembers, remove_node, texts, update_cluster,
-    update_node,
+    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, RaftMembers, remove_node, texts,
+    update_cluster, update_node,
 };
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::{NodeSpec, Version};
