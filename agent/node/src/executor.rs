@@ -101,7 +101,8 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     fn describe(&self) -> BoxFuture<'_, NodeDescription>;
 
     /// Whatever of the cluster's networks the node is to know, all of it: networks, neighbours, services, peers, keys. Called
-    /// once before the first task and at each change.
+    /// once before the first task and at each change. Keys of encrypted networks are on no disk: after a restart without
+    /// managers there are none among the items, and those that the kernel has hold on. No neighbour's traffic is unknown.
     ///
     /// # Errors
     /// What could not be done; it is called again at the next change, or in a few seconds.
@@ -110,10 +111,12 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// Pulls the image (what is there is used when it can't be pulled) and makes the container.
     fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>>;
 
-    /// Starts the container, and returns once it runs and is healthy. One that runs already is waited for.
+    /// Starts the container, and returns once it runs and is healthy. One that runs already is waited for; one that was started
+    /// before and has ended is not started again: that returns at once, and [`wait`](Self::wait) says how it ended.
     fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>>;
 
-    /// Waits for the container's end, and ends it when it becomes unhealthy.
+    /// Waits for the container's end, and ends it when it becomes unhealthy. Of one that has ended it says how, as often as it
+    /// is asked, until it is removed.
     fn wait(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>>;
 
     /// Stops the container by its signal, in its grace period, then by SIGKILL; returns once it has ended. One that never

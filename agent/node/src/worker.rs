@@ -17,6 +17,8 @@ mod roster;
 mod runner;
 mod session;
 mod store;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod word;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ketch_cluster::objects::Task;
 use ketch_cluster::orchestrator::fence;
+use ketch_cluster::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -29,6 +30,11 @@ impl Contact {
     /// when it was asked.
     pub(super) fn heard(&self, asked: Instant) {
         self.last.send_replace(Moment::at(asked));
+    }
+
+    /// When that was, by this node's wall clock, which says `now`.
+    pub(super) fn at(&self, now: Timestamp) -> Timestamp {
+        now.before(self.last.borrow().age())
     }
 
     pub(super) fn keep(&self, is_kept: bool) {

@@ -57,6 +57,14 @@ impl Networks {
         }
     }
 
+    /// Waits until the executor was told anything at all: after a restart, what was kept.
+    pub(super) async fn before_start(&self) {
+        let tried = self.reached(|progress| progress.tried > 0);
+        if timeout(PREPARE_WAIT, tried).await.is_err() {
+            tracing::warn!("a task is started although its networks are not told yet");
+        }
+    }
+
     /// Waits until the executor knows what is wanted by now: whom no new connection is to reach.
     pub(super) async fn before_stop(&self) {
         let turn = self.wanted.borrow().turn;

@@ -62,9 +62,10 @@ impl Roster {
 
     fn begin(&mut self, order: Order, word: Word) {
         let task = order.task.id;
+        self.hands.words.put(task, word.clone());
+        self.hands.words.compare(&order.task);
         let (sender, orders) = watch::channel(order);
         self.orders.insert(task, sender);
-        self.hands.words.put(task, word.clone());
         self.runners.spawn(Runner { hands: Arc::clone(&self.hands), task, orders, word }.run());
     }
 
@@ -138,6 +139,9 @@ impl Roster {
         rows.extend(changed.map(|(_, item)| item).filter(is_kept).map(Row::item));
         let lost = self.networking.keys().filter(|id| !networking.contains_key(*id));
         rows.extend(lost.map(|id| Row::no_item(*id)));
+        if orders.iter().any(|order| fence_of(&order.task).is_some()) {
+            rows.push(Row::contact(self.hands.contact.at(self.hands.world.now())));
+        }
         rows
     }
 

@@ -154,7 +154,11 @@ impl Runner {
 
     async fn start(&mut self) {
         let hands = Arc::clone(&self.hands);
-        let started = hands.executor.start(self.order_task());
+        let task = self.order_task();
+        let started = async {
+            hands.networks.before_start().await;
+            hands.executor.start(task).await
+        };
         match self.unless_stopped(started).await {
             Ok(Ok(started)) => {
                 let mut word = self.word.entered(TaskState::Running, texts::STARTED);

@@ -2,6 +2,7 @@
 //! begins again when the session is lost. Tasks don't mind.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,10 +91,14 @@ impl Sessions {
             }
             match end {
                 // Once, or two managers that take each other for the leader would be asked without a rest.
-                End::Elsewhere(Some(leader)) if addresses.is_led_to(&leader) => continue,
+                End::Elsewhere(Some(leader)) => {
+                    if addresses.lead_to(leader) {
+                        continue;
+                    }
+                }
                 End::Removed(reason) => self.is_removed(&reason).await,
                 End::Changed => addresses.stay(address),
-                End::Elsewhere(_) | End::Lost(_) => {}
+                End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
             }
             sleep(backoff.next(self.hands.world.bits())).await;
         }
@@ -104,7 +109,10 @@ impl Sessions {
         let leader = Destination::member(address, Expected::Role(NodeRole::Manager));
         match self.begin(leader).await {
             Err(end) => end,
-            Ok(begun) => self.follow(begun).await.err().unwrap_or(End::Changed),
+            Ok(begun) => {
+                let Err(end) = self.follow(begun).await;
+                end
+            }
         }
     }
 
@@ -132,8 +140,8 @@ impl Sessions {
         Ok(Begun { session, heartbeat, description, messages })
     }
 
-    /// Does what the leader says, until the session ends: never without an error.
-    async fn follow(&mut self, begun: Begun) -> Result<(), End> {
+    /// Does what the leader says, until the session ends.
+    async fn follow(&mut self, begun: Begun) -> Result<Infallible, End> {
         let Begun { session, heartbeat, description, mut messages } = begun;
         let mut parts = JoinSet::new();
         parts.spawn(session.clone().beat(heartbeat));
@@ -211,7 +219,8 @@ impl Session {
     async fn heard(&self, sent: Instant) {
         self.hands.contact.heard(sent);
         if self.hands.contact.is_kept() {
-            self.hands.store.write(vec![Row::contact(self.hands.world.now())]).await;
+            let at = self.hands.contact.at(self.hands.world.now());
+            self.hands.store.write(vec![Row::contact(at)]).await;
         }
     }
 
@@ -239,7 +248,11 @@ impl Session {
                 words.news().await;
             }
             sleep(GATHER).await;
-            let tell = Tell { session: self.number, words: words.take_news() };
+            let news = words.take_news();
+            if news.is_empty() {
+                continue;
+            }
+            let tell = Tell { session: self.number, words: news };
             match self.hands.links.ask(&self.leader, &tell, ANSWER).await {
                 Ok(taken) => words.committed(&taken.committed),
                 Err(error) => return error.into(),
@@ -275,13 +288,15 @@ impl Addresses {
     }
 
     /// Another manager is said to lead; whether it may be tried at once.
-    fn is_led_to(&mut self, leader: &str) -> bool {
-        self.stay(leader.to_owned());
-        self.was_led = !self.was_led;
-        self.was_led
+    fn lead_to(&mut self, leader: String) -> bool {
+        let was_led = self.was_led;
+        self.stay(leader);
+        self.was_led = true;
+        !was_led
     }
 
     fn stay(&mut self, address: String) {
+        self.was_led = false;
         self.turn.retain(|it| *it != address);
         self.turn.push_front(address);
     }
