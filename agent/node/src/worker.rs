@@ -108,8 +108,13 @@ impl Worker {
         running.spawn(writer.run());
         running.spawn(tell_networks(Arc::clone(&hands)));
         let roster = Arc::new(Mutex::new(Roster::take_up(Arc::clone(&hands), contents)));
-        let sessions =
-            Sessions { hands: Arc::clone(&hands), roster: Arc::clone(&roster), address, roots: roots_now };
+        let sessions = Sessions {
+            hands: Arc::clone(&hands),
+            roster: Arc::clone(&roster),
+            address,
+            roots: roots_now,
+            is_removed: false,
+        };
         let mut session = JoinSet::new();
         session.spawn(sessions.run());
         Ok(Arc::new(Self {

@@ -64,6 +64,8 @@ pub(super) struct Sessions {
     /// Where the node is to be reached.
     pub(super) address: String,
     pub(super) roots: watch::Receiver<Vec<CaKeyId>>,
+    /// Whether the leader has said since the last session that it does not know the node.
+    pub(super) is_removed: bool,
 }
 
 /// A session that has begun, as its parts know it.
@@ -79,7 +81,7 @@ impl Sessions {
         let mut backoff = Backoff::new();
         let mut addresses = Addresses::default();
         loop {
-            let Some(address) = addresses.next(&self.hands.events.managers()) else {
+            let Some(address) = addresses.next(&self.hands) else {
                 sleep(NOBODY).await;
                 continue;
             };
@@ -96,7 +98,7 @@ impl Sessions {
                         continue;
                     }
                 }
-                End::Removed(reason) => self.is_removed(&reason).await,
+                End::Removed(reason) => self.lose_all(&reason).await,
                 End::Changed => addresses.stay(address),
                 End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
             }
@@ -135,7 +137,8 @@ impl Sessions {
             return Err(End::Lost("the session's first message is another one".to_owned()));
         };
         let session = Session { hands: Arc::clone(&self.hands), leader, number: session };
-        session.heard(sent).await;
+        session.heard(sent);
+        self.is_removed = false;
         tracing::info!(manager = session.leader.address, "in a session");
         Ok(Begun { session, heartbeat, description, messages })
     }
@@ -193,7 +196,10 @@ impl Sessions {
     }
 
     /// The node has nothing any more.
-    async fn is_removed(&self, reason: &str) {
+    async fn lose_all(&mut self, reason: &str) {
+        if std::mem::replace(&mut self.is_removed, true) {
+            return;
+        }
         tracing::error!(reason, "the cluster does not know this node");
         self.hands.events.send(WorkerEvent::Removed);
         self.roster.lock().await.take(&Held::default()).await;
@@ -216,11 +222,11 @@ struct Following {
 
 impl Session {
     /// A manager has answered what was sent at that moment.
-    async fn heard(&self, sent: Instant) {
+    fn heard(&self, sent: Instant) {
         self.hands.contact.heard(sent);
         if self.hands.contact.is_kept() {
             let at = self.hands.contact.at(self.hands.world.now());
-            self.hands.store.write(vec![Row::contact(at)]).await;
+            self.hands.store.note(Row::contact(at));
         }
     }
 
@@ -233,7 +239,7 @@ impl Session {
                 Ok(taken) => period = taken.next,
                 Err(error) => return error.into(),
             }
-            self.heard(sent).await;
+            self.heard(sent);
         }
     }
 
@@ -275,14 +281,20 @@ async fn watch_description(hands: Arc<Hands>, told: NodeDescription) -> End {
 #[derive(Debug, Default)]
 struct Addresses {
     turn: VecDeque<String>,
+    is_begun: bool,
     /// Whether the last one was named by another.
     was_led: bool,
 }
 
 impl Addresses {
-    fn next(&mut self, managers: &[ManagerAddress]) -> Option<String> {
+    /// The node's own order holds at first; after that each round begins with any of them, or all workers would come to one.
+    fn next(&mut self, hands: &Hands) -> Option<String> {
         if self.turn.is_empty() {
-            self.turn.extend(managers.iter().map(|it| it.address.clone()));
+            self.turn.extend(hands.events.managers().into_iter().map(|it| it.address));
+            if std::mem::replace(&mut self.is_begun, true) && !self.turn.is_empty() {
+                let first = hands.world.bits() % u128::try_from(self.turn.len()).unwrap_or(1);
+                self.turn.rotate_left(usize::try_from(first).unwrap_or(0));
+            }
         }
         self.turn.pop_front()
     }

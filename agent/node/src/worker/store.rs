@@ -185,6 +185,12 @@ impl TaskStore {
             std::future::pending::<()>().await;
         }
     }
+
+    /// Durable soon. For what is worth no waiting.
+    pub(super) fn note(&self, row: Row) {
+        // Nobody is told when it is written, or when the worker ends before.
+        let _ = self.0.send(Write { rows: vec![row], done: oneshot::channel().0 });
+    }
 }
 
 impl Writer {

@@ -38,10 +38,10 @@ struct Times {
 const LAST: u64 = 120;
 
 fn story() -> impl Strategy<Value = Story> {
-    let one_of_five = || prop::bool::weighted(0.8);
+    let mostly = || prop::bool::weighted(0.7);
     let moment = || prop::option::weighted(0.3, 1..LAST);
     let ends = prop::option::weighted(0.6, (0..40_u64, prop_oneof![Just(0), Just(1)]));
-    (0..8_u64, 0..8_u64, ends, one_of_five(), one_of_five(), moment(), moment(), moment()).prop_map(
+    (0..8_u64, 0..8_u64, ends, mostly(), mostly(), moment(), moment(), moment()).prop_map(
         |(pull, start, ends, prepares, starts, held_until, stopped_at, removed_at)| Story {
             pull,
             start,
@@ -56,7 +56,7 @@ fn story() -> impl Strategy<Value = Story> {
 }
 
 fn times() -> impl Strategy<Value = Times> {
-    let crashes = prop::collection::vec((1..25_u64, 0..20_u64), 0..8);
+    let crashes = prop::collection::vec((1..16_u64, 0..20_u64), 0..10);
     let away =
         prop::option::of((0..LAST, 1..60_u64)).prop_map(|it| it.map(|(from, span)| (from, from + span)));
     let commits = prop_oneof![Just(Commits::AtOnce), Just(Commits::Never), Just(Commits::Silently)];
