@@ -139,13 +139,10 @@ impl Worker {
         self.hands.events.managers()
     }
 
-    /// The node trusts these roots now: the leader is told.
+    /// The node has other keys or another certificate, and trusts these roots now: the leader sees it by a session that
+    /// begins a moment later, though none of the roots may be new.
     pub fn trusts(&self, roots: Vec<CaKeyId>) {
-        self.roots.send_if_modified(|now| {
-            let is_new = *now != roots;
-            *now = roots;
-            is_new
-        });
+        self.roots.send_replace(roots);
     }
 
     /// Ends the worker; containers go on, and are taken up when it is opened again.

@@ -95,7 +95,8 @@ impl Roster {
 
     fn give(&mut self, order: Order) {
         let Some(orders) = self.orders.get(&order.task.id) else {
-            let word = Word::first(&order.task);
+            // What ran it may have ended otherwise than well; what is known of the task holds.
+            let word = self.hands.words.of(order.task.id).unwrap_or_else(|| Word::first(&order.task));
             return self.begin(order, word);
         };
         self.hands.words.compare(&order.task);

@@ -7,4 +7,5 @@ mod lab;
 mod leader;
 mod life;
 mod logs;
+mod networks;
 mod sessions;

@@ -110,6 +110,10 @@ impl Words {
         self.news.notify_one();
     }
 
+    pub(super) fn of(&self, task: TaskId) -> Option<Word> {
+        self.lock().get(&task).map(|(word, _)| word.clone())
+    }
+
     pub(super) fn forget(&self, task: TaskId) {
         self.lock().remove(&task);
     }

@@ -35,7 +35,7 @@ struct Times {
     commits: Commits,
 }
 
-const LAST: u64 = 120;
+const LAST: u64 = 60;
 
 fn story() -> impl Strategy<Value = Story> {
     let mostly = || prop::bool::weighted(0.7);
@@ -58,7 +58,7 @@ fn story() -> impl Strategy<Value = Story> {
 fn times() -> impl Strategy<Value = Times> {
     let crashes = prop::collection::vec((1..16_u64, 0..20_u64), 0..10);
     let away =
-        prop::option::of((0..LAST, 1..60_u64)).prop_map(|it| it.map(|(from, span)| (from, from + span)));
+        prop::option::of((0..LAST, 1..40_u64)).prop_map(|it| it.map(|(from, span)| (from, from + span)));
     let commits = prop_oneof![Just(Commits::AtOnce), Just(Commits::Never), Just(Commits::Silently)];
     (crashes, away, commits).prop_map(|(crashes, away, commits)| Times { crashes, away, commits })
 }
@@ -135,7 +135,7 @@ async fn live(stories: &[Story], times: &Times) -> Bench {
     bench.lab.connect(LEADER, &bench.leader);
     bench.lab.steps.crash_after(u64::MAX / 2);
     bench.open();
-    pass(200).await;
+    pass(100).await;
     check(&bench, stories, &mut prepares);
     bench
 }
@@ -192,6 +192,43 @@ fn check_outcome(bench: &Bench, stories: &[Story]) {
 fn run(future: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.unwrap().block_on(future);
+}
+
+/// A task that runs on, with nothing else to say of it.
+const PLAIN: Story = Story {
+    pull: 2,
+    start: 2,
+    ends: None,
+    prepares: true,
+    starts: true,
+    held_until: None,
+    stopped_at: None,
+    removed_at: None,
+};
+
+#[test]
+fn every_step_may_be_the_last() {
+    let stories = [
+        PLAIN,
+        Story { ends: Some((5, 0)), ..PLAIN },
+        Story { ends: Some((5, 1)), ..PLAIN },
+        Story { prepares: false, ..PLAIN },
+        Story { starts: false, ..PLAIN },
+        Story { held_until: Some(10), ..PLAIN },
+        Story { stopped_at: Some(10), ..PLAIN },
+        Story { ends: Some((5, 0)), removed_at: Some(12), ..PLAIN },
+        Story { stopped_at: Some(8), removed_at: Some(14), ..PLAIN },
+    ];
+    for story in stories {
+        for step in 1..32 {
+            let times = Times { crashes: vec![(step, 0)], away: None, commits: Commits::AtOnce };
+            run(async {
+                let stories = [story.clone()];
+                let bench = live(&stories, &times).await;
+                check_outcome(&bench, &stories);
+            });
+        }
+    }
 }
 
 proptest! {

@@ -8,15 +8,19 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::{Assignment, Held};
-use ketch_cluster::id::{SecretId, ServiceId, TaskId};
+use ketch_cluster::id::{ClusterId, NetworkId, SecretId, ServiceId, TaskId};
+use ketch_cluster::objects::cluster::{ClusterNetworking, DataKey, RootCa, SecretBytes};
 use ketch_cluster::objects::container::{FileTarget, SecretReference};
+use ketch_cluster::objects::network::NetworkAllocation;
 use ketch_cluster::objects::node::{NodeState, NodeStatus};
 use ketch_cluster::objects::task::{Stop, TaskRuntime};
+use ketch_cluster::objects::{Cluster, ClusterSpec, Driver, Network, NetworkAttachment, NetworkSpec};
 use ketch_cluster::objects::{
     ContainerSpec, Labels, Meta, Node, NodeSpec, Secret, SecretSpec, Task, TaskSpec, TaskState, TaskStatus,
     Version,
 };
 use ketch_cluster::store::{Object, Store, StoreAction};
+use ketch_cluster::time::Timestamp;
 use ketch_cluster::view::{Observed, Told, View};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -28,6 +32,7 @@ use crate::calls::{
 };
 use crate::wire::{Answer, Call, Refusal, Service};
 
+pub(super) const NETWORK: NetworkId = NetworkId::of(3);
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
 
 /// What becomes of ends that are told.
@@ -45,6 +50,8 @@ pub(super) enum Commits {
 pub(super) struct Known {
     tasks: BTreeMap<TaskId, Task>,
     secrets: BTreeMap<SecretId, Secret>,
+    network: Option<Network>,
+    pub(super) observed: Observed,
     held: Held,
     stream: Option<mpsc::Sender<Bytes>>,
     pub(super) session: u128,
@@ -113,6 +120,35 @@ impl Leader {
         self.known().secrets.insert(secret.id, secret);
     }
 
+    /// An encrypted network of the cluster, with its key.
+    pub(super) fn add_network(&self) {
+        self.known().network = Some(Network {
+            id: NETWORK,
+            meta: Meta::default(),
+            spec: NetworkSpec {
+                name: "backend".to_owned(),
+                driver: Driver {
+                    name: "overlay".to_owned(),
+                    options: Labels::from([("encrypted".to_owned(), String::new())]),
+                },
+                ..NetworkSpec::default()
+            },
+            allocation: Some(NetworkAllocation { vni: Some(4096), pools: Vec::new() }),
+            pending_delete: false,
+        });
+    }
+
+    /// Another leader leads from now on: it has heard nothing yet.
+    pub(super) fn forget(&self) {
+        let mut known = self.known();
+        known.observed = Observed::default();
+        known.stream = None;
+    }
+
+    pub(super) fn send_changes(&self) {
+        self.known().send_changes();
+    }
+
     pub(super) fn send(&self, message: &SessionMessage) {
         let known = self.known();
         let bytes = Answer::message(message).unwrap();
@@ -171,12 +207,15 @@ impl Leader {
 impl Known {
     fn assignment(&self) -> Assignment {
         let mut objects: Vec<Object> = vec![node().into()];
+        if let Some(network) = self.network.clone() {
+            objects.extend([Object::from(cluster()), network.into()]);
+        }
         objects.extend(self.secrets.values().cloned().map(Object::from));
         objects.extend(self.tasks.values().cloned().map(Object::from));
         let actions: Vec<_> = objects.into_iter().map(StoreAction::Create).collect();
         let mut store = Store::default();
         store.apply(Version(1), &actions).unwrap();
-        Assignment::of(&View::new(&store, &Observed::default()), NODE)
+        Assignment::of(&View::new(&store, &self.observed), NODE)
     }
 
     fn send_changes(&mut self) {
@@ -211,6 +250,7 @@ impl Known {
     fn note(&mut self, words: &[(TaskId, Told)]) {
         for (task, told) in words {
             self.words.entry(*task).or_default().push(told.clone());
+            self.observed.note(*task, told.clone(), Timestamp(0));
         }
     }
 
@@ -283,6 +323,19 @@ impl Leader {
     }
 }
 
+fn cluster() -> Cluster {
+    Cluster {
+        id: ClusterId::of(1),
+        meta: Meta::default(),
+        spec: ClusterSpec::default(),
+        networking: ClusterNetworking::default(),
+        root_ca: RootCa::default(),
+        shut_out: BTreeMap::new(),
+        unlock_key: None,
+        data_keys: vec![DataKey { generation: 1, made_at: Timestamp(0), secret: SecretBytes(vec![77; 32]) }],
+    }
+}
+
 fn node() -> Node {
     Node {
         id: NODE,
@@ -337,4 +390,15 @@ pub(super) fn with_secret(task: &mut Task, secret: u128) {
     };
     task.spec =
         Arc::new(TaskSpec { runtime: TaskRuntime::Container(Box::new(container)), ..TaskSpec::default() });
+}
+
+/// Puts the task into the network.
+pub(super) fn in_network(task: &mut Task) {
+    let address = format!("10.0.1.{}/24", task.slot).parse().unwrap();
+    task.networks = vec![NetworkAttachment {
+        network: NETWORK,
+        addresses: vec![address],
+        aliases: Vec::new(),
+        driver_options: Labels::new(),
+    }];
 }

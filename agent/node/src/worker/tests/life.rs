@@ -344,3 +344,24 @@ async fn shutting_down_leaves_everything() {
     bench.leader.sessions(2).await;
     assert_eq!(bench.leader.last(1).state, Running);
 }
+
+/// As in ketchd, where the disk has threads of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_runs_on_many_threads_by_the_real_clock() {
+    let mut bench = Bench::without_worker();
+    let short = Duration::from_millis(20);
+    for task in 1..=20 {
+        let script = Script { pull: short, start: short, stop: short, ..Script::default() };
+        let ends = (task % 2 == 0).then_some((short, 0, ""));
+        bench.engine.script(task, Script { ends, ..script });
+        bench.leader.assign(task, |_| {});
+    }
+    bench.lab.connect(super::lab::LEADER, &bench.leader);
+    bench.open();
+    for task in 1..=20 {
+        bench.told(task, if task % 2 == 0 { Complete } else { Running }).await;
+    }
+    bench.reopen().await;
+    bench.leader.want(1, Shutdown);
+    bench.told(1, Shutdown).await;
+}
