@@ -43,12 +43,14 @@ use hands::Hands;
 use moment::Moment;
 use networks::Networks;
 use roster::Roster;
-use session::Sessions;
+use session::{Present, Sessions};
 pub use store::WorkerError;
 use word::Words;
 
 /// How long tasks have to stop when the node leaves its cluster.
 const LEAVE: Duration = Duration::from_secs(60);
+/// How long it is waited then until their ends are committed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What a worker is made of.
 pub struct WorkerParts {
@@ -102,6 +104,7 @@ impl Worker {
             networks: Networks::default(),
             contact: Contact::new(contact),
             events: Events::new(known),
+            present: Present::default(),
         });
         let (roots, roots_now) = watch::channel(roots);
         let mut running = JoinSet::new();
@@ -153,13 +156,18 @@ impl Worker {
         tracing::info!(node = %self.node, "the worker has ended");
     }
 
-    /// Stops and removes all tasks, and ends the worker: its node leaves the cluster.
+    /// Stops and removes all tasks, tells the leader that the node leaves the cluster, and ends the worker.
     pub async fn leave(&self) {
-        end(&self.session).await;
+        // Held to the end: no assignment is taken any more.
         let mut roster = self.roster.lock().await;
         if timeout(LEAVE, roster.leave()).await.is_err() {
             tracing::warn!("tasks of the cluster that was left are not stopped yet");
         }
+        if self.hands.present.is_one() {
+            let _ = timeout(LAST_WORDS, self.hands.words.settled()).await;
+            self.hands.present.leave(&self.hands.links).await;
+        }
+        end(&self.session).await;
         roster.end().await;
         end(&self.running).await;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::contact::Contact;
 use super::events::Events;
 use super::networks::Networks;
+use super::session::Present;
 use super::store::TaskStore;
 use super::word::Words;
 use crate::executor::Executor;
@@ -21,4 +22,5 @@ pub(super) struct Hands {
     pub(super) networks: Networks,
     pub(super) contact: Contact,
     pub(super) events: Events,
+    pub(super) present: Present,
 }

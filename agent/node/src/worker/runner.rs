@@ -84,12 +84,14 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Ends once the task is forgotten.
+    /// Ends once the task is forgotten. Of a node that leaves nothing is: its end may be told still.
     pub(super) async fn run(mut self) {
         while !self.word.state.is_terminal() {
             self.step().await;
         }
-        self.await_removal().await;
+        if self.await_removal().await == Want::Left {
+            return;
+        }
         self.hands.store.write(Row::forget(self.task)).await;
         self.hands.words.forget(self.task);
     }
@@ -235,17 +237,14 @@ impl Runner {
     }
 
     /// Its container stays, for its logs, as long as the assignment holds the task.
-    async fn await_removal(&mut self) {
+    async fn await_removal(&mut self) -> Want {
         loop {
             let want = self.orders.wait_for(|order| order.want >= Want::Gone).await.map(|order| order.want);
             let Ok(want) = want else { return std::future::pending().await };
             self.remove().await;
-            if want == Want::Left {
-                return;
-            }
             let changed = self.orders.wait_for(|order| order.want != Want::Gone);
-            if timeout(REMEMBERED, changed).await.is_err() {
-                return;
+            if want == Want::Left || timeout(REMEMBERED, changed).await.is_err() {
+                return want;
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use ketch_cluster::assignment::Held;
@@ -18,8 +18,8 @@ use super::hands::Hands;
 use super::logs::Readers;
 use super::roster::Roster;
 use super::store::Row;
-use crate::calls::{Heartbeat, ManagerAddress, SessionAsked, SessionMessage, Tell};
-use crate::wire::{CallError, Destination, Messages, Refusal};
+use crate::calls::{Heartbeat, Leave, ManagerAddress, SessionAsked, SessionMessage, Tell};
+use crate::wire::{CallError, Destination, Links, Messages, Refusal};
 use crate::world::Expected;
 
 /// How long a manager has to answer: a session, and news.
@@ -68,6 +68,29 @@ pub(super) struct Sessions {
     pub(super) is_removed: bool,
 }
 
+/// The session that is on, for who has to end it.
+#[derive(Debug, Default)]
+pub(super) struct Present(Lock<Option<(Destination, u128)>>);
+
+impl Present {
+    fn set(&self, session: Option<(Destination, u128)>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session;
+    }
+
+    pub(super) fn is_one(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Tells the leader that the node leaves its cluster, so that it is not waited for. Without a session nobody is told.
+    pub(super) async fn leave(&self, links: &Links) {
+        let session = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((leader, session)) = session else { return };
+        if let Err(error) = links.ask(&leader, &Leave { session }, ANSWER).await {
+            tracing::warn!(%error, "the leader does not know that this node leaves");
+        }
+    }
+}
+
 /// A session that has begun, as its parts know it.
 #[derive(Debug, Clone)]
 pub(super) struct Session {
@@ -112,7 +135,10 @@ impl Sessions {
         match self.begin(leader).await {
             Err(end) => end,
             Ok(begun) => {
+                let Session { leader, number, .. } = &begun.session;
+                self.hands.present.set(Some((leader.clone(), *number)));
                 let Err(end) = self.follow(begun).await;
+                self.hands.present.set(None);
                 end
             }
         }

@@ -10,9 +10,13 @@ use ketch_cluster::objects::{PortConfig, Task, TaskState};
 use ketch_cluster::time::Timestamp;
 use ketch_cluster::view::Told;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::kept::KeptWord;
 use super::moment::Moment;
+
+/// How often it is looked whether ends are committed, while a node leaves.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A task's status, with moments of this node.
 #[derive(Debug, Clone)]
@@ -152,6 +156,16 @@ impl Words {
             (*task, word.told())
         })
         .collect()
+    }
+
+    /// Waits until all ends are known to be committed.
+    pub(super) async fn settled(&self) {
+        let is_open = |(word, standing): &(Word, Standing)| {
+            word.state.is_terminal() && *standing != Standing::Committed
+        };
+        while self.lock().values().any(is_open) {
+            sleep(LOOK).await;
+        }
     }
 
     /// Whether ends were told that are not known to be committed.

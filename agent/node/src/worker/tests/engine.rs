@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lab::Lab;
-use crate::executor::{Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use crate::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 
 /// How a task goes.
 #[derive(Debug, Clone)]
@@ -175,6 +175,8 @@ impl Hold {
 }
 
 impl Executor for Hold {
+    fn set_data_path(&self, _: Option<DataPath>) {}
+
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         async { self.engine.known().description.clone() }.boxed()
     }

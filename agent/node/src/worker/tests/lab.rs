@@ -200,6 +200,10 @@ impl Disk for Start {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn forget_log(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn wipe(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

@@ -27,8 +27,8 @@ use tokio::time::Instant;
 
 use super::lab::NODE;
 use crate::calls::{
-    Heartbeat, HeartbeatTaken, LogsTaken, LogsTell, Request, SessionAsked, SessionMessage, StreamRequest,
-    Tell, TellTaken,
+    Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked, SessionMessage,
+    StreamRequest, Tell, TellTaken,
 };
 use crate::wire::{Answer, Call, Refusal, Service};
 
@@ -62,6 +62,8 @@ pub(super) struct Known {
     pub(super) commits: Commits,
     pub(super) refuses: Option<Refusal>,
     pub(super) no_session: bool,
+    /// The node has said that it leaves.
+    pub(super) has_left: bool,
     /// It takes calls and never answers.
     pub(super) is_silent: bool,
     pub(super) calls: u64,
@@ -314,6 +316,12 @@ impl Leader {
                 Answer::of(&HeartbeatTaken { next: PERIOD })
             }
             Tell::PATH => Answer::of(&known.tell(call.read()?)?),
+            Leave::PATH => {
+                known.is_session(call.read::<Leave>()?.session)?;
+                known.stream = None;
+                known.has_left = true;
+                Answer::of(&Left {})
+            }
             LogsTell::PATH => {
                 known.logs.push(call.read()?);
                 Answer::of(&LogsTaken { go_on: known.logs_go_on })

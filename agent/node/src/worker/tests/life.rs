@@ -329,6 +329,21 @@ async fn leaving_stops_and_removes_everything() {
     bench.worker.as_ref().unwrap().leave().await;
     assert!(!bench.engine.has_container(1) && !bench.engine.has_container(2));
     assert_eq!(bench.engine.known().networks.last().map(Vec::len), Some(0));
+    assert_eq!([bench.leader.last(1).state, bench.leader.last(2).state], [Shutdown; 2]);
+    assert!(bench.leader.known().has_left);
+    pass(60).await;
+    assert_eq!(bench.leader.known().asked.len(), 1, "it has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_without_managers_ends_too() {
+    let bench = Bench::new();
+    bench.leader.assign(1, |_| {});
+    bench.told(1, Running).await;
+    bench.lab.disconnect();
+    pass(60).await;
+    bench.worker.as_ref().unwrap().leave().await;
+    assert!(!bench.engine.has_container(1));
 }
 
 #[tokio::test(start_paused = true)]
