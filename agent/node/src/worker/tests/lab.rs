@@ -257,6 +257,8 @@ pub(super) struct Bench {
     pub(super) engine: Arc<Engine>,
     pub(super) leader: Arc<Leader>,
     pub(super) worker: Option<Arc<Worker>>,
+    /// At a step that was chosen for it.
+    pub(super) has_crashed: bool,
 }
 
 impl Bench {
@@ -268,7 +270,13 @@ impl Bench {
     }
 
     pub(super) fn without_worker() -> Self {
-        Self { lab: Lab::new(), engine: Engine::new(), leader: Leader::new(), worker: None }
+        Self {
+            lab: Lab::new(),
+            engine: Engine::new(),
+            leader: Leader::new(),
+            worker: None,
+            has_crashed: false,
+        }
     }
 
     pub(super) fn opened(mut self) -> Self {
