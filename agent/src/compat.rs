@@ -90,12 +90,13 @@ pub const NO_IMAGE_OF_TASK: &str = "dockerexec: image required";
 /// Of tasks that are no containers.
 pub const NO_SUCH_RUNTIME: &str = "exec: unsupported runtime";
 
-/// How a task's container has ended before it was healthy, with why if that is known.
+/// How a task's container has ended before it was healthy, with why if that is known. Docker takes a clean end for a success.
 #[must_use]
 pub fn task_exit(code: i32, cause: &str) -> String {
-    match cause {
-        "" => format!("task: non-zero exit ({code})"),
-        cause => format!("task: non-zero exit ({code}): {cause}"),
+    match (code, cause) {
+        (code, "") => format!("task: non-zero exit ({code})"),
+        (0, cause) => cause.to_owned(),
+        (code, cause) => format!("task: non-zero exit ({code}): {cause}"),
     }
 }
 
@@ -130,6 +131,7 @@ mod tests {
             super::task_exit(137, super::UNHEALTHY),
             "task: non-zero exit (137): dockerexec: unhealthy container"
         );
+        assert_eq!(super::task_exit(0, super::UNHEALTHY), "dockerexec: unhealthy container");
         assert_eq!(super::task_not_started("x"), "starting container failed: x");
         assert_eq!(super::NO_IMAGE_OF_TASK, "dockerexec: image required");
         assert_eq!(super::NO_SUCH_RUNTIME, "exec: unsupported runtime");

@@ -199,7 +199,8 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
     let exit_code = i64::from(exit.status);
     let pause = *locked(&container.pause);
     let unwell = container.unwell.swap(false, Ordering::SeqCst);
-    let next = (!daemon.is_ending()).then(|| {
+    // What replaces a task is another task, whatever policy a user has given its container.
+    let next = (!daemon.is_ending() && before.task.is_none()).then(|| {
         restart::decide(
             &policy,
             // An end for its health is a failure, whatever the process made of the signal.

@@ -354,6 +354,7 @@ async fn not_running(daemon: &Arc<Daemon>, container: &Arc<Container>, record: &
     }
     let policy = &record.host_config.restart_policy;
     record.was_started
+        && record.task.is_none()
         && match policy.name.as_str() {
             // Even one that was stopped by hand, as dockerd does it.
             "always" => true,

@@ -130,7 +130,7 @@ pub(super) fn files(daemon: &Daemon, record: &Record) -> Result<Vec<Value>> {
                 format!("the secrets and configs of the task {} are gone: they were in memory", of.id);
             return Err(Error::new(Kind::Internal, message));
         }
-        let options = ["bind", "ro", "rprivate"];
+        let options = ["bind", "ro", "nosuid", "noexec", "nodev", "rprivate"];
         Ok(json!({ "destination": target, "type": "bind", "source": source, "options": options }))
     });
     bound.collect()

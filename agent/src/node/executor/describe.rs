@@ -1,12 +1,8 @@
 //! What this node is made of, as managers are told it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{GenericResource, Labels, Resources};
 
@@ -17,14 +13,11 @@ use crate::system::{self, Machine};
 use crate::{logs, volume};
 
 const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
-/// More than the text of any kernel's configuration.
-const LARGEST: u64 = 4 << 20;
 
 /// The node now.
 pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> NodeDescription {
-    // Files of /proc and /sys; a machine that can't be looked at has nothing to give.
-    let seen = blocking(|| Ok((system::machine(), encrypts()))).await;
-    let Ok((machine, encryption)) = seen else { return NodeDescription::default() };
+    // Files of /proc and /etc; a machine that can't be looked at has nothing to give.
+    let Ok(machine) = blocking(|| Ok(system::machine())).await else { return NodeDescription::default() };
     let Machine { hostname, architecture, cpus, memory, .. } = machine;
     NodeDescription {
         hostname,
@@ -40,7 +33,8 @@ pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> No
             plugins: plugins(),
         },
         data_address: path.map(|path| path.address),
-        encryption,
+        // Whatever the kernel has: `network/overlay` refuses encrypted networks.
+        encryption: false,
         tls: None,
     }
 }
@@ -76,28 +70,6 @@ fn generic(given: &[String]) -> Vec<GenericResource> {
     let names =
         names.into_iter().map(|(kind, values)| GenericResource::Named { kind: kind.to_owned(), values });
     counts.chain(names).collect()
-}
-
-/// Whether the kernel has ESP, or can load it: what encrypted networks travel in.
-fn encrypts() -> bool {
-    let release = system::machine().kernel;
-    let modules = Path::new("/lib/modules").join(release);
-    let names_it = |file: &str| {
-        let text = fs::read_to_string(modules.join(file)).unwrap_or_default();
-        text.lines().any(|line| line.split(':').next().is_some_and(|path| path.contains("/esp4.ko")))
-    };
-    Path::new("/sys/module/esp4").exists()
-        || names_it("modules.builtin")
-        || names_it("modules.dep")
-        || is_built_in(Path::new("/proc/config.gz"))
-}
-
-/// Without modules the kernel's own configuration is all that says it.
-fn is_built_in(config: &Path) -> bool {
-    let Ok(file) = fs::File::open(config) else { return false };
-    let mut text = String::new();
-    let read = GzDecoder::new(file).take(LARGEST).read_to_string(&mut text);
-    read.is_ok() && text.lines().any(|line| line == "CONFIG_INET_ESP=y")
 }
 
 #[cfg(test)]
