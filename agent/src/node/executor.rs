@@ -69,8 +69,12 @@ impl EngineExecutor {
         let node = describe::describe(&self.daemon, self.data_path()).await;
         let request = Request::of(&work, &node, &self.known()).map_err(TaskError::Rejected)?;
         networks::check(&self.daemon, &request)?;
-        // Given up with the call, unlike what follows: the registry may not answer for hours.
-        let pulled = image::pull(&self.daemon, &request.image, work.task.spec.container()).await;
+        // Given up with the call, unlike what follows: the registry may not answer for hours. Made by an earlier call, the
+        // container has its image.
+        let pulled = match task::container_of(&self.daemon, &work.task.id.to_string()) {
+            Some(_) => Ok(()),
+            None => image::pull(&self.daemon, &request.image, work.task.spec.container()).await,
+        };
         if let Err(error) = &pulled {
             warn!(task = %work.task.id, "pulling image failed: {error}");
         }
@@ -182,5 +186,20 @@ impl Executor for EngineExecutor {
         options: LogOptions,
     ) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
         async move { logs::read(&self.daemon, task.id, options).await }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_image_is_told_with_why_it_could_not_be_pulled() {
+        let missing = || Error::not_found(compat::no_such_image("a:1"));
+        assert_eq!(not_made(missing(), None), "No such image: a:1");
+        assert_eq!(not_made(missing(), Some(Error::not_found(""))), "No such image: a:1");
+        let refused = Some(Error::invalid("no access"));
+        assert_eq!(not_made(missing(), refused.clone()), "No such image: a:1: no access");
+        assert_eq!(not_made(Error::conflict("another"), refused), "another");
     }
 }

@@ -20,6 +20,9 @@ use crate::error::Kind;
 /// What a container is given to end whose service says nothing, as Docker has it.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long it is waited for that an earlier daemon's container says what it does.
+const KNOWN: Duration = Duration::from_secs(15);
+
 fn container_of(daemon: &Daemon, task: TaskId) -> Result<Arc<Container>, TaskError> {
     tasks::container_of(daemon, &task.to_string()).ok_or(TaskError::Gone)
 }
@@ -97,6 +100,8 @@ pub(super) async fn shutdown(daemon: &Arc<Daemon>, turns: &Turns, task: &Task) -
     let (daemon, id) = (Arc::clone(daemon), task.id);
     let stopped = async move {
         let Some(container) = tasks::container_of(&daemon, &id.to_string()) else { return Ok(()) };
+        // Of an earlier daemon's: it may run although the record does not say so. A stop needs no shim in the end.
+        let _known = container.becomes_known(KNOWN).await;
         match signal::stop(&daemon, &container, how).await {
             Err(error) if error.kind != Kind::NotModified => Err(TaskError::Failed(error.message)),
             _ => Ok(()),
