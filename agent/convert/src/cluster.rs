@@ -26,18 +26,15 @@ pub struct Authority {
     pub public_key: Vec<u8>,
 }
 
-/// The settings that an update asks for: what it leaves out, or sends as zero, stays as it is.
+/// The settings that a new cluster or an update asks for: what they leave out, or send as zero, is the default.
 ///
 /// # Errors
 /// A negative span, and authorities that are not the cluster's own.
-pub fn spec_of(spec: api::ClusterSpec, old: &ClusterSpec) -> Result<ClusterSpec, Refusal> {
+pub fn spec_of(spec: api::ClusterSpec) -> Result<ClusterSpec, Refusal> {
     are_own(&spec.ca_config)?;
-    let mut merged = old.clone();
+    let mut merged = ClusterSpec { labels: spec.labels.unwrap_or_default(), ..ClusterSpec::default() };
     if !spec.name.is_empty() {
         merged.name = spec.name;
-    }
-    if let Some(labels) = spec.labels.filter(|labels| !labels.is_empty()) {
-        merged.labels = labels;
     }
     if let Some(limit) = spec.orchestration.task_history_retention_limit {
         merged.task_history_limit = limit;
@@ -48,9 +45,7 @@ pub fn spec_of(spec: api::ClusterSpec, old: &ClusterSpec) -> Result<ClusterSpec,
     let expiry = spec.ca_config.node_cert_expiry;
     merge_span(expiry, &mut merged.ca.node_certificate_expiry, texts::certificate_expiry_too_short)?;
     merged.ca.force_rotate = spec.ca_config.force_rotate;
-    if let Some(driver) = spec.task_defaults.log_driver {
-        merged.log_driver = Some(given::driver_of(driver));
-    }
+    merged.log_driver = spec.task_defaults.log_driver.map(given::driver_of);
     merged.autolock = spec.encryption_config.auto_lock_managers;
     Ok(merged)
 }
@@ -103,7 +98,7 @@ pub struct NewCluster {
 /// # Errors
 /// As of [`spec_of`]; pools, sizes and ports that are none.
 pub fn new_of(request: &api::InitRequest) -> Result<NewCluster, Refusal> {
-    let mut spec = spec_of(request.spec.clone(), &ClusterSpec::default())?;
+    let mut spec = spec_of(request.spec.clone())?;
     spec.autolock |= request.auto_lock_managers;
     Ok(NewCluster {
         spec,

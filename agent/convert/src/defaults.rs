@@ -3,7 +3,6 @@
 use ketch_cluster::objects::service::UpdateConfig;
 use ketch_cluster::objects::task::RestartPolicy;
 use ketch_engine_api::swarm::container::ContainerSpec;
-use ketch_engine_api::swarm::endpoint::EndpointSpec;
 use ketch_engine_api::swarm::{service as api, task};
 
 use crate::service::update_shown;
@@ -21,10 +20,6 @@ pub(crate) fn filled_in(mut spec: api::ServiceSpec) -> api::ServiceSpec {
     spec.task_template.resources.get_or_insert_default();
     fill_update(&mut spec.update_config);
     fill_update(&mut spec.rollback_config);
-    let endpoint = spec.endpoint_spec.get_or_insert_with(EndpointSpec::default);
-    if endpoint.mode.is_empty() {
-        "vip".clone_into(&mut endpoint.mode);
-    }
     spec
 }
 
