@@ -108,8 +108,12 @@ SERVICES = []
 def note(how, sent, id, keep=False):
     """A service as it is shown, both ways; then it goes."""
     path = f"/services/{id}"
-    shown = until(how, lambda: (lambda it: it if is_allocated(it) else None)(ask("GET", path)))
-    filled = ask("GET", path + "?insertDefaults=true")
+
+    def both():
+        shown, filled = ask("GET", path), ask("GET", path + "?insertDefaults=true")
+        return (shown, filled) if is_allocated(shown) and shown["Version"] == filled["Version"] else None
+
+    shown, filled = until(how, both)
     SERVICES.append({"how": how, "sent": sent, "shown": shown, "filled": filled})
     if not keep:
         ask("DELETE", path)
@@ -190,6 +194,54 @@ def services(ids):
     body("networks in the old place", container() | none | {"Networks": [{"Target": "front", "Aliases": ["x"]}]})
     body("forced", task(ForceUpdate=3, Runtime="container") | none)
     updates()
+    stack()
+
+
+STACK = """
+services:
+  web:
+    image: busybox
+    command: sleep 1000
+    environment: {A: "1", B: "2"}
+    ports: ["8099:80", {target: 81, mode: host}]
+    networks: {front: {aliases: [w]}}
+    volumes: ["data:/data", "/tmp:/host:ro", {type: tmpfs, target: /t, tmpfs: {size: 1024}}]
+    secrets: [key, {source: key, target: other, uid: "7", mode: 0400}]
+    configs: [{source: conf, target: /etc/conf}]
+    healthcheck: {test: [CMD, "true"], interval: 1m30s, retries: 3, start_period: 2s}
+    logging: {driver: json-file, options: {max-file: "2"}}
+    stop_grace_period: 1m
+    extra_hosts: ["h:1.2.3.4"]
+    dns: 1.1.1.1
+    ulimits: {nproc: 65535, nofile: {soft: 1, hard: 2}}
+    deploy:
+      replicas: 0
+      labels: {l: "1"}
+      update_config: {parallelism: 2, delay: 10s, failure_action: rollback, order: start-first, max_failure_ratio: 0.1}
+      rollback_config: {parallelism: 1, monitor: 1s}
+      restart_policy: {condition: on-failure, delay: 5s, max_attempts: 3, window: 120s}
+      resources: {limits: {cpus: "0.50", memory: 50M, pids: 4}, reservations: {memory: 20M, generic_resources: [{discrete_resource_spec: {kind: GPU, value: 1}}]}}
+      placement: {constraints: [node.role == manager], preferences: [{spread: node.labels.zone}], max_replicas_per_node: 2}
+  everywhere:
+    image: busybox
+    networks: [front]
+    deploy: {mode: global, endpoint_mode: dnsrr, placement: {constraints: [node.labels.nowhere == x]}}
+volumes: {data: {driver: local, driver_opts: {o: p}, labels: {a: b}}}
+networks: {front: {external: true}}
+secrets: {key: {external: true}}
+configs: {conf: {external: true}}
+"""
+
+
+def stack():
+    """What `docker stack deploy` sends for each of its services."""
+    file = WORK / "stack.yaml"
+    file.write_text("version: '3.12'\n" + STACK)
+    docker("stack", "deploy", "--detach", "--resolve-image", "never", "--compose-file", str(file), "pile")
+    for path, sent in list(BODIES):
+        if path.endswith("/services/create"):
+            id = next(it["ID"] for it in ask("GET", "/services") if it["Spec"]["Name"] == sent["Name"])
+            note(f"docker stack deploy: {sent['Name']}", sent, id)
 
 
 def state(id):
@@ -271,8 +323,8 @@ def swarm():
         _, sent = docker("swarm", "update", *how.split())
         shown.append({"how": "docker swarm update " + how, "sent": sent, "shown": ask("GET", "/swarm"), "info": ask("GET", "/info")["Swarm"], "unlock_key": ask("GET", "/swarm/unlockkey")})
     for sent in ({}, {"Labels": {"a": "b"}, "Name": "default"}, {"Labels": {}}):
-        before = ask("GET", "/swarm")
-        ask("POST", f"/swarm/update?version={before['Version']['Index']}", sent)
+        version = ask("GET", "/swarm")["Version"]["Index"]
+        ask("POST", f"/swarm/update?version={version}", sent)
         shown.append({"how": "a body", "sent": sent, "shown": ask("GET", "/swarm"), "info": ask("GET", "/info")["Swarm"], "unlock_key": ask("GET", "/swarm/unlockkey")})
     write("swarm", shown)
 
