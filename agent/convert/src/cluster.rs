@@ -14,6 +14,9 @@ use ketch_engine_api::swarm::{TlsInfo, cluster as api};
 
 use crate::{Refusal, bytes, given, moment, node, span};
 
+/// The prefix of the smallest subnets that may be cut from a pool, as Docker has it.
+const MAX_SUBNET_SIZE: u8 = 29;
+
 /// What `/swarm` tells of a root: `ketch_ca::root::describe` reads it from the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
@@ -95,6 +98,8 @@ pub struct NewCluster {
     pub availability: Availability,
 }
 
+/// [`new_cluster_spec`](ketch_cluster::control::new_cluster_spec) judges the settings.
+///
 /// # Errors
 /// As of [`spec_of`]; pools, sizes and ports that are none.
 pub fn new_of(request: &api::InitRequest) -> Result<NewCluster, Refusal> {
@@ -122,13 +127,8 @@ fn networking_of(request: &api::InitRequest) -> Result<ClusterNetworking, Refusa
     if !pools.is_empty() {
         networking.address_pools = pools.iter().map(pool).collect::<Result<_, _>>()?;
     }
-    let size = request.subnet_size;
-    if size != 0 {
-        let fits = |size: &u8| {
-            networking.address_pools.iter().all(|pool| (pool.prefix..=pool.bits() - 2).contains(size))
-        };
-        let read = u8::try_from(size).ok().filter(fits);
-        networking.subnet_size = read.ok_or_else(|| texts::conversion::subnet_size(size))?;
+    if request.subnet_size != 0 {
+        networking.subnet_size = subnet_size_of(request.subnet_size, &networking.address_pools)?;
     }
     let port = request.data_path_port;
     if port != 0 {
@@ -136,6 +136,15 @@ fn networking_of(request: &api::InitRequest) -> Result<ClusterNetworking, Refusa
         networking.data_path_port = read.ok_or_else(|| texts::conversion::data_path_port(port))?;
     }
     Ok(networking)
+}
+
+fn subnet_size_of(size: u32, pools: &[Subnet]) -> Result<u8, Refusal> {
+    let read = u8::try_from(size).ok().filter(|size| *size <= MAX_SUBNET_SIZE);
+    let read = read.ok_or_else(|| texts::conversion::subnet_size(size))?;
+    match pools.iter().find(|pool| pool.prefix > read) {
+        Some(pool) => Err(texts::conversion::subnet_size_of_pool(pool, size)),
+        None => Ok(read),
+    }
 }
 
 /// As `GET /swarm` shows it, with the join tokens. `authorities` are its roots, the present one first.

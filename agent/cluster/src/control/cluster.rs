@@ -76,6 +76,16 @@ pub fn update_cluster(
     Ok(vec![StoreAction::Update(cluster.into())])
 }
 
+/// The settings of a cluster that is about to begin: `swarm/init`.
+///
+/// # Errors
+/// When the spec is not good.
+pub fn new_cluster_spec(spec: ClusterSpec) -> Result<ClusterSpec, ControlError> {
+    let spec = filled_in(spec);
+    is_good(&spec)?;
+    Ok(spec)
+}
+
 /// Clients leave out, or send as zero, what they want to be Docker's default.
 fn filled_in(mut spec: ClusterSpec) -> ClusterSpec {
     let default = ClusterSpec::default();

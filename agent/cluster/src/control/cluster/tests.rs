@@ -146,3 +146,11 @@ fn no_secret_is_in_a_log_line() {
     let update = update(&store(), ClusterSpec::default(), &[]);
     assert!(format!("{update:?}").contains("secrets: NewSecrets }"));
 }
+
+#[test]
+fn a_new_clusters_settings_are_filled_in_and_judged() {
+    let zeros = ClusterSpec { name: String::new(), ca: CaConfig::default(), ..ClusterSpec::default() };
+    assert_eq!(new_cluster_spec(zeros), Ok(ClusterSpec::default()));
+    let named = ClusterSpec { name: "other".to_owned(), ..ClusterSpec::default() };
+    assert_eq!(new_cluster_spec(named), Err(texts::cluster_renamed()));
+}

@@ -3,6 +3,8 @@
 //! dockerd's words where it has any. It takes some of these for a default instead: an unknown protocol for TCP, an unknown
 //! mode of seccomp for its own profile. Nobody can mean that, so it is said.
 
+use crate::objects::network::Subnet;
+
 use super::{ControlError, ErrorKind, ObjectKind, Speaker};
 
 // Specs of services.
@@ -42,9 +44,10 @@ texts! {
     Dockerd InvalidArgument node_availability(text: &str) "invalid Availability: {text:?}";
     Dockerd InvalidArgument network_config(reasons: &str) "invalid network config:\n{reasons}";
     Dockerd InvalidArgument network_without_ipv4() "IPv4 cannot be disabled in a Swarm scoped network";
-    Dockerd InvalidArgument address_pool(text: &str) "invalid CIDR address: {text}";
-    Dockerd InvalidArgument subnet_size(size: u32) "invalid subnet size: {size}";
-    Dockerd InvalidArgument data_path_port(port: u32) "invalid data path port {port}: it must be from 1024 to 49151";
+    Dockerd InvalidArgument address_pool(text: &str) "invalid base pool {text}: invalid CIDR address: {text}";
+    Dockerd InvalidArgument subnet_size(size: u32) "subnet size is out of range: {size}";
+    Dockerd InvalidArgument subnet_size_of_pool(pool: &Subnet, size: u32) "invalid CIDR: \"{pool}\". Subnet size is too small for pool: {size}";
+    Dockerd InvalidArgument data_path_port(port: u32) "Datapath port number is not in valid range (1024-49151) : {port}";
     Dockerd Unimplemented external_ca() "external certificate authorities are not supported: managers sign nodes' certificates themselves";
     Dockerd Unimplemented given_root() "a root certificate of the user's is not supported: leave it out, and the cluster makes one";
 }
@@ -104,9 +107,13 @@ mod tests {
             (node_availability("x"), r#"invalid Availability: "x""#),
             (network_config("a\nb"), "invalid network config:\na\nb"),
             (network_without_ipv4(), "IPv4 cannot be disabled in a Swarm scoped network"),
-            (address_pool("x"), "invalid CIDR address: x"),
-            (subnet_size(33), "invalid subnet size: 33"),
-            (data_path_port(1), "invalid data path port 1: it must be from 1024 to 49151"),
+            (address_pool("x"), "invalid base pool x: invalid CIDR address: x"),
+            (subnet_size(64), "subnet size is out of range: 64"),
+            (
+                subnet_size_of_pool(&"10.0.0.0/8".parse().unwrap(), 4),
+                r#"invalid CIDR: "10.0.0.0/8". Subnet size is too small for pool: 4"#,
+            ),
+            (data_path_port(80), "Datapath port number is not in valid range (1024-49151) : 80"),
             (filters_malformed(), "invalid filter"),
             (
                 version_invalid("node", "x", "invalid syntax"),
