@@ -52,8 +52,12 @@ fn isolation_of(text: &str) -> &'static str {
     match text.to_ascii_lowercase().as_str() {
         "hyperv" => "hyperv",
         "process" => "process",
-        _ => "default",
+        _ => "",
     }
+}
+
+fn isolation_shown(isolation: &str) -> &str {
+    if isolation.is_empty() { "default" } else { isolation }
 }
 
 fn health_of(health: api::HealthConfig) -> Result<HealthCheck, Refusal> {
@@ -116,7 +120,7 @@ pub fn spec_shown(container: &ContainerSpec) -> api::ContainerSpec {
         dns_config: dns_shown(container),
         secrets: Some(container.secrets.iter().map(reference::secret_shown).collect()),
         configs: Some(container.configs.iter().map(reference::config_shown).collect()),
-        isolation: isolation_of(&container.isolation).to_owned(),
+        isolation: isolation_shown(&container.isolation).to_owned(),
         sysctls: Some(container.sysctls.clone()),
         capability_add: Some(container.cap_add.clone()),
         capability_drop: Some(container.cap_drop.clone()),
