@@ -124,8 +124,12 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
         Driver::Macvlan | Driver::Ipvlan => drop(ParentOptions::of(&network)?),
         Driver::Overlay | Driver::Host | Driver::Null => {}
     }
-    let mut taken: Vec<Prefix> =
-        others.iter().flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet)).collect();
+    // Networks of the cluster are an address space of their own: what the user asks for may overlap them, what is chosen does not.
+    let subnets_of = |overlays: bool| {
+        let those = others.iter().filter(move |network| network.is_overlay() == overlays);
+        those.flat_map(|network| network.subnets.iter().map(|subnet| subnet.subnet))
+    };
+    let mut taken: Vec<Prefix> = subnets_of(false).collect();
     network.subnets = configured;
     if network.subnets.iter().any(|subnet| taken.iter().any(|taken| taken.overlaps(subnet.subnet))) {
         return Err(Error::new(
@@ -134,6 +138,7 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
         ));
     }
     subnets::check_together(&network)?;
+    taken.extend(subnets_of(true));
     taken.extend(given.routes);
     let pool_ipv6: Vec<Pool> = given.pool_ipv6.into_iter().collect();
     for (wanted, family, pools) in [(ipv4, true, given.pools), (ipv6, false, pool_ipv6.as_slice())] {

@@ -150,7 +150,7 @@ impl Networks {
         self.tell_of_all("disconnect", &sandbox, state);
         if sandbox.endpoints.iter().any(|endpoint| endpoint.space.is_some()) {
             // Nothing new is led to it from now on, whatever the managers know of it.
-            self.renew_overlays()?;
+            self.renew_overlays();
         }
         Ok(())
     }

@@ -206,6 +206,7 @@ impl Networks {
         let active: Vec<String> = state
             .endpoints(&network.id)
             .map(|(sandbox, endpoint)| format!("name:{:?} id:{:?}", sandbox.name, &endpoint.id[..12]))
+            .chain(state.door_in(&network))
             .collect();
         if !active.is_empty() {
             let message = format!(

@@ -262,7 +262,7 @@ mod tests {
             names: BTreeMap::from([([10, 0, 1, 2].into(), "db".to_owned())]),
         };
         names.tell("n1", "front", Some(told));
-        assert_eq!(names.addresses("c1", "DB.front"), Some(vec![[10, 0, 1, 2].into()]));
+        assert_eq!(names.addresses("c1", "db.front"), Some(vec![[10, 0, 1, 2].into()]));
         assert_eq!(names.addresses("c1", "web"), Some(vec![[172, 18, 0, 2].into()]));
         assert_eq!(names.name("c1", [10, 0, 1, 2].into()).as_deref(), Some("db.front"));
         names.tell("n1", "front", None);

@@ -145,6 +145,8 @@ pub(super) enum Expression {
     /// Translates the destination's port.
     ToPort(IpAddr, u16),
     Masquerade,
+    /// Nothing is remembered of it.
+    Untracked,
     Then(Verdict),
 }
 
@@ -422,6 +424,7 @@ impl Writer {
                 });
             }
             Expression::Masquerade => self.add("masq", |_| {}),
+            Expression::Untracked => self.add("notrack", |_| {}),
             Expression::Then(then) => self.add("immediate", |data| {
                 data.ordered(1, VERDICT).nest(2, |data| verdict(data, then));
             }),

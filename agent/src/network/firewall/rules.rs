@@ -50,7 +50,7 @@ const INTERNAL: &str = "internal";
 const BRIDGES: &str = "bridges";
 
 /// Destination translation comes before the routing decision, and before what other tables do there at the same place.
-const BEFORE_CONNECTIONS: i32 = -300;
+pub(super) const BEFORE_CONNECTIONS: i32 = -300;
 pub(super) const TRANSLATE_DESTINATION: i32 = -100;
 pub(super) const TRANSLATE_SOURCE: i32 = 100;
 

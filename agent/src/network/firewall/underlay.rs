@@ -4,6 +4,7 @@
 //! ```text
 //! input    to the port of VXLAN: from a bridge of containers: dropped. From another node: accepted. The rest is dropped.
 //! forward  to the port of VXLAN at another node: dropped. It would leave with this node's own address, which the others believe.
+//! raw-*    to the port of VXLAN, between nodes: nothing is remembered of it. What is inside has connections, not what is around it.
 //! ```
 //! A table of its own, which is there whatever the daemon's settings say of rules: without it no network is served.
 
@@ -12,8 +13,10 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use super::expression::{Expression as E, Verdict, interface, octets};
-use super::rules::address_type;
-use super::table::{Answer, Elements, FORWARD, Holds, Hook, INPUT, SetKind, TYPE_INTERFACE, Transaction};
+use super::rules::{BEFORE_CONNECTIONS, address_type};
+use super::table::{
+    Answer, Elements, FORWARD, Holds, Hook, INPUT, OUTPUT, PREROUTING, SetKind, TYPE_INTERFACE, Transaction,
+};
 use super::{Family, Socket, watch};
 use crate::locks::locked;
 use crate::network::netlink::NetlinkError;
@@ -145,16 +148,26 @@ fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
     for (chain, number) in [("input", INPUT), ("forward", FORWARD)] {
         transaction.chain(family, (table, chain), Some(Hook { kind: "filter", number, priority: 0 }));
     }
+    let set = || PEERS.to_owned();
+    let raw = [
+        ("raw-in", PREROUTING, E::SourceInSet { set: set() }),
+        ("raw-out", OUTPUT, E::AddressInSet { set: set() }),
+    ];
+    for (chain, number, peer) in raw {
+        let hook = Hook { kind: "filter", number, priority: BEFORE_CONNECTIONS };
+        transaction.chain(family, (table, chain), Some(hook));
+        let rule = [E::Protocol(UDP), E::DestinationPort(wanted.port), peer, E::Untracked];
+        transaction.rule(family, (table, chain), &rule);
+    }
     transaction.chain(family, (table, "vxlan"), None);
     let drop = || E::Then(Verdict::Drop);
-    let peers = || PEERS.to_owned();
     let to_port = || [E::Protocol(UDP), E::DestinationPort(wanted.port)];
     let [protocol, port] = to_port();
     let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (table, chain), rule);
     rule("input", &[protocol, port, E::Then(Verdict::Jump("vxlan".to_owned()))]);
     rule("vxlan", &[E::InputInSet { set: BRIDGES.to_owned() }, drop()]);
-    rule("vxlan", &[E::SourceInSet { set: peers() }, E::Then(Verdict::Accept)]);
+    rule("vxlan", &[E::SourceInSet { set: set() }, E::Then(Verdict::Accept)]);
     rule("vxlan", &[drop()]);
     let [protocol, port] = to_port();
-    rule("forward", &[protocol, port, E::AddressInSet { set: peers() }, drop()]);
+    rule("forward", &[protocol, port, E::AddressInSet { set: set() }, drop()]);
 }

@@ -1,7 +1,7 @@
 //! The rules of a network's namespace, as planned, and what the kernel may go on to remember. The calling thread is in it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::plan::Overlay;
 use super::space::{BRIDGE, DOOR};
@@ -22,8 +22,7 @@ pub(super) fn write(overlay: &Overlay) -> Result<()> {
         ports: &overlay.ports,
     };
     write_balance(&balanced).map_err(|error| refused(&error))?;
-    let serving = serving(overlay);
-    let gone = |connection: &Connection| !may_go_on(connection, (&serving, &overlay.draining));
+    let gone = |connection: &Connection| !may_go_on(connection, (&overlay.serving, &overlay.draining));
     forget_those(gone).map_err(|error| refused(&error))
 }
 
@@ -33,11 +32,6 @@ fn may_go_on(connection: &Connection, (serving, draining): (&BTreeSet<IpAddr>, &
     let Connection { is_udp, to, answered_by } = connection;
     let is_translated = to != answered_by;
     !is_translated || serving.contains(answered_by) || (!is_udp && draining.contains(answered_by))
-}
-
-fn serving(overlay: &Overlay) -> BTreeSet<IpAddr> {
-    let by_address = overlay.balanced.values().flatten().copied();
-    by_address.chain(overlay.ports.values().flatten().map(SocketAddr::ip)).collect()
 }
 
 #[cfg(test)]

@@ -11,10 +11,14 @@
 
 mod balancer;
 mod door;
+#[cfg(test)]
+pub(super) mod fixture;
 mod plan;
 mod publish;
 mod services;
 mod space;
+#[cfg(test)]
+mod tests;
 mod vxlan;
 mod way_out;
 
@@ -36,12 +40,15 @@ use super::record::{Driver, NETWORKS, Network, Spanned};
 use super::{Networks, State, refused};
 use crate::error::{Error, Result};
 use crate::locks::locked;
+use crate::store::Table;
 use crate::timestamp::Timestamp;
 
 pub(super) use self::plan::mac_for;
 pub use self::plan::{Problem, Underlay};
 pub(super) use self::space::{BRIDGE, links_of, pin};
 
+const DAEMON_TRAFFIC: Table = Table("overlay-traffic");
+const TRAFFIC: &str = "known";
 /// As dockerd shows it.
 const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
@@ -49,7 +56,8 @@ const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
 #[derive(Debug, Default)]
 pub(super) struct Held {
     told: Option<(Underlay, Vec<Item>)>,
-    known: Known,
+    /// `None`: not read yet.
+    known: Option<Known>,
     /// Networks that are made as they were planned.
     made: BTreeMap<String, Overlay>,
     published: Published,
@@ -63,9 +71,27 @@ impl Networks {
     /// The store's; the kernel refuses what all networks need. Nothing is served that needs it.
     pub fn apply(&self, underlay: &Underlay, items: &[Item]) -> Result<Vec<Problem>> {
         let mut held = locked(&self.0.overlays);
-        held.known = plan::known(items, &held.known);
-        held.told = Some((underlay.clone(), items.to_vec()));
+        self.know_traffic(&mut held, items)?;
+        held.told =
+            Some((underlay.clone(), items.iter().filter(|item| is_of_networks(item)).cloned().collect()));
         self.make_so(&mut held)
+    }
+
+    /// What is known of tasks' traffic is remembered: a daemon and a leader may start anew at once.
+    fn know_traffic(&self, held: &mut Held, items: &[Item]) -> Result<()> {
+        let before = match &held.known {
+            Some(known) => known.clone(),
+            None => {
+                let all = self.0.store.all::<Known>(DAEMON_TRAFFIC)?.into_iter();
+                all.map(|(_, known)| known).next().unwrap_or_default()
+            }
+        };
+        let known = plan::known(items, &before);
+        if held.known.as_ref() != Some(&known) {
+            self.0.store.put(DAEMON_TRAFFIC, TRAFFIC, &known)?;
+        }
+        held.known = Some(known);
+        Ok(())
     }
 
     /// The node leaves the cluster: nothing of it stays but the bridge that was its containers' way out, which is a network like
@@ -77,6 +103,7 @@ impl Networks {
         let mut held = locked(&self.0.overlays);
         self.unpublish_mesh(&mut held.published)?;
         *held = Held::default();
+        self.0.store.remove(DAEMON_TRAFFIC, TRAFFIC)?;
         self.remove_strange_spaces(&Plan::default())?;
         self.0.guard.set(None).map_err(|error| refused(&error))?;
         let mut state = self.state();
@@ -89,22 +116,20 @@ impl Networks {
         Ok(())
     }
 
-    /// The node's own sandboxes have changed.
-    ///
-    /// # Errors
-    /// As [`Self::apply`].
-    pub(super) fn renew_overlays(&self) -> Result<()> {
+    /// The node's own sandboxes have changed. What can't be done now is done with the next change.
+    pub(super) fn renew_overlays(&self) {
         let mut held = locked(&self.0.overlays);
-        for problem in self.make_so(&mut held)? {
-            warn!("{problem}");
+        match self.make_so(&mut held) {
+            Ok(problems) => problems.iter().for_each(|problem| warn!("{problem}")),
+            Err(error) => warn!("overlay networks: {error}"),
         }
-        Ok(())
     }
 
     fn make_so(&self, held: &mut Held) -> Result<Vec<Problem>> {
         let Some((underlay, items)) = held.told.clone() else { return Ok(Vec::new()) };
         let locals = self.state().locals();
-        let mut plan = plan::plan(&underlay, &items, &held.known, &locals);
+        let known = held.known.clone().unwrap_or_default();
+        let mut plan = plan::plan(&underlay, &items, &known, &locals);
         self.know_networks(&underlay, &items, &plan)?;
         if !plan.networks.is_empty() {
             // Before there is a network, strangers are kept out of it.
@@ -241,6 +266,11 @@ impl Networks {
         }
         Ok(())
     }
+}
+
+/// Secrets and tasks are not kept here.
+fn is_of_networks(item: &Item) -> bool {
+    matches!(item, Item::Network(_) | Item::Neighbour(_) | Item::Service(_) | Item::Peer(_))
 }
 
 /// Whether it is a network whose containers have a way out.

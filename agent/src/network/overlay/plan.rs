@@ -98,7 +98,8 @@ pub(in crate::network) struct Overlay {
     pub(in crate::network) balanced: BTreeMap<IpAddr, Vec<IpAddr>>,
     /// Of the routing mesh's network: published ports, with where new connections go.
     pub(in crate::network) ports: BTreeMap<(Transport, u16), Vec<SocketAddr>>,
-    /// Backends whose connections go on.
+    /// Whose connections go on: of the first all, of the others those that are there, but for datagrams.
+    pub(in crate::network) serving: BTreeSet<IpAddr>,
     pub(in crate::network) draining: BTreeSet<IpAddr>,
 }
 
@@ -109,6 +110,8 @@ pub(in crate::network) struct MeshPort {
     pub(in crate::network) here: Vec<SocketAddr>,
     /// How many further ones the mesh's network has.
     pub(in crate::network) elsewhere: usize,
+    /// Tasks of this node whose streams go on.
+    pub(in crate::network) draining: BTreeSet<IpAddr>,
 }
 
 /// What is known of a task's traffic; of none that is [`Traffic::Unknown`].
@@ -239,6 +242,7 @@ fn overlay(underlay: &Underlay, node_network: &NodeNetwork) -> Result<Overlay, P
         forwarding: BTreeMap::new(),
         balanced: BTreeMap::new(),
         ports: BTreeMap::new(),
+        serving: BTreeSet::new(),
         draining: BTreeSet::new(),
     })
 }

@@ -100,20 +100,27 @@ fn turns(port: &MeshPort, door: Option<SocketAddr>) -> Vec<SocketAddr> {
     port.here.iter().copied().chain(elsewhere).collect()
 }
 
-/// Connections to tasks of this node that get no new ones: datagrams are led to others at once. Streams go on until the task has
-/// gone, and then its address answers no more.
+/// Connections to tasks of this node that get no new ones: datagrams are led to others at once, streams when the task has gone.
 fn forget_gone(
     before: &BTreeMap<(Transport, u16), MeshPort>,
     now: &BTreeMap<(Transport, u16), MeshPort>,
 ) -> Result<()> {
-    let here = |ports: &BTreeMap<(Transport, u16), MeshPort>| -> BTreeSet<IpAddr> {
+    type Ports = BTreeMap<(Transport, u16), MeshPort>;
+    let here = |ports: &Ports| -> BTreeSet<IpAddr> {
         ports.values().flat_map(|port| port.here.iter().map(SocketAddr::ip)).collect()
     };
-    let now = here(now);
-    let gone: BTreeSet<IpAddr> = here(before).difference(&now).copied().collect();
+    let draining = |ports: &Ports| -> BTreeSet<IpAddr> {
+        ports.values().flat_map(|port| port.draining.clone()).collect()
+    };
+    let had: BTreeSet<IpAddr> = here(before).union(&draining(before)).copied().collect();
+    let (serving, stay) = (here(now), draining(now));
+    let gone: BTreeSet<IpAddr> = had.difference(&serving).copied().collect();
     if gone.is_empty() {
         return Ok(());
     }
-    let unwanted = |it: &Connection| it.is_udp && it.to != it.answered_by && gone.contains(&it.answered_by);
+    let unwanted = |it: &Connection| {
+        let is_to_one = it.to != it.answered_by && gone.contains(&it.answered_by);
+        is_to_one && (it.is_udp || !stay.contains(&it.answered_by))
+    };
     forget_those(unwanted).map_err(|error| refused(&error))
 }

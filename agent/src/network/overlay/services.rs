@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ketch_cluster::assignment::{ServiceEntry, Traffic};
+use ketch_cluster::assignment::{Neighbour, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, ServiceId};
 use ketch_cluster::objects::endpoint::{Protocol, ResolutionMode};
 use ketch_cluster::objects::{Labels, NetworkAttachment};
@@ -26,9 +26,11 @@ type Here<'a> = (&'a Underlay, NetworkId, &'a Locals);
 /// The virtual addresses of a network, and the mesh's ports.
 pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
     let network = here.1;
-    for (_, _, attachment) in told.in_network(network).filter(|(_, traffic, _)| *traffic == Traffic::Draining)
+    for (set, traffic) in
+        [(&mut overlay.serving, Traffic::Serving), (&mut overlay.draining, Traffic::Draining)]
     {
-        overlay.draining.extend(addresses(attachment));
+        let those = told.in_network(network).filter(|(_, of_task, _)| *of_task == traffic);
+        set.extend(those.flat_map(|(neighbour, _, attachment)| there(neighbour, attachment, here)));
     }
     if overlay.own.is_empty() {
         return;
@@ -52,19 +54,22 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
 }
 
 /// The addresses of a service's tasks that get new connections.
-fn serving(told: &Told<'_>, service: ServiceId, (underlay, network, locals): Here<'_>) -> Vec<IpAddr> {
+fn serving(told: &Told<'_>, service: ServiceId, here: Here<'_>) -> Vec<IpAddr> {
     let tasks = told
-        .in_network(network)
+        .in_network(here.1)
         .filter(|(neighbour, traffic, _)| neighbour.service == Some(service) && *traffic == Traffic::Serving);
-    let id = network.to_string();
-    tasks
-        .flat_map(|(neighbour, _, attachment)| {
-            let is_here = neighbour.node == underlay.node;
-            addresses(attachment).map(move |address| (address, is_here))
-        })
-        .filter(|(address, is_here)| !is_here || locals.contains_key(&(id.clone(), *address)))
-        .map(|(address, _)| address)
-        .collect()
+    tasks.flat_map(|(neighbour, _, attachment)| there(neighbour, attachment, here)).collect()
+}
+
+/// A task's addresses; none of one of this node whose sandbox has gone.
+fn there<'a>(
+    neighbour: &'a Neighbour,
+    attachment: &'a NetworkAttachment,
+    (underlay, network, locals): Here<'a>,
+) -> impl Iterator<Item = IpAddr> + 'a {
+    let is_elsewhere = neighbour.node != underlay.node;
+    addresses(attachment)
+        .filter(move |address| is_elsewhere || locals.contains_key(&(network.to_string(), *address)))
 }
 
 /// What comes by the door: the host leads there what is for tasks elsewhere, and has led the rest to this node's. If there are none
@@ -101,7 +106,16 @@ fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_
     if prefers_local(&service.labels) && !near.is_empty() {
         elsewhere = 0;
     }
-    MeshPort { here: near, elsewhere }
+    MeshPort { here: near, elsewhere, draining: draining(told, service.service, here) }
+}
+
+/// The addresses by the host of a service's tasks here that are about to stop.
+fn draining(told: &Told<'_>, service: ServiceId, here: Here<'_>) -> BTreeSet<IpAddr> {
+    let tasks = told.in_network(here.1).filter(|(neighbour, traffic, _)| {
+        neighbour.service == Some(service) && *traffic == Traffic::Draining
+    });
+    let by_host = |address: IpAddr| here.2.get(&(here.1.to_string(), address)).copied().flatten();
+    tasks.flat_map(|(_, _, attachment)| addresses(attachment)).filter_map(by_host).map(IpAddr::V4).collect()
 }
 
 fn prefers_local(labels: &Labels) -> bool {

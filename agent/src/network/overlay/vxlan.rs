@@ -30,6 +30,8 @@ const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_BRPORT_LEARNING: u16 = 8;
 const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+/// Since 5.16; an older kernel passes it over.
+const IFLA_BRPORT_LOCKED: u16 = 39;
 
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
@@ -134,19 +136,21 @@ impl Links {
         self.run(&batch)
     }
 
-    /// A port of a bridge learns nothing: frames for this address go to it, whoever else says that it is his.
+    /// A port of a bridge learns nothing: frames for this address go to it, whoever else says that it is his, and with no other
+    /// address as their source frames come by it.
     pub(super) fn pin(&mut self, name: &str, mac: Mac) -> Result<(), NetlinkError> {
         let Some(index) = self.index(name)? else { return Ok(()) };
         let mut port = Attributes::default();
         port.text(IFLA_IFNAME, name).nest(IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_SLAVE_KIND, "bridge").nest(IFLA_INFO_SLAVE_DATA, |data| {
                 data.bytes(IFLA_BRPORT_LEARNING, &[0]).bytes(IFLA_BRPORT_UNICAST_FLOOD, &[0]);
+                data.bytes(IFLA_BRPORT_LOCKED, &[1]);
             });
         });
         let mut batch = Batch::default();
+        bridged(&mut batch, (RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE), index, mac);
         let action = format!("setting the bridge's port {name}");
         batch.push(action, (RTM_NEWLINK, NLM_F_ACK), &link_header(0, 0, 0), &port);
-        bridged(&mut batch, (RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE), index, mac);
         self.run(&batch)
     }
 

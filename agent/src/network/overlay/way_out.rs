@@ -61,6 +61,12 @@ impl State {
         }
     }
 
+    /// The routing mesh's, as dockerd calls it: while there are networks of the cluster, their way out stays.
+    pub(in crate::network) fn door_in(&self, network: &Network) -> Option<String> {
+        let is_needed = network.name == NAME && self.networks.values().any(Network::is_overlay);
+        is_needed.then(|| "name:\"gateway_ingress-sbox\" id:\"ingress-sbox\"".to_owned())
+    }
+
     fn wants_way_out(&self, sandbox: &Sandbox) -> bool {
         sandbox.endpoints.iter().any(|endpoint| {
             let network = self.networks.get(&endpoint.network);

@@ -3,14 +3,10 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use ketch_cluster::assignment::{Item, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
-use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
-use ketch_cluster::objects::endpoint::{Protocol, PublishMode, ResolutionMode, VirtualIp};
-use ketch_cluster::objects::network::{IpamConfig, NetworkAllocation, NetworkSpec};
-use ketch_cluster::objects::{Labels, Meta, Network, NetworkAttachment, PortConfig};
+use ketch_cluster::assignment::{Item, Traffic};
+use ketch_cluster::objects::Labels;
 use ketch_engine_api::network::{EndpointIpamConfig, EndpointSettings};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +16,10 @@ use crate::network::device::Pair;
 use crate::network::ipam::Prefix;
 use crate::network::link::{Links, mac_of};
 use crate::network::namespace;
-use crate::network::overlay::Underlay;
+use crate::network::overlay::fixture::{
+    FRONT, INGRESS, Running, Told, VIRTUAL, data_address, task, underlay,
+};
 use crate::store::Store;
-
-const FRONT: NetworkId = NetworkId::of(1 << 100);
-const INGRESS: NetworkId = NetworkId::of(2 << 100);
-const WEB: ServiceId = ServiceId::of(7);
-const VIRTUAL: [u8; 4] = [10, 0, 1, 2];
 
 /// A machine.
 struct Node {
@@ -50,10 +43,6 @@ fn within<T: Send>(space: &Path, run: impl FnOnce() -> T + Send) -> T {
         });
         thread.join().unwrap()
     })
-}
-
-fn data_address(number: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 168, 77, number)
 }
 
 impl Node {
@@ -98,17 +87,13 @@ impl Node {
         self.networks = Some(within(&self.space, || self.world.open()));
     }
 
-    fn id(&self) -> NodeId {
-        NodeId::of(u128::from(self.number))
-    }
-
     fn on<T: Send>(&self, run: impl FnOnce(&Networks) -> T + Send) -> T {
         within(&self.space, || run(self.networks.as_ref().unwrap()))
     }
 
     fn apply(&self, cluster: &Told) {
-        let underlay = Underlay { node: self.id(), address: data_address(self.number).into(), port: 4789 };
-        let problems = self.on(|networks| networks.apply(&underlay, &cluster.items(self.number)).unwrap());
+        let problems =
+            self.on(|networks| networks.apply(&underlay(self.number), &cluster.items(self.number)).unwrap());
         assert_eq!(problems, []);
     }
 
@@ -116,122 +101,9 @@ impl Node {
     fn join(&self, name: &str, networks: &[(&str, &str)]) -> Joined {
         let mut wanted = self.world.wanted(name, networks[0].0, &[]);
         for (network, address) in networks {
-            let ipam =
-                EndpointIpamConfig { ipv4_address: (*address).to_owned(), ..EndpointIpamConfig::default() };
-            let asked = EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() };
-            let _none = wanted.endpoints.insert((*network).to_owned(), asked);
+            let _none = wanted.endpoints.insert((*network).to_owned(), asked(address));
         }
         self.on(|networks| networks.join(&wanted).unwrap())
-    }
-}
-
-/// A task as all nodes are told of it.
-#[derive(Clone)]
-struct Running {
-    name: &'static str,
-    node: u8,
-    service: Option<ServiceId>,
-    addresses: Vec<(NetworkId, [u8; 4])>,
-    traffic: Traffic,
-}
-
-fn task(name: &'static str, node: u8, last: u8) -> Running {
-    Running {
-        name,
-        node,
-        service: name.starts_with("web").then_some(WEB),
-        addresses: vec![(FRONT, [10, 0, 1, last])],
-        traffic: Traffic::Serving,
-    }
-}
-
-#[derive(Clone, Default)]
-struct Told {
-    nodes: Vec<u8>,
-    tasks: Vec<Running>,
-    ingress: bool,
-    labels: Labels,
-}
-
-fn network(id: NetworkId, name: &str, (vni, third): (u32, u8)) -> Arc<Network> {
-    let pool = IpamConfig { subnet: format!("10.0.{third}.0/24").parse().ok(), ..IpamConfig::default() };
-    Arc::new(Network {
-        id,
-        meta: Meta::default(),
-        spec: NetworkSpec { name: name.to_owned(), ingress: id == INGRESS, ..NetworkSpec::default() },
-        allocation: Some(NetworkAllocation { vni: Some(vni), pools: vec![pool] }),
-        pending_delete: false,
-    })
-}
-
-fn attached(network: NetworkId, address: [u8; 4], aliases: &[&str]) -> NetworkAttachment {
-    let [a, b, c, d] = address;
-    NetworkAttachment {
-        network,
-        addresses: vec![format!("{a}.{b}.{c}.{d}/24").parse().unwrap()],
-        aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
-        driver_options: Labels::new(),
-    }
-}
-
-impl Told {
-    fn own(&self, node: u8) -> Vec<NetworkAttachment> {
-        let mut own = vec![attached(FRONT, [10, 0, 1, 200 + node], &[])];
-        if self.ingress {
-            own.push(attached(INGRESS, [10, 0, 0, 200 + node], &[]));
-        }
-        own
-    }
-
-    fn items(&self, node: u8) -> Vec<Item> {
-        let mut networks = vec![network(FRONT, "front", (4097, 1))];
-        if self.ingress {
-            networks.push(network(INGRESS, "ingress", (4096, 0)));
-        }
-        let mut items: Vec<Item> = networks
-            .into_iter()
-            .map(|network| {
-                let own = self.own(node).into_iter().find(|own| own.network == network.id).unwrap();
-                Item::Network(NodeNetwork { network, own: OwnAddress::Given(own.addresses) })
-            })
-            .collect();
-        for other in self.nodes.iter().filter(|other| **other != node) {
-            let (node, data_address) = (NodeId::of(u128::from(*other)), data_address(*other).into());
-            items.push(Item::Peer(Peer { node, data_address, attachments: self.own(*other) }));
-        }
-        for (number, task) in (1..).zip(&self.tasks) {
-            let attachments = task.addresses.iter().map(|(id, address)| {
-                attached(*id, *address, if task.service.is_some() { &["app"] } else { &[] })
-            });
-            items.push(Item::Neighbour(Neighbour {
-                task: TaskId::of(number),
-                service: task.service,
-                name: task.name.to_owned(),
-                node: NodeId::of(u128::from(task.node)),
-                attachments: attachments.collect(),
-                traffic: task.traffic,
-            }));
-        }
-        let port = |protocol| PortConfig {
-            name: String::new(),
-            protocol,
-            target_port: 80,
-            published_port: 8080,
-            publish_mode: PublishMode::Ingress,
-        };
-        let [a, b, c, d] = VIRTUAL;
-        items.push(Item::Service(ServiceEntry {
-            service: WEB,
-            name: "web".to_owned(),
-            labels: self.labels.clone(),
-            mode: ResolutionMode::Vip,
-            virtual_ips: vec![VirtualIp {
-                network: FRONT,
-                addresses: vec![format!("{a}.{b}.{c}.{d}/24").parse().unwrap()],
-            }],
-            ports: if self.ingress { vec![port(Protocol::Tcp), port(Protocol::Udp)] } else { Vec::new() },
-        }));
-        items
     }
 }
 
@@ -273,6 +145,17 @@ fn connect(to: ([u8; 4], u16)) -> std::io::Result<TcpStream> {
 /// Who answers, from a container.
 fn answer(from: &Joined, to: ([u8; 4], u16)) -> std::io::Result<String> {
     within(from.namespace.as_deref().unwrap(), || talk(&mut connect(to)?))
+}
+
+/// An address of IPv4, and behind a space one of IPv6.
+fn asked(addresses: &str) -> EndpointSettings {
+    let (ipv4, ipv6) = addresses.split_once(' ').unwrap_or((addresses, ""));
+    let ipam = EndpointIpamConfig {
+        ipv4_address: ipv4.to_owned(),
+        ipv6_address: ipv6.to_owned(),
+        ..EndpointIpamConfig::default()
+    };
+    EndpointSettings { ipam_config: Some(ipam), ..EndpointSettings::default() }
 }
 
 fn two_nodes(world: &World, tasks: Vec<Running>) -> (Node, Node, Told) {
@@ -532,5 +415,124 @@ fn published_ports_lead_to_tasks_from_every_node() {
         assert_eq!(ask(2, 2), found(&[("web.2 192.168.77.100", 2)]));
         nodes[2].on(|networks| networks.forget_overlays().unwrap());
         assert_eq!(ask(3, 1), found(&[("Connection refused (os error 111)", 1)]));
+    });
+}
+
+#[test]
+fn ipv6_goes_the_same_ways() {
+    alone(|world| {
+        let tasks = vec![task("client", 1, 10), task("web.1", 1, 11), task("web.2", 2, 12)];
+        let (one, two, mut told) = two_nodes(world, tasks);
+        told.ipv6 = true;
+        one.apply(&told);
+        two.apply(&told);
+        let client = one.join("client", &[("front", "10.0.1.10 fd00:1::10")]);
+        let tasks = [
+            one.join("web1", &[("front", "10.0.1.11 fd00:1::11")]),
+            two.join("web2", &[("front", "10.0.1.12 fd00:1::12")]),
+        ];
+        one.apply(&told);
+        let servers = tasks.each_ref().map(|joined| {
+            let bind = || TcpListener::bind("[::]:80").unwrap();
+            within(joined.namespace.as_deref().unwrap(), bind)
+        });
+        for server in &servers {
+            server.set_nonblocking(true).unwrap();
+        }
+        assert_eq!(ask(&client, "web.2", 28).1.len(), 1);
+        let mut reached = BTreeMap::new();
+        for to in ["[fd00:1::12]:80", "[fd00:1::2]:80", "[fd00:1::2]:80"] {
+            let connect =
+                || TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(2)).unwrap();
+            let _connection = within(client.namespace.as_deref().unwrap(), connect);
+            let (number, (_, peer)) = servers
+                .iter()
+                .enumerate()
+                .find_map(|(number, it)| Some((number, it.accept().ok()?)))
+                .unwrap();
+            *reached.entry((to, number, peer.ip().to_string())).or_insert(0) += 1;
+        }
+        let (direct, turns) = ("[fd00:1::12]:80", "[fd00:1::2]:80");
+        let wanted = [(direct, 1, "fd00:1::10"), (turns, 0, "fd00:1::201"), (turns, 1, "fd00:1::201")];
+        assert_eq!(reached, wanted.map(|(to, number, peer)| ((to, number, peer.to_owned()), 1)).into());
+    });
+}
+
+#[test]
+fn a_running_container_comes_into_a_network_of_the_cluster_and_leaves_it() {
+    alone(|world| {
+        let (one, two, told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
+        one.apply(&told);
+        two.apply(&told);
+        let web = two.join("web", &[("front", "10.0.1.12")]);
+        let server = listen(&web, 80);
+        let plain = one.on(|networks| networks.join(&one.world.wanted("db", "none", &[])).unwrap());
+        let container = format!("{:0<64}", "db");
+        let interfaces = || within(plain.namespace.as_deref().unwrap(), super::link_names);
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        let refused = one.on(|networks| networks.connect("front", &container, EndpointSettings::default()));
+        assert_eq!(
+            refused.unwrap_err().message,
+            "no manager of the cluster has given an address in the network front"
+        );
+        one.on(|networks| networks.connect("front", &container, asked("10.0.1.11")).unwrap());
+        assert_eq!(interfaces(), names(&["lo", "eth0", "eth1"]), "and the way out");
+        assert!(reach(Some(&plain), ([10, 0, 1, 12].into(), 80), &server).is_some());
+        let shown = one.on(|networks| networks.settings(&container).unwrap().networks);
+        assert_eq!(shown.keys().collect::<Vec<_>>(), ["front", "none"]);
+        let kept = one.on(|networks| networks.remove("docker_gwbridge").unwrap_err().message);
+        assert!(kept.contains("network docker_gwbridge has active endpoints"), "{kept}");
+        one.on(|networks| networks.disconnect("front", &container).unwrap());
+        assert_eq!(interfaces(), names(&["lo"]));
+    });
+}
+
+#[test]
+fn a_container_sends_by_its_own_ethernet_address_only() {
+    alone(|world| {
+        let (one, two, told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
+        one.apply(&told);
+        two.apply(&told);
+        let db = one.join("db", &[("front", "10.0.1.11")]);
+        let web = two.join("web", &[("front", "10.0.1.12")]);
+        let server = listen(&web, 80);
+        let connect = || answer_of(&db, ([10, 0, 1, 12], 80));
+        assert!(connect(), "as what it is");
+        within(db.namespace.as_deref().unwrap(), || {
+            let changed = std::process::Command::new("ip")
+                .args(["link", "set", "eth0", "address", "02:42:0a:00:01:0c"])
+                .status();
+            assert!(changed.is_ok_and(|status| status.success()));
+        });
+        assert!(!connect(), "as another");
+        drop(server);
+    });
+}
+
+/// Whether a connection comes about.
+fn answer_of(from: &Joined, to: ([u8; 4], u16)) -> bool {
+    within(from.namespace.as_deref().unwrap(), || connect(to).is_ok())
+}
+
+#[test]
+fn an_encrypted_network_is_never_served_in_plain_text() {
+    alone(|world| {
+        let node = Node::new(world, 1);
+        let told = Told { nodes: vec![1], tasks: vec![task("db.1", 1, 11)], ..Told::default() };
+        let mut items = told.items(1);
+        for item in &mut items {
+            if let Item::Network(it) = item {
+                let options = &mut std::sync::Arc::make_mut(&mut it.network).spec.driver.options;
+                let _none = options.insert("encrypted".to_owned(), String::new());
+            }
+        }
+        let problems = node.on(|networks| networks.apply(&underlay(1), &items).unwrap());
+        let text = "the network front is encrypted, and this node can't encrypt: it is not served, as nothing of it may travel in plain text";
+        assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
+        let mut wanted = node.world.wanted("db", "front", &[]);
+        let _none = wanted.endpoints.insert("front".to_owned(), asked("10.0.1.11"));
+        let error = node.on(|networks| networks.join(&wanted).unwrap_err().message);
+        assert!(error.ends_with(text), "{error}");
+        assert_eq!(std::fs::read_dir(node.world.folder.join("overlays")).unwrap().count(), 0);
     });
 }
