@@ -6,6 +6,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::link::Links;
+use super::netlink::NetlinkError;
 use super::record::Sandbox;
 use super::{Networks, namespace, overlay, refused};
 use crate::error::Result;
@@ -18,19 +19,12 @@ impl Networks {
     pub(super) fn take_down(&self, sandbox: &Sandbox) -> Result<()> {
         let mut links = Links::open().map_err(|error| refused(&error))?;
         links_of(sandbox).try_for_each(|link| links.down(link)).map_err(|error| refused(&error))?;
-        for endpoint in &sandbox.endpoints {
-            // With the network's namespace its ends have gone.
-            if let Some(space) = endpoint.space.as_deref().filter(|space| namespace::is_bound(space)) {
-                let mut links = overlay::links_of(space, &endpoint.network)?;
-                links.down(&endpoint.link).map_err(|error| refused(&error))?;
-            }
-        }
-        Ok(())
+        in_spaces(sandbox, |links, link| links.down(link))
     }
 
     /// Removes in a while what is still there because something holds the namespace, and then the record.
     pub(super) fn unlink_later(&self, sandbox: Sandbox) -> Result<()> {
-        if links_of(&sandbox).next().is_none() {
+        if sandbox.endpoints.iter().all(|endpoint| endpoint.link.is_empty()) {
             return self.0.records.remove(&sandbox.container);
         }
         let networks = self.clone();
@@ -48,6 +42,7 @@ impl Networks {
     fn unlink(&self, sandbox: &Sandbox) -> Result<()> {
         let mut links = Links::open().map_err(|error| refused(&error))?;
         links_of(sandbox).try_for_each(|link| links.remove(link)).map_err(|error| refused(&error))?;
+        in_spaces(sandbox, |links, link| links.remove(link))?;
         let state = self.state();
         // The container may have been started again: the record is that of its new one.
         if state.sandboxes.contains_key(&sandbox.container) {
@@ -61,4 +56,15 @@ impl Networks {
 fn links_of(sandbox: &Sandbox) -> impl Iterator<Item = &str> {
     let of_host = sandbox.endpoints.iter().filter(|endpoint| endpoint.space.is_none());
     of_host.map(|endpoint| endpoint.link.as_str()).filter(|link| !link.is_empty())
+}
+
+/// Does something with the ends in namespaces of networks; with its namespace an end has gone.
+fn in_spaces(sandbox: &Sandbox, what: impl Fn(&mut Links, &str) -> Result<(), NetlinkError>) -> Result<()> {
+    for endpoint in &sandbox.endpoints {
+        if let Some(space) = endpoint.space.as_deref().filter(|space| namespace::is_bound(space)) {
+            let mut links = overlay::links_of(space, &endpoint.network)?;
+            what(&mut links, &endpoint.link).map_err(|error| refused(&error))?;
+        }
+    }
+    Ok(())
 }

@@ -37,20 +37,82 @@ pub(in crate::network) struct Balanced<'a> {
     pub(in crate::network) ports: &'a BTreeMap<(Transport, u16), Vec<SocketAddr>>,
 }
 
-/// Writes the tables of the calling thread's namespace.
+/// Something that leads to backends: a key of a map, and a chain of its own.
+struct Way {
+    map: &'static str,
+    key: Vec<u8>,
+    chain: String,
+    backends: Vec<SocketAddr>,
+    to: Turn,
+}
+
+impl Balanced<'_> {
+    /// All that lead somewhere, by their chains.
+    fn ways(&self, family: Family) -> BTreeMap<String, Way> {
+        let by_address = self.addresses.iter().filter(|(address, _)| family.has(**address));
+        let by_address = by_address.map(|(address, to)| Way {
+            map: VIRTUAL,
+            key: octets(*address),
+            chain: format!("to-{address}"),
+            backends: to.iter().map(|one| SocketAddr::new(*one, 0)).collect(),
+            to: Turn::Addresses,
+        });
+        let by_port = self.ports.iter().map(|((transport, port), to)| Way {
+            map: PORTS,
+            key: key(None, *transport, *port),
+            chain: format!("port-{}-{port}", transport.name()),
+            backends: to.iter().copied().filter(|one| family.has(one.ip())).collect(),
+            to: Turn::AddressesAndPorts,
+        });
+        let ways = by_address.chain(by_port).filter(|way| !way.backends.is_empty());
+        ways.map(|way| (way.chain.clone(), way)).collect()
+    }
+
+    fn own(&self, family: Family) -> Option<IpAddr> {
+        self.own.iter().map(|own| own.address()).find(|own| family.has(*own))
+    }
+}
+
+/// Writes the tables of the calling thread's namespace. `before`: what was written last, of which only what differs is written.
 ///
 /// # Errors
 /// The kernel's: it has what it had.
-pub(in crate::network) fn write(balanced: &Balanced<'_>) -> Result<(), NetlinkError> {
+pub(in crate::network) fn write(
+    balanced: &Balanced<'_>,
+    before: Option<&Balanced<'_>>,
+) -> Result<(), NetlinkError> {
     let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
+    if let Some(before) = before.filter(|before| before.own == balanced.own) {
+        let mut transaction = Transaction::default();
+        for family in Family::BOTH.into_iter().filter(|family| balanced.own(*family).is_some()) {
+            change(&mut transaction, family, (before, balanced));
+        }
+        if transaction.commit(&mut socket).is_ok() {
+            return Ok(());
+        }
+        // Somebody has had a hand in it.
+    }
     let mut transaction = Transaction::default();
     for family in Family::BOTH {
         transaction.remove_table(family, TABLE);
-        if let Some(own) = balanced.own.iter().find(|own| family.has(own.address())) {
-            write_family(&mut transaction, family, (balanced, own.address()));
+        if let Some(own) = balanced.own(family) {
+            write_family(&mut transaction, family, (balanced, own));
         }
     }
     transaction.commit(&mut socket)
+}
+
+fn change(transaction: &mut Transaction, family: Family, (before, now): (&Balanced<'_>, &Balanced<'_>)) {
+    let (before, now) = (before.ways(family), now.ways(family));
+    let is_same = |one: &Way, other: Option<&Way>| other.is_some_and(|it| it.backends == one.backends);
+    for (chain, way) in before.iter().filter(|(chain, way)| !is_same(way, now.get(*chain))) {
+        transaction.take(family, (TABLE, way.map), &[(way.key.clone(), Answer::None)]);
+        transaction.remove_chain(family, (TABLE, chain));
+        transaction.remove_set(family, (TABLE, chain));
+    }
+    for way in now.values().filter(|way| !is_same(way, before.get(&way.chain))) {
+        add_way(transaction, family, way);
+    }
 }
 
 fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): (&Balanced<'_>, IpAddr)) {
@@ -64,17 +126,8 @@ fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): 
     let verdicts = |key, key_length| SetKind { key, key_length, holds: Holds::Verdicts };
     transaction.set(family, (TABLE, VIRTUAL), verdicts(address, length));
     transaction.set(family, (TABLE, PORTS), verdicts(concatenated(&[TYPE_PROTOCOL, TYPE_PORT]), 8));
-    for (address, to) in balanced.addresses.iter().filter(|(address, _)| family.has(**address)) {
-        let backends = to.iter().map(|one| SocketAddr::new(*one, 0)).collect::<Vec<_>>();
-        let chain = format!("to-{address}");
-        let place = Place { table: TABLE, map: VIRTUAL, chain: &chain, only: &[] };
-        add(transaction, family, place, (octets(*address), &backends, Turn::Addresses));
-    }
-    for ((transport, port), to) in balanced.ports {
-        let backends: Vec<_> = to.iter().copied().filter(|one| family.has(one.ip())).collect();
-        let chain = format!("port-{}-{port}", transport.name());
-        let place = Place { table: TABLE, map: PORTS, chain: &chain, only: &[] };
-        add(transaction, family, place, (key(None, *transport, *port), &backends, Turn::AddressesAndPorts));
+    for way in balanced.ways(family).values() {
+        add_way(transaction, family, way);
     }
 
     let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (TABLE, chain), rule);
@@ -87,6 +140,11 @@ fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): 
         rule("forward", &[passes, E::Then(Verdict::Accept)]);
     }
     rule("forward", &[E::Then(Verdict::Drop)]);
+}
+
+fn add_way(transaction: &mut Transaction, family: Family, way: &Way) {
+    let place = Place { table: TABLE, map: way.map, chain: &way.chain, only: &[] };
+    add(transaction, family, place, (way.key.clone(), &way.backends, way.to));
 }
 
 /// Where a chain of backends is, and what leads to it.

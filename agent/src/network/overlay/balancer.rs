@@ -9,21 +9,24 @@ use crate::error::Result;
 use crate::network::firewall::{Balanced, Connection, forget_those, write_balance};
 use crate::network::refused;
 
-/// Writes them.
+/// Writes them; of what was written before only what differs.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn write(overlay: &Overlay) -> Result<()> {
-    let balanced = Balanced {
+pub(super) fn write(overlay: &Overlay, before: Option<&Overlay>) -> Result<()> {
+    write_balance(&balanced(overlay), before.map(balanced).as_ref()).map_err(|error| refused(&error))?;
+    let gone = |connection: &Connection| !may_go_on(connection, (&overlay.serving, &overlay.draining));
+    forget_those(gone).map_err(|error| refused(&error))
+}
+
+fn balanced(overlay: &Overlay) -> Balanced<'_> {
+    Balanced {
         bridge: BRIDGE,
         door: DOOR,
         own: &overlay.own,
         addresses: &overlay.balanced,
         ports: &overlay.ports,
-    };
-    write_balance(&balanced).map_err(|error| refused(&error))?;
-    let gone = |connection: &Connection| !may_go_on(connection, (&overlay.serving, &overlay.draining));
-    forget_those(gone).map_err(|error| refused(&error))
+    }
 }
 
 /// With one who serves; streams also with one who is about to stop. Of whoever has gone nothing is left, so that whoever waits for

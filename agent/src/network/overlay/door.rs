@@ -44,7 +44,7 @@ impl Networks {
             Prefix::new(address, subnet.subnet.length())
         });
         if let Some(address) = reserved {
-            return Ok(door(bridge, &options, address).ok_or_else(|| no_room(bridge))?);
+            return door(bridge, &options, address).ok_or_else(|| no_room(bridge));
         }
         let taken = state.taken.entry(bridge.id.clone()).or_default();
         let mut bridge = bridge.clone();

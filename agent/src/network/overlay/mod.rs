@@ -28,6 +28,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 
 use ketch_cluster::assignment::Item;
+use ketch_cluster::id::NetworkId;
 use ketch_cluster::objects as cluster;
 use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tracing::warn;
@@ -72,6 +73,10 @@ impl Networks {
     pub fn apply(&self, underlay: &Underlay, items: &[Item]) -> Result<Vec<Problem>> {
         let mut held = locked(&self.0.overlays);
         self.know_traffic(&mut held, items)?;
+        if held.told.as_ref().is_some_and(|(before, _)| before != underlay) {
+            // Devices have the node's address.
+            held.made.clear();
+        }
         held.told =
             Some((underlay.clone(), items.iter().filter(|item| is_of_networks(item)).cloned().collect()));
         self.make_so(&mut held)
@@ -233,9 +238,9 @@ impl Networks {
             if held.made.get(id) == Some(overlay) {
                 continue;
             }
-            drop(held.made.remove(id));
+            let before = held.made.remove(id);
             // One that can't be had keeps no others from work.
-            match space::make(&folder.join(id), underlay, overlay) {
+            match space::make(&folder.join(id), underlay, (overlay, before.as_ref())) {
                 Ok(()) => {
                     let _none = held.made.insert(id.clone(), overlay.clone());
                 }
@@ -290,8 +295,9 @@ impl State {
                 endpoint.ipv4.filter(|_| network.driver == Driver::Bridge)
             };
             for endpoint in sandbox.endpoints.iter().filter(|endpoint| endpoint.space.is_some()) {
+                let Ok(network) = endpoint.network.parse::<NetworkId>() else { continue };
                 for address in endpoint.addresses() {
-                    let _none = locals.insert((endpoint.network.clone(), address), by_host());
+                    let _none = locals.insert((network, address), by_host());
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ketch_cluster::assignment::{Item, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
-use ketch_cluster::id::{NetworkId, NodeId, TaskId};
+use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
 use ketch_cluster::objects::network::Subnet;
 use ketch_cluster::objects::{Network, NetworkAttachment};
 
@@ -119,7 +119,7 @@ pub(in crate::network) type Known = BTreeMap<TaskId, Traffic>;
 
 /// Addresses in overlay networks that sandboxes of this node have, by network, each with the sandbox's address in the bridge to the
 /// host.
-pub(in crate::network) type Locals = BTreeMap<(String, IpAddr), Option<Ipv4Addr>>;
+pub(in crate::network) type Locals = BTreeMap<(NetworkId, IpAddr), Option<Ipv4Addr>>;
 
 /// What a node is told, by kind.
 #[derive(Debug, Default)]
@@ -128,6 +128,8 @@ pub(super) struct Told<'a> {
     pub(super) neighbours: Vec<(&'a Neighbour, Traffic)>,
     pub(super) services: Vec<&'a ServiceEntry>,
     pub(super) peers: BTreeMap<NodeId, &'a Peer>,
+    /// The places of each service's tasks among the neighbours.
+    of_services: BTreeMap<ServiceId, Vec<usize>>,
 }
 
 impl<'a> Told<'a> {
@@ -148,18 +150,38 @@ impl<'a> Told<'a> {
         }
         told.neighbours.sort_by_key(|(neighbour, _)| neighbour.task);
         told.services.sort_by_key(|service| service.service);
+        for (place, (neighbour, _)) in told.neighbours.iter().enumerate() {
+            if let Some(service) = neighbour.service {
+                told.of_services.entry(service).or_default().push(place);
+            }
+        }
         told
     }
 
     /// The tasks that have an address in a network, with what they have there.
-    pub(super) fn in_network(
-        &self,
-        network: NetworkId,
-    ) -> impl Iterator<Item = (&'a Neighbour, Traffic, &'a NetworkAttachment)> {
-        self.neighbours.iter().filter_map(move |(neighbour, traffic)| {
-            Some((*neighbour, *traffic, attachment(&neighbour.attachments, network)?))
-        })
+    pub(super) fn in_network(&self, network: NetworkId) -> impl Iterator<Item = InNetwork<'a>> {
+        self.neighbours.iter().filter_map(move |neighbour| in_network(neighbour, network))
     }
+
+    /// Those of one service.
+    pub(super) fn of_service(
+        &self,
+        service: ServiceId,
+        network: NetworkId,
+    ) -> impl Iterator<Item = InNetwork<'a>> {
+        let places = self.of_services.get(&service).into_iter().flatten();
+        places.filter_map(move |place| in_network(self.neighbours.get(*place)?, network))
+    }
+}
+
+/// A task that has an address in a network, with what it has there.
+pub(super) type InNetwork<'a> = (&'a Neighbour, Traffic, &'a NetworkAttachment);
+
+fn in_network<'a>(
+    (neighbour, traffic): &(&'a Neighbour, Traffic),
+    network: NetworkId,
+) -> Option<InNetwork<'a>> {
+    Some((neighbour, *traffic, attachment(&neighbour.attachments, network)?))
 }
 
 /// What a leader that has not heard of a task says of it leaves what this node knew.

@@ -55,9 +55,7 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
 
 /// The addresses of a service's tasks that get new connections.
 fn serving(told: &Told<'_>, service: ServiceId, here: Here<'_>) -> Vec<IpAddr> {
-    let tasks = told
-        .in_network(here.1)
-        .filter(|(neighbour, traffic, _)| neighbour.service == Some(service) && *traffic == Traffic::Serving);
+    let tasks = told.of_service(service, here.1).filter(|(_, traffic, _)| *traffic == Traffic::Serving);
     tasks.flat_map(|(neighbour, _, attachment)| there(neighbour, attachment, here)).collect()
 }
 
@@ -68,15 +66,13 @@ fn there<'a>(
     (underlay, network, locals): Here<'a>,
 ) -> impl Iterator<Item = IpAddr> + 'a {
     let is_elsewhere = neighbour.node != underlay.node;
-    addresses(attachment)
-        .filter(move |address| is_elsewhere || locals.contains_key(&(network.to_string(), *address)))
+    addresses(attachment).filter(move |address| is_elsewhere || locals.contains_key(&(network, *address)))
 }
 
 /// What comes by the door: the host leads there what is for tasks elsewhere, and has led the rest to this node's. If there are none
 /// elsewhere, it is what the daemon carries there.
 fn by_door(backends: &[IpAddr], target: u16, here: Here<'_>) -> Vec<SocketAddr> {
-    let id = here.1.to_string();
-    let is_here = |address: &IpAddr| matches!(here.2.get(&(id.clone(), *address)), Some(Some(_)));
+    let is_here = |address: &IpAddr| matches!(here.2.get(&(here.1, *address)), Some(Some(_)));
     let elsewhere: Vec<_> = backends.iter().filter(|address| !is_here(address)).collect();
     let backends = if elsewhere.is_empty() { backends.iter().collect() } else { elsewhere };
     backends.into_iter().map(|address| SocketAddr::new(*address, target)).collect()
@@ -95,10 +91,9 @@ pub(super) fn mesh(told: &Told<'_>, here: Here<'_>) -> BTreeMap<(Transport, u16)
 }
 
 fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_>) -> MeshPort {
-    let id = here.1.to_string();
     let (mut near, mut elsewhere) = (Vec::new(), 0);
     for address in serving(told, service.service, here).into_iter().filter(IpAddr::is_ipv4) {
-        match here.2.get(&(id.clone(), address)) {
+        match here.2.get(&(here.1, address)) {
             Some(Some(by_host)) => near.push(SocketAddr::new(IpAddr::V4(*by_host), target)),
             _ => elsewhere += 1,
         }
@@ -111,10 +106,8 @@ fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_
 
 /// The addresses by the host of a service's tasks here that are about to stop.
 fn draining(told: &Told<'_>, service: ServiceId, here: Here<'_>) -> BTreeSet<IpAddr> {
-    let tasks = told.in_network(here.1).filter(|(neighbour, traffic, _)| {
-        neighbour.service == Some(service) && *traffic == Traffic::Draining
-    });
-    let by_host = |address: IpAddr| here.2.get(&(here.1.to_string(), address)).copied().flatten();
+    let tasks = told.of_service(service, here.1).filter(|(_, traffic, _)| *traffic == Traffic::Draining);
+    let by_host = |address: IpAddr| here.2.get(&(here.1, address)).copied().flatten();
     tasks.flat_map(|(_, _, attachment)| addresses(attachment)).filter_map(by_host).map(IpAddr::V4).collect()
 }
 

@@ -23,11 +23,15 @@ pub(in crate::network) const BRIDGE: &str = "br0";
 pub(super) const DOOR: &str = "door0";
 const VXLAN: &str = "vxlan0";
 
-/// Makes it.
+/// Makes it. `before`: what it was made to be, and is still as far as anybody knows.
 ///
 /// # Errors
 /// The kernel's; what is made so far stays, and the next call goes on.
-pub(super) fn make(path: &Path, underlay: &Underlay, overlay: &Overlay) -> Result<()> {
+pub(super) fn make(
+    path: &Path,
+    underlay: &Underlay,
+    (overlay, before): (&Overlay, Option<&Overlay>),
+) -> Result<()> {
     if !namespace::is_bound(path) {
         namespace::create(path, None, || Ok(()))?;
     }
@@ -38,7 +42,7 @@ pub(super) fn make(path: &Path, underlay: &Underlay, overlay: &Overlay) -> Resul
         let bridge = make_bridge(&mut links, overlay)?;
         make_device(&mut node, &mut links, (underlay, overlay, bridge))?;
         set_addresses(&mut links, bridge, overlay)?;
-        balancer::write(overlay)
+        balancer::write(overlay, before)
     })
 }
 

@@ -24,7 +24,7 @@ fn told() -> Told {
 }
 
 fn here() -> Locals {
-    let local = |last: u8| ((FRONT.to_string(), IpAddr::from([10, 0, 1, last])), None);
+    let local = |last: u8| ((FRONT, IpAddr::from([10, 0, 1, last])), None);
     [local(10), local(11)].into()
 }
 
@@ -126,7 +126,7 @@ fn mesh() -> (Told, Locals) {
         task.addresses.push((INGRESS, [10, 0, 0, last]));
     }
     let mut locals = here();
-    let _none = locals.insert((INGRESS.to_string(), address("10.0.0.11")), Some([172, 18, 0, 3].into()));
+    let _none = locals.insert((INGRESS, address("10.0.0.11")), Some([172, 18, 0, 3].into()));
     (cluster, locals)
 }
 

@@ -409,9 +409,14 @@ fn published_ports_lead_to_tasks_from_every_node() {
         apply(&told);
         assert_eq!(ask(1, 3), found(&[("web.1 192.168.77.100", 3)]));
         assert_eq!(ask(3, 2).len(), 2);
+        let mut kept = connect((data_address(1).octets(), 8080)).unwrap();
+        assert_eq!(talk(&mut kept).unwrap(), "web.1 192.168.77.100");
         told.tasks[0].traffic = Traffic::Draining;
         apply(&told);
         assert_eq!(ask(1, 2), found(&[("web.2 10.0.0.201", 2)]));
+        assert_eq!(talk(&mut kept).unwrap(), "web.1 192.168.77.100", "it goes on");
+        nodes[0].on(|networks| networks.leave(&format!("{:0<64}", "web.1")).unwrap());
+        assert_eq!(talk(&mut kept).unwrap_err().kind(), ErrorKind::ConnectionReset, "it has gone");
         assert_eq!(ask(2, 2), found(&[("web.2 192.168.77.100", 2)]));
         nodes[2].on(|networks| networks.forget_overlays().unwrap());
         assert_eq!(ask(3, 1), found(&[("Connection refused (os error 111)", 1)]));
