@@ -3,10 +3,12 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ketch_cluster::assignment::{Item, Traffic};
+use ketch_cluster::assignment::{Item, ServiceEntry, Traffic};
+use ketch_cluster::id::ServiceId;
 use ketch_cluster::objects::Labels;
+use ketch_cluster::objects::endpoint::{ResolutionMode, VirtualIp};
 use ketch_engine_api::network::{EndpointIpamConfig, EndpointSettings};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,13 +109,18 @@ impl Node {
     }
 }
 
+/// Runs until the test's end.
+fn in_background(work: impl FnOnce() + Send + 'static) {
+    drop(std::thread::Builder::new().spawn(work).unwrap());
+}
+
 /// Answers each connection with its name, for as long as the test.
 fn serve(joined: &Joined, name: &'static str) {
     let listener = listen(joined, 80);
-    drop(std::thread::spawn(move || {
+    in_background(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
-            drop(std::thread::spawn(move || {
+            in_background(move || {
                 let peer = connection.peer_addr().unwrap().ip();
                 let mut line = [0; 64];
                 while let Ok(1..) = connection.read(&mut line) {
@@ -121,9 +128,9 @@ fn serve(joined: &Joined, name: &'static str) {
                         return;
                     }
                 }
-            }));
+            });
         }
-    }));
+    });
 }
 
 /// One answer on a connection.
@@ -279,12 +286,12 @@ fn a_draining_task_keeps_its_connections_and_gets_no_new_ones() {
 /// Answers datagrams with its name.
 fn serve_datagrams(joined: &Joined, name: &'static str) {
     let socket = within(joined.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:80").unwrap());
-    drop(std::thread::spawn(move || {
+    in_background(move || {
         let mut buffer = [0; 64];
         while let Ok((_, client)) = socket.recv_from(&mut buffer) {
             let _gone = socket.send_to(name.as_bytes(), client);
         }
-    }));
+    });
 }
 
 #[test]
@@ -403,6 +410,8 @@ fn published_ports_lead_to_tasks_from_every_node() {
         let local =
             within(&nodes[2].space, || connect(([127, 0, 0, 1], 8080)).and_then(|mut it| talk(&mut it)));
         assert!(local.unwrap().starts_with("web."), "from the node itself");
+        let by_ipv6 = within(&nodes[2].space, || talk(&mut TcpStream::connect("[::1]:8080")?));
+        assert!(by_ipv6.unwrap().starts_with("web."), "carried by the daemon");
         let taken = within(&nodes[2].space, || TcpListener::bind(("0.0.0.0", 8080)).unwrap_err().kind());
         assert_eq!(taken, ErrorKind::AddrInUse);
         told.labels = Labels::from([("ketch.mesh.prefer-local".to_owned(), "true".to_owned())]);
@@ -539,5 +548,86 @@ fn an_encrypted_network_is_never_served_in_plain_text() {
         let error = node.on(|networks| networks.join(&wanted).unwrap_err().message);
         assert!(error.ends_with(text), "{error}");
         assert_eq!(std::fs::read_dir(node.world.folder.join("overlays")).unwrap().count(), 0);
+    });
+}
+
+/// Prints what goes through by each way, and how long a node takes to be told of a thousand services.
+#[test]
+fn what_ways_cost() {
+    alone(|world| {
+        let nodes = [1, 2, 3].map(|number| Node::new(world, number));
+        let mut told =
+            Told { nodes: vec![1, 2, 3], tasks: both_tasks_of_the_mesh(), ingress: true, ..Told::default() };
+        told.tasks[0].traffic = Traffic::None;
+        told.tasks.push(task("client", 1, 10));
+        nodes.iter().for_each(|node| node.apply(&told));
+        let networks =
+            |last: u8| [("ingress", format!("10.0.0.{last}")), ("front", format!("10.0.1.{last}"))];
+        let both = networks(12);
+        let both: Vec<_> = both.iter().map(|(name, address)| (*name, address.as_str())).collect();
+        let web = nodes[1].join("web.2", &both);
+        let client = nodes[0].join("client", &[("front", "10.0.1.10")]);
+        nodes.iter().for_each(|node| node.apply(&told));
+        let listener = listen(&web, 80);
+        in_background(move || {
+            for connection in listener.incoming() {
+                let mut connection = connection.unwrap();
+                let _length = std::io::copy(&mut connection, &mut std::io::sink());
+            }
+        });
+        let mut lan = Links::open().unwrap();
+        let bridge = lan.index("lan").unwrap().unwrap();
+        lan.address(bridge, Prefix::new([192, 168, 77, 100].into(), 24).unwrap()).unwrap();
+        let rate = |from: Option<&Path>, to: ([u8; 4], u16)| {
+            let send = || {
+                let began = Instant::now();
+                let mut connection = connect(to).unwrap();
+                let piece = vec![0; 1 << 20];
+                for _ in 0..256 {
+                    connection.write_all(&piece).unwrap();
+                }
+                connection.shutdown(std::net::Shutdown::Write).unwrap();
+                let _end = connection.read(&mut [0; 1]);
+                256.0 / began.elapsed().as_secs_f64()
+            };
+            let mut rates: Vec<f64> =
+                (0..3).map(|_| from.map_or_else(send, |from| within(from, send))).collect();
+            rates.sort_by(f64::total_cmp);
+            rates[1]
+        };
+        let space = client.namespace.as_deref();
+        eprintln!("MiB/s to a task of another node: {:.0}", rate(space, ([10, 0, 1, 12], 80)));
+        eprintln!("by its virtual address: {:.0}", rate(space, (VIRTUAL, 80)));
+        eprintln!(
+            "by the port of a node without a task: {:.0}",
+            rate(None, (data_address(3).octets(), 8080))
+        );
+        eprintln!("by the port of its own: {:.0}", rate(None, (data_address(2).octets(), 8080)));
+        let mut items = told.items(1);
+        let service = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            let address = format!("10.9.{high}.{low}/16").parse().unwrap();
+            Item::Service(ServiceEntry {
+                service: ServiceId::of(u128::from(number) + 1000),
+                name: format!("s{number}"),
+                labels: Labels::new(),
+                mode: ResolutionMode::Vip,
+                virtual_ips: vec![VirtualIp { network: FRONT, addresses: vec![address] }],
+                ports: Vec::new(),
+            })
+        };
+        items.extend((0..1000).map(service));
+        let took = |items: &[Item]| {
+            let began = Instant::now();
+            let _problems = nodes[0].on(|networks| networks.apply(&underlay(1), items).unwrap());
+            began.elapsed()
+        };
+        eprintln!("a thousand services are known after {:?}", took(&items));
+        for item in &mut items {
+            if let Item::Neighbour(it) = item {
+                it.traffic = Traffic::Draining;
+            }
+        }
+        eprintln!("three tasks change in {:?}", took(&items));
     });
 }
