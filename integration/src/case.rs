@@ -4,6 +4,7 @@ use std::fs;
 use std::panic::panic_any;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::bundle::Bundle;
@@ -28,6 +29,7 @@ pub struct Case {
     /// The case's own folder, taken away at its end.
     pub dir: PathBuf,
     serial: AtomicUsize,
+    notes: Mutex<Vec<String>>,
 }
 
 impl Case {
@@ -52,6 +54,7 @@ impl Case {
             tag,
             dir,
             serial: AtomicUsize::new(0),
+            notes: Mutex::default(),
         };
         case.give(&case.dir);
         case.give(case.state_root());
@@ -69,12 +72,30 @@ impl Case {
             tag: self.tag.clone(),
             dir: self.dir.clone(),
             serial: AtomicUsize::new(self.serial.load(Ordering::Relaxed)),
+            notes: Mutex::default(),
         }
     }
 
     /// Ends the test as skipped.
     pub fn skip(&self, reason: impl Into<String>) -> ! {
         panic_any(Skip(reason.into()))
+    }
+
+    /// Keeps what is to be told of the test should it fail.
+    ///
+    /// # Panics
+    /// Never: no panic holds the notes.
+    pub fn note(&self, text: String) {
+        self.notes.lock().expect("no panic holds it").push(text);
+    }
+
+    /// What was kept so far.
+    ///
+    /// # Panics
+    /// Never: no panic holds the notes.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        self.notes.lock().expect("no panic holds it").clone()
     }
 
     /// Goes on only when a fact of the machine holds.

@@ -245,6 +245,21 @@ impl<'a> Site<'a> {
         self.inhabitants().into_iter().filter(|pid| command_line(*pid).contains(text)).collect()
     }
 
+    /// The processes inside, and those of its daemons' containers.
+    #[must_use]
+    pub fn relatives(&self) -> Vec<i32> {
+        let mut found = self.inhabitants();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let in_a_cgroup = |pid: &i32| {
+            fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(&self.case.tag))
+        };
+        found.extend(pids.filter(in_a_cgroup));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
     /// Processes that are in the site's mount namespace.
     fn inhabitants(&self) -> Vec<i32> {
         let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/mnt")).map(|data| data.ino()).ok();

@@ -268,7 +268,11 @@ fn run_one(case: &Case, test: Test, results: &Mutex<(Counts, Vec<(String, String
     if let Err(thrown) = outcome {
         match thrown.downcast::<Skip>() {
             Ok(skip) => skipped = Some(skip.0),
-            Err(thrown) => problem = Some(format!("{}\nat {}", message_of(&*thrown), PLACE.take())),
+            Err(thrown) => {
+                let mut text = format!("{}\nat {}", message_of(&*thrown), PLACE.take());
+                case.notes().iter().for_each(|note| text.push_str(&format!("\n{note}")));
+                problem = Some(text);
+            }
         }
     }
     if let Some(leaks) = settled_leaks(case) {

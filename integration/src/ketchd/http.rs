@@ -1,6 +1,6 @@
 //! HTTP on the engine's socket by hand, so that a test sees each byte of an answer. One answer at a time.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -82,14 +82,22 @@ impl Http {
     }
 
     /// Whether somebody answers, which a daemon that listens already may not do yet.
+    ///
+    /// # Panics
+    /// When nothing comes in time.
     #[must_use]
+    #[track_caller]
     pub fn is_served(mut self) -> bool {
         self.ask("GET", "/_ping", &[], "");
         self.line().starts_with("HTTP/1.1 200 ")
     }
 
     /// Sends a request and reads its whole answer.
+    ///
+    /// # Panics
+    /// When there is none.
     #[must_use]
+    #[track_caller]
     pub fn call(&mut self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
         self.ask(method, path, headers, body);
         self.answer(method == "HEAD")
@@ -126,6 +134,7 @@ impl Http {
     /// # Panics
     /// When there is none.
     #[must_use]
+    #[track_caller]
     pub fn head(&mut self) -> Answer {
         let mut line = self.line();
         // What an engine says before the last answer, on its way.
@@ -134,7 +143,7 @@ impl Http {
             line = self.line();
         }
         let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-        let status = status.unwrap_or_else(|| panic!("no answer: {line:?}"));
+        let Some(status) = status else { panic!("no answer, the engine has closed: {line:?}") };
         let mut headers = Vec::new();
         loop {
             let text = self.line();
@@ -151,6 +160,7 @@ impl Http {
     /// # Panics
     /// When there is none.
     #[must_use]
+    #[track_caller]
     pub fn answer(&mut self, is_head: bool) -> Answer {
         let mut answer = self.head();
         let bytes = if is_head || matches!(answer.status, 204 | 304) {
@@ -173,18 +183,27 @@ impl Http {
     /// The next chunk of a chunked body; none at its end.
     ///
     /// # Panics
-    /// When it is malformed.
+    /// When it is malformed, or nothing comes in time.
     #[must_use]
+    #[track_caller]
     pub fn chunk(&mut self) -> Option<Vec<u8>> {
         let line = self.line();
-        let length = usize::from_str_radix(&line, 16).unwrap_or_else(|e| panic!("no chunk ({e}): {line:?}"));
+        let length = match usize::from_str_radix(&line, 16) {
+            Ok(length) => length,
+            Err(_) if line.is_empty() => panic!("no chunk: the engine has closed in the middle of an answer"),
+            Err(error) => panic!("no chunk ({error}): {line:?}"),
+        };
         let bytes = self.exactly(length);
         let _ = self.line();
         (length > 0).then_some(bytes)
     }
 
     /// The next frame of a multiplexed stream: its stream and its bytes; none at the end.
+    ///
+    /// # Panics
+    /// When nothing comes in time.
     #[must_use]
+    #[track_caller]
     pub fn frame(&mut self) -> Option<(u8, String)> {
         while self.ahead.len() < 8 {
             if !self.fill() {
@@ -201,17 +220,22 @@ impl Http {
     pub fn has_ended(&mut self) -> bool {
         match self.stream.read(&mut [0]) {
             Ok(count) => count == 0,
-            Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
         }
     }
 
     /// All that follows until the engine closes.
+    ///
+    /// # Panics
+    /// When nothing comes in time.
     #[must_use]
+    #[track_caller]
     pub fn rest(&mut self) -> Vec<u8> {
         while self.fill() {}
         std::mem::take(&mut self.ahead)
     }
 
+    #[track_caller]
     fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.ahead.len() < length && self.fill() {}
         assert!(
@@ -222,6 +246,7 @@ impl Http {
         self.ahead.drain(..length).collect()
     }
 
+    #[track_caller]
     fn line(&mut self) -> String {
         loop {
             if let Some(end) = self.ahead.windows(2).position(|pair| pair == b"\r\n") {
@@ -234,10 +259,19 @@ impl Http {
         }
     }
 
-    /// Reads more; false at the end, or when nothing comes in time.
+    /// Reads more; false when the engine has closed. An engine that says nothing is not one that has ended its answer.
+    #[track_caller]
     fn fill(&mut self) -> bool {
         let mut buffer = [0; 16384];
-        let length = self.stream.read(&mut buffer).unwrap_or(0);
+        let length = match self.stream.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => panic!(
+                "nothing came from the engine within {} s; not yet looked at: {:?}",
+                TIMEOUT.as_secs(),
+                String::from_utf8_lossy(&self.ahead)
+            ),
+            Err(_) => 0,
+        };
         self.ahead.extend_from_slice(&buffer[..length]);
         length > 0
     }

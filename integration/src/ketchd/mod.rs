@@ -12,6 +12,7 @@ pub mod intended;
 pub mod lan;
 pub mod mask;
 pub mod open;
+mod post_mortem;
 pub mod registry;
 pub mod traces;
 pub mod words;
@@ -502,9 +503,10 @@ impl<'a> Engine<'a> {
 }
 
 impl Drop for Engine<'_> {
-    /// After a failure: what the test has left running would be told as leaks.
+    /// After a failure: it is told what goes on, and what the test has left running would be told as leaks.
     fn drop(&mut self) {
         if self.daemon.is_some() && std::thread::panicking() {
+            self.site.case.note(post_mortem::examine(self));
             let _ =
                 self.program("sh").args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"]).run();
         }
