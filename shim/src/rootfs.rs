@@ -271,12 +271,17 @@ pub(crate) fn unmount_all(root: &Path) -> bool {
     done
 }
 
-/// Takes away what is mounted at `root`, where nothing is mounted below: so it mostly is, and the table of all mounts, which has
-/// those of all other containers, need not be read. False where that has yet to be looked at.
+/// Takes away what is mounted at `root`, with what is mounted below: the table of all mounts, which has those of all other
+/// containers, need not be read. False where nothing is mounted at `root` itself, and below has yet to be looked at.
 fn unmount_one(root: &Path) -> bool {
     let mut was_mounted = false;
+    let flags = UnmountFlags::NOFOLLOW;
+    let unmount = || match unmount(root, flags) {
+        Err(Errno::BUSY) => unmount(root, flags | UnmountFlags::DETACH),
+        other => other,
+    };
     loop {
-        match unmount(root, UnmountFlags::NOFOLLOW) {
+        match unmount() {
             Ok(()) => was_mounted = true,
             // No mount, or no more.
             Err(error) => return was_mounted && error == Errno::INVAL,
