@@ -12,6 +12,7 @@ tests![
     a_full_exec_root,
     a_log_that_can_not_be_written,
     a_disk_that_does_not_answer,
+    a_disk_that_is_busy,
     a_mount_that_is_refused,
     a_taken_port,
     an_address_pool_that_is_used_up,
@@ -253,6 +254,68 @@ fn a_disk_that_does_not_answer(case: &Case) {
         assert!(line.starts_with(&format!("{} x", number + 1)), "line {}: none is missing: {line}", number + 1);
     }
     assert!(out.stdout.lines().count() > 100);
+    engine.end();
+}
+
+/// A block device that writes no faster than that, until this is dropped.
+struct Slow(String);
+
+impl Slow {
+    const BYTES: &'static str = "/sys/fs/cgroup/blkio/blkio.throttle.write_bps_device";
+
+    fn down(device: String, bytes: u32) -> Self {
+        std::fs::write(Self::BYTES, format!("{device} {bytes}")).expect("slow the device down");
+        Self(device)
+    }
+}
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        let _ = std::fs::write(Self::BYTES, format!("{} 0", self.0));
+    }
+}
+
+/// The last user of a root waits until all is written that its disk has to write, somebody else's too: that is nobody who is waited
+/// for, be it a client or the shim, which would be taken for dead.
+fn a_disk_that_is_busy(case: &Case) {
+    let maker = Maker::under_test(case);
+    let has_loops = case.has_program("mkfs.ext4") && std::path::Path::new("/dev/loop-control").exists();
+    case.needs(has_loops, "no loop devices, or no e2fsprogs");
+    case.needs(std::path::Path::new(Slow::BYTES).exists(), "no block devices that can be slowed down (cgroup v1's blkio)");
+    let site = Site::new(case);
+    // The daemon's own file is elsewhere: what it commits is waited for.
+    let script = r#"
+        set -e
+        truncate -s 400m disk
+        mkfs.ext4 -q disk
+        mkdir data
+        mount -o loop disk data
+        ln -s ../ketchd.redb data/ketchd.redb
+        mountpoint -d data
+    "#;
+    let made = site.command_in(&site.dir, "sh").args(["-c", script]).run().ok();
+    let device = made.text().to_owned();
+    let engine = Engine::inside(site, maker, &[]);
+    engine.only_ketch("its ends wait for the disk");
+    engine.load_busybox();
+    for name in ["box", "again"] {
+        let _ = engine.docker(&format!("run -d --name {name} --network none busybox sleep 100000")).ok();
+    }
+    let _ = engine.sh(&format!("sync -f {}", engine.site.path("data").display())).ok();
+    // Half a minute's work.
+    let slow = Slow::down(device, 1 << 20);
+    let _ = engine.sh(&format!("dd if=/dev/zero of={} bs=1M count=32", engine.site.path("data/others").display())).ok();
+    let since = std::time::Instant::now();
+    let _ = engine.docker("kill box").ok();
+    assert_eq!(engine.docker("wait box").ok().text(), "137");
+    let took = since.elapsed();
+    assert!(took.as_secs() < 8, "the end took {took:?}");
+    // What has the root again has it alone: that waits.
+    let restart = engine.client().args(["restart", "-t", "0", "again"]).spawn();
+    drop(slow);
+    let _ = restart.wait().ok();
+    assert_eq!(engine.inspect("again", "{{.State.Running}}"), "true");
+    assert!(!engine.log().contains("hangs"), "{}", engine.log());
     engine.end();
 }
 

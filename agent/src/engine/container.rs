@@ -176,6 +176,8 @@ pub struct Container {
     pub changing: Arc<tokio::sync::Mutex<()>>,
     /// Held while the record is written: the last word is the last written.
     saving: tokio::sync::Mutex<()>,
+    /// Held while the root of its last run is being let go: a folder is under one root only.
+    pub letting_go: Arc<tokio::sync::Mutex<()>>,
     /// For waiters.
     pub life: watch::Sender<Life>,
     /// Its output and input.
@@ -211,6 +213,7 @@ impl Container {
             streams: Arc::new(Streams::new(record.config.open_stdin)),
             record: Mutex::new(record),
             changing: Arc::default(),
+            letting_go: Arc::default(),
             saving: tokio::sync::Mutex::default(),
             life: watch::Sender::new(life),
             task: watch::Sender::default(),

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{error, warn};
 
 use super::container::{Container, Record};
-use super::lifecycle::{bundle_of, release, run};
+use super::lifecycle::{ROOT, bundle_of, release, run};
 use super::living::{self, First};
 use super::restart::{self, Ended};
+use super::root::Held;
 use super::signal::KILL;
 use super::{health, remove};
+use crate::blocking::{blocking, drop_later};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::locks::locked;
@@ -182,6 +184,7 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
     let changing = container.changing.lock().await;
     health::end(container);
     container.streams.end().await;
+    let held = hold_root(daemon, container).await;
     if let Some(task) = &task
         && let Err(error) = task.delete("").await
         && !error.is_not_found()
@@ -235,6 +238,7 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         release(daemon, container).await;
     };
     let (saved, ()) = tokio::join!(container.save(daemon), given_back);
+    drop_later(held);
     if let Err(error) = saved {
         error!("{error}");
     }
@@ -261,6 +265,16 @@ async fn ended(daemon: &Arc<Daemon>, container: &Arc<Container>, task: Option<Ta
         }
         None => {}
     }
+}
+
+/// Keeps the root while it is taken from its place, and then until it is let go behind the container's end.
+async fn hold_root(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+) -> (Option<Held>, tokio::sync::OwnedMutexGuard<()>) {
+    let root = bundle_of(daemon, &container.id).join(ROOT);
+    let held = blocking(move || Ok(Held::at(&root))).await;
+    (held.unwrap_or_default(), Arc::clone(&container.letting_go).lock_owned().await)
 }
 
 /// Starts it again after a pause, unless somebody stops it meanwhile.

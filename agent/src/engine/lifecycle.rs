@@ -219,6 +219,7 @@ async fn begin(daemon: &Arc<Daemon>, container: &Arc<Container>, checkpoint: Opt
         None => String::new(),
     };
     let bundle = bundle_of(daemon, &record.id);
+    drop(container.letting_go.lock().await);
     let (mounted, joined) =
         tokio::join!(mount_root(daemon, &record.id, &bundle), namespaces::join(daemon, &record));
     mounted?;

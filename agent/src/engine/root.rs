@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ketch_shim_api::types::Mount;
 use rustix::fd::OwnedFd;
-use rustix::fs::{OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -101,6 +101,20 @@ fn in_a_page(data: &[&str], target: &Path) -> rustix::io::Result<()> {
     }
     let text = std::ffi::CString::new(shortened.join(",")).map_err(|_| Errno::INVAL)?;
     rustix::mount::mount("overlay", target, "overlay", MountFlags::empty(), Some(text.as_c_str()))
+}
+
+/// A root that stays until this is dropped, whoever takes it from its place: its last user waits until the kernel has written all
+/// that the whole disk below has to write, its neighbours' too, and that should be nobody who is waited for.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "held open only")] OwnedFd);
+
+impl Held {
+    /// What is mounted at `target`; `None` where nothing is.
+    #[must_use]
+    pub fn at(target: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::open(target, flags, Mode::empty()).ok().map(Self)
+    }
 }
 
 /// Mounts what is open, a folder or a file, at `target`, which is made.
