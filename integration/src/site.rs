@@ -1,4 +1,4 @@
-//! A place for a daemon: mount and network namespaces of a test's own, held open by one process.
+//! A place for a daemon: mount, network and host name namespaces of a test's own, held open by one process.
 //!
 //! Daemons that make mounts and networks (containerd, dockerd, podman) run in here, and whatever they leave goes with
 //! it: [`Site`]'s end kills every process that is still in its mount namespace. Called by the `callers`
@@ -72,7 +72,7 @@ impl<'a> Site<'a> {
         "#;
         // It goes with whoever made it, however that ends.
         let holder = Command::new("unshare")
-            .args(["--mount", "--net", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
+            .args(["--mount", "--net", "--uts", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
             .arg(&dir)
             .stdin(Stdio::null())
             .spawn()
@@ -90,7 +90,7 @@ impl<'a> Site<'a> {
         Self::fresh(&dir);
         let script = "touch $0/ready; exec sleep infinity";
         let holder = Command::new("nsenter")
-            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--"])
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--uts", "--"])
             .args(["unshare", "--mount", "setpriv", "--pdeathsig", "KILL", "sh", "-c", script])
             .arg(&dir)
             .stdin(Stdio::null())
@@ -139,7 +139,10 @@ impl<'a> Site<'a> {
     #[must_use]
     pub fn command(&self, program: impl AsRef<OsStr>) -> Invocation {
         let holder = self.holder.id().to_string();
-        self.case.program("nsenter").args(["--target", &holder, "--mount", "--net", "--"]).arg(program)
+        self.case
+            .program("nsenter")
+            .args(["--target", &holder, "--mount", "--net", "--uts", "--"])
+            .arg(program)
     }
 
     /// A program to be run inside, in `folder`.
@@ -178,7 +181,7 @@ impl<'a> Site<'a> {
         let file =
             fs::OpenOptions::new().create(true).append(true).open(&log).expect("open the daemon's log");
         let child = Command::new("nsenter")
-            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--", program])
+            .args(["--target", &self.holder.id().to_string(), "--mount", "--net", "--uts", "--", program])
             .args(args)
             .env("PATH", self.path_variable())
             .stdin(Stdio::null())

@@ -14,13 +14,21 @@ const BEAT: Duration = Duration::from_millis(3);
 ///
 /// # Panics
 /// After [`DEADLINE`], with `what` and the last thing seen.
-pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
-    let end = Instant::now() + DEADLINE;
+pub fn wait_until<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
+    wait_within(DEADLINE, what, condition)
+}
+
+/// The same with a deadline that is part of what is tested.
+///
+/// # Panics
+/// After the deadline, with `what` and the last thing seen.
+pub fn wait_within<T>(deadline: Duration, what: &str, mut condition: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + deadline;
     loop {
         match condition() {
             Ok(value) => return value,
             Err(seen) if Instant::now() >= end => {
-                panic!("{what}: not within {} s; last seen: {seen}", DEADLINE.as_secs())
+                panic!("{what}: not within {:.1} s; last seen: {seen}", deadline.as_secs_f64())
             }
             Err(_) => std::thread::sleep(BEAT),
         }

@@ -10,7 +10,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use ketch_integration::ketchd::intended::Intended;
-use ketch_integration::ketchd::{Engine, Maker, mask::mask, words};
+use ketch_integration::ketchd::outcome::Outcome;
+use ketch_integration::ketchd::{Engine, Maker, words};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests};
 
@@ -47,14 +48,6 @@ fn flags(case: &Case) {
 /// Debian's docker 20.10 on both sides, dockerd of that age for the oracle.
 fn of_debian(case: &Case) {
     compare(case, "debian");
-}
-
-/// One line's outcome, masked.
-#[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    code: i32,
-    stdout: String,
-    stderr: String,
 }
 
 /// What differs, by its place in the script.
@@ -116,7 +109,7 @@ fn differing(case: &Case, group: &str, folders: [&str; 2]) -> Differences {
         }
         compared += 1;
         let _ = writeln!(transcript, "### {line}\ncode {}\n{}\n--- stderr\n{}\n", wanted.code, wanted.stdout, wanted.stderr);
-        let others = intended.others(line, between(&wanted, &seen));
+        let others = intended.others(line, wanted.against(&seen));
         if !others.is_empty() {
             let text = format!("### {group}.txt:{number} `{line}`\n{}\n\n", others.join("\n"));
             differences.entry(place(number)).or_default().push_str(&text);
@@ -143,10 +136,7 @@ fn run(engine: &Engine<'_>, line: &str) -> Outcome {
         Some(line) => bounded.args(["sh", "-c", line]).run(),
         None => bounded.arg("docker").args(words::split(line)).run(),
     };
-    let (dir, tag) = (engine.site.dir.display().to_string(), &engine.site.case.tag);
-    let parent = engine.cgroup_parent();
-    let own = [(dir.as_str(), "<site>"), (parent.as_str(), "/<parent>"), (tag.as_str(), "<tag>")];
-    Outcome { code: out.code, stdout: mask(&out.stdout, &own), stderr: mask(&out.stderr, &own) }
+    Outcome::of(engine, &out)
 }
 
 fn waited(engine: &Engine<'_>, name: &str, format: &str, wanted: &str) -> bool {
@@ -158,27 +148,6 @@ fn waited(engine: &Engine<'_>, name: &str, format: &str, wanted: &str) -> bool {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     false
-}
-
-/// The lines that only one of them has, `-` before dockerd's; `code` with both exit codes; `order` of lines that both have.
-fn between(wanted: &Outcome, seen: &Outcome) -> Vec<String> {
-    let mut differences = Vec::new();
-    if wanted.code != seen.code {
-        differences.push(format!("code {} {}", wanted.code, seen.code));
-    }
-    for (name, wanted, seen) in [("stdout", &wanted.stdout, &seen.stdout), ("stderr", &wanted.stderr, &seen.stderr)] {
-        let only = |of: &str, other: &str, mark: &str| {
-            let others: Vec<&str> = other.lines().collect();
-            of.lines().filter(|line| !others.contains(line)).map(|line| format!("{mark} {line}")).collect::<Vec<_>>()
-        };
-        let (gone, new) = (only(wanted, seen, "-"), only(seen, wanted, "+"));
-        if wanted != seen && gone.is_empty() && new.is_empty() {
-            let (wanted, seen) = (wanted.lines().collect::<Vec<_>>(), seen.lines().collect::<Vec<_>>());
-            differences.push(format!("order of {name}: {} / {}", wanted.join(" | "), seen.join(" | ")));
-        }
-        differences.extend(gone.into_iter().chain(new));
-    }
-    differences
 }
 
 /// Groups run side by side.

@@ -131,6 +131,7 @@ modules![
     ketchd_compose,
     ketchd_dockerpy,
     ketchd_differential,
+    mesh_cli,
     soak,
     attack_image(both),
     attack_inside(both),

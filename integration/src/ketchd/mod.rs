@@ -12,6 +12,7 @@ pub mod intended;
 pub mod lan;
 pub mod mask;
 pub mod open;
+pub mod outcome;
 mod post_mortem;
 pub mod registry;
 pub mod traces;
@@ -362,6 +363,12 @@ impl<'a> Engine<'a> {
         });
     }
 
+    /// Whether the daemon was started and neither stopped nor killed.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.daemon.is_some()
+    }
+
     /// The daemon's pid.
     ///
     /// # Panics
@@ -478,7 +485,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The cgroups of containers.
-    fn cgroups(&self) -> Vec<PathBuf> {
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
         let parents = trees.map(|tree| tree.join(self.cgroup_parent().trim_start_matches('/')));
         let children = parents.flat_map(|parent| fs::read_dir(parent).into_iter().flatten().flatten());

@@ -1,9 +1,10 @@
-//! Debian's docker-registry in an engine's site: plain on loopback, or with TLS by a CA of its own and a user's password.
+//! Debian's docker-registry in an engine's site: plain on loopback or for others, or with TLS by a CA of its own and a user's
+//! password.
 //!
-//! Called by the tests of images.
+//! Called by the tests of images, and by the mesh.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::site::{Daemon, Site};
 
@@ -48,10 +49,7 @@ impl Registry {
             // Loopback is asked without a look at certificates, the client's own too.
             Guard::Certificate => "10.97.0.1:5444",
         };
-        let mut text = format!(
-            "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
-            folder.display()
-        );
+        let mut text = settings(&folder, address);
         if guard != Guard::None {
             let script = r#"
                 set -e
@@ -77,6 +75,24 @@ impl Registry {
                 _ => format!("auth:\n  htpasswd:\n    realm: test\n    path: {path}/passwords\n"),
             });
         }
+        Self::serve(site, address, folder, &text)
+    }
+
+    /// Starts one without TLS at an address of the site's, which others on its network reach.
+    ///
+    /// # Panics
+    /// When it does not start, or docker-registry is not installed.
+    #[must_use]
+    pub fn for_others(site: &Site<'_>, address: &str) -> Self {
+        site.case
+            .needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
+        let folder = site.path("registry");
+        fs::create_dir_all(&folder).expect("make the registry's folder");
+        let text = settings(&folder, address);
+        Self::serve(site, address, folder, &text)
+    }
+
+    fn serve(site: &Site<'_>, address: &str, folder: PathBuf, text: &str) -> Self {
         let file = folder.join("config.yml");
         fs::write(&file, text).expect("write the registry's configuration");
         let mut daemon = site.daemon("docker-registry", [std::ffi::OsStr::new("serve"), file.as_os_str()]);
@@ -103,4 +119,12 @@ impl Registry {
     pub fn stop(self) {
         self.daemon.stop();
     }
+}
+
+/// The beginning of its configuration.
+fn settings(folder: &Path, address: &str) -> String {
+    format!(
+        "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+        folder.display()
+    )
 }

@@ -1,0 +1,57 @@
+//! The bridge between the nodes, in a namespace of its own that has the registry, too.
+//!
+//! Called by [`super::Mesh`]. It all goes with the namespaces.
+
+use crate::case::Case;
+use crate::site::Site;
+
+/// Where the registry is, as the first part of an image's name.
+pub const REGISTRY: &str = "10.99.0.254:5000";
+
+/// A bridge with 10.99.0.254.
+#[derive(Debug)]
+pub struct Wire<'a> {
+    site: Site<'a>,
+}
+
+impl<'a> Wire<'a> {
+    /// Makes it.
+    ///
+    /// # Panics
+    /// When it can't be.
+    #[must_use]
+    pub fn new(case: &'a Case) -> Self {
+        let site = Site::in_folder(case, "wire");
+        let script = "set -e; ip link add wire type bridge; ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
+        let _ = site.run("sh", ["-c", script]).ok();
+        Self { site }
+    }
+
+    /// Its namespaces.
+    #[must_use]
+    pub fn site(&self) -> &Site<'a> {
+        &self.site
+    }
+
+    /// A new site on it: `mesh0` with the node's address, and a host name.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn connected(&self, number: usize) -> Site<'a> {
+        let name = format!("node{number}");
+        let site = Site::in_folder(self.site.case, &name);
+        let network = site.network();
+        let cable = format!(
+            "set -e; ip link add {name} type veth peer name mesh0 netns {}; ip link set {name} master wire; ip link set {name} up",
+            network.display()
+        );
+        let _ = self.site.run("sh", ["-c", &cable]).ok();
+        // A default route, which engines and containers look for; nobody is behind it.
+        let plug = format!(
+            "set -e; hostname {name}; ip addr add 10.99.0.{number}/24 dev mesh0; ip link set mesh0 up; ip route add default via 10.99.0.254"
+        );
+        let _ = site.run("sh", ["-c", &plug]).ok();
+        site
+    }
+}
