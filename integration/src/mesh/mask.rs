@@ -19,11 +19,11 @@ pub fn mask(text: &str) -> String {
         } else if inside {
             inside = !line.starts_with("-----END ");
         } else if !is_progress(line) {
-            let line = if is_table && number > 0 { without_first(line) } else { line.to_owned() };
-            lines.push(words(&number_after(&line, &["\"Index\":", "\"MemoryBytes\":", "\"NanoCPUs\":", "\"Size\":"])));
+            let is_listed = (is_table && number > 0) || is_id(line.trim(), 12);
+            let line = if is_listed { without_first(line) } else { line.to_owned() };
+            lines.push(words(&number_after(&ago(&line), &["\"Index\":", "\"PID\":"])));
         }
     }
-    // The tables' order is not said anywhere; that of Go's maps is none.
     lines.join("\n")
 }
 
@@ -32,10 +32,10 @@ fn is_progress(line: &str) -> bool {
     let line = line.trim();
     let is_slot = || {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        line.split_once(": ").and_then(|(head, _)| head.split_once('/')).is_some_and(|(a, b)| digits(a) && digits(b))
+        line.split_once(':').and_then(|(head, _)| head.split_once('/')).is_some_and(|(a, b)| digits(a) && digits(b))
     };
     // A global service's are by node.
-    let is_node = || line.split_once(": ").is_some_and(|(head, _)| is_id(head, 12));
+    let is_node = || line.split_once(':').is_some_and(|(head, _)| is_id(head, 12));
     PROGRESS.iter().any(|start| line.starts_with(start)) || is_slot() || is_node()
 }
 
@@ -49,6 +49,11 @@ fn without_first(line: &str) -> String {
     let word = line.split(' ').next().unwrap_or_default();
     let rest = &line[word.len()..];
     if is_id(word, 12) || is_id(word, 25) { format!("<id>{rest}") } else { line.to_owned() }
+}
+
+/// The client says in small letters what the mask of an engine knows in large ones.
+fn ago(line: &str) -> String {
+    line.replace("less than a second", "<while>").replace("about a minute", "<while>")
 }
 
 /// The number after each of these keys.
@@ -71,7 +76,9 @@ fn words(line: &str) -> String {
         if letter.is_ascii_alphanumeric() || matches!(letter, '-' | '+' | '/' | '=') {
             word.push(letter);
         } else {
-            masked.push_str(&thing(&word));
+            // `web.1.jpp6auk83cgs@node1`
+            let is_task = letter == '@' && is_id(&word, 12);
+            masked.push_str(&if is_task { "<id>".to_owned() } else { thing(&word) });
             word.clear();
             masked.push(letter);
         }
@@ -110,13 +117,15 @@ mod tests {
         assert_eq!(mask(&format!("web.1.{id}@node1    | hello")), "web.1.<id>@node1    | hello");
         let token = "SWMTKN-1-3v8b67plzqtf9shdb226w96rvhqks1nfwujh218tf8wzx9kskw-6jaq5ae9bz0koh8r96ao5w8ct";
         assert_eq!(mask(&format!("  join --token {token} 10.99.0.1:2377")), "  join --token <token> 10.99.0.1:2377");
+        assert_eq!(mask("talk.1.colaj4oh553e@node1 | one"), "talk.1.<id>@node1 | one");
+        assert_eq!(mask("Running less than a second ago"), "Running <while> ago");
         assert_eq!(mask("  \"Index\": 21,"), "  \"Index\": <number>,");
         assert_eq!(mask("-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\nx"), "<pem>\nx");
     }
 
     #[test]
     fn progress_is_not_told() {
-        let text = "overall progress: 0 out of 2 tasks\n1/2: preparing\n2/2: running\nverify: Waiting 1 seconds\nverify: Service web converged";
+        let text = "overall progress: 0 out of 2 tasks\n1/2:\n1/2: preparing\n2/2: running\nverify: Waiting 1 seconds\nverify: Service web converged";
         assert_eq!(mask(text), "verify: Service web converged");
     }
 }

@@ -277,18 +277,26 @@ impl<'a> Mesh<'a> {
         self.nodes.iter().for_each(Node::hear_all);
     }
 
-    /// Has every node leave, those that are down too, looks for what is left of each, and ends them.
+    /// Has every node leave its cluster, those that are down too, and waits until their tasks are gone.
+    ///
+    /// # Panics
+    /// When one does not.
+    pub fn part(&mut self) {
+        std::thread::scope(|scope| {
+            for node in &mut self.nodes {
+                scope.spawn(|| node.leave());
+            }
+        });
+    }
+
+    /// Has every node leave, looks for what is left of each, and ends them.
     ///
     /// # Panics
     /// When something is left.
     #[track_caller]
     pub fn end(mut self) {
         self.heal();
-        std::thread::scope(|scope| {
-            for node in &mut self.nodes {
-                scope.spawn(|| node.leave());
-            }
-        });
+        self.part();
         self.nodes.into_iter().for_each(|node| node.engine.end());
         self.registry.stop();
     }

@@ -32,12 +32,13 @@ impl<'a> Node<'a> {
         Self { number, address: format!("10.99.0.{number}"), version, engine }
     }
 
-    /// Puts `busybox:1` and `busybox:2` into the registry; the second has `VERSION=2` in its environment.
+    /// Puts `busybox:1` and `busybox:2` into the registry; the second has `VERSION=2` in its environment. Both are stopped by
+    /// SIGKILL: a first process without a handler of SIGTERM would take its whole grace each time.
     pub(super) fn fill_registry(&self) {
         self.engine.load_busybox();
         let script = format!(
-            "set -e; docker create --name maker busybox; docker commit --change 'ENV VERSION=2' maker {REGISTRY}/busybox:2
-             docker rm maker; docker tag busybox {REGISTRY}/busybox:1
+            "set -e; docker create --name maker busybox; docker commit --change 'STOPSIGNAL KILL' maker {REGISTRY}/busybox:1
+             docker commit --change 'STOPSIGNAL KILL' --change 'ENV VERSION=2' maker {REGISTRY}/busybox:2; docker rm maker
              docker push -q {REGISTRY}/busybox:1; docker push -q {REGISTRY}/busybox:2
              docker rmi -f {REGISTRY}/busybox:1 {REGISTRY}/busybox:2 busybox"
         );

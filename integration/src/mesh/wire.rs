@@ -47,9 +47,13 @@ impl<'a> Wire<'a> {
             network.display()
         );
         let _ = self.site.run("sh", ["-c", &cable]).ok();
-        // A default route, which engines and containers look for; nobody is behind it.
+        // A default route, which engines and containers look for, and a name server's address: nobody is there, and refuses at once.
+        let resolver = site.path("resolv.conf");
+        std::fs::write(&resolver, "nameserver 10.99.0.254\n").expect("write a resolv.conf");
         let plug = format!(
-            "set -e; hostname {name}; ip addr add 10.99.0.{number}/24 dev mesh0; ip link set mesh0 up; ip route add default via 10.99.0.254"
+            "set -e; hostname {name}; ip addr add 10.99.0.{number}/24 dev mesh0; ip link set mesh0 up; ip route add default via 10.99.0.254
+             mount --bind {} /etc/resolv.conf",
+            resolver.display()
         );
         let _ = site.run("sh", ["-c", &plug]).ok();
         site
