@@ -6,16 +6,16 @@ use ketch_integration::mesh::Mesh;
 use ketch_integration::mesh::script::Script;
 use ketch_integration::{Case, tests};
 
-tests![alone, services, contents, networks, members];
+tests![lifecycle, services, contents, networks, members, wrong];
 
-/// One node and its cluster: without one, init to leave, locked, the node itself.
-fn alone(case: &Case) {
-    run(case, 1, &["before", "swarm", "locks", "nodes"]);
+/// The cluster itself, init to leave, and its lock.
+fn lifecycle(case: &Case) {
+    run(case, 1, &["swarm", "locks"]);
 }
 
-/// Services of all four modes, their updates, and wrong input of every kind.
+/// Services of all four modes, and their updates.
 fn services(case: &Case) {
-    run(case, 1, &["services", "modes", "updates", "wrong"]);
+    run(case, 1, &["services", "modes", "updates"]);
 }
 
 /// What the flags of a service become, secrets and configs in it, its logs.
@@ -32,6 +32,11 @@ fn networks(case: &Case) {
 /// Three nodes: join, promote, demote, drain, leave, rm.
 fn members(case: &Case) {
     run(case, 3, &["members"]);
+}
+
+/// No cluster, a node's own affairs, and wrong input of every kind.
+fn wrong(case: &Case) {
+    run(case, 1, &["before", "nodes", "wrong"]);
 }
 
 /// Runs transcripts one after the other, each in a cluster of its own on the same engines. `KETCH_MESH` names one to be run alone.

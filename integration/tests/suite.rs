@@ -132,6 +132,7 @@ modules![
     ketchd_dockerpy,
     ketchd_differential,
     mesh_cli,
+    mesh_cluster,
     soak,
     attack_image(both),
     attack_inside(both),

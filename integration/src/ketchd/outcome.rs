@@ -36,8 +36,7 @@ impl Outcome {
         {
             let (gone, new) = (only(wanted, seen, "-"), only(seen, wanted, "+"));
             if wanted != seen && gone.is_empty() && new.is_empty() {
-                let (wanted, seen) =
-                    (wanted.lines().collect::<Vec<_>>(), seen.lines().collect::<Vec<_>>());
+                let (wanted, seen) = (wanted.lines().collect::<Vec<_>>(), seen.lines().collect::<Vec<_>>());
                 differences.push(format!("order of {name}: {} / {}", wanted.join(" | "), seen.join(" | ")));
             }
             differences.extend(gone.into_iter().chain(new));

@@ -4,7 +4,8 @@
 //! Done before the mask of one engine's output ([`crate::ketchd::mask`]). Called by [`super::script`].
 
 /// Lines that come and go with how fast things converge.
-const PROGRESS: &[&str] = &["overall progress:", "verify: Waiting", "verify: waiting", "job progress:", "active tasks:"];
+const PROGRESS: &[&str] =
+    &["overall progress:", "verify: Waiting", "verify: waiting", "job progress:", "active tasks:"];
 
 /// Masks a command's output.
 #[must_use]
@@ -32,7 +33,9 @@ fn is_progress(line: &str) -> bool {
     let line = line.trim();
     let is_slot = || {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        line.split_once(':').and_then(|(head, _)| head.split_once('/')).is_some_and(|(a, b)| digits(a) && digits(b))
+        line.split_once(':')
+            .and_then(|(head, _)| head.split_once('/'))
+            .is_some_and(|(a, b)| digits(a) && digits(b))
     };
     // A global service's are by node.
     let is_node = || line.split_once(':').is_some_and(|(head, _)| is_id(head, 12));
@@ -111,12 +114,18 @@ mod tests {
     #[test]
     fn what_differs_between_clusters_is_gone() {
         let id = "2p5vrmxwol063inh7doryhl28";
-        assert_eq!(mask(&format!("current node ({id}) is now a manager.")), "current node (<id>) is now a manager.");
+        assert_eq!(
+            mask(&format!("current node ({id}) is now a manager.")),
+            "current node (<id>) is now a manager."
+        );
         assert_eq!(mask(&format!("ID   HOSTNAME\n{id} *  node1")), "ID   HOSTNAME\n<id> *  node1");
         assert_eq!(mask("ID  NAME\njpp6auk83cgs  web"), "ID  NAME\n<id>  web");
         assert_eq!(mask(&format!("web.1.{id}@node1    | hello")), "web.1.<id>@node1    | hello");
         let token = "SWMTKN-1-3v8b67plzqtf9shdb226w96rvhqks1nfwujh218tf8wzx9kskw-6jaq5ae9bz0koh8r96ao5w8ct";
-        assert_eq!(mask(&format!("  join --token {token} 10.99.0.1:2377")), "  join --token <token> 10.99.0.1:2377");
+        assert_eq!(
+            mask(&format!("  join --token {token} 10.99.0.1:2377")),
+            "  join --token <token> 10.99.0.1:2377"
+        );
         assert_eq!(mask("talk.1.colaj4oh553e@node1 | one"), "talk.1.<id>@node1 | one");
         assert_eq!(mask("Running less than a second ago"), "Running <while> ago");
         assert_eq!(mask("  \"Index\": 21,"), "  \"Index\": <number>,");

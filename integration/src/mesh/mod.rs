@@ -194,8 +194,7 @@ impl<'a> Mesh<'a> {
     #[must_use]
     #[track_caller]
     pub fn leader(&self, seen_by: usize, deadline: Duration) -> usize {
-        let line =
-            "node ls --format '{{if eq .ManagerStatus \"Leader\"}}{{if eq .Status \"Ready\"}}{{.Hostname}}{{end}}{{end}}'";
+        let line = "node ls --format '{{if eq .ManagerStatus \"Leader\"}}{{if eq .Status \"Ready\"}}{{.Hostname}}{{end}}{{end}}'";
         let name = self.wait_output_within(deadline, seen_by, line, |text| text.starts_with("node"));
         name.trim_start_matches("node").parse().expect("a node's number")
     }

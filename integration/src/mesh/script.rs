@@ -123,8 +123,12 @@ impl Script {
             let _ = write!(differences, "### intended.txt: {} {row}\nis not so any more\n\n", self.name);
         }
         slow.sort();
-        let slow: Vec<String> =
-            slow.iter().rev().take(6).map(|(time, at)| format!("{:.1} s at {at}", time.as_secs_f64())).collect();
+        let slow: Vec<String> = slow
+            .iter()
+            .rev()
+            .take(6)
+            .map(|(time, at)| format!("{:.1} s at {at}", time.as_secs_f64()))
+            .collect();
         let whole = started.elapsed().as_secs_f64();
         println!("mesh {}: {told} invocations in {whole:.1} s; slowest: {}", self.name, slow.join(", "));
         if records {
@@ -282,7 +286,8 @@ mod tests {
 
     #[test]
     fn a_transcript_is_printed_as_it_was_read() {
-        let text = "# about\n\n> node ls\n| ID\n|\n| <id>\n! warning\n= 1\n2? $ docker ps | wc -l\n| 0\n@ restart\n";
+        let text =
+            "# about\n\n> node ls\n| ID\n|\n| <id>\n! warning\n= 1\n2? $ docker ps | wc -l\n| 0\n@ restart\n";
         assert_eq!(print(&parse(text)), text);
     }
 
@@ -293,7 +298,12 @@ mod tests {
             let name = entry.file_name().into_string().expect("a name");
             if let Some(name) = name.strip_suffix(".txt").filter(|name| *name != "intended") {
                 let script = Script::read(name);
-                assert!(script.parts.iter().any(|part| matches!(part, Part::Step(step) if step.kind == Kind::Told)));
+                assert!(
+                    script
+                        .parts
+                        .iter()
+                        .any(|part| matches!(part, Part::Step(step) if step.kind == Kind::Told))
+                );
                 sum += script.invocations();
             }
         }

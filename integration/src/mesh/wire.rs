@@ -22,7 +22,8 @@ impl<'a> Wire<'a> {
     #[must_use]
     pub fn new(case: &'a Case) -> Self {
         let site = Site::in_folder(case, "wire");
-        let script = "set -e; ip link add wire type bridge; ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
+        let script =
+            "set -e; ip link add wire type bridge; ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
         let _ = site.run("sh", ["-c", script]).ok();
         Self { site }
     }
