@@ -12,6 +12,8 @@ use ketch_cluster::id::{ClusterId, NodeId};
 use ketch_cluster::objects::cluster::{ClusterNetworking, RootCa};
 use ketch_cluster::objects::node::NodeRole;
 use ketch_cluster::objects::{Cluster, ClusterSpec, Meta};
+use ketch_node::calls::{RootAsked, Roots};
+use ketch_node::wire::{Answer, Call, Destination, Links, Refusal, Service, serve};
 use ketch_node::world::{Accepted, Caller, Expected};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -122,6 +124,35 @@ async fn members_know_each_other_and_bytes_go_both_ways() {
     }
     let reason = worker.distrusted(&address, Terms::Member(Expected::Node(NodeId::of(3)))).await;
     assert!(reason.starts_with("the peer is node"), "{reason}");
+}
+
+struct Answers;
+
+impl Service for Answers {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        std::future::ready(Answer::of(&Roots { roots: format!("{:?}", call.caller) })).boxed()
+    }
+}
+
+/// A dial waits for the server's first word, which the server of calls says unasked.
+#[tokio::test]
+async fn calls_are_made_and_answered() {
+    let cluster = cluster(1);
+    let manager = Node::new(&cluster, 1, NodeRole::Manager);
+    let mut listener = manager.world.listen("127.0.0.1:0").await.unwrap();
+    let address = listener.address();
+    tokio::spawn(async move {
+        while let Ok(accepted) = listener.accept().await {
+            tokio::spawn(serve(accepted, Arc::new(Answers)));
+        }
+    });
+    let links = Links::new(Arc::new(Node::new(&cluster, 2, NodeRole::Worker).world));
+    let member = Destination::member(&*address, MANAGER);
+    let stranger = Destination { terms: Terms::Unverified, ..member.clone() };
+    for (to, wanted) in [(member, "Member"), (stranger, "Stranger")] {
+        let answer = links.ask(&to, &RootAsked {}, Duration::from_secs(5)).await.unwrap();
+        assert!(answer.roots.starts_with(wanted), "{}", answer.roots);
+    }
 }
 
 #[tokio::test]
