@@ -135,7 +135,7 @@ impl Networks {
         let locals = self.state().locals();
         let known = held.known.clone().unwrap_or_default();
         let mut plan = plan::plan(&underlay, &items, &known, &locals);
-        self.know_networks(&underlay, &items, &plan)?;
+        self.know_networks(&underlay, &items, &mut plan)?;
         if !plan.networks.is_empty() {
             // Before there is a network, strangers are kept out of it.
             self.let_in(&underlay, &plan)?;
@@ -192,9 +192,12 @@ impl Networks {
     }
 
     /// Networks have names and ids here for as long as the node is told of them, or has endpoints in them.
-    fn know_networks(&self, underlay: &Underlay, items: &[Item], plan: &Plan) -> Result<()> {
-        if items.iter().any(leads_out) {
-            let _there = self.way_out()?;
+    fn know_networks(&self, underlay: &Underlay, items: &[Item], plan: &mut Plan) -> Result<()> {
+        if items.iter().any(leads_out)
+            && let Err(error) = self.way_out()
+        {
+            let problem = Problem::Failed("that containers leave by".to_owned(), error.to_string());
+            plan.problems.push(problem);
         }
         let mut state = self.state();
         for item in items {

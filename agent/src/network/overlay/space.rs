@@ -4,6 +4,7 @@
 //! The VXLAN device's socket is in the node's own namespace, where its datagrams are looked at ([`super::guard`]). Nothing in here
 //! has a way to the node but by what the balancer translates.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -138,9 +139,10 @@ fn make_device(
 /// The node's own, and virtual ones, for which it answers.
 fn set_addresses(links: &mut Links, bridge: u32, overlay: &Overlay) -> Result<()> {
     let whole = |address: IpAddr| Prefix::new(address, if address.is_ipv4() { 32 } else { 128 });
-    let mut wanted = overlay.own.clone();
-    wanted.extend(overlay.balanced.keys().filter_map(|address| whole(*address)));
+    let virtual_ones = overlay.balanced.keys().filter_map(|address| whole(*address));
+    let wanted: BTreeSet<Prefix> = overlay.own.iter().copied().chain(virtual_ones).collect();
     let changed = links.addresses(bridge).and_then(|has| {
+        let has: BTreeSet<Prefix> = has.into_iter().collect();
         let is_link_local =
             |one: &Prefix| matches!(one.address(), IpAddr::V6(it) if it.is_unicast_link_local());
         for gone in has.iter().filter(|one| !wanted.contains(one) && !is_link_local(one)) {
