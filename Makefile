@@ -93,10 +93,10 @@ integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc SHI
 	$(SUITE) $(SUITE_ARGS)
 
 suite-native: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout native --without shim_ --without ketchd_ $(FILTER)
+	$(SUITE) --layout native --without shim_ --without ketchd_ --without mesh_ $(FILTER)
 
 suite-v2: $(BUILD_OF_RUNTIME) fault-injection
-	$(SUITE) --layout v2 --without shim_ --without ketchd_ $(FILTER)
+	$(SUITE) --layout v2 --without shim_ --without ketchd_ --without mesh_ $(FILTER)
 
 suite-user: $(BUILD_OF_RUNTIME)
 	$(SUITE) --as user $(FILTER)
@@ -105,7 +105,7 @@ suite-shim: $(BUILD_OF_RUNTIME) peers
 	$(SUITE) $(addprefix --layout ,$(LAYOUT)) $(or $(FILTER),shim_)
 
 suite-ketchd: $(BUILD_OF_RUNTIME) peers bare-root
-	$(SUITE) --layout native $(or $(FILTER),ketchd_)
+	$(SUITE) --layout native $(or $(FILTER),ketchd_ mesh_)
 
 bare-root: # The root in which ketchd is alone, built once
 	@integration/setup/bare-root.sh >/dev/null

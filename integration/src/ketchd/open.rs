@@ -3,11 +3,34 @@
 //! Each is proven on dockerd. `KETCH_OPEN=1` runs them on ketchd all the same: a line whose test passes there is taken out. Called by
 //! [`super::Maker::under_test`].
 
+/// The tests of the mesh are turned on one by one.
+const SWARM: &str = "swarm mode is being wired";
+
 /// Test, what is missing.
-const OPEN: &[(&str, &str)] = &[(
-    "ketchd_registry_access::certificates_of_clients",
-    "a registry that wants a certificate of us, away from loopback: made anew, and not yet shown on either",
-)];
+const OPEN: &[(&str, &str)] = &[
+    (
+        "ketchd_registry_access::certificates_of_clients",
+        "a registry that wants a certificate of us, away from loopback: made anew, and not yet shown on either",
+    ),
+    ("mesh_cli::lifecycle", SWARM),
+    ("mesh_cli::services", SWARM),
+    ("mesh_cli::contents", SWARM),
+    ("mesh_cli::networks", SWARM),
+    ("mesh_cli::members", SWARM),
+    ("mesh_cli::wrong", SWARM),
+    ("mesh_cluster::three_managers_and_two_workers", SWARM),
+    ("mesh_cluster::replicas_spread_scale_and_drain", SWARM),
+    ("mesh_cluster::a_leader_dies", SWARM),
+    ("mesh_cluster::a_worker_dies_with_its_containers", SWARM),
+    ("mesh_cluster::an_agent_that_is_back_in_time_moves_nothing", SWARM),
+    ("mesh_cluster::an_agent_that_hangs_for_a_while_moves_nothing", SWARM),
+    ("mesh_cluster::a_minority_is_cut_off", SWARM),
+    ("mesh_cluster::the_majority_is_lost_and_a_new_cluster_made", SWARM),
+    ("mesh_cluster::tokens", SWARM),
+    ("mesh_cluster::leave_and_remove", SWARM),
+    ("mesh_cluster::a_removed_node_stays_out", SWARM),
+    ("mesh_cluster::all_of_them_start_again", SWARM),
+];
 
 /// Why the test is not asked of ketchd.
 #[must_use]
