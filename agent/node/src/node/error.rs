@@ -3,6 +3,7 @@
 use ketch_ca::folder::FolderError;
 use ketch_ca::join::JoinError;
 
+use crate::manager::NO_LEADER;
 use crate::wire::CallError;
 
 /// Docker's texts are those of `daemon/cluster/errors.go` and `swarm.go`.
@@ -34,9 +35,7 @@ pub enum NodeError {
         "Timeout was reached before node joined. The attempt to join the swarm will continue in the background. Use the \"docker info\" command to see the current swarm status of your node."
     )]
     JoinTakesLong,
-    #[error(
-        "rpc error: code = Unknown desc = The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online."
-    )]
+    #[error("{NO_LEADER}")]
     NoLeader,
     /// Leaving needs `--force`: the whole text.
     #[error("{0}")]

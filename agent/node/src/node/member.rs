@@ -175,6 +175,7 @@ impl Member {
 
     /// Ends everything but the tasks.
     pub(super) async fn shutdown(&self) {
+        self.hand_over().await;
         lock(&self.running).abort_all();
         self.worker.shutdown().await;
         self.stop_managing().await;
@@ -182,6 +183,7 @@ impl Member {
 
     /// Ends everything, the tasks too.
     pub(super) async fn leave(&self) {
+        self.hand_over().await;
         lock(&self.running).abort_all();
         self.worker.leave().await;
         self.stop_managing().await;

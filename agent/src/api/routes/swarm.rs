@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
 use ketch_ca::root;
-use ketch_cluster::control::{ClusterUpdate, NewSecrets, find_cluster};
+use ketch_cluster::control::{ClusterUpdate, NewSecrets, find_cluster, new_cluster_spec};
 use ketch_cluster::objects::Cluster;
 use ketch_cluster::token::UnlockKey;
 use ketch_cluster::view::{Observed, View};
@@ -54,7 +54,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             listen: address::joined(&host, &port),
             advertise: address::joined(&advertise.to_string(), &advertised_port),
             data_address: address::data_path(&wanted.data_path_addr, &machine)?,
-            spec: new.spec,
+            spec: new_cluster_spec(new.spec)?,
             networking: new.networking,
             availability: new.availability,
         })

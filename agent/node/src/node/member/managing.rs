@@ -25,6 +25,8 @@ use crate::world::{Credentials, Listener};
 
 /// Between two tries to be let in by the other managers.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long another manager may take to lead before this one ends all the same.
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long one manager is asked, and the leader that it names.
 const ENTER_PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once, those of strangers included.
@@ -86,6 +88,16 @@ impl Member {
             running.spawn(self.clone().enter(manager));
         }
         Ok(())
+    }
+
+    /// Has another manager lead, so that nobody waits for an election.
+    pub(super) async fn hand_over(&self) {
+        let managing = self.managing.borrow().clone();
+        if let Some(managing) = managing
+            && let Ok(Err(error)) = timeout(HAND_OVER, managing.manager.hand_over()).await
+        {
+            tracing::debug!(%error, "nobody else leads yet");
+        }
     }
 
     pub(super) async fn stop_managing(&self) {
