@@ -114,8 +114,7 @@ async fn update(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> 
     let rotate = query::rotations(|name| request.query.value(name))?;
     let wanted: ClusterSpec = request.json().await?;
     has_name(&wanted)?;
-    let present = led.read(|view| find_cluster(view).cloned()).await?;
-    let spec = cluster::spec_of(wanted, &present.spec)?;
+    let spec = cluster::spec_of(wanted)?;
     let mut bits = led.leader.bits();
     let unlock_key = [bits().to_be_bytes(), bits().to_be_bytes()].concat().try_into().unwrap_or_default();
     let secrets = NewSecrets { worker_token: bits(), manager_token: bits(), unlock_key };
