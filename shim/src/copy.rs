@@ -73,7 +73,7 @@ async fn pipe_to_pipe(from: &WatchedFd, to: &WatchedFd, share: Option<&Share>) -
             }
             Err(Errno::INTR) => {}
             // One errno for two causes: nothing to read, or no room to write.
-            Err(Errno::AGAIN) if available(from.get_ref()) > 0 => to.writable().await?.clear_ready(),
+            Err(Errno::AGAIN) if available(from.get_ref()) > 0 => room(to).await?,
             // With no room to write, splice does not look whether there will be more to read.
             Err(Errno::AGAIN) if has_ended(from.get_ref()) => return Ok(()),
             Err(Errno::AGAIN) => match share {
@@ -83,6 +83,17 @@ async fn pipe_to_pipe(from: &WatchedFd, to: &WatchedFd, share: Option<&Share>) -
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Waits until a pipe has room. What came to the other one just after the look at it seems to be a want of room here; the kernel
+/// tells of room where there was none, and of no other.
+async fn room(to: &WatchedFd) -> io::Result<()> {
+    let mut poll = [PollFd::new(to.get_ref(), PollFlags::OUT)];
+    let asked = rustix::event::poll(&mut poll, Some(&Timespec::default()));
+    if asked.is_err() || !poll[0].revents().contains(PollFlags::OUT) {
+        to.writable().await?.clear_ready();
+    }
+    Ok(())
 }
 
 /// Whether a pipe is empty and nobody can write to it any more. In this order: what was written before the last writer went
@@ -171,5 +182,33 @@ pub(crate) async fn terminal_input(from: WatchedFd, master: Rc<WatchedFd>) {
             },
             Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn room_that_the_kernel_has_told_of_before_is_not_waited_for() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (from, to) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).unwrap();
+            let to = WatchedFd::new(to).unwrap();
+            // Its one word is taken.
+            to.writable().await.unwrap().clear_ready();
+            let waited = tokio::time::timeout(Duration::from_secs(5), room(&to)).await;
+            waited.expect("there is room").unwrap();
+            while rustix::io::write(to.get_ref(), &[0; 4096]).is_ok() {}
+            assert!(tokio::time::timeout(Duration::from_millis(50), room(&to)).await.is_err());
+            let emptied =
+                async { while rustix::io::read(&from, &mut [0; 4096]).is_ok_and(|count| count > 0) {} };
+            let (there, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), room(&to)), emptied);
+            there.expect("there is room again").unwrap();
+        });
     }
 }
