@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use ketch_integration::ketchd::Maker;
 use ketch_integration::mesh::{Mesh, node_of};
 use ketch_integration::runtime::Output;
 use ketch_integration::{Case, tests, wait_within};
@@ -21,6 +22,7 @@ tests![
     leave_and_remove,
     a_removed_node_stays_out,
     all_of_them_start_again,
+    dockerds_cluster_is_another,
 ];
 
 /// A service of so many, which end at once and are replaced at once.
@@ -355,5 +357,26 @@ fn all_of_them_start_again(case: &Case) {
         .sh("docker exec $(docker ps -q --filter label=com.docker.swarm.service.name=web | head -1) cat /run/secrets/one")
         .ok();
     assert_eq!(out.text(), "kept");
+    mesh.end();
+}
+
+/// Neither joins the other's, and says why.
+fn dockerds_cluster_is_another(case: &Case) {
+    let maker = Maker::under_test(case);
+    case.needs(maker != Maker::Docker, "dockerd: there is no other to join");
+    let mesh = Mesh::of(case, &[maker, Maker::Docker], &[]);
+    for (ours, theirs) in [(1, 2), (2, 1)] {
+        let _ = mesh.docker(theirs, &format!("swarm init --advertise-addr 10.99.0.{theirs}")).ok();
+        let started = Instant::now();
+        let out = mesh.join(ours, &mesh.token(theirs, "worker"), theirs);
+        assert!(out.code != 0, "{out}");
+        if ours == 1 {
+            // What dockerd says of ours is its own.
+            assert!(out.stderr.contains("not a ketch cluster"), "{out}");
+            assert!(started.elapsed() < Duration::from_secs(5), "it takes {:.1} s", started.elapsed().as_secs_f64());
+        }
+        assert_eq!(mesh.docker(ours, "info --format '{{.Swarm.LocalNodeState}}'").ok().text(), "inactive");
+        let _ = mesh.docker(theirs, "swarm leave --force").ok();
+    }
     mesh.end();
 }

@@ -30,6 +30,7 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_cluster::leave_and_remove", SWARM),
     ("mesh_cluster::a_removed_node_stays_out", SWARM),
     ("mesh_cluster::all_of_them_start_again", SWARM),
+    ("mesh_cluster::dockerds_cluster_is_another", SWARM),
 ];
 
 /// Why the test is not asked of ketchd.

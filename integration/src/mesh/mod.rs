@@ -32,6 +32,7 @@ pub struct Mesh<'a> {
     nodes: Vec<Node<'a>>,
     registry: Registry,
     wire: Wire<'a>,
+    /// The first node's.
     pub maker: Maker,
 }
 
@@ -51,11 +52,20 @@ impl<'a> Mesh<'a> {
     /// When one does not start.
     #[must_use]
     pub fn with_flags(case: &'a Case, count: usize, flags: &[&str]) -> Self {
-        let maker = Maker::under_test(case);
+        Self::of(case, &vec![Maker::under_test(case); count], flags)
+    }
+
+    /// Starts engines of these makers.
+    ///
+    /// # Panics
+    /// When one does not start.
+    #[must_use]
+    pub fn of(case: &'a Case, makers: &[Maker], flags: &[&str]) -> Self {
         let wire = Wire::new(case);
         let registry = Registry::for_others(wire.site(), REGISTRY);
-        let nodes = (1..=count).map(|number| Node::start(&wire, &maker, number, flags)).collect();
-        let mesh = Self { nodes, registry, wire, maker };
+        let nodes =
+            makers.iter().zip(1..).map(|(maker, number)| Node::start(&wire, maker, number, flags)).collect();
+        let mesh = Self { nodes, registry, wire, maker: makers[0].clone() };
         mesh.node(1).fill_registry();
         mesh
     }
