@@ -635,3 +635,70 @@ fn what_ways_cost() {
         eprintln!("three tasks change in {:?}", took(&items));
     });
 }
+
+#[test]
+fn a_container_leaves_by_its_node_and_with_its_address() {
+    alone(|world| {
+        let (one, two, told) = two_nodes(world, vec![task("db.1", 1, 11)]);
+        one.apply(&told);
+        two.apply(&told);
+        let db = one.join("db", &[("front", "10.0.1.11")]);
+        let mut lan = Links::open().unwrap();
+        let bridge = lan.index("lan").unwrap().unwrap();
+        lan.address(bridge, Prefix::new([192, 168, 77, 100].into(), 24).unwrap()).unwrap();
+        let outside = TcpListener::bind("192.168.77.100:9000").unwrap();
+        let seen = reach(Some(&db), ([192, 168, 77, 100].into(), 9000), &outside);
+        assert_eq!(seen, Some(data_address(1).into()));
+    });
+}
+
+#[test]
+fn what_somebody_has_changed_is_mended() {
+    alone(|world| {
+        let (mut one, _two, told, client) = served(world);
+        let space = one.world.folder.join("overlays").join(FRONT.to_string());
+        let spoil = |arguments: &[&str]| {
+            let done = std::process::Command::new("ip").args(arguments).status();
+            assert!(done.is_ok_and(|status| status.success()), "{arguments:?}");
+        };
+        within(&space, || {
+            spoil(&["link", "del", "vxlan0"]);
+            spoil(&["address", "add", "10.0.1.99/32", "dev", "br0"]);
+            spoil(&["address", "del", "10.0.1.2/32", "dev", "br0"]);
+            let _flushed = nft(&["flush", "ruleset"]);
+        });
+        one.start();
+        one.apply(&told);
+        let both = BTreeMap::from([("web.1 10.0.1.201".to_owned(), 1), ("web.2 10.0.1.201".to_owned(), 1)]);
+        assert_eq!(answers(&client, (VIRTUAL, 80), 2), both);
+        let addresses = within(&space, || {
+            let mut links = Links::open().unwrap();
+            let bridge = links.index("br0").unwrap().unwrap();
+            links.addresses(bridge).unwrap()
+        });
+        assert!(!addresses.contains(&"10.0.1.99/32".parse().unwrap()), "{addresses:?}");
+        within(&space, || spoil(&["link", "set", "vxlan0", "down"]));
+        one.start();
+        one.apply(&told);
+        assert_eq!(answers(&client, (VIRTUAL, 80), 2), both);
+    });
+}
+
+#[test]
+fn a_published_port_that_another_program_has_is_said_and_the_others_work() {
+    alone(|world| {
+        let node = Node::new(world, 1);
+        let told = Told { nodes: vec![1], ingress: true, ..Told::default() };
+        let taken = within(&node.space, || TcpListener::bind("0.0.0.0:8080").unwrap());
+        let apply = || node.on(|networks| networks.apply(&underlay(1), &told.items(1)).unwrap());
+        let problems: Vec<String> = apply().iter().map(ToString::to_string).collect();
+        assert_eq!(problems.len(), 1, "UDP's is free");
+        let begins = "the published port 8080/tcp leads nowhere on this node: ";
+        assert!(
+            problems[0].starts_with(begins) && problems[0].contains("address already in use"),
+            "{problems:?}"
+        );
+        drop(taken);
+        assert_eq!(apply(), []);
+    });
+}
