@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use ketch_cluster::assignment::{Neighbour, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, ServiceId};
 use ketch_cluster::objects::endpoint::{Protocol, ResolutionMode};
-use ketch_cluster::objects::{Labels, NetworkAttachment};
+use ketch_cluster::objects::{Labels, NetworkAttachment, PortConfig};
 
 use super::plan::{Locals, MeshPort, Overlay, Told, Underlay};
 use crate::network::dns;
@@ -38,7 +38,7 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
     for service in &told.services {
         let backends = serving(told, service.service, here);
         if overlay.ingress {
-            for port in &service.ports {
+            for port in published(service) {
                 let key = (transport(port.protocol), port.published_port);
                 let _none = overlay.ports.insert(key, by_door(&backends, port.target_port, here));
             }
@@ -82,12 +82,17 @@ fn by_door(backends: &[IpAddr], target: u16, here: Here<'_>) -> Vec<SocketAddr> 
 pub(super) fn mesh(told: &Told<'_>, here: Here<'_>) -> BTreeMap<(Transport, u16), MeshPort> {
     let mut ports = BTreeMap::new();
     for service in &told.services {
-        for port in &service.ports {
+        for port in published(service) {
             let leads = mesh_port(told, service, port.target_port, here);
             let _none = ports.insert((transport(port.protocol), port.published_port), leads);
         }
     }
     ports
+}
+
+/// Those that have been given a number.
+fn published(service: &ServiceEntry) -> impl Iterator<Item = &PortConfig> {
+    service.ports.iter().filter(|port| port.published_port != 0)
 }
 
 fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_>) -> MeshPort {
