@@ -336,7 +336,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("shutdown-timeout", Number, "How long the daemon's end may take, in seconds"),
     setting("storage-driver", Text, "overlay2").short('s'),
     setting("storage-opt", List, "Options of overlay2: none has an effect").key("storage-opts"),
-    setting("swarm-default-advertise-addr", Text, "Where this node is reached in swarm mode: an address or an interface"),
+    setting(
+        "swarm-default-advertise-addr",
+        Text,
+        "Where this node is reached in swarm mode: an address or an interface",
+    ),
     setting("tls", Flag, "TLS on tcp://"),
     setting("tlscacert", Text, "Whose certificates clients must have"),
     setting("tlscert", Text, "The daemon's certificate"),

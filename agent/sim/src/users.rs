@@ -66,7 +66,14 @@ pub(crate) fn join(site: &Site, managers: Vec<String>, token: String) -> bool {
     site.order(move |node| {
         async move {
             let listen = "0.0.0.0:2377".to_owned();
-            let order = JoinOrder { listen, advertise, data_address: None, managers, token, availability: Availability::Active };
+            let order = JoinOrder {
+                listen,
+                advertise,
+                data_address: None,
+                managers,
+                token,
+                availability: Availability::Active,
+            };
             drop(node.join(order).await);
         }
         .boxed()

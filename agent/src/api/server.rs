@@ -170,8 +170,7 @@ pub(crate) async fn answer(
         let _none = response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         return response;
     }
-    let is_ancient =
-        ApiVersion::of_path(parts.uri.path()).is_some_and(|version| version < version::MINIMUM);
+    let is_ancient = ApiVersion::of_path(parts.uri.path()).is_some_and(|version| version < version::MINIMUM);
     // In a task of its own: a client that goes does not stop a start half way.
     let called = tokio::spawn(call(daemon, router, parts, body)).await;
     let called =
@@ -205,12 +204,7 @@ fn text(value: &str) -> HeaderValue {
     HeaderValue::from_str(value).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
-async fn call(
-    daemon: Arc<Daemon>,
-    router: Arc<Router>,
-    parts: Parts,
-    body: RequestBody,
-) -> Result<Response> {
+async fn call(daemon: Arc<Daemon>, router: Arc<Router>, parts: Parts, body: RequestBody) -> Result<Response> {
     if let Some(place) = router::moved(parts.uri.path()) {
         let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
         return Ok(response::moved(&format!("{place}{query}")));

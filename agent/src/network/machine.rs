@@ -29,7 +29,9 @@ impl Networks {
     /// # Errors
     /// The kernel's.
     pub fn machine_addresses(&self) -> Result<Vec<Local>, NetlinkError> {
-        let subnets: Vec<_> = self.list().into_iter().flat_map(|network| network.subnets).collect();
+        // Overlays have bridges in namespaces of their own: their subnets may be those of the machine's own network.
+        let of_node = self.list().into_iter().filter(|network| !network.is_overlay());
+        let subnets: Vec<_> = of_node.flat_map(|network| network.subnets).collect();
         let mut links = Links::open()?;
         let mut found = Vec::new();
         for link in links.list()? {

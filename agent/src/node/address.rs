@@ -19,9 +19,13 @@ pub(crate) enum AddressError {
     Listen(String),
     #[error("listen address must be an IP address or network interface (with optional port number)")]
     BadListen,
-    #[error("advertise address must be a non-zero IP address or network interface (with optional port number)")]
+    #[error(
+        "advertise address must be a non-zero IP address or network interface (with optional port number)"
+    )]
     BadAdvertise,
-    #[error("default advertise address must be a non-zero IP address or network interface (without a port number)")]
+    #[error(
+        "default advertise address must be a non-zero IP address or network interface (without a port number)"
+    )]
     BadDefault,
     #[error("data path address must be a non-zero IP address or network interface (without a port number)")]
     BadDataPath,
@@ -31,7 +35,9 @@ pub(crate) enum AddressError {
     None(String),
     #[error("could not find the system's IP address - specify one with --advertise-addr")]
     NoAddress,
-    #[error("could not choose an IP address to advertise since this system has multiple addresses on {0} - specify one with --advertise-addr")]
+    #[error(
+        "could not choose an IP address to advertise since this system has multiple addresses on {0} - specify one with --advertise-addr"
+    )]
     Ambiguous(String),
 }
 
@@ -137,7 +143,8 @@ fn only(machine: &[Local]) -> Result<IpAddr, AddressError> {
     let usable = machine.iter().filter(|it| it.is_outside && !it.is_of_network && is_global(it.address));
     let (v4, v6): (Vec<&Local>, Vec<&Local>) = usable.partition(|it| it.address.is_ipv4());
     // One address of each family at one interface is one.
-    let v6: Vec<_> = v6.into_iter().filter(|it| v4.iter().all(|other| other.interface != it.interface)).collect();
+    let v6: Vec<_> =
+        v6.into_iter().filter(|it| v4.iter().all(|other| other.interface != it.interface)).collect();
     match [v4, v6].concat()[..] {
         [] => Err(AddressError::NoAddress),
         [only] => Ok(only.address),
@@ -154,8 +161,12 @@ fn only(machine: &[Local]) -> Result<IpAddr, AddressError> {
 
 fn is_global(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => !v4.is_link_local() && !v4.is_loopback() && !v4.is_unspecified() && !v4.is_multicast(),
-        IpAddr::V6(v6) => !v6.is_unicast_link_local() && !v6.is_loopback() && !v6.is_unspecified() && !v6.is_multicast(),
+        IpAddr::V4(v4) => {
+            !v4.is_link_local() && !v4.is_loopback() && !v4.is_unspecified() && !v4.is_multicast()
+        }
+        IpAddr::V6(v6) => {
+            !v6.is_unicast_link_local() && !v6.is_loopback() && !v6.is_unspecified() && !v6.is_multicast()
+        }
     }
 }
 
@@ -181,7 +192,10 @@ mod tests {
             local("eth0", "fd00::5"),
             local("eth0", "fe80::1"),
         ];
-        assert_eq!(advertise(("", ""), "2377", &machine), Ok(("10.0.0.5".parse().unwrap(), "2377".to_owned())));
+        assert_eq!(
+            advertise(("", ""), "2377", &machine),
+            Ok(("10.0.0.5".parse().unwrap(), "2377".to_owned()))
+        );
         machine.push(local("eth1", "10.1.0.5"));
         let error = advertise(("", ""), "2377", &machine).unwrap_err();
         assert_eq!(
@@ -192,8 +206,14 @@ mod tests {
         let error = advertise(("", ""), "2377", &machine).unwrap_err();
         assert!(error.to_string().contains("on interface eth0 (10.0.0.5 and 10.0.0.6)"), "{error}");
         let error = advertise(("eth0", ""), "2377", &machine).unwrap_err();
-        assert_eq!(error.to_string(), "interface eth0 has more than one IPv4 address (10.0.0.5 and 10.0.0.6)");
-        assert_eq!(advertise(("eth1:99", ""), "1", &machine).unwrap(), ("10.1.0.5".parse().unwrap(), "99".to_owned()));
+        assert_eq!(
+            error.to_string(),
+            "interface eth0 has more than one IPv4 address (10.0.0.5 and 10.0.0.6)"
+        );
+        assert_eq!(
+            advertise(("eth1:99", ""), "1", &machine).unwrap(),
+            ("10.1.0.5".parse().unwrap(), "99".to_owned())
+        );
         assert_eq!(advertise(("", "eth1"), "1", &machine).unwrap().0, "10.1.0.5".parse::<IpAddr>().unwrap());
         assert_eq!(advertise(("0.0.0.0", ""), "1", &machine), Err(AddressError::BadAdvertise));
         assert_eq!(only(&machine[..1]), Err(AddressError::NoAddress));

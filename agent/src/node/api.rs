@@ -95,7 +95,11 @@ where
 /// Sends a request on, to the next leader when that one leads no more.
 async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Result<Response> {
     let Request { parts, body, .. } = request;
-    let body = body.collect().await.map_err(|error| Error::invalid(format!("reading the request body: {error}")))?.to_bytes();
+    let body = body
+        .collect()
+        .await
+        .map_err(|error| Error::invalid(format!("reading the request body: {error}")))?
+        .to_bytes();
     if body.len() > JSON_LIMIT {
         return Err(Error::invalid(format!("request body too large: more than {JSON_LIMIT} bytes")));
     }

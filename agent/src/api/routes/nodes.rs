@@ -35,7 +35,8 @@ async fn list(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
 
 /// As the operands name nodes: `self` is the one that answers the client, which the CLI finds out by itself.
 async fn inspect(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
-    let shown = shown(&led, |view, around| find_node(view, request.operand(0)).map(|it| node::shown(&it, around)));
+    let shown =
+        shown(&led, |view, around| find_node(view, request.operand(0)).map(|it| node::shown(&it, around)));
     response::json(StatusCode::OK, &shown.await?)
 }
 

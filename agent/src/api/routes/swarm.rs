@@ -10,7 +10,9 @@ use ketch_cluster::token::UnlockKey;
 use ketch_cluster::view::{Observed, View};
 use ketch_convert::cluster::{self, Authority, Local};
 use ketch_convert::query;
-use ketch_engine_api::swarm::cluster::{ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock};
+use ketch_engine_api::swarm::cluster::{
+    ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock,
+};
 use ketch_node::node::{Founding, JoinOrder};
 
 use crate::api::request::Request;
@@ -47,7 +49,8 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let machine = machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let default = &daemon.config.swarm_advertise;
-    let (advertise, advertised_port) = address::advertise((&wanted.advertise_addr, default), &port, &machine)?;
+    let (advertise, advertised_port) =
+        address::advertise((&wanted.advertise_addr, default), &port, &machine)?;
     let new = cluster::new_of(&wanted)?;
     let id = node
         .init(Founding {
@@ -66,15 +69,18 @@ async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let wanted: JoinRequest = request.json().await?;
     let machine = machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
-    let managers: Vec<_> = wanted.remote_addrs.iter().flatten().map(|text| address::remote(text)).collect::<Result<_, _>>()?;
-    let first = managers.first().ok_or_else(|| Error::invalid("at least 1 RemoteAddr is required to join"))?;
+    let managers: Vec<_> =
+        wanted.remote_addrs.iter().flatten().map(|text| address::remote(text)).collect::<Result<_, _>>()?;
+    let first =
+        managers.first().ok_or_else(|| Error::invalid("at least 1 RemoteAddr is required to join"))?;
     let default = &daemon.config.swarm_advertise;
-    let (advertise, advertised_port) = match address::advertise((&wanted.advertise_addr, default), &port, &machine) {
-        Ok(found) => found,
-        Err(error) if !wanted.advertise_addr.is_empty() => return Err(error.into()),
-        // The one by which the manager is reached.
-        Err(error) => (address::towards(first).await.ok_or(error)?, port.clone()),
-    };
+    let (advertise, advertised_port) =
+        match address::advertise((&wanted.advertise_addr, default), &port, &machine) {
+            Ok(found) => found,
+            Err(error) if !wanted.advertise_addr.is_empty() => return Err(error.into()),
+            // The one by which the manager is reached.
+            Err(error) => (address::towards(first).await.ok_or(error)?, port.clone()),
+        };
     let order = JoinOrder {
         listen: address::joined(&host, &port),
         advertise: address::joined(&advertise.to_string(), &advertised_port),

@@ -53,7 +53,8 @@ async fn removed(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response>
 /// All that this manager knows of; none on other nodes.
 pub(super) fn list(daemon: &Daemon) -> Vec<ListedNetwork> {
     let Ok(node) = daemon.node() else { return Vec::new() };
-    let known = node.view(|store| store.networks().filter(|it| is_shown(it)).map(|it| network::listed(it)).collect());
+    let known =
+        node.view(|store| store.networks().filter(|it| is_shown(it)).map(|it| network::listed(it)).collect());
     known.unwrap_or_default()
 }
 

@@ -12,11 +12,11 @@ use ketch_convert::{filters, task};
 use ketch_node::dispatcher::LogMessage;
 use ketch_node::executor::{LogLine, LogOptions};
 
+use crate::api::hijack;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::stdcopy::{self, Stream};
-use crate::api::hijack;
 use crate::daemon::Daemon;
 use crate::error::{Error, Result};
 use crate::node::api::{Led, led};
@@ -136,7 +136,8 @@ fn printed(task: Option<&Arc<Task>>, node: NodeId, line: &LogLine, shape: Shape)
             let service = task.service.map(|id| id.to_string()).unwrap_or_default();
             attributes.insert("com.docker.swarm.service.id".to_owned(), service);
         }
-        let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
+        let pairs: Vec<_> =
+            attributes.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
         printed.extend(format!("{} ", pairs.join(",")).into_bytes());
     }
     printed.extend_from_slice(&line.line);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{GenericResource, Labels, Resources};
 
-use ketch_node::executor::DataPath;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::system::{self, Machine};
 use crate::{logs, volume};
+use ketch_node::executor::DataPath;
 
 const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
 

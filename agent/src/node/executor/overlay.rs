@@ -12,7 +12,11 @@ use crate::network::overlay::Underlay;
 
 /// Has the node's overlay networks be what the items say. What keeps one of them from it is told to the log: the tasks that
 /// need it say it, too.
-pub(super) async fn apply(daemon: Arc<Daemon>, path: Option<DataPath>, items: Vec<Item>) -> Result<(), String> {
+pub(super) async fn apply(
+    daemon: Arc<Daemon>,
+    path: Option<DataPath>,
+    items: Vec<Item>,
+) -> Result<(), String> {
     let Some(DataPath { node, address, port }) = path else { return Ok(()) };
     let underlay = Underlay { node, address, port };
     let problems = blocking(move || daemon.networks.apply(&underlay, &items)).await;

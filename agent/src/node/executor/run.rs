@@ -7,6 +7,7 @@ use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_node::executor::{Ended, Started, TaskError};
+use tokio::time::sleep;
 
 use super::networks;
 use super::turns::Turns;
@@ -22,6 +23,10 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How long it is waited for that an earlier daemon's container says what it does.
 const KNOWN: Duration = Duration::from_secs(15);
+
+/// Other nodes are told at the same moment that the task's connections are to be its last: until they know it, they send new
+/// ones. Docker waits for 2 s (`swarmkit`'s shutdown delay); here the word needs no gossip.
+const OTHERS_KNOW: Duration = Duration::from_millis(500);
 
 fn container_of(daemon: &Daemon, task: TaskId) -> Result<Arc<Container>, TaskError> {
     tasks::container_of(daemon, &task.to_string()).ok_or(TaskError::Gone)
@@ -98,10 +103,14 @@ pub(super) async fn shutdown(daemon: &Arc<Daemon>, turns: &Turns, task: &Task) -
     let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
     let how = Stop { signal: None, timeout: Some(i64::try_from(seconds).unwrap_or(i64::MAX)) };
     let (daemon, id) = (Arc::clone(daemon), task.id);
+    let is_served = task.networks.iter().any(|it| !it.addresses.is_empty());
     let stopped = async move {
         let Some(container) = tasks::container_of(&daemon, &id.to_string()) else { return Ok(()) };
         // Of an earlier daemon's: it may run although the record does not say so. A stop needs no shim in the end.
         let _known = container.becomes_known(KNOWN).await;
+        if is_served && container.life.borrow().running {
+            sleep(OTHERS_KNOW).await;
+        }
         match signal::stop(&daemon, &container, how).await {
             Err(error) if error.kind != Kind::NotModified => Err(TaskError::Failed(error.message)),
             _ => Ok(()),
