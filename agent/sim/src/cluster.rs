@@ -53,7 +53,7 @@ impl Cluster {
             })
             .collect();
         // Failing to make it shows as soon as a key is written.
-        drop(std::fs::create_dir_all(&keys));
+        drop(std::fs::DirBuilder::new().recursive(true).create(&keys));
         for site in &sites {
             let software = Arc::clone(site);
             sim.host(site.name.as_str(), move || Arc::clone(&software).live());

@@ -79,7 +79,7 @@ fn all(options: &Options) -> ExitCode {
 
 fn one(seed: u64, loud: bool) -> Result<Outcome, Failure> {
     let first = run(seed, loud)?;
-    if seed % TWICE == 0 {
+    if seed.is_multiple_of(TWICE) {
         let second = run(seed, false)?;
         if second != first {
             let why = format!("two runs differ: {first:?}, {second:?}");
