@@ -292,8 +292,10 @@ impl<'a> Mesh<'a> {
     /// When one does not.
     pub fn part(&mut self) {
         std::thread::scope(|scope| {
-            for node in &mut self.nodes {
-                scope.spawn(|| node.leave());
+            let leaving: Vec<_> = self.nodes.iter_mut().map(|node| scope.spawn(|| node.leave())).collect();
+            for thread in leaving {
+                // With its message, which the end of the scope would lose.
+                thread.join().unwrap_or_else(|thrown| std::panic::resume_unwind(thrown));
             }
         });
     }

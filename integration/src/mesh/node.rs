@@ -113,6 +113,11 @@ impl<'a> Node<'a> {
         let out = self.engine.docker("swarm leave --force");
         let is_out = out.code == 0 || out.stderr.contains("This node is not part of a swarm");
         assert!(is_out, "node{} does not leave: {out}", self.number);
+        if !self.engine.is_ketch() {
+            // dockerd forgets a container that it is making while it leaves.
+            let script = "docker ps -aq --filter label=com.docker.swarm.task | xargs -r docker rm -f";
+            let _ = self.engine.sh(script);
+        }
         wait_until("the end of every task", || {
             let out = self.engine.docker("ps --all --quiet --filter label=com.docker.swarm.task");
             if out.text().is_empty() { Ok(()) } else { Err(out.to_string()) }
