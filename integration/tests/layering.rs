@@ -49,6 +49,20 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
     ("ketch-convert", &["ketch-cluster", "ketch-engine-api", "base64", "serde", "serde_json"]),
     (
+        "ketch-sim",
+        &[
+            "ketch-ca",
+            "ketch-cluster",
+            "ketch-node",
+            "ketch-raft",
+            "futures-util",
+            "serde",
+            "serde_json",
+            "tokio",
+            "turmoil",
+        ],
+    ),
+    (
         "ketch-node",
         &[
             "ketch-ca",
@@ -66,6 +80,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "thiserror",
             "tokio",
             "tracing",
+            "proptest",
         ],
     ),
     (

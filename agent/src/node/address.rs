@@ -1,10 +1,14 @@
-//! Where a node listens and where others reach it, of what `docker swarm init` and `join` were told. A pure function of the
+//! Where a node listens and where others reach it, of what `docker swarm init` and `join` were told and of the
 //! machine's addresses. The texts are dockerd's (`daemon/cluster/listen_addr.go`).
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use tokio::net::UdpSocket;
 
+use crate::blocking::blocking;
+use crate::daemon::Daemon;
+use crate::error::{Error, Result};
 use crate::network::Local;
 
 /// The port of managers.
@@ -39,6 +43,19 @@ pub(crate) enum AddressError {
         "could not choose an IP address to advertise since this system has multiple addresses on {0} - specify one with --advertise-addr"
     )]
     Ambiguous(String),
+}
+
+/// This machine's addresses.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) async fn machine(daemon: &Arc<Daemon>) -> Result<Vec<Local>> {
+    let daemon = Arc::clone(daemon);
+    blocking(move || {
+        let found = daemon.networks.machine_addresses();
+        found.map_err(|error| Error::internal("listing the machine's addresses", &error))
+    })
+    .await
 }
 
 /// `host:port` where it listens.

@@ -18,10 +18,8 @@ use ketch_node::node::{Founding, JoinOrder};
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
-use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
-use crate::network::Local as Address;
 use crate::node::address;
 use crate::node::api::{Led, led};
 
@@ -46,7 +44,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         let id = node.force_new_cluster().await?;
         return response::json(StatusCode::OK, &id.to_string());
     }
-    let machine = machine(&daemon).await?;
+    let machine = address::machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let default = &daemon.config.swarm_advertise;
     let (advertise, advertised_port) =
@@ -67,7 +65,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let wanted: JoinRequest = request.json().await?;
-    let machine = machine(&daemon).await?;
+    let machine = address::machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let managers: Vec<_> =
         wanted.remote_addrs.iter().flatten().map(|text| address::remote(text)).collect::<Result<_, _>>()?;
@@ -133,15 +131,6 @@ fn has_name(spec: &ClusterSpec) -> Result<()> {
         "" | NAME => Ok(()),
         _ => Err(Error::invalid("swarm spec must be named \"default\"")),
     }
-}
-
-async fn machine(daemon: &Arc<Daemon>) -> Result<Vec<Address>> {
-    let daemon = Arc::clone(daemon);
-    blocking(move || {
-        let found = daemon.networks.machine_addresses();
-        found.map_err(|error| Error::internal("listing the machine's addresses", &error))
-    })
-    .await
 }
 
 /// The cluster's roots, the present one first.

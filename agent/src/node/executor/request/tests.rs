@@ -124,6 +124,7 @@ fn a_task_that_says_all() {
             selinux: Some(SelinuxContext { disable: true, ..SelinuxContext::default() }),
             seccomp: SeccompMode::Custom(b"{}".to_vec()),
             apparmor: AppArmorMode::Disabled,
+            ..Privileges::default()
         },
         init: Some(true),
         stop_signal: "SIGINT".into(),
