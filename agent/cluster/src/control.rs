@@ -38,6 +38,7 @@ pub use service::{
     remove_service, update_service,
 };
 pub use size::MAX_TRANSACTION_BYTES;
+pub(crate) use size::size_of;
 pub use task::{Attachment, attach_network, detach_network, list_tasks};
 
 use crate::objects::Version;

@@ -20,12 +20,13 @@ use std::time::Duration;
 pub use key::Key;
 pub use touched::Word;
 
+use crate::control::{MAX_TRANSACTION_BYTES, size_of};
 use crate::id::NewBits;
 use crate::store::{Change, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
-/// How many actions one proposal has at most.
+/// How many actions one proposal has at most; in bytes it has as much as a user's request may.
 pub const MOST_ACTIONS: usize = 200;
 
 /// The scheduler waits for so long after a change, in case there are more: a batch costs one look at the nodes.
@@ -49,7 +50,26 @@ pub struct Turn {
 impl Turn {
     /// At least one part, none of them empty.
     pub fn parts(&self) -> impl Iterator<Item = &[StoreAction]> {
-        self.actions.chunks(MOST_ACTIONS)
+        Parts(&self.actions)
+    }
+}
+
+/// The rest of a turn.
+struct Parts<'a>(&'a [StoreAction]);
+
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [StoreAction];
+
+    fn next(&mut self) -> Option<&'a [StoreAction]> {
+        let mut bytes = 0_usize;
+        let fits = |action: &&StoreAction| {
+            bytes = bytes.saturating_add(size_of(action).unwrap_or_default());
+            bytes <= MAX_TRANSACTION_BYTES
+        };
+        let count = self.0.iter().take(MOST_ACTIONS).take_while(fits).count();
+        let (part, rest) = self.0.split_at(count.max(1).min(self.0.len()));
+        self.0 = rest;
+        (!part.is_empty()).then_some(part)
     }
 }
 

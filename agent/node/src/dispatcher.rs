@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use ketch_ca::identity::Identity;
 use ketch_cluster::id::{NodeId, TaskId};
-use ketch_cluster::objects::node::NodeState;
+use ketch_cluster::objects::node::{NodeDescription, NodeState};
 use ketch_cluster::store::{Change, Object, ObjectId};
 use ketch_cluster::view::Told;
 use tokio::sync::mpsc;
@@ -68,6 +68,19 @@ pub struct Dispatcher {
     interests: Mutex<Interests>,
     writer: Writer,
     logs: Logs,
+}
+
+/// What a node may say of itself: it enters the log.
+const MOST_DESCRIPTION: usize = 256 << 10;
+
+fn is_small(description: &NodeDescription) -> Result<(), Refusal> {
+    let size = serde_json::to_vec(description).map_or(usize::MAX, |json| json.len());
+    if size > MOST_DESCRIPTION {
+        return Err(Refusal::Invalid(format!(
+            "the node's description has {size} bytes, at most {MOST_DESCRIPTION} are taken"
+        )));
+    }
+    Ok(())
 }
 
 impl Dispatcher {
@@ -123,6 +136,7 @@ impl Dispatcher {
         asked: SessionAsked,
     ) -> Result<Answer, Refusal> {
         let node = caller.node;
+        is_small(&asked.description)?;
         let registration = Registration::of(&asked, caller, from);
         let words = self.sorted(node, asked.words)?;
         self.leader.note(words.taken);

@@ -113,11 +113,16 @@ impl Node {
     /// Takes up, in the background, what the disk says that it is. Within tokio's runtime.
     pub fn begin(self: &Arc<Self>) {
         match Document::read(&*self.disk()) {
-            Ok(None) => {}
-            Ok(Some(document)) => {
+            // What an init has left that was killed before its end.
+            Ok(None) => {
+                if let Err(error) = self.disk().wipe() {
+                    tracing::warn!(%error, "the node's folder is not cleared");
+                }
+            }
+            Ok(Some(_)) => {
                 self.state.send_replace(State::Pending);
                 let node = Arc::clone(self);
-                drop(tokio::spawn(async move { node.resume(document).await }));
+                drop(tokio::spawn(async move { node.resume().await }));
             }
             Err(error) => drop(self.state.send_replace(State::Failed(error.to_string()))),
         }
@@ -149,13 +154,19 @@ impl Node {
     /// It is no manager.
     pub async fn force_new_cluster(&self) -> Result<NodeId, NodeError> {
         let _one = self.control.lock().await;
-        let member = self.member()?;
-        if !member.is_manager() {
-            return Err(NodeError::Worker);
-        }
-        member.shutdown().await;
+        let (document, unlock) = match self.state() {
+            State::Active(member) if member.is_manager() => {
+                member.shutdown().await;
+                (member.document(), member.unlock_key())
+            }
+            State::Active(_) => return Err(NodeError::Worker),
+            State::Locked => return Err(NodeError::Locked),
+            // It did not work the last time.
+            State::Failed(_) => (Document::read(&*self.disk())?.ok_or(NodeError::NoManager)?, None),
+            State::Inactive | State::Pending => return Err(NodeError::NoManager),
+        };
         self.state.send_replace(State::Pending);
-        let begun = self.take_up(member.document(), member.unlock_key(), Start::ForceNewCluster).await;
+        let begun = self.take_up(document, unlock, Start::ForceNewCluster).await;
         let member =
             begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
         self.state.send_replace(State::Active(Arc::clone(&member)));
@@ -199,9 +210,13 @@ impl Node {
                 }
                 member.leave().await;
             }
-            State::Pending | State::Locked | State::Failed(_) => {}
+            State::Pending | State::Locked | State::Failed(_) => self.remove_tasks().await,
         }
-        self.disk().wipe()?;
+        if let Err(error) = self.disk().wipe() {
+            let error = NodeError::from(error);
+            self.state.send_replace(State::Failed(error.to_string()));
+            return Err(error);
+        }
         self.state.send_replace(State::Inactive);
         Ok(())
     }
@@ -270,6 +285,22 @@ impl Node {
         }
     }
 
+    /// Ends what an agent of before has left, of a node that takes no part.
+    async fn remove_tasks(&self) {
+        let executor = &self.parts.executor;
+        match executor.present().await {
+            Ok(tasks) => {
+                for task in tasks {
+                    if let Err(error) = executor.remove(task).await {
+                        tracing::warn!(%task, %error, "a task's container is left");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the tasks' containers are left"),
+        }
+        executor.set_data_path(None);
+    }
+
     fn disk(&self) -> Arc<dyn Disk> {
         self.parts.world.disk()
     }
@@ -296,8 +327,10 @@ impl Node {
                 Ok(id)
             }
             Err(error) => {
-                self.disk().wipe()?;
-                self.state.send_replace(State::Inactive);
+                match self.disk().wipe() {
+                    Ok(()) => drop(self.state.send_replace(State::Inactive)),
+                    Err(left) => drop(self.state.send_replace(State::Failed(format!("{error}; {left}")))),
+                }
                 Err(error)
             }
         }
@@ -318,7 +351,10 @@ impl Node {
             unlock,
         };
         let member = Member::found(beginning, founded.cluster, founded.node).await?;
-        founded.document.write(&*self.disk())?;
+        if let Err(error) = founded.document.write(&*self.disk()) {
+            member.shutdown().await;
+            return Err(error);
+        }
         Ok(member)
     }
 
@@ -351,8 +387,13 @@ impl Node {
     }
 
     /// Takes up what the disk says, again and again until it works.
-    async fn resume(self: Arc<Self>, document: Document) {
+    async fn resume(self: Arc<Self>) {
         let _one = self.control.lock().await;
+        // It may have left meanwhile.
+        let document = match Document::read(&*self.disk()) {
+            Ok(Some(document)) if matches!(self.state(), State::Pending) => document,
+            _ => return,
+        };
         match self.take_up(document, None, Start::Resume).await {
             Ok(member) => drop(self.state.send_replace(State::Active(member))),
             Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),

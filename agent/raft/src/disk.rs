@@ -5,7 +5,7 @@
 //! gone as if it had not been written, and raft was never told that it was. Whatever else does not open was damaged after
 //! others may have relied on it, and is an error: to cut it off would lose acknowledged entries.
 
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use redb::{
@@ -147,6 +147,28 @@ impl Disk {
     pub(crate) fn entries(&self, range: impl RangeBounds<u64>) -> Result<Vec<EntryRecord>, DiskError> {
         let mut entries = Vec::new();
         self.walk(range, |entry| entries.push(entry))?;
+        Ok(entries)
+    }
+
+    /// The first entries of the range, at least one if it has any, until they come to so many bytes as they are on the disk.
+    pub(crate) fn entries_within(
+        &self,
+        range: Range<u64>,
+        most: usize,
+    ) -> Result<Vec<EntryRecord>, DiskError> {
+        let log = self.reading()?.open_table(LOG)?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        if is_empty((Bound::Included(range.start), Bound::Excluded(range.end))) {
+            return Ok(entries);
+        }
+        for row in log.range::<u64>(range)? {
+            let (index, record) = row?;
+            bytes += record.value().len();
+            if bytes > most && !entries.is_empty() {
+                break;
+            }
+            entries.push(self.entry(index.value(), record.value())?);
+        }
         Ok(entries)
     }
 

@@ -32,6 +32,9 @@ impl LogStore {
     }
 }
 
+/// A message's entries come to so many bytes, unless it is one alone: a few of the largest transactions of users.
+const MOST_IN_A_MESSAGE: usize = 4 << 20;
+
 impl RaftLogReader<Types> for LogStore {
     async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
         &mut self,
@@ -39,6 +42,12 @@ impl RaftLogReader<Types> for LogStore {
     ) -> io::Result<Vec<Entry>> {
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
         let records = self.on_disk(move |disk| disk.entries(bounds)).await?;
+        records.into_iter().map(EntryRecord::entry).collect()
+    }
+
+    /// What one message to a follower carries.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let records = self.on_disk(move |disk| disk.entries_within(start..end, MOST_IN_A_MESSAGE)).await?;
         records.into_iter().map(EntryRecord::entry).collect()
     }
 

@@ -46,6 +46,9 @@ pub(crate) struct Links {
     pub(crate) patience: Patience,
 }
 
+/// So many elections may a message with entries take.
+const ENTRIES: u32 = 8;
+
 /// Makes a [`Link`] for each peer.
 pub(crate) struct Network(pub(crate) Arc<Links>);
 
@@ -198,9 +201,12 @@ impl RaftNetworkV2<Types> for Link {
             entries: rpc.entries.iter().map(EntryRecord::from).collect(),
             committed: rpc.leader_commit.as_ref().map(LogIdRecord::from),
         };
-        let answer = self.ask(Kind::Append, &request, option.hard_ttl()).await;
-        let answer =
-            answer.map_err(|error| self.failed(error, RPCTypes::AppendEntries, option.hard_ttl()))?;
+        // A heartbeat's time is not enough for entries of megabytes, which would be sent again and again. Whether the leader
+        // leads is found out by heartbeats, which have none.
+        let within =
+            if rpc.entries.is_empty() { option.hard_ttl() } else { self.links.patience.part * ENTRIES };
+        let answer = self.ask(Kind::Append, &request, within).await;
+        let answer = answer.map_err(|error| self.failed(error, RPCTypes::AppendEntries, within))?;
         Ok(match answer {
             AppendAnswer::Stored => AppendEntriesResponse::Success,
             AppendAnswer::StoredTo(last) => AppendEntriesResponse::PartialSuccess(last.map(LogId::from)),

@@ -160,7 +160,7 @@ pub(super) struct Forwarded {
 
 impl Forwarded {
     pub(super) fn new(daemon: Weak<Daemon>) -> Self {
-        Self { daemon, router: Arc::new(routes::all()) }
+        Self { daemon, router: Arc::new(routes::of_cluster()) }
     }
 }
 

@@ -30,6 +30,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use self::networks::Known;
+use self::overlay::Trying;
 use self::request::Request;
 use self::turns::Turns;
 use crate::compat;
@@ -48,13 +49,20 @@ pub struct EngineExecutor {
     /// What the worker was last told of networks.
     known: RwLock<Arc<Known>>,
     path: RwLock<Option<DataPath>>,
+    trying: Trying,
 }
 
 impl EngineExecutor {
     /// Over a daemon that has begun: containers of before are known.
     #[must_use]
     pub fn new(daemon: Arc<Daemon>) -> Self {
-        Self { daemon, turns: Turns::default(), known: RwLock::default(), path: RwLock::default() }
+        Self {
+            daemon,
+            turns: Turns::default(),
+            known: RwLock::default(),
+            path: RwLock::default(),
+            trying: Trying::default(),
+        }
     }
 
     fn known(&self) -> Arc<Known> {
@@ -132,6 +140,7 @@ async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
 impl Executor for EngineExecutor {
     fn set_data_path(&self, path: Option<DataPath>) {
         let is_left = path.is_none();
+        self.trying.give_up();
         *writing(&self.path) = path;
         if is_left && let Err(error) = self.daemon.networks.forget_overlays() {
             warn!("removing the cluster's networks: {error}");
@@ -144,7 +153,7 @@ impl Executor for EngineExecutor {
 
     fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
         *writing(&self.known) = Arc::new(Known::of(items));
-        overlay::apply(Arc::clone(&self.daemon), self.data_path(), items.to_vec()).boxed()
+        self.trying.apply(Arc::clone(&self.daemon), self.data_path(), items.to_vec()).boxed()
     }
 
     fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>> {

@@ -17,7 +17,7 @@ pub(super) const MAX_OBJECT_BYTES: usize = MAX_TRANSACTION_BYTES - (64 << 10);
 pub(super) const MAX_SERVICE_SPEC_BYTES: usize = MAX_OBJECT_BYTES / 2;
 
 /// The size of a value in bytes; none if its type can't be serialized.
-pub(super) fn size_of(value: &impl Serialize) -> Option<usize> {
+pub(crate) fn size_of(value: &impl Serialize) -> Option<usize> {
     let mut size = Size(0);
     value.serialize(&mut size).ok().map(|()| size.0)
 }

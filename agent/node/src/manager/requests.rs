@@ -9,6 +9,7 @@ use ketch_cluster::control::{
     update_cluster, update_node,
 };
 use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::cluster::CaConfig;
 use ketch_cluster::objects::{NodeSpec, Version};
 use ketch_cluster::store::{Object, StoreAction};
 use ketch_cluster::view::View;
@@ -42,7 +43,8 @@ impl Leader {
         let members = raft_members(&self.log);
         self.change(|view, now, _| {
             let expiry = view.cluster().map(|cluster| cluster.spec.ca.node_certificate_expiry);
-            let longest = expiry.unwrap_or_default().max(ketch_ca::authority::LEAST_LIFE);
+            // Those that were issued before the expiry was lowered, too.
+            let longest = expiry.unwrap_or_default().max(CaConfig::default().node_certificate_expiry);
             let removal = NodeRemoval { force, members: &members, certificate_ends: now.after(longest) };
             remove_node(view, id, &removal, now).map(|actions| ((), actions))
         })

@@ -14,7 +14,7 @@ use ketch_cluster::objects::{Cluster, Node};
 use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
 use ketch_raft::Start;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -55,6 +55,8 @@ pub struct Member {
     running: Mutex<JoinSet<()>>,
     /// Of its manager.
     managers: Mutex<JoinSet<()>>,
+    /// One certificate after another.
+    renewing: AsyncMutex<()>,
 }
 
 impl fmt::Debug for Member {
@@ -112,9 +114,18 @@ impl Member {
             worker,
             running: Mutex::default(),
             managers: Mutex::default(),
+            renewing: AsyncMutex::default(),
         });
+        if role == NodeRole::Worker && member.document().raft_id.is_some() {
+            // It was demoted, and ended in the middle of it.
+            member.forget_raft()?;
+        }
         if role == NodeRole::Manager {
-            let began = member.start_managing(log).await;
+            let began = match member.has_raft_identity() {
+                true => member.start_managing(log).await,
+                // It was promoted, and ended in the middle of it.
+                false => member.manage_anew().await,
+            };
             if let Err(error) = began {
                 member.shutdown().await;
                 return Err(error);
@@ -176,7 +187,7 @@ impl Member {
     /// Ends everything but the tasks.
     pub(super) async fn shutdown(&self) {
         self.hand_over().await;
-        lock(&self.running).abort_all();
+        end_all(&self.running).await;
         self.worker.shutdown().await;
         self.stop_managing().await;
     }
@@ -184,7 +195,7 @@ impl Member {
     /// Ends everything, the tasks too.
     pub(super) async fn leave(&self) {
         self.hand_over().await;
-        lock(&self.running).abort_all();
+        end_all(&self.running).await;
         self.worker.leave().await;
         self.stop_managing().await;
         self.parts.executor.set_data_path(None);
@@ -197,12 +208,27 @@ impl Member {
     /// Does what the leader has told the worker of the node itself.
     async fn follow_worker(self: Arc<Self>) {
         let mut events = self.worker.events();
-        while let Some(event) = events.recv().await {
+        let mut wanted: Option<Membership> = None;
+        loop {
+            // What is told later counts: a renewal that is refused must hold nothing up.
+            let event = match &wanted {
+                None => events.recv().await,
+                Some(membership) => tokio::select! {
+                    biased;
+                    event = events.recv() => event,
+                    () = self.conform(membership) => {
+                        wanted = None;
+                        continue;
+                    }
+                },
+            };
             match event {
-                WorkerEvent::Managers(managers) => self.keep_managers(managers),
-                WorkerEvent::Membership(membership) => self.conform(membership).await,
-                WorkerEvent::Removed => {
+                None => return,
+                Some(WorkerEvent::Managers(managers)) => self.keep_managers(managers),
+                Some(WorkerEvent::Membership(membership)) => wanted = Some(membership),
+                Some(WorkerEvent::Removed) => {
                     tracing::error!("this node was removed from its cluster: it takes no more part in it");
+                    wanted = None;
                     self.stop_managing().await;
                 }
             }
@@ -225,7 +251,7 @@ impl Member {
     }
 
     /// Takes the roots that it is to trust, and another certificate when it is to have one.
-    async fn conform(self: &Arc<Self>, membership: Membership) {
+    async fn conform(self: &Arc<Self>, membership: &Membership) {
         if lock(&self.keys).roots != membership.roots {
             let trusted = self.change_keys(|keys| keys.roots.clone_from(&membership.roots));
             if let Err(error) = trusted {
@@ -235,13 +261,17 @@ impl Member {
         }
         loop {
             let identity = lock(&self.keys).identity;
-            if (identity.role, identity.issuer) == (membership.role, membership.issuer) {
+            let done = if (identity.role, identity.issuer) != (membership.role, membership.issuer) {
+                self.renew().await
+            } else if self.is_manager() != (identity.role == NodeRole::Manager) {
+                self.follow_role().await
+            } else {
                 return;
-            }
-            match self.renew().await {
-                // The leader has another role for it by now: it will tell.
+            };
+            match done {
+                // The leader may have another role for it by now: it will tell.
                 Ok(()) => return,
-                Err(error) => tracing::warn!(%error, "no new certificate yet"),
+                Err(error) => tracing::warn!(%error, "not yet the node that it is to be"),
             }
             sleep(RETRY).await;
         }
@@ -263,6 +293,7 @@ impl Member {
 
     /// Gets another certificate; in another role, the manager begins or ends.
     async fn renew(self: &Arc<Self>) -> Result<(), NodeError> {
+        let _one = self.renewing.lock().await;
         let (identity, roots) = {
             let keys = lock(&self.keys);
             (keys.identity, keys.roots.clone())
@@ -278,14 +309,30 @@ impl Member {
             self.draw_raft_identity()?;
         }
         self.change_keys(|keys| keys.take(joined))?;
-        match (identity.role, role) {
-            (NodeRole::Worker, NodeRole::Manager) => self.start_managing(Log::Open(Start::Resume)).await,
-            (NodeRole::Manager, NodeRole::Worker) => {
+        self.follow_role().await
+    }
+
+    /// Begins or ends to be a manager, as its certificate says.
+    async fn follow_role(self: &Arc<Self>) -> Result<(), NodeError> {
+        let role = lock(&self.keys).identity.role;
+        match (self.is_manager(), role) {
+            (false, NodeRole::Manager) if self.has_raft_identity() => {
+                self.start_managing(Log::Open(Start::Resume)).await
+            }
+            (false, NodeRole::Manager) => self.manage_anew().await,
+            (true, NodeRole::Worker) => {
                 self.stop_managing().await;
                 self.forget_raft()
             }
             _ => Ok(()),
         }
+    }
+
+    /// As a manager that raft has never known.
+    async fn manage_anew(self: &Arc<Self>) -> Result<(), NodeError> {
+        self.draw_raft_identity()?;
+        self.change_keys(|_| {})?;
+        self.start_managing(Log::Open(Start::Resume)).await
     }
 
     /// Changes the keys, on the disk first.
@@ -309,6 +356,12 @@ impl Member {
         self.links.renew();
         Ok(())
     }
+}
+
+/// Ends tasks, and returns once nothing of them is left: no socket, no lock of a file.
+async fn end_all(tasks: &Mutex<JoinSet<()>>) {
+    let mut all = std::mem::take(&mut *lock(tasks));
+    all.shutdown().await;
 }
 
 /// Where the worker looks for the leader first: a manager asks itself, and is told.

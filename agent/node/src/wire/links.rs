@@ -22,6 +22,8 @@ use crate::world::{DialError, Expected, Terms, World};
 
 /// An answer is at most so long.
 const MOST_ANSWER: usize = 64 << 20;
+/// Until a connection is made.
+const DIAL: Duration = Duration::from_secs(10);
 /// How often a connection is tried while a call waits on it, and for how long until it counts as lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -166,25 +168,33 @@ impl Links {
     }
 
     async fn sender(&self, to: &Destination) -> Result<Sender, CallError> {
-        let Terms::Member(whom) = &to.terms else { return self.connect(to).await };
+        let Terms::Member(whom) = &to.terms else {
+            return Self::connect(Arc::clone(&self.world), to).await;
+        };
         let key = (to.address.clone(), format!("{whom:?}"));
         let slot =
             Arc::clone(self.open.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default());
         // Held while it is dialled: calls that come meanwhile wait for the same connection.
-        let mut open = slot.lock().await;
+        let mut open = slot.lock_owned().await;
         if let Some(sender) = open.as_mut()
             && !sender.is_closed()
             && sender.ready().await.is_ok()
         {
             return Ok(sender.clone());
         }
-        let sender = self.connect(to).await?;
-        *open = Some(sender.clone());
-        Ok(sender)
+        // It goes on when the call is given up: raft's are in less time than a connection takes to be made, and the next one
+        // finds it open.
+        let (world, to) = (Arc::clone(&self.world), to.clone());
+        let dialled = tokio::spawn(async move {
+            let sender = timeout(DIAL, Self::connect(world, &to)).await.unwrap_or(Err(CallError::Late))?;
+            *open = Some(sender.clone());
+            Ok(sender)
+        });
+        dialled.await.unwrap_or_else(|error| Err(CallError::Lost(error.to_string())))
     }
 
-    async fn connect(&self, to: &Destination) -> Result<Sender, CallError> {
-        let stream = self.world.dial(&to.address, to.terms.clone()).await?;
+    async fn connect(world: Arc<dyn World>, to: &Destination) -> Result<Sender, CallError> {
+        let stream = world.dial(&to.address, to.terms.clone()).await?;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

@@ -16,6 +16,7 @@ use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use ketch_cluster::objects::node::NodeRole;
 use tokio::time::timeout;
 
 use super::body::{Answer, Body, whole};
@@ -25,8 +26,9 @@ use crate::world::{Accepted, Caller};
 /// Every answer of a ketch node has this header, and no other server's: by it a node that asks knows whom it has reached.
 pub(super) const SPOKEN: &str = "ketch-node";
 
-/// What a call may bring: a node's, and a stranger's.
 const MOST_BODY: usize = 64 << 20;
+/// All that a worker knows of some ten thousand tasks.
+const MOST_WORKERS_BODY: usize = 16 << 20;
 const MOST_STRANGERS_BODY: usize = 64 << 10;
 /// A stranger is done with joining after that.
 const STRANGERS_TIME: Duration = Duration::from_secs(30);
@@ -76,7 +78,7 @@ pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
-        .max_concurrent_streams(1024)
+        .max_concurrent_streams(streams_of(&caller))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     let connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
@@ -107,12 +109,29 @@ async fn answered(
     }
 }
 
+/// What one connection may ask at once. Strangers need two calls.
+fn streams_of(caller: &Caller) -> u32 {
+    match caller {
+        Caller::Stranger => 4,
+        Caller::Member(_) => 256,
+    }
+}
+
+/// What a call may bring: only managers send each other the log.
+fn most_of(caller: &Caller) -> usize {
+    match caller {
+        Caller::Stranger => MOST_STRANGERS_BODY,
+        Caller::Member(identity) if identity.role == NodeRole::Worker => MOST_WORKERS_BODY,
+        Caller::Member(_) => MOST_BODY,
+    }
+}
+
 fn call_of(
     caller: Caller,
     from: String,
     request: HttpRequest<Incoming>,
 ) -> impl Future<Output = Result<Call, Refusal>> {
-    let most = if matches!(caller, Caller::Stranger) { MOST_STRANGERS_BODY } else { MOST_BODY };
+    let most = most_of(&caller);
     async move {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, most).collect().await;

@@ -54,6 +54,20 @@ pub fn all() -> Router {
     router
 }
 
+/// Those of the cluster alone: what another manager may send on.
+#[must_use]
+pub(crate) fn of_cluster() -> Router {
+    let mut router = Router::default();
+    swarm::add_of_cluster(&mut router);
+    nodes::add(&mut router);
+    services::add(&mut router);
+    tasks::add(&mut router);
+    payloads::secrets::add(&mut router);
+    payloads::configs::add(&mut router);
+    swarm_networks::add(&mut router);
+    router
+}
+
 /// A call of modules that wait for the disk or the kernel.
 async fn beside<T: Send + 'static>(
     daemon: Arc<Daemon>,

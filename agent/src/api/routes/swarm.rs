@@ -31,6 +31,11 @@ pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/swarm/join", join);
     router.on(Method::POST, "/swarm/leave", leave);
     router.on(Method::POST, "/swarm/unlock", unlock);
+    add_of_cluster(router);
+}
+
+/// Those that the leader answers.
+pub(super) fn add_of_cluster(router: &mut Router) {
     router.on(Method::GET, "/swarm", |daemon, request| led(daemon, request, inspect));
     router.on(Method::POST, "/swarm/update", |daemon, request| led(daemon, request, update));
     router.on(Method::GET, "/swarm/unlockkey", |daemon, request| led(daemon, request, unlock_key));
@@ -40,7 +45,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let wanted: InitRequest = request.json().await?;
     has_name(&wanted.spec)?;
     let node = daemon.node()?;
-    if wanted.force_new_cluster && node.information().is_manager {
+    if wanted.force_new_cluster && node.information().state != "inactive" {
         let id = node.force_new_cluster().await?;
         return response::json(StatusCode::OK, &id.to_string());
     }

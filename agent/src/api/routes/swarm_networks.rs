@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use hyper::{Method, StatusCode};
 use ketch_cluster::control::{PREDEFINED_LABEL, create_network, find_network, remove_network};
 use ketch_cluster::objects::Network;
 use ketch_cluster::view::{Observed, View};
@@ -12,9 +12,16 @@ use ketch_engine_api::swarm::network::ListedNetwork;
 
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
+use crate::api::router::Router;
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::node::api::{Led, led};
+
+/// What another manager sends on.
+pub(super) fn add(router: &mut Router) {
+    router.on(Method::POST, "/networks/create", create);
+    router.on(Method::DELETE, "/networks/{}", remove);
+}
 
 /// Whether a request for a network means one of the cluster.
 pub(super) fn is_meant(wanted: &NetworkCreateRequest) -> bool {

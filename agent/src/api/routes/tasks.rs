@@ -108,7 +108,7 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
                 return;
             }
         }
-        if !errors.is_empty() {
+        if !(errors.is_empty() || shape.terminal) {
             let text = format!("Error grabbing logs: {}\n", errors.join("; "));
             let _gone = sender.send(stdcopy::frame(Stream::System, text.as_bytes())).await;
         }

@@ -1,27 +1,71 @@
 //! Networks that span the cluster, as the node is to have them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use ketch_cluster::assignment::Item;
 use ketch_node::executor::DataPath;
+use tokio::task::AbortHandle;
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::network::overlay::Underlay;
+use crate::locks::locked;
+use crate::network::overlay::{Problem, Underlay};
 
-/// Has the node's overlay networks be what the items say. What keeps one of them from it is told to the log: the tasks that
-/// need it say it, too.
-pub(super) async fn apply(
-    daemon: Arc<Daemon>,
-    path: Option<DataPath>,
-    items: Vec<Item>,
-) -> Result<(), String> {
-    let Some(DataPath { node, address, port }) = path else { return Ok(()) };
-    let underlay = Underlay { node, address, port };
-    let problems = blocking(move || daemon.networks.apply(&underlay, &items)).await;
-    for problem in problems.map_err(|error| error.message)? {
-        warn!("{problem}");
+/// Between two tries at what could not be done: a port that was taken, a device that was still there.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What could not be done, as it is tried again until it can or until something else is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Trying(Mutex<Option<AbortHandle>>);
+
+impl Trying {
+    /// Has the node's overlay networks be what the items say. What keeps one of them from it is told to the log: the tasks that
+    /// need it say it, too.
+    pub(super) async fn apply(
+        &self,
+        daemon: Arc<Daemon>,
+        path: Option<DataPath>,
+        items: Vec<Item>,
+    ) -> Result<(), String> {
+        self.give_up();
+        let Some(DataPath { node, address, port }) = path else { return Ok(()) };
+        let (underlay, items) = (Underlay { node, address, port }, Arc::from(items));
+        let problems = applied(&daemon, &underlay, &items).await?;
+        problems.iter().for_each(|problem| warn!("{problem}"));
+        if !problems.is_empty() {
+            let trying = tokio::spawn(until_done(daemon, underlay, items)).abort_handle();
+            *locked(&self.0) = Some(trying);
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Tries no more.
+    pub(super) fn give_up(&self) {
+        if let Some(trying) = locked(&self.0).take() {
+            trying.abort();
+        }
+    }
+}
+
+async fn until_done(daemon: Arc<Daemon>, underlay: Underlay, items: Arc<[Item]>) {
+    loop {
+        sleep(AGAIN).await;
+        match applied(&daemon, &underlay, &items).await {
+            Ok(problems) if problems.is_empty() => return,
+            Ok(_) => {}
+            Err(error) => warn!("the cluster's networks: {error}"),
+        }
+    }
+}
+
+async fn applied(
+    daemon: &Arc<Daemon>,
+    underlay: &Underlay,
+    items: &Arc<[Item]>,
+) -> Result<Vec<Problem>, String> {
+    let (daemon, underlay, items) = (Arc::clone(daemon), underlay.clone(), Arc::clone(items));
+    blocking(move || daemon.networks.apply(&underlay, &items)).await.map_err(|error| error.message)
 }

@@ -10,7 +10,7 @@ use ketch_ca::key::NodeKey;
 use ketch_ca::root;
 use ketch_ca::trust::Trust;
 use ketch_cluster::id::ClusterId;
-use ketch_cluster::objects::node::CaKeyId;
+use ketch_cluster::objects::node::{CaKeyId, NodeRole};
 use ketch_cluster::token::UnlockKey;
 
 use crate::node::error::NodeError;
@@ -37,6 +37,10 @@ impl Keys {
 
     pub(super) fn take(&mut self, joined: Joined) {
         let Joined { identity, key, chain, roots } = joined;
+        if identity.role == NodeRole::Worker {
+            // Only managers lock themselves, and have a log.
+            (self.raft, self.unlock) = (None, None);
+        }
         (self.identity, self.key, self.chain, self.roots) = (identity, Arc::new(key), chain, roots);
     }
 

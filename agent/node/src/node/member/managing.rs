@@ -10,18 +10,20 @@ use ketch_ca::trust::Trust;
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::Cluster;
+use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::Peer;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Log, Member, lock};
+use super::{Log, Member, end_all, lock};
 use crate::calls::{self, ManagerAddress};
 use crate::dispatcher::Dispatcher;
 use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
 use crate::node::{Lead, found};
 use crate::wire::{Answer, Call, Refusal, Service, serve};
-use crate::world::{Credentials, Listener};
+use crate::world::{Caller, Credentials, Listener};
 
 /// Between two tries to be let in by the other managers.
 const RETRY: Duration = Duration::from_secs(1);
@@ -29,8 +31,10 @@ const RETRY: Duration = Duration::from_secs(1);
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long one manager is asked, and the leader that it names.
 const ENTER_PATIENCE: Duration = Duration::from_secs(60);
-/// Connections at once, those of strangers included.
+/// Connections at once.
 const MOST_CONNECTIONS: usize = 4096;
+/// Of strangers: nodes that join.
+const MOST_STRANGERS: usize = 64;
 
 /// The manager, and the term that it leads.
 #[derive(Clone)]
@@ -80,6 +84,7 @@ impl Member {
         };
         let manager = manager.map_err(|error| failed(&error))?;
         self.managing.send_replace(Some(Managing { manager: Arc::clone(&manager), term: None }));
+        // A connection that the log's beginning has waited for is not lost: the listener takes it now.
         let mut running = lock(&self.managers);
         running.spawn(accept(listener, Arc::new(Answering(Arc::downgrade(self)))));
         running.spawn(self.clone().follow_terms(Arc::clone(&manager)));
@@ -101,7 +106,7 @@ impl Member {
     }
 
     pub(super) async fn stop_managing(&self) {
-        lock(&self.managers).abort_all();
+        end_all(&self.managers).await;
         if let Some(managing) = self.managing.send_replace(None) {
             managing.manager.shutdown().await;
         }
@@ -110,6 +115,8 @@ impl Member {
     /// Draws who the node is to be in raft: never one that it has been.
     pub(super) fn draw_raft_identity(&self) -> Result<(), NodeError> {
         let world = &self.parts.world;
+        // What it was before it was demoted, if it ended in the middle of that.
+        world.disk().forget_log()?;
         let mut document = lock(&self.document);
         document.raft_id = Some(found::raft_id(&**world));
         document.entered = false;
@@ -118,16 +125,18 @@ impl Member {
         Ok(())
     }
 
+    /// Whether it has been told to raft, or can be.
+    pub(super) fn has_raft_identity(&self) -> bool {
+        self.document().raft_id.is_some() && lock(&self.keys).raft.is_some()
+    }
+
     /// A node that is no manager any more keeps nothing of the log.
     pub(super) fn forget_raft(&self) -> Result<(), NodeError> {
         let disk = self.parts.world.disk();
+        disk.forget_log()?;
         let mut document = lock(&self.document);
         (document.raft_id, document.entered) = (None, false);
-        document.write(&*disk)?;
-        disk.forget_log()?;
-        let mut keys = lock(&self.keys);
-        (keys.raft, keys.unlock) = (None, None);
-        keys.write(&disk.keys()?)
+        document.write(&*disk)
     }
 
     /// With what a manager knows of removed nodes.
@@ -243,13 +252,28 @@ impl Member {
 /// Takes connections, and answers what comes in by them.
 async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>) {
     let mut open = JoinSet::new();
+    let strangers = Arc::new(Semaphore::new(MOST_STRANGERS));
     loop {
         while open.try_join_next().is_some() {}
         if open.len() >= MOST_CONNECTIONS {
             let _ended = open.join_next().await;
         }
         match listener.accept().await {
-            Ok(accepted) => drop(open.spawn(serve(accepted, Arc::clone(&service)))),
+            Ok(accepted) => {
+                // Those without a certificate have places of their own: they keep nobody out.
+                let place = match accepted.caller {
+                    Caller::Member(_) => None,
+                    Caller::Stranger => match Arc::clone(&strangers).try_acquire_owned() {
+                        Ok(place) => Some(place),
+                        Err(_) => continue,
+                    },
+                };
+                let service = Arc::clone(&service);
+                drop(open.spawn(async move {
+                    serve(accepted, service).await;
+                    drop(place);
+                }));
+            }
             Err(error) => {
                 tracing::error!(%error, "no more connections of other nodes are taken");
                 return;
@@ -276,7 +300,12 @@ impl Service for Answering {
                     dispatcher.answer(call).await
                 }
                 path if path.starts_with(calls::API) => {
-                    managing.manager.manager(call.caller)?;
+                    let caller = managing.manager.manager(call.caller)?;
+                    // A certificate of before a demotion holds for months.
+                    let role = managing.manager.view(|store| store.node(caller.node).map(|it| it.role));
+                    if role != Some(NodeRole::Manager) {
+                        return Err(Refusal::Denied(format!("node {} is no manager", caller.node)));
+                    }
                     member.parts.api.answer(call).await
                 }
                 _ => managing.manager.answer(call).await,
