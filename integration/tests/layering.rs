@@ -153,10 +153,29 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "proptest",
         ],
     ),
+    (
+        "ketch-sim",
+        &[
+            "ketch-ca",
+            "ketch-cluster",
+            "ketch-node",
+            "ketch-raft",
+            "futures-util",
+            "serde",
+            "serde_json",
+            "tokio",
+            "turmoil",
+        ],
+    ),
     ("ketch-integration", &["bytes", "h2", "http", "nix", "rustix", "serde", "serde_json", "tokio"]),
 ];
 
 const UNSAFE: &[&str] = &["unsafe {", "unsafe fn", "unsafe impl"];
+
+/// What a node reaches by its world and its executor only, so that the simulation can be both.
+const MACHINE: &[&str] =
+    &["tokio::net", "tokio::fs", "std::net::Tcp", "std::fs", "std::time::Instant", "SystemTime", "rand::"];
+const BY_ITS_WORLD: &str = "a node reaches the machine by its world and its executor, which the simulation has too";
 
 /// Under a folder, text that no line of code may hold, and why.
 const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[
@@ -188,6 +207,11 @@ const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[
         ],
         "the cluster is pure and deterministic: time and the bits of ids are arguments, and no order is a hash's",
     ),
+    ("agent/node/src/manager", MACHINE, BY_ITS_WORLD),
+    ("agent/node/src/dispatcher", MACHINE, BY_ITS_WORLD),
+    ("agent/node/src/worker", MACHINE, BY_ITS_WORLD),
+    ("agent/node/src/wire", MACHINE, BY_ITS_WORLD),
+    ("agent/node/src/node", MACHINE, BY_ITS_WORLD),
     ("integration", UNSAFE, "`unsafe` lives in runtime/sys and shim/sys only"),
     (
         "shim",
@@ -311,6 +335,26 @@ fn no_file_names_what_is_below_or_beside_its_layer() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// Which of several branches goes first would be tokio's draw, and no run of the simulation like another.
+#[test]
+fn every_select_of_a_node_is_biased() {
+    let mut broken = Vec::new();
+    for file in ["agent/node/src", "agent/raft/src", "agent/sim/src"]
+        .iter()
+        .flat_map(|folder| sources(&root().join(folder)))
+    {
+        let text = fs::read_to_string(&file).expect("read a source");
+        let mut lines = code_lines(&text).peekable();
+        while let Some((number, line)) = lines.next() {
+            let is_biased = lines.peek().is_some_and(|(_, next)| next.trim() == "biased;");
+            if line.contains("select! {") && !is_biased {
+                broken.push(format!("{}:{number}", file.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "no `biased;` in {broken:#?}");
 }
 
 /// Whether `name` stands in `line` on its own, not as the end of a longer word.

@@ -1,6 +1,6 @@
 //! Disks that lose what was not synced: of the tests here, of those of the node, and of the simulation. Not in any product.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,14 +8,49 @@ use redb::StorageBackend;
 
 use crate::{SnapshotFiles, SnapshotSink};
 
+/// What is synced is remembered by pages of so many bytes: a sync costs what was written, not what the disk holds.
+const PAGE: usize = 4096;
+
 #[derive(Debug, Default)]
 struct Bytes {
     now: Vec<u8>,
     synced: Vec<u8>,
+    /// The pages in which the two may differ.
+    dirty: BTreeSet<usize>,
     /// Handles of before a crash write no more.
     boots: u64,
     syncs: u64,
     failing: bool,
+}
+
+impl Bytes {
+    fn touch(&mut self, range: std::ops::Range<usize>) {
+        self.dirty.extend(range.start / PAGE..range.end.div_ceil(PAGE));
+    }
+
+    fn resize(&mut self, length: usize) {
+        let before = self.now.len();
+        self.now.resize(length, 0);
+        self.touch(before.min(length)..before.max(length));
+    }
+
+    fn sync(&mut self) {
+        copy(&mut self.dirty, &self.now, &mut self.synced);
+    }
+
+    fn lose(&mut self) {
+        copy(&mut self.dirty, &self.synced, &mut self.now);
+    }
+}
+
+/// Makes `target` what `source` is, when they differ in these pages at most.
+fn copy(pages: &mut BTreeSet<usize>, source: &[u8], target: &mut Vec<u8>) {
+    target.resize(source.len(), 0);
+    for page in std::mem::take(pages) {
+        let end = ((page + 1) * PAGE).min(source.len());
+        let start = (page * PAGE).min(end);
+        target[start..end].copy_from_slice(&source[start..end]);
+    }
 }
 
 /// A disk that outlives its managers.
@@ -39,9 +74,8 @@ impl MemoryDisk {
     /// The power fails: what was not synced is gone, and older handles fail.
     pub fn crash(&self) {
         let mut bytes = lock(&self.0);
-        let Bytes { now, synced, boots, .. } = &mut *bytes;
-        now.clone_from(synced);
-        *boots += 1;
+        bytes.lose();
+        bytes.boots += 1;
     }
 
     /// The next sync does not return, nor does anything after it.
@@ -53,9 +87,10 @@ impl MemoryDisk {
     /// of it.
     pub fn tear(&self, parts: usize, whole: usize) -> bool {
         let mut bytes = lock(&self.0);
-        let Bytes { now, synced, .. } = &mut *bytes;
+        let Bytes { now, synced, dirty, .. } = &mut *bytes;
         synced.resize(now.len().max(synced.len()), 0);
-        let differ: Vec<_> = (0..now.len()).filter(|at| now[*at] != synced[*at]).collect();
+        let written = dirty.iter().flat_map(|page| page * PAGE..((page + 1) * PAGE).min(now.len()));
+        let differ: Vec<_> = written.filter(|at| now[*at] != synced[*at]).collect();
         if differ.len() <= whole {
             return false;
         }
@@ -106,7 +141,7 @@ impl StorageBackend for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(|bytes| {
-            bytes.now.resize(usize::try_from(len).map_err(io::Error::other)?, 0);
+            bytes.resize(usize::try_from(len).map_err(io::Error::other)?);
             Ok(())
         })
     }
@@ -117,7 +152,7 @@ impl StorageBackend for Handle {
                 bytes.boots += 1;
                 return Err(io::Error::other("the power failed"));
             }
-            bytes.synced.clone_from(&bytes.now);
+            bytes.sync();
             bytes.syncs += 1;
             Ok(())
         })
@@ -125,8 +160,10 @@ impl StorageBackend for Handle {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.with(|bytes| {
-            let target = bytes.now.get_mut(range(offset, data.len()));
+            let range = range(offset, data.len());
+            let target = bytes.now.get_mut(range.clone());
             target.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
+            bytes.touch(range);
             Ok(())
         })
     }

@@ -16,7 +16,7 @@ use ketch_cluster::objects::resources::Resources;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use crate::random::Random;
 
@@ -31,14 +31,15 @@ pub(crate) struct Machine {
 #[derive(Debug, Clone)]
 struct Container {
     phase: Phase,
-    /// When it will end by itself, and with which exit code; none if it runs for ever.
+    /// After how long it will end by itself, and with which exit code; none if it runs for ever.
     fate: Option<(Duration, i32)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Created,
-    Running(Instant),
+    /// Since that moment of the run.
+    Running(Duration),
     Ended(i32),
 }
 
@@ -156,7 +157,7 @@ impl Executor for Machine {
             let mut containers = lock(&self.containers);
             let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
             if container.phase == Phase::Created {
-                container.phase = Phase::Running(Instant::now());
+                container.phase = Phase::Running(now());
             }
             drop(containers);
             Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })
@@ -175,20 +176,20 @@ impl Executor for Machine {
                         let container = self.status(task.id, exit_code);
                         return Ok(Ended { exit_code, error: error.to_owned(), container });
                     }
-                    (Phase::Running(since), Some((life, exit_code))) if since.elapsed() >= life => {
+                    (Phase::Running(since), Some((life, exit_code))) if now() >= since + life => {
                         self.kill(task.id, exit_code);
                         continue;
                     }
-                    (Phase::Running(since), Some((life, _))) => Some(since + life),
+                    (Phase::Running(since), Some((life, _))) => Some((since + life).saturating_sub(now())),
                     (Phase::Running(_) | Phase::Created, _) => None,
                 };
                 match until {
                     None => changed.await,
-                    Some(moment) => {
+                    Some(rest) => {
                         tokio::select! {
                             biased;
                             () = changed => {}
-                            () = sleep_until(moment) => {}
+                            () = sleep(rest) => {}
                         }
                     }
                 }
@@ -224,6 +225,11 @@ impl Executor for Machine {
     fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
         async { Err("the simulation has no logs".to_owned()) }.boxed()
     }
+}
+
+/// The moment of the run. tokio's moments are of one start of an agent.
+fn now() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

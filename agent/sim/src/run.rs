@@ -1,6 +1,8 @@
 //! One run: a cluster forms, is used while things go wrong, heals, and must be as its users were told.
 
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,13 +50,20 @@ pub fn run(seed: u64, loud: bool) -> Result<Outcome, Failure> {
     let mut random = Random::new(seed);
     let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
     let mut cluster = Cluster::new(random.bits(), managers, workers, Trace::new(loud));
-    match play(&mut cluster, &mut random) {
+    // Whatever panics in a node ends the run; nothing of the cluster is looked at after it but its trace.
+    let played = catch_unwind(AssertUnwindSafe(|| play(&mut cluster, &mut random)));
+    match played.unwrap_or_else(|panic| Err(format!("a node panicked: {}", text_of(&*panic)))) {
         Ok(()) => {
             let (hash, events) = (cluster.trace.hash(), cluster.trace.events());
             Ok(Outcome { hash, events, time: cluster.elapsed() })
         }
         Err(why) => Err(Failure { seed, why, events: cluster.trace.last() }),
     }
+}
+
+fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
 fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
