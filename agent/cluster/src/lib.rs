@@ -11,6 +11,7 @@ pub mod assignment;
 pub mod constraint;
 pub mod control;
 pub mod data_keys;
+pub mod fault;
 #[cfg(test)]
 mod fixture;
 pub mod id;

@@ -8,6 +8,7 @@
 use std::ops::{Bound, Range, RangeBounds};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use ketch_cluster::fault::Fault;
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
     WriteTransaction,
@@ -131,7 +132,9 @@ impl Disk {
 
     /// Adds entries that follow the last one. One sync for all of them.
     pub(crate) fn append(&self, entries: &[EntryRecord]) -> Result<(), DiskError> {
-        self.write(Durability::Immediate, |transaction| {
+        let durability =
+            if Fault::LogNotSynced.is_made() { Durability::None } else { Durability::Immediate };
+        self.write(durability, |transaction| {
             let mut log = transaction.open_table(LOG)?;
             for entry in entries {
                 let index = entry.id.index;

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
+use ketch_cluster::fault::Fault;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, RaftTypeConfig};
 use redb::Durability;
@@ -71,6 +72,9 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        if Fault::VoteNotKept.is_made() {
+            return Ok(());
+        }
         let record = VoteRecord::from(vote);
         self.on_disk(move |disk| disk.put(State::Vote, &record, Durability::Immediate)).await
     }

@@ -10,20 +10,37 @@ use ketch_cluster::objects::{ServiceMode, Task, TaskState};
 use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
-use crate::model::{Asked, Model};
+use crate::model::{Asked, Model, Present};
 
 /// How long a healed cluster has until no superseded task runs.
 const SUPERSEDED: Duration = Duration::from_secs(10);
 /// And until it is as its users asked: node verdicts, restarts with their delays, updates of two at a time that are watched.
 const CONVERGES: Duration = Duration::from_secs(240);
 
-/// Of the committed store, at every moment and on every manager.
+/// Of the committed store, at every moment and on every manager; and of what runs.
 pub(crate) fn always(cluster: &Cluster) -> Result<(), String> {
+    if let Some(wrong) = cluster.sites.iter().find_map(|site| site.machine.wrong()) {
+        return Err(wrong);
+    }
+    fences(cluster)?;
     for site in &cluster.sites {
         let judged =
             site.node().and_then(|node| node.view(|store| slots(store).and_then(|()| addresses(store))));
         if let Some(Err(why)) = judged {
             return Err(format!("in the store of {}: {why}", site.name));
+        }
+    }
+    Ok(())
+}
+
+/// At most one task of a fenced place runs where an agent runs that can stop it.
+fn fences(cluster: &Cluster) -> Result<(), String> {
+    let mut held = BTreeMap::new();
+    for (index, site) in cluster.sites.iter().enumerate().filter(|(index, _)| !cluster.is_down(*index)) {
+        for place in site.machine.fenced() {
+            if let Some(other) = held.insert(place, index) {
+                return Err(format!("{}.{} runs on node-{other} and {}", place.0, place.1, site.name));
+            }
         }
     }
     Ok(())
@@ -112,7 +129,7 @@ fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
             return Err(format!("{} has {to_run} of {replicas} tasks to run", service.spec.name));
         }
     }
-    let gone = model.services().filter(|(_, asked)| *asked == Asked::Removed);
+    let gone = model.services().filter(|(_, asked)| **asked == Asked::Removed);
     for (service, _) in gone {
         if store.tasks_of(service).next().is_some() {
             return Err(format!("tasks of the removed service {service} are left"));
@@ -124,14 +141,14 @@ fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
 /// What users were told is so.
 fn acknowledged(cluster: &Cluster, model: &Model) -> Result<(), String> {
     for (id, asked) in model.services() {
-        let found = cluster.newest(|store| store.service(id).map(|service| service.spec.mode)).flatten();
-        match (asked, found) {
-            (Asked::Open, _) | (Asked::Removed, None) => {}
-            (Asked::Replicas(replicas), Some(ServiceMode::Replicated { replicas: found }))
-                if replicas == found => {}
-            (asked, found) => {
-                return Err(format!("service {id} was acknowledged as {asked:?} and is {found:?}"));
-            }
+        let found = cluster.newest(|store| store.service(id).map(|it| Present::of(&it.spec))).flatten();
+        let is_so = match asked {
+            Asked::Open => true,
+            Asked::Present(present) => found.as_ref() == Some(present),
+            Asked::Removed => found.is_none(),
+        };
+        if !is_so {
+            return Err(format!("service {id} was acknowledged as {asked:?} and is {found:?}"));
         }
     }
     Ok(())

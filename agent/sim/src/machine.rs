@@ -9,11 +9,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
-use ketch_cluster::id::TaskId;
+use ketch_cluster::id::{ServiceId, TaskId};
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::resources::Resources;
 use ketch_cluster::objects::task::ContainerStatus;
+use ketch_cluster::orchestrator::fence;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
@@ -25,12 +26,20 @@ pub(crate) struct Machine {
     name: String,
     random: Mutex<Random>,
     containers: Mutex<BTreeMap<TaskId, Container>>,
+    /// The tasks whose containers were started, whatever became of them.
+    started: Mutex<BTreeSet<TaskId>>,
+    /// What a worker has asked for that it never may.
+    wrong: Mutex<Option<String>>,
     changed: Notify,
 }
+
+/// A place of a service whose tasks have a fence: at most one runs there.
+pub(crate) type Fenced = (ServiceId, u64);
 
 #[derive(Debug, Clone)]
 struct Container {
     phase: Phase,
+    fenced: Option<Fenced>,
     /// After how long it will end by itself, and with which exit code; none if it runs for ever.
     fate: Option<(Duration, i32)>,
 }
@@ -55,6 +64,8 @@ impl Machine {
             name: name.to_owned(),
             random: Mutex::new(random),
             containers: Mutex::default(),
+            started: Mutex::default(),
+            wrong: Mutex::default(),
             changed: Notify::new(),
         })
     }
@@ -73,6 +84,20 @@ impl Machine {
     pub(crate) fn running(&self) -> BTreeSet<TaskId> {
         let runs = |container: &Container| matches!(container.phase, Phase::Running(_));
         lock(&self.containers).iter().filter(|(_, it)| runs(it)).map(|(id, _)| *id).collect()
+    }
+
+    /// The places of fenced services in which something runs here.
+    pub(crate) fn fenced(&self) -> Vec<Fenced> {
+        let running = self.running();
+        lock(&self.containers)
+            .iter()
+            .filter(|(id, _)| running.contains(id))
+            .filter_map(|(_, it)| it.fenced)
+            .collect()
+    }
+
+    pub(crate) fn wrong(&self) -> Option<String> {
+        lock(&self.wrong).clone()
     }
 
     /// One of its containers ends with that exit code.
@@ -137,6 +162,10 @@ impl Executor for Machine {
     fn prepare(&self, work: Work) -> BoxFuture<'_, Result<(), TaskError>> {
         async move {
             let task = &work.task;
+            if lock(&self.started).contains(&task.id) {
+                let wrong = format!("{} prepares {}, which it has started", self.name, task.id);
+                *lock(&self.wrong) = Some(wrong);
+            }
             if self.phase(task.id).is_some() {
                 return Ok(());
             }
@@ -145,7 +174,10 @@ impl Executor for Machine {
                 return Err(TaskError::Rejected("No such image: lost:latest".to_owned()));
             }
             let fate = self.fate_of(task);
-            lock(&self.containers).entry(task.id).or_insert(Container { phase: Phase::Created, fate });
+            let fenced = task.service.filter(|_| task.service_labels.contains_key(fence::LABEL));
+            let fenced = fenced.map(|service| (service, task.slot));
+            let container = Container { phase: Phase::Created, fenced, fate };
+            lock(&self.containers).entry(task.id).or_insert(container);
             Ok(())
         }
         .boxed()
@@ -158,6 +190,7 @@ impl Executor for Machine {
             let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
             if container.phase == Phase::Created {
                 container.phase = Phase::Running(now());
+                lock(&self.started).insert(task.id);
             }
             drop(containers);
             Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })

@@ -20,6 +20,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    #[cfg(feature = "faults")]
+    if let Err(error) = choose_fault() {
+        eprintln!("{error}");
+        return ExitCode::from(2);
+    }
     match options(std::env::args().skip(1)) {
         Ok(options) => all(&options),
         Err(error) => {
@@ -27,6 +32,15 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The one that `KETCH_FAULT` names; none without it.
+#[cfg(feature = "faults")]
+fn choose_fault() -> Result<(), String> {
+    use ketch_cluster::fault::{FAULTS, choose};
+    let Ok(name) = std::env::var("KETCH_FAULT") else { return Ok(()) };
+    let known = FAULTS.iter().find(|(known, _)| *known == name);
+    known.map(|(_, fault)| choose(*fault)).ok_or_else(|| format!("KETCH_FAULT={name} is not known"))
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {

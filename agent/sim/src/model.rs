@@ -2,23 +2,47 @@
 
 use std::collections::BTreeMap;
 
-use ketch_cluster::id::ServiceId;
+use ketch_cluster::id::{NetworkId, ServiceId};
+use ketch_cluster::objects::task::TaskRuntime;
+use ketch_cluster::objects::{ServiceMode, ServiceSpec};
 
 /// What is known of the services that users asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
+    /// Which all services join.
+    pub(crate) network: Option<NetworkId>,
     services: BTreeMap<ServiceId, Asked>,
 }
 
-/// Of one service, which one user at a time changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
     /// A request is under way, or nobody knows its outcome.
     Open,
-    /// So many replicas were acknowledged.
-    Replicas(u64),
+    /// This was acknowledged.
+    Present(Present),
     /// Its removal was.
     Removed,
+}
+
+/// What users change of a service, each of them one part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Present {
+    pub(crate) replicas: u64,
+    pub(crate) image: String,
+}
+
+impl Present {
+    pub(crate) fn of(spec: &ServiceSpec) -> Self {
+        let replicas = match spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            _ => 0,
+        };
+        let image = match &spec.task.runtime {
+            TaskRuntime::Container(container) => container.image.clone(),
+            _ => String::new(),
+        };
+        Self { replicas, image }
+    }
 }
 
 impl Model {
@@ -26,15 +50,18 @@ impl Model {
         self.services.insert(service, asked);
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceId, Asked)> {
-        self.services.iter().map(|(id, asked)| (*id, *asked))
+    /// What is known of it, which is open from now on.
+    pub(crate) fn open(&mut self, service: ServiceId) -> Asked {
+        self.services.insert(service, Asked::Open).unwrap_or(Asked::Open)
     }
 
-    /// A service that is known to be there.
-    pub(crate) fn any(&self, choice: u64) -> Option<ServiceId> {
-        let is_there = |asked: Asked| matches!(asked, Asked::Replicas(_));
-        let known: Vec<_> = self.services().filter(|(_, asked)| is_there(*asked)).map(|(id, _)| id).collect();
-        let index = usize::try_from(choice.checked_rem(known.len() as u64)?).ok()?;
-        known.get(index).copied()
+    pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceId, &Asked)> {
+        self.services.iter().map(|(id, asked)| (*id, asked))
+    }
+
+    /// The services that are known to be there.
+    pub(crate) fn present(&self) -> Vec<ServiceId> {
+        let is_there = |asked: &Asked| matches!(asked, Asked::Present(_));
+        self.services().filter(|(_, asked)| is_there(asked)).map(|(id, _)| id).collect()
     }
 }

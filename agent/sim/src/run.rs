@@ -14,6 +14,8 @@ use crate::trace::Trace;
 use crate::users::{self, Known, Want};
 
 const FORMS: Duration = Duration::from_secs(60);
+/// As many as the network has addresses for.
+const MOST_SERVICES: usize = 8;
 /// How long things go wrong, in simulated time.
 const STORM: Duration = Duration::from_secs(60);
 
@@ -69,6 +71,10 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
 fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
     form(cluster)?;
     let known: Known = Arc::new(Mutex::default());
+    cluster.until(FORMS, "there is a network", |cluster| {
+        let _ordered = users::network(&cluster.sites[0], Arc::clone(&known));
+        users::lock(&known).network.map(|_| ()).ok_or("none yet".to_owned())
+    })?;
     let mut faults = Faults::default();
     let end = cluster.elapsed() + STORM;
     let mut number = 0;
@@ -76,7 +82,7 @@ fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
         cluster.pass()?;
         invariants::always(cluster)?;
         faults.go_on(cluster, random);
-        if random.below(40) == 0 {
+        if random.below(25) == 0 {
             number += 1;
             ask(cluster, random, &known, number);
         }
@@ -121,11 +127,14 @@ fn form(cluster: &mut Cluster) -> Result<(), String> {
 }
 
 fn ask(cluster: &mut Cluster, random: &mut Random, known: &Known, number: u64) {
-    let service = users::lock(known).any(random.bits());
-    let want = match (random.below(6), service) {
+    let present = users::lock(known).present();
+    let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
+    let service = choice.and_then(|it| present.get(it)).copied();
+    let want = match (random.below(8), service) {
+        (0..=1, _) if present.len() >= MOST_SERVICES => return,
         (0..=1, _) | (_, None) => Want::Create { number, replicas: random.between(1, 6) },
-        (2..=3, Some(service)) => Want::Scale { service, replicas: random.below(8) },
-        (4, Some(service)) => Want::Update { service, image: number },
+        (2..=4, Some(service)) => Want::Scale { service, replicas: random.below(8) },
+        (5..=6, Some(service)) => Want::Update { service, image: number },
         (_, Some(service)) => Want::Remove { service },
     };
     cluster.note(&format!("asked: {want:?}"));

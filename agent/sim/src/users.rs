@@ -1,21 +1,35 @@
 //! Users: they found the cluster, have nodes join, and ask for services. Each request goes to one node; one that does not
 //! lead does nothing with it.
 
+use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use ketch_cluster::control::{ControlError, ServiceUpdate, create_service, remove_service, update_service};
-use ketch_cluster::id::ServiceId;
+use ketch_cluster::control::{
+    ControlError, ServiceUpdate, create_network, create_service, remove_service, update_service,
+};
+use ketch_cluster::id::{NetworkId, ServiceId};
 use ketch_cluster::objects::cluster::ClusterNetworking;
+use ketch_cluster::objects::network::{IpamConfig, NetworkSpec, Subnet};
 use ketch_cluster::objects::node::Availability;
 use ketch_cluster::objects::service::FailureAction;
-use ketch_cluster::objects::task::TaskRuntime;
+use ketch_cluster::objects::task::{NetworkAttachmentConfig, TaskRuntime};
 use ketch_cluster::objects::{ClusterSpec, ContainerSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig};
+use ketch_cluster::orchestrator::fence;
 use ketch_node::manager::Leader;
 use ketch_node::node::{Founding, JoinOrder, Lead, Node};
+use tokio::time::sleep;
 
-use crate::model::{Asked, Model};
+use crate::model::{Asked, Model, Present};
 use crate::site::Site;
+
+/// Between what a user reads and what is made of it.
+const THINKS: Duration = Duration::from_millis(700);
+/// Of every second service.
+const FENCE: &str = "8s";
+const ADDRESSES: &str = "10.9.0.0/25";
 
 /// What users know together.
 pub(crate) type Known = Arc<Mutex<Model>>;
@@ -101,35 +115,24 @@ async fn leader(node: &Node) -> Option<Arc<Leader>> {
 
 async fn ask(leader: &Leader, known: &Known, want: Want) {
     match want {
-        Want::Create { number, replicas } => {
-            let made = leader.change(|view, now, bits| {
-                let made = create_service(view, spec(number, replicas), now, bits)?;
-                lock(known).set(made.0, Asked::Open);
-                Ok::<_, ControlError>(made)
-            });
-            if let Ok(id) = made.await {
-                lock(known).set(id, Asked::Replicas(replicas));
-            }
-        }
+        Want::Create { number, replicas } => create(leader, known, (number, replicas)).await,
         Want::Scale { service, replicas } => {
-            let change = |spec: &mut ServiceSpec| spec.mode = ServiceMode::Replicated { replicas };
-            if changed(leader, known, service, change).await {
-                lock(known).set(service, Asked::Replicas(replicas));
-            }
+            let spec = |spec: &mut ServiceSpec| spec.mode = ServiceMode::Replicated { replicas };
+            update(leader, known, service, (spec, |present| present.replicas = replicas)).await;
         }
         Want::Update { service, image } => {
-            let replicas = leader.view(|view| view.service(service).map(|it| it.spec.mode));
-            let change = |spec: &mut ServiceSpec| spec.task = Arc::new(task(image));
-            if changed(leader, known, service, change).await
-                && let Some(ServiceMode::Replicated { replicas }) = replicas
-            {
-                lock(known).set(service, Asked::Replicas(replicas));
-            }
+            let image = image_of(image);
+            let asked = image.clone();
+            let spec = |spec: &mut ServiceSpec| {
+                let network = spec.task.networks.first().map(|it| it.target);
+                spec.task = Arc::new(task(image, network));
+            };
+            update(leader, known, service, (spec, |present| present.image = asked)).await;
         }
         Want::Remove { service } => {
             let removed = leader.change(|view, _, _| {
                 let actions = remove_service(view, service)?;
-                lock(known).set(service, Asked::Open);
+                lock(known).open(service);
                 Ok::<_, ControlError>(((), actions))
             });
             if removed.await.is_ok() {
@@ -139,36 +142,80 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
     }
 }
 
-async fn changed(
+async fn create(leader: &Leader, known: &Known, (number, replicas): (u64, u64)) {
+    let network = lock(known).network;
+    let made = leader.change(|view, now, bits| {
+        let spec = spec(number, replicas, network);
+        let present = Present::of(&spec);
+        let (id, actions) = create_service(view, spec, now, bits)?;
+        lock(known).open(id);
+        Ok::<_, ControlError>(((id, present), actions))
+    });
+    if let Ok((id, present)) = made.await {
+        lock(known).set(id, Asked::Present(present));
+    }
+}
+
+/// As the CLI does it: reads the service, thinks for a while, and writes all of it with one part changed.
+async fn update(
     leader: &Leader,
     known: &Known,
     service: ServiceId,
-    change: impl FnOnce(&mut ServiceSpec),
-) -> bool {
+    (change, part): (impl FnOnce(&mut ServiceSpec), impl FnOnce(&mut Present)),
+) {
+    let read = leader.view(|view| view.service(service).map(|it| (it.meta.version, it.spec.clone())));
+    let Some((version, mut spec)) = read else { return };
+    sleep(THINKS).await;
+    change(&mut spec);
+    let mut written = Present::of(&spec);
     let changed = leader.change(|view, now, _| {
-        let present = view.service(service).ok_or_else(|| "it is gone".to_owned())?;
-        lock(known).set(service, Asked::Open);
-        let mut spec = present.spec.clone();
-        change(&mut spec);
         let update = ServiceUpdate {
-            version: present.meta.version,
+            version,
             spec,
             rollback: Default::default(),
             registry_auth: Default::default(),
         };
-        update_service(view, service, update, now).map(|it| ((), it)).map_err(|error| error.to_string())
+        let actions = update_service(view, service, update, now)?;
+        // What others were told stays so: this user changes one part.
+        if let Asked::Present(before) = lock(known).open(service) {
+            written = before;
+            part(&mut written);
+        }
+        Ok::<_, ControlError>(((), actions))
     });
-    changed.await.is_ok()
+    if changed.await.is_ok() {
+        lock(known).set(service, Asked::Present(written));
+    }
 }
 
-fn spec(number: u64, replicas: u64) -> ServiceSpec {
+/// The network of all services: with few addresses, so that they are soon given again.
+pub(crate) fn network(site: &Site, known: Known) -> bool {
+    site.order(move |node| {
+        async move {
+            let Some(leader) = leader(&node).await else { return };
+            let pool = IpamConfig { subnet: Subnet::from_str(ADDRESSES).ok(), ..IpamConfig::default() };
+            let spec = NetworkSpec { name: "back".to_owned(), ipam: vec![pool], ..NetworkSpec::default() };
+            let made = leader.change(|view, now, bits| create_network(view, spec, now, bits)).await;
+            if let Ok(id) = made {
+                lock(&known).network = Some(id);
+            }
+        }
+        .boxed()
+    })
+}
+
+fn spec(number: u64, replicas: u64, network: Option<NetworkId>) -> ServiceSpec {
     // Containers crash here for no reason of the update.
     let failure_action = FailureAction::Continue;
     let update = UpdateConfig { parallelism: 2, failure_action, ..UpdateConfig::default() };
+    let mut labels = BTreeMap::new();
+    if number.is_multiple_of(2) {
+        labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
+    }
     ServiceSpec {
         name: format!("service-{number}"),
-        labels: Default::default(),
-        task: Arc::new(task(0)),
+        labels,
+        task: Arc::new(task(image_of(0), network)),
         mode: ServiceMode::Replicated { replicas },
         update: Some(update),
         rollback: None,
@@ -176,9 +223,23 @@ fn spec(number: u64, replicas: u64) -> ServiceSpec {
     }
 }
 
-fn task(image: u64) -> TaskSpec {
-    let container = ContainerSpec { image: format!("busybox:{image}"), ..ContainerSpec::default() };
-    TaskSpec { runtime: TaskRuntime::Container(Box::new(container)), ..TaskSpec::default() }
+fn image_of(number: u64) -> String {
+    format!("busybox:{number}")
+}
+
+fn task(image: String, network: Option<NetworkId>) -> TaskSpec {
+    let container = ContainerSpec { image, ..ContainerSpec::default() };
+    let joined = network.map(|target| NetworkAttachmentConfig {
+        target,
+        aliases: Vec::new(),
+        addresses: Vec::new(),
+        driver_options: BTreeMap::new(),
+    });
+    TaskSpec {
+        runtime: TaskRuntime::Container(Box::new(container)),
+        networks: joined.into_iter().collect(),
+        ..TaskSpec::default()
+    }
 }
 
 pub(crate) fn lock(known: &Known) -> MutexGuard<'_, Model> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::fence;
 use super::service_view::{Ground, ServiceView, ended_by_itself};
 use super::slot::Slot;
+use crate::fault::Fault;
 use crate::objects::node::NodeState;
 use crate::objects::task::{RestartCondition, RestartPolicy, Stop};
 use crate::objects::{Task, TaskState};
@@ -49,7 +50,7 @@ pub(super) fn verdict(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task) -
             Verdict::GiveUp
         };
     }
-    if !condition_allows(service, task, state) {
+    if !condition_allows(service, task, state) || Fault::RestartLost.is_made() {
         return Verdict::GiveUp;
     }
     let held = delayed_until(service, task).filter(|_| task.desired_state == TaskState::Ready);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::object::Object;
+use crate::fault::Fault;
 use crate::id::{NetworkId, NodeId};
-use crate::objects::{Endpoint, NetworkAttachment, Task};
+use crate::objects::{Endpoint, NetworkAttachment, Task, TaskState};
 
 const FIRST: NetworkId = NetworkId::of(0);
 const LAST: NetworkId = NetworkId::of(u128::MAX);
@@ -73,7 +74,8 @@ impl Addresses {
 
     fn count_task(&mut self, task: &Task, step: Step) {
         let held = addresses_of(&task.networks).chain(task.endpoint.iter().flat_map(addresses_of_endpoint));
-        if task.status.state.is_terminal() {
+        let is_freed = Fault::AddressFreedEarly.is_made() && task.desired_state > TaskState::Running;
+        if task.status.state.is_terminal() || is_freed {
             self.count_all(held, step, |holders| &mut holders.ended);
             return;
         }

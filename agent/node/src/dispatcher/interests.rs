@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{NodeId, TaskId};
 use ketch_cluster::objects::{Node, Task};
 use ketch_cluster::store::{Change, Object, ObjectId, Store};
@@ -73,7 +74,9 @@ impl Interests {
 
     /// Whom a change of a task, or a word on it, concerns: its own node, and those that may reach it.
     pub(super) fn touched_by_task(&self, task: &Task, rings: &mut Rings) {
-        if let Some(node) = task.node {
+        if let Some(node) = task.node
+            && !Fault::AssignmentLost.is_made()
+        {
             rings.ring(node, Topic::Assignment);
         }
         for attachment in &task.networks {

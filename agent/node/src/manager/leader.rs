@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
+use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{NewBits, TaskId};
 use ketch_cluster::reconcilers::{Reconcilers, Word};
 use ketch_cluster::store::{Store, StoreAction};
@@ -128,6 +129,11 @@ impl Leader {
         let now = self.now();
         let (told, actions) = self.view(|view| wanted(view, now, &mut bits)).map_err(ChangeError::Refused)?;
         if actions.is_empty() {
+            return Ok(told);
+        }
+        if Fault::EarlyCommit.is_made() {
+            let log = Arc::clone(&self.log);
+            tokio::spawn(async move { log.propose(actions, FOREVER).await });
             return Ok(told);
         }
         match timeout(PATIENCE, self.settled(turn, actions)).await {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ketch_cluster::assignment::{Held, Item, ItemId, Neighbour, Traffic};
+use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{ConfigId, SecretId, TaskId};
 use ketch_cluster::objects::{Config, Secret, Task};
 use tokio::sync::watch;
@@ -42,7 +43,7 @@ impl Roster {
             it.hands.networks.want(it.networking.values().cloned().collect());
         }
         for kept in tasks {
-            let word = words.remove(&kept.task.id);
+            let word = words.remove(&kept.task.id).filter(|_| !Fault::TaskStartedTwice.is_made());
             it.resume(kept, word);
         }
         it.look_for_fences();
@@ -110,7 +111,9 @@ impl Roster {
     }
 
     fn send_away(&self, task: TaskId, want: Want) {
-        if let Some(orders) = self.orders.get(&task) {
+        if let Some(orders) = self.orders.get(&task)
+            && !Fault::RemovalIgnored.is_made()
+        {
             orders.send_if_modified(|order| std::mem::replace(&mut order.want, want) != want);
         }
     }

@@ -1,0 +1,66 @@
+//! Faults that are made on purpose, so that the simulation can prove that it finds their like. Without the feature `faults`,
+//! which no product turns on, there is none, and the compiler removes the branches that ask.
+//!
+//! `ketch-raft`, `ketch-node` and this crate ask; `ketch-sim` chooses one, for all that runs in the process.
+
+/// What is done wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Entries of raft's log are acknowledged before they are synced.
+    LogNotSynced,
+    /// A vote is given and not kept.
+    VoteNotKept,
+    /// A change is acknowledged when it is proposed.
+    EarlyCommit,
+    /// A worker's end is acknowledged, and not written into the store.
+    EndForgotten,
+    /// An address is free as soon as its task is to stop.
+    AddressFreedEarly,
+    /// Nodes are not told of what changed on their tasks after the first assignment.
+    AssignmentLost,
+    /// A worker that restarts forgets how far its tasks had come.
+    TaskStartedTwice,
+    /// Tasks that the assignment lacks run on.
+    RemovalIgnored,
+    /// A task that has failed gets no successor.
+    RestartLost,
+    /// The replacement of a lost task does not wait for its fence.
+    FenceSkipped,
+    /// A spec that was made of an older one takes the newer one's place.
+    StaleVersion,
+}
+
+/// All of them, by the names that they are chosen by.
+pub const FAULTS: [(&str, Fault); 11] = [
+    ("log-not-synced", Fault::LogNotSynced),
+    ("vote-not-kept", Fault::VoteNotKept),
+    ("early-commit", Fault::EarlyCommit),
+    ("end-forgotten", Fault::EndForgotten),
+    ("address-freed-early", Fault::AddressFreedEarly),
+    ("assignment-lost", Fault::AssignmentLost),
+    ("task-started-twice", Fault::TaskStartedTwice),
+    ("removal-ignored", Fault::RemovalIgnored),
+    ("restart-lost", Fault::RestartLost),
+    ("fence-skipped", Fault::FenceSkipped),
+    ("stale-version", Fault::StaleVersion),
+];
+
+#[cfg(feature = "faults")]
+static CHOSEN: std::sync::OnceLock<Fault> = std::sync::OnceLock::new();
+
+/// Makes that fault from now on. The first choice holds.
+#[cfg(feature = "faults")]
+pub fn choose(fault: Fault) {
+    CHOSEN.get_or_init(|| fault);
+}
+
+impl Fault {
+    /// Whether it is to be made.
+    #[must_use]
+    pub fn is_made(self) -> bool {
+        #[cfg(feature = "faults")]
+        return CHOSEN.get() == Some(&self);
+        #[cfg(not(feature = "faults"))]
+        false
+    }
+}
