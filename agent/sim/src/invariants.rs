@@ -11,6 +11,7 @@ use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
 use crate::model::{Asked, Model, Present};
+use crate::users::{Known, lock};
 
 /// How long a healed cluster has until no superseded task runs.
 const SUPERSEDED: Duration = Duration::from_secs(10);
@@ -88,14 +89,14 @@ fn addresses(store: &Store) -> Result<(), String> {
 }
 
 /// Once nothing is wrong any more.
-pub(crate) fn healed(cluster: &mut Cluster, model: &Model) -> Result<(), String> {
+pub(crate) fn healed(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
     cluster.until(CONVERGES, "the cluster comes to what was asked", |cluster| {
-        let wanted = cluster.newest(|store| is_as_asked(store, model).map(|()| to_run(store)));
+        let wanted = cluster.newest(|store| is_as_asked(store, &lock(known)).map(|()| to_run(store)));
         let wanted = wanted.ok_or("no manager has a store")??;
         let running = running(cluster);
         if running == wanted { Ok(()) } else { Err(differ(&running, &wanted)) }
     })?;
-    acknowledged(cluster, model)?;
+    acknowledged(cluster, &lock(known))?;
     agree(cluster)
 }
 

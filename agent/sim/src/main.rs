@@ -97,7 +97,7 @@ fn one(seed: u64, loud: bool) -> Result<Outcome, Failure> {
     let first = run(seed, loud)?;
     let took = began.elapsed();
     if seed % TWICE == 0 {
-        let second = run(seed, false)?;
+        let second = run(seed, loud)?;
         if second != first {
             let why = format!("two runs differ: {first:?}, {second:?}");
             return Err(Failure { seed, why, events: String::new() });

@@ -12,6 +12,17 @@ pub(crate) struct Model {
     /// Which all services join.
     pub(crate) network: Option<NetworkId>,
     services: BTreeMap<ServiceId, Asked>,
+    /// Counts requests. Of each service the one that was judged last: the answer to an earlier one, of a leader that was
+    /// replaced, may come after it.
+    requests: u64,
+    latest: BTreeMap<ServiceId, u64>,
+}
+
+/// A request that was judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Request {
+    service: ServiceId,
+    number: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +57,19 @@ impl Present {
 }
 
 impl Model {
-    pub(crate) fn set(&mut self, service: ServiceId, asked: Asked) {
-        self.services.insert(service, asked);
+    /// A request is judged: what is known of the service until then, which is open from now on.
+    pub(crate) fn begin(&mut self, service: ServiceId) -> (Request, Asked) {
+        self.requests += 1;
+        let request = Request { service, number: self.requests };
+        self.latest.insert(service, request.number);
+        (request, self.services.insert(service, Asked::Open).unwrap_or(Asked::Open))
     }
 
-    /// What is known of it, which is open from now on.
-    pub(crate) fn open(&mut self, service: ServiceId) -> Asked {
-        self.services.insert(service, Asked::Open).unwrap_or(Asked::Open)
+    /// Its user was told that it is done.
+    pub(crate) fn done(&mut self, request: Request, asked: Asked) {
+        if self.latest.get(&request.service) == Some(&request.number) {
+            self.services.insert(request.service, asked);
+        }
     }
 
     pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceId, &Asked)> {

@@ -132,11 +132,10 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
         Want::Remove { service } => {
             let removed = leader.change(|view, _, _| {
                 let actions = remove_service(view, service)?;
-                lock(known).open(service);
-                Ok::<_, ControlError>(((), actions))
+                Ok::<_, ControlError>((lock(known).begin(service).0, actions))
             });
-            if removed.await.is_ok() {
-                lock(known).set(service, Asked::Removed);
+            if let Ok(request) = removed.await {
+                lock(known).done(request, Asked::Removed);
             }
         }
     }
@@ -148,11 +147,10 @@ async fn create(leader: &Leader, known: &Known, (number, replicas): (u64, u64)) 
         let spec = spec(number, replicas, network);
         let present = Present::of(&spec);
         let (id, actions) = create_service(view, spec, now, bits)?;
-        lock(known).open(id);
-        Ok::<_, ControlError>(((id, present), actions))
+        Ok::<_, ControlError>(((lock(known).begin(id).0, present), actions))
     });
-    if let Ok((id, present)) = made.await {
-        lock(known).set(id, Asked::Present(present));
+    if let Ok((request, present)) = made.await {
+        lock(known).done(request, Asked::Present(present));
     }
 }
 
@@ -177,14 +175,15 @@ async fn update(
         };
         let actions = update_service(view, service, update, now)?;
         // What others were told stays so: this user changes one part.
-        if let Asked::Present(before) = lock(known).open(service) {
+        let (request, before) = lock(known).begin(service);
+        if let Asked::Present(before) = before {
             written = before;
             part(&mut written);
         }
-        Ok::<_, ControlError>(((), actions))
+        Ok::<_, ControlError>(((request, written), actions))
     });
-    if changed.await.is_ok() {
-        lock(known).set(service, Asked::Present(written));
+    if let Ok((request, written)) = changed.await {
+        lock(known).done(request, Asked::Present(written));
     }
 }
 
