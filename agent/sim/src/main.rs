@@ -1,13 +1,17 @@
 //! `ketch-sim [--first N] [--seeds N] [--seconds N] [--seed N]`: runs seeds one after another on each processor, each tenth one
 //! twice, and ends with 1 when one fails; that one's last events are printed, and `--seed N` replays it with all of them. After
 //! so many `--seconds` no seed begins any more.
+//!
+//! Each run is a process of its own (`--one N`): the `select!` of futures-util, which openraft uses, draws from a state of the
+//! process that nothing can reset.
 
-use std::process::ExitCode;
+use std::io;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ketch_sim::{Failure, Outcome, run};
+use ketch_sim::{Outcome, run};
 
 /// Each so many seeds are run twice, and must come to the same.
 const TWICE: u64 = 10;
@@ -16,7 +20,14 @@ struct Options {
     first: u64,
     seeds: u64,
     time: Duration,
-    loud: bool,
+    /// That seed in this process; `loud`: with all its events.
+    here: Option<(u64, Volume)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Volume {
+    Quiet,
+    Loud,
 }
 
 fn main() -> ExitCode {
@@ -26,6 +37,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     match options(std::env::args().skip(1)) {
+        Ok(Options { here: Some((seed, volume)), .. }) => here(seed, volume),
         Ok(options) => all(&options),
         Err(error) => {
             eprintln!("{error}");
@@ -44,7 +56,7 @@ fn choose_fault() -> Result<(), String> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { first: 1, seeds: 200, time: Duration::MAX, loud: false };
+    let mut options = Options { first: 1, seeds: 200, time: Duration::MAX, here: None };
     while let Some(name) = arguments.next() {
         let value = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
         let value = value.parse().map_err(|error| format!("{name} {value}: {error}"))?;
@@ -52,7 +64,8 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
             "--first" => options.first = value,
             "--seeds" => options.seeds = value,
             "--seconds" => options.time = Duration::from_secs(value),
-            "--seed" => options = Options { first: value, seeds: 1, loud: true, ..options },
+            "--seed" => options.here = Some((value, Volume::Loud)),
+            "--one" => options.here = Some((value, Volume::Quiet)),
             _ => return Err(format!("{name} is not known: --first N, --seeds N, --seconds N, --seed N")),
         }
     }
@@ -73,8 +86,7 @@ fn all(options: &Options) -> ExitCode {
                         return;
                     }
                     ran.fetch_add(1, Ordering::Relaxed);
-                    if let Err(failure) = one(seed, options.loud) {
-                        println!("{failure}\n");
+                    if !passes(seed) {
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
                     }
                 }
@@ -92,23 +104,44 @@ fn all(options: &Options) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn one(seed: u64, loud: bool) -> Result<Outcome, Failure> {
-    let began = Instant::now();
-    let first = run(seed, loud)?;
-    let took = began.elapsed();
-    if seed % TWICE == 0 {
-        let second = run(seed, loud)?;
-        if second != first {
-            let why = format!("two runs differ: {first:?}, {second:?}");
-            return Err(Failure { seed, why, events: String::new() });
+fn here(seed: u64, volume: Volume) -> ExitCode {
+    match run(seed, volume == Volume::Loud) {
+        Ok(Outcome { hash, events, time }) => {
+            println!("seed {seed}: {events} events, {:.2} s simulated, {hash:016x}", time.as_secs_f64());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("{failure}");
+            ExitCode::FAILURE
         }
     }
-    println!(
-        "seed {seed}: {} events, {:.0} s simulated in {:.1} s, {:016x}",
-        first.events,
-        first.time.as_secs_f64(),
-        took.as_secs_f64(),
-        first.hash
-    );
-    Ok(first)
+}
+
+/// Runs a seed, and says how it went.
+fn passes(seed: u64) -> bool {
+    let began = Instant::now();
+    let first = apart(seed);
+    let took = began.elapsed().as_secs_f64();
+    match first {
+        Ok((_, said)) if seed % TWICE == 0 && apart(seed).is_ok_and(|(_, again)| again != said) => {
+            println!("seed {seed}: two runs differ");
+            false
+        }
+        Ok((passed, said)) => {
+            println!("{said} ({took:.1} s)");
+            passed
+        }
+        Err(error) => {
+            println!("seed {seed}: can't be run: {error}");
+            false
+        }
+    }
+}
+
+/// Runs a seed in a process of its own: whether it passes, and what it says.
+fn apart(seed: u64) -> io::Result<(bool, String)> {
+    let child = Command::new(std::env::current_exe()?).args(["--one", &seed.to_string()]).output()?;
+    let said = String::from_utf8_lossy(&child.stdout).trim_end().to_owned();
+    let said = if said.is_empty() { format!("seed {seed}: {}", child.status) } else { said };
+    Ok((child.status.success(), said))
 }

@@ -167,12 +167,8 @@ async fn update(
     change(&mut spec);
     let mut written = Present::of(&spec);
     let changed = leader.change(|view, now, _| {
-        let update = ServiceUpdate {
-            version,
-            spec,
-            rollback: Default::default(),
-            registry_auth: Default::default(),
-        };
+        let update =
+            ServiceUpdate { version, spec, rollback: Default::default(), registry_auth: Default::default() };
         let actions = update_service(view, service, update, now)?;
         // What others were told stays so: this user changes one part.
         let (request, before) = lock(known).begin(service);
