@@ -25,8 +25,8 @@ pub(crate) struct Cluster {
     pub(crate) sites: Vec<Arc<Site>>,
     /// How many of them, the first ones, are to be managers.
     pub(crate) managers: usize,
-    /// Agents that do not run now.
-    down: Vec<bool>,
+    /// Since when each agent runs; none of one that does not.
+    up: Vec<Option<Duration>>,
     pub(crate) trace: Trace,
     keys: PathBuf,
     seen: BTreeMap<usize, String>,
@@ -58,8 +58,8 @@ impl Cluster {
             let software = Arc::clone(site);
             sim.host(site.name.as_str(), move || Arc::clone(&software).live());
         }
-        let down = vec![false; sites.len()];
-        Self { sim, sites, managers, down, trace, keys, seen: BTreeMap::new() }
+        let up = vec![Some(Duration::ZERO); sites.len()];
+        Self { sim, sites, managers, up, trace, keys, seen: BTreeMap::new() }
     }
 
     /// Lets time pass, and notes what it changed.
@@ -106,7 +106,12 @@ impl Cluster {
     }
 
     pub(crate) fn is_down(&self, index: usize) -> bool {
-        self.down[index]
+        self.up[index].is_none()
+    }
+
+    /// Whether its agent has run for that long.
+    pub(crate) fn is_up_for(&self, index: usize, span: Duration) -> bool {
+        self.up[index].is_some_and(|since| self.elapsed() >= since + span)
     }
 
     /// The agent is killed, and nothing is lost that it has written.
@@ -114,7 +119,7 @@ impl Cluster {
         self.note(&format!("kill {}", self.sites[index].name));
         self.sim.crash(self.sites[index].name.as_str());
         self.sites[index].killed();
-        self.down[index] = true;
+        self.up[index] = None;
     }
 
     /// The machine loses power.
@@ -128,7 +133,7 @@ impl Cluster {
     pub(crate) fn start(&mut self, index: usize) {
         self.note(&format!("start {}", self.sites[index].name));
         self.sim.bounce(self.sites[index].name.as_str());
-        self.down[index] = false;
+        self.up[index] = Some(self.elapsed());
     }
 
     /// No message passes between the two, in either direction.

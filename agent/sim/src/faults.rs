@@ -19,18 +19,32 @@ enum Kind {
     Skewed(usize),
 }
 
+/// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    Good,
+    Jump,
+}
+
 /// The faults of a run: so many at once that a majority of managers is there mostly, not always.
-#[derive(Debug, Default)]
-pub(crate) struct Faults(Vec<Open>);
+#[derive(Debug)]
+pub(crate) struct Faults {
+    open: Vec<Open>,
+    clocks: Clocks,
+}
 
 impl Faults {
+    pub(crate) fn new(clocks: Clocks) -> Self {
+        Self { open: Vec::new(), clocks }
+    }
+
     /// Ends what is to end, and begins a new one now and then.
     pub(crate) fn go_on(&mut self, cluster: &mut Cluster, random: &mut Random) {
         let now = cluster.elapsed();
-        let (ended, open) = self.0.iter().partition(|fault| fault.until <= now);
-        self.0 = open;
+        let (ended, open) = self.open.iter().partition(|fault| fault.until <= now);
+        self.open = open;
         end(cluster, ended);
-        if self.0.len() < 3 && random.below(60) == 0 {
+        if self.open.len() < 3 && random.below(60) == 0 {
             self.begin(cluster, random);
         }
     }
@@ -38,7 +52,7 @@ impl Faults {
     /// Everything is well again.
     pub(crate) fn heal(&mut self, cluster: &mut Cluster) {
         cluster.note("heal");
-        end(cluster, std::mem::take(&mut self.0));
+        end(cluster, std::mem::take(&mut self.open));
     }
 
     fn begin(&mut self, cluster: &mut Cluster, random: &mut Random) {
@@ -59,7 +73,7 @@ impl Faults {
                 cluster.part(one, other);
                 Kind::Parted(one, other)
             }
-            7 => {
+            7 if self.clocks == Clocks::Jump => {
                 let seconds = i64::try_from(random.below(120)).unwrap_or(0) - 60;
                 cluster.note(&format!("clock of node-{one} is {seconds} s ahead"));
                 set_clock(cluster, one, seconds);
@@ -67,7 +81,7 @@ impl Faults {
             }
             _ => return,
         };
-        self.0.push(Open { until, kind });
+        self.open.push(Open { until, kind });
     }
 }
 

@@ -13,6 +13,8 @@ use crate::cluster::Cluster;
 use crate::model::{Asked, Model, Present};
 use crate::users::{Known, lock};
 
+/// How long an agent that begins has to stop what its fence has run out for.
+const STOPS: Duration = Duration::from_secs(3);
 /// How long a healed cluster has until no superseded task runs.
 const SUPERSEDED: Duration = Duration::from_secs(10);
 /// And until it is as its users asked: node verdicts, restarts with their delays, updates of two at a time that are watched.
@@ -37,7 +39,9 @@ pub(crate) fn always(cluster: &Cluster) -> Result<(), String> {
 /// At most one task of a fenced place runs where an agent runs that can stop it.
 fn fences(cluster: &Cluster) -> Result<(), String> {
     let mut held = BTreeMap::new();
-    for (index, site) in cluster.sites.iter().enumerate().filter(|(index, _)| !cluster.is_down(*index)) {
+    let can_stop_it = |index: &usize| cluster.is_up_for(*index, STOPS);
+    for index in (0..cluster.sites.len()).filter(can_stop_it) {
+        let site = &cluster.sites[index];
         for place in site.machine.fenced() {
             if let Some(other) = held.insert(place, index) {
                 return Err(format!("{}.{} runs on node-{other} and {}", place.0, place.1, site.name));

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::faults::Faults;
+use crate::faults::{Clocks, Faults};
 use crate::invariants;
 use crate::random::Random;
 use crate::trace::Trace;
-use crate::users::{self, Known, Want};
+use crate::users::{self, Fence, Known, Want};
 
 const FORMS: Duration = Duration::from_secs(60);
 /// As many as the network has addresses for.
@@ -75,7 +75,8 @@ fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
         let _ordered = users::network(&cluster.sites[0], Arc::clone(&known));
         users::lock(&known).network.map(|_| ()).ok_or("none yet".to_owned())
     })?;
-    let mut faults = Faults::default();
+    let clocks = if random.below(2) == 0 { Clocks::Good } else { Clocks::Jump };
+    let mut faults = Faults::new(clocks);
     let end = cluster.elapsed() + STORM;
     let mut number = 0;
     while cluster.elapsed() < end {
@@ -84,7 +85,7 @@ fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
         faults.go_on(cluster, random);
         if random.below(25) == 0 {
             number += 1;
-            ask(cluster, random, &known, number);
+            ask(cluster, random, &known, (number, clocks));
         }
     }
     faults.heal(cluster);
@@ -129,13 +130,17 @@ fn form(cluster: &mut Cluster) -> Result<(), String> {
     })
 }
 
-fn ask(cluster: &mut Cluster, random: &mut Random, known: &Known, number: u64) {
+fn ask(cluster: &mut Cluster, random: &mut Random, known: &Known, (number, clocks): (u64, Clocks)) {
     let present = users::lock(known).present();
     let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
     let service = choice.and_then(|it| present.get(it)).copied();
     let want = match (random.below(8), service) {
         (0..=1, _) if present.len() >= MOST_SERVICES => return,
-        (0..=1, _) | (_, None) => Want::Create { number, replicas: random.between(1, 6) },
+        (0..=1, _) | (_, None) => {
+            let fence =
+                if clocks == Clocks::Good && random.below(2) == 0 { Fence::Some } else { Fence::None };
+            Want::Create { number, replicas: random.between(1, 6), fence }
+        }
         (2..=4, Some(service)) => Want::Scale { service, replicas: random.below(8) },
         (5..=6, Some(service)) => Want::Update { service, image: number },
         (_, Some(service)) => Want::Remove { service },

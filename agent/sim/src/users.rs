@@ -27,12 +27,18 @@ use crate::site::Site;
 
 /// Between what a user reads and what is made of it.
 const THINKS: Duration = Duration::from_millis(700);
-/// Of every second service.
 const FENCE: &str = "8s";
 const ADDRESSES: &str = "10.9.0.0/25";
 
 /// What users know together.
 pub(crate) type Known = Arc<Mutex<Model>>;
+
+/// Whether a service has the label `ketch.fence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fence {
+    None,
+    Some,
+}
 
 /// What a user wants of one service.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +46,7 @@ pub(crate) enum Want {
     Create {
         number: u64,
         replicas: u64,
+        fence: Fence,
     },
     Scale {
         service: ServiceId,
@@ -115,7 +122,14 @@ async fn leader(node: &Node) -> Option<Arc<Leader>> {
 
 async fn ask(leader: &Leader, known: &Known, want: Want) {
     match want {
-        Want::Create { number, replicas } => create(leader, known, (number, replicas)).await,
+        Want::Create { number, replicas, fence } => {
+            let network = lock(known).network;
+            let mut spec = spec(number, replicas, network);
+            if fence == Fence::Some {
+                spec.labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
+            }
+            create(leader, known, spec).await;
+        }
         Want::Scale { service, replicas } => {
             let spec = |spec: &mut ServiceSpec| spec.mode = ServiceMode::Replicated { replicas };
             update(leader, known, service, (spec, |present| present.replicas = replicas)).await;
@@ -141,10 +155,8 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
     }
 }
 
-async fn create(leader: &Leader, known: &Known, (number, replicas): (u64, u64)) {
-    let network = lock(known).network;
+async fn create(leader: &Leader, known: &Known, spec: ServiceSpec) {
     let made = leader.change(|view, now, bits| {
-        let spec = spec(number, replicas, network);
         let present = Present::of(&spec);
         let (id, actions) = create_service(view, spec, now, bits)?;
         Ok::<_, ControlError>(((lock(known).begin(id).0, present), actions))
@@ -203,13 +215,9 @@ fn spec(number: u64, replicas: u64, network: Option<NetworkId>) -> ServiceSpec {
     // Containers crash here for no reason of the update.
     let failure_action = FailureAction::Continue;
     let update = UpdateConfig { parallelism: 2, failure_action, ..UpdateConfig::default() };
-    let mut labels = BTreeMap::new();
-    if number.is_multiple_of(2) {
-        labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
-    }
     ServiceSpec {
         name: format!("service-{number}"),
-        labels,
+        labels: BTreeMap::new(),
         task: Arc::new(task(image_of(0), network)),
         mode: ServiceMode::Replicated { replicas },
         update: Some(update),
