@@ -306,7 +306,7 @@ fn no_release_has_a_feature_for_tests() {
         for dependency in package["dependencies"].as_array().expect("dependencies") {
             let turned_on = dependency["features"].as_array().expect("features");
             assert!(
-                !turned_on.iter().any(|name| name == "fault-injection"),
+                !turned_on.iter().any(|name| name == "fault-injection" || name == "faults"),
                 "{} turns it on",
                 package["name"]
             );
