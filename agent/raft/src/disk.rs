@@ -132,8 +132,7 @@ impl Disk {
 
     /// Adds entries that follow the last one. One sync for all of them.
     pub(crate) fn append(&self, entries: &[EntryRecord]) -> Result<(), DiskError> {
-        let durability =
-            if Fault::LogNotSynced.is_made() { Durability::None } else { Durability::Immediate };
+        let durability = if Fault::LogNotSynced.is_made() { Durability::None } else { Durability::Immediate };
         self.write(durability, |transaction| {
             let mut log = transaction.open_table(LOG)?;
             for entry in entries {
