@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ketch_ca::identity::Identity;
+use ketch_cluster::control::Reachability;
 use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{NodeId, TaskId};
 use ketch_cluster::objects::node::{NodeDescription, NodeState};
@@ -313,6 +314,12 @@ impl Dispatcher {
         }
     }
 
+    /// The managers that raft does not hear.
+    fn unreached(&self) -> Vec<NodeId> {
+        let members = self.leader.members().into_iter();
+        members.filter(|(_, it)| *it == Reachability::Unreachable).map(|(node, _)| node).collect()
+    }
+
     /// Waits for heartbeats that don't come. When this manager itself was held up (it was stopped, its machine slept), what came
     /// meanwhile is still to be read: nobody is down for that.
     async fn watch(&self) {
@@ -326,7 +333,7 @@ impl Dispatcher {
                 self.sessions.postpone(late);
                 continue;
             }
-            let silent = self.sessions.take_silent();
+            let silent = self.sessions.take_silent(&self.unreached());
             self.writer.add_nodes(silent);
         }
     }

@@ -25,6 +25,11 @@ impl Deadlines {
         }
     }
 
+    /// Whether the node's moment is then or before.
+    pub(super) fn is_before(&self, node: NodeId, moment: Instant) -> bool {
+        self.of.get(&node).is_some_and(|known| *known <= moment)
+    }
+
     /// The next one to pass.
     pub(super) fn first(&self) -> Option<Instant> {
         self.order.first().map(|(moment, _)| *moment)
@@ -61,6 +66,8 @@ mod tests {
             deadlines.set(NodeId::of(node), at(seconds));
         }
         assert_eq!(deadlines.first(), Some(at(3)));
+        assert!(deadlines.is_before(NodeId::of(1), at(7)) && !deadlines.is_before(NodeId::of(1), at(6)));
+        assert!(!deadlines.is_before(NodeId::of(4), at(99)));
         assert_eq!(deadlines.take_due(at(2)), []);
         assert_eq!(deadlines.take_due(at(7)), [NodeId::of(2), NodeId::of(1)]);
         assert_eq!(deadlines.take_due(at(7)), []);

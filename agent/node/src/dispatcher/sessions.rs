@@ -21,13 +21,18 @@ use super::interests::Rings;
 use super::texts;
 use super::verdict::{Registration, Standing};
 
-/// A node is down after so many heartbeats that were missed; the third one may be on its way.
-const MISSED: u32 = 3;
+/// A node is down after three heartbeats that were missed and one more period and a quarter, 8.5 s by default. An absence of
+/// 5 s (two and a half periods) is to move nothing: it may begin just before a heartbeat, and TCP tries a new connection once a
+/// second. The tasks of a node that is lost are to run elsewhere within 10 s.
+const SILENT_PERIODS: u32 = 4;
 const ON_ITS_WAY: u32 = 4;
 /// Of a heartbeat's periods, whatever the cluster's spec says.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// So many periods has a node to register with a new leader: it must find it first.
 const GRACE: u32 = 6;
+/// So many less, when raft does not hear the node either: the machine that led is lost, and its tasks are to run elsewhere within
+/// 10 s of its end, of which the election has taken up to 2.4.
+const SPARED: u32 = 3;
 
 /// One worker's session. Dropped, its stream ends.
 #[derive(Debug)]
@@ -155,10 +160,16 @@ impl Sessions {
         is_its
     }
 
-    /// The nodes whose time has passed: they are down.
-    pub(super) fn take_silent(&self) -> Vec<NodeId> {
+    /// The nodes whose time has passed: they are down. `unreached` are managers that raft does not hear.
+    pub(super) fn take_silent(&self, unreached: &[NodeId]) -> Vec<NodeId> {
         let mut table = self.table();
-        let silent = table.deadlines.take_due(Instant::now());
+        let now = Instant::now();
+        let mut silent = table.deadlines.take_due(now);
+        let early = now + table.period * SPARED;
+        let is_late = |node: &NodeId| {
+            table.standings.get(node) == Some(&Standing::Unheard) && table.deadlines.is_before(*node, early)
+        };
+        silent.extend(unreached.iter().copied().filter(is_late));
         for node in &silent {
             let is_unheard = table.standings.get(node) == Some(&Standing::Unheard);
             table.lose(*node, if is_unheard { texts::NEVER_HEARD } else { texts::SILENT });
@@ -220,7 +231,7 @@ impl Table {
     }
 
     fn heard(&mut self, node: NodeId) {
-        self.deadlines.set(node, Instant::now() + self.period * MISSED + self.period / ON_ITS_WAY);
+        self.deadlines.set(node, Instant::now() + self.period * SILENT_PERIODS + self.period / ON_ITS_WAY);
     }
 
     fn lose(&mut self, node: NodeId, why: &'static str) {

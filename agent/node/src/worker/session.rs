@@ -44,6 +44,9 @@ enum End {
     Removed(String),
     /// The worker ends it: what it said when it began holds no more.
     Changed,
+    /// No answer came in time. The connection is not asked again: after an outage TCP tries it less and less often, and a node
+    /// that could not be reached for 5 s would be down before it is heard.
+    Late,
     Lost(String),
 }
 
@@ -51,6 +54,7 @@ impl From<CallError> for End {
     fn from(error: CallError) -> Self {
         match error.leader() {
             Some(leader) => Self::Elsewhere(leader.map(str::to_owned)),
+            None if error == CallError::Late => Self::Late,
             None => Self::Lost(error.to_string()),
         }
     }
@@ -123,6 +127,10 @@ impl Sessions {
                 }
                 End::Removed(reason) => self.lose_all(&reason).await,
                 End::Changed => addresses.stay(address),
+                End::Late => {
+                    self.hands.links.renew();
+                    addresses.was_led = false;
+                }
                 End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
             }
             sleep(backoff.next(self.hands.world.bits())).await;

@@ -120,6 +120,11 @@ impl Lab {
         self.connections.lock().unwrap().abort_all();
     }
 
+    /// How many connections were made.
+    pub(super) fn dials(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+
     pub(super) fn has_on_disk(&self, text: &str) -> bool {
         self.bytes.lock().unwrap().now.windows(text.len()).any(|it| it == text.as_bytes())
     }

@@ -36,6 +36,18 @@ async fn heartbeats_come_at_the_period_that_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_that_was_silent_is_asked_by_a_new_connection() {
+    let bench = Bench::new();
+    bench.leader.sessions(1).await;
+    assert_eq!(bench.lab.dials(), 1);
+    bench.leader.known().is_silent = true;
+    pass(12).await;
+    bench.leader.known().is_silent = false;
+    bench.leader.sessions(2).await;
+    assert!(bench.lab.dials() > 1, "the silent one is waited for");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_leader_is_found_by_another_manager() {
     let bench = Bench::without_worker();
     let follower = Leader::new();
