@@ -175,7 +175,8 @@ const UNSAFE: &[&str] = &["unsafe {", "unsafe fn", "unsafe impl"];
 /// What a node reaches by its world and its executor only, so that the simulation can be both.
 const MACHINE: &[&str] =
     &["tokio::net", "tokio::fs", "std::net::Tcp", "std::fs", "std::time::Instant", "SystemTime", "rand::"];
-const BY_ITS_WORLD: &str = "a node reaches the machine by its world and its executor, which the simulation has too";
+const BY_ITS_WORLD: &str =
+    "a node reaches the machine by its world and its executor, which the simulation has too";
 
 /// Under a folder, text that no line of code may hold, and why.
 const MUST_NOT_NAME: &[(&str, &[&str], &str)] = &[

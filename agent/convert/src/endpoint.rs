@@ -81,8 +81,11 @@ pub fn shown(endpoint: &Endpoint, asked: Option<&EndpointSpec>) -> api::Endpoint
             .iter()
             .map(|address| api::VirtualIp { network_id: it.network.to_string(), addr: address.to_string() })
     });
-    // Before the allocator has seen the service it has no endpoint, and without a spec nobody asked for one.
-    let is_there = asked.is_some() && *endpoint != Endpoint::default();
+    // Before the allocator has seen the service it has no endpoint, without a spec nobody asked for one, and names that are
+    // resolved to tasks need none.
+    let is_there = asked.is_some()
+        && *endpoint != Endpoint::default()
+        && (endpoint.spec.mode == ResolutionMode::Vip || !endpoint.spec.ports.is_empty());
     api::Endpoint {
         spec: if is_there { spec_shown(&endpoint.spec) } else { api::EndpointSpec::default() },
         ports: ports_shown(&endpoint.ports),

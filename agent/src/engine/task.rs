@@ -157,7 +157,7 @@ fn folder_of(daemon: &Daemon, container: &str) -> PathBuf {
 /// A tmpfs that is not written to swap, where the kernel has that (6.4); otherwise ramfs, which never is.
 fn mount_memory(folder: &Path) -> Result<()> {
     let flags = MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV;
-    let mounted = |kind: &CStr, options: &CStr| mount(c"task-files", folder, kind, flags, Some(options));
+    let mounted = |kind: &CStr, options: &CStr| mount(c"tmpfs", folder, kind, flags, Some(options));
     let mounted = match mounted(c"tmpfs", c"mode=0700,noswap") {
         Err(Errno::INVAL) => mounted(c"ramfs", c"mode=0700"),
         mounted => mounted,

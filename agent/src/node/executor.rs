@@ -117,11 +117,27 @@ async fn make(
 fn not_made(error: Error, pull: Option<Error>) -> String {
     let is_missing = error.kind == Kind::NotFound && error.message.starts_with(&compat::no_such_image(""));
     match pull {
-        Some(pull) if is_missing && !pull.message.is_empty() => {
+        // A registry that has it not says no more than that.
+        Some(pull) if is_missing && pull.kind != Kind::NotFound && !pull.message.is_empty() => {
             format!("{}: {}", error.message, pull.message)
         }
         _ => error.message,
     }
+}
+
+/// Removes the containers of all tasks: the node is in no cluster any more.
+///
+/// # Errors
+/// One does not go; the others are removed all the same.
+pub(crate) async fn remove_all(daemon: &Arc<Daemon>) -> crate::error::Result<()> {
+    let mut last = Ok(());
+    for id in task::all(daemon) {
+        let Ok(id) = id.parse() else { continue };
+        if let Err(error) = remove(daemon, id).await {
+            last = Err(Error::new(Kind::Internal, error.to_string()));
+        }
+    }
+    last
 }
 
 async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {

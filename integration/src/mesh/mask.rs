@@ -22,7 +22,7 @@ pub fn mask(text: &str) -> String {
         } else if !is_progress(line) {
             let is_listed = (is_table && number > 0) || is_id(line.trim(), 12);
             let line = if is_listed { without_first(line) } else { line.to_owned() };
-            lines.push(words(&number_after(&ago(&line), &["\"Index\":", "\"PID\":"])));
+            lines.push(words(&number_after(&ago(&certificates(&line)), &["\"Index\":", "\"PID\":"])));
         }
     }
     lines.join("\n")
@@ -57,6 +57,17 @@ fn without_first(line: &str) -> String {
 /// The client says in small letters what the mask of an engine knows in large ones.
 fn ago(line: &str) -> String {
     line.replace("less than a second", "<while>").replace("about a minute", "<while>")
+}
+
+/// What stands in one line of JSON as a PEM file: how many lines it has differs, too, with the length of the signature.
+fn certificates(line: &str) -> String {
+    let last = "-----END CERTIFICATE-----\\n";
+    match (line.find("-----BEGIN CERTIFICATE-----\\n"), line.rfind(last)) {
+        (Some(start), Some(end)) if start < end => {
+            format!("{}<pem>{}", &line[..start], &line[end + last.len()..])
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// The number after each of these keys.
@@ -130,6 +141,8 @@ mod tests {
         assert_eq!(mask("Running less than a second ago"), "Running <while> ago");
         assert_eq!(mask("  \"Index\": 21,"), "  \"Index\": <number>,");
         assert_eq!(mask("-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\nx"), "<pem>\nx");
+        let json = r#"  "TrustRoot": "-----BEGIN CERTIFICATE-----\nMII\nab==\n-----END CERTIFICATE-----\n","#;
+        assert_eq!(mask(json), r#"  "TrustRoot": "<pem>","#);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub fn create_network(
     now: Timestamp,
     bits: NewBits<'_>,
 ) -> Result<(NetworkId, Vec<StoreAction>), ControlError> {
+    if view.by_name(ObjectKind::Network, &spec.name).is_some() {
+        return Err(texts::network_exists(&spec.name));
+    }
     if PREDEFINED_NAMES.contains(&spec.name.as_str()) {
         return Err(texts::network_predefined(&spec.name));
     }
@@ -46,9 +49,6 @@ pub fn create_network(
     }
     drivers(&spec)?;
     ipam(view, &spec)?;
-    if view.by_name(ObjectKind::Network, &spec.name).is_some() {
-        return Err(texts::network_exists(&spec.name));
-    }
     if let Some(ingress) = view.networks().find(|network| spec.ingress && network.is_ingress()) {
         return Err(texts::ingress_exists(ingress.id));
     }

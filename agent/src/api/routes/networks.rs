@@ -1,5 +1,6 @@
 //! `/networks`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::{Method, StatusCode};
@@ -114,7 +115,11 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             false => Err(Error::not_found(format!("network {name} not found"))),
         });
         // What this node has of a cluster's network are its containers there.
-        let of_cluster = swarm_networks::find(daemon, &name).filter(|_| is_in("swarm"));
+        let of_cluster = match scope.as_deref() {
+            None => swarm_networks::find(daemon, &name),
+            Some("swarm") => swarm_networks::find_for_service(daemon, &name),
+            Some(_) => None,
+        };
         match (of_node, of_cluster) {
             (Ok(network), Some(mut shown)) if network.id == shown.id => {
                 shown.containers = Some(daemon.networks.show(&network, true).containers);
@@ -135,6 +140,9 @@ async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         let forbidden = |text: &str| Err(Error::new(Kind::Forbidden, text));
         if wanted.ingress && wanted.driver.as_deref() != Some("overlay") {
             return forbidden("Ingress network can only be global scope network");
+        }
+        if wanted.driver.as_deref() == Some("overlay") && wanted.scope.as_deref() == Some("local") {
+            return forbidden("cannot downgrade network scope for overlay networks");
         }
         if wanted.scope.as_deref() == Some("swarm") && !daemon.node()?.information().is_manager {
             return forbidden("cannot create a swarm scoped network when swarm is not active");
@@ -182,14 +190,18 @@ async fn prune(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         .next()
         .map(|text| Timestamp::of_filter(text, Timestamp::now()))
         .transpose()?;
+    let unwanted = move |created: &str, labels: &BTreeMap<String, String>| {
+        let label = |key: &str| labels.get(key).map(String::as_str);
+        let young = until.is_some_and(|until| Timestamp::parse(created).is_none_or(|made| made >= until));
+        let spared = filters.has("label!") && filters.labels("label!", label);
+        !young && !spared && filters.labels("label", label)
+    };
+    let of_cluster = swarm_networks::prune(&daemon, request.version, |network| {
+        unwanted(&network.created, &network.labels.clone().unwrap_or_default())
+    });
+    let mut names = of_cluster.await?;
     beside(daemon, move |daemon| {
-        let names = daemon.networks.prune(|network| {
-            let label = |key: &str| network.labels.get(key).map(String::as_str);
-            let young = until
-                .is_some_and(|until| Timestamp::parse(&network.created).is_none_or(|made| made >= until));
-            let spared = filters.has("label!") && filters.labels("label!", label);
-            !young && !spared && filters.labels("label", label)
-        })?;
+        names.extend(daemon.networks.prune(|network| unwanted(&network.created, &network.labels))?);
         daemon.events.publish("network", "prune", "", [("reclaimed".to_owned(), "0".to_owned())].into());
         let networks_deleted = (!names.is_empty()).then_some(names);
         response::json(StatusCode::OK, &NetworksPruneResponse { networks_deleted })

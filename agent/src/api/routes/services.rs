@@ -6,6 +6,8 @@ use hyper::{Method, StatusCode};
 use ketch_cluster::control::{
     ServiceUpdate, count_tasks, create_service, find_service, list_services, remove_service, update_service,
 };
+use ketch_cluster::store::ObjectKind;
+use ketch_cluster::view::View;
 use ketch_convert::{filters, query, service};
 use ketch_engine_api::swarm::service::{ServiceCreateResponse, ServiceSpec};
 
@@ -13,6 +15,7 @@ use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::daemon::Daemon;
+use crate::engine::name::random_name;
 use crate::error::Result;
 use crate::node::api::{Led, led};
 
@@ -46,13 +49,22 @@ async fn inspect(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response>
 
 async fn create(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
     let auth = query::sent_auth(request.header("x-registry-auth"));
-    let wanted: ServiceSpec = request.json().await?;
+    let mut wanted: ServiceSpec = request.json_or_nothing().await?.unwrap_or_default();
+    if wanted.name.is_empty() {
+        wanted.name = free_name(&led).await?;
+    }
     let id = led.change(|view, now, bits| {
         let spec = service::spec_of(view, wanted, auth)?;
         create_service(view, spec, now, bits)
     });
     let created = ServiceCreateResponse { id: id.await?.to_string(), ..ServiceCreateResponse::default() };
     response::json(StatusCode::CREATED, &created)
+}
+
+/// A name that no service has.
+async fn free_name(led: &Led) -> Result<String> {
+    let is_free = |view: &View<'_>, name: &str| view.by_name(ObjectKind::Service, name).is_none();
+    led.read(|view| Ok(random_name(|name| is_free(view, name)))).await?
 }
 
 async fn update(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {

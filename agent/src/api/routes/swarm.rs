@@ -13,18 +13,20 @@ use ketch_convert::query;
 use ketch_engine_api::swarm::cluster::{
     ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock,
 };
-use ketch_node::node::{Founding, JoinOrder};
+use ketch_node::node::{Founding, JoinOrder, NodeError};
 
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
-use crate::node::address;
 use crate::node::api::{Led, led};
+use crate::node::{address, executor};
 
 /// The name of every cluster.
 const NAME: &str = "default";
+/// The state of a node that is in a cluster and not locked out of it.
+const ACTIVE: &str = "active";
 
 pub(super) fn add(router: &mut Router) {
     router.on(Method::POST, "/swarm/init", init);
@@ -49,6 +51,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         let id = node.force_new_cluster().await?;
         return response::json(StatusCode::OK, &id.to_string());
     }
+    is_free(&daemon)?;
     let machine = address::machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let default = &daemon.config.swarm_advertise;
@@ -70,6 +73,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let wanted: JoinRequest = request.json().await?;
+    is_free(&daemon)?;
     let machine = address::machine(&daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let managers: Vec<_> =
@@ -97,7 +101,13 @@ async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn leave(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
-    daemon.node()?.leave(request.query.flag("force")).await?;
+    let node = daemon.node()?;
+    // Without a worker, of a locked manager for one, nobody else ends what the tasks have left here.
+    let is_alone = node.information().state != ACTIVE;
+    node.leave(request.query.flag("force")).await?;
+    if is_alone {
+        executor::remove_all(&daemon).await?;
+    }
     Ok(response::empty(StatusCode::OK))
 }
 
@@ -131,6 +141,14 @@ async fn update(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> 
     Ok(response::empty(StatusCode::OK))
 }
 
+/// Told before what is wrong with the request, as dockerd does. The node looks again.
+fn is_free(daemon: &Daemon) -> Result<()> {
+    match daemon.node()?.information().state {
+        "inactive" | "error" => Ok(()),
+        _ => Err(NodeError::Exists.into()),
+    }
+}
+
 fn has_name(spec: &ClusterSpec) -> Result<()> {
     match spec.name.as_str() {
         "" | NAME => Ok(()),
@@ -155,6 +173,17 @@ pub(super) fn authorities(cluster: &Cluster) -> Vec<Authority> {
         .collect()
 }
 
+/// The node's part in a cluster in one word, and whether it is a manager: clients show the commands that fit.
+pub(super) fn standing(daemon: &Daemon) -> &'static str {
+    let Ok(node) = daemon.node() else { return "inactive" };
+    let information = node.information();
+    match (information.state, information.is_manager) {
+        (ACTIVE, true) => "active/manager",
+        (ACTIVE, false) => "active/worker",
+        (other, _) => other,
+    }
+}
+
 /// The swarm's part of `/info`: of what this node knows itself.
 pub(super) fn local_info(daemon: &Daemon) -> LocalInfo {
     let Ok(node) = daemon.node() else { return LocalInfo::default() };
@@ -164,7 +193,7 @@ pub(super) fn local_info(daemon: &Daemon) -> LocalInfo {
         address: information.address,
         state: match information.state {
             "pending" => LocalNodeState::Pending,
-            "active" => LocalNodeState::Active,
+            ACTIVE => LocalNodeState::Active,
             "locked" => LocalNodeState::Locked,
             "error" => LocalNodeState::Error,
             _ => LocalNodeState::Inactive,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use ketch_cluster::control::{PREDEFINED_LABEL, create_network, find_network, remove_network};
 use ketch_cluster::objects::Network;
@@ -10,11 +11,12 @@ use ketch_convert::network;
 use ketch_engine_api::network::{NetworkCreateRequest, NetworkCreateResponse};
 use ketch_engine_api::swarm::network::ListedNetwork;
 
-use crate::api::request::Request;
+use crate::api::request::{Query, Request};
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
+use crate::api::version::ApiVersion;
 use crate::daemon::Daemon;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::api::{Led, led};
 
 /// What another manager sends on.
@@ -67,11 +69,45 @@ pub(super) fn list(daemon: &Daemon) -> Vec<ListedNetwork> {
 
 /// One by its id, its name or a part of its id; none where there is none, or no manager here.
 pub(super) fn find(daemon: &Daemon, text: &str) -> Option<ListedNetwork> {
+    found(daemon, text).filter(|it| is_shown(it)).map(|it| network::listed(&it))
+}
+
+/// The same with the names of nodes' own networks: a client asks for those of the cluster before it makes a service in one.
+pub(super) fn find_for_service(daemon: &Daemon, text: &str) -> Option<ListedNetwork> {
+    found(daemon, text).filter(|it| !it.pending_delete).map(|it| network::listed(&it))
+}
+
+fn found(daemon: &Daemon, text: &str) -> Option<Arc<Network>> {
     let found = daemon.node().ok()?.view(|store| {
         let observed = Observed::default();
         find_network(&View::new(store, &observed), text).ok()
     });
-    found.flatten().filter(|it| is_shown(it)).map(|it| network::listed(&it))
+    found.flatten()
+}
+
+/// Removes what nobody uses of those that `unwanted` says so of, and gives the names. Nothing on other nodes than managers.
+pub(super) async fn prune(
+    daemon: &Arc<Daemon>,
+    version: ApiVersion,
+    unwanted: impl Fn(&ListedNetwork) -> bool,
+) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for network in list(daemon).into_iter().filter(|it| !it.ingress && unwanted(it)) {
+        let head = hyper::Request::delete(format!("/networks/{}", network.id)).body(());
+        let head = head.map_err(|error| Error::internal("naming a network", &error))?;
+        let request = Request {
+            version,
+            operands: vec![network.id],
+            query: Query::default(),
+            parts: head.into_parts().0,
+            body: Bytes::new().into(),
+        };
+        // Not those that are in use, which whoever leads knows.
+        if remove(Arc::clone(daemon), request).await.is_ok_and(|response| response.status().is_success()) {
+            names.push(network.name);
+        }
+    }
+    Ok(names)
 }
 
 /// The names of nodes' own networks are not the cluster's to show.

@@ -8,7 +8,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue, PRAG
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::info;
+use super::{info, swarm};
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -48,6 +48,8 @@ async fn ping(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let body = if is_head { Bytes::new() } else { Bytes::from_static(b"OK") };
     let mut response = response::bytes(StatusCode::OK, "text/plain; charset=utf-8", body);
     let headers = response.headers_mut();
+    let _none =
+        headers.insert(HeaderName::from_static("swarm"), HeaderValue::from_static(swarm::standing(&daemon)));
     if is_head {
         // Not the length that GET has, as HTTP would have it.
         let _none = headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
@@ -58,7 +60,6 @@ async fn ping(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
             HeaderName::from_static("docker-experimental"),
             if daemon.config.experimental { "true" } else { "false" },
         ),
-        (HeaderName::from_static("swarm"), "inactive"),
         (CACHE_CONTROL, "no-cache, no-store, must-revalidate"),
         (PRAGMA, "no-cache"),
     ] {

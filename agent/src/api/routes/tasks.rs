@@ -76,7 +76,7 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
         follow: query.flag("follow"),
         since: time("since")?,
         until: time("until")?,
-        tail: query.text("tail").and_then(|tail| tail.parse().ok()),
+        tail: query.text("tail").map_or(Ok(None), tail_of)?,
     };
     if !(options.stdout || options.stderr) {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
@@ -114,6 +114,17 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
         }
     }));
     Ok(response)
+}
+
+/// None is all.
+fn tail_of(text: &str) -> Result<Option<u64>> {
+    match text.parse::<i64>() {
+        _ if text == "all" => Ok(None),
+        Ok(lines) => {
+            u64::try_from(lines).map(Some).map_err(|_| Error::invalid("negative tail values not supported"))
+        }
+        Err(_) => Err(Error::invalid("tail value must be a positive integer or \"all\"")),
+    }
 }
 
 fn framed(task: Option<&Arc<Task>>, node: NodeId, line: &LogLine, shape: Shape) -> Bytes {

@@ -153,7 +153,10 @@ fn host_config(task: &Task, spec: &ContainerSpec) -> Result<HostConfig, String> 
         security_opt: some(&security(&spec.privileges)?),
         sysctls: Some(spec.sysctls.clone()).filter(|all| !all.is_empty()),
         resources: resources(&task.spec.resources, spec),
-        mounts: Some(spec.mounts.iter().map(mounts::mount).collect::<Result<_, _>>()?),
+        mounts: Some(spec.mounts.iter().map(mounts::mount).collect::<Result<Vec<_>, _>>()?)
+            .filter(|mounts| !mounts.is_empty()),
+        // The only one there is, which dockerd names for tasks.
+        isolation: "default".to_owned(),
         init: spec.init,
         ..HostConfig::default()
     })

@@ -31,12 +31,21 @@ pub(super) async fn dial(
         Ok(config) => config,
         Err(reason) => return Err(DialError::Distrust { address, reason }),
     };
-    let socket = TcpStream::connect(&address).await.map_err(|error| unreachable(error.to_string()))?;
+    let socket =
+        TcpStream::connect(&address).await.map_err(|error| unreachable(not_connected(&address, &error)))?;
     socket::tend(&socket).map_err(|error| unreachable(error.to_string()))?;
     let connected = timeout(HANDSHAKE, enter(TlsConnector::from(config), socket)).await;
     match connected.map_err(|_| unreachable("it does not answer".to_owned()))? {
         Ok(stream) => Ok(Box::new(stream)),
         Err(reason) => Err(reason.of(address)),
+    }
+}
+
+/// In the words of Go, which users of `docker swarm join` know.
+fn not_connected(address: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => format!("dial tcp {address}: connect: connection refused"),
+        _ => format!("dial tcp {address}: connect: {error}"),
     }
 }
 
