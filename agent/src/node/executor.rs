@@ -33,6 +33,7 @@ use self::networks::Known;
 use self::overlay::Trying;
 use self::request::Request;
 use self::turns::Turns;
+use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
 use crate::engine::remove::{self, Remove};
@@ -125,11 +126,11 @@ fn not_made(error: Error, pull: Option<Error>) -> String {
     }
 }
 
-/// Removes the containers of all tasks: the node is in no cluster any more.
+/// Removes the containers of all tasks, and the cluster's networks: the node is in no cluster any more.
 ///
 /// # Errors
 /// One does not go; the others are removed all the same.
-pub(crate) async fn remove_all(daemon: &Arc<Daemon>) -> crate::error::Result<()> {
+pub(crate) async fn forget_cluster(daemon: &Arc<Daemon>) -> crate::error::Result<()> {
     let mut last = Ok(());
     for id in task::all(daemon) {
         let Ok(id) = id.parse() else { continue };
@@ -137,6 +138,8 @@ pub(crate) async fn remove_all(daemon: &Arc<Daemon>) -> crate::error::Result<()>
             last = Err(Error::new(Kind::Internal, error.to_string()));
         }
     }
+    let owner = Arc::clone(daemon);
+    blocking(move || owner.networks.forget_overlays()).await?;
     last
 }
 

@@ -106,7 +106,7 @@ async fn leave(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let is_alone = node.information().state != ACTIVE;
     node.leave(request.query.flag("force")).await?;
     if is_alone {
-        executor::remove_all(&daemon).await?;
+        executor::forget_cluster(&daemon).await?;
     }
     Ok(response::empty(StatusCode::OK))
 }
