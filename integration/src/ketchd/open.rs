@@ -12,8 +12,6 @@ const OPEN: &[(&str, &str)] = &[
         "ketchd_registry_access::certificates_of_clients",
         "a registry that wants a certificate of us, away from loopback: made anew, and not yet shown on either",
     ),
-    ("mesh_cli::services", SWARM),
-    ("mesh_cli::contents", SWARM),
     (
         "mesh_cli::networks",
         "a container of no service gets no address in a network of the cluster, and is not told that it may not be attached",
