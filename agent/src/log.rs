@@ -4,14 +4,14 @@ use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Registry, reload};
+use tracing_subscriber::{Layer as _, Registry, reload};
 
 use crate::config::Config;
 use crate::timestamp::Timestamp;
@@ -34,9 +34,16 @@ pub fn begin(config: &Config) -> Loudness {
     let (filter, handle) = reload::Layer::new(level(config));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .event_format(Lines { json: config.log.json });
+        .event_format(Lines { json: config.log.json })
+        .with_filter(filter_fn(is_told));
     tracing_subscriber::registry().with(filter).with(lines).init();
     Loudness(handle)
+}
+
+/// openraft tells of each heartbeat that a manager does not answer, some in a second, and of each election: what there is to
+/// say of that the node says itself.
+fn is_told(of: &Metadata<'_>) -> bool {
+    !of.target().starts_with("openraft") || *of.level() == Level::ERROR
 }
 
 fn level(config: &Config) -> LevelFilter {

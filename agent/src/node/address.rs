@@ -219,7 +219,7 @@ mod tests {
             error.to_string(),
             "could not choose an IP address to advertise since this system has multiple addresses on different interfaces (10.0.0.5 on eth0 and 10.1.0.5 on eth1) - specify one with --advertise-addr"
         );
-        machine.push(local("eth0", "10.0.0.6"));
+        machine.insert(3, local("eth0", "10.0.0.6"));
         let error = advertise(("", ""), "2377", &machine).unwrap_err();
         assert!(error.to_string().contains("on interface eth0 (10.0.0.5 and 10.0.0.6)"), "{error}");
         let error = advertise(("eth0", ""), "2377", &machine).unwrap_err();

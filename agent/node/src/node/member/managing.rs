@@ -152,8 +152,12 @@ impl Member {
     pub(in crate::node) fn leaving_needs_force(&self) -> Option<String> {
         let managing = self.managing.borrow().clone()?;
         let members = managing.manager.members();
-        let reachable = members.values().filter(|it| **it == Reachability::Reachable).count();
         let all = members.len();
+        // Only the leader hears from the others; elsewhere they count as there.
+        let reachable = match &managing.term {
+            Some(_) => members.values().filter(|it| **it == Reachability::Reachable).count(),
+            None => all,
+        };
         let mut text =
             "You are attempting to leave the swarm on a node that is participating as a manager. ".to_owned();
         let lead = managing.lead(self.document().node);

@@ -97,7 +97,7 @@ fn a_plain_task() {
     );
     assert_eq!(
         changed(request.body.placing.host_config.unwrap(), HostConfig::default()),
-        json!({ "Mounts": [], "NetworkMode": "default", "PortBindings": {} })
+        json!({ "NetworkMode": "default", "PortBindings": {}, "Isolation": "default" })
     );
     assert!(request.files.is_empty() && request.networks.is_empty());
 }
@@ -224,6 +224,7 @@ fn a_task_that_says_all() {
             "ReadonlyRootfs": true,
             "SecurityOpt": ["label=disable", "seccomp={}", "apparmor=unconfined", "no-new-privileges=true"],
             "Sysctls": { "net.ipv4.ip_forward": "1" },
+            "Isolation": "default",
             "Memory": 64 << 20,
             "NanoCpus": 500_000_000,
             "MemorySwap": 65 << 20,
