@@ -120,7 +120,11 @@ impl Dispatcher {
             return Err(self.over());
         }
         match call.path() {
-            SessionAsked::PATH => self.begin(&caller, &call.from, call.read()?),
+            SessionAsked::PATH => {
+                // A leader that was replaced without its knowing would take from the worker what the next one has given.
+                self.leader.read().await?;
+                self.begin(&caller, &call.from, call.read()?)
+            }
             Heartbeat::PATH => Answer::of(&self.beat(&caller, &call.read()?)?),
             Tell::PATH => Answer::of(&self.tell(caller.node, call.read()?).await?),
             LogsTell::PATH => Answer::of(&self.take_logs(caller.node, call.read()?).await?),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::fence;
 use super::service_view::ServiceView;
 use crate::constraint::Constraints;
 use crate::objects::task::TaskRuntime;
@@ -12,7 +13,12 @@ use crate::objects::{EndpointSpec, Task, TaskSpec, TaskState};
 /// as it is, and the registry's credentials of a task that may have its image. What is not known is not dirty.
 pub(super) fn is_dirty(service: &ServiceView<'_>, task: &Task) -> bool {
     task.spec_version != service.service.spec_version
-        && (has_other_endpoint(service, task) || differs(service, task))
+        && (has_other_endpoint(service, task) || has_other_fence(service, task) || differs(service, task))
+}
+
+/// Its worker stops a task by the fence that the task was made with: of another one managers would count on what does not happen.
+fn has_other_fence(service: &ServiceView<'_>, task: &Task) -> bool {
+    task.service_labels.get(fence::LABEL) != service.service.spec.labels.get(fence::LABEL)
 }
 
 fn has_other_endpoint(service: &ServiceView<'_>, task: &Task) -> bool {

@@ -5,7 +5,7 @@ use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState};
 use crate::objects::{ServiceMode, UpdateConfig};
 use crate::orchestrator::simulated::BROKEN;
-use crate::orchestrator::texts;
+use crate::orchestrator::{fence, texts};
 
 fn with_update(replicas: u64, config: UpdateConfig) -> Service {
     let mut service = replicated(replicas);
@@ -300,4 +300,23 @@ fn what_a_lost_node_took_down_counts_against_the_next_update() {
     assert_eq!(cluster.running().len(), 1, "nodes 1 and 3 are down: node 2 is not touched");
     cluster.run(50);
     assert_eq!(images(&cluster), ["b", "b", "b"]);
+}
+
+#[test]
+fn a_fence_that_is_put_on_reaches_the_tasks_that_run() {
+    let mut cluster = running(replicated(2));
+    let before: Vec<_> = cluster.running().iter().map(|task| task.id).collect();
+    cluster.update_spec(|spec| drop(spec.labels.insert(fence::LABEL.to_owned(), "30s".to_owned())));
+    cluster.run(100);
+    assert_eq!(cluster.update_state(), Some(UpdateState::Completed));
+    let after = cluster.running();
+    assert_eq!(after.len(), 2);
+    for task in &after {
+        assert!(!before.contains(&task.id), "it was made without");
+        assert_eq!(task.service_labels.get(fence::LABEL).map(String::as_str), Some("30s"));
+    }
+    cluster.update_spec(|spec| drop(spec.labels.insert("color".to_owned(), "blue".to_owned())));
+    cluster.run(20);
+    let ids = |tasks: &[Task]| tasks.iter().map(|task| task.id).collect::<Vec<_>>();
+    assert_eq!(ids(&cluster.running()), ids(&after), "another label replaces nothing");
 }
