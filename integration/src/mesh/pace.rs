@@ -1,4 +1,5 @@
-//! What is asked of an engine in time: ketchd's own promises, and Docker's slower numbers where dockerd runs the same test.
+//! How long an engine is waited for: three times ketchd's own promises (issue 6), which a bench is to hold, not a test that shares
+//! its machine; and Docker's slower numbers where dockerd runs the same test.
 //!
 //! Called by the `mesh_cluster` tests.
 
@@ -29,10 +30,10 @@ impl Pace {
         let seconds = Duration::from_secs;
         match maker {
             Maker::Ketch(_) => Self {
-                election: seconds(3),
-                replacement: seconds(10),
-                down: seconds(9),
-                lost_quorum: seconds(15),
+                election: seconds(9),
+                replacement: seconds(30),
+                down: seconds(27),
+                lost_quorum: seconds(45),
                 blip: seconds(5),
             },
             Maker::Docker | Maker::Debian => Self {
