@@ -2,7 +2,6 @@
 //!
 //! The transcripts are in `integration/mesh`, whose README says how they are written. `KETCHD=peer` holds dockerd itself to them.
 
-
 use ketch_integration::mesh::Mesh;
 use ketch_integration::mesh::script::Script;
 use ketch_integration::{Case, tests};
