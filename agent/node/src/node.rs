@@ -38,6 +38,8 @@ use member::{Beginning, Member};
 /// How long a request waits for a leader: an election takes less.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a new cluster's first node is waited for until its own worker has told of it.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a manager that joins waits for the others to let it in; after that it goes on in the background.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -145,7 +147,10 @@ impl Node {
         }
         self.state.send_replace(State::Pending);
         let founded = self.found(founding).await;
-        self.settle(founded).await
+        let id = self.settle(founded).await?;
+        // Whoever asks next finds a node that is there. That it is not in time is no failure: it goes on.
+        let _late = timeout(READY_PATIENCE, self.member()?.ready()).await;
+        Ok(id)
     }
 
     /// Makes this manager the only one of its cluster, whose others are lost.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ketch_ca::folder::Kept;
 use ketch_ca::join::Joined;
-use ketch_cluster::objects::node::NodeRole;
+use ketch_cluster::objects::node::{NodeRole, NodeState};
 use ketch_cluster::objects::{Cluster, Node};
 use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
@@ -180,6 +180,17 @@ impl Member {
             if let Some(lead) = managing.lead(self.document().node) {
                 return Ok(lead);
             }
+            sleep(LOOK_FOR_LEADER).await;
+        }
+    }
+
+    /// Waits until this manager's store has it as a node that is ready.
+    pub(super) async fn ready(&self) {
+        let id = self.document().node;
+        let is_ready = |store: &Store| {
+            store.node(id).is_some_and(|it| it.description.is_some() && it.status.state == NodeState::Ready)
+        };
+        while self.view(is_ready) == Some(false) {
             sleep(LOOK_FOR_LEADER).await;
         }
     }
