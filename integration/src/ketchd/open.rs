@@ -4,7 +4,7 @@
 //! [`super::Maker::under_test`].
 
 /// The tests of the mesh are turned on one by one.
-const SWARM: &str = "swarm mode is being wired";
+const SWARM: &str = "green on ketchd, and not yet twenty times in a row: KETCH_OPEN=1 runs it";
 
 /// Test, what is missing.
 const OPEN: &[(&str, &str)] = &[
@@ -17,6 +17,11 @@ const OPEN: &[(&str, &str)] = &[
         "a container of no service gets no address in a network of the cluster, and is not told that it may not be attached",
     ),
     ("mesh_cli::members", "a manager that doesn't lead counts only itself as reachable when it is to leave"),
+    ("mesh_cli::lifecycle", SWARM),
+    ("mesh_cli::services", SWARM),
+    ("mesh_cli::contents", SWARM),
+    ("mesh_cluster::a_worker_dies_with_its_containers", SWARM),
+    ("mesh_cluster::the_majority_is_lost_and_a_new_cluster_made", SWARM),
     ("mesh_cluster::replicas_spread_scale_and_drain", SWARM),
     ("mesh_cluster::a_leader_dies", SWARM),
     ("mesh_cluster::an_agent_that_is_back_in_time_moves_nothing", SWARM),
