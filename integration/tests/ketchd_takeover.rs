@@ -116,8 +116,13 @@ fn ends_without_a_shim_at_a_takeover(case: &Case) {
     let waiting = engine.client().args(["wait", "stubborn"]).spawn();
     engine.docker("exec polite true").refuses(&["is not taken over from the daemon before yet", "try again, or kill it"]);
     let removing = engine.client().args(["rm", "killed"]).spawn();
+    let copied = format!("cp killed:/etc/passwd {}", engine.site.path("copied").display());
+    let lines = ["start killed", "pause killed", "rename killed other", "update --cpu-shares 100 killed", &copied];
+    let changes = lines.map(|line| engine.client().args(line.split(' ')).spawn());
     in_time(engine, &["stop -t 40 itself", "stop -t 40 polite", "stop -t 1 stubborn", "rm -f removed"]);
-    removing.wait().refuses(&["is not taken over from the daemon before yet"]);
+    for change in changes.into_iter().chain([removing]) {
+        change.wait().refuses(&["is not taken over from the daemon before yet"]);
+    }
     in_time(engine, &["kill killed"]);
     let _ = waiting.wait().ok();
     for (name, pid) in names.iter().zip(pids) {

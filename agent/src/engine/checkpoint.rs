@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use tracing::warn;
 
 use super::container::{Container, Record};
+use super::deliver::to_change;
 use super::lifecycle::{folder_of, make_folder};
 use super::signal::{AFTER_KILL, ends, running, until_end};
 use super::{name, namespaces};
@@ -44,7 +45,7 @@ pub async fn create(
 ) -> Result<()> {
     let CheckpointBody { checkpoint_id: id, checkpoint_dir, exit } = body;
     // Nobody ends, removes or freezes it meanwhile.
-    let changing = container.changing.lock().await;
+    let changing = to_change(container).await?;
     let task = running(container)?;
     // The images would have the ids of another user namespace than the one that is made for the next start.
     if container.read(|record| namespaces::is_remapped(daemon, record)) {
@@ -210,7 +211,7 @@ pub async fn remove(
     id: &str,
 ) -> Result<()> {
     // It may be what the container is being started from.
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(container).await?;
     let folder = folder(daemon, &container.id, named)?;
     if !name::fits(id) {
         return Err(none(id, asked));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ketch_engine_api::network::EndpointSettings;
 
+use super::deliver::to_change;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -16,7 +17,7 @@ use crate::network::Mode;
 pub async fn connect(daemon: &Arc<Daemon>, name: &str, other: &str, asked: EndpointSettings) -> Result<()> {
     let network = daemon.networks.find(name)?;
     let container = daemon.engine.find(other)?;
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(&container).await?;
     let mode = container.read(|record| Mode::of(&record.host_config.network_mode));
     if matches!(mode, Mode::Host | Mode::Container(_)) {
         return Err(Error::invalid(
@@ -57,7 +58,7 @@ pub async fn disconnect(daemon: &Arc<Daemon>, name: &str, other: &str, force: bo
         }
         found => found?,
     };
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(&container).await?;
     if network.name == "host" && container.read(|record| record.host_config.network_mode == "host") {
         return Err(Error::invalid(
             "cannot disconnect container from host network - container was created in host network mode",

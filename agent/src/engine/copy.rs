@@ -12,6 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::container::{Container, Record};
+use super::deliver::to_change;
 use super::lifecycle::{bundle_of, folder_of};
 use super::mounts::Planned;
 use super::{root, users};
@@ -193,7 +194,7 @@ struct Files {
 
 impl Files {
     async fn open(daemon: &Arc<Daemon>, container: &Arc<Container>, purpose: Purpose) -> Result<Self> {
-        let changing = Arc::clone(&container.changing).lock_owned().await;
+        let changing = to_change(container).await?;
         let record = container.read(Record::clone);
         // Between two runs there is a state, and no process.
         let runs = record.state.pid != 0;

@@ -1,8 +1,10 @@
 //! A signal's way to a container's first process: by whichever shim holds it, or past all shims where none does in time. Called by
 //! `signal`, which decides what is sent, and what follows.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout_at};
 use tracing::warn;
 
@@ -28,6 +30,18 @@ pub(super) fn not_known(container: &Container) -> Error {
         "container {} is not taken over from the daemon before yet, as no shim answers for it: try again, or kill it",
         container.id
     ))
+}
+
+/// The right to change a container, or what it is made of: [`Container::changing`], for whoever a client waits for.
+///
+/// # Errors
+/// It is one of an earlier daemon's, and [`FOLLOWED`] does not tell what it does: its takeover, which holds the lock, has no end for
+/// as long as it lives and no shim can be started.
+pub(crate) async fn to_change(container: &Container) -> Result<OwnedMutexGuard<()>> {
+    if !container.becomes_known(FOLLOWED).await {
+        return Err(not_known(container));
+    }
+    Ok(Arc::clone(&container.changing).lock_owned().await)
 }
 
 /// The shim's side of a container that runs.

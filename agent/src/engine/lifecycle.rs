@@ -12,6 +12,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use super::container::{Container, Record};
+use super::deliver::to_change;
 use super::specification::specification;
 use super::streams::{LAST_LINES, make_fifo};
 use super::{checkpoint, ending, health, namespaces, networking, root, task};
@@ -48,7 +49,7 @@ pub async fn start_from(
     container: &Arc<Container>,
     checkpoint: Option<&str>,
 ) -> Result<()> {
-    let changing = container.changing.lock().await;
+    let changing = to_change(container).await?;
     may_start(container)?;
     container.read(task::may_start)?;
     container.change(|record| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::container::{Container, Life};
-use super::deliver::{ENDING, FOLLOWED, deliver, not_running};
+use super::deliver::{ENDING, FOLLOWED, deliver, not_running, to_change};
 use super::lifecycle;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -256,7 +256,7 @@ pub async fn restart(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop
 /// # Errors
 /// It does not run, is frozen already, or waits to be started again.
 pub async fn pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(container).await?;
     let state = container.read(|record| record.state.clone());
     if !state.running {
         return Err(not_running(container));
@@ -284,7 +284,7 @@ pub async fn pause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<(
 /// # Errors
 /// It is not frozen.
 pub async fn unpause(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Result<()> {
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(container).await?;
     if !container.read(|record| record.state.paused) {
         return Err(Error::new(Kind::Internal, format!("Container {} is not paused", container.id)));
     }

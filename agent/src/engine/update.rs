@@ -6,6 +6,7 @@ use ketch_engine_api::host_config::{Resources, UpdateBody};
 use serde_json::Value;
 
 use super::container::Container;
+use super::deliver::to_change;
 use super::{name, resources, restart, validate};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -34,7 +35,7 @@ pub async fn update(
     let cannot = |error: Error| {
         Error::new(error.kind, format!("Cannot update container {}: {}", container.id, error.message))
     };
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(container).await?;
     let before = container.read(|record| record.host_config.clone());
     if container.read(|record| record.state.removing || record.state.dead) {
         return Err(cannot(Error::conflict("container is marked for removal and cannot be \"update\"")));
@@ -128,7 +129,7 @@ pub async fn rename(daemon: &Arc<Daemon>, container: &Arc<Container>, new: &str)
             "Error when allocating new name: Invalid container name (/{new}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));
     }
-    let _changing = container.changing.lock().await;
+    let _changing = to_change(container).await?;
     let old = container.name();
     if old == new {
         return Err(Error::invalid("Renaming a container with the same name as its current name"));
