@@ -175,6 +175,6 @@ bundles: ## Assemble the rootfs of each bundle in oci-bundles/ from Debian's bus
 	@integration/setup/packages.sh busybox-static debootstrap
 	@integration/setup/rootfs.sh oci-bundles/*/
 
-demo: build bundles ## ketch runs bundles; ketchd with the stock docker CLI: a web server that comes back, a Compose file of three services
-	@integration/setup/packages.sh procps
+demo: build bundles ## ketch runs bundles; ketchd with the stock docker CLI: a web server that comes back, a Compose file, a swarm of three nodes
+	@integration/setup/packages.sh procps iproute2 util-linux curl
 	@integration/setup/demo.sh

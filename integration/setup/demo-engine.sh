@@ -66,15 +66,7 @@ docker version --format 'client {{.Client.Version}}, server {{.Server.Version}},
 printf 'compose %s\n' "$("${compose[@]}" version --short)"
 
 say "An image of oci-bundles/web"
-mkdir "$dir/image"
-tar -C oci-bundles/web/rootfs -cf "$dir/image/layer.tar" --owner=0 --group=0 --numeric-owner .
-layer=$(sha256sum <"$dir/image/layer.tar" | cut -d ' ' -f 1)
-cat >"$dir/image/config.json" <<END
-{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": ["sha256:$layer"]},
- "config": {"Cmd": ["httpd", "-f", "-p", "80", "-h", "/www"], "Env": ["PATH=/bin"], "ExposedPorts": {"80/tcp": {}}}}
-END
-echo '[{"Config": "config.json", "RepoTags": ["web:demo"], "Layers": ["layer.tar"]}]' >"$dir/image/manifest.json"
-tar -C "$dir/image" -cf "$dir/image.tar" .
+integration/setup/demo-image.sh "$dir/image.tar"
 typed docker load --quiet --input "$dir/image.tar"
 
 say "A web server with a health check, a published port, and a policy that starts it again"

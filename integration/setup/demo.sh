@@ -1,7 +1,7 @@
 #!/bin/bash
 # Shows what ketch does: the runtime with bundles of oci-bundles/ (a container's output, a system call being refused), then the engine
-# with the stock docker command line (demo-engine.sh). Ends with failure when something of it was not seen. RUNTIME may name
-# another runtime.
+# with the stock docker command line (demo-engine.sh), and three engines as one swarm (demo-mesh.sh). Ends with failure when something
+# of it was not seen. RUNTIME may name another runtime.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ "$(id -u)" = 0 ] || { echo "the demo makes containers: run it as root" >&2; exit 1; }
@@ -21,6 +21,7 @@ printf '\n== The runtime: a container of a bundle; mount(2) is refused to anothe
 shown 'Hello from a container' oci-bundles/hello
 shown 'mount(2) was refused' oci-bundles/docker-default
 
-# The engine makes bridges, addresses and rules: in a network namespace that ends with it.
+# The engine makes bridges, addresses and rules: in a network namespace that ends with it; and so does the mesh.
 unshare --net --mount -- integration/setup/demo-engine.sh
+unshare --net --mount -- integration/setup/demo-mesh.sh
 printf '\n== done\n'
