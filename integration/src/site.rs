@@ -291,20 +291,26 @@ impl Drop for Site<'_> {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         // The parent cgroup, and podman's for conmon, are the daemon's, which leaves them behind; one that still holds a
-        // container's is a leak, and stays for the leak check to find. A killed conmon takes its time to go.
-        let parents = || {
-            let trees =
-                fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
-            let trees = trees.chain([PathBuf::from("/sys/fs/cgroup")]);
-            trees.map(|tree| tree.join(&self.case.tag)).filter(|parent| parent.exists())
-        };
+        // container's is a leak, and stays for the leak check to find. A killed conmon takes its time to go. Other sites of the
+        // case have theirs beside it, which are not waited for.
+        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().map(|entry| entry.path());
+        let parents: Vec<PathBuf> =
+            trees.chain([PathBuf::from("/sys/fs/cgroup")]).map(|tree| tree.join(&self.case.tag)).collect();
+        let folder = self.dir.file_name().unwrap_or_default();
         for _ in 0..1000 {
-            for parent in parents() {
+            for parent in &parents {
                 let _ = fs::remove_dir(parent.join("conmon"));
-                let _ = fs::remove_dir(parent.join(self.dir.file_name().unwrap_or_default()));
+                let _ = fs::remove_dir(parent.join(folder));
                 let _ = fs::remove_dir(parent);
             }
-            if parents().next().is_none() {
+            let is_ours = |parent: &PathBuf| {
+                let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+                let folders: Vec<_> =
+                    entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name()).collect();
+                parent.exists()
+                    && (folders.is_empty() || folders.iter().any(|name| name == "conmon" || name == folder))
+            };
+            if !parents.iter().any(is_ours) {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(2));

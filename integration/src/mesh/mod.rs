@@ -23,6 +23,9 @@ pub use node::Node;
 pub use pace::Pace;
 pub use wire::{REGISTRY, Wire};
 
+/// How often a client is asked again: each time it is a program of half a tenth of a second, and takes that from what is waited for.
+const BEAT: Duration = Duration::from_millis(150);
+
 /// How long the parts of a cluster may take to get where they are waited for, where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -63,8 +66,11 @@ impl<'a> Mesh<'a> {
     pub fn of(case: &'a Case, makers: &[Maker], flags: &[&str]) -> Self {
         let wire = Wire::new(case);
         let registry = Registry::for_others(wire.site(), REGISTRY);
-        let nodes =
-            makers.iter().zip(1..).map(|(maker, number)| Node::start(&wire, maker, number, flags)).collect();
+        // A site lives as long as the thread that has made it.
+        let sites: Vec<_> = (1..=makers.len()).map(|number| (number, wire.connected(number))).collect();
+        let nodes = at_once(makers.iter().zip(sites), |(maker, (number, site))| {
+            Node::start(site, maker, number, flags)
+        });
         let mesh = Self { nodes, registry, wire, maker: makers[0].clone() };
         mesh.node(1).fill_registry();
         mesh
@@ -177,7 +183,12 @@ impl<'a> Mesh<'a> {
     ) -> String {
         wait_within(deadline, &format!("node{node}: docker {line}"), || {
             let out = self.docker(node, line);
-            if out.code == 0 && is_so(out.text()) { Ok(out.text().to_owned()) } else { Err(out.to_string()) }
+            if out.code == 0 && is_so(out.text()) {
+                Ok(out.text().to_owned())
+            } else {
+                std::thread::sleep(BEAT);
+                Err(out.to_string())
+            }
         })
     }
 
@@ -261,6 +272,7 @@ impl<'a> Mesh<'a> {
             if running.len() == count && fits {
                 Ok(running)
             } else {
+                std::thread::sleep(BEAT);
                 Err(format!("{running:?}\n{}", self.docker(seen_by, &format!("service ps {service}"))))
             }
         })
@@ -291,13 +303,7 @@ impl<'a> Mesh<'a> {
     /// # Panics
     /// When one does not.
     pub fn part(&mut self) {
-        std::thread::scope(|scope| {
-            let leaving: Vec<_> = self.nodes.iter_mut().map(|node| scope.spawn(|| node.leave())).collect();
-            for thread in leaving {
-                // With its message, which the end of the scope would lose.
-                thread.join().unwrap_or_else(|thrown| std::panic::resume_unwind(thrown));
-            }
-        });
+        let _ = at_once(self.nodes.iter_mut(), Node::leave);
     }
 
     /// Has every node leave, looks for what is left of each, and ends them.
@@ -308,9 +314,22 @@ impl<'a> Mesh<'a> {
     pub fn end(mut self) {
         self.heal();
         self.part();
-        self.nodes.into_iter().for_each(|node| node.engine.end());
+        let _ = at_once(self.nodes.into_iter(), Node::end);
         self.registry.stop();
     }
+}
+
+/// Does the same with all of them at once, each on a thread of its own.
+fn at_once<T: Send, R: Send>(all: impl Iterator<Item = T>, act: impl Fn(T) -> R + Sync) -> Vec<R> {
+    std::thread::scope(|scope| {
+        let act = &act;
+        let threads: Vec<_> = all.map(|one| scope.spawn(move || act(one))).collect();
+        // With its message, which the end of the scope would lose.
+        let end = |thread: std::thread::ScopedJoinHandle<'_, R>| {
+            thread.join().unwrap_or_else(|thrown| std::panic::resume_unwind(thrown))
+        };
+        threads.into_iter().map(end).collect()
+    })
 }
 
 /// The node of one line of [`Mesh::running`].

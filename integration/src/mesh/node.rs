@@ -6,8 +6,10 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wire::{REGISTRY, Wire};
+use super::wire::REGISTRY;
+use crate::ketchd::traces::Traces;
 use crate::ketchd::{Engine, Maker};
+use crate::site::Site;
 use crate::wait::wait_until;
 
 /// An engine on the bridge.
@@ -19,17 +21,20 @@ pub struct Node<'a> {
     /// The engine's, as it tells it.
     pub version: String,
     pub engine: Engine<'a>,
+    /// What it had on its machine before it was in a cluster.
+    before: Traces,
 }
 
 impl<'a> Node<'a> {
-    /// Connects a site and starts an engine in it, which speaks plainly to the registry.
-    pub(super) fn start(wire: &Wire<'a>, maker: &Maker, number: usize, flags: &[&str]) -> Self {
+    /// Starts an engine in a site on the bridge, which speaks plainly to the registry.
+    pub(super) fn start(site: Site<'a>, maker: &Maker, number: usize, flags: &[&str]) -> Self {
         let mut all = vec!["--insecure-registry", REGISTRY];
         all.extend(flags);
-        let engine = Engine::inside(wire.connected(number), maker.clone(), &all);
+        let engine = Engine::inside(site, maker.clone(), &all);
         let out = engine.docker("version --format '{{.Server.Version}}'").ok();
         let version = out.text().to_owned();
-        Self { number, address: format!("10.99.0.{number}"), version, engine }
+        let before = Traces::of_running(&engine);
+        Self { number, address: format!("10.99.0.{number}"), version, engine, before }
     }
 
     /// Puts `busybox:1` and `busybox:2` into the registry; the second has `VERSION=2` in its environment. Both are stopped by
@@ -124,8 +129,19 @@ impl<'a> Node<'a> {
         });
     }
 
+    /// Looks for what the cluster has left, interfaces, rules, mounts, processes, cgroups, and has the engine end. The gateway's bridge
+    /// stays as dockerd's does, until it is removed. dockerd itself is not looked at so closely.
+    pub(super) fn end(self) {
+        if self.engine.is_ketch() {
+            let _ = self.engine.docker("network rm docker_gwbridge");
+            self.before.wait_same(&self.engine, &format!("node{} has left", self.number));
+        }
+        self.engine.end();
+    }
+
     /// The processes in its containers' cgroups.
-    fn inmates(&self) -> Vec<i32> {
+    #[must_use]
+    pub fn inmates(&self) -> Vec<i32> {
         let files = self.engine.cgroups().into_iter().map(|folder| folder.join("cgroup.procs"));
         let text: String = files.map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
         text.lines().filter_map(|line| line.parse().ok()).collect()
