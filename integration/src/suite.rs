@@ -35,6 +35,16 @@ pub struct Module {
     pub tests: &'static [Test],
     /// Who can run it.
     pub callers: &'static [Caller],
+    pub time: Time,
+}
+
+/// What a module's tests do most of the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// They keep a cpu busy: as many run at once as there are cpus.
+    Works,
+    /// They wait, for clusters that count seconds: twice as many.
+    Waits,
 }
 
 /// Lists functions `fn(&Case)` as the tests of a module.
@@ -71,20 +81,31 @@ struct Options {
     layouts: Vec<Layout>,
     caller: Caller,
     inside: bool,
-    jobs: usize,
+    /// As asked for, whatever the module does.
+    jobs: Option<usize>,
     list: bool,
     /// Parts of names that are left to another step.
     without: Vec<String>,
     filters: Vec<String>,
 }
 
+impl Options {
+    /// How many tests of a module run at once.
+    fn jobs_of(&self, module: &Module) -> usize {
+        let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.jobs.unwrap_or(match module.time {
+            Time::Works => cpus,
+            Time::Waits => 2 * cpus,
+        })
+    }
+}
+
 fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let mut options = Options {
         layouts: Vec::new(),
         caller: Caller::Root,
         inside: false,
-        jobs,
+        jobs: None,
         list: false,
         without: Vec::new(),
         filters: Vec::new(),
@@ -96,7 +117,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--layout" => options.layouts.push(value()?.parse()?),
             "--as" => options.caller = value()?.parse()?,
             "--inside" => options.inside = true,
-            "--jobs" => options.jobs = value()?.parse().map_err(|e| format!("--jobs: {e}"))?,
+            "--jobs" => options.jobs = Some(value()?.parse().map_err(|e| format!("--jobs: {e}"))?),
             "--list" => options.list = true,
             "--without" => options.without.push(value()?),
             flag if flag.starts_with('-') => return Err(format!("unknown flag {flag}")),
@@ -171,7 +192,7 @@ fn in_private_namespace(options: &Options, layout: Layout, runtime: &Runtime) ->
         .args(["--mount", "--propagation", "private", "--"])
         .arg(own)
         .args(["--inside", "--layout", &layout.to_string(), "--as", &options.caller.to_string()])
-        .args(["--jobs", &options.jobs.to_string()])
+        .args(options.jobs.iter().flat_map(|jobs| ["--jobs".to_owned(), jobs.to_string()]))
         .args(options.without.iter().flat_map(|part| ["--without", part]))
         .args(&options.filters)
         .env("RUNTIME", &runtime.path)
@@ -224,7 +245,7 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         let queue = Mutex::new(queue);
         let results = Mutex::new((Counts::default(), Vec::new()));
         std::thread::scope(|scope| {
-            for _ in 0..options.jobs {
+            for _ in 0..options.jobs_of(module) {
                 scope.spawn(|| {
                     while let Some((number, test)) = { queue.lock().expect("no panic holds it").pop_front() }
                     {

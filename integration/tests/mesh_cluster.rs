@@ -13,6 +13,7 @@ tests![
     three_managers_and_two_workers,
     replicas_spread_scale_and_drain,
     a_leader_dies,
+    a_leader_hangs,
     a_worker_dies_with_its_containers,
     an_agent_that_is_back_in_time_moves_nothing,
     an_agent_that_hangs_for_a_while_moves_nothing,
@@ -120,6 +121,35 @@ fn a_leader_dies(case: &Case) {
     mesh.end();
 }
 
+/// It hangs for longer than a node may: another leads, its tasks run twice while it can't be told, and no more once it can.
+fn a_leader_hangs(case: &Case) {
+    let mesh = Mesh::formed(case, 3, 1);
+    serve(&mesh, "web", 4, "");
+    let before = mesh.wait_running(1, "web", 4, |_| true);
+    assert_eq!(spread(&before, 4), [1, 1, 1, 1]);
+    let inmates = mesh.node(1).inmates();
+    assert!(!inmates.is_empty(), "the processes of a task");
+    let pace = mesh.pace();
+    let frozen = Instant::now();
+    mesh.node(1).freeze();
+    let leader = mesh.leader(2, pace.election + Duration::from_secs(1));
+    assert!(leader == 2 || leader == 3, "node{leader} leads");
+    println!("mesh: a new leader for one that hangs after {:.1} s", frozen.elapsed().as_secs_f64());
+    let during = mesh.wait_running_within(pace.replacement, 2, "web", 4, |number| number != 1);
+    println!("mesh: tasks of a node that hangs run elsewhere after {:.1} s", frozen.elapsed().as_secs_f64());
+    let stayed = before.iter().filter(|line| node_of(line) != Some(1));
+    assert!(stayed.clone().all(|line| during.contains(line)), "what was elsewhere stays: {before:?} {during:?}");
+    assert_eq!(mesh.node(1).inmates(), inmates, "its tasks run on");
+    let _ = mesh.docker(3, "service update -d --label-add while=frozen web").ok();
+    mesh.node(1).thaw();
+    let _ = mesh.wait_output(1, "node ls --filter name=node1 --format '{{.Status}} {{.ManagerStatus}}'", |text| text == "Ready Reachable");
+    let _ = mesh.wait_output(1, "ps --quiet --filter label=com.docker.swarm.task", str::is_empty);
+    assert_eq!(mesh.wait_running(1, "web", 4, |_| true), during, "its return moves nothing");
+    let label = "service inspect --format '{{.Spec.Labels.while}}' web";
+    assert_eq!(mesh.docker(1, label).ok().text(), "frozen", "it has what was written without it");
+    mesh.end();
+}
+
 fn a_worker_dies_with_its_containers(case: &Case) {
     let mut mesh = Mesh::formed(case, 1, 3);
     serve(&mesh, "web", 6, "--constraint node.role==worker");
@@ -158,19 +188,22 @@ fn an_agent_that_is_back_in_time_moves_nothing(case: &Case) {
     mesh.end();
 }
 
+/// One hangs, another can't be reached, both for as long as one may.
 fn an_agent_that_hangs_for_a_while_moves_nothing(case: &Case) {
     let mesh = Mesh::formed(case, 1, 2);
     serve(&mesh, "web", 4, "--constraint node.role==worker");
     let before = mesh.wait_running(1, "web", 4, |number| number > 1);
+    assert_eq!(spread(&before, 3), [0, 2, 2]);
+    let containers = || [2, 3].map(|node| mesh.docker(node, "ps --no-trunc --format '{{.ID}}'").ok().text().to_owned());
+    let ids = containers();
+    mesh.cut_off(&[3]);
     mesh.node(2).freeze();
     std::thread::sleep(mesh.pace().blip);
     mesh.node(2).thaw();
-    stays(&mesh, &before, Duration::from_secs(8));
-    // The same of one that can't be reached.
-    mesh.cut_off(&[3]);
-    std::thread::sleep(mesh.pace().blip);
     mesh.heal();
     stays(&mesh, &before, Duration::from_secs(8));
+    assert_eq!(containers(), ids, "the same containers run");
+    mesh.wait_ready(1, &[1, 2, 3]);
     mesh.end();
 }
 
@@ -191,6 +224,8 @@ fn a_minority_is_cut_off(case: &Case) {
     let before = mesh.wait_running(1, "web", 4, |_| true);
     assert_eq!(spread(&before, 4), [1, 1, 1, 1]);
     let containers = mesh.docker(1, "ps --quiet --no-trunc").ok().text().to_owned();
+    assert_eq!(containers.lines().count(), 1, "{containers}");
+    let inmates = mesh.node(1).inmates();
     let pace = mesh.pace();
     mesh.cut_off(&[1]);
     // The one that led can't any more, and says so, to readers and to writers.
@@ -203,23 +238,43 @@ fn a_minority_is_cut_off(case: &Case) {
             Err(out.to_string())
         }
     });
-    let out = bounded("docker service scale -d web=8");
-    assert!(out.code != 0 && out.code != 124 && out.stderr.contains("does not have a leader"), "{out}");
+    // The first two read before they write, the others don't.
+    let lines = [
+        "docker service scale -d web=8",
+        "docker node update --label-add late=1 node1",
+        "docker network create -d overlay late",
+        "echo late | docker config create late -",
+        "docker service create -q -d --no-resolve-image --name late --endpoint-mode dnsrr 10.99.0.254:5000/busybox:1 sleep 1000",
+    ];
+    for line in lines {
+        let out = bounded(line);
+        assert!(out.code != 0 && out.code != 124 && out.stderr.contains("does not have a leader"), "{line}: {out}");
+    }
     let out = bounded("docker info --format '{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}}'").ok();
     assert!(out.text().starts_with("active"), "{out}");
-    // Its tasks run on.
-    assert_eq!(mesh.docker(1, "ps --quiet --no-trunc").ok().text(), containers);
     // The others have a leader, and go on.
     let leader = mesh.leader(2, pace.election + Duration::from_secs(1));
     assert!(leader == 2 || leader == 3, "node{leader} leads");
     let _ = mesh.docker(2, "service scale -d web=6").ok();
     wait_status(&mesh, 2, 1, "Down", pace.down);
     let during = mesh.wait_running(2, "web", 6, |number| number != 1);
+    // Its tasks have run on all the time.
+    assert_eq!(mesh.docker(1, "ps --quiet --no-trunc").ok().text(), containers);
+    assert_eq!(mesh.node(1).inmates(), inmates, "the same processes");
     mesh.heal();
     let _ = mesh.wait_output(1, "node ls --filter name=node1 --format '{{.Status}} {{.ManagerStatus}}'", |text| text == "Ready Reachable");
     let after = mesh.wait_running(1, "web", 6, |_| true);
     assert_eq!(after, during, "its return moves nothing");
     let _ = mesh.wait_output(1, "ps --quiet --filter label=com.docker.swarm.task", str::is_empty);
+    // What it refused has not happened.
+    for node in 1..=2 {
+        assert_eq!(mesh.docker(node, "service ls --format '{{.Name}}'").ok().text(), "web");
+        let out = mesh.docker(node, "config ls --quiet").ok();
+        assert_eq!(out.text(), "", "{out}");
+        let out = mesh.docker(node, "network ls --quiet --filter name=late").ok();
+        assert_eq!(out.text(), "", "{out}");
+        assert_eq!(mesh.docker(node, "node inspect --format '{{len .Spec.Labels}}' node1").ok().text(), "0");
+    }
     mesh.end();
 }
 

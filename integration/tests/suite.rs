@@ -11,11 +11,14 @@
 use std::process::ExitCode;
 
 use ketch_integration::Caller;
-use ketch_integration::suite::{self, Module};
+use ketch_integration::suite::{self, Module, Time};
 
 /// Who runs a module: root, or (`--as user`) a user without rights.
 macro_rules! callers {
     () => {
+        &[Caller::Root]
+    };
+    (waits) => {
         &[Caller::Root]
     };
     (both) => {
@@ -26,11 +29,21 @@ macro_rules! callers {
     };
 }
 
+/// Whether a module's tests mostly wait.
+macro_rules! time {
+    (waits) => {
+        Time::Waits
+    };
+    ($($callers:ident)?) => {
+        Time::Works
+    };
+}
+
 macro_rules! modules {
-    ($($name:ident $(($callers:ident))?),* $(,)?) => {
+    ($($name:ident $(($mark:ident))?),* $(,)?) => {
         $(mod $name;)*
         const MODULES: &[Module] = &[
-            $(Module { name: stringify!($name), tests: $name::TESTS, callers: callers!($($callers)?) }),*
+            $(Module { name: stringify!($name), tests: $name::TESTS, callers: callers!($($mark)?), time: time!($($mark)?) }),*
         ];
     };
 }
@@ -131,8 +144,8 @@ modules![
     ketchd_compose,
     ketchd_dockerpy,
     ketchd_differential,
-    mesh_cli,
-    mesh_cluster,
+    mesh_cli(waits),
+    mesh_cluster(waits),
     soak,
     attack_image(both),
     attack_inside(both),
