@@ -94,8 +94,9 @@ pub struct DataPath {
 
 /// Runs tasks.
 pub trait Executor: fmt::Debug + Send + Sync + 'static {
-    /// Said before the worker begins; none when the node has left its cluster: nothing of the cluster's networks stays.
-    fn set_data_path(&self, path: Option<DataPath>);
+    /// Said before the worker begins, and as soon as the node knows that it belongs to a cluster; none when it has left: nothing of
+    /// the cluster's networks stays.
+    fn set_data_path(&self, path: Option<DataPath>) -> BoxFuture<'_, ()>;
 
     /// What the node is made of; asked for at each registration and every 20 s.
     fn describe(&self) -> BoxFuture<'_, NodeDescription>;

@@ -303,7 +303,7 @@ impl Node {
             }
             Err(error) => tracing::warn!(%error, "the tasks' containers are left"),
         }
-        executor.set_data_path(None);
+        executor.set_data_path(None).await;
     }
 
     fn disk(&self) -> Arc<dyn Disk> {
@@ -399,6 +399,8 @@ impl Node {
             Ok(Some(document)) if matches!(self.state(), State::Pending) => document,
             _ => return,
         };
+        // Also where it can't take part: the others believe what comes from it.
+        self.parts.executor.set_data_path(document.data_path()).await;
         match self.take_up(document, None, Start::Resume).await {
             Ok(member) => drop(self.state.send_replace(State::Active(member))),
             Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),

@@ -137,7 +137,9 @@ impl Machine {
 }
 
 impl Executor for Machine {
-    fn set_data_path(&self, _: Option<DataPath>) {}
+    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         let plugins = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));

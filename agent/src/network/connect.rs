@@ -6,6 +6,7 @@ use super::endpoint::check;
 use super::link::Links;
 use super::plug::Wiring;
 use super::record::{Endpoint, Network, Sandbox};
+use super::unlink::forget_ports;
 use super::{Networks, namespace, refused};
 use crate::error::{Error, Kind, Result};
 
@@ -119,6 +120,7 @@ fn rewire(sandbox: &Sandbox, wiring: &Wiring, gone: &[&Endpoint]) -> Result<()> 
     for endpoint in gone.iter().filter(is_of_host) {
         host.remove(&endpoint.link).map_err(|error| refused(&error))?;
     }
+    forget_ports(gone.iter().copied())?;
     namespace::enter(path, || {
         let mut links = Links::open().map_err(|error| refused(&error))?;
         let inside = gone.iter().filter(|endpoint| !is_of_host(endpoint) && !endpoint.interface.is_empty());

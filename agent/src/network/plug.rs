@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::device::{Offshoot, Pair};
 use super::endpoint::sysctls;
+use super::firewall::OwnedPort;
 use super::ipam::Prefix;
 use super::link::{Links, Mac, mac_from};
 use super::options::{Child, ParentOptions};
@@ -231,19 +232,18 @@ impl Interface {
                 // The pair's other end is made there, by a thread that is there.
                 let mut inside = overlay::links_of(space, network)?;
                 self.pair(&mut inside, namespace)?;
-                self.pin(&mut inside)
+                self.port().map_or(Ok(()), |port| overlay::pin(space, &mut inside, &port))
             }
             Of::Bridge { .. } => self.pair(host, namespace),
             Of::Parent { name, kind } => self.offshoot(host, namespace, (name, *kind)),
         }
     }
 
-    /// At the host's end a port that frames for the interface go to, and no others that are another's.
-    fn pin(&self, links: &mut Links) -> Result<()> {
-        match (&self.of, self.mac) {
-            (Of::Bridge { link, .. }, Some(mac)) => overlay::pin(links, link, mac),
-            _ => Ok(()),
-        }
+    /// The host's end, and what may be said by it.
+    fn port(&self) -> Option<OwnedPort> {
+        let Of::Bridge { link, .. } = &self.of else { return None };
+        let addresses = self.addresses.iter().map(|address| address.address()).collect();
+        Some(OwnedPort { link: link.clone(), mac: self.mac?, addresses })
     }
 
     fn pair(&self, host: &mut Links, namespace: BorrowedFd<'_>) -> Result<()> {

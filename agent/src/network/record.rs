@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use ketch_engine_api::network::{EndpointSettings, Ipam, Map, PortBinding};
 use serde::{Deserialize, Serialize};
 
-use super::firewall::Forward;
+use super::firewall::{Forward, OwnedPort};
 use super::ipam::{Prefix, Subnet};
+use super::link::mac_from;
 use super::options::DEFAULT_BRIDGE;
 use super::resolver::Resolver;
 use crate::store::Table;
@@ -222,6 +223,12 @@ pub(super) enum Role {
 }
 
 impl Endpoint {
+    /// Its port of a bridge, and what may be said by it; `None`: it has none.
+    pub(super) fn port(&self) -> Option<OwnedPort> {
+        let mac = mac_from(&self.mac).filter(|_| !self.link.is_empty())?;
+        Some(OwnedPort { link: self.link.clone(), mac, addresses: self.addresses() })
+    }
+
     /// Of both families.
     pub(super) fn addresses(&self) -> Vec<IpAddr> {
         [self.ipv4.map(IpAddr::V4), self.ipv6.map(IpAddr::V6)].into_iter().flatten().collect()

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::link::Links;
 use super::netlink::NetlinkError;
-use super::record::Sandbox;
+use super::record::{Endpoint, Sandbox};
 use super::{Networks, namespace, overlay, refused};
 use crate::error::Result;
 
@@ -43,6 +43,7 @@ impl Networks {
         let mut links = Links::open().map_err(|error| refused(&error))?;
         links_of(sandbox).try_for_each(|link| links.remove(link)).map_err(|error| refused(&error))?;
         in_spaces(sandbox, |links, link| links.remove(link))?;
+        forget_ports(&sandbox.endpoints)?;
         let state = self.state();
         // The container may have been started again: the record is that of its new one.
         if state.sandboxes.contains_key(&sandbox.container) {
@@ -64,6 +65,17 @@ fn in_spaces(sandbox: &Sandbox, what: impl Fn(&mut Links, &str) -> Result<(), Ne
         if let Some(space) = endpoint.space.as_deref().filter(|space| namespace::is_bound(space)) {
             let mut links = overlay::links_of(space, &endpoint.network)?;
             what(&mut links, &endpoint.link).map_err(|error| refused(&error))?;
+        }
+    }
+    Ok(())
+}
+
+/// What may be said by ports that have gone; with its namespace it has gone, too.
+pub(super) fn forget_ports<'a>(endpoints: impl IntoIterator<Item = &'a Endpoint>) -> Result<()> {
+    for endpoint in endpoints {
+        let space = endpoint.space.as_deref().filter(|space| namespace::is_bound(space));
+        if let (Some(space), Some(port)) = (space, endpoint.port()) {
+            overlay::forget_port(space, &port)?;
         }
     }
     Ok(())

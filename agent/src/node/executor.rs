@@ -157,13 +157,9 @@ async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
 }
 
 impl Executor for EngineExecutor {
-    fn set_data_path(&self, path: Option<DataPath>) {
-        let is_left = path.is_none();
-        self.trying.give_up();
-        *writing(&self.path) = path;
-        if is_left && let Err(error) = self.daemon.networks.forget_overlays() {
-            warn!("removing the cluster's networks: {error}");
-        }
+    fn set_data_path(&self, path: Option<DataPath>) -> BoxFuture<'_, ()> {
+        *writing(&self.path) = path.clone();
+        self.trying.set_path(Arc::clone(&self.daemon), path).boxed()
     }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {

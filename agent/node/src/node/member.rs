@@ -94,7 +94,7 @@ impl Member {
         let role = keys.identity.role;
         parts.world.adopt(keys.credentials(document.cluster)?);
         let links = Arc::new(Links::new(Arc::clone(&parts.world)));
-        parts.executor.set_data_path(document.data_path());
+        parts.executor.set_data_path(document.data_path()).await;
         let worker = Worker::open(WorkerParts {
             world: Arc::clone(&parts.world),
             links: Arc::clone(&links),
@@ -209,7 +209,7 @@ impl Member {
         end_all(&self.running).await;
         self.worker.leave().await;
         self.stop_managing().await;
-        self.parts.executor.set_data_path(None);
+        self.parts.executor.set_data_path(None).await;
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {

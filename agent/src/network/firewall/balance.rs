@@ -95,6 +95,7 @@ pub(in crate::network) fn write(
     let mut transaction = Transaction::default();
     for family in Family::BOTH {
         transaction.remove_table(family, TABLE);
+        write_forward(&mut transaction, family);
         if let Some(own) = balanced.own(family) {
             write_family(&mut transaction, family, (balanced, own));
         }
@@ -115,12 +116,21 @@ fn change(transaction: &mut Transaction, family: Family, (before, now): (&Balanc
     }
 }
 
-fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): (&Balanced<'_>, IpAddr)) {
+/// Whether the node has an address in the network or not: what is not translated goes nowhere.
+fn write_forward(transaction: &mut Transaction, family: Family) {
     transaction.table(family, TABLE);
+    let hook = Hook { kind: "filter", number: FORWARD, priority: 0 };
+    transaction.chain(family, (TABLE, "forward"), Some(hook));
+    for passes in [E::Established, E::Translated] {
+        transaction.rule(family, (TABLE, "forward"), &[passes, E::Then(Verdict::Accept)]);
+    }
+    transaction.rule(family, (TABLE, "forward"), &[E::Then(Verdict::Drop)]);
+}
+
+fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): (&Balanced<'_>, IpAddr)) {
     let hook = |kind, number, priority| Some(Hook { kind, number, priority });
     transaction.chain(family, (TABLE, "prerouting"), hook("nat", PREROUTING, TRANSLATE_DESTINATION));
     transaction.chain(family, (TABLE, "postrouting"), hook("nat", POSTROUTING, TRANSLATE_SOURCE));
-    transaction.chain(family, (TABLE, "forward"), hook("filter", FORWARD, 0));
 
     let (address, length) = address_type(family);
     let verdicts = |key, key_length| SetKind { key, key_length, holds: Holds::Verdicts };
@@ -136,10 +146,6 @@ fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): 
     rule("prerouting", &[by_door, E::ByProtocolAndPort { map: PORTS.to_owned() }]);
     let into = E::OutputIs(Compare::Equal, balanced.bridge.to_owned());
     rule("postrouting", &[into, E::Translated, E::FromAddress(own)]);
-    for passes in [E::Established, E::Translated] {
-        rule("forward", &[passes, E::Then(Verdict::Accept)]);
-    }
-    rule("forward", &[E::Then(Verdict::Drop)]);
 }
 
 fn add_way(transaction: &mut Transaction, family: Family, way: &Way) {

@@ -24,6 +24,8 @@ const VERDICT: u32 = 0;
 
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
+/// The user whose socket it is; only of a socket in the namespace of the rules.
+const META_SKUID: u32 = 10;
 const META_L4PROTO: u32 = 16;
 /// An interface's kind: `bridge`, `veth`...
 const META_IIFKIND: u32 = 26;
@@ -38,6 +40,10 @@ const FIB_OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
 /// Numbers one after the other.
 const INCREMENTAL: u32 = 0;
+/// Headers that a payload is read from.
+const LINK: u32 = 0;
+const NETWORK: u32 = 1;
+const TRANSPORT: u32 = 2;
 /// Which address is translated.
 const SOURCE: u32 = 0;
 const DESTINATION: u32 = 1;
@@ -134,6 +140,24 @@ pub(super) enum Expression {
     },
     /// The destination, protocol and port are in this set.
     DestinationInSet {
+        set: String,
+    },
+    /// A program of this namespace has sent it: the kernel's own, tunnels' for one, are nobody's.
+    OfSocket,
+    /// What is in the frame, untagged.
+    EtherType(u16),
+    /// The first byte behind an IPv6 header and its extensions, of ICMPv6.
+    Icmpv6(u8),
+    /// The frame comes by a port whose Ethernet and source addresses are in this set...
+    PortHasSource {
+        set: String,
+    },
+    /// ...or are those that its ARP tells...
+    PortHasSender {
+        set: String,
+    },
+    /// ...or whose neighbour advertisement is of such an address.
+    PortHasTarget {
         set: String,
     },
     /// The input is no bridge's...
@@ -313,8 +337,45 @@ impl Writer {
         self.payload(2, (2, 2), REGISTER + registers + 1);
     }
 
+    /// The port that a frame comes in by, an Ethernet address, and an address of IP, one behind the other.
+    fn owner(&mut self, mac: (u32, u32), address: (u32, u32, u32)) {
+        self.meta(META_IIFNAME, REGISTER);
+        let (base, offset) = mac;
+        self.payload(base, (offset, 6), REGISTER + 4);
+        let (base, offset, length) = address;
+        self.payload(base, (offset, length), REGISTER + 6);
+    }
+
     fn write(&mut self, expression: &Expression) {
         match expression {
+            Expression::OfSocket => {
+                self.meta(META_SKUID, REGISTER);
+                // No user has this number: whoever has one has another.
+                self.compare(Compare::Different, &u32::MAX.to_ne_bytes());
+            }
+            Expression::EtherType(kind) => {
+                self.payload(LINK, (12, 2), REGISTER);
+                self.compare(Compare::Equal, &kind.to_be_bytes());
+            }
+            Expression::Icmpv6(kind) => {
+                self.meta(META_L4PROTO, REGISTER);
+                self.compare(Compare::Equal, &[58]);
+                self.payload(TRANSPORT, (0, 1), REGISTER);
+                self.compare(Compare::Equal, &[*kind]);
+            }
+            Expression::PortHasSource { set } => {
+                let ((offset, length), _) = self.address(true);
+                self.owner((LINK, 6), (NETWORK, offset, length));
+                self.look_up(set, None);
+            }
+            Expression::PortHasSender { set } => {
+                self.owner((NETWORK, 8), (NETWORK, 14, 4));
+                self.look_up(set, None);
+            }
+            Expression::PortHasTarget { set } => {
+                self.owner((LINK, 6), (TRANSPORT, 8, 16));
+                self.look_up(set, None);
+            }
             Expression::InputIs(how, name) => {
                 self.meta(META_IIFNAME, REGISTER);
                 self.compare(*how, &interface(name));

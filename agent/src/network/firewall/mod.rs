@@ -8,6 +8,7 @@
 mod balance;
 mod connections;
 mod expression;
+mod port_guard;
 mod rules;
 mod table;
 mod underlay;
@@ -27,6 +28,7 @@ use crate::locks::locked;
 
 pub(super) use self::balance::{Balanced, write as write_balance};
 pub(super) use self::connections::{Connection, forget as forget_connections, forget_those};
+pub(super) use self::port_guard::{OwnedPort, forget_port, guard_ports, let_send};
 pub(super) use self::rules::redirect_names;
 pub(super) use self::underlay::{Guard, Guarded};
 

@@ -13,6 +13,7 @@ pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
 const NEW_RULE: u16 = 6;
+const DELETE_RULE: u16 = 8;
 const NEW_SET: u16 = 9;
 const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
@@ -28,6 +29,7 @@ const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const TYPE_INTEGER: u32 = 4;
 pub(super) const TYPE_IPV4: u32 = 7;
 pub(super) const TYPE_IPV6: u32 = 8;
+pub(super) const TYPE_ETHERNET: u32 = 9;
 pub(super) const TYPE_PROTOCOL: u32 = 12;
 pub(super) const TYPE_PORT: u32 = 13;
 pub(super) const TYPE_INTERFACE: u32 = 41;
@@ -80,33 +82,53 @@ pub(super) type Elements = Vec<(Vec<u8>, Answer)>;
 
 /// Requests that take effect together, or not at all.
 #[derive(Debug, Default)]
-pub(super) struct Transaction(Batch, usize);
+pub(super) struct Transaction {
+    batch: Batch,
+    requests: usize,
+    of: Tables,
+}
+
+/// Whose tables a transaction changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tables {
+    /// `ip` and `ip6`.
+    #[default]
+    Hosts,
+    /// `bridge`: a request's family says only where addresses are in a frame.
+    Bridges,
+}
 
 impl Transaction {
+    /// Of what bridges forward.
+    pub(super) fn of_bridges() -> Self {
+        Self { of: Tables::Bridges, ..Self::default() }
+    }
+
     fn push(&mut self, action: String, (kind, flags): (u16, u16), family: Family, list: &Attributes) {
-        if self.1 == 0 {
+        if self.requests == 0 {
             self.boundary(BATCH_BEGIN);
         }
-        self.1 += 1;
-        let family = match family {
-            Family::Ipv4 => 2,
-            Family::Ipv6 => 10,
+        self.requests += 1;
+        let family = match (self.of, family) {
+            (Tables::Hosts, Family::Ipv4) => 2,
+            (Tables::Hosts, Family::Ipv6) => 10,
+            (Tables::Bridges, _) => 7,
         };
-        self.0.push(action, ((SUBSYSTEM << 8) | kind, flags), &[family, 0, 0, 0], list);
+        self.batch.push(action, ((SUBSYSTEM << 8) | kind, flags), &[family, 0, 0, 0], list);
     }
 
     fn boundary(&mut self, kind: u16) {
         let [high, low] = SUBSYSTEM.to_be_bytes();
-        self.0.push("changing the packet filter", (kind, 0), &[0, 0, high, low], &Attributes::default());
+        self.batch.push("changing the packet filter", (kind, 0), &[0, 0, high, low], &Attributes::default());
     }
 
     /// Sends it.
     pub(super) fn commit(mut self, socket: &mut Socket) -> Result<(), NetlinkError> {
-        if self.1 == 0 {
+        if self.requests == 0 {
             return Ok(());
         }
         self.boundary(BATCH_END);
-        socket.run_until(&self.0, self.1)
+        socket.run_until(&self.batch, self.requests)
     }
 
     /// A table that is not there is well: it is made first.
@@ -147,6 +169,13 @@ impl Transaction {
         self.push(format!("making the rule {rule:?}"), (NEW_RULE, flags), family, &list);
     }
 
+    /// Takes all rules of a chain away.
+    pub(super) fn empty(&mut self, family: Family, (table, chain): (&str, &str)) {
+        let mut list = Attributes::default();
+        list.text(1, table).text(2, chain);
+        self.push(format!("emptying the chain {chain}"), (DELETE_RULE, NLM_F_ACK), family, &list);
+    }
+
     pub(super) fn set(&mut self, family: Family, (table, set): (&str, &str), kind: SetKind) {
         let mut list = Attributes::default();
         list.text(1, table).text(2, set);
@@ -167,7 +196,7 @@ impl Transaction {
             list.bytes(13, &[0, 4, a, b, c, d]);
         }
         // A number by which requests of this transaction could name it; any will do.
-        list.ordered(10, u32::try_from(self.1).unwrap_or_default() + 1);
+        list.ordered(10, u32::try_from(self.requests).unwrap_or_default() + 1);
         self.push(format!("making the set {set}"), (NEW_SET, NLM_F_CREATE | NLM_F_ACK), family, &list);
     }
 

@@ -3,10 +3,14 @@
 //!
 //! ```text
 //! input    to the port of VXLAN: from a bridge of containers: dropped. From another node: accepted. The rest is dropped.
-//! forward  to the port of VXLAN at another node: dropped. It would leave with this node's own address, which the others believe.
+//! forward  to the port of VXLAN: to another node, or from a bridge of containers to elsewhere: dropped. It would leave with this
+//!          node's own address, which the others believe.
+//! output   to the port of VXLAN: of a program's socket, of a container with `--network host` for one: dropped, as above. The
+//!          kernel's own datagrams have no socket of this namespace.
 //! raw-*    to the port of VXLAN, between nodes: nothing is remembered of it. What is inside has connections, not what is around it.
 //! ```
-//! A table of its own, which is there whatever the daemon's settings say of rules: without it no network is served.
+//! A table of its own, which is there whatever the daemon's settings say of rules: without it no network is served. It is there from
+//! the moment that the node belongs to a cluster: the others believe it whether it serves a network or not.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -145,10 +149,8 @@ fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
         wanted.bridges.iter().map(|bridge| (interface(bridge).to_vec(), Answer::None)).collect();
     transaction.add(family, (table, BRIDGES), &bridges);
 
-    for (chain, number) in [("input", INPUT), ("forward", FORWARD)] {
-        transaction.chain(family, (table, chain), Some(Hook { kind: "filter", number, priority: 0 }));
-    }
     let set = || PEERS.to_owned();
+    let bridges = || BRIDGES.to_owned();
     let raw = [
         ("raw-in", PREROUTING, E::SourceInSet { set: set() }),
         ("raw-out", OUTPUT, E::AddressInSet { set: set() }),
@@ -159,15 +161,30 @@ fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
         let rule = [E::Protocol(UDP), E::DestinationPort(wanted.port), peer, E::Untracked];
         transaction.rule(family, (table, chain), &rule);
     }
-    transaction.chain(family, (table, "vxlan"), None);
-    let drop = || E::Then(Verdict::Drop);
-    let to_port = || [E::Protocol(UDP), E::DestinationPort(wanted.port)];
-    let [protocol, port] = to_port();
-    let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (table, chain), rule);
-    rule("input", &[protocol, port, E::Then(Verdict::Jump("vxlan".to_owned()))]);
-    rule("vxlan", &[E::InputInSet { set: BRIDGES.to_owned() }, drop()]);
-    rule("vxlan", &[E::SourceInSet { set: set() }, E::Then(Verdict::Accept)]);
-    rule("vxlan", &[drop()]);
-    let [protocol, port] = to_port();
-    rule("forward", &[protocol, port, E::AddressInSet { set: set() }, drop()]);
+    for (chain, number, of, on) in [
+        ("input", INPUT, None, "received"),
+        ("forward", FORWARD, None, "forwarded"),
+        ("output", OUTPUT, Some(E::OfSocket), "sent"),
+    ] {
+        transaction.chain(family, (table, on), None);
+        transaction.chain(family, (table, chain), Some(Hook { kind: "filter", number, priority: 0 }));
+        let jump = E::Then(Verdict::Jump(on.to_owned()));
+        let to_port = [E::Protocol(UDP), E::DestinationPort(wanted.port)];
+        let rule: Vec<E> = to_port.into_iter().chain(of).chain([jump]).collect();
+        transaction.rule(family, (table, chain), &rule);
+    }
+    let mut rule = |chain: &str, which: E, verdict: Verdict| {
+        transaction.rule(family, (table, chain), &[which, E::Then(verdict)]);
+    };
+    rule("received", E::InputInSet { set: bridges() }, Verdict::Drop);
+    rule("received", E::SourceInSet { set: set() }, Verdict::Accept);
+    for chain in ["forwarded", "sent"] {
+        rule(chain, E::AddressInSet { set: set() }, Verdict::Drop);
+        // Between containers the port is any port.
+        rule(chain, E::OutputInSet { set: bridges() }, Verdict::Accept);
+    }
+    rule("forwarded", E::InputInSet { set: bridges() }, Verdict::Drop);
+    for chain in ["received", "sent"] {
+        transaction.rule(family, (table, chain), &[E::Then(Verdict::Drop)]);
+    }
 }

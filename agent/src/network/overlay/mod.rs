@@ -35,10 +35,10 @@ use tracing::warn;
 
 use self::plan::{Known, Locals, Overlay, Plan};
 use self::publish::Published;
-use super::firewall::Guarded;
+use super::firewall::{Guarded, OwnedPort};
 use super::ipam::{Prefix, Subnet};
-use super::record::{Driver, NETWORKS, Network, Spanned};
-use super::{Networks, State, refused};
+use super::record::{Driver, Endpoint, NETWORKS, Network, Spanned};
+use super::{Networks, State, namespace, refused};
 use crate::error::{Error, Result};
 use crate::locks::locked;
 use crate::store::Table;
@@ -46,7 +46,7 @@ use crate::timestamp::Timestamp;
 
 pub(super) use self::plan::mac_for;
 pub use self::plan::{Problem, Underlay};
-pub(super) use self::space::{BRIDGE, links_of, pin};
+pub(super) use self::space::{BRIDGE, forget_port, links_of, pin};
 
 const DAEMON_TRAFFIC: Table = Table("overlay-traffic");
 const TRAFFIC: &str = "known";
@@ -56,6 +56,8 @@ const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
 /// What the node was told last, and what of it the kernel has.
 #[derive(Debug, Default)]
 pub(super) struct Held {
+    /// How the node sends while it belongs to a cluster.
+    member: Option<Underlay>,
     told: Option<(Underlay, Vec<Item>)>,
     /// `None`: not read yet.
     known: Option<Known>,
@@ -65,13 +67,33 @@ pub(super) struct Held {
 }
 
 impl Networks {
+    /// The node belongs to a cluster from now on, whose other nodes believe what comes from its address: no container of its may
+    /// send in its name. Networks are told by [`Self::apply`].
+    ///
+    /// # Errors
+    /// The kernel's; [`Self::apply`] tries it again.
+    pub fn enter_cluster(&self, underlay: &Underlay) -> Result<()> {
+        let mut held = locked(&self.0.overlays);
+        held.member = Some(underlay.clone());
+        let entries = fs::read_dir(&self.0.settings.spaces).into_iter().flatten().flatten();
+        if entries.map(|entry| entry.path()).any(|space| namespace::is_bound(&space)) {
+            // A daemon has served networks before, and its rules know the peers: they hold until the worker tells them, at once.
+            return Ok(());
+        }
+        self.let_in(underlay, &Plan::default())
+    }
+
     /// Has this node's overlay networks be what its items say; gives what keeps them from that, and all else is done. Items of
-    /// other kinds are passed over. Again with the same items it mends what failed.
+    /// other kinds are passed over. Again with the same items it mends what failed. Of a cluster that the node has left nothing is
+    /// done.
     ///
     /// # Errors
     /// The store's; the kernel refuses what all networks need. Nothing is served that needs it.
     pub fn apply(&self, underlay: &Underlay, items: &[Item]) -> Result<Vec<Problem>> {
         let mut held = locked(&self.0.overlays);
+        if held.member.as_ref() != Some(underlay) {
+            return Ok(Vec::new());
+        }
         self.know_traffic(&mut held, items)?;
         if held.told.as_ref().is_some_and(|(before, _)| before != underlay) {
             // Devices have the node's address.
@@ -103,13 +125,30 @@ impl Networks {
     /// others.
     ///
     /// # Errors
-    /// The store's or the kernel's: what is left goes with the next call.
+    /// The store's or the kernel's: what is left goes with [`Self::go_on_leaving`].
     pub fn forget_overlays(&self) -> Result<()> {
         let mut held = locked(&self.0.overlays);
+        held.member = None;
+        self.forget_all(&mut held)
+    }
+
+    /// Removes what was left by [`Self::forget_overlays`], unless the node belongs to a cluster again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn go_on_leaving(&self) -> Result<()> {
+        let mut held = locked(&self.0.overlays);
+        if held.member.is_some() { Ok(()) } else { self.forget_all(&mut held) }
+    }
+
+    fn forget_all(&self, held: &mut Held) -> Result<()> {
         self.unpublish_mesh(&mut held.published)?;
         *held = Held::default();
         self.0.store.remove(DAEMON_TRAFFIC, TRAFFIC)?;
-        self.remove_strange_spaces(&Plan::default())?;
+        // While a network is there, strangers are kept out of it.
+        if let Some((_, error)) = self.remove_strange_spaces(&Plan::default())?.into_iter().next() {
+            return Err(error);
+        }
         self.0.guard.set(None).map_err(|error| refused(&error))?;
         let mut state = self.state();
         let ours = state.networks.values().filter(|network| network.is_overlay());
@@ -136,14 +175,9 @@ impl Networks {
         let known = held.known.clone().unwrap_or_default();
         let mut plan = plan::plan(&underlay, &items, &known, &locals);
         self.know_networks(&underlay, &items, &mut plan)?;
-        if !plan.networks.is_empty() {
-            // Before there is a network, strangers are kept out of it.
-            self.let_in(&underlay, &plan)?;
-        }
+        // Before there is a network, strangers are kept out of it; and where there is none, containers from other nodes'.
+        self.let_in(&underlay, &plan)?;
         self.make_spaces(held, &underlay, &mut plan)?;
-        if plan.networks.is_empty() {
-            self.0.guard.set(None).map_err(|error| refused(&error))?;
-        }
         self.tell_of_overlays(&plan);
         self.publish_ports(held, &mut plan)?;
         Ok(plan.problems)
@@ -235,7 +269,9 @@ impl Networks {
             .mode(0o711)
             .create(folder)
             .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
-        self.remove_strange_spaces(plan)?;
+        for (name, error) in self.remove_strange_spaces(plan)? {
+            plan.problems.push(Problem::Failed(name, error.to_string()));
+        }
         held.made.retain(|id, _| plan.networks.contains_key(id));
         for (id, overlay) in &plan.networks {
             if held.made.get(id) == Some(overlay) {
@@ -243,7 +279,8 @@ impl Networks {
             }
             let before = held.made.remove(id);
             // One that can't be had keeps no others from work.
-            match space::make(&folder.join(id), underlay, (overlay, before.as_ref())) {
+            let ports = if before.is_some() { Vec::new() } else { self.state().ports_in(id) };
+            match space::make(&folder.join(id), underlay, (overlay, before.as_ref()), &ports) {
                 Ok(()) => {
                     let _none = held.made.insert(id.clone(), overlay.clone());
                 }
@@ -255,11 +292,12 @@ impl Networks {
         Ok(())
     }
 
-    /// Namespaces of networks that the node is not in.
-    fn remove_strange_spaces(&self, plan: &Plan) -> Result<()> {
+    /// Removes the namespaces of networks that the node is not in; gives those that stay, and why.
+    fn remove_strange_spaces(&self, plan: &Plan) -> Result<Vec<(String, Error)>> {
         let folder = &self.0.settings.spaces;
+        let mut left = Vec::new();
         let entries = match fs::read_dir(folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(left),
             entries => entries
                 .map_err(|error| Error::internal(format_args!("reading {}", folder.display()), &error))?,
         };
@@ -269,10 +307,10 @@ impl Networks {
                 continue;
             }
             if let Err(error) = space::remove(&entry.path()) {
-                warn!("the network {}: {error}", name.to_string_lossy());
+                left.push((name.to_string_lossy().into_owned(), error));
             }
         }
-        Ok(())
+        Ok(left)
     }
 }
 
@@ -287,6 +325,12 @@ fn leads_out(item: &Item) -> bool {
 }
 
 impl State {
+    /// The ports of sandboxes in a network's namespace.
+    fn ports_in(&self, network: &str) -> Vec<OwnedPort> {
+        let endpoints = self.endpoints(network).map(|(_, endpoint)| endpoint);
+        endpoints.filter(|endpoint| endpoint.space.is_some()).filter_map(Endpoint::port).collect()
+    }
+
     /// Who of this node is in overlay networks, and where the host reaches him.
     fn locals(&self) -> Locals {
         let mut locals = Locals::new();

@@ -14,8 +14,9 @@ use super::balancer;
 use super::plan::{Overlay, Underlay, mac_for};
 use super::vxlan::{Entries, Vxlan};
 use crate::error::{Error, Kind, Result};
+use crate::network::firewall::{self, OwnedPort, guard_ports, let_send};
 use crate::network::ipam::Prefix;
-use crate::network::link::{Links, Mac};
+use crate::network::link::Links;
 use crate::network::{namespace, refused, set};
 
 /// In a namespace of a network.
@@ -24,7 +25,8 @@ pub(in crate::network) const BRIDGE: &str = "br0";
 pub(super) const DOOR: &str = "door0";
 const VXLAN: &str = "vxlan0";
 
-/// Makes it. `before`: what it was made to be, and is still as far as anybody knows.
+/// Makes it. `before`: what it was made to be, and is still as far as anybody knows. `ports`: those of sandboxes that may be in it,
+/// where nothing is known of before.
 ///
 /// # Errors
 /// The kernel's; what is made so far stays, and the next call goes on.
@@ -32,6 +34,7 @@ pub(super) fn make(
     path: &Path,
     underlay: &Underlay,
     (overlay, before): (&Overlay, Option<&Overlay>),
+    ports: &[OwnedPort],
 ) -> Result<()> {
     if !namespace::is_bound(path) {
         namespace::create(path, None, || Ok(()))?;
@@ -40,9 +43,16 @@ pub(super) fn make(
     namespace::enter(path, || {
         let mut links = Links::open().map_err(|error| refused(&error))?;
         links.up(1).map_err(|error| refused(&error))?;
+        if before.is_none() {
+            guard_ports(VXLAN, ports).map_err(|error| refused(&error))?;
+        }
         let bridge = make_bridge(&mut links, overlay)?;
         make_device(&mut node, &mut links, (underlay, overlay, bridge))?;
         set_addresses(&mut links, bridge, overlay)?;
+        if overlay.own.is_empty() {
+            // It leads to nobody, and whatever is inside would be led out by it.
+            links.remove(DOOR).map_err(|error| refused(&error))?;
+        }
         balancer::write(overlay, before)
     })
 }
@@ -74,9 +84,18 @@ pub(in crate::network) fn links_of(space: &Path, network: &str) -> Result<Links>
     namespace::enter(space, || Links::open().map_err(|error| refused(&error)))
 }
 
-/// Frames for this sandbox go to it alone, whoever else says that the address is his.
-pub(in crate::network) fn pin(links: &mut Links, link: &str, mac: Mac) -> Result<()> {
-    links.pin(link, mac).map_err(|error| refused(&error))
+/// Frames for this sandbox go to it alone, whoever else says that the address is his, and it says nothing in others' names.
+pub(in crate::network) fn pin(space: &Path, links: &mut Links, port: &OwnedPort) -> Result<()> {
+    links.pin(&port.link, port.mac).map_err(|error| refused(&error))?;
+    namespace::enter(space, || let_send(port).map_err(|error| refused(&error)))
+}
+
+/// The port has gone, or is about to.
+///
+/// # Errors
+/// The kernel's.
+pub(in crate::network) fn forget_port(space: &Path, port: &OwnedPort) -> Result<()> {
+    namespace::enter(space, || firewall::forget_port(port).map_err(|error| refused(&error)))
 }
 
 fn make_bridge(links: &mut Links, overlay: &Overlay) -> Result<u32> {

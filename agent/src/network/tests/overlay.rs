@@ -48,8 +48,19 @@ fn within<T: Send>(space: &Path, run: impl FnOnce() -> T + Send) -> T {
 }
 
 impl Node {
-    /// A machine with a daemon, in the bridge `lan` of the calling thread's namespace.
+    /// A machine with a daemon that belongs to the cluster.
     fn new(world: &World, number: u8) -> Self {
+        let node = Self::stranger(world, number);
+        node.enter();
+        node
+    }
+
+    fn enter(&self) {
+        self.on(|networks| networks.enter_cluster(&underlay(self.number)).unwrap());
+    }
+
+    /// One that does not, in the bridge `lan` of the calling thread's namespace.
+    fn stranger(world: &World, number: u8) -> Self {
         let folder = world.folder.join(format!("node{number}"));
         std::fs::create_dir(&folder).unwrap();
         let space = folder.join("net");
@@ -79,14 +90,15 @@ impl Node {
             World { store: Store::open(&folder.join("store")).unwrap(), folder: folder.clone(), runtime }
         });
         let mut node = Self { number, space, world: own_world, networks: None };
-        node.start();
+        node.networks = Some(within(&node.space, || node.world.open()));
         node
     }
 
-    /// A daemon that is started, again.
+    /// Its daemon is started again.
     fn start(&mut self) {
         self.networks = None;
         self.networks = Some(within(&self.space, || self.world.open()));
+        self.enter();
     }
 
     fn on<T: Send>(&self, run: impl FnOnce(&Networks) -> T + Send) -> T {
@@ -252,7 +264,7 @@ fn a_virtual_address_leads_to_all_tasks_in_turn_and_survives_the_daemon() {
         // A task whose container has gone gets nothing more, whatever the managers know.
         two.on(|networks| networks.leave(&format!("{:0<64}", "web2")).unwrap());
         one.on(|networks| networks.leave(&format!("{:0<64}", "web1")).unwrap());
-        let rules = within(&space, || nft(&["list", "ruleset"]));
+        let rules = within(&space, || nft(&["list", "table", "ip", "ketch-overlay"]));
         assert!(!rules.contains("10.0.1.11") && rules.contains("10.0.1.12"), "{rules}");
     });
 }
@@ -341,31 +353,133 @@ fn forged() -> Vec<u8> {
     frame
 }
 
+/// Whether the frame of [`forged`] arrives in the container of node 2 when it is sent from a namespace.
+struct Forging(UdpSocket);
+
+impl Forging {
+    fn at(web: &Joined) -> Self {
+        let inside = within(web.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:9999").unwrap());
+        inside.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
+        Self(inside)
+    }
+
+    fn arrives(&self, from: &Path) -> bool {
+        within(from, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            // What is dropped at the output is refused.
+            let _refused = socket.send_to(&forged(), (data_address(2), 4789));
+        });
+        self.0.recv(&mut [0; 16]).is_ok()
+    }
+}
+
+/// A container of no network of the cluster, on the default bridge.
+fn bystander(node: &Node) -> PathBuf {
+    let joined = node.on(|networks| networks.join(&node.world.wanted("by", "bridge", &[])).unwrap());
+    joined.namespace.unwrap()
+}
+
 #[test]
 fn datagrams_of_strangers_and_of_containers_are_dropped() {
     alone(|world| {
-        let (one, two, told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
-        let stranger = Node::new(world, 3);
+        let (one, two, mut told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
+        // The third looks after none of its containers; the fourth is not of the cluster; the fifth serves no network.
+        let (careless, stranger, idle) =
+            (Node::stranger(world, 3), Node::stranger(world, 4), Node::new(world, 5));
+        told.nodes.extend([3, 5]);
         one.apply(&told);
         two.apply(&told);
         let db = one.join("db", &[("front", "10.0.1.11")]);
-        let web = two.join("web", &[("front", "10.0.1.12")]);
-        let inside = within(web.namespace.as_deref().unwrap(), || UdpSocket::bind("0.0.0.0:9999").unwrap());
-        inside.set_read_timeout(Some(Duration::from_millis(700))).unwrap();
-        let arrives = |from: &Path| {
-            within(from, || {
-                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
-                let _length = socket.send_to(&forged(), (data_address(2), 4789)).unwrap();
-            });
-            inside.recv(&mut [0; 16]).is_ok()
-        };
-        assert!(arrives(&one.space), "the datagram is well made");
-        assert!(!arrives(&stranger.space), "of no node of the cluster");
-        assert!(!arrives(db.namespace.as_deref().unwrap()), "of a container, with its node's address");
+        let web = Forging::at(&two.join("web", &[("front", "10.0.1.12")]));
+        assert!(
+            web.arrives(&careless.space),
+            "the datagram is well made, and programs of nodes are believed"
+        );
+        assert!(web.arrives(&bystander(&careless)), "so are containers, which leave by their node's address");
+        assert!(!web.arrives(&stranger.space), "of no node of the cluster");
+        assert!(!web.arrives(db.namespace.as_deref().unwrap()), "of a container, with its node's address");
+        assert!(!web.arrives(&one.space), "of a container with the host's network");
+        assert!(!web.arrives(&bystander(&one)), "of a container of no network of the cluster");
+        assert!(!web.arrives(&idle.space) && !web.arrives(&bystander(&idle)), "of a node without networks");
+        assert!(!web.arrives(&two.space) && !web.arrives(&bystander(&two)), "of the very node");
         // Not even for the moment after somebody has flushed all rules.
         let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
         std::thread::sleep(Duration::from_millis(300));
-        assert!(!arrives(&stranger.space) && arrives(&one.space));
+        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space));
+        // What a node without networks keeps to goes with the cluster.
+        let rules = || within(&idle.space, || nft(&["list", "ruleset"]));
+        assert!(rules().contains("-vxlan"));
+        idle.on(|networks| networks.forget_overlays().unwrap());
+        assert!(!rules().contains("-vxlan"));
+        assert!(web.arrives(&idle.space));
+    });
+}
+
+#[test]
+fn a_cluster_that_was_left_makes_no_networks_any_more() {
+    alone(|world| {
+        let (one, _two, told) = two_nodes(world, vec![task("db.1", 1, 11)]);
+        one.on(|networks| networks.forget_overlays().unwrap());
+        one.apply(&told);
+        one.on(|networks| assert!(networks.find("front").is_err()));
+        one.enter();
+        one.apply(&told);
+        one.on(|networks| assert!(networks.find("front").is_ok()));
+        one.on(|networks| networks.go_on_leaving().unwrap());
+        one.on(|networks| assert!(networks.find("front").is_ok(), "it belongs to one again"));
+    });
+}
+
+/// Runs `ip`.
+fn ip(arguments: &[&str]) {
+    let done = std::process::Command::new("ip").args(arguments).status();
+    assert!(done.is_ok_and(|status| status.success()), "{arguments:?}");
+}
+
+/// Whether a datagram from this address of the thread's namespace arrives.
+fn sent_as(from: [u8; 4], (to, receiver): ([u8; 4], &UdpSocket)) -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::from(from), 0)).unwrap();
+    let _length = socket.send_to(b"x", (Ipv4Addr::from(to), 9999)).unwrap();
+    receiver.recv(&mut [0; 16]).is_ok()
+}
+
+#[test]
+fn a_container_has_no_address_but_its_own() {
+    alone(|world| {
+        let tasks = vec![task("db.1", 1, 11), task("web.1", 2, 12), task("near.1", 1, 13)];
+        let (one, two, told) = two_nodes(world, tasks);
+        one.apply(&told);
+        two.apply(&told);
+        let db = one.join("db", &[("front", "10.0.1.11")]);
+        let near = one.join("near", &[("front", "10.0.1.13")]);
+        let web = two.join("web", &[("front", "10.0.1.12")]);
+        let receivers = [&web, &near].map(|joined| Forging::at(joined).0);
+        let [far, here] = [([10, 0, 1, 12], &receivers[0]), ([10, 0, 1, 13], &receivers[1])];
+        let space = one.world.folder.join("overlays").join(FRONT.to_string());
+        within(db.namespace.as_deref().unwrap(), || {
+            // As whoever has NET_RAW may write it.
+            ip(&["address", "add", "10.0.1.77/32", "dev", "eth0"]);
+            for to in [far, here] {
+                assert!(sent_as([10, 0, 1, 11], to), "as what it is");
+                assert!(!sent_as([10, 0, 1, 77], to), "with another's address");
+            }
+        });
+        // By its answers nobody comes to take it for another.
+        let claims = || {
+            within(near.namespace.as_deref().unwrap(), || {
+                ip(&["neighbour", "flush", "all"]);
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                let _length = socket.send_to(b"x", ("10.0.1.77", 9999)).unwrap();
+                std::thread::sleep(Duration::from_millis(300));
+                let shown =
+                    std::process::Command::new("ip").args(["neighbour", "show", "10.0.1.77"]).output();
+                String::from_utf8_lossy(&shown.unwrap().stdout).contains("02:42:0a:00:01:0b")
+            })
+        };
+        assert!(!claims());
+        let _without = within(&space, || nft(&["delete", "table", "bridge", "ketch-ports"]));
+        assert!(claims(), "the rules keep it from that");
+        within(db.namespace.as_deref().unwrap(), || assert!(sent_as([10, 0, 1, 77], far)));
     });
 }
 

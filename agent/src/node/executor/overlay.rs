@@ -22,6 +22,24 @@ const AGAIN: Duration = Duration::from_secs(5);
 pub(super) struct Trying(Mutex<Option<AbortHandle>>);
 
 impl Trying {
+    /// The node belongs to a cluster, or to none any more.
+    pub(super) async fn set_path(&self, daemon: Arc<Daemon>, path: Option<DataPath>) {
+        self.give_up();
+        let owner = Arc::clone(&daemon);
+        let Some(path) = path else {
+            if let Err(error) = blocking(move || owner.networks.forget_overlays()).await {
+                warn!("removing the cluster's networks: {error}");
+                *locked(&self.0) = Some(tokio::spawn(until_left(daemon)).abort_handle());
+            }
+            return;
+        };
+        let underlay = underlay(path);
+        if let Err(error) = blocking(move || owner.networks.enter_cluster(&underlay)).await {
+            // Tried again with the networks, without which nothing is served.
+            warn!("keeping containers from the cluster's data port: {error}");
+        }
+    }
+
     /// Has the node's overlay networks be what the items say. What keeps one of them from it is told to the log: the tasks that
     /// need it say it, too.
     pub(super) async fn apply(
@@ -31,8 +49,8 @@ impl Trying {
         items: Vec<Item>,
     ) -> Result<(), String> {
         self.give_up();
-        let Some(DataPath { node, address, port }) = path else { return Ok(()) };
-        let (underlay, items) = (Underlay { node, address, port }, Arc::from(items));
+        let Some(path) = path else { return Ok(()) };
+        let (underlay, items) = (underlay(path), Arc::from(items));
         let problems = applied(&daemon, &underlay, &items).await?;
         problems.iter().for_each(|problem| warn!("{problem}"));
         if !problems.is_empty() {
@@ -46,6 +64,21 @@ impl Trying {
     pub(super) fn give_up(&self) {
         if let Some(trying) = locked(&self.0).take() {
             trying.abort();
+        }
+    }
+}
+
+fn underlay(DataPath { node, address, port }: DataPath) -> Underlay {
+    Underlay { node, address, port }
+}
+
+async fn until_left(daemon: Arc<Daemon>) {
+    loop {
+        sleep(AGAIN).await;
+        let owner = Arc::clone(&daemon);
+        match blocking(move || owner.networks.go_on_leaving()).await {
+            Ok(()) => return,
+            Err(error) => warn!("removing the cluster's networks: {error}"),
         }
     }
 }

@@ -39,7 +39,9 @@ impl Engine {
 }
 
 impl Executor for Engine {
-    fn set_data_path(&self, _: Option<DataPath>) {}
+    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         async { objects::description(&self.hostname) }.boxed()

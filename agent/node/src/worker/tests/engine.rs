@@ -175,7 +175,9 @@ impl Hold {
 }
 
 impl Executor for Hold {
-    fn set_data_path(&self, _: Option<DataPath>) {}
+    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         async { self.engine.known().description.clone() }.boxed()
