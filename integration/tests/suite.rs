@@ -144,6 +144,7 @@ modules![
     ketchd_compose,
     ketchd_dockerpy,
     ketchd_differential,
+    mesh_attacks(waits),
     mesh_cli(waits),
     mesh_cluster(waits),
     soak,
