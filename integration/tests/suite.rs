@@ -147,6 +147,7 @@ modules![
     mesh_attacks(waits),
     mesh_cli(waits),
     mesh_cluster(waits),
+    mesh_traffic(waits),
     soak,
     attack_image(both),
     attack_inside(both),

@@ -31,6 +31,11 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_cluster::a_removed_node_stays_out", SWARM),
     ("mesh_cluster::all_of_them_start_again", SWARM),
     ("mesh_cluster::dockerds_cluster_is_another", SWARM),
+    ("mesh_traffic::an_update_that_starts_first_fails_no_request", SWARM),
+    ("mesh_traffic::an_update_that_stops_first_fails_no_request", SWARM),
+    ("mesh_traffic::an_update_ends_datagrams_at_once_and_streams_with_the_grace", SWARM),
+    ("mesh_traffic::a_lost_node_ends_datagrams_and_streams", SWARM),
+    ("mesh_traffic::a_local_task_sees_the_clients_address", SWARM),
 ];
 
 /// Why the test is not asked of ketchd.
