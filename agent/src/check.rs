@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Config, Host};
+use crate::network;
 use crate::remap::{self, Ids};
 use crate::system;
 
@@ -48,6 +49,7 @@ fn all(config: &Config) -> Vec<(&'static str, Verdict)> {
         ("overlayfs", filesystem("overlay")),
         ("nf_tables", nftables(config)),
         ("forwarding", forwarding(config)),
+        ("encrypted networks", encryption()),
         ("seccomp", seccomp()),
         ("data root", folder(&config.data_root)),
         ("exec root", folder(&config.exec_root)),
@@ -155,6 +157,18 @@ fn nftables(config: &Config) -> Verdict {
                 .to_owned(),
         ),
     }
+}
+
+/// Only a cluster has them.
+fn encryption() -> Verdict {
+    if network::can_encrypt() {
+        return Verdict::Well("the kernel has ESP with AES-GCM".to_owned());
+    }
+    Verdict::Less(
+        "the kernel has no ESP with AES-GCM".to_owned(),
+        "a cluster places tasks on networks with --opt encrypted elsewhere: modprobe esp4 esp6 gcm, or use a kernel with CONFIG_INET_ESP, CONFIG_INET6_ESP and CONFIG_CRYPTO_GCM"
+            .to_owned(),
+    )
 }
 
 fn forwarding(config: &Config) -> Verdict {

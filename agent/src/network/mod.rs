@@ -51,6 +51,7 @@ mod taken;
 #[cfg(test)]
 mod tests;
 mod unlink;
+mod xfrm;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -116,6 +117,12 @@ struct State {
     taken: HashMap<String, Taken>,
     servers: HashMap<String, Listening>,
     ports: Ports,
+}
+
+/// Whether encrypted networks can be served: the kernel has ESP and its cipher. Looked for once.
+#[must_use]
+pub fn can_encrypt() -> bool {
+    xfrm::is_supported()
 }
 
 /// What becomes of an error of the kernel.

@@ -63,6 +63,16 @@ pub(super) fn enter<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + S
     })
 }
 
+/// Runs `inside` in a new namespace, which ends with it.
+pub(super) fn alone<T: Send>(inside: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_a_thread("netns", || {
+        #[expect(deprecated, reason = "unsafe for CLONE_FILES and the like only; this thread ends here")]
+        rustix::thread::unshare(rustix::thread::UnshareFlags::NEWNET)
+            .map_err(|error| Error::internal("making a network namespace", &io::Error::from(error)))?;
+        inside()
+    })
+}
+
 /// Whether a namespace is bound to the path.
 pub(super) fn is_bound(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|found| found.f_type.cast_unsigned() == 0x6e73_6673)

@@ -40,6 +40,10 @@ const FIB_OF_DESTINATION: u32 = 2;
 const LOCAL: u32 = 2;
 /// Numbers one after the other.
 const INCREMENTAL: u32 = 0;
+/// Whether the way of a packet leads through IPsec.
+const ROUTE_TRANSFORMS: u32 = 4;
+/// The request number of the association that a packet came by; none ends the rule.
+const ASSOCIATION_REQUEST: u32 = 5;
 /// Headers that a payload is read from.
 const LINK: u32 = 0;
 const NETWORK: u32 = 1;
@@ -144,6 +148,14 @@ pub(super) enum Expression {
     },
     /// A program of this namespace has sent it: the kernel's own, tunnels' for one, are nobody's.
     OfSocket,
+    /// A VXLAN datagram of a network that is in this set.
+    OfNetworkInSet {
+        set: String,
+    },
+    /// It leaves as it is, by no security association.
+    InPlain,
+    /// It came by a security association of this request.
+    ByAssociation(u32),
     /// What is in the frame, untagged.
     EtherType(u16),
     /// The first byte behind an IPv6 header and its extensions, of ICMPv6.
@@ -352,6 +364,25 @@ impl Writer {
                 self.meta(META_SKUID, REGISTER);
                 // No user has this number: whoever has one has another.
                 self.compare(Compare::Different, &u32::MAX.to_ne_bytes());
+            }
+            Expression::OfNetworkInSet { set } => {
+                // Behind UDP's header and four bytes of flags; the last byte is anything.
+                self.payload(TRANSPORT, (12, 4), REGISTER);
+                self.mask(&[u8::MAX, u8::MAX, u8::MAX, 0]);
+                self.look_up(set, None);
+            }
+            Expression::InPlain => {
+                self.add("rt", |data| {
+                    data.ordered(1, REGISTER).ordered(2, ROUTE_TRANSFORMS);
+                });
+                self.compare(Compare::Equal, &[0]);
+            }
+            Expression::ByAssociation(request) => {
+                self.add("xfrm", |data| {
+                    data.ordered(1, REGISTER).ordered(2, ASSOCIATION_REQUEST);
+                    data.bytes(3, &[0]).ordered(4, 0);
+                });
+                self.compare(Compare::Equal, &request.to_ne_bytes());
             }
             Expression::EtherType(kind) => {
                 self.payload(LINK, (12, 2), REGISTER);

@@ -7,6 +7,8 @@
 //!          node's own address, which the others believe.
 //! output   to the port of VXLAN: of a program's socket, of a container with `--network host` for one: dropped, as above. The
 //!          kernel's own datagrams have no socket of this namespace.
+//! received, of an encrypted network: what came by no security association of ours: dropped.
+//! output   of an encrypted network: what would leave in plain text: dropped.
 //! raw-*    to the port of VXLAN, between nodes: nothing is remembered of it. What is inside has connections, not what is around it.
 //! ```
 //! A table of its own, which is there whatever the daemon's settings say of rules: without it no network is served. It is there from
@@ -19,15 +21,18 @@ use std::sync::{Arc, Mutex};
 use super::expression::{Expression as E, Verdict, interface, octets};
 use super::rules::{BEFORE_CONNECTIONS, address_type};
 use super::table::{
-    Answer, Elements, FORWARD, Holds, Hook, INPUT, OUTPUT, PREROUTING, SetKind, TYPE_INTERFACE, Transaction,
+    Answer, Elements, FORWARD, Holds, Hook, INPUT, OUTPUT, PREROUTING, SetKind, TYPE_INTEGER, TYPE_INTERFACE,
+    Transaction,
 };
 use super::{Family, Socket, watch};
 use crate::locks::locked;
 use crate::network::netlink::NetlinkError;
+use crate::network::xfrm::REQUEST;
 
 const UDP: u8 = 17;
 const PEERS: &str = "peers";
 const BRIDGES: &str = "bridges";
+const ENCRYPTED: &str = "encrypted";
 
 /// Who is let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +43,8 @@ pub(in crate::network) struct Guarded {
     pub(in crate::network) peers: BTreeSet<IpAddr>,
     /// Interfaces behind which are containers.
     pub(in crate::network) bridges: BTreeSet<String>,
+    /// The identifiers of encrypted networks.
+    pub(in crate::network) encrypted: BTreeSet<u32>,
 }
 
 /// The table, and a watch over it once it has been written.
@@ -173,10 +180,17 @@ fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
         let rule: Vec<E> = to_port.into_iter().chain(of).chain([jump]).collect();
         transaction.rule(family, (table, chain), &rule);
     }
+    transaction.rule(
+        family,
+        (table, "received"),
+        &[E::InputInSet { set: bridges() }, E::Then(Verdict::Drop)],
+    );
+    if !wanted.encrypted.is_empty() {
+        write_encrypted(transaction, (family, table), wanted);
+    }
     let mut rule = |chain: &str, which: E, verdict: Verdict| {
         transaction.rule(family, (table, chain), &[which, E::Then(verdict)]);
     };
-    rule("received", E::InputInSet { set: bridges() }, Verdict::Drop);
     rule("received", E::SourceInSet { set: set() }, Verdict::Accept);
     for chain in ["forwarded", "sent"] {
         rule(chain, E::AddressInSet { set: set() }, Verdict::Drop);
@@ -187,4 +201,21 @@ fn write(transaction: &mut Transaction, table: &str, wanted: &Guarded) {
     for chain in ["received", "sent"] {
         transaction.rule(family, (table, chain), &[E::Then(Verdict::Drop)]);
     }
+}
+
+/// Only where there is such a network: a kernel may lack the words for it.
+fn write_encrypted(transaction: &mut Transaction, (family, table): (Family, &str), wanted: &Guarded) {
+    let kind = SetKind { key: TYPE_INTEGER, key_length: 4, holds: Holds::Keys };
+    transaction.set(family, (table, ENCRYPTED), kind);
+    let networks: Elements =
+        wanted.encrypted.iter().map(|vni| ((vni << 8).to_be_bytes().to_vec(), Answer::None)).collect();
+    transaction.add(family, (table, ENCRYPTED), &networks);
+    let of_them = || E::OfNetworkInSet { set: ENCRYPTED.to_owned() };
+    let peers = E::SourceInSet { set: PEERS.to_owned() };
+    let ours = E::ByAssociation(REQUEST);
+    let mut rule = |chain: &str, rule: &[E]| transaction.rule(family, (table, chain), rule);
+    rule("received", &[of_them(), ours, peers, E::Then(Verdict::Accept)]);
+    rule("received", &[of_them(), E::Then(Verdict::Drop)]);
+    let [protocol, port] = [E::Protocol(UDP), E::DestinationPort(wanted.port)];
+    rule("output", &[protocol, port, of_them(), E::InPlain, E::Then(Verdict::Drop)]);
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use ketch_cluster::assignment::{Item, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
+use ketch_cluster::objects::cluster::{DataKey, SecretBytes};
 use ketch_cluster::objects::endpoint::{Protocol, PublishMode, ResolutionMode, VirtualIp};
 use ketch_cluster::objects::network::{IpamConfig, NetworkAllocation, NetworkSpec, Subnet};
 use ketch_cluster::objects::{Labels, Meta, Network, NetworkAttachment, PortConfig};
+use ketch_cluster::time::Timestamp;
 
 use super::Underlay;
+use crate::network::can_encrypt;
 
 pub(in crate::network) const FRONT: NetworkId = NetworkId::of(1 << 100);
 pub(in crate::network) const INGRESS: NetworkId = NetworkId::of(2 << 100);
@@ -22,7 +25,12 @@ pub(in crate::network) fn data_address(number: u8) -> Ipv4Addr {
 
 /// How a node sends.
 pub(in crate::network) fn underlay(number: u8) -> Underlay {
-    Underlay { node: NodeId::of(u128::from(number)), address: data_address(number).into(), port: 4789 }
+    Underlay {
+        node: NodeId::of(u128::from(number)),
+        address: data_address(number).into(),
+        port: 4789,
+        encrypts: can_encrypt(),
+    }
 }
 
 /// A task as all nodes are told of it.
@@ -53,6 +61,8 @@ pub(in crate::network) struct Told {
     /// The network `front` has IPv6 too.
     pub(in crate::network) ipv6: bool,
     pub(in crate::network) labels: Labels,
+    /// Of the network `front`, if it is encrypted: the generations of keys that there are.
+    pub(in crate::network) keys: Vec<u64>,
 }
 
 pub(in crate::network) fn network(id: NetworkId, name: &str, (vni, third): (u32, u8)) -> Arc<Network> {
@@ -140,7 +150,26 @@ impl Told {
         if self.ipv6 {
             items.iter_mut().for_each(add_ipv6);
         }
+        if !self.keys.is_empty() {
+            items.iter_mut().for_each(encrypt);
+            items.push(Item::DataKeys(self.keys.iter().copied().map(data_key).collect()));
+        }
         items
+    }
+}
+
+/// Of this generation.
+pub(in crate::network) fn data_key(generation: u64) -> DataKey {
+    let secret = SecretBytes(vec![generation.to_be_bytes()[7]; 32]);
+    DataKey { generation, made_at: Timestamp(0), secret }
+}
+
+pub(in crate::network) fn encrypt(item: &mut Item) {
+    if let Item::Network(it) = item
+        && it.network.id == FRONT
+    {
+        let options = &mut Arc::make_mut(&mut it.network).spec.driver.options;
+        let _none = options.insert("encrypted".to_owned(), String::new());
     }
 }
 

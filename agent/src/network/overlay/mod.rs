@@ -15,6 +15,7 @@ mod door;
 pub(super) mod fixture;
 mod plan;
 mod publish;
+mod sealing;
 mod services;
 mod space;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use tracing::warn;
 
 use self::plan::{Known, Locals, Overlay, Plan};
 use self::publish::Published;
+use self::sealing::Sealing;
 use super::firewall::{Guarded, OwnedPort};
 use super::ipam::{Prefix, Subnet};
 use super::record::{Driver, Endpoint, NETWORKS, Network, Spanned};
@@ -64,6 +66,8 @@ pub(super) struct Held {
     /// Networks that are made as they were planned.
     made: BTreeMap<String, Overlay>,
     published: Published,
+    /// `None`: what of the kernel's associations and policies is ours is not known.
+    sealed: Option<Sealing>,
 }
 
 impl Networks {
@@ -96,8 +100,9 @@ impl Networks {
         }
         self.know_traffic(&mut held, items)?;
         if held.told.as_ref().is_some_and(|(before, _)| before != underlay) {
-            // Devices have the node's address.
+            // Devices have the node's address, and keys are derived from it.
             held.made.clear();
+            held.sealed = None;
         }
         held.told =
             Some((underlay.clone(), items.iter().filter(|item| is_of_networks(item)).cloned().collect()));
@@ -149,6 +154,9 @@ impl Networks {
         if let Some((_, error)) = self.remove_strange_spaces(&Plan::default())?.into_iter().next() {
             return Err(error);
         }
+        if super::can_encrypt() {
+            sealing::seal(&sealing::Wanted::default())?;
+        }
         self.0.guard.set(None).map_err(|error| refused(&error))?;
         let mut state = self.state();
         let ours = state.networks.values().filter(|network| network.is_overlay());
@@ -177,10 +185,28 @@ impl Networks {
         self.know_networks(&underlay, &items, &mut plan)?;
         // Before there is a network, strangers are kept out of it; and where there is none, containers from other nodes'.
         self.let_in(&underlay, &plan)?;
+        Self::seal(held, &underlay, &mut plan);
         self.make_spaces(held, &underlay, &mut plan)?;
         self.tell_of_overlays(&plan);
         self.publish_ports(held, &mut plan)?;
         Ok(plan.problems)
+    }
+
+    /// Associations and policies of encrypted networks. What could not be made is dropped by the packet filter meanwhile.
+    fn seal(held: &mut Held, underlay: &Underlay, plan: &mut Plan) {
+        let is_known = plan.sealing.networks.is_empty() || !plan.sealing.keys.is_empty();
+        // Of others' kernels nothing is asked.
+        if !underlay.encrypts || !is_known || held.sealed.as_ref() == Some(&plan.sealing) {
+            return;
+        }
+        held.sealed = None;
+        match sealing::seal(&sealing::wanted(underlay, &plan.sealing)) {
+            Ok(()) => held.sealed = Some(plan.sealing.clone()),
+            Err(error) => {
+                let all = "that are encrypted".to_owned();
+                plan.problems.push(Problem::Failed(all, error.to_string()));
+            }
+        }
     }
 
     fn let_in(&self, underlay: &Underlay, plan: &Plan) -> Result<()> {
@@ -189,6 +215,7 @@ impl Networks {
             port: underlay.port,
             peers: plan.peers.clone(),
             bridges: self.state().bridges().into_iter().map(|bridge| bridge.name).collect(),
+            encrypted: plan.sealing.networks.clone(),
         };
         self.0.guard.set(Some(guarded)).map_err(|error| refused(&error))
     }
@@ -316,7 +343,10 @@ impl Networks {
 
 /// Secrets and tasks are not kept here.
 fn is_of_networks(item: &Item) -> bool {
-    matches!(item, Item::Network(_) | Item::Neighbour(_) | Item::Service(_) | Item::Peer(_))
+    matches!(
+        item,
+        Item::Network(_) | Item::Neighbour(_) | Item::Service(_) | Item::Peer(_) | Item::DataKeys(_)
+    )
 }
 
 /// Whether it is a network whose containers have a way out.

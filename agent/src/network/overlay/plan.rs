@@ -8,9 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ketch_cluster::assignment::{Item, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
+use ketch_cluster::objects::cluster::DataKey;
 use ketch_cluster::objects::network::Subnet;
 use ketch_cluster::objects::{Network, NetworkAttachment};
 
+use super::sealing::Sealing;
 use super::services;
 use crate::network::dns;
 use crate::network::firewall::Transport;
@@ -21,6 +23,8 @@ use crate::network::options::MTU;
 /// What an outer header takes of a frame's length: Ethernet, IP, UDP, VXLAN.
 const OVERHEAD_IPV4: u32 = 50;
 const OVERHEAD_IPV6: u32 = 70;
+/// What ESP adds at most to what the others leave: its header, a vector, padding, and what authenticates.
+const OVERHEAD_ESP: u32 = 34;
 const FRAME: u32 = 1500;
 /// The least that IPv6 works with.
 const LEAST_MTU: u32 = 1280;
@@ -35,12 +39,14 @@ pub struct Underlay {
     pub address: IpAddr,
     /// UDP; the cluster's `data_path_port`.
     pub port: u16,
+    /// Whether the kernel has ESP.
+    pub encrypts: bool,
 }
 
 /// Why a network does not do all that it should on this node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// It is not served.
+    /// It is not served. The scheduler places no tasks of it here.
     #[error(
         "the network {0} is encrypted, and this node can't encrypt: it is not served, as nothing of it may travel in plain text"
     )]
@@ -74,6 +80,8 @@ pub(in crate::network) struct Plan {
     pub(in crate::network) names: BTreeMap<String, dns::Told>,
     /// The only sources of datagrams that are believed.
     pub(in crate::network) peers: BTreeSet<IpAddr>,
+    /// What travels encrypted.
+    pub(in crate::network) sealing: Sealing,
     /// The routing mesh, by published port.
     pub(in crate::network) mesh: BTreeMap<(Transport, u16), MeshPort>,
     /// Everything that keeps a network from doing all that it should.
@@ -86,6 +94,7 @@ pub(in crate::network) struct Overlay {
     pub(in crate::network) name: String,
     pub(in crate::network) vni: u32,
     pub(in crate::network) mtu: u32,
+    pub(in crate::network) encrypted: bool,
     /// The routing mesh's.
     pub(in crate::network) ingress: bool,
     /// The node's own addresses; none: it forwards nothing.
@@ -128,6 +137,7 @@ pub(super) struct Told<'a> {
     pub(super) neighbours: Vec<(&'a Neighbour, Traffic)>,
     pub(super) services: Vec<&'a ServiceEntry>,
     pub(super) peers: BTreeMap<NodeId, &'a Peer>,
+    keys: &'a [DataKey],
     /// The places of each service's tasks among the neighbours.
     of_services: BTreeMap<ServiceId, Vec<usize>>,
 }
@@ -145,7 +155,8 @@ impl<'a> Told<'a> {
                 Item::Peer(peer) => {
                     let _none = told.peers.insert(peer.node, peer);
                 }
-                Item::Network(_) | Item::Task(_) | Item::Secret(_) | Item::Config(_) | Item::DataKeys(_) => {}
+                Item::DataKeys(keys) => told.keys = keys,
+                Item::Network(_) | Item::Task(_) | Item::Secret(_) | Item::Config(_) => {}
             }
         }
         told.neighbours.sort_by_key(|(neighbour, _)| neighbour.task);
@@ -224,6 +235,11 @@ pub(in crate::network) fn plan(underlay: &Underlay, items: &[Item], known: &Know
                     plan.problems.push(Problem::NoOwnAddress(overlay.name.clone()));
                 }
                 overlay.meet(underlay, &told, node_network.network.id);
+                if overlay.encrypted {
+                    let _new = plan.sealing.networks.insert(overlay.vni);
+                    plan.sealing.peers.extend(overlay.forwarding.values());
+                    plan.sealing.keys = told.keys.to_vec();
+                }
                 services::balance(&mut overlay, &told, (underlay, node_network.network.id, locals));
                 if overlay.ingress {
                     plan.mesh = services::mesh(&told, (underlay, node_network.network.id, locals));
@@ -245,7 +261,7 @@ pub(in crate::network) fn plan(underlay: &Underlay, items: &[Item], known: &Know
 fn overlay(underlay: &Underlay, node_network: &NodeNetwork) -> Result<Overlay, Problem> {
     let Network { spec, allocation, .. } = &*node_network.network;
     let name = || spec.name.clone();
-    if spec.is_encrypted() {
+    if spec.is_encrypted() && !underlay.encrypts {
         return Err(Problem::Encrypted(name()));
     }
     let vni = allocation.as_ref().and_then(|allocation| allocation.vni);
@@ -258,6 +274,7 @@ fn overlay(underlay: &Underlay, node_network: &NodeNetwork) -> Result<Overlay, P
         name: name(),
         vni,
         mtu: mtu(underlay, &node_network.network),
+        encrypted: spec.is_encrypted(),
         ingress: node_network.network.is_ingress(),
         own,
         neighbours: BTreeMap::new(),
@@ -273,6 +290,7 @@ fn overlay(underlay: &Underlay, node_network: &NodeNetwork) -> Result<Overlay, P
 pub(in crate::network) fn mtu(underlay: &Underlay, network: &Network) -> u32 {
     let set = network.spec.driver.options.get(MTU).and_then(|text| text.parse().ok());
     let overhead = if underlay.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 };
+    let overhead = if network.spec.is_encrypted() { overhead + OVERHEAD_ESP } else { overhead };
     set.filter(|set| (LEAST_MTU..=MOST_MTU).contains(set)).unwrap_or(FRAME - overhead)
 }
 

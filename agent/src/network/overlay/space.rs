@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::balancer;
 use super::plan::{Overlay, Underlay, mac_for};
+use super::sealing::{PLAIN, SEALED};
 use super::vxlan::{Entries, Vxlan};
 use crate::error::{Error, Kind, Result};
 use crate::network::firewall::{self, OwnedPort, guard_ports, let_send};
@@ -128,7 +129,8 @@ fn make_device(
     links: &mut Links,
     (underlay, overlay, bridge): (&Underlay, &Overlay, u32),
 ) -> Result<()> {
-    let wanted = Vxlan { vni: overlay.vni, local: underlay.address, port: underlay.port };
+    let source = if overlay.encrypted { SEALED } else { PLAIN };
+    let wanted = Vxlan { vni: overlay.vni, local: underlay.address, port: underlay.port, source };
     if links.vxlan_of(VXLAN).map_err(|error| refused(&error))? != Some(wanted) {
         links.remove(VXLAN).map_err(|error| refused(&error))?;
         let own = File::open("/proc/thread-self/ns/net")

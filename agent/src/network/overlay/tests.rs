@@ -10,7 +10,8 @@ use ketch_cluster::objects::endpoint::ResolutionMode;
 use ketch_cluster::objects::{Labels, Network};
 
 use super::fixture::{FRONT, INGRESS, Told, VIRTUAL, data_address, task, underlay};
-use super::plan::{Known, Locals, MeshPort, Plan, Problem, known, mac_for, plan};
+use super::plan::{Known, Locals, MeshPort, Plan, Problem, Underlay, known, mac_for, plan};
+use super::sealing::Sealing;
 use crate::network::firewall::Transport;
 
 fn address(text: &str) -> IpAddr {
@@ -161,11 +162,9 @@ fn the_mesh_leads_to_tasks_here_by_the_bridge_and_to_others_by_the_door() {
 
 #[test]
 fn what_can_not_be_served_is_said() {
-    let mut items = told().items(1);
-    change_network(&mut items, |network, _| {
-        let _none = network.spec.driver.options.insert("encrypted".to_owned(), String::new());
-    });
-    let plan_of_encrypted = planned(&items);
+    let items = Told { keys: vec![1, 2], ..told() }.items(1);
+    let without = Underlay { encrypts: false, ..underlay(1) };
+    let plan_of_encrypted = plan(&without, &items, &Known::new(), &here());
     assert_eq!(plan_of_encrypted.problems, [Problem::Encrypted("front".to_owned())]);
     assert!(plan_of_encrypted.networks.is_empty() && plan_of_encrypted.names.is_empty());
     assert!(plan_of_encrypted.refused.contains_key(&FRONT.to_string()));
@@ -191,6 +190,20 @@ fn what_can_not_be_served_is_said() {
     let plan_of_two_families = planned(&items);
     assert_eq!(plan_of_two_families.problems, [Problem::OtherFamily(other, data_address)]);
     assert!(!plan_of_two_families.peers.contains(&data_address));
+}
+
+#[test]
+fn an_encrypted_network_is_sealed_between_the_nodes_that_serve_it() {
+    let encrypted = Told { keys: vec![1, 2], ..told() };
+    let with = Underlay { encrypts: true, ..underlay(1) };
+    let planned = |items: &[Item]| plan(&with, items, &Known::new(), &here());
+    let sealing = planned(&encrypted.items(1)).sealing;
+    assert_eq!(sealing.networks, BTreeSet::from([4097]));
+    assert_eq!(sealing.peers, [2, 3].map(|node| IpAddr::from(data_address(node))).into());
+    assert_eq!(sealing.keys.iter().map(|key| key.generation).collect::<Vec<_>>(), [1, 2]);
+    let front = &planned(&encrypted.items(1)).networks[&FRONT.to_string()];
+    assert_eq!((front.encrypted, front.mtu), (true, 1416));
+    assert_eq!(planned(&told().items(1)).sealing, Sealing::default());
 }
 
 #[test]

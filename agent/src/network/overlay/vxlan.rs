@@ -15,6 +15,7 @@ use crate::network::link::{
 use crate::network::netlink::{
     Attributes, Batch, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NetlinkError, attributes, number32,
 };
+use crate::network::xfrm::PortBlock;
 
 const NLM_F_REPLACE: u16 = 0x100;
 const RTM_NEWNEIGH: u16 = 28;
@@ -25,6 +26,7 @@ const AF_BRIDGE: u8 = 7;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
 const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PORT_RANGE: u16 = 10;
 const IFLA_VXLAN_PROXY: u16 = 11;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_VXLAN_LOCAL6: u16 = 17;
@@ -49,6 +51,8 @@ pub(super) struct Vxlan {
     pub(super) local: IpAddr,
     /// UDP's.
     pub(super) port: u16,
+    /// From which ports it sends.
+    pub(super) source: PortBlock,
 }
 
 /// Who is where.
@@ -79,6 +83,10 @@ impl Links {
                 data.number(IFLA_VXLAN_ID, vxlan.vni).bytes(local, &octets(vxlan.local));
                 data.bytes(IFLA_VXLAN_LEARNING, &[0]).bytes(IFLA_VXLAN_PROXY, &[1]);
                 data.bytes(IFLA_VXLAN_PORT, &vxlan.port.to_be_bytes());
+                // The last is not among them.
+                let PortBlock { first, mask } = vxlan.source;
+                let end = first.wrapping_add((!mask).wrapping_add(1));
+                data.bytes(IFLA_VXLAN_PORT_RANGE, &[first.to_be_bytes(), end.to_be_bytes()].concat());
             });
         });
         let mut batch = Batch::default();
@@ -100,10 +108,13 @@ impl Links {
             let data = part(part(message.body.get(16..)?, IFLA_LINKINFO)?, IFLA_INFO_DATA)?;
             let local = part(data, IFLA_VXLAN_LOCAL).or_else(|| part(data, IFLA_VXLAN_LOCAL6))?;
             let port = part(data, IFLA_VXLAN_PORT)?.try_into().ok()?;
+            let [a, b, c, d] = part(data, IFLA_VXLAN_PORT_RANGE)?.try_into().ok()?;
+            let (first, end) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
             Some(Vxlan {
                 vni: number32(part(data, IFLA_VXLAN_ID)?, 0)?,
                 local: address_of(local)?,
                 port: u16::from_be_bytes(port),
+                source: PortBlock { first, mask: !end.wrapping_sub(first).wrapping_sub(1) },
             })
         }))
     }

@@ -14,13 +14,16 @@ use ketch_engine_api::network::{EndpointIpamConfig, EndpointSettings};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Joined, Networks, World, address, alone, ask, listen, nft, reach};
+use crate::network::can_encrypt;
 use crate::network::device::Pair;
 use crate::network::ipam::Prefix;
 use crate::network::link::{Links, mac_of};
 use crate::network::namespace;
+use crate::network::overlay::Underlay;
 use crate::network::overlay::fixture::{
     FRONT, INGRESS, Running, Told, VIRTUAL, data_address, task, underlay,
 };
+use crate::network::xfrm::Xfrm;
 use crate::store::Store;
 
 /// A machine.
@@ -647,18 +650,14 @@ fn answer_of(from: &Joined, to: ([u8; 4], u16)) -> bool {
 }
 
 #[test]
-fn an_encrypted_network_is_never_served_in_plain_text() {
+fn an_encrypted_network_is_not_served_where_the_kernel_has_no_esp() {
     alone(|world| {
-        let node = Node::new(world, 1);
-        let told = Told { nodes: vec![1], tasks: vec![task("db.1", 1, 11)], ..Told::default() };
-        let mut items = told.items(1);
-        for item in &mut items {
-            if let Item::Network(it) = item {
-                let options = &mut std::sync::Arc::make_mut(&mut it.network).spec.driver.options;
-                let _none = options.insert("encrypted".to_owned(), String::new());
-            }
-        }
-        let problems = node.on(|networks| networks.apply(&underlay(1), &items).unwrap());
+        let node = Node::stranger(world, 1);
+        let without = Underlay { encrypts: false, ..underlay(1) };
+        let told =
+            Told { nodes: vec![1], tasks: vec![task("db.1", 1, 11)], keys: vec![1, 2], ..Told::default() };
+        node.on(|networks| networks.enter_cluster(&without).unwrap());
+        let problems = node.on(|networks| networks.apply(&without, &told.items(1)).unwrap());
         let text = "the network front is encrypted, and this node can't encrypt: it is not served, as nothing of it may travel in plain text";
         assert_eq!(problems.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
         let mut wanted = node.world.wanted("db", "front", &[]);
@@ -667,6 +666,147 @@ fn an_encrypted_network_is_never_served_in_plain_text() {
         assert!(error.ends_with(text), "{error}");
         assert_eq!(std::fs::read_dir(node.world.folder.join("overlays")).unwrap().count(), 0);
     });
+}
+
+/// All frames of the calling thread's namespace, from now on.
+struct Capture(std::os::fd::OwnedFd);
+
+/// The IPv4 datagrams among the frames, by protocol, and all bytes.
+#[derive(Debug, Default)]
+struct Captured {
+    esp: usize,
+    vxlan: usize,
+    bytes: Vec<u8>,
+}
+
+impl Capture {
+    fn begin() -> Self {
+        use rustix::net::{AddressFamily, Protocol, RawProtocol, SocketType};
+        // Every protocol, in network order.
+        let all = Protocol::from_raw(RawProtocol::new(0x0300).unwrap());
+        Self(rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, Some(all)).unwrap())
+    }
+
+    fn end(self) -> Captured {
+        let mut captured = Captured::default();
+        let mut frame = [0; 2048];
+        while let Ok((length, _)) =
+            rustix::net::recv(&self.0, &mut frame[..], rustix::net::RecvFlags::DONTWAIT)
+        {
+            let frame = &frame[..length.min(2048)];
+            captured.bytes.extend_from_slice(frame);
+            match (frame.get(12..14), frame.get(23), frame.get(36..38)) {
+                (Some([8, 0]), Some(50), _) => captured.esp += 1,
+                (Some([8, 0]), Some(17), Some(port)) if port == 4789_u16.to_be_bytes() => captured.vxlan += 1,
+                _ => {}
+            }
+        }
+        captured
+    }
+}
+
+const SECRET: &[u8] = b"nobody is to read this on the wire";
+
+impl Captured {
+    fn holds_the_secret(&self) -> bool {
+        self.bytes.windows(SECRET.len()).any(|some| some == SECRET)
+    }
+}
+
+/// In the VM: this needs a kernel with ESP.
+#[test]
+fn an_encrypted_network_travels_by_esp_alone() {
+    if !can_encrypt() {
+        eprintln!("skipped: the kernel has no ESP (make vm-test runs it)");
+        return;
+    }
+    alone(|world| {
+        let tasks = vec![task("db.1", 1, 11), task("web.1", 2, 12)];
+        let (mut one, two, mut told) = two_nodes(world, tasks);
+        let careless = Node::stranger(world, 3);
+        told.nodes.push(3);
+        let send = |db: &Joined| {
+            within(db.namespace.as_deref().unwrap(), || {
+                let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+                let _length = socket.send_to(SECRET, "10.0.1.12:9999").unwrap();
+            });
+        };
+        let apply = |node: &Node, told: &Told| node.apply(told);
+        // As a plain network first, which shows that a capture would find what it is to find.
+        apply(&one, &told);
+        apply(&two, &told);
+        let db = one.join("db", &[("front", "10.0.1.11")]);
+        let web = Forging::at(&two.join("web", &[("front", "10.0.1.12")]));
+        let receives = || web.0.recv(&mut [0; 64]).is_ok();
+        let capture = Capture::begin();
+        send(&db);
+        assert!(receives());
+        let plain = capture.end();
+        assert!(
+            plain.holds_the_secret() && plain.vxlan > 0 && plain.esp == 0,
+            "{} {}",
+            plain.vxlan,
+            plain.esp
+        );
+        assert!(web.arrives(&careless.space));
+
+        told.keys = vec![1, 2];
+        apply(&one, &told);
+        apply(&two, &told);
+        let capture = Capture::begin();
+        send(&db);
+        assert!(receives(), "it passes");
+        let sealed = capture.end();
+        assert!(sealed.esp > 0 && sealed.vxlan == 0, "{} {}", sealed.esp, sealed.vxlan);
+        assert!(!sealed.holds_the_secret());
+        assert!(!web.arrives(&careless.space), "what comes in plain text is dropped, whoever it is from");
+
+        // Keys are exchanged under way, on one node before the other.
+        let mut got = 0;
+        for (step, keys) in [[1, 2].as_slice(), &[1, 2, 3], &[2, 3, 4], &[3, 4, 5]].into_iter().enumerate() {
+            told.keys = keys.to_vec();
+            for node in if step % 2 == 0 { [&one, &two] } else { [&two, &one] } {
+                for _ in 0..10 {
+                    send(&db);
+                    got += usize::from(receives());
+                }
+                apply(node, &told);
+            }
+        }
+        assert!(got >= 78, "{got} of 80");
+        assert_eq!(within(&one.space, || sealing_of()), (3 * 2 + 2, 2), "what is old has gone");
+
+        // Without associations, and without policies, nothing leaves.
+        for what in ["state", "policy"] {
+            within(&one.space, || ip(&["xfrm", what, "flush"]));
+            let capture = Capture::begin();
+            send(&db);
+            assert!(!receives());
+            let lost = capture.end();
+            assert!(lost.vxlan == 0 && !lost.holds_the_secret(), "{what}: {}", lost.vxlan);
+        }
+        one.start();
+        apply(&one, &told);
+        send(&db);
+        assert!(receives(), "a daemon that starts mends it");
+        // A daemon that starts without managers has no keys, and what the kernel has goes on.
+        one.start();
+        let keys = told.items(1).into_iter().filter(|item| !matches!(item, Item::DataKeys(_)));
+        let items: Vec<Item> = keys.collect();
+        let problems = one.on(|networks| networks.apply(&underlay(1), &items).unwrap());
+        assert_eq!(problems, []);
+        send(&db);
+        assert!(receives());
+        one.on(|networks| networks.leave(&format!("{:0<64}", "db")).unwrap());
+        one.on(|networks| networks.forget_overlays().unwrap());
+        assert_eq!(within(&one.space, || sealing_of()), (0, 0));
+    });
+}
+
+/// How many associations and policies of ours the thread's namespace has.
+fn sealing_of() -> (usize, usize) {
+    let mut xfrm = Xfrm::open().unwrap();
+    (xfrm.associations().unwrap().len(), xfrm.policies().unwrap().len())
 }
 
 /// Prints what goes through by each way, and how long a node takes to be told of a thousand services.

@@ -9,7 +9,7 @@ use ketch_cluster::objects::{GenericResource, Labels, Resources};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::system::{self, Machine};
-use crate::{logs, volume};
+use crate::{logs, network, volume};
 use ketch_node::executor::DataPath;
 
 const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
@@ -17,7 +17,8 @@ const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "ove
 /// The node now.
 pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> NodeDescription {
     // Files of /proc and /etc; a machine that can't be looked at has nothing to give.
-    let Ok(machine) = blocking(|| Ok(system::machine())).await else { return NodeDescription::default() };
+    let looked = blocking(|| Ok((system::machine(), network::can_encrypt()))).await;
+    let Ok((machine, encryption)) = looked else { return NodeDescription::default() };
     let Machine { hostname, architecture, cpus, memory, .. } = machine;
     NodeDescription {
         hostname,
@@ -33,8 +34,7 @@ pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> No
             plugins: plugins(),
         },
         data_address: path.map(|path| path.address),
-        // Whatever the kernel has: `network/overlay` refuses encrypted networks.
-        encryption: false,
+        encryption,
         tls: None,
     }
 }

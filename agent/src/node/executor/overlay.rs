@@ -12,6 +12,7 @@ use tracing::warn;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::locks::locked;
+use crate::network;
 use crate::network::overlay::{Problem, Underlay};
 
 /// Between two tries at what could not be done: a port that was taken, a device that was still there.
@@ -69,7 +70,7 @@ impl Trying {
 }
 
 fn underlay(DataPath { node, address, port }: DataPath) -> Underlay {
-    Underlay { node, address, port }
+    Underlay { node, address, port, encrypts: network::can_encrypt() }
 }
 
 async fn until_left(daemon: Arc<Daemon>) {
