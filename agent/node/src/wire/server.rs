@@ -78,6 +78,8 @@ pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
+        // It would be the machine's clock, not the world's, and nobody reads it.
+        .auto_date_header(false)
         .max_concurrent_streams(streams_of(&caller))
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);

@@ -1,6 +1,9 @@
 //! How managers get into raft.
 
+use std::time::Duration;
+
 use ketch_cluster::objects::node::NodeRole;
+use tokio::time::sleep;
 
 use super::add_node;
 use crate::calls::EnterAsked;
@@ -21,6 +24,23 @@ async fn five_managers_are_in_raft_and_in_the_store() {
         assert_eq!((place.raft_id, place.address), (seat.manager.me().raft_id, seat.site.address()));
     }
     add_node(&leader, 77).await.unwrap();
+}
+
+/// The voters that have just come are no reason to refuse the next one, nor a change.
+#[tokio::test(start_paused = true)]
+async fn a_change_right_after_a_manager_has_come_is_made() {
+    let mut managers = Managers::found().await;
+    for number in 0..2 {
+        // The leader was alone for a while, or with managers that had nothing to do.
+        sleep(Duration::from_secs(5)).await;
+        for second in 0..2 {
+            let site = managers.join_site(NodeRole::Manager).await;
+            let asked = EnterAsked { raft_id: 10 * number + second + 2, address: site.address() };
+            let place = managers.open(site, asked.raft_id).await;
+            managers.seats[place].site.ask("10.0.0.1:2377", &asked).await.unwrap();
+            add_node(&*managers.leader().await, u128::from(1000 + asked.raft_id)).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
