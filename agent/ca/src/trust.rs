@@ -71,6 +71,8 @@ pub enum Expected {
     Role(NodeRole),
     /// One node, in any role.
     Node(NodeId),
+    /// One node, as a manager: another one's certificate, which holds for months after a demotion, is of no use there.
+    Manager(NodeId),
 }
 
 impl Expected {
@@ -79,11 +81,18 @@ impl Expected {
     /// # Errors
     /// It is another.
     pub fn check(self, peer: Identity) -> Result<(), PeerError> {
-        match self {
-            Self::Role(wanted) if wanted != peer.role => Err(PeerError::Role { found: peer.role, wanted }),
-            Self::Node(wanted) if wanted != peer.node => Err(PeerError::Node { found: peer.node, wanted }),
-            _ => Ok(()),
+        let (node, role) = match self {
+            Self::Role(role) => (peer.node, role),
+            Self::Node(node) => (node, peer.role),
+            Self::Manager(node) => (node, NodeRole::Manager),
+        };
+        if node != peer.node {
+            return Err(PeerError::Node { found: peer.node, wanted: node });
         }
+        if role != peer.role {
+            return Err(PeerError::Role { found: peer.role, wanted: role });
+        }
+        Ok(())
     }
 }
 

@@ -17,12 +17,14 @@ use std::time::Duration;
 use ketch_cluster::assignment::AssignmentChanges;
 use ketch_cluster::id::{NodeId, TaskId};
 use ketch_cluster::objects::node::{Availability, CaKeyId, NodeDescription, NodeRole};
+use ketch_cluster::time::Timestamp;
 use ketch_cluster::view::Told;
 use ketch_raft::Kind;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::{LogLine, LogOptions};
+use crate::world::Expected;
 
 /// A call with one answer.
 pub trait Request: Serialize + DeserializeOwned + Send {
@@ -67,6 +69,9 @@ pub struct RootAsked {}
 pub struct Roots {
     /// PEM.
     pub roots: String,
+    /// The manager's clock.
+    #[serde(default)]
+    pub now: Option<Timestamp>,
 }
 
 /// To become a node.
@@ -128,6 +133,9 @@ pub struct SessionAsked {
     /// Where it is to be reached; empty: where its connection comes from.
     #[serde(default)]
     pub address: String,
+    /// Drawn when the worker's process began: two that use one node's keys at once have two. Zero: none.
+    #[serde(default)]
+    pub process: u128,
 }
 
 /// What a session's stream brings.
@@ -142,6 +150,8 @@ pub enum SessionMessage {
     Membership(Membership),
     /// What the node is to have.
     Assignment(AssignmentChanges),
+    /// The same, and more of it follows: nothing is done by it until an [`Assignment`](Self::Assignment) has come.
+    AssignmentPart(AssignmentChanges),
     /// Somebody wants to read logs of tasks here.
     Logs(LogsWanted),
     /// Nobody does any more.
@@ -152,6 +162,23 @@ pub enum SessionMessage {
 pub struct ManagerAddress {
     pub node: NodeId,
     pub address: String,
+}
+
+impl ManagerAddress {
+    /// Of a node that has just joined, which knows where a manager is and not yet which node that is.
+    #[must_use]
+    pub fn nameless(address: String) -> Self {
+        Self { node: NodeId::of(0), address }
+    }
+
+    /// Whom a connection there must reach: that node, as a manager.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        match self.node == NodeId::of(0) {
+            true => Expected::Role(NodeRole::Manager),
+            false => Expected::Manager(self.node),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -50,7 +50,7 @@ use bell::Topic;
 use feeder::Feeder;
 use interests::{Interests, Rings};
 use logs::Logs;
-use sessions::{News, Session, Sessions};
+use sessions::{News, Process, Session, Sessions};
 use verdict::Registration;
 use words::Words;
 use writer::Writer;
@@ -143,6 +143,11 @@ impl Dispatcher {
     ) -> Result<Answer, Refusal> {
         let node = caller.node;
         is_small(&asked.description)?;
+        if let Some(there) = self.sessions.double(node, asked.process) {
+            tracing::warn!(%node, here = from, there, "two machines use the keys of one node");
+            return Err(Refusal::Invalid(texts::double(node, &there)));
+        }
+        let process = Process { number: asked.process, from: from.to_owned() };
         let registration = Registration::of(&asked, caller, from);
         let words = self.sorted(node, asked.words)?;
         self.leader.note(words.taken);
@@ -151,7 +156,7 @@ impl Dispatcher {
         let feeder = Feeder::new(Arc::clone(self), (node, session), sender);
         let bell = Arc::clone(&feeder.bell);
         let feeder = tokio::spawn(feeder.run()).abort_handle();
-        self.sessions.begin(node, Session { id: session, bell, feeder }, registration);
+        self.sessions.begin(node, Session { id: session, process, bell, feeder }, registration);
         // What has ended before the session was there has not seen it.
         if self.leader.has_ended() {
             self.sessions.clear();

@@ -33,7 +33,9 @@ use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::cluster::RaftConfig;
 use ketch_cluster::objects::{Cluster, Node};
 use ketch_cluster::store::Store;
-use ketch_raft::{Blocking, ClusterLog, Member, MembersError, Notices, Peer, Settings, Start, Status};
+use ketch_raft::{
+    Blocking, ClusterLog, DataKeys, Member, MembersError, Notices, OpenError, Peer, Settings, Start, Status,
+};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -53,8 +55,8 @@ pub struct ManagerParts {
     pub links: Arc<Links>,
     /// Who it is in raft, and where other managers reach it.
     pub me: Peer,
-    /// Seals the log and the snapshots on this disk.
-    pub data_key: [u8; 32],
+    /// Seal the log and the snapshots on this disk.
+    pub data_keys: DataKeys,
     /// The cluster's, as this node last knew it: of a new one its default. A change counts from the next start on.
     pub raft: RaftConfig,
     pub blocking: Blocking,
@@ -174,6 +176,14 @@ impl Manager {
         self.log.status()
     }
 
+    /// Seals the log and the snapshots by this key; the node keeps both keys until it returns. Asked again, it goes on.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub async fn reseal(&self, next: [u8; 32]) -> Result<(), OpenError> {
+        self.log.reseal(next).await
+    }
+
     /// Hands the leadership to the manager that is furthest along, if this one leads and there is another that answers: before
     /// it stops, so that nobody waits for an election.
     ///
@@ -218,7 +228,7 @@ async fn open_log(parts: &ManagerParts, start: Start) -> Result<ClusterLog, Mana
         snapshots: disk.snapshots()?,
         transport: Arc::new(transport::ByLinks(Arc::clone(&parts.links))),
         entropy: transport::entropy(Arc::clone(&parts.world)),
-        data_key: parts.data_key,
+        data_keys: parts.data_keys,
     };
     Ok(ClusterLog::open(settings, world).await?)
 }

@@ -8,6 +8,8 @@ mod error;
 mod found;
 mod join;
 mod member;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use crate::manager::Leader;
 use crate::wire::{Links, Service};
 use crate::world::{Disk, World};
 use document::Document;
+pub use document::Place;
 pub use error::{NodeError, NodeErrorKind};
 pub use found::Founding;
 pub use join::JoinOrder;
@@ -67,6 +70,8 @@ pub struct Node {
     /// Init, join, leave and unlock come one after another.
     control: Mutex<()>,
     state: watch::Sender<State>,
+    /// Whether it is about to end: then nobody waits for a manager any more.
+    is_ending: watch::Sender<bool>,
 }
 
 /// As `docker info` shows it.
@@ -109,7 +114,12 @@ impl Node {
     /// A node of no cluster, until [`Node::begin`].
     #[must_use]
     pub fn new(parts: NodeParts) -> Arc<Self> {
-        Arc::new(Self { parts, control: Mutex::default(), state: watch::Sender::default() })
+        Arc::new(Self {
+            parts,
+            control: Mutex::default(),
+            state: watch::Sender::default(),
+            is_ending: watch::Sender::default(),
+        })
     }
 
     /// Takes up, in the background, what the disk says that it is. Within tokio's runtime.
@@ -146,20 +156,25 @@ impl Node {
             return Err(NodeError::Exists);
         }
         self.state.send_replace(State::Pending);
-        let founded = self.found(founding).await;
+        let founded = self.unless_ending(self.found(founding)).await;
         let id = self.settle(founded).await?;
         // Whoever asks next finds a node that is there. That it is not in time is no failure: it goes on.
-        let _late = timeout(READY_PATIENCE, self.member()?.ready()).await;
+        let member = self.member()?;
+        let ready = async {
+            member.ready().await;
+            Ok(())
+        };
+        let _late = timeout(READY_PATIENCE, self.unless_ending(ready)).await;
         Ok(id)
     }
 
-    /// Makes this manager the only one of its cluster, whose others are lost.
+    /// Makes this manager the only one of its cluster, whose others are lost, at these addresses from now on.
     ///
     /// # Errors
     /// It is no manager.
-    pub async fn force_new_cluster(&self) -> Result<NodeId, NodeError> {
+    pub async fn force_new_cluster(&self, place: Place) -> Result<NodeId, NodeError> {
         let _one = self.control.lock().await;
-        let (document, unlock) = match self.state() {
+        let (mut document, unlock) = match self.state() {
             State::Active(member) if member.is_manager() => {
                 member.shutdown().await;
                 (member.document(), member.unlock_key())
@@ -171,7 +186,12 @@ impl Node {
             State::Inactive | State::Pending => return Err(NodeError::NoManager),
         };
         self.state.send_replace(State::Pending);
-        let begun = self.take_up(document, unlock, Start::ForceNewCluster).await;
+        let begun = async {
+            document.move_to(place);
+            document.write(&*self.disk())?;
+            self.unless_ending(self.take_up(document, unlock, Start::ForceNewCluster)).await
+        };
+        let begun = begun.await;
         let member =
             begun.inspect_err(|error| drop(self.state.send_replace(State::Failed(error.to_string()))))?;
         self.state.send_replace(State::Active(Arc::clone(&member)));
@@ -188,11 +208,14 @@ impl Node {
             return Err(NodeError::Exists);
         }
         self.state.send_replace(State::Pending);
-        let joined = self.join_with(order).await;
+        let joined = self.unless_ending(self.join_with(order)).await;
         let id = self.settle(joined).await?;
-        let entered = self.member()?;
-        timeout(JOIN_PATIENCE, entered.entered()).await.map_err(|_| NodeError::JoinTakesLong)?;
-        Ok(id)
+        let member = self.member()?;
+        let entered = async {
+            member.entered().await;
+            Ok(id)
+        };
+        timeout(JOIN_PATIENCE, self.unless_ending(entered)).await.map_err(|_| NodeError::JoinTakesLong)?
     }
 
     /// Leaves the cluster: its tasks end, and what it kept is gone. A manager needs `force`.
@@ -239,7 +262,7 @@ impl Node {
             _ => return Err(NodeError::NoManager),
         }
         let document = Document::read(&*self.disk())?.ok_or(NodeError::NoSwarm)?;
-        let member = self.take_up(document, Some(key), Start::Resume).await?;
+        let member = self.unless_ending(self.take_up(document, Some(key), Start::Resume)).await?;
         self.state.send_replace(State::Active(member));
         Ok(())
     }
@@ -282,11 +305,25 @@ impl Node {
         }
     }
 
-    /// Ends everything that runs here but the tasks.
+    /// Ends everything that runs here but the tasks. What waits for other nodes is given up: systemd waits for nobody.
     pub async fn shutdown(&self) {
+        self.is_ending.send_replace(true);
         let _one = self.control.lock().await;
         if let State::Active(member) = self.state() {
             member.shutdown().await;
+        }
+    }
+
+    /// Work that a node which is about to end leaves undone.
+    async fn unless_ending<T>(
+        &self,
+        work: impl Future<Output = Result<T, NodeError>>,
+    ) -> Result<T, NodeError> {
+        let mut is_ending = self.is_ending.subscribe();
+        tokio::select! {
+            biased;
+            _ = is_ending.wait_for(|it| *it) => Err(NodeError::Ending),
+            done = work => done,
         }
     }
 
@@ -379,7 +416,7 @@ impl Node {
             raft_id: is_manager.then(|| found::raft_id(&**world)),
             entered: false,
             raft: RaftConfig::default(),
-            managers: vec![ManagerAddress { node: NodeId::of(0), address: manager }],
+            managers: vec![ManagerAddress::nameless(manager)],
         };
         let kept = Kept { key: joined.key, chain: joined.chain, raft };
         let keys = self.disk().keys()?;
@@ -401,7 +438,8 @@ impl Node {
         };
         // Also where it can't take part: the others believe what comes from it.
         self.parts.executor.set_data_path(document.data_path()).await;
-        match self.take_up(document, None, Start::Resume).await {
+        match self.unless_ending(self.take_up(document, None, Start::Resume)).await {
+            Err(NodeError::Ending) => {}
             Ok(member) => drop(self.state.send_replace(State::Active(member))),
             Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),
             Err(error) => {

@@ -115,6 +115,7 @@ impl Worker {
             hands: Arc::clone(&hands),
             roster: Arc::clone(&roster),
             address,
+            process: hands.world.bits(),
             roots: roots_now,
             is_removed: false,
         };

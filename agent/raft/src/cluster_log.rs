@@ -22,6 +22,7 @@ use crate::machine::{Machine, MachineParts, Replica};
 use crate::network::{Links, Network};
 use crate::record::IdentityRecord;
 use crate::recovery::make_sole_voter;
+use crate::resealing::Sealed;
 use crate::seal::Seal;
 use crate::snapshot::Snapshots;
 use crate::snapshot::format::SnapshotError;
@@ -68,6 +69,7 @@ pub struct ClusterLog {
     pub(crate) me: Peer,
     disk: Arc<Disk>,
     replica: Arc<Replica>,
+    sealed: Sealed,
     answers: Answers,
     leadership: watch::Receiver<Leadership>,
 }
@@ -86,10 +88,10 @@ impl ClusterLog {
     /// [`OpenError`]; its text says what to do.
     pub async fn open<B: StorageBackend>(settings: Settings, world: World<B>) -> Result<Self, OpenError> {
         let config = settings.config().map_err(|error| OpenError::Settings(error.to_string()))?;
-        let seal = Arc::new(Seal::new(&world.data_key, Arc::clone(&world.entropy)));
+        let seal = Arc::new(Seal::new(&world.data_keys, Arc::clone(&world.entropy)));
         let disk = Disk::open(world.log, Arc::clone(&seal))?;
         claim(&disk, &settings.me)?;
-        let (snapshots, loaded) = Snapshots::open(world.snapshots, seal)?;
+        let (snapshots, loaded) = Snapshots::open(world.snapshots, Arc::clone(&seal))?;
         let (head, store) = loaded.map_or((None, Store::default()), |it| (Some(it.head), it.store));
         match settings.start {
             Start::Resume => disk.check()?,
@@ -116,9 +118,10 @@ impl ClusterLog {
         let starting = Raft::new(settings.me.raft_id, Arc::new(config), network, log, machine);
         let raft = Seeded::scope(settings.seed, starting).await.map_err(raft_error)?;
 
+        let sealed = Sealed { seal, disk: Arc::clone(&disk), snapshots: Arc::clone(&snapshots), blocking };
         let answers = Answers::new(raft.clone(), snapshots, blocking);
         let leadership = leadership::follow(&raft);
-        let this = Self { raft, me: settings.me, disk, replica, answers, leadership };
+        let this = Self { raft, me: settings.me, disk, replica, sealed, answers, leadership };
         this.lead_when_alone().await?;
         Ok(this)
     }
@@ -200,6 +203,15 @@ impl ClusterLog {
     /// [`ProposeError::Stopped`].
     pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
         self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
+    }
+
+    /// Seals the log and the snapshots by this key, and returns once nothing on the disk needs another one. The caller keeps both
+    /// until then, so that a log that ends in the middle of it is opened by both, and this is called again. Raft goes on.
+    ///
+    /// # Errors
+    /// The disk's, or what is on it is damaged.
+    pub async fn reseal(&self, next: [u8; 32]) -> Result<(), OpenError> {
+        self.sealed.change_to(&next).await
     }
 
     /// Takes part no more, and releases the log's storage.

@@ -17,10 +17,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::record::{EntryRecord, LogIdRecord, VoteRecord};
-use crate::seal::{Place, Seal, SealError};
+use crate::seal::{By, Place, Seal, SealError};
 
 const LOG: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("log");
 const STATE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("state");
+
+/// Records that are sealed anew in one transaction, which others wait for, and what they come to at most but for the last.
+const RESEALED: usize = 256;
+const RESEALED_BYTES: usize = 4 << 20;
 
 /// Of redb's pages in memory: replication reads what was just written.
 const CACHE: usize = 16 << 20;
@@ -83,6 +87,10 @@ impl State {
     fn place(self) -> Place<'static> {
         Place { table: "state", key: self.name().as_bytes() }
     }
+}
+
+impl State {
+    const ALL: [Self; 4] = [Self::Identity, Self::Vote, Self::Committed, Self::Purged];
 }
 
 #[derive(Debug)]
@@ -205,6 +213,60 @@ impl Disk {
         }
     }
 
+    /// Seals by the newest key what the one before has sealed of the few records.
+    pub(crate) fn reseal_state(&self) -> Result<(), DiskError> {
+        self.write(Durability::Immediate, |transaction| {
+            let mut table = transaction.open_table(STATE)?;
+            for state in State::ALL {
+                let record = table.get(state.name())?.map(|record| record.value().to_vec());
+                let what = || format!("the record {}", state.name());
+                if let Some(record) = record
+                    && let Some(sealed) =
+                        self.resealed(state.place(), &record).map_err(|error| unopened(error, what()))?
+                {
+                    table.insert(state.name(), sealed.as_slice())?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The same of the next entries from `index` on; where it is to go on, none at the log's end.
+    pub(crate) fn reseal_entries(&self, index: u64) -> Result<Option<u64>, DiskError> {
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        for row in self.reading()?.open_table(LOG)?.range::<u64>(index..)? {
+            let (index, record) = row?;
+            bytes += record.value().len();
+            rows.push(index.value());
+            if rows.len() == RESEALED || bytes >= RESEALED_BYTES {
+                break;
+            }
+        }
+        let Some(last) = rows.last().copied() else { return Ok(None) };
+        self.write(Durability::Immediate, |transaction| {
+            let mut log = transaction.open_table(LOG)?;
+            for index in rows {
+                // It may have been cut off meanwhile.
+                let Some(record) = log.get(index)?.map(|record| record.value().to_vec()) else { continue };
+                let resealed = self.resealed(place_of(&index.to_be_bytes()), &record);
+                if let Some(sealed) = resealed.map_err(|error| unopened(error, format!("entry {index}")))? {
+                    log.insert(index, sealed.as_slice())?;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(last.checked_add(1))
+    }
+
+    /// None when it is sealed by the newest key.
+    fn resealed(&self, place: Place<'_>, record: &[u8]) -> Result<Option<Vec<u8>>, SealError> {
+        match self.seal.ciphers().open(place, record)? {
+            (_, By::Newest) => Ok(None),
+            (plain, By::Before) => self.seal.close(place, &plain).map(Some),
+        }
+    }
+
     pub(crate) fn last(&self) -> Result<Option<LogIdRecord>, DiskError> {
         let log = self.reading()?.open_table(LOG)?;
         let Some((index, record)) = log.last()? else { return self.state(State::Purged) };
@@ -253,10 +315,8 @@ impl Disk {
     }
 
     fn entry(&self, index: u64, record: &[u8]) -> Result<EntryRecord, DiskError> {
-        let plain = self.seal.open(place_of(&index.to_be_bytes()), record).map_err(|error| match error {
-            SealError::Newer(format) => DiskError::Newer(format),
-            SealError::Broken => damaged(format!("entry {index}")),
-        })?;
+        let plain = self.seal.open(place_of(&index.to_be_bytes()), record);
+        let plain = plain.map_err(|error| unopened(error, format!("entry {index}")))?;
         Ok(serde_json::from_slice(&plain)?)
     }
 
@@ -290,6 +350,13 @@ fn is_empty(bounds: (Bound<u64>, Bound<u64>)) -> bool {
 
 fn place_of(index: &[u8]) -> Place<'_> {
     Place { table: "log", key: index }
+}
+
+fn unopened(error: SealError, what: String) -> DiskError {
+    match error {
+        SealError::Newer(format) => DiskError::Newer(format),
+        SealError::Broken => damaged(what),
+    }
 }
 
 fn damaged(what: String) -> DiskError {

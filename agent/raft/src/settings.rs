@@ -7,7 +7,7 @@ use std::time::Duration;
 use openraft::{Config, ConfigError, SnapshotPolicy, StepDownPolicy};
 
 use crate::network::Patience;
-use crate::{Blocking, Entropy, Peer, SnapshotFiles, Transport};
+use crate::{Blocking, DataKeys, Entropy, Peer, SnapshotFiles, Transport};
 
 /// Entries in one message to a follower, each up to a transaction of 200 actions.
 const ENTRIES_IN_A_MESSAGE: u64 = 64;
@@ -58,8 +58,8 @@ pub struct World<B> {
     pub snapshots: Arc<dyn SnapshotFiles>,
     pub transport: Arc<dyn Transport>,
     pub entropy: Entropy,
-    /// Seals the log and the snapshots on this disk. Each manager has its own.
-    pub data_key: [u8; 32],
+    /// Seal the log and the snapshots on this disk. Each manager has its own.
+    pub data_keys: DataKeys,
 }
 
 impl<B> fmt::Debug for World<B> {

@@ -12,7 +12,7 @@ use ketch_cluster::store::{Object, Snapshot, Store};
 
 use crate::files::SnapshotFiles;
 use crate::record::SnapshotHead;
-use crate::seal::Seal;
+use crate::seal::{Era, Seal};
 use format::{Digest, FRAME, Frame, Reader, SnapshotError, Writer};
 
 const CURRENT: &str = "snapshot";
@@ -36,7 +36,7 @@ pub(crate) struct SnapshotFile {
 enum Origin {
     Current,
     /// Received under this name, and complete.
-    Received(String),
+    Received(String, Era),
 }
 
 impl fmt::Debug for SnapshotFile {
@@ -63,6 +63,7 @@ pub(crate) struct Incoming {
     pub(crate) head: SnapshotHead,
     name: String,
     writer: Writer,
+    era: Era,
 }
 
 impl Snapshots {
@@ -96,29 +97,48 @@ impl Snapshots {
         for frame in frames(objects) {
             incoming.writer.frame(&frame?)?;
         }
-        let name = incoming.name;
-        incoming.writer.finish()?;
+        let Incoming { name, writer, era: _until_it_counts, .. } = incoming;
+        writer.finish()?;
         self.publish(&name, head)
+    }
+
+    /// Seals by the newest key what counts, unless another snapshot takes its place meanwhile.
+    pub(crate) fn reseal(&self) -> Result<(), SnapshotError> {
+        let Some((head, file)) = self.current()? else { return Ok(()) };
+        let mut reader = self.reader(file)?;
+        let Incoming { name, mut writer, era: _until_it_counts, .. } = self.begin(head.clone())?;
+        while let Frame::Content(content) = reader.next()? {
+            writer.frame(&content)?;
+        }
+        writer.finish()?;
+        Ok(self.publish(&name, &head)?)
     }
 
     /// Starts a file for a snapshot that comes from elsewhere.
     pub(crate) fn receive(&self, head: SnapshotHead) -> io::Result<Incoming> {
+        let mut incoming = self.begin(head)?;
+        incoming.writer.frame(&serde_json::to_vec(&incoming.head)?)?;
+        Ok(incoming)
+    }
+
+    fn begin(&self, head: SnapshotHead) -> io::Result<Incoming> {
+        // Taken first: a key that changes in between counts as another one for no reason, and no harm is done.
+        let era = self.seal.era();
         let name = format!("{CURRENT}.{}{UNFINISHED}", self.started.fetch_add(1, Ordering::Relaxed));
-        let mut writer = Writer::new(self.files.create(&name)?, Arc::clone(&self.seal))?;
-        writer.frame(&serde_json::to_vec(&head)?)?;
-        Ok(Incoming { head, name, writer })
+        let writer = Writer::new(self.files.create(&name)?, Arc::clone(&self.seal))?;
+        Ok(Incoming { head, name, writer, era })
     }
 
     /// The file is complete; refused when it is not what its sender has.
     pub(crate) fn received(&self, incoming: Incoming, digest: Digest) -> Result<SnapshotFile, SnapshotError> {
-        let Incoming { name, writer, .. } = incoming;
+        let Incoming { name, writer, era, .. } = incoming;
         if writer.digest() != digest {
             self.files.remove(&name)?;
             return Err(SnapshotError::Damaged("wrong digest"));
         }
         writer.finish()?;
         let source = self.files.open(&name)?.ok_or(SnapshotError::Damaged("its file is gone"))?;
-        Ok(SnapshotFile { source, origin: Origin::Received(name) })
+        Ok(SnapshotFile { source, origin: Origin::Received(name, era) })
     }
 
     /// Forgets a snapshot that was not received to its end.
@@ -130,7 +150,7 @@ impl Snapshots {
     pub(crate) fn install(&self, file: SnapshotFile) -> Result<Loaded, SnapshotError> {
         let loaded = self.read(file.source)?;
         match file.origin {
-            Origin::Received(name) => self.publish(&name, &loaded.head)?,
+            Origin::Received(name, _until_it_counts) => self.publish(&name, &loaded.head)?,
             Origin::Current if self.lock().as_ref() == Some(&loaded.head) => {}
             Origin::Current => self.write(&loaded.head, &loaded.store.snapshot().objects)?,
         }
@@ -139,11 +159,11 @@ impl Snapshots {
 
     /// A snapshot's content, frame by frame.
     pub(crate) fn reader(&self, file: SnapshotFile) -> Result<Reader, SnapshotError> {
-        Reader::new(file.source, Arc::clone(&self.seal))
+        Reader::new(file.source, &self.seal)
     }
 
     fn read(&self, source: Box<dyn Read + Send>) -> Result<Loaded, SnapshotError> {
-        let mut reader = Reader::new(source, Arc::clone(&self.seal))?;
+        let mut reader = Reader::new(source, &self.seal)?;
         let Frame::Content(head) = reader.next()? else {
             return Err(SnapshotError::Damaged("it has no head"));
         };

@@ -216,7 +216,11 @@ impl Request {
     }
 }
 
-async fn read(body: RequestBody, limit: usize) -> Result<Bytes> {
+/// All of a body.
+///
+/// # Errors
+/// It is larger, or the connection broke.
+pub async fn read(body: RequestBody, limit: usize) -> Result<Bytes> {
     match Limited::new(body, limit).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {

@@ -16,13 +16,13 @@ use ketch_cluster::store::StoreAction;
 use ketch_cluster::view::View;
 use ketch_node::calls::{API, ManagerAddress};
 use ketch_node::dispatcher::Dispatcher;
-use ketch_node::manager::{ChangeError, LeadError, Leader};
+use ketch_node::manager::{ChangeError, LeadError, Leader, NO_LEADER};
 use ketch_node::node::{Lead, NodeError, NodeErrorKind};
 use ketch_node::wire::{Answer, Call, CallError, Destination, Refusal, Service};
 use ketch_node::world::Expected;
 use tokio::time::{sleep, timeout};
 
-use crate::api::request::{JSON_LIMIT, Request};
+use crate::api::request::{JSON_LIMIT, Request, read};
 use crate::api::response::Response;
 use crate::api::router::Router;
 use crate::api::{routes, server};
@@ -80,29 +80,37 @@ impl Led {
 pub(crate) async fn led<F>(
     daemon: Arc<Daemon>,
     request: Request,
-    answer: impl FnOnce(Arc<Daemon>, Led, Request) -> F,
+    answer: impl Fn(Arc<Daemon>, Led, Request) -> F,
 ) -> Result<Response>
 where
     F: Future<Output = Result<Response>>,
 {
-    match daemon.node()?.lead().await? {
-        Lead::Here(leader, dispatcher) => answer(daemon, Led { leader, dispatcher }, request).await,
-        Lead::There(_) if request.parts.headers.contains_key(FORWARDED) => Err(NodeError::NoLeader.into()),
-        Lead::There(leader) => forward(&daemon, leader, request).await,
+    let is_forwarded = request.parts.headers.contains_key(FORWARDED);
+    let mut request = request;
+    for _ in 0..TRIES {
+        let (leader, dispatcher) = match daemon.node()?.lead().await? {
+            Lead::Here(leader, dispatcher) => (leader, dispatcher),
+            Lead::There(_) if is_forwarded => break,
+            Lead::There(leader) => return forward(&daemon, leader, request).await,
+        };
+        let (first, again) = request.twice().await?;
+        let led = Led { leader: Arc::clone(&leader), dispatcher };
+        match answer(Arc::clone(&daemon), led, first).await {
+            // It has just been replaced, and has changed nothing: the next leader is asked, as another manager would.
+            Err(error) if error.message == NO_LEADER && leader.has_ended() => {
+                request = again;
+                sleep(PAUSE).await;
+            }
+            answered => return answered,
+        }
     }
+    Err(NodeError::NoLeader.into())
 }
 
 /// Sends a request on, to the next leader when that one leads no more.
 async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Result<Response> {
     let Request { parts, body, .. } = request;
-    let body = body
-        .collect()
-        .await
-        .map_err(|error| Error::invalid(format!("reading the request body: {error}")))?
-        .to_bytes();
-    if body.len() > JSON_LIMIT {
-        return Err(Error::invalid(format!("request body too large: more than {JSON_LIMIT} bytes")));
-    }
+    let body = read(body, JSON_LIMIT).await?;
     let mut leader = Some(first);
     for _ in 0..TRIES {
         let to = match leader.take() {
@@ -114,21 +122,31 @@ async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Re
             },
         };
         match send(daemon, &to, &parts, body.clone()).await {
-            Ok(Some(response)) => return Ok(response),
-            Ok(None) | Err(CallError::Dial(_)) => sleep(PAUSE).await,
+            Ok(response) => return Ok(response),
+            Err(error) if is_of_no_leader(&error) => sleep(PAUSE).await,
             Err(error) => return Err(Error::new(Kind::Internal, format!("rpc error: {error}"))),
         }
     }
     Err(NodeError::NoLeader.into())
 }
 
-/// None when that manager does not lead.
+/// Whether nothing was done, and another manager may be asked.
+fn is_of_no_leader(error: &CallError) -> bool {
+    let is_refused =
+        |refusal: &Refusal| matches!(refusal, Refusal::NotLeader { .. } | Refusal::Unavailable(_));
+    match error {
+        CallError::Dial(_) => true,
+        CallError::Refused(refusal) => is_refused(refusal),
+        _ => false,
+    }
+}
+
 async fn send(
     daemon: &Daemon,
     to: &ManagerAddress,
     parts: &Parts,
     body: Bytes,
-) -> Result<Option<Response>, CallError> {
+) -> Result<Response, CallError> {
     let destination = Destination::member(to.address.as_str(), Expected::Node(to.node));
     let path = parts.uri.path_and_query().map_or("/", |it| it.as_str());
     let mut request = hyper::Request::builder()
@@ -146,10 +164,7 @@ async fn send(
     let links = node.links().map_err(|error| CallError::Lost(error.to_string()))?;
     let response = timeout(PATIENCE, links.request(&destination, request)).await;
     let response = response.unwrap_or(Err(CallError::Late))?;
-    if response.status() == hyper::StatusCode::MISDIRECTED_REQUEST {
-        return Ok(None);
-    }
-    Ok(Some(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync())))
+    Ok(response.map(|body| body.map_err(std::io::Error::other).boxed_unsync()))
 }
 
 /// Answers what other managers have sent on.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Assignment, Item, ItemId};
+use crate::control::size_of;
 
 /// The items that a node has: as the manager has sent them, or as the worker has received them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -73,6 +74,33 @@ impl Held {
         (!set.is_empty() || !removed.is_empty()).then(|| self.send(Base::Previous, set, removed))
     }
 
+    /// The messages that lead to `to`, none of whose items come to more than `most` bytes, but for one alone; none when nothing
+    /// differs. What is held between them is to be acted on by nobody. The first one of a session is whole, whatever the node has.
+    pub fn lead_to(&mut self, to: &Assignment, most: usize) -> Vec<AssignmentChanges> {
+        let mut base = if self.generation == 0 { Base::Empty } else { Base::Previous };
+        let is_held = |id: &ItemId, item: &Item| self.items.get(id).is_some_and(|held| held.item == *item);
+        let set = to.items.iter().filter(|(id, item)| base == Base::Empty || !is_held(id, item));
+        let mut set: Vec<Item> = set.map(|(_, item)| item.clone()).collect();
+        let removed: Vec<_> = match base {
+            Base::Empty => Vec::new(),
+            Base::Previous => self.items.keys().filter(|id| !to.items.contains_key(*id)).copied().collect(),
+        };
+        if base == Base::Previous && set.is_empty() && removed.is_empty() {
+            return Vec::new();
+        }
+        let mut parts = Vec::new();
+        loop {
+            let rest = set.split_off(fitting(&set, most));
+            let is_last = rest.is_empty();
+            let removed = if is_last { removed.clone() } else { Vec::new() };
+            parts.push(self.send(base, set, removed));
+            if is_last {
+                return parts;
+            }
+            (set, base) = (rest, Base::Previous);
+        }
+    }
+
     fn send(&mut self, base: Base, set: Vec<Item>, removed: Vec<ItemId>) -> AssignmentChanges {
         let generation = self.generation + 1;
         let changes = AssignmentChanges { generation, base, set, removed, digest: 0 };
@@ -135,6 +163,16 @@ impl Held {
         self.generation = changes.generation;
         self.digest = changes.digest;
     }
+}
+
+/// How many of the items make one message: at least one.
+fn fitting(items: &[Item], most: usize) -> usize {
+    let mut bytes = 0_usize;
+    let fits = |item: &&Item| {
+        bytes = bytes.saturating_add(size_of(*item).unwrap_or_default());
+        bytes <= most
+    };
+    items.iter().take_while(fits).count().max(1).min(items.len())
 }
 
 /// A number that hangs on every bit of the item's id and revision; the digest is the sum of them all.

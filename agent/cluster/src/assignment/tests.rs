@@ -185,6 +185,25 @@ proptest! {
         }
     }
 
+    /// In parts that are small it is the same set at the end, and none is larger than it may be but for one item alone.
+    #[test]
+    fn parts_lead_to_the_whole_set(stores in vec(cluster(), 1..6), most in 1..20_000_usize) {
+        let (mut manager, mut worker) = (Held::default(), Held::default());
+        for (index, store) in stores.iter().enumerate() {
+            let wanted = assigned(store);
+            let parts = manager.lead_to(&wanted, most);
+            prop_assert!(index > 0 || !parts.is_empty(), "the first is told though it is empty");
+            for part in &parts {
+                let sizes = part.set.iter().map(|item| serde_json::to_vec(item).unwrap().len());
+                prop_assert!(part.set.len() <= 1 || sizes.sum::<usize>() <= most);
+                worker.receive(&sent(part)).unwrap();
+            }
+            prop_assert!(worker.items().eq(wanted.items()));
+            prop_assert_eq!(&worker, &manager);
+            prop_assert_eq!(manager.lead_to(&wanted, most), Vec::new(), "nothing differs any more");
+        }
+    }
+
     /// Whatever is lost, the worker knows, keeps what it has, and is set right by a complete set.
     #[test]
     fn a_lost_message_is_noticed(stores in vec(cluster(), 3..6), lost in 0..4_usize) {

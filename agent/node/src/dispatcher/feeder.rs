@@ -20,6 +20,9 @@ use crate::wire::Answer;
 /// Between two assignments of a node.
 const PACE: Duration = Duration::from_millis(100);
 
+/// A node's secrets and configs alone may come to more than a message can carry.
+const MOST_ITEMS: usize = 4 << 20;
+
 /// What a session's stream has said.
 #[derive(Debug)]
 pub(super) struct Feeder {
@@ -94,7 +97,7 @@ impl Feeder {
         match topic {
             Topic::Managers => self.managers().into_iter().collect(),
             Topic::Membership => self.membership().into_iter().collect(),
-            Topic::Assignment => self.assignment().into_iter().collect(),
+            Topic::Assignment => self.assignment(),
             Topic::Logs => self.dispatcher.logs.news(self.node, &mut self.told.logs),
         }
     }
@@ -117,15 +120,14 @@ impl Feeder {
     }
 
     /// The first one is whole, whatever the node has.
-    fn assignment(&mut self) -> Option<SessionMessage> {
+    fn assignment(&mut self) -> Vec<SessionMessage> {
         let node = self.node;
         let wanted = self.dispatcher.leader.view(|view| {
             self.dispatcher.interests().set(view, node);
             Assignment::of(view, node)
         });
-        let held = &mut self.told.held;
-        let changes =
-            if held.generation() == 0 { Some(held.restart(&wanted)) } else { held.advance(&wanted) };
-        changes.map(SessionMessage::Assignment)
+        let mut parts = self.told.held.lead_to(&wanted, MOST_ITEMS);
+        let last = parts.pop().map(SessionMessage::Assignment);
+        parts.into_iter().map(SessionMessage::AssignmentPart).chain(last).collect()
     }
 }

@@ -3,8 +3,8 @@
 //! A session that is lost says nothing of its node yet: a worker that was killed may be back before its heartbeats are missed. A
 //! node is down when its time has passed, or when it says that it leaves.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,10 +34,15 @@ const GRACE: u32 = 6;
 /// 10 s of its end, of which the election has taken up to 2.4.
 const SPARED: u32 = 3;
 
+/// Of one node. Each was an agent that ended a moment before the next one began, as a rule.
+const MOST_REPLACED: usize = 8;
+
 /// One worker's session. Dropped, its stream ends.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: u128,
+    /// The worker's, and where it is.
+    pub(super) process: Process,
     pub(super) bell: Arc<Bell>,
     pub(super) feeder: AbortHandle,
 }
@@ -46,6 +51,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.feeder.abort();
     }
+}
+
+/// A worker's process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Process {
+    /// As drawn by itself; zero when it has none.
+    pub(super) number: u128,
+    pub(super) from: String,
 }
 
 /// A heartbeat that was taken.
@@ -72,6 +85,8 @@ struct Table {
     period: Duration,
     standings: BTreeMap<NodeId, Standing>,
     open: BTreeMap<NodeId, Session>,
+    /// The processes whose sessions have ended by another one's: they can't be there any more.
+    replaced: BTreeMap<NodeId, VecDeque<u128>>,
     deadlines: Deadlines,
 }
 
@@ -113,9 +128,20 @@ impl Sessions {
     /// A session begins, an older one of the node ends.
     pub(super) fn begin(&self, node: NodeId, session: Session, registration: Registration) {
         let mut table = self.table();
+        table.replace(node, &session.process);
         table.open.insert(node, session);
         table.standings.insert(node, Standing::Here(Arc::new(registration)));
         table.heard(node);
+    }
+
+    /// Where the process is that has taken the node's place from this one: both have the node's keys. A process that has ended
+    /// asks for nothing, so the agent that was started again is none of two.
+    #[must_use]
+    pub(super) fn double(&self, node: NodeId, process: u128) -> Option<String> {
+        let table = self.table();
+        let is_replaced = table.replaced.get(&node).is_some_and(|gone| gone.contains(&process));
+        let there = table.open.get(&node).filter(|session| is_replaced && session.process.number != process);
+        there.map(|session| session.process.from.clone())
     }
 
     /// A session's stream has no reader any more.
@@ -230,6 +256,17 @@ impl Table {
         }
     }
 
+    fn replace(&mut self, node: NodeId, by: &Process) {
+        let before = self.open.get(&node).map(|session| session.process.number);
+        let Some(before) = before.filter(|before| *before != 0 && *before != by.number) else { return };
+        let gone = self.replaced.entry(node).or_default();
+        gone.retain(|it| *it != by.number);
+        gone.push_back(before);
+        if gone.len() > MOST_REPLACED {
+            gone.pop_front();
+        }
+    }
+
     fn heard(&mut self, node: NodeId) {
         self.deadlines.set(node, Instant::now() + self.period * SILENT_PERIODS + self.period / ON_ITS_WAY);
     }
@@ -244,6 +281,7 @@ impl Table {
         self.open.remove(&node);
         self.deadlines.remove(node);
         self.standings.remove(&node);
+        self.replaced.remove(&node);
     }
 }
 

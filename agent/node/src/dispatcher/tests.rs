@@ -135,6 +135,7 @@ fn asked(number: u128) -> SessionAsked {
         roots: vec![CaKeyId([7; 20])],
         words: Vec::new(),
         address: String::new(),
+        process: 0,
     }
 }
 
@@ -155,6 +156,7 @@ struct Worker {
     logs: Vec<LogsWanted>,
     logs_ended: Vec<u64>,
     assignments: usize,
+    parts: usize,
 }
 
 impl Worker {
@@ -181,6 +183,7 @@ impl Worker {
             logs: Vec::new(),
             logs_ended: Vec::new(),
             assignments: 0,
+            parts: 0,
         };
         assert!(worker.read().await, "the first message");
         assert_ne!(worker.session, 0, "which is that it has begun");
@@ -196,6 +199,10 @@ impl Worker {
             }
             SessionMessage::Managers(managers) => self.managers = managers,
             SessionMessage::Membership(membership) => self.membership = Some(membership),
+            SessionMessage::AssignmentPart(changes) => {
+                self.held.receive(&changes).unwrap();
+                self.parts += 1;
+            }
             SessionMessage::Assignment(changes) => {
                 self.held.receive(&changes).unwrap();
                 self.assignments += 1;

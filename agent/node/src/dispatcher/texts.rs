@@ -26,6 +26,13 @@ pub(super) fn removed(node: NodeId) -> String {
     format!("node {node} was removed from this cluster")
 }
 
+/// To one of two machines that have one node's keys.
+pub(super) fn double(node: NodeId, there: &str) -> String {
+    format!(
+        "node {node} is in a session from {there}, by another agent with the same keys: its folder was copied. One of both must leave: move its folder away, and join as another node"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use ketch_ca::identity::Identity;
+use ketch_ca::root::BACKDATE;
+use ketch_cluster::objects::Node;
 use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::{Kind, ProposeError};
 
@@ -60,6 +62,13 @@ impl Manager {
         if shut_out {
             return Err(Refusal::Denied(format!("node {} was removed from this cluster", identity.node)));
         }
+        // No denial: a worker takes that for its removal.
+        if identity.expires < self.world.now() {
+            return Err(Refusal::Unavailable(format!(
+                "the certificate of node {} has expired",
+                identity.node
+            )));
+        }
         Ok(identity)
     }
 
@@ -86,9 +95,13 @@ impl Manager {
         })
     }
 
-    /// By the certificate alone: a manager that lags behind may not know the one yet that tells it.
+    /// By the certificate, and not one of before a demotion that is known here. Otherwise the own store says nothing: a manager
+    /// that lags behind may not know the one yet that tells it.
     async fn raft(&self, kind: Kind, call: &Call) -> Result<Answer, Refusal> {
-        self.manager(call.caller)?;
+        let caller = self.manager(call.caller)?;
+        if self.log.read(|store| store.node(caller.node).is_some_and(|node| is_demoted(node, &caller))) {
+            return Err(Refusal::Denied(format!("node {} is no manager any more", caller.node)));
+        }
         if call.head.uri.query() != Some(transport::query(self.me.raft_id).as_str()) {
             return Err(Refusal::Unavailable("this manager has another raft id now".to_owned()));
         }
@@ -99,9 +112,18 @@ impl Manager {
     /// While nodes are moved to another root it is the old one still: join tokens name it.
     fn roots(&self) -> Result<Roots, Refusal> {
         let cluster = self.cluster();
-        let roots = cluster.map(|cluster| Roots { roots: cluster.root_ca.certificate.clone() });
+        let now = Some(self.world.now());
+        let roots = cluster.map(|cluster| Roots { roots: cluster.root_ca.certificate.clone(), now });
         roots.ok_or_else(|| Refusal::Unavailable("this manager knows no cluster yet".to_owned()))
     }
+}
+
+/// Whether a manager's certificate is older than what made the node a worker. A worker that is promoted again, which this manager
+/// may not know yet, has a newer one; the clocks of the leaders that signed the one and wrote the other may differ by as much as
+/// certificates bear.
+fn is_demoted(node: &Node, caller: &Identity) -> bool {
+    let is_worker = node.role == NodeRole::Worker && node.spec.role == NodeRole::Worker;
+    is_worker && caller.begins.after(BACKDATE).after(BACKDATE) < node.meta.updated_at
 }
 
 /// A change whose own refusal is one already.

@@ -4,6 +4,7 @@ mod admission;
 mod entering;
 mod leading;
 mod quorum;
+mod rights;
 mod roles;
 mod rotating;
 

@@ -36,7 +36,9 @@ fn failed(error: CallError) -> TransportError {
     match error {
         CallError::Late => TransportError::Late,
         CallError::Dial(_) | CallError::Lost(_) => TransportError::Unreachable(error.to_string()),
-        CallError::Refused(_) | CallError::Unreadable(_) => TransportError::Refused(error.to_string()),
+        CallError::Refused(_) | CallError::Unreadable(_) | CallError::Version { .. } => {
+            TransportError::Refused(error.to_string())
+        }
     }
 }
 

@@ -39,7 +39,28 @@ pub(super) struct Document {
     pub(super) managers: Vec<ManagerAddress>,
 }
 
+/// Where a node is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where it listens: `host:port`.
+    pub listen: String,
+    /// Where others reach it, `host:port`; none: where they did before.
+    pub advertise: Option<String>,
+    /// Where the data plane's datagrams arrive; none: where the node is reached.
+    pub data_address: Option<IpAddr>,
+}
+
 impl Document {
+    /// The node is somewhere else from now on.
+    pub(super) fn move_to(&mut self, place: Place) {
+        self.listen = place.listen;
+        if let Some(advertise) = place.advertise {
+            (self.advertise, self.data_address) = (advertise, place.data_address);
+        } else if place.data_address.is_some() {
+            self.data_address = place.data_address;
+        }
+    }
+
     /// None when the node is known by a name only.
     pub(super) fn data_path(&self) -> Option<DataPath> {
         let host = self.advertise.rsplit_once(':').map_or("", |(host, _)| host);

@@ -37,6 +37,8 @@ pub enum NodeError {
     JoinTakesLong,
     #[error("{NO_LEADER}")]
     NoLeader,
+    #[error("the daemon is about to end")]
+    Ending,
     /// Leaving needs `--force`: the whole text.
     #[error("{0}")]
     LeaveNeedsForce(String),
@@ -72,6 +74,7 @@ impl NodeError {
             | Self::Locked
             | Self::Expired
             | Self::JoinTakesLong
+            | Self::Ending
             | Self::LeaveNeedsForce(_) => NodeErrorKind::Unavailable,
             Self::Invalid(_) => NodeErrorKind::Invalid,
             Self::WrongUnlockKey => NodeErrorKind::Unauthorized,

@@ -6,14 +6,15 @@ use std::time::Duration;
 use ketch_ca::admission::Admission;
 use ketch_ca::identity::Identity;
 use ketch_ca::join::{Joined, Joining, Requested};
-use ketch_cluster::objects::node::{Availability, NodeRole};
+use ketch_ca::root::BACKDATE;
+use ketch_cluster::objects::node::Availability;
 use ketch_cluster::time::Timestamp;
 use std::sync::Arc;
 
 use super::error::NodeError;
-use crate::calls::{Certified, JoinAsked, ManagerAddress, RenewAsked, RootAsked};
+use crate::calls::{Certified, JoinAsked, ManagerAddress, RenewAsked, RootAsked, Roots};
 use crate::wire::{CallError, Destination, Links, Refusal};
-use crate::world::{DialError, Expected, Terms};
+use crate::world::{DialError, Terms};
 
 /// What one manager is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -69,9 +70,10 @@ async fn join_at(
     now: Timestamp,
 ) -> Result<Entry, NodeError> {
     let unverified = Destination { address: address.to_owned(), terms: Terms::Unverified };
-    let roots =
-        links.ask(&unverified, &RootAsked {}, PATIENCE).await.map_err(|error| named(address, error))?.roots;
+    let answer = links.ask(&unverified, &RootAsked {}, PATIENCE).await;
+    let Roots { roots, now: theirs } = answer.map_err(|error| named(address, error))?;
     let checked = Joining::new(&order.token)?.check_root(&roots, now)?;
+    clocks_agree(address, theirs.unwrap_or(now), now)?;
     let terms = Terms::Joining(Arc::new(checked.trust()?));
     let (requested, token, certificate_request) = checked.request()?;
     let asked = JoinAsked { token, certificate_request, availability: order.availability };
@@ -103,23 +105,33 @@ pub(super) async fn renew(
     let (identity, roots) = present;
     let (requested, certificate_request) = Requested::renewal(identity, roots)?;
     let asked = RenewAsked { certificate_request };
-    let mut addresses: Vec<_> = managers.iter().map(|it| it.address.clone()).rev().collect();
+    let mut to_ask: Vec<_> = managers.iter().rev().cloned().collect();
     let mut last = NodeError::NoLeader;
     for _ in 0..managers.len() + REDIRECTS {
-        let Some(address) = addresses.pop() else { break };
-        let to = Destination::member(address.as_str(), Expected::Role(NodeRole::Manager));
-        match links.ask(&to, &asked, PATIENCE * 2).await {
+        let Some(manager) = to_ask.pop() else { break };
+        match links.ask(&Destination::manager(&manager), &asked, PATIENCE * 2).await {
             Ok(certified) => return Ok(requested.accept(admission(certified), now)?),
             Err(error) => {
-                if let Some(Some(leader)) = error.leader().filter(|leader| *leader != Some(address.as_str()))
-                {
-                    addresses.push(leader.to_owned());
-                }
-                last = named(&address, error);
+                to_ask.extend(error.led_by().filter(|leader| leader.address != manager.address));
+                last = named(&manager.address, error);
             }
         }
     }
     Err(last)
+}
+
+/// Certificates begin an hour before they are signed. Two nodes that each differ from a third by half of that believe what the
+/// other has signed.
+fn clocks_agree(address: &str, theirs: Timestamp, ours: Timestamp) -> Result<(), NodeError> {
+    let (behind, ahead) = (theirs.since(ours), ours.since(theirs));
+    if behind.max(ahead) <= BACKDATE / 2 {
+        return Ok(());
+    }
+    let (span, way) = if behind > ahead { (behind, "behind") } else { (ahead, "ahead of") };
+    Err(NodeError::Refused(format!(
+        "this node's clock is {} minutes {way} that of the manager at {address}: one of both is wrong, and certificates would not hold",
+        span.as_secs() / 60
+    )))
 }
 
 fn admission(certified: Certified) -> Admission {
@@ -138,6 +150,30 @@ fn named(address: &str, error: CallError) -> NodeError {
         CallError::Refused(Refusal::Denied(text)) => {
             NodeError::Refused(format!("rpc error: code = InvalidArgument desc = {text}"))
         }
+        error @ CallError::Version { .. } => NodeError::Refused(error.to_string()),
         error => NodeError::from(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_an_hour_off_is_told() {
+        let now = Timestamp(1_795_700_000_000_000_000);
+        let half = Duration::from_secs(1800);
+        let told = |theirs, ours| clocks_agree("10.0.0.1:2377", theirs, ours).map_err(|it| it.to_string());
+        assert_eq!(told(now, now.after(half)), Ok(()));
+        assert_eq!(told(now.after(half), now), Ok(()));
+        let hour = now.after(Duration::from_secs(3600));
+        assert_eq!(
+            told(hour, now).unwrap_err(),
+            "this node's clock is 60 minutes behind that of the manager at 10.0.0.1:2377: one of both is wrong, and certificates would not hold"
+        );
+        assert_eq!(
+            told(now, hour).unwrap_err(),
+            "this node's clock is 60 minutes ahead of that of the manager at 10.0.0.1:2377: one of both is wrong, and certificates would not hold"
+        );
     }
 }

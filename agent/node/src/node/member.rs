@@ -1,5 +1,6 @@
 //! A node that is of a cluster: the parts of it that run, and what keeps its keys, roots and role as the leader wants them.
 
+mod following;
 mod keys;
 mod managing;
 
@@ -346,25 +347,37 @@ impl Member {
         self.start_managing(Log::Open(Start::Resume)).await
     }
 
-    /// Changes the keys, on the disk first.
+    /// Changes the keys that others see: the certificate, or the roots.
     fn change_keys(&self, change: impl FnOnce(&mut Keys)) -> Result<(), NodeError> {
+        self.keep_keys(change)?;
+        self.adopt()
+    }
+
+    /// Changes the keys, on the disk first.
+    fn keep_keys(&self, change: impl FnOnce(&mut Keys)) -> Result<(), NodeError> {
         let mut keys = lock(&self.keys);
         let mut next = keys.clone();
         change(&mut next);
         next.write(&self.parts.world.disk().keys()?)?;
         *keys = next;
-        drop(keys);
-        self.adopt()
+        Ok(())
     }
 
     /// Makes connections with the keys, and with whom the cluster believes, as both are now.
     fn adopt(&self) -> Result<(), NodeError> {
-        let cluster = self.document().cluster;
-        let keys = lock(&self.keys).clone();
-        let credentials = keys.credentials(cluster)?;
-        self.worker.trusts(keys.root_ids());
-        self.parts.world.adopt(self.trusting(credentials));
+        self.believe()?;
+        let root_ids = lock(&self.keys).root_ids();
+        self.worker.trusts(root_ids);
         self.links.renew();
+        Ok(())
+    }
+
+    /// Makes new connections with the keys, and with whom the cluster believes, as both are now. Those that are open go on: who
+    /// may call is looked at in each call.
+    fn believe(&self) -> Result<(), NodeError> {
+        let cluster = self.document().cluster;
+        let credentials = lock(&self.keys).credentials(cluster)?;
+        self.parts.world.adopt(self.trusting(credentials));
         Ok(())
     }
 }

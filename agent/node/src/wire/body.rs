@@ -6,18 +6,19 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
+use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::links::CallError;
-use super::refusal::Refusal;
+use super::refusal::{REFUSED, Refusal};
 
 /// What an answer is made of.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
 
-/// A message of a stream is at most so long.
+/// A message of a stream is at most so long, at both ends: what is more is sent in parts.
 const MOST_MESSAGE: usize = 64 << 20;
 
 /// What a call is answered.
@@ -44,12 +45,13 @@ impl Answer {
     /// A message as a stream carries it.
     ///
     /// # Errors
-    /// It has no JSON, or more than 4 GiB of it.
+    /// It has no JSON, or more of it than the other end takes.
     pub fn message(value: &impl Serialize) -> Result<Bytes, Refusal> {
         let json = serde_json::to_vec(value)
             .map_err(|error| Refusal::Failed(format!("writing a message: {error}")))?;
-        let length =
-            u32::try_from(json.len()).map_err(|_| Refusal::Failed("a message is too long".to_owned()))?;
+        let length = u32::try_from(json.len()).ok().filter(|_| json.len() <= MOST_MESSAGE);
+        let length = length
+            .ok_or_else(|| Refusal::Failed(format!("a message of {} bytes is too long", json.len())))?;
         Ok([&length.to_be_bytes()[..], &json].concat().into())
     }
 
@@ -67,6 +69,7 @@ impl Refusal {
         let mut response = Response::new(whole(serde_json::to_vec(self).unwrap_or_default().into()));
         *response.status_mut() =
             StatusCode::from_u16(self.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(REFUSED, HeaderValue::from_static("1"));
         response
     }
 }

@@ -15,9 +15,9 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 use super::body::Messages;
-use super::refusal::Refusal;
-use super::server::SPOKEN;
-use crate::calls::{Request, StreamRequest};
+use super::refusal::{REFUSED, Refusal};
+use super::server::{SPOKEN, VERSION};
+use crate::calls::{ManagerAddress, Request, StreamRequest};
 use crate::world::{DialError, Expected, Terms, World};
 
 /// An answer is at most so long.
@@ -36,6 +36,12 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// A manager, and no other node at its address.
+    #[must_use]
+    pub fn manager(it: &ManagerAddress) -> Self {
+        Self::member(it.address.as_str(), it.expected())
+    }
+
     /// A node of the cluster.
     #[must_use]
     pub fn member(address: impl Into<String>, whom: Expected) -> Self {
@@ -58,6 +64,11 @@ pub enum CallError {
     Refused(#[from] Refusal),
     #[error("what came is no answer: {0}")]
     Unreadable(String),
+    /// The other end is of another version of ketch, which speaks otherwise.
+    #[error(
+        "{address} speaks version {theirs} of what ketch's nodes speak, this node version {VERSION}: bring both to one version of ketch"
+    )]
+    Version { address: String, theirs: String },
 }
 
 impl CallError {
@@ -67,6 +78,17 @@ impl CallError {
         match self {
             Self::Refused(Refusal::NotLeader { leader }) => {
                 Some(leader.as_ref().map(|(_, address)| address.as_str()))
+            }
+            _ => None,
+        }
+    }
+
+    /// That one, as it was named.
+    #[must_use]
+    pub fn led_by(&self) -> Option<ManagerAddress> {
+        match self {
+            Self::Refused(Refusal::NotLeader { leader: Some((node, address)) }) => {
+                Some(ManagerAddress { node: *node, address: address.clone() })
             }
             _ => None,
         }
@@ -121,7 +143,7 @@ impl Links {
         within: Duration,
     ) -> Result<Bytes, CallError> {
         let call = async {
-            let response = accepted(self.request(to, post(to, path, body)?).await?).await?;
+            let response = accepted(self.request(to, post(to, path, body)?).await?)?;
             collect(response.into_body()).await
         };
         timeout(within, call).await.unwrap_or(Err(CallError::Late))
@@ -138,7 +160,7 @@ impl Links {
         within: Duration,
     ) -> Result<Messages<R::Message>, CallError> {
         let request = post(to, R::PATH, encode(request)?)?;
-        let call = async { accepted(self.request(to, request).await?).await };
+        let call = async { accepted(self.request(to, request).await?) };
         let response = timeout(within, call).await.unwrap_or(Err(CallError::Late))?;
         Ok(Messages::new(response.into_body()))
     }
@@ -154,12 +176,18 @@ impl Links {
     ) -> Result<Response<Incoming>, CallError> {
         let mut sender = self.sender(to).await?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
-        if response.headers().contains_key(SPOKEN) {
-            Ok(response)
-        } else {
+        let Some(spoken) = response.headers().get(SPOKEN) else {
             let reason = format!("it answers {}", response.status());
-            Err(DialError::Foreign { address: to.address.clone(), reason }.into())
+            return Err(DialError::Foreign { address: to.address.clone(), reason }.into());
+        };
+        if spoken != VERSION {
+            let theirs = String::from_utf8_lossy(spoken.as_bytes()).into_owned();
+            return Err(CallError::Version { address: to.address.clone(), theirs });
         }
+        if response.headers().contains_key(REFUSED) {
+            return Err(refusal(response).await);
+        }
+        Ok(response)
     }
 
     /// Closes all connections once their calls are done: the node's certificate, or whom it believes, has changed.
@@ -225,15 +253,21 @@ fn post(to: &Destination, path: &str, body: Bytes) -> Result<HttpRequest<Full<By
         .map_err(|error| CallError::Unreadable(error.to_string()))
 }
 
-/// An answer that is none of a refusal.
-async fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
-    if response.status() == StatusCode::OK {
-        return Ok(response);
+/// The answer of a call between nodes.
+fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(CallError::Unreadable(format!("status {status}"))),
     }
+}
+
+async fn refusal(response: Response<Incoming>) -> CallError {
     let status = response.status();
-    let body = collect(response.into_body()).await?;
-    let refusal = serde_json::from_slice::<Refusal>(&body);
-    Err(refusal.map_or_else(|_| CallError::Unreadable(format!("status {status}")), CallError::Refused))
+    match collect(response.into_body()).await.map(|body| serde_json::from_slice(&body)) {
+        Ok(Ok(refusal)) => CallError::Refused(refusal),
+        Ok(Err(_)) => CallError::Unreadable(format!("status {status}")),
+        Err(error) => error,
+    }
 }
 
 async fn collect(body: Incoming) -> Result<Bytes, CallError> {

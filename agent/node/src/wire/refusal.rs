@@ -3,6 +3,9 @@
 use ketch_cluster::id::NodeId;
 use serde::{Deserialize, Serialize};
 
+/// An answer that is a refusal has this header: those of the Engine API are none, whatever their status.
+pub(super) const REFUSED: &str = "ketch-refused";
+
 /// Sent as JSON with a status that is not 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {

@@ -24,7 +24,11 @@ use super::refusal::Refusal;
 use crate::world::{Accepted, Caller};
 
 /// Every answer of a ketch node has this header, and no other server's: by it a node that asks knows whom it has reached.
+/// Its value is the version of what they speak.
 pub(super) const SPOKEN: &str = "ketch-node";
+/// Nodes of neighbouring versions of ketch speak the same: what is added has a default. One that could not be understood any more
+/// would be another version, under other paths.
+pub(super) const VERSION: &str = "1";
 
 const MOST_BODY: usize = 64 << 20;
 /// All that a worker knows of some ten thousand tasks.
@@ -102,6 +106,12 @@ async fn answered(
     if is_grpc(&request) {
         return refused_as_grpc();
     }
+    if let Some(asked) = other_version(request.uri().path()) {
+        let text = format!(
+            "this node speaks version {VERSION} of what ketch's nodes speak, and was asked in version {asked}: bring both to one version of ketch"
+        );
+        return Refusal::Invalid(text).response();
+    }
     match call_of(caller, from, request).await {
         Err(refusal) => refusal.response(),
         Ok(call) => match service.answer(call).await {
@@ -109,6 +119,12 @@ async fn answered(
             Err(refusal) => refusal.response(),
         },
     }
+}
+
+/// The version that a path is of, when it is another one.
+fn other_version(path: &str) -> Option<&str> {
+    let version = path.strip_prefix("/ketch/v")?.split('/').next()?;
+    (version != VERSION).then_some(version)
 }
 
 /// What one connection may ask at once. Strangers need two calls.
@@ -143,7 +159,7 @@ fn call_of(
 }
 
 fn spoken(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(SPOKEN, HeaderValue::from_static("1"));
+    response.headers_mut().insert(SPOKEN, HeaderValue::from_static(VERSION));
     response
 }
 

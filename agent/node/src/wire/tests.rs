@@ -60,7 +60,7 @@ impl Service for Echo {
     fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
         async move {
             match call.path() {
-                RootAsked::PATH => Answer::of(&Roots { roots: "x".repeat(3_000_000) }),
+                RootAsked::PATH => Answer::of(&Roots { roots: "x".repeat(3_000_000), now: None }),
                 Heartbeat::PATH => {
                     let asked: Heartbeat = call.read()?;
                     if asked.session == 1 {
@@ -80,6 +80,11 @@ impl Service for Echo {
                         }
                     });
                     Ok(Answer::Stream(receiver))
+                }
+                "/api" => {
+                    let mut response = hyper::Response::new(body::whole(bytes::Bytes::from_static(b"{}")));
+                    *response.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+                    Ok(Answer::Http(response))
                 }
                 path => Err(Refusal::Invalid(path.to_owned())),
             }
@@ -125,6 +130,7 @@ async fn a_stream_brings_its_messages_and_ends() {
         roots: Vec::new(),
         words: Vec::new(),
         address: String::new(),
+        process: 0,
     };
     let mut messages = links.open(&to, &asked, SOON).await.unwrap();
     for expected in 0..3 {
@@ -160,4 +166,54 @@ async fn what_is_no_node_is_told_apart() {
     let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
     let error = Links::new(Arc::new(pipes)).ask(&to, &RootAsked {}, SOON).await.unwrap_err();
     assert!(matches!(error, CallError::Dial(DialError::Foreign { .. }) | CallError::Lost(_)), "{error:?}");
+}
+
+/// A node of a later version answers, or asks.
+#[tokio::test]
+async fn another_version_is_told_at_both_ends() {
+    let (near, far) = duplex(1 << 16);
+    let later = hyper::service::service_fn(async |_| {
+        let mut response = hyper::Response::new(http_body_util::Empty::<bytes::Bytes>::new());
+        response.headers_mut().insert("ketch-node", "2".parse().unwrap());
+        Ok::<_, std::convert::Infallible>(response)
+    });
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let server = hyper::server::conn::http2::Builder::new(executor);
+    tokio::spawn(server.serve_connection(hyper_util::rt::TokioIo::new(far), later));
+    let pipes = Pipes::default();
+    pipes.0.lock().unwrap().push_back(near);
+    let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
+    let error = Links::new(Arc::new(pipes)).ask(&to, &RootAsked {}, SOON).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "10.0.0.2:2377 speaks version 2 of what ketch's nodes speak, this node version 1: bring both to one version of ketch"
+    );
+
+    let (links, to) = links(1, Caller::Stranger);
+    let error = links.send(&to, "/ketch/v2/root", bytes::Bytes::new(), SOON).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this node speaks version 1 of what ketch's nodes speak, and was asked in version 2: bring both to one version of ketch"
+    );
+}
+
+/// An answer of the Engine API with a status of an error is an answer.
+#[tokio::test]
+async fn a_refusal_is_told_from_an_answer_of_the_api() {
+    let (links, to) = links(1, Caller::Stranger);
+    let ask = async |path: &str| {
+        let request = hyper::Request::get(format!("https://10.0.0.2:2377{path}"));
+        links.request(&to, request.body(http_body_util::Full::default()).unwrap()).await
+    };
+    assert_eq!(ask("/api").await.unwrap().status(), 503);
+    let refused = ask("/nothing").await.unwrap_err();
+    assert_eq!(refused, CallError::Refused(Refusal::Invalid("/nothing".to_owned())));
+}
+
+#[test]
+fn a_message_that_the_other_end_would_not_take_is_not_made() {
+    let most = Answer::message(&"x".repeat((64 << 20) - 2)).unwrap();
+    assert_eq!(most.len(), (64 << 20) + 4);
+    let refused = Answer::message(&"x".repeat((64 << 20) - 1)).unwrap_err();
+    assert_eq!(refused, Refusal::Failed("a message of 67108865 bytes is too long".to_owned()));
 }

@@ -6,8 +6,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
-use ketch_cluster::assignment::Held;
-use ketch_cluster::objects::node::{CaKeyId, NodeDescription, NodeRole};
+use ketch_cluster::assignment::{AssignmentChanges, Held};
+use ketch_cluster::objects::node::{CaKeyId, NodeDescription};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -20,7 +20,6 @@ use super::roster::Roster;
 use super::store::Row;
 use crate::calls::{Heartbeat, Leave, ManagerAddress, SessionAsked, SessionMessage, Tell};
 use crate::wire::{CallError, Destination, Links, Messages, Refusal};
-use crate::world::Expected;
 
 /// How long a manager has to answer: a session, and news.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -39,7 +38,7 @@ const NOBODY: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
     /// Another manager leads; where, if that is known.
-    Elsewhere(Option<String>),
+    Elsewhere(Option<ManagerAddress>),
     /// The leader does not know this node.
     Removed(String),
     /// The worker ends it: what it said when it began holds no more.
@@ -48,14 +47,19 @@ enum End {
     /// that could not be reached for 5 s would be down before it is heard.
     Late,
     Lost(String),
+    /// The leader knows the node, and takes no session of it.
+    Refused(String),
 }
 
 impl From<CallError> for End {
     fn from(error: CallError) -> Self {
         match error.leader() {
-            Some(leader) => Self::Elsewhere(leader.map(str::to_owned)),
+            Some(_) => Self::Elsewhere(error.led_by()),
             None if error == CallError::Late => Self::Late,
-            None => Self::Lost(error.to_string()),
+            None => match error {
+                CallError::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
+                error => Self::Lost(error.to_string()),
+            },
         }
     }
 }
@@ -67,6 +71,8 @@ pub(super) struct Sessions {
     pub(super) roster: Arc<Mutex<Roster>>,
     /// Where the node is to be reached.
     pub(super) address: String,
+    /// Drawn for this process.
+    pub(super) process: u128,
     pub(super) roots: watch::Receiver<Vec<CaKeyId>>,
     /// Whether the leader has said since the last session that it does not know the node.
     pub(super) is_removed: bool,
@@ -108,13 +114,13 @@ impl Sessions {
         let mut backoff = Backoff::new();
         let mut addresses = Addresses::default();
         loop {
-            let Some(address) = addresses.next(&self.hands) else {
+            let Some(manager) = addresses.next(&self.hands) else {
                 sleep(NOBODY).await;
                 continue;
             };
             let began = Instant::now();
-            let end = self.hold(&address).await;
-            tracing::info!(manager = address, ?end, "no session with this manager any more");
+            let end = self.hold(&manager).await;
+            tracing::info!(manager = manager.address, ?end, "no session with this manager any more");
             if began.elapsed() >= GOOD {
                 backoff = Backoff::new();
             }
@@ -126,9 +132,13 @@ impl Sessions {
                     }
                 }
                 End::Removed(reason) => self.lose_all(&reason).await,
-                End::Changed => addresses.stay(address),
+                End::Changed => addresses.stay(manager),
                 End::Late => {
                     self.hands.links.renew();
+                    addresses.was_led = false;
+                }
+                End::Refused(reason) => {
+                    tracing::error!(reason, "the leader takes no session of this node");
                     addresses.was_led = false;
                 }
                 End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
@@ -138,9 +148,8 @@ impl Sessions {
     }
 
     /// Returns when the session has ended.
-    async fn hold(&mut self, address: &str) -> End {
-        let leader = Destination::member(address, Expected::Role(NodeRole::Manager));
-        match self.begin(leader).await {
+    async fn hold(&mut self, manager: &ManagerAddress) -> End {
+        match self.begin(Destination::manager(manager)).await {
             Err(end) => end,
             Ok(begun) => {
                 let Session { leader, number, .. } = &begun.session;
@@ -159,6 +168,7 @@ impl Sessions {
             roots: self.roots.borrow_and_update().clone(),
             words: self.hands.words.begin(),
             address: self.address.clone(),
+            process: self.process,
         };
         let sent = Instant::now();
         let opened = self.hands.links.open(&leader, &asked, ANSWER).await;
@@ -206,11 +216,9 @@ impl Sessions {
             SessionMessage::Membership(membership) => {
                 self.hands.events.send(WorkerEvent::Membership(membership));
             }
+            SessionMessage::AssignmentPart(changes) => following.receive(&changes)?,
             SessionMessage::Assignment(changes) => {
-                following.held.receive(&changes).map_err(|error| {
-                    tracing::warn!(%error, "asking for the whole assignment again");
-                    End::Changed
-                })?;
+                following.receive(&changes)?;
                 self.roster.lock().await.take(&following.held).await;
             }
             SessionMessage::Logs(wanted) => {
@@ -252,6 +260,15 @@ struct Begun {
 struct Following {
     held: Held,
     readers: Readers,
+}
+
+impl Following {
+    fn receive(&mut self, changes: &AssignmentChanges) -> Result<(), End> {
+        self.held.receive(changes).map_err(|error| {
+            tracing::warn!(%error, "asking for the whole assignment again");
+            End::Changed
+        })
+    }
 }
 
 impl Session {
@@ -314,7 +331,7 @@ async fn watch_description(hands: Arc<Hands>, told: NodeDescription) -> End {
 /// Which manager is tried next: the one that was said to lead, then each in turn.
 #[derive(Debug, Default)]
 struct Addresses {
-    turn: VecDeque<String>,
+    turn: VecDeque<ManagerAddress>,
     is_begun: bool,
     /// Whether the last one was named by another.
     was_led: bool,
@@ -322,9 +339,9 @@ struct Addresses {
 
 impl Addresses {
     /// The node's own order holds at first; after that each round begins with any of them, or all workers would come to one.
-    fn next(&mut self, hands: &Hands) -> Option<String> {
+    fn next(&mut self, hands: &Hands) -> Option<ManagerAddress> {
         if self.turn.is_empty() {
-            self.turn.extend(hands.events.managers().into_iter().map(|it| it.address));
+            self.turn.extend(hands.events.managers());
             if std::mem::replace(&mut self.is_begun, true) && !self.turn.is_empty() {
                 let first = hands.world.bits() % u128::try_from(self.turn.len()).unwrap_or(1);
                 self.turn.rotate_left(usize::try_from(first).unwrap_or(0));
@@ -334,16 +351,16 @@ impl Addresses {
     }
 
     /// Another manager is said to lead; whether it may be tried at once.
-    fn lead_to(&mut self, leader: String) -> bool {
+    fn lead_to(&mut self, leader: ManagerAddress) -> bool {
         let was_led = self.was_led;
         self.stay(leader);
         self.was_led = true;
         !was_led
     }
 
-    fn stay(&mut self, address: String) {
+    fn stay(&mut self, manager: ManagerAddress) {
         self.was_led = false;
-        self.turn.retain(|it| *it != address);
-        self.turn.push_front(address);
+        self.turn.retain(|it| it.address != manager.address);
+        self.turn.push_front(manager);
     }
 }

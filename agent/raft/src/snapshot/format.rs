@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::files::SnapshotSink;
-use crate::seal::{FORMAT, Place, Seal, SealError};
+use crate::seal::{Ciphers, FORMAT, Place, Seal, SealError};
 
 /// A frame is closed when its content reaches this; one object may make it longer.
 pub(crate) const FRAME: usize = 256 << 10;
@@ -120,13 +120,14 @@ pub(crate) enum Frame {
 
 pub(crate) struct Reader {
     source: Box<dyn Read + Send>,
-    seal: Arc<Seal>,
+    /// Those of the beginning: the file may be sealed anew meanwhile, and is another one then.
+    ciphers: Arc<Ciphers>,
     position: Position,
     digest: Sha256,
 }
 
 impl Reader {
-    pub(crate) fn new(mut source: Box<dyn Read + Send>, seal: Arc<Seal>) -> Result<Self, SnapshotError> {
+    pub(crate) fn new(mut source: Box<dyn Read + Send>, seal: &Seal) -> Result<Self, SnapshotError> {
         let [format] = exactly(&mut source)?;
         match format {
             FORMAT => {}
@@ -134,7 +135,8 @@ impl Reader {
             _ => return Err(SnapshotError::Damaged("of no format")),
         }
         let file = exactly(&mut source)?;
-        Ok(Self { source, seal, position: Position { file, number: 0 }, digest: Sha256::new() })
+        let position = Position { file, number: 0 };
+        Ok(Self { source, ciphers: seal.ciphers(), position, digest: Sha256::new() })
     }
 
     pub(crate) fn next(&mut self) -> Result<Frame, SnapshotError> {
@@ -163,7 +165,8 @@ impl Reader {
 
     fn open(&self, kind: Kind, sealed: &[u8]) -> Result<Vec<u8>, SnapshotError> {
         let key = self.position.key(kind);
-        self.seal.open(Place { table: "snapshot", key: &key }, sealed).map_err(|error| match error {
+        let opened = self.ciphers.open(Place { table: "snapshot", key: &key }, sealed);
+        opened.map(|(content, _)| content).map_err(|error| match error {
             SealError::Newer(format) => SnapshotError::Newer(format),
             SealError::Broken => SnapshotError::Damaged("broken seal"),
         })

@@ -208,7 +208,7 @@ fn on_files(path: &std::path::Path) -> (Settings, World<redb::backends::FileBack
         snapshots: Arc::new(Folder::new(path.to_owned())),
         transport: Arc::new(Wire { from: 1, hub: Arc::default() }),
         entropy: entropy(1),
-        data_key: KEY,
+        data_keys: DataKeys::one(KEY),
     };
     (settings, world)
 }

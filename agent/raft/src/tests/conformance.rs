@@ -6,7 +6,6 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::entropy;
-use crate::Blocking;
 use crate::consensus::Types;
 use crate::disk::Disk;
 use crate::log_store::LogStore;
@@ -14,12 +13,13 @@ use crate::machine::{Machine, MachineParts, Replica};
 use crate::memory::{MemoryDisk, MemoryFiles};
 use crate::seal::Seal;
 use crate::snapshot::Snapshots;
+use crate::{Blocking, DataKeys};
 
 struct Builder;
 
 impl StoreBuilder<Types, LogStore, Machine> for Builder {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<Types>> {
-        let seal = Arc::new(Seal::new(&[3; 32], entropy(1)));
+        let seal = Arc::new(Seal::new(&DataKeys::one([3; 32]), entropy(1)));
         let disk = Arc::new(Disk::open(MemoryDisk::default().handle(), Arc::clone(&seal)).unwrap());
         let (snapshots, _) = Snapshots::open(Arc::new(MemoryFiles::default()), seal).unwrap();
         let parts = MachineParts {

@@ -5,6 +5,7 @@ mod cluster;
 mod conformance;
 mod members;
 mod record;
+mod resealing;
 mod restart;
 mod snapshot;
 mod storm;
@@ -22,8 +23,8 @@ use openraft::async_runtime::WatchReceiver as _;
 
 use crate::memory::{MemoryDisk, MemoryFiles};
 use crate::{
-    Blocking, Call, ClusterLog, Entropy, Kind, OpenError, Peer, Retention, Settings, Start, Status, Timing,
-    Transport, TransportError, World,
+    Blocking, Call, ClusterLog, DataKeys, Entropy, Kind, OpenError, Peer, Retention, Settings, Start, Status,
+    Timing, Transport, TransportError, World,
 };
 
 /// Of the paused clock: it passes at once when everybody waits.
@@ -133,7 +134,7 @@ pub(super) struct Managers {
 /// How a manager is started other than usually.
 pub(super) struct Options {
     pub(super) start: Start,
-    pub(super) key: [u8; 32],
+    pub(super) keys: DataKeys,
     pub(super) retention: Retention,
     pub(super) blocking: Blocking,
 }
@@ -142,7 +143,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             start: Start::Resume,
-            key: KEY,
+            keys: DataKeys::one(KEY),
             retention: Retention { snapshot_every: 1000, keep: 100 },
             blocking: Blocking::Inline,
         }
@@ -178,7 +179,7 @@ impl Managers {
             snapshots: Arc::new(files.clone()),
             transport,
             entropy: entropy(id),
-            data_key: options.key,
+            data_keys: options.keys,
         };
         let log = Arc::new(ClusterLog::open(settings, world).await?);
         self.hub.logs.lock().unwrap().insert(id, Arc::clone(&log));

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{create_with, entropy};
+use crate::DataKeys;
 use crate::record::{EntryRecord, LogIdRecord, MembershipRecord, PayloadRecord};
 use crate::seal::{Place, Seal, SealError};
 use crate::tests::peer;
@@ -42,7 +43,7 @@ proptest! {
 
     #[test]
     fn a_seal_opens_only_in_its_place(plain: Vec<u8>, key: u64, other: u64) {
-        let seal = Seal::new(&[1; 32], entropy(key));
+        let seal = Seal::new(&DataKeys::one([1; 32]), entropy(key));
         let bytes = key.to_be_bytes();
         let place = Place { table: "log", key: &bytes };
         let sealed = seal.close(place, &plain).unwrap();
@@ -55,13 +56,13 @@ proptest! {
         }
         let table = Place { table: "state", ..place };
         prop_assert_eq!(seal.open(table, &sealed), Err(SealError::Broken));
-        let stranger = Seal::new(&[2; 32], entropy(key));
+        let stranger = Seal::new(&DataKeys::one([2; 32]), entropy(key));
         prop_assert_eq!(stranger.open(place, &sealed), Err(SealError::Broken));
     }
 
     #[test]
     fn a_changed_or_short_record_does_not_open(plain: Vec<u8>, at: prop::sample::Index, bit in 0..8_u8) {
-        let seal = Seal::new(&[1; 32], entropy(5));
+        let seal = Seal::new(&DataKeys::one([1; 32]), entropy(5));
         let place = Place { table: "log", key: &[0] };
         let mut sealed = seal.close(place, &plain).unwrap();
         let short = &sealed[..at.index(sealed.len())];
@@ -91,7 +92,7 @@ proptest! {
 
 #[test]
 fn a_newer_format_is_named() {
-    let seal = Seal::new(&[1; 32], entropy(5));
+    let seal = Seal::new(&DataKeys::one([1; 32]), entropy(5));
     let place = Place { table: "log", key: &[0] };
     let mut sealed = seal.close(place, b"x").unwrap();
     sealed[0] = 2;

@@ -86,7 +86,10 @@ async fn another_data_key_is_a_clear_error() {
     log.propose(create(1), SOON).await.unwrap();
     managers.crash(1).await;
 
-    let error = managers.start_with(1, Options { key: [8; 32], ..Options::default() }).await.unwrap_err();
+    let error = managers
+        .start_with(1, Options { keys: DataKeys::one([8; 32]), ..Options::default() })
+        .await
+        .unwrap_err();
     assert!(matches!(error, OpenError::Disk(DiskError::WrongKey)), "{error}");
     managers.start(1).await;
 }
@@ -214,7 +217,7 @@ async fn alone_and_damaged_keeps_what_comes_before() {
 
 impl ClusterLog {
     /// Waits until it leads and has everything.
-    async fn barrier_soon(&self) {
+    pub(super) async fn barrier_soon(&self) {
         until(self, |status| status.leadership.is_leader()).await;
         self.barrier(SOON).await.unwrap();
     }

@@ -13,7 +13,7 @@ use ketch_convert::query;
 use ketch_engine_api::swarm::cluster::{
     ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock,
 };
-use ketch_node::node::{Founding, JoinOrder, NodeError};
+use ketch_node::node::{Founding, JoinOrder, NodeError, Place};
 
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -48,7 +48,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     has_name(&wanted.spec)?;
     let node = daemon.node()?;
     if wanted.force_new_cluster && node.information().state != "inactive" {
-        let id = node.force_new_cluster().await?;
+        let id = node.force_new_cluster(place(&daemon, &wanted).await?).await?;
         return response::json(StatusCode::OK, &id.to_string());
     }
     is_free(&daemon)?;
@@ -69,6 +69,21 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         })
         .await?;
     response::json(StatusCode::OK, &id.to_string())
+}
+
+/// Where a manager is that makes a new cluster of its own: on another machine than before, for one. What the request does not say
+/// and the machine does not either stays as it was.
+async fn place(daemon: &Daemon, wanted: &InitRequest) -> Result<Place> {
+    let machine = address::machine(daemon).await?;
+    let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
+    let default = &daemon.config.swarm_advertise;
+    let advertise = match address::advertise((&wanted.advertise_addr, default), &port, &machine) {
+        Ok((address, port)) => Some(address::joined(&address.to_string(), &port)),
+        Err(error) if !wanted.advertise_addr.is_empty() => return Err(error.into()),
+        Err(_) => None,
+    };
+    let data_address = address::data_path(&wanted.data_path_addr, &machine)?;
+    Ok(Place { listen: address::joined(&host, &port), advertise, data_address })
 }
 
 async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {

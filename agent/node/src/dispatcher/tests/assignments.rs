@@ -1,4 +1,7 @@
-use ketch_cluster::objects::Task;
+use ketch_cluster::id::ConfigId;
+use ketch_cluster::objects::container::{ConfigReference, ConfigTarget};
+use ketch_cluster::objects::task::TaskRuntime;
+use ketch_cluster::objects::{Config, ConfigSpec, Meta, Task, TaskSpec};
 
 use super::*;
 
@@ -71,4 +74,39 @@ async fn a_slow_reader_gets_what_is_so_by_then_and_holds_nobody_up() {
     assert!(slow.settle().await);
     assert!(slow.assignments <= 3, "{}", slow.assignments);
     assert_eq!(slow.items(), slow.wanted());
+}
+
+/// Enough secrets and configs come to more than a message may.
+#[tokio::test(start_paused = true)]
+async fn what_is_more_than_a_message_comes_in_parts() {
+    let cluster = Cluster::with(1).await;
+    let mut references = Vec::new();
+    for number in 0..4_u128 {
+        let spec = ConfigSpec {
+            name: format!("config-{number}"),
+            data: vec![b'x'; 1_000_000],
+            ..ConfigSpec::default()
+        };
+        let config = Config { id: ConfigId::of(number + 1), meta: Meta::default(), spec };
+        references.push(ConfigReference {
+            config: config.id,
+            name: config.spec.name.clone(),
+            target: ConfigTarget::Runtime,
+        });
+        cluster.write(StoreAction::Create(config.into())).await;
+    }
+    let mut spec = objects::replicated("web", 1);
+    let mut task = TaskSpec::clone(&spec.task);
+    let TaskRuntime::Container(container) = &mut task.runtime else { panic!() };
+    container.configs = references;
+    spec.task = Arc::new(task);
+    let mut worker = Worker::begin(&cluster.dispatcher, 101).await;
+    assert!(worker.settle().await);
+    let before = worker.assignments;
+    let made = cluster.leader.change(|view, now, bits| create_service(view, spec, now, bits)).await.unwrap();
+    cluster.placed(made, 1).await;
+    assert!(worker.settle().await);
+    assert_eq!(worker.items(), worker.wanted());
+    assert_eq!(worker.items().iter().filter(|item| matches!(item, Item::Config(_))).count(), 4);
+    assert_eq!((worker.assignments, worker.parts), (before + 1, 3), "one each: they are larger than a part");
 }

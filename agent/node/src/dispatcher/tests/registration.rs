@@ -180,3 +180,31 @@ async fn after_changes_that_were_missed_removed_nodes_have_no_session() {
     assert!(!gone.settle().await);
     assert!(there.settle().await);
 }
+
+/// Two agents with a copy of one node's folder: one of them is in a session, and the other one is told; the agent that was started
+/// again is none of two.
+#[tokio::test(start_paused = true)]
+async fn one_nodes_keys_on_two_machines_are_told_and_nothing_thrashes() {
+    let cluster = Cluster::with(1).await;
+    let begin = async |process: u128| {
+        let asked = SessionAsked { process, ..asked(101) };
+        Worker::begin_with(&cluster.dispatcher, identity(101), asked).await
+    };
+    let mut first = begin(1).await.unwrap();
+    let mut again = begin(2).await.unwrap();
+    assert!(!first.settle().await && again.settle().await, "it was started again");
+    let mut copy = begin(3).await.unwrap();
+    assert!(!again.settle().await && copy.settle().await);
+    for _ in 0..3 {
+        let refused = begin(2).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused, Refusal::Invalid(crate::dispatcher::texts::double(NodeId::of(101), "10.0.0.99")));
+        assert!(copy.settle().await, "one of them goes on");
+    }
+    let mut same = begin(3).await.unwrap();
+    assert!(!copy.settle().await && same.settle().await, "its connection was lost");
+    // Once that one is gone, the other one is the node.
+    drop(same);
+    sleep(A_WHILE).await;
+    let mut other = begin(2).await.unwrap();
+    assert!(other.settle().await);
+}

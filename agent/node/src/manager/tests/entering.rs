@@ -5,11 +5,20 @@ use std::time::Duration;
 use ketch_cluster::objects::node::NodeRole;
 use tokio::time::sleep;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::id::NodeId;
+use ketch_raft::Start;
+
 use super::add_node;
-use crate::calls::EnterAsked;
-use crate::fixture::{Managers, until};
-use crate::manager::ManagerError;
-use crate::wire::{CallError, Refusal};
+use crate::calls::{EnterAsked, ManagerAddress, Request};
+use crate::fixture::{Managers, SOON, parts, until};
+use crate::manager::{Manager, ManagerError};
+use crate::wire::{Answer, Call, CallError, Destination, Refusal, Service};
 use crate::world::Disk as _;
 
 #[tokio::test(start_paused = true)]
@@ -58,7 +67,7 @@ async fn a_manager_that_does_not_lead_names_the_one_that_does() {
 async fn asking_again_changes_nothing() {
     let managers = Managers::of(3).await;
     let before = managers.seats[1].manager.peers();
-    managers.seats[1].manager.enter("10.0.0.1:2377").await.unwrap();
+    managers.seats[1].manager.enter(&ManagerAddress::nameless("10.0.0.1:2377".to_owned())).await.unwrap();
     assert_eq!(managers.seats[1].manager.peers().len(), before.len());
     assert_eq!(managers.seats[0].manager.members().len(), 3);
 }
@@ -120,4 +129,50 @@ async fn one_that_is_to_be_no_manager_is_told_so_and_asks_no_more() {
         leader.view(|view| view.node(node.id).unwrap().role == NodeRole::Worker)
     })
     .await;
+}
+
+/// A node may have a manager's certificate and be none any more: it is not asked in another one's place, nor obeyed.
+#[tokio::test(start_paused = true)]
+async fn a_manager_that_is_known_by_its_id_is_no_other_one() {
+    let managers = Managers::of(2).await;
+    let site = &managers.seats[1].site;
+    let first = managers.seats[0].site.node;
+    let asked = EnterAsked { raft_id: managers.seats[1].manager.me().raft_id, address: site.address() };
+    for (node, is_believed) in [(first, true), (NodeId::of(0), true), (NodeId::of(9), false)] {
+        let at = ManagerAddress { node, address: "10.0.0.1:2377".to_owned() };
+        let answer = site.links.ask(&Destination::manager(&at), &asked, SOON).await;
+        assert_eq!(answer.is_ok(), is_believed, "{node}: {answer:?}");
+    }
+}
+
+/// Asked in turn without a rest, two that name each other would be asked thousands of times.
+#[tokio::test(start_paused = true)]
+async fn managers_that_name_each_other_are_asked_with_rests() {
+    let mut managers = Managers::of(2).await;
+    let site = managers.join_site(NodeRole::Manager).await;
+    let asked = Arc::new(AtomicU64::new(0));
+    for (host, place) in [("10.0.0.1", 1), ("10.0.0.2", 0)] {
+        let other = &managers.seats[place].site;
+        let names = (other.node, other.address());
+        managers.hub.kill(host);
+        let _ = managers.seats[1 - place].site.serve(Arc::new(Elsewhere(names, Arc::clone(&asked)))).await;
+    }
+    let manager = Manager::open(parts(&site, 9), Start::Resume).await.unwrap();
+    let first = ManagerAddress::nameless("10.0.0.1:2377".to_owned());
+    drop(tokio::time::timeout(Duration::from_secs(30), manager.enter(&first)).await);
+    let asked = asked.load(Ordering::Relaxed);
+    assert!((20..200).contains(&asked), "{asked} times in 30 s");
+}
+
+/// Somebody else leads, it says.
+struct Elsewhere((NodeId, String), Arc<AtomicU64>);
+
+impl Service for Elsewhere {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        if call.path() == EnterAsked::PATH {
+            self.1.fetch_add(1, Ordering::Relaxed);
+        }
+        let leader = Some(self.0.clone());
+        async { Err(Refusal::NotLeader { leader }) }.boxed()
+    }
 }

@@ -9,9 +9,8 @@ use ketch_ca::folder::RaftKeys;
 use ketch_ca::trust::Trust;
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
-use ketch_cluster::objects::Cluster;
 use ketch_cluster::objects::node::NodeRole;
-use ketch_raft::Peer;
+use ketch_raft::{DataKeys, Peer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -74,7 +73,7 @@ impl Member {
             world: Arc::clone(&self.parts.world),
             links: Arc::clone(&self.links),
             me: Peer { raft_id, node: document.node, address: document.advertise.clone() },
-            data_key: raft.current,
+            data_keys: DataKeys { current: raft.current, next: raft.next },
             raft: document.raft,
             blocking: self.parts.blocking,
         };
@@ -88,7 +87,8 @@ impl Member {
         let mut running = lock(&self.managers);
         running.spawn(accept(listener, Arc::new(Answering(Arc::downgrade(self)))));
         running.spawn(self.clone().follow_terms(Arc::clone(&manager)));
-        running.spawn(self.clone().follow_cluster(Arc::clone(&manager)));
+        running.spawn(self.clone().follow_trust(Arc::clone(&manager)));
+        running.spawn(self.clone().follow_seal(Arc::clone(&manager)));
         if !document.entered {
             running.spawn(self.clone().enter(manager));
         }
@@ -186,7 +186,7 @@ impl Member {
     async fn enter(self: Arc<Self>, manager: Arc<Manager>) {
         loop {
             for other in self.document().managers {
-                match timeout(ENTER_PATIENCE, manager.enter(&other.address)).await {
+                match timeout(ENTER_PATIENCE, manager.enter(&other)).await {
                     Ok(Ok(())) => return self.remember(|document| document.entered = true),
                     Ok(Err(error)) => {
                         tracing::warn!(address = %other.address, %error, "not let in by the other managers")
@@ -217,38 +217,6 @@ impl Member {
             if leadership.changed().await.is_err() {
                 return;
             }
-        }
-    }
-
-    /// Believes whom the cluster believes, and seals the keys as it is to be.
-    async fn follow_cluster(self: Arc<Self>, manager: Arc<Manager>) {
-        let mut notices = manager.notices();
-        let mut known: Option<Arc<Cluster>> = None;
-        loop {
-            let cluster = manager.cluster();
-            let is_new = match (&known, &cluster) {
-                (Some(known), Some(cluster)) => !Arc::ptr_eq(known, cluster),
-                (known, cluster) => known.is_some() != cluster.is_some(),
-            };
-            if let Some(cluster) = cluster.filter(|_| is_new) {
-                self.follow(&cluster);
-                known = Some(cluster);
-            }
-            if notices.next().await.is_none() {
-                return;
-            }
-        }
-    }
-
-    fn follow(&self, cluster: &Cluster) {
-        let unlock = found::unlock_key(cluster);
-        let is_sealed_so = lock(&self.keys).unlock == unlock;
-        let done = if is_sealed_so { self.adopt() } else { self.change_keys(|keys| keys.unlock = unlock) };
-        if let Err(error) = done {
-            tracing::error!(%error, "the node's keys are not as the cluster wants them");
-        }
-        if self.document().raft != cluster.spec.raft {
-            self.remember(|document| document.raft = cluster.spec.raft);
         }
     }
 }
