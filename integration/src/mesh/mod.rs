@@ -64,7 +64,15 @@ impl<'a> Mesh<'a> {
     /// When one does not start.
     #[must_use]
     pub fn of(case: &'a Case, makers: &[Maker], flags: &[&str]) -> Self {
-        let wire = Wire::new(case);
+        Self::on(Wire::new(case), makers, flags)
+    }
+
+    /// The same on a bridge that is there.
+    ///
+    /// # Panics
+    /// When one does not start.
+    #[must_use]
+    pub fn on(wire: Wire<'a>, makers: &[Maker], flags: &[&str]) -> Self {
         let registry = Registry::for_others(wire.site(), REGISTRY);
         // A site lives as long as the thread that has made it.
         let sites: Vec<_> = (1..=makers.len()).map(|number| (number, wire.connected(number))).collect();

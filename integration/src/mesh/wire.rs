@@ -12,6 +12,16 @@ pub const REGISTRY: &str = "10.99.0.254:5000";
 #[derive(Debug)]
 pub struct Wire<'a> {
     site: Site<'a>,
+    running: Running,
+}
+
+/// Where a node keeps what is in /run on any machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Running {
+    /// Where all of its site is.
+    Disk,
+    /// As any machine does.
+    Tmpfs,
 }
 
 impl<'a> Wire<'a> {
@@ -22,10 +32,21 @@ impl<'a> Wire<'a> {
     #[must_use]
     pub fn new(case: &'a Case) -> Self {
         let site = Site::in_folder(case, "wire");
-        let script =
-            "set -e; ip link add wire type bridge; ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
+        // With an address of its own: a bridge without one takes that of its lowest port, so that a node that comes later would have
+        // the others send to where nobody is any more.
+        let script = "set -e; ip link add wire address 02:4b:00:00:00:fe type bridge
+            ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
         let _ = site.run("sh", ["-c", script]).ok();
-        Self { site }
+        Self { site, running: Running::Disk }
+    }
+
+    /// The same for nodes that are measured: what is in /run on any machine is on a tmpfs.
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn of_fast_nodes(case: &'a Case) -> Self {
+        Self { running: Running::Tmpfs, ..Self::new(case) }
     }
 
     /// Its namespaces.
@@ -57,6 +78,12 @@ impl<'a> Wire<'a> {
             resolver.display()
         );
         let _ = site.run("sh", ["-c", &plug]).ok();
+        if self.running == Running::Tmpfs {
+            for folder in ["exec", "containerd-state"] {
+                std::fs::create_dir_all(site.path(folder)).expect("make a folder");
+                let _ = site.command("mount").args(["-t", "tmpfs", "run"]).arg(site.path(folder)).run().ok();
+            }
+        }
         site
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -16,13 +18,17 @@ pub(crate) fn run(arguments: &[String]) {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match *words {
         ["serve"] => serve(),
-        ["throughput", address, milliseconds, turns, ref networks @ ..] => {
+        ["throughput", milliseconds, turns, ref targets @ ..] => {
             let length = Duration::from_millis(milliseconds.parse().expect("milliseconds"));
-            in_turns(turns.parse().expect("turns"), networks, || throughput(address, length));
+            in_turns(turns.parse().expect("turns"), targets, |address| throughput(address, length));
         }
-        ["connections", address, count, turns, ref networks @ ..] => {
+        ["connections", count, turns, ref targets @ ..] => {
             let count = count.parse().expect("a count");
-            in_turns(turns.parse().expect("turns"), networks, || connections(address, count));
+            in_turns(turns.parse().expect("turns"), targets, |address| connections(address, count));
+        }
+        ["ask", address] => assert_eq!(ask(&mut TcpStream::connect(address).expect("connect")), 0),
+        ["requests", rate, until, ref addresses @ ..] => {
+            requests(rate.parse().expect("a rate"), Path::new(until), addresses);
         }
         ["names", server, name, seconds] => {
             println!("{}", names(server, name, seconds.parse().expect("seconds")))
@@ -52,18 +58,27 @@ fn ask(stream: &mut TcpStream) -> u64 {
     u64::from_be_bytes(answer)
 }
 
-/// Takes a sample in each of these network namespaces, turn by turn, each turn another one first: all by one process, so that what
-/// lies between two samples of a turn is as short as it can be. Prints a line for each turn, in the order of the namespaces.
-fn in_turns(turns: usize, networks: &[&str], sample: impl Fn() -> f64) {
-    let networks: Vec<File> =
-        networks.iter().map(|path| File::open(path).expect("open a network namespace")).collect();
-    let mut taken = vec![0.0; networks.len()];
+/// What is reached, and the network namespace that it is reached from.
+pub(crate) fn target(address: &str, network: &Path) -> String {
+    format!("{address}@{}", network.display())
+}
+
+/// Takes a sample of each of these targets, turn by turn, each turn another one first: all by one process, so that what
+/// lies between two samples of a turn is as short as it can be. Prints a line for each turn, in the order of the targets.
+fn in_turns(turns: usize, targets: &[&str], sample: impl Fn(&str) -> f64) {
+    let open = |target: &&'_ str| {
+        let (address, path) = target.split_once('@').expect("an address and a network namespace");
+        (address.to_owned(), File::open(path).expect("open a network namespace"))
+    };
+    let targets: Vec<(String, File)> = targets.iter().map(open).collect();
+    let mut taken = vec![0.0; targets.len()];
     for turn in 0..turns {
-        for offset in 0..networks.len() {
-            let at = (turn + offset) % networks.len();
-            move_into_link_name_space(networks[at].as_fd(), Some(LinkNameSpaceType::Network))
+        for offset in 0..targets.len() {
+            let at = (turn + offset) % targets.len();
+            let (address, network) = &targets[at];
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))
                 .expect("enter a network namespace");
-            taken[at] = sample();
+            taken[at] = sample(address);
         }
         println!("{}", taken.iter().map(f64::to_string).collect::<Vec<_>>().join(" "));
     }
@@ -91,6 +106,45 @@ fn connections(address: &str, count: u32) -> f64 {
         assert_eq!(ask(&mut stream), 0);
     }
     f64::from(count) / since.elapsed().as_secs_f64()
+}
+
+/// So many requests a second to the addresses in turn, each a connection of its own, until a file is there. Prints how many there
+/// were, and how many of them failed.
+fn requests(rate: u32, until: &Path, addresses: &[&str]) {
+    /// Who waits for answers at the same time.
+    const CLIENTS: u32 = 32;
+    let addresses: Vec<SocketAddr> =
+        addresses.iter().map(|address| address.parse().expect("an address")).collect();
+    let (begun, asked, failed) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (asked, failed, addresses) = (&asked, &failed, &addresses);
+            let _thread = scope.spawn(move || {
+                for number in (client..).step_by(CLIENTS as usize) {
+                    let due = begun + Duration::from_secs(1) * number / rate;
+                    std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                    if until.exists() {
+                        break;
+                    }
+                    let _before = asked.fetch_add(1, Ordering::Relaxed);
+                    if let Err(error) = request(addresses[number as usize % addresses.len()]) {
+                        eprintln!("request {number} at {:.3} s: {error}", begun.elapsed().as_secs_f64());
+                        let _before = failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    println!("{} {} {}", asked.into_inner(), failed.into_inner(), begun.elapsed().as_secs_f64());
+}
+
+/// Nothing is sent, and that is answered.
+fn request(address: SocketAddr) -> std::io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_exact(&mut [0; 8])
 }
 
 /// Answers a second to questions for a name's address, thirty-two on their way.

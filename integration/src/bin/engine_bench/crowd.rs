@@ -14,12 +14,14 @@ const IDLE: Duration = Duration::from_secs(5);
 /// PSS of the engine's own processes, in MiB, once it has stood idle.
 fn weight(contender: &Contender<'_>) -> f64 {
     std::thread::sleep(IDLE);
-    let pss = |pid: &i32| {
-        let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
-        let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
-        line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("kilobytes") / 1024.0
-    };
-    contender.pids().iter().map(pss).sum()
+    contender.pids().into_iter().map(pss).sum()
+}
+
+/// A process's memory in MiB, its share of what it shares.
+pub(crate) fn pss(pid: i32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("read smaps_rollup");
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).expect("Pss");
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().expect("kilobytes") / 1024.0
 }
 
 /// Each engine with one image and nothing to do.

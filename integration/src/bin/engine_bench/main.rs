@@ -1,6 +1,7 @@
-//! `make bench-ketchd`: ketchd beside dockerd 28.5 of the current peers, on the same images and the same disk.
+//! `make bench-ketchd`: ketchd beside dockerd 28.5 of the current peers, on the same images and the same disk; with the word
+//! `mesh` (`make bench-mesh`) clusters of it ([`mesh`]).
 //!
-//! Each engine runs in namespaces of its own; rounds are interleaved. Prints tables and promises, and writes `ketchd.json` and
+//! Each engine runs in namespaces of its own; rounds are interleaved. Prints tables and promises, and writes `ketchd.json` or `mesh.json` and
 //! the rows of promises in README.md, the repository's and that of integration/bench, which tells the knobs. `supervisor` sees
 //! to it that nothing is left, however a run ends.
 #![allow(clippy::disallowed_methods, reason = "the rule on folders is for paths inside a rootfs")]
@@ -10,6 +11,7 @@ mod client;
 mod contender;
 mod crowd;
 mod life;
+mod mesh;
 mod network;
 mod promises;
 mod pull;
@@ -50,9 +52,10 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("client") => client::run(&arguments[1..]),
+        Some("inside") if arguments.get(1).is_some_and(|word| word == "mesh") => mesh::measure(),
         Some("inside") => measure(),
-        Some("watch") => return supervisor::watch(),
-        _ => return supervisor::run(),
+        Some("watch") => return supervisor::watch(&arguments[1..]),
+        _ => return supervisor::run(&arguments),
     }
     ExitCode::SUCCESS
 }
@@ -114,5 +117,5 @@ fn measure() {
     let plain = ["ONLY", "ROUNDS", "HEAVY_ROUNDS", "KETCHD", "DISK"]
         .iter()
         .all(|name| std::env::var_os(name).is_none_or(|value| value.is_empty()));
-    promises::tell(&samples, plain && !quick);
+    promises::engine(&samples).tell(&samples, plain && !quick);
 }

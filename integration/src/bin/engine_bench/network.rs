@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::Extent;
+use super::{Extent, client};
 use super::contender::{Contender, body, cpu};
 use super::samples::Samples;
 
@@ -56,7 +56,7 @@ pub(crate) fn measure(contenders: &mut [Contender<'_>], extent: Extent, samples:
             ("throughput", THROUGHPUT, "published port, GiB a second"),
             ("connections", CONNECTIONS, "published port, new connections a second"),
         ] {
-            for taken in by_turns(contenders, &[what, &address, much, times]) {
+            for taken in by_turns(contenders, &address, &[what, much, times]) {
                 contenders.iter().zip(taken).for_each(|(one, value)| samples.keep(kept, one.key, value));
             }
         }
@@ -89,7 +89,7 @@ fn put_first(one: &Contender<'_>) -> PathBuf {
 
 /// What a client's samples are, turn by turn, in the order of the contenders. It goes from one's network namespace to the next's,
 /// has the first CPU, and other work yields to it as to the servers.
-fn by_turns(contenders: &[Contender<'_>], arguments: &[&str]) -> Vec<Vec<f64>> {
+fn by_turns(contenders: &[Contender<'_>], address: &str, arguments: &[&str]) -> Vec<Vec<f64>> {
     let Some(first) = contenders.first() else { return Vec::new() };
     let this = std::env::current_exe().expect("find this program");
     let group = put_first(first).join("client");
@@ -97,7 +97,8 @@ fn by_turns(contenders: &[Contender<'_>], arguments: &[&str]) -> Vec<Vec<f64>> {
     let inside = ["-c", "echo $$ >$0/cgroup.procs && exec taskset --cpu-list 0 \"$@\""];
     let client = first.engine.site.case.program("sh").args(inside).arg(group).arg(this).arg("client");
     let networks = contenders.iter().map(|one| one.engine.site.network());
-    let out = client.args(arguments).args(networks).run().ok();
+    let targets = networks.map(|path| client::target(address, &path));
+    let out = client.args(arguments).args(targets).run().ok();
     let line = |line: &str| line.split(' ').map(|number| number.parse().expect("a number")).collect();
     out.text().lines().map(line).collect()
 }

@@ -3,25 +3,31 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::samples::Samples;
-use super::{OURS, PEER, pull};
+use super::{OURS, PEER, mesh, pull};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench");
-const BEGIN: &str = "<!-- ketchd promises -->";
-const END: &str = "<!-- end of ketchd promises -->";
 
 #[derive(Clone, Copy, Debug)]
-enum Bound {
+pub(crate) enum Bound {
     AtMost(f64),
     AtLeast(f64),
 }
 
-struct Promise {
-    what: &'static str,
-    bound: Bound,
-    measured: Option<f64>,
+pub(crate) struct Promise {
+    pub(crate) what: &'static str,
+    pub(crate) bound: Bound,
+    pub(crate) measured: Option<f64>,
+}
+
+/// The promises of one bench.
+pub(crate) struct Promises {
+    /// Of its file, and of the marks around its rows.
+    name: &'static str,
+    command: &'static str,
+    all: Vec<Promise>,
 }
 
 impl Promise {
@@ -49,7 +55,8 @@ impl Promise {
     }
 }
 
-fn promises(samples: &Samples) -> Vec<Promise> {
+/// Of one engine.
+pub(crate) fn engine(samples: &Samples) -> Promises {
     let ours = |case: &str| samples.of(case, OURS);
     let over = |case: &str, other: &str| Some(samples.of(case, OURS)? / samples.of(case, other)?);
     let mut all = Vec::new();
@@ -117,7 +124,12 @@ fn promises(samples: &Samples) -> Vec<Promise> {
         most(1000.0),
         ours("return with 200 running, until the API serves, ms"),
     );
-    all
+    Promises { name: "ketchd", command: "make bench-ketchd", all }
+}
+
+/// Of a cluster.
+pub(crate) fn mesh(samples: &Samples) -> Promises {
+    Promises { name: "mesh", command: "make bench-mesh", all: mesh::promises(samples) }
 }
 
 fn rows(all: &[Promise], taken: &str) -> String {
@@ -128,32 +140,39 @@ fn rows(all: &[Promise], taken: &str) -> String {
     text
 }
 
-/// Prints them. A run of everything, as it is without knobs, is written down.
-pub(crate) fn tell(samples: &Samples, plain: bool) {
-    let all = promises(samples);
-    let whole = plain && all.iter().all(|one| one.measured.is_some());
-    println!();
-    for one in &all {
-        println!("{:<100} {:>14} {:>9}  {}", one.what, one.bound(), one.shown(), one.verdict());
+impl Promises {
+    /// Prints them. A run of everything, as it is without knobs, is written down.
+    pub(crate) fn tell(&self, samples: &Samples, plain: bool) {
+        let whole = plain && self.all.iter().all(|one| one.measured.is_some());
+        println!();
+        for one in &self.all {
+            println!("{:<100} {:>14} {:>9}  {}", one.what, one.bound(), one.shown(), one.verdict());
+        }
+        let mut value = samples.json();
+        value["promises"] = self
+            .all
+            .iter()
+            .map(|one| json!({ "promise": one.what, "bound": one.bound(), "measured": one.shown(), "verdict": one.verdict() }))
+            .collect();
+        let default = if whole { format!("{FOLDER}/{}.json", self.name) } else { String::new() };
+        let path = std::env::var("RESULTS").ok().filter(|path| !path.is_empty()).unwrap_or(default);
+        if path.is_empty() {
+            println!("\nnot a whole run: written nowhere");
+            return;
+        }
+        let text = serde_json::to_string_pretty(&value).expect("write JSON");
+        fs::write(&path, format!("{text}\n")).expect("write the results");
+        println!("\nwritten: {path}");
+        if whole {
+            self.refresh(&rows(&self.all, &self.taken(&value)));
+        }
     }
-    let mut value = samples.json();
-    value["promises"] = all
-        .iter()
-        .map(|one| json!({ "promise": one.what, "bound": one.bound(), "measured": one.shown(), "verdict": one.verdict() }))
-        .collect();
-    let default = if whole { format!("{FOLDER}/ketchd.json") } else { String::new() };
-    let path = std::env::var("RESULTS").ok().filter(|path| !path.is_empty()).unwrap_or(default);
-    if path.is_empty() {
-        println!("\nnot a whole run: written nowhere");
-        return;
-    }
-    let text = serde_json::to_string_pretty(&value).expect("write JSON");
-    fs::write(&path, format!("{text}\n")).expect("write the results");
-    println!("\nwritten: {path}");
-    if whole {
+
+    /// When, where and how they were measured.
+    fn taken(&self, value: &Value) -> String {
         let fact = |name: &str| value[name].to_string().trim_matches('"').to_owned();
-        let taken = format!(
-            "Measured {} on {} CPUs, kernel {}, {} and {} rounds, load {} to {}, a synced write {} ms; `make bench-ketchd`.",
+        format!(
+            "Measured {} on {} CPUs, kernel {}, {} and {} rounds, load {} to {}, a synced write {} ms; `{}`.",
             today(),
             fact("cpus"),
             fact("kernel"),
@@ -162,22 +181,24 @@ pub(crate) fn tell(samples: &Samples, plain: bool) {
             fact("load_before"),
             fact("load_after"),
             fact("fsync_ms"),
-        );
-        refresh(&rows(&all, &taken));
+            self.command,
+        )
+    }
+
+    /// Puts the rows between the two marks of the bench's README.md and of the repository's.
+    fn refresh(&self, rows: &str) {
+        let begin = format!("<!-- {} promises -->", self.name);
+        let end = format!("<!-- end of {} promises -->", self.name);
+        for path in [format!("{FOLDER}/README.md"), format!("{FOLDER}/../../README.md")] {
+            let text = fs::read_to_string(&path).expect("read README.md");
+            let (head, rest) = text.split_once(&begin).expect("the mark of the promises");
+            let (_, tail) = rest.split_once(&end).expect("the end of the promises");
+            fs::write(&path, format!("{head}{begin}\n{rows}{end}{tail}")).expect("write README.md");
+        }
     }
 }
 
 fn today() -> String {
     let out = std::process::Command::new("date").arg("+%F").output();
     out.map(|out| String::from_utf8_lossy(&out.stdout).trim().to_owned()).unwrap_or_default()
-}
-
-/// Puts the rows between the two markers of the bench's README.md and of the repository's.
-fn refresh(rows: &str) {
-    for path in [format!("{FOLDER}/README.md"), format!("{FOLDER}/../../README.md")] {
-        let text = fs::read_to_string(&path).expect("read README.md");
-        let (head, rest) = text.split_once(BEGIN).expect("the marker of the promises");
-        let (_, tail) = rest.split_once(END).expect("the end of the promises");
-        fs::write(&path, format!("{head}{BEGIN}\n{rows}{END}{tail}")).expect("write README.md");
-    }
 }

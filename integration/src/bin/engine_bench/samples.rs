@@ -44,6 +44,11 @@ impl Samples {
         self.taken.get(&(case.to_owned(), key.to_owned())).map(|all| median(all))
     }
 
+    /// The largest of a case, if there is any.
+    pub(crate) fn worst(&self, case: &str, key: &str) -> Option<f64> {
+        self.taken.get(&(case.to_owned(), key.to_owned()))?.iter().copied().max_by(f64::total_cmp)
+    }
+
     /// How much more one has than the other: the middle one of the ratios of each two neighbouring turns, in which each was first
     /// once. What the machine does in the course of a run does not touch it, nor who comes first.
     pub(crate) fn by_turns(&self, case: &str, key: &str, other: &str) -> Option<f64> {

@@ -14,18 +14,18 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open};
 
 /// Has a watcher run the measurement: in a group of its own, what ends this process does not end it.
-pub(crate) fn run() -> ExitCode {
+pub(crate) fn run(arguments: &[String]) -> ExitCode {
     let this = std::env::current_exe().expect("find this program");
-    let status = Command::new(this).arg("watch").process_group(0).status();
+    let status = Command::new(this).arg("watch").args(arguments).process_group(0).status();
     if status.is_ok_and(|status| status.success()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs the measurement, ends it when nobody waits for it any more, and cleans up after it.
-pub(crate) fn watch() -> ExitCode {
+pub(crate) fn watch(arguments: &[String]) -> ExitCode {
     let open = |pid| pidfd_open(pid, PidfdFlags::empty()).expect("watch a process");
     let above = open(getppid().expect("a process above"));
     let this = std::env::current_exe().expect("find this program");
-    let mut child = Command::new(this).arg("inside").spawn().expect("start the measurement");
+    let mut child = Command::new(this).arg("inside").args(arguments).spawn().expect("start the measurement");
     let tag = format!("kit{}n", child.id());
     let measuring = open(Pid::from_child(&child));
     let mut events = [&above, &measuring].map(|pidfd| PollFd::new(pidfd, PollFlags::IN));

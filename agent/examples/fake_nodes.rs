@@ -1,0 +1,149 @@
+//! Nodes of a cluster without containers, for the bench of the mesh: many in one process, each with the very node and worker of
+//! ketchd, its own keys, store and TLS connections. Tasks that come are said to run until they are to stop.
+//!
+//! `fake_nodes <folder> <count> <own address> <manager host:port> <worker token>`. Says how many have, `joined` once all have, and
+//! runs until it is killed. Called by `integration`'s `engine_bench mesh`.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use ketch_cluster::assignment::Item;
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::node::{Availability, EngineDescription, NodeDescription, Platform};
+use ketch_cluster::objects::{Resources, Task};
+use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_node::node::{JoinOrder, Node, NodeParts};
+use ketch_node::wire::{Answer, Call, Refusal, Service};
+use ketch_raft::Blocking;
+use ketchd::node::world::SystemWorld;
+use tokio::sync::mpsc;
+
+/// How many join at the same time: a manager takes 64 handshakes from one address.
+const AT_ONCE: usize = 8;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, count, address, manager, token] = words.as_slice() else {
+        return Err("fake_nodes <folder> <count> <own address> <manager host:port> <worker token>".into());
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(async {
+        let numbers: Vec<usize> = (1..=count.parse()?).collect();
+        let mut nodes = Vec::new();
+        for some in numbers.chunks(AT_ONCE) {
+            let joining = some.iter().map(|number| join(folder, *number, (address, manager, token)));
+            nodes.extend(futures_util::future::try_join_all(joining).await?);
+            println!("{}", nodes.len());
+        }
+        println!("joined");
+        std::future::pending::<()>().await;
+        drop(nodes);
+        Ok(())
+    })
+}
+
+async fn join(
+    folder: &str,
+    number: usize,
+    (address, manager, token): (&String, &String, &String),
+) -> Result<Arc<Node>, Box<dyn Error>> {
+    let own: IpAddr = address.parse()?;
+    let node = Node::new(NodeParts {
+        world: Arc::new(SystemWorld::new(&Path::new(folder).join(number.to_string()))),
+        executor: Arc::new(Pretended { hostname: format!("fake{number}"), address: own }),
+        api: Arc::new(NoApi),
+        blocking: Blocking::Threads,
+    });
+    let order = JoinOrder {
+        listen: format!("{address}:2377"),
+        advertise: format!("{address}:2377"),
+        data_address: Some(own),
+        managers: vec![manager.clone()],
+        token: token.clone(),
+        availability: Availability::Active,
+    };
+    let _id = node.join(order).await?;
+    Ok(node)
+}
+
+/// A worker is asked nothing.
+struct NoApi;
+
+impl Service for NoApi {
+    fn answer(&self, _call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        ready(Err(Refusal::Denied("this node serves no API".to_owned()))).boxed()
+    }
+}
+
+/// Containers that are not there.
+#[derive(Debug)]
+struct Pretended {
+    hostname: String,
+    address: IpAddr,
+}
+
+impl Executor for Pretended {
+    fn set_data_path(&self, _path: Option<DataPath>) {}
+
+    fn describe(&self) -> BoxFuture<'_, NodeDescription> {
+        let networks = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
+        let described = NodeDescription {
+            hostname: self.hostname.clone(),
+            platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
+            resources: Resources {
+                nano_cpus: 64_000_000_000,
+                memory_bytes: 256 << 30,
+                ..Resources::default()
+            },
+            engine: EngineDescription {
+                version: ketchd::VERSION.to_owned(),
+                plugins: networks.into(),
+                ..EngineDescription::default()
+            },
+            data_address: Some(self.address),
+            ..NodeDescription::default()
+        };
+        ready(described).boxed()
+    }
+
+    fn network(&self, _items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn prepare(&self, _work: Work) -> BoxFuture<'_, Result<(), TaskError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn start(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
+        ready(Ok(Started::default())).boxed()
+    }
+
+    fn wait(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>> {
+        std::future::pending().boxed()
+    }
+
+    fn shutdown(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn remove(&self, _task: TaskId) -> BoxFuture<'_, Result<(), TaskError>> {
+        ready(Ok(())).boxed()
+    }
+
+    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
+        ready(Ok(BTreeSet::new())).boxed()
+    }
+
+    fn logs(
+        &self,
+        _task: Arc<Task>,
+        _options: LogOptions,
+    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
+        ready(Err("there is none".to_owned())).boxed()
+    }
+}
