@@ -21,7 +21,7 @@ LAYOUT ?=
 FILTER ?=
 # Who runs the runtime: root, or user (one without rights, made for the tests).
 CALLER ?= root
-# Tests at once; the number of cpus when empty.
+# Tests at once; the number of cpus when empty, and twice that of tests that wait (mesh_).
 JOBS ?=
 
 SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)
@@ -133,10 +133,11 @@ attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs
 		$(BUILD_DIR)/$(TARGET)/debug/naive_runtime $(RUNTIME_PATH) $(ATTACK_PEERS)
 
 # Races get 120 s each (KETCH_RACE_SECONDS), and print what they did in them.
-soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycles, 1,000 of ketchd; thousands of rounds of each race; kill -9 of ketch, of the container's init, of ketchd, and every error, at every step; make sanitise
+soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycles, 1,000 of ketchd; thousands of rounds of each race; kill -9 of ketch, of the container's init, of ketchd, and every error, at every step; clusters 20 times; make sanitise
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
 		attack_image::a_mount_target_that_is_swapped attack_inside::
 	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks::
+	for round in $$(seq 20); do $(SUITE) --layout native mesh_cluster:: || exit 1; done
 	for round in $$(seq 20); do cargo test --quiet --package ketch-cluster --package ketch-raft || exit 1; done
 	$(MAKE) sim FIRST=$$(date +%s) SEEDS=1000
 

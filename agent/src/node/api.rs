@@ -91,7 +91,13 @@ where
         let (leader, dispatcher) = match daemon.node()?.lead().await? {
             Lead::Here(leader, dispatcher) => (leader, dispatcher),
             Lead::There(_) if is_forwarded => break,
-            Lead::There(leader) => return forward(&daemon, leader, request).await,
+            Lead::There(leader) => match forward(&daemon, leader, request).await? {
+                Sent::Answered(response) => return Ok(response),
+                Sent::Ours(again) => {
+                    request = again;
+                    continue;
+                }
+            },
         };
         let (first, again) = request.twice().await?;
         let led = Led { leader: Arc::clone(&leader), dispatcher };
@@ -107,27 +113,56 @@ where
     Err(NodeError::NoLeader.into())
 }
 
-/// Sends a request on, to the next leader when that one leads no more.
-async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Result<Response> {
-    let Request { parts, body, .. } = request;
+/// What has come of a request that was to be sent on.
+enum Sent {
+    Answered(Response),
+    /// This manager leads by now.
+    Ours(Request),
+}
+
+/// Sends a request on, to the next leader when that one leads no more. What only reads does not wait for a leader that was replaced
+/// and perhaps hangs; what writes does, as it may be done.
+async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Result<Sent> {
+    let Request { version, operands, query, parts, body } = request;
     let body = read(body, JSON_LIMIT).await?;
+    let only_reads = parts.method.is_safe();
     let mut leader = Some(first);
     for _ in 0..TRIES {
         let to = match leader.take() {
             Some(leader) => leader,
             None => match daemon.node()?.lead().await? {
                 Lead::There(leader) => leader,
-                // It leads itself by now: the client's next try is answered here.
-                Lead::Here(..) => break,
+                Lead::Here(..) => {
+                    return Ok(Sent::Ours(Request { version, operands, query, parts, body: body.into() }));
+                }
             },
         };
-        match send(daemon, &to, &parts, body.clone()).await {
-            Ok(response) => return Ok(response),
-            Err(error) if is_of_no_leader(&error) => sleep(PAUSE).await,
-            Err(error) => return Err(Error::new(Kind::Internal, format!("rpc error: {error}"))),
+        let sent = tokio::select! {
+            biased;
+            sent = send(daemon, &to, &parts, body.clone()) => Some(sent),
+            () = replaced(daemon, &to), if only_reads => None,
+        };
+        match sent {
+            Some(Ok(response)) => return Ok(Sent::Answered(response)),
+            None => sleep(PAUSE).await,
+            Some(Err(CallError::Lost(_))) if only_reads => sleep(PAUSE).await,
+            Some(Err(error)) if is_of_no_leader(&error) => sleep(PAUSE).await,
+            Some(Err(error)) => return Err(Error::new(Kind::Internal, format!("rpc error: {error}"))),
         }
     }
     Err(NodeError::NoLeader.into())
+}
+
+/// Ends once this manager knows of another leader than that one, or of none for some seconds.
+async fn replaced(daemon: &Daemon, one: &ManagerAddress) {
+    loop {
+        sleep(PAUSE).await;
+        let Ok(node) = daemon.node() else { return };
+        match node.lead().await {
+            Ok(Lead::There(now)) if now.node == one.node => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
 
 /// Whether nothing was done, and another manager may be asked.
