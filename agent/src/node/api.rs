@@ -94,7 +94,7 @@ where
             Lead::There(leader) => match forward(&daemon, leader, request).await? {
                 Sent::Answered(response) => return Ok(response),
                 Sent::Ours(again) => {
-                    request = again;
+                    request = *again;
                     continue;
                 }
             },
@@ -117,7 +117,7 @@ where
 enum Sent {
     Answered(Response),
     /// This manager leads by now.
-    Ours(Request),
+    Ours(Box<Request>),
 }
 
 /// Sends a request on, to the next leader when that one leads no more. What only reads does not wait for a leader that was replaced
@@ -133,7 +133,8 @@ async fn forward(daemon: &Daemon, first: ManagerAddress, request: Request) -> Re
             None => match daemon.node()?.lead().await? {
                 Lead::There(leader) => leader,
                 Lead::Here(..) => {
-                    return Ok(Sent::Ours(Request { version, operands, query, parts, body: body.into() }));
+                    let request = Request { version, operands, query, parts, body: body.into() };
+                    return Ok(Sent::Ours(Box::new(request)));
                 }
             },
         };
