@@ -28,6 +28,7 @@ page() { curl --silent --max-time 5 "http://10.98.0.$1:8080/"; }
 running() { on 1 service ps --filter desired-state=running --format "$1" mesh_web | sort | uniq -c | awk '{ print $2 " " $1 }' | paste -sd ' '; }
 # The newest command lines tell on their error output that they don't wait.
 deploy() { typed 1 stack deploy --resolve-image never --compose-file "$stack" mesh 2>&1 | grep -v -e --detach; }
+links() { nsenter --net="/proc/${power[$1]}/ns/net" ip -oneline link | grep -E 'veth|vxlan' | grep -v ': mesh@' || true; }
 replicas() { on 1 stack services --format '{{.Replicas}}' mesh; }
 
 # until_is <what> <wanted> <command...>: tries until the command prints that.
@@ -171,7 +172,7 @@ for number in 2 1; do typed "$number" swarm leave --force; done
 for number in 1 2; do
     left=$(on "$number" ps --all --quiet; on "$number" volume ls --quiet; on "$number" network ls --quiet --filter scope=swarm)
     [ -z "$left" ] || fail "left on node$number: $left"
-    links=$(nsenter --net="/proc/${power[$number]}/ns/net" ip -o link | grep -E 'veth|vxlan' | grep -v ': mesh@' || true)
-    [ -z "$links" ] || fail "left on node$number: $links"
+    # The kernel takes a namespace's interfaces away some time after the namespace.
+    until_is "the interfaces of node$number" "" links "$number"
 done
 echo "no container, volume, network, interface; then the nodes end: no process, mount, cgroup"
