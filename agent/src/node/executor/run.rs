@@ -25,8 +25,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const KNOWN: Duration = Duration::from_secs(15);
 
 /// Other nodes are told at the same moment that the task's connections are to be its last: until they know it, they send new
-/// ones. Docker waits for 2 s (`swarmkit`'s shutdown delay); here the word needs no gossip.
-const OTHERS_KNOW: Duration = Duration::from_millis(500);
+/// ones. Nobody says when they do. A node writes to its disk twice before its rules change, and with half a second one on a busy
+/// machine was late: requests were refused. So it is Docker's time.
+const OTHERS_KNOW: Duration = Duration::from_secs(2);
 
 fn container_of(daemon: &Daemon, task: TaskId) -> Result<Arc<Container>, TaskError> {
     tasks::container_of(daemon, &task.to_string()).ok_or(TaskError::Gone)
