@@ -117,7 +117,8 @@ impl Daemon {
     pub async fn begin(self: &Arc<Self>) -> Result<()> {
         engine::takeover::listen(self)?;
         engine::takeover::take_over(self).await?;
-        self.node.get_or_init(|| node::of(self)).begin();
+        let node = self.node.get_or_init(|| node::of(self));
+        node::begin(self, node).await;
         Ok(())
     }
 

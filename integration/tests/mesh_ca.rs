@@ -16,6 +16,7 @@ tests![
     a_folder_on_two_machines_is_told,
     a_managers_folder_is_restored,
     a_new_cluster_at_another_address,
+    a_worker_at_another_address,
 ];
 
 const SOON: Duration = Duration::from_secs(90);
@@ -231,5 +232,26 @@ fn a_new_cluster_at_another_address(case: &Case) {
         mesh.wait_output(1, "node ls --filter role=worker --format '{{.Hostname}} {{.Status}}'", |text| {
             text.contains("node2 Ready")
         });
+    mesh.end();
+}
+
+fn a_worker_at_another_address(case: &Case) {
+    let mut mesh = Mesh::start(case, 2);
+    let _ = mesh.docker(1, "swarm init --advertise-addr 10.99.0.1").ok();
+    let _ = mesh.docker(2, &format!("swarm join --token {} 10.99.0.1:2377", mesh.token(1, "worker"))).ok();
+    mesh.wait_ready(1, &[1, 2]);
+    let before = serve(&mesh, 2, "--constraint node.role==worker");
+    mesh.node_mut(2).kill_agent();
+    let move_it = "ip addr add 10.99.0.12/24 dev mesh0; ip addr del 10.99.0.2/24 dev mesh0; ip route replace default via 10.99.0.254";
+    let _ = mesh.node(2).engine.sh(move_it).ok();
+    mesh.node_mut(2).come_back();
+    let _ = mesh.wait_output_within(
+        SOON,
+        1,
+        "node inspect node2 --format '{{.Status.State}} {{.Status.Addr}}'",
+        |text| text == "ready 10.99.0.12",
+    );
+    let _ = mesh.wait_output(2, "info --format '{{.Swarm.NodeAddr}}'", |text| text == "10.99.0.12");
+    assert_eq!(mesh.wait_running(1, "web", 2, |number| number == 2).len(), before.len());
     mesh.end();
 }

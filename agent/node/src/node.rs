@@ -35,7 +35,7 @@ use document::Document;
 pub use document::Place;
 pub use error::{NodeError, NodeErrorKind};
 pub use found::Founding;
-pub use join::JoinOrder;
+pub use join::{Advertised, JoinOrder};
 use member::{Beginning, Member};
 
 /// How long a request waits for a leader: an election takes less.
@@ -137,6 +137,26 @@ impl Node {
                 drop(tokio::spawn(async move { node.resume().await }));
             }
             Err(error) => drop(self.state.send_replace(State::Failed(error.to_string()))),
+        }
+    }
+
+    /// Where a worker is reached, `host:port`, when the agent has picked that itself: the machine may have another address by now.
+    /// None of managers, whose addresses others keep. Before it begins.
+    #[must_use]
+    pub fn picked_address(&self) -> Option<String> {
+        let document = Document::read(&*self.disk()).ok().flatten()?;
+        let is_its = document.advertised == Advertised::Picked && document.raft_id.is_none();
+        is_its.then_some(document.advertise)
+    }
+
+    /// The worker is reached there from now on. Before it begins.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn move_worker(&self, advertise: String) -> Result<(), NodeError> {
+        match Document::read(&*self.disk())? {
+            Some(document) => Document { advertise, ..document }.write(&*self.disk()),
+            None => Ok(()),
         }
     }
 
@@ -411,6 +431,7 @@ impl Node {
             cluster: joined.identity.cluster,
             listen: order.listen,
             advertise: order.advertise,
+            advertised: order.advertised,
             data_address: order.data_address,
             data_path_port,
             raft_id: is_manager.then(|| found::raft_id(&**world)),

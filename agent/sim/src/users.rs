@@ -19,7 +19,7 @@ use ketch_cluster::objects::task::{NetworkAttachmentConfig, TaskRuntime};
 use ketch_cluster::objects::{ClusterSpec, ContainerSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig};
 use ketch_cluster::orchestrator::fence;
 use ketch_node::manager::Leader;
-use ketch_node::node::{Founding, JoinOrder, Lead, Node};
+use ketch_node::node::{Advertised, Founding, JoinOrder, Lead, Node};
 use tokio::time::sleep;
 
 use crate::model::{Asked, Model, Present};
@@ -90,6 +90,7 @@ pub(crate) fn join(site: &Site, managers: Vec<String>, token: String) -> bool {
             let order = JoinOrder {
                 listen,
                 advertise,
+                advertised: Advertised::Given,
                 data_address: None,
                 managers,
                 token,

@@ -7,6 +7,7 @@ pub(crate) mod api;
 pub mod executor;
 pub mod world;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ketch_node::node::{Node, NodeParts};
@@ -15,6 +16,31 @@ use ketch_raft::Blocking;
 use crate::daemon::Daemon;
 use executor::EngineExecutor;
 use world::SystemWorld;
+
+/// Takes up what this machine is in a cluster.
+pub(crate) async fn begin(daemon: &Arc<Daemon>, node: &Arc<Node>) {
+    if let Some(known) = node.picked_address()
+        && let Some(now) = moved(daemon, &known).await
+    {
+        tracing::info!(before = known, now, "this node has another address");
+        if let Err(error) = node.move_worker(now) {
+            tracing::warn!(%error, "the node's next address is not kept");
+        }
+    }
+    node.begin();
+}
+
+/// The address that the machine has instead of one that it has no more; none while it has that, or none can be picked.
+async fn moved(daemon: &Arc<Daemon>, known: &str) -> Option<String> {
+    let known: SocketAddr = known.parse().ok()?;
+    let machine = address::machine(daemon).await.ok()?;
+    if machine.iter().any(|local| local.address == known.ip()) {
+        return None;
+    }
+    let (port, default) = (known.port().to_string(), &daemon.config.swarm_advertise);
+    let (now, port) = address::advertise(("", default), &port, &machine).ok()?;
+    Some(address::joined(&now.to_string(), &port))
+}
 
 /// The node of a daemon that has begun.
 pub(crate) fn of(daemon: &Arc<Daemon>) -> Arc<Node> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
 use super::error::NodeError;
+use super::join::Advertised;
 use crate::calls::ManagerAddress;
 use crate::executor::DataPath;
 use crate::world::Disk;
@@ -21,6 +22,8 @@ pub(super) struct Document {
     /// Where it listens, and where others reach it: `host:port`.
     pub(super) listen: String,
     pub(super) advertise: String,
+    #[serde(default)]
+    pub(super) advertised: Advertised,
     /// Where its datagrams of the cluster's networks arrive, if that is not where it is reached, and at which UDP port.
     #[serde(default)]
     pub(super) data_address: Option<IpAddr>,

@@ -17,6 +17,7 @@ use ketch_cluster::token::UnlockKey;
 
 use super::document::Document;
 use super::error::NodeError;
+use super::join::Advertised;
 use crate::world::World;
 
 /// What a new cluster is to be.
@@ -73,6 +74,7 @@ pub(super) fn found(world: &dyn World, founding: Founding) -> Result<Founded, No
         cluster: cluster.id,
         listen: founding.listen,
         advertise: founding.advertise,
+        advertised: Advertised::Given,
         data_address: founding.data_address,
         data_path_port: cluster.networking.data_path_port,
         raft_id: Some(raft_id(world)),

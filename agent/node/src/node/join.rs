@@ -9,6 +9,7 @@ use ketch_ca::join::{Joined, Joining, Requested};
 use ketch_ca::root::BACKDATE;
 use ketch_cluster::objects::node::Availability;
 use ketch_cluster::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use super::error::NodeError;
@@ -21,12 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How often the leader is looked for elsewhere.
 const REDIRECTS: usize = 5;
 
+/// Whose choice the address is that others reach a node at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Advertised {
+    /// The user's.
+    #[default]
+    Given,
+    /// The agent's, of the machine's own: when the machine has another one, it picks again.
+    Picked,
+}
+
 /// What a node that joins was told.
 #[derive(Clone)]
 pub struct JoinOrder {
     pub listen: String,
     /// `host:port`; empty when it is to be found out.
     pub advertise: String,
+    pub advertised: Advertised,
     /// Where the data plane's datagrams arrive; none: where the node is reached.
     pub data_address: Option<IpAddr>,
     /// Managers, one of which must answer.

@@ -13,7 +13,7 @@ use ketch_convert::query;
 use ketch_engine_api::swarm::cluster::{
     ClusterSpec, InitRequest, JoinRequest, LocalInfo, LocalNodeState, UnlockKey as Unlock,
 };
-use ketch_node::node::{Founding, JoinOrder, NodeError, Place};
+use ketch_node::node::{Advertised, Founding, JoinOrder, NodeError, Place};
 
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -73,7 +73,7 @@ async fn init(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 
 /// Where a manager is that makes a new cluster of its own: on another machine than before, for one. What the request does not say
 /// and the machine does not either stays as it was.
-async fn place(daemon: &Daemon, wanted: &InitRequest) -> Result<Place> {
+async fn place(daemon: &Arc<Daemon>, wanted: &InitRequest) -> Result<Place> {
     let machine = address::machine(daemon).await?;
     let (host, port) = address::listen(&wanted.listen_addr, &machine)?;
     let default = &daemon.config.swarm_advertise;
@@ -106,6 +106,10 @@ async fn join(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let order = JoinOrder {
         listen: address::joined(&host, &port),
         advertise: address::joined(&advertise.to_string(), &advertised_port),
+        advertised: match wanted.advertise_addr.is_empty() {
+            true => Advertised::Picked,
+            false => Advertised::Given,
+        },
         data_address: address::data_path(&wanted.data_path_addr, &machine)?,
         managers,
         token: wanted.join_token,
