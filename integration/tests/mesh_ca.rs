@@ -51,10 +51,11 @@ fn a_root_is_rotated_while_a_node_is_away(case: &Case) {
     let (old_root, old_token) = (mesh.docker(1, "swarm ca").ok().text().to_owned(), mesh.token(1, "worker"));
     mesh.node_mut(5).kill_agent();
     let _ = mesh.docker(2, "swarm ca --rotate --detach").ok();
-    let _ = mesh.wait_output_within(SOON, 1, "node ls --format '{{.Hostname}} {{.TLSStatus}}'", |text| {
-        (1..=4).all(|number| text.contains(&format!("node{number} Ready")))
-            && text.contains("node5 Needs Rotation")
-    });
+    let key = "{{json .Swarm.Cluster.TLSInfo.CertIssuerPublicKey}}";
+    let next = mesh.docker(1, &format!("info --format '{key}'")).ok().text().to_owned();
+    let issuers =
+        "node inspect node1 node2 node3 node4 --format '{{json .Description.TLSInfo.CertIssuerPublicKey}}'";
+    let _ = mesh.wait_output_within(SOON, 1, issuers, |text| text.lines().all(|line| line == next));
     // Until the last one has moved both are trusted, and the old token is good.
     assert_eq!(roots(&mesh, 1).matches("BEGIN CERTIFICATE").count(), 2, "{}", tls(&mesh));
     assert_eq!(mesh.token(1, "worker"), old_token);

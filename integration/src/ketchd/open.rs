@@ -36,6 +36,13 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_traffic::an_update_ends_datagrams_at_once_and_streams_with_the_grace", SWARM),
     ("mesh_traffic::a_lost_node_ends_datagrams_and_streams", SWARM),
     ("mesh_traffic::a_local_task_sees_the_clients_address", SWARM),
+    ("mesh_ca::a_root_is_rotated_while_a_node_is_away", SWARM),
+    ("mesh_ca::a_rotation_is_shown_and_other_authorities_are_refused", SWARM),
+    ("mesh_ca::the_key_of_the_log_changes_with_the_unlock_key", SWARM),
+    ("mesh_ca::a_folder_on_two_machines_is_told", SWARM),
+    ("mesh_ca::a_managers_folder_is_restored", SWARM),
+    ("mesh_ca::a_new_cluster_at_another_address", SWARM),
+    ("mesh_ca::a_worker_at_another_address", SWARM),
 ];
 
 /// Why the test is not asked of ketchd.
