@@ -210,10 +210,10 @@ fn copied(from: &std::path::Path, to: &std::path::Path) {
 }
 
 fn a_new_cluster_at_another_address(case: &Case) {
-    let mut mesh = Mesh::formed(case, 1, 1);
+    let mesh = Mesh::formed(case, 1, 1);
     let before = serve(&mesh, 1, "--constraint node.role==manager");
     assert_eq!(before.iter().filter_map(|line| node_of(line)).collect::<Vec<_>>(), [1]);
-    let move_it = "ip addr add 10.99.0.11/24 dev mesh0; ip addr del 10.99.0.1/24 dev mesh0; ip route replace default via 10.99.0.254";
+    let move_it = "ip addr del 10.99.0.1/24 dev mesh0; ip addr add 10.99.0.11/24 dev mesh0; ip route replace default via 10.99.0.254";
     let _ = mesh.node(1).engine.sh(move_it).ok();
     let out = mesh.docker(1, "swarm init --force-new-cluster --advertise-addr 10.99.0.11").ok();
     assert!(out.text().starts_with("Swarm initialized: current node ("), "{out}");
@@ -243,7 +243,7 @@ fn a_worker_at_another_address(case: &Case) {
     mesh.wait_ready(1, &[1, 2]);
     let before = serve(&mesh, 2, "--constraint node.role==worker");
     mesh.node_mut(2).kill_agent();
-    let move_it = "ip addr add 10.99.0.12/24 dev mesh0; ip addr del 10.99.0.2/24 dev mesh0; ip route replace default via 10.99.0.254";
+    let move_it = "ip addr del 10.99.0.2/24 dev mesh0; ip addr add 10.99.0.12/24 dev mesh0; ip route replace default via 10.99.0.254";
     let _ = mesh.node(2).engine.sh(move_it).ok();
     mesh.node_mut(2).come_back();
     let _ = mesh.wait_output_within(
