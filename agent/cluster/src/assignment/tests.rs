@@ -194,7 +194,7 @@ proptest! {
             let parts = manager.lead_to(&wanted, most);
             prop_assert!(index > 0 || !parts.is_empty(), "the first is told though it is empty");
             for part in &parts {
-                let sizes = part.set.iter().map(|item| serde_json::to_vec(item).unwrap().len());
+                let sizes = part.set.iter().map(|item| crate::control::size_of(item).unwrap());
                 prop_assert!(part.set.len() <= 1 || sizes.sum::<usize>() <= most);
                 worker.receive(&sent(part)).unwrap();
             }

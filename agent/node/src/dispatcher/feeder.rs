@@ -20,7 +20,8 @@ use crate::wire::Answer;
 /// Between two assignments of a node.
 const PACE: Duration = Duration::from_millis(100);
 
-/// A node's secrets and configs alone may come to more than a message can carry.
+/// A node's secrets and configs alone may come to more than a message can carry. Of the items as they are: as JSON, bytes take up
+/// to four times that.
 const MOST_ITEMS: usize = 4 << 20;
 
 /// What a session's stream has said.

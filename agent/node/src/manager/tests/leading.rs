@@ -146,5 +146,6 @@ async fn a_leader_at_rest_looks_at_the_clock_a_few_times_a_second() {
     let before = managers.hub.looks();
     sleep(Duration::from_secs(60)).await;
     let looks = managers.hub.looks() - before;
-    assert!(looks < 60 * 10, "{looks} in a minute");
+    // Each of raft's calls looks whether its caller's certificate still holds: 5.5 a second from each follower.
+    assert!(looks < 60 * 20, "{looks} in a minute");
 }
