@@ -4,7 +4,7 @@
 BENCH := integration/bench
 BENCH_PROGRAMS := target/bench/floor target/bench/spawner
 
-.PHONY: bench bench-quick bench-shim bench-ketchd bench-pull bench-setup
+.PHONY: bench bench-quick bench-shim bench-ketchd bench-mesh bench-pull bench-setup
 
 bench-setup:
 	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
@@ -17,6 +17,7 @@ bench: build $(BENCH_PROGRAMS) ## Speed and memory against runc, crun and the ba
 	@PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py
 	@$(MAKE) --no-print-directory bench-shim
 	@$(MAKE) --no-print-directory bench-ketchd
+	@$(MAKE) --no-print-directory bench-mesh
 
 bench-quick: build $(BENCH_PROGRAMS) ## The same in one minute: fewer rounds, nothing beside
 	@RESULTS=target/bench/results.json PYTHONDONTWRITEBYTECODE=1 python3 $(BENCH)/bench.py --quick
@@ -34,6 +35,14 @@ bench-ketchd: build peers ## ketchd beside dockerd 28.5: ROUNDS=40 HEAVY_ROUNDS=
 	@integration/setup/packages.sh busybox-static docker-registry skopeo jq zstd python3 util-linux iproute2
 	cargo build --quiet --release --package ketch-integration --bin engine_bench
 	$(BUILD_DIR)/$(TARGET)/release/engine_bench
+
+# The hundred nodes that have no containers are an example of ketchd's crate: the very node and worker over real connections.
+bench-mesh: build peers ## A cluster of three ketchds, beside dockerd 28.5 where that can: HEAVY_ROUNDS=3 CASES=replicas,failover,rest,routing QUICK=1 (8 minutes)
+	@integration/setup/packages.sh busybox-static docker-registry python3 util-linux iproute2 nftables strace
+	cargo build --quiet --release --package ketchd --example fake_nodes
+	@install -m 755 $(BUILD_DIR)/$(TARGET)/release/examples/fake_nodes target/release/fake_nodes
+	cargo build --quiet --release --package ketch-integration --bin engine_bench
+	$(BUILD_DIR)/$(TARGET)/release/engine_bench mesh
 
 bench-pull: build ## Pulls, loads and saves of a 1 GiB image beside dockerd's of `make peers` and skopeo's: RUNS=3 (4 minutes)
 	@integration/setup/packages.sh docker-registry skopeo zstd iproute2 python3

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Extent, client};
 use super::contender::{Contender, body, cpu};
 use super::samples::Samples;
+use super::{Extent, client};
 
 /// The host's address that ports are reached at.
 pub(crate) const HOST: &str = "198.51.100.1/32";

@@ -64,7 +64,8 @@ fn write_after_loss(mesh: &mut Mesh<'_>, round: usize) -> f64 {
 
 /// Seconds until the lost node's tasks run on the others.
 fn replace_after_loss(mesh: &mut Mesh<'_>, round: usize) -> f64 {
-    let line = format!("service create --detach --quiet --name spread --replicas {TASKS} {} sleep 1000000", image());
+    let line =
+        format!("service create --detach --quiet --name spread --replicas {TASKS} {} sleep 1000000", image());
     let _id = mesh.docker(1, &line).ok();
     let _all = mesh.wait_running(1, "spread", TASKS, |_| true);
     let leads = leader(mesh);

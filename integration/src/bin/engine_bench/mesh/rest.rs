@@ -74,7 +74,11 @@ pub(super) fn measure(stage: &mut Stage<'_>, extent: Extent, samples: &mut Sampl
     std::thread::sleep(long);
     let used = cpu(&[pid]) - before.0;
     samples.keep(CPU, OURS, used / long.as_secs_f64() * 100.0);
-    samples.keep("  the nodes themselves: CPU, percent", OURS, (fakes.used() - before.1) / long.as_secs_f64() * 100.0);
+    samples.keep(
+        "  the nodes themselves: CPU, percent",
+        OURS,
+        (fakes.used() - before.1) / long.as_secs_f64() * 100.0,
+    );
     samples.keep(MEMORY, OURS, pss(pid));
     let long = Duration::from_secs(if extent.quick { 5 } else { 20 });
     #[expect(clippy::cast_precision_loss, reason = "a small count")]
@@ -87,7 +91,8 @@ fn synced(mesh: &Mesh<'_>, pid: i32, long: Duration) -> usize {
     let site = mesh.wire().site();
     let file = site.path("synced.txt");
     let calls = "trace=fsync,fdatasync,sync_file_range,syncfs,msync,sync";
-    let strace = site.case.program("timeout").args(["-s", "INT", &long.as_secs().to_string(), "strace", "-f"]);
+    let strace =
+        site.case.program("timeout").args(["-s", "INT", &long.as_secs().to_string(), "strace", "-f"]);
     let out = strace.args(["-e", calls, "-p", &pid.to_string(), "-o"]).arg(&file).run();
     assert!(out.stderr.contains("attached"), "strace (package strace): {out}");
     let text = wait_within(Duration::from_secs(5), "strace's file", || {

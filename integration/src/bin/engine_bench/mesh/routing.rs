@@ -44,31 +44,46 @@ struct Plain<'a> {
 pub(super) fn measure(stage: &mut Stage<'_>, extent: Extent, samples: &mut Samples) {
     let mesh = &stage.ours;
     let _fakes = stage.fakes.get_or_insert_with(|| Fakes::join(mesh));
+    widen(mesh);
     serve(mesh);
     let _plain = Plain::lay(mesh);
-    let paths = [(MESH_LOCAL, LOCAL, OURS), (PLAIN_LOCAL, LOCAL, PLAIN), (MESH_REMOTE, REMOTE, OURS), (PLAIN_REMOTE, REMOTE, PLAIN)];
-    for line in by_turns(mesh, &["throughput", MILLISECONDS], extent.rounds, &paths.map(|(address, ..)| address)) {
+    let paths = [
+        (MESH_LOCAL, LOCAL, OURS),
+        (PLAIN_LOCAL, LOCAL, PLAIN),
+        (MESH_REMOTE, REMOTE, OURS),
+        (PLAIN_REMOTE, REMOTE, PLAIN),
+    ];
+    for line in
+        by_turns(mesh, &["throughput", MILLISECONDS], extent.rounds, &paths.map(|(address, ..)| address))
+    {
         paths.iter().zip(line).for_each(|((_, case, key), value)| samples.keep(case, key, value));
     }
     connect(mesh, extent, (ONE, samples));
     let since = std::time::Instant::now();
     let count = knob("SERVICES", 1000) - 1;
-    let ids = publish(mesh, count);
+    publish(mesh, count);
     samples.keep(CREATED, OURS, since.elapsed().as_secs_f64());
     connect(mesh, extent, (MANY, samples));
-    let mut http = mesh.node(1).engine.http();
-    for id in &ids {
-        let _none = call(&mut http, "DELETE", &format!("/services/{id}"), &Value::Null);
-    }
-    wait_published(mesh, 1);
-    connect(mesh, extent, (ONE, samples));
-    super::replicas::remove(mesh, "way");
 }
 
 /// How many new connections there are with a thousand services for each one with one; the plain way's, which has none, takes out what
 /// the machine does meanwhile.
 pub(super) fn flatness(samples: &Samples) -> Option<f64> {
     Some(samples.by_turns(MANY, OURS, PLAIN)? / samples.by_turns(ONE, OURS, PLAIN)?)
+}
+
+/// Gives the mesh's network room for a thousand virtual addresses and as many tasks: by default it has 254, as Docker's.
+fn widen(mesh: &Mesh<'_>) {
+    let mut http = mesh.node(1).engine.http();
+    let _gone = call(&mut http, "DELETE", "/networks/ingress", &Value::Null);
+    wait_within(PATIENCE, "another network of the mesh", || {
+        let body = json!({
+            "Name": "ingress", "Driver": "overlay", "Ingress": true,
+            "IPAM": { "Config": [{ "Subnet": "10.96.0.0/16" }] },
+        });
+        let made = mesh.node(1).engine.call("POST", "/networks/create", &body.to_string());
+        if made.status == 201 { Ok(()) } else { Err(format!("{} {}", made.status, made.body)) }
+    });
 }
 
 fn connect(mesh: &Mesh<'_>, extent: Extent, (case, samples): (&str, &mut Samples)) {
@@ -116,7 +131,8 @@ impl<'a> Plain<'a> {
         let case = mesh.wire().site().case;
         let (space, server) = (Site::in_folder(case, "plain-space"), Site::in_folder(case, "plain-server"));
         let (one, two) = (&mesh.node(1).engine.site, &mesh.node(2).engine.site);
-        let (in_space, in_server) = (space.network().display().to_string(), server.network().display().to_string());
+        let (in_space, in_server) =
+            (space.network().display().to_string(), server.network().display().to_string());
         let run = |site: &Site<'_>, script: &str| drop(site.run("sh", ["-ec", script]).ok());
         // ketchd has nothing forwarded but from or to a bridge.
         run(
@@ -162,24 +178,20 @@ impl<'a> Plain<'a> {
 }
 
 /// Makes so many services with a port and a task each, and waits until the first node has the rules of all.
-fn publish(mesh: &Mesh<'_>, count: usize) -> Vec<String> {
+fn publish(mesh: &Mesh<'_>, count: usize) {
     let mut http = mesh.node(1).engine.http();
-    let made = (0..count)
-        .map(|number| {
-            let body = json!({
-                "Name": format!("one-of-many-{number}"),
-                "TaskTemplate": {
-                    "ContainerSpec": { "Image": "busybox" },
-                    "Placement": { "Constraints": ["node.hostname==fake1"] },
-                },
-                "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishedPort": FIRST_PORT + number }] },
-            });
-            let made = call(&mut http, "POST", "/services/create", &body);
-            made["ID"].as_str().expect("an id").to_owned()
-        })
-        .collect();
+    for number in 0..count {
+        let body = json!({
+            "Name": format!("one-of-many-{number}"),
+            "TaskTemplate": {
+                "ContainerSpec": { "Image": "busybox" },
+                "Placement": { "Constraints": ["node.hostname==fake1"] },
+            },
+            "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishedPort": FIRST_PORT + number }] },
+        });
+        let _made = call(&mut http, "POST", "/services/create", &body);
+    }
     wait_published(mesh, count + 1);
-    made
 }
 
 /// Waits until the first node's own rules have so many ports.
