@@ -69,7 +69,7 @@ fn replace_after_loss(mesh: &mut Mesh<'_>, round: usize) -> f64 {
     let _id = mesh.docker(1, &line).ok();
     let _all = mesh.wait_running(1, "spread", TASKS, |_| true);
     let leads = leader(mesh);
-    let lost = if round % 2 == 0 { other_than(mesh, leads) } else { leads };
+    let lost = if round.is_multiple_of(2) { other_than(mesh, leads) } else { leads };
     let seen_by = other_than(mesh, lost);
     assert!(mesh.running(1, "spread").iter().any(|line| node_of(line) == Some(lost)), "it has tasks");
     let since = Instant::now();

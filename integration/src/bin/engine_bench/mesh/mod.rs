@@ -39,7 +39,7 @@ type Step = fn(&mut Stage<'_>, Extent, &mut Samples);
 /// All of it.
 pub(crate) fn measure() {
     let quick = knob("QUICK", 0) > 0;
-    let rounds = knob("ROUNDS", if quick { 10 } else { 60 });
+    let rounds = knob("ROUNDS", if quick { 10 } else { 40 });
     let extent = Extent { quick, rounds, heavy: knob("HEAVY_ROUNDS", if quick { 1 } else { 3 }) };
     let runtime = Runtime::find("busybox").expect("busybox-static");
     let case = |key: &str, number| Case::new(key, number, Layout::Native, Caller::Root, &runtime);
