@@ -189,7 +189,12 @@ fn publish(mesh: &Mesh<'_>, count: usize) {
             },
             "EndpointSpec": { "Ports": [{ "TargetPort": 80, "PublishedPort": FIRST_PORT + number }] },
         });
-        let _made = call(&mut http, "POST", "/services/create", &body);
+        let (body, kind) = (body.to_string(), ["Content-Type: application/json"]);
+        wait_within(PATIENCE, "a service is made", || {
+            let made = http.call("POST", "/services/create", &kind, &body);
+            // Asked again when a busy machine has lost its leader for a moment: it may have been made all the same.
+            if matches!(made.status, 201 | 409) { Ok(()) } else { Err(made.body) }
+        });
     }
     wait_published(mesh, count + 1);
 }
