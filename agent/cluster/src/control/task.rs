@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
+use crate::id::{NewBits, NodeId, ServiceId, TaskId};
 use crate::objects::task::{NetworkAttachmentConfig, Stop, TaskRuntime};
 use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
 use crate::orchestrator::is_up_to_date;
 use crate::orchestrator::texts::CREATED;
-use crate::store::StoreAction;
+use crate::store::{ObjectKind, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
 use super::error::ControlError;
 use super::filter::Filters;
-use super::lookup::{find_node, find_service};
-use super::texts;
+use super::lookup::{find_network, find_node, find_service};
+use super::{texts, validate};
 
 /// The tasks that match `name`, `id`, `label` (of the service), `service`, `node`, `desired-state`, `runtime` and
 /// `_up-to-date` (of the service's present spec). Attachments are not listed unless their runtime is asked for.
@@ -101,7 +101,12 @@ pub struct Attachment {
     pub node: NodeId,
     /// The container's id on its node.
     pub container: String,
-    pub network: NetworkId,
+    /// What it is called there.
+    pub name: String,
+    /// What else it is called in this network.
+    pub aliases: Vec<String>,
+    /// By its id, its name or a part of its id.
+    pub network: String,
     /// Wanted addresses; none is any.
     pub addresses: Vec<IpAddr>,
 }
@@ -109,24 +114,24 @@ pub struct Attachment {
 /// Makes the task that holds the container's addresses.
 ///
 /// # Errors
-/// When there is no such network, or only services may join it.
+/// When there is no such network, only services may join it, or the names don't fit into the log.
 pub fn attach_network(
     view: &View<'_>,
     attachment: Attachment,
     now: Timestamp,
     bits: NewBits<'_>,
 ) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
-    let network = view.network(attachment.network).filter(|network| !network.pending_delete);
-    let network = network.ok_or_else(|| texts::gone(&attachment.network.into()))?;
+    let network = find_network(view, &attachment.network)
+        .map_err(|_| texts::network_to_attach_not_found(&attachment.network))?;
     if !network.spec.attachable {
-        return Err(texts::network_not_attachable(&network.spec.name));
+        return Err(texts::network_not_attachable(&attachment.network));
     }
     let id = TaskId::new(bits);
     let spec = TaskSpec {
         runtime: TaskRuntime::Attachment { container: attachment.container },
         networks: vec![NetworkAttachmentConfig {
-            target: attachment.network,
-            aliases: Vec::new(),
+            target: network.id,
+            aliases: attachment.aliases,
             addresses: attachment.addresses,
             driver_options: Labels::new(),
         }],
@@ -140,7 +145,7 @@ pub fn attach_network(
         service: None,
         slot: 0,
         node: Some(attachment.node),
-        name: id.to_string(),
+        name: attachment.name,
         labels: Labels::new(),
         service_name: String::new(),
         service_labels: Labels::new(),
@@ -155,10 +160,11 @@ pub fn attach_network(
         generic_resources: Vec::new(),
         job_iteration: None,
     };
+    validate::fits_object(ObjectKind::Task, &task)?;
     Ok((id, vec![StoreAction::Create(task.into())]))
 }
 
-/// Removes the task: the node that made it says that the container has left.
+/// Removes the task: the node that asked for it does not wait for it any more.
 ///
 /// # Errors
 /// When there is no such attachment, or it is of another node.

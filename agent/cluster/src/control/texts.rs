@@ -134,6 +134,7 @@ texts! {
     SwarmKit FailedPrecondition network_in_use_by_task(network: NetworkId, task: TaskId) "network {network} is in use by task {task}";
     SwarmKit FailedPrecondition ingress_in_use(service: ServiceId) "ingress network cannot be removed because service {service} depends on it";
     SwarmKit FailedPrecondition predefined_not_removable(network: NetworkId, name: &str) "network {network} ({name}) is a swarm predefined network and cannot be removed";
+    SwarmKit NotFound network_to_attach_not_found(network: &str) "network {network} not found";
     SwarmKit PermissionDenied network_not_attachable(network: &str) "network {network} not manually attachable";
     SwarmKit NotFound attachment_not_found(task: TaskId) "attachment {task} not found";
     SwarmKit PermissionDenied attachment_of_another_node(task: TaskId) "attachment {task} doesn't belong to this node";

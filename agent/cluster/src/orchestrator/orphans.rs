@@ -1,4 +1,5 @@
-//! Tasks whose node will never say how they ended: they are orphaned once it has been down for a day, or was removed.
+//! Tasks whose node will never say how they ended: they are orphaned once it has been down for a day, or was removed. And
+//! containers' attachments, of which nothing is kept once they have ended.
 
 use super::fence::ORPHAN_AFTER;
 use super::service_view::{Ground, ground_of};
@@ -10,6 +11,7 @@ use crate::view::View;
 
 pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconciled {
     let mut wanted = Reconciled::default();
+    remove_attachments(view, node, &mut wanted);
     let known = view.node(node).map(AsRef::as_ref);
     if ground_of(known) != Ground::Lost {
         return wanted;
@@ -22,9 +24,6 @@ pub(super) fn reconcile(view: &View<'_>, node: NodeId, now: Timestamp) -> Reconc
     match known.map(|node| node.status.since.after(ORPHAN_AFTER)) {
         Some(moment) if moment > now => tasks().take(1).for_each(|_| wanted.wake(moment)),
         _ => tasks().for_each(|task| wanted.update(orphaned(task, now))),
-    }
-    if known.is_none() {
-        remove_attachments(view, node, &mut wanted);
     }
     wanted
 }

@@ -136,11 +136,13 @@ fn attachable() -> Network {
     network
 }
 
-fn attach(store: &Store, network: NetworkId) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
+fn attach(store: &Store, network: &str) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
     let attachment = Attachment {
         node: NodeId::of(8),
         container: "c1".to_owned(),
-        network,
+        name: "box".to_owned(),
+        aliases: vec!["other".to_owned()],
+        network: network.to_owned(),
         addresses: vec!["10.0.0.7".parse().unwrap()],
     };
     with_view(store, |view| attach_network(view, attachment, at(2), &mut || 77))
@@ -149,12 +151,14 @@ fn attach(store: &Store, network: NetworkId) -> Result<(TaskId, Vec<StoreAction>
 #[test]
 fn a_plain_container_joins_and_leaves() {
     let mut store = fixture::store([attachable().into()]);
-    let (id, actions) = attach(&store, attachable().id).unwrap();
+    let (id, actions) = attach(&store, "network-3").unwrap();
+    assert!(attach(&store, &attachable().id.to_string()).is_ok(), "by its id");
     super::super::tests::commit(&mut store, &actions);
     let task = store.task(id).unwrap();
     assert_eq!((task.node, task.desired_state), (Some(NodeId::of(8)), TaskState::Running));
     assert_eq!((task.status.state, task.status.message.as_str()), (TaskState::New, "created"));
-    assert_eq!(task.spec.networks[0].addresses.len(), 1);
+    assert_eq!((task.name.as_str(), task.spec.networks[0].target), ("box", attachable().id));
+    assert_eq!((task.spec.networks[0].addresses.len(), task.spec.networks[0].aliases.len()), (1, 1));
     with_view(&store, |view| {
         let refused = Err(texts::attachment_of_another_node(id));
         assert_eq!(detach_network(view, id, NodeId::of(9)), refused);
@@ -169,9 +173,14 @@ fn only_attachable_networks_are_joined_and_only_attachments_left() {
     going.pending_delete = true;
     let store =
         fixture::store([fixture::network(2).into(), going.clone().into(), service_task.clone().into()]);
-    let closed = fixture::network(2).id;
-    assert_eq!(attach(&store, closed), Err(texts::network_not_attachable("network-2")));
-    assert_eq!(attach(&store, going.id), Err(texts::gone(&going.id.into())));
+    assert_eq!(attach(&store, "network-2"), Err(texts::network_not_attachable("network-2")));
+    for gone in ["network-3", "nonsense"] {
+        let refused = attach(&store, gone).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!("rpc error: code = NotFound desc = network {gone} not found")
+        );
+    }
     with_view(&store, |view| {
         let refused = Err(texts::attachment_not_found(service_task.id));
         assert_eq!(detach_network(view, service_task.id, NodeId::of(8)), refused);

@@ -334,6 +334,11 @@ fn the_words_are_dockers() {
             ),
         ),
         (
+            network_to_attach_not_found("net"),
+            Kind::NotFound,
+            rpc("NotFound", "network net not found"),
+        ),
+        (
             network_not_attachable("net"),
             Kind::PermissionDenied,
             rpc("PermissionDenied", "network net not manually attachable"),

@@ -283,6 +283,28 @@ fn a_removed_nodes_tasks_are_orphaned_and_forgotten() {
 }
 
 #[test]
+fn a_containers_attachment_is_forgotten_when_it_has_ended() {
+    let mut cluster = running(replicated(1));
+    let mut attachment = fixture::task(99, &cluster.service(), 0);
+    attachment.service = None;
+    attachment.node = Some(NodeId::of(1));
+    attachment.status.state = TaskState::Assigned;
+    let runtime = crate::objects::task::TaskRuntime::Attachment { container: "c".to_owned() };
+    std::sync::Arc::make_mut(&mut attachment.spec).runtime = runtime;
+    let id = attachment.id;
+    fixture::apply(&mut cluster.store, {
+        let mut made = crate::reconciled::Reconciled::default();
+        made.create(attachment);
+        made
+    });
+    cluster.run(20);
+    assert!(cluster.store.task(id).is_some(), "its container is in the network");
+    cluster.set_state(id, TaskState::Complete);
+    cluster.settle();
+    assert!(cluster.store.task(id).is_none());
+}
+
+#[test]
 fn a_global_service_follows_nodes_and_their_availability() {
     let mut service = fixture::service(1, ServiceMode::Global);
     service =
