@@ -8,10 +8,11 @@
 //! | `/ketch/v1/renew` | members | the leader |
 //! | `/ketch/v1/raft/...` | managers | a manager |
 //! | `/ketch/v1/enter` | managers | the leader |
-//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `leave` | members | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `attach`, `leave` | members | the leader |
 //! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ketch_cluster::assignment::AssignmentChanges;
@@ -237,6 +238,40 @@ pub struct LogsTaken {
     pub go_on: bool,
 }
 
+/// A container of the node, which is no task of a service, wants to be in a network of the cluster. Answered once its addresses
+/// are the node's to use: a task comes with them that is the container's place there ([`TaskRuntime::Attachment`]). The place is
+/// given back by that task's end.
+///
+/// [`TaskRuntime::Attachment`]: ketch_cluster::objects::task::TaskRuntime::Attachment
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttachAsked {
+    pub session: u128,
+    pub wanted: Wanted,
+}
+
+/// Which container, and how it wants to be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// The container's id.
+    pub container: String,
+    pub name: String,
+    pub aliases: Vec<String>,
+    /// By its name, its id, or a part of its id.
+    pub network: String,
+    /// None is any.
+    pub addresses: Vec<IpAddr>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Attached {
+    /// The place is this task.
+    Given(TaskId),
+    /// Whoever asked can't have it: the managers' words.
+    Refused(String),
+    /// There is no place as it was asked for, and none came free in time; why.
+    NotGiven(String),
+}
+
 /// A node leaves the cluster: its tasks have ended, its session ends, and it is down at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leave {
@@ -263,6 +298,7 @@ requests! {
     Heartbeat => "/ketch/v1/heartbeat" -> HeartbeatTaken;
     Tell => "/ketch/v1/tell" -> TellTaken;
     LogsTell => "/ketch/v1/logs" -> LogsTaken;
+    AttachAsked => "/ketch/v1/attach" -> Attached;
     Leave => "/ketch/v1/leave" -> Left;
 }
 

@@ -8,6 +8,7 @@
 //! [`node`](crate::node) makes it and gives it the calls that are its own ([`Dispatcher::answers`]); routes of logs call
 //! [`Dispatcher::logs`].
 
+mod attaching;
 mod bell;
 mod deadlines;
 mod feeder;
@@ -40,8 +41,8 @@ use tokio::time::{Instant, sleep_until};
 pub use logs::{LogHandle, LogMessage, LogStream};
 
 use crate::calls::{
-    Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked, StreamRequest, Tell,
-    TellTaken,
+    AttachAsked, Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked,
+    StreamRequest, Tell, TellTaken,
 };
 use crate::manager::{Changes, LeadError, Leader, Wake};
 use crate::wire::{Answer, Call, Refusal};
@@ -105,7 +106,8 @@ impl Dispatcher {
     /// Whether calls of that path are a dispatcher's.
     #[must_use]
     pub fn answers(path: &str) -> bool {
-        [SessionAsked::PATH, Heartbeat::PATH, Tell::PATH, LogsTell::PATH, Leave::PATH].contains(&path)
+        [SessionAsked::PATH, Heartbeat::PATH, Tell::PATH, LogsTell::PATH, AttachAsked::PATH, Leave::PATH]
+            .contains(&path)
     }
 
     /// Answers a call of a worker.
@@ -128,6 +130,7 @@ impl Dispatcher {
             Heartbeat::PATH => Answer::of(&self.beat(&caller, &call.read()?)?),
             Tell::PATH => Answer::of(&self.tell(caller.node, call.read()?).await?),
             LogsTell::PATH => Answer::of(&self.take_logs(caller.node, call.read()?).await?),
+            AttachAsked::PATH => Answer::of(&self.attach(caller.node, call.read()?).await?),
             Leave::PATH => Answer::of(&self.leave(caller.node, &call.read()?)?),
             path => Err(Refusal::Invalid(format!("a dispatcher does not answer {path}"))),
         }

@@ -3,6 +3,7 @@
 //! It owns the node's keys and its document on the disk, and which of manager, dispatcher and worker run. It decides nothing
 //! about services or tasks. ketchd's routes call it, and the simulation.
 
+mod attaching;
 mod document;
 mod error;
 mod found;

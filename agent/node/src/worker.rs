@@ -5,6 +5,7 @@
 //! node has one, whether it is a manager too or not. It runs on without managers, for ever, but for tasks with a fence.
 //! `DESIGN.md` beside this folder says what survives a crash.
 
+mod attaching;
 mod backoff;
 mod contact;
 mod events;
@@ -36,6 +37,7 @@ use crate::calls::ManagerAddress;
 use crate::executor::Executor;
 use crate::wire::Links;
 use crate::world::World;
+pub use attaching::AttachError;
 use contact::Contact;
 use events::Events;
 pub use events::WorkerEvent;

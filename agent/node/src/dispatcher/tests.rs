@@ -1,6 +1,7 @@
 //! A dispatcher of a real leader, called as workers call it; time is tokio's, paused.
 
 mod assignments;
+mod attaching;
 mod ends;
 mod heartbeats;
 mod interests;

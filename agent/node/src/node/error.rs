@@ -107,7 +107,11 @@ impl From<FolderError> for NodeError {
 
 impl From<JoinError> for NodeError {
     fn from(error: JoinError) -> Self {
-        Self::failed("can't join", &error)
+        match error {
+            // Docker's words, and all of them.
+            JoinError::Fingerprint { .. } => Self::Failed(error.to_string()),
+            error => Self::failed("can't join", &error),
+        }
     }
 }
 

@@ -145,6 +145,10 @@ impl Member {
         Arc::clone(&self.links)
     }
 
+    pub(super) fn worker(&self) -> Arc<Worker> {
+        Arc::clone(&self.worker)
+    }
+
     pub(super) fn is_manager(&self) -> bool {
         self.managing.borrow().is_some()
     }

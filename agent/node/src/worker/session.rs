@@ -87,14 +87,18 @@ impl Present {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session;
     }
 
+    /// The leader, and the session's number.
+    pub(super) fn session(&self) -> Option<(Destination, u128)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn is_one(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.session().is_some()
     }
 
     /// Tells the leader that the node leaves its cluster, so that it is not waited for. Without a session nobody is told.
     pub(super) async fn leave(&self, links: &Links) {
-        let session = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some((leader, session)) = session else { return };
+        let Some((leader, session)) = self.session() else { return };
         if let Err(error) = links.ask(&leader, &Leave { session }, ANSWER).await {
             tracing::warn!(%error, "the leader does not know that this node leaves");
         }
