@@ -31,6 +31,20 @@ pub fn task_not_created(words: &str) -> String {
     format!("failed to create task for container: failed to create shim task: {words}")
 }
 
+/// Whoever runs containers in networks of the cluster sees it behind what he asked for.
+#[must_use]
+pub fn not_attached(network: &str, words: &str) -> String {
+    format!("Could not attach to network {network}: {words}")
+}
+
+/// The same, where no address came; dockerd has no more to say at its end than that its time was over.
+#[must_use]
+pub fn attachment_not_given(words: &str) -> String {
+    format!(
+        "attaching to network failed, make sure your network options are correct and check manager logs: {words}"
+    )
+}
+
 /// What exec and pause say in a pause before a restart.
 #[must_use]
 pub fn is_restarting(id: &str) -> String {

@@ -4,6 +4,7 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use ketch_node::node::Node;
 use tokio::sync::watch;
@@ -20,10 +21,14 @@ use crate::image::registry::proxy::Proxies;
 use crate::network::Networks;
 use crate::network::settings::Settings;
 use crate::node;
+use crate::node::attaching::Attaching;
 use crate::remap::{self, Ids};
 use crate::shim::Launch;
 use crate::store::Store;
 use crate::volume::Volumes;
+
+/// How often it is looked whether the daemon has begun.
+const BEAT: Duration = Duration::from_millis(20);
 
 /// Everything that a route may call.
 #[derive(Debug)]
@@ -48,6 +53,8 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
+    /// Containers that come into networks of the cluster.
+    pub(crate) attaching: Attaching,
     /// What this machine is in a cluster; there from [`Daemon::begin`] on.
     node: OnceLock<Arc<Node>>,
     /// Kept open: the exec root is this daemon's.
@@ -95,6 +102,7 @@ impl Daemon {
         let seccomp = DefaultSeccomp::read(&config.containers.seccomp_profile)?;
         let engine = Engine::new(launch, Host::look(), seccomp);
         Ok(Arc::new(Self {
+            attaching: Attaching::default(),
             node: OnceLock::new(),
             config,
             id,
@@ -128,6 +136,13 @@ impl Daemon {
     /// The daemon has not begun.
     pub fn node(&self) -> Result<&Arc<Node>> {
         self.node.get().ok_or_else(|| Error::new(Kind::Unavailable, "the daemon has not begun yet"))
+    }
+
+    /// Returns once [`Self::node`] is there: what is started with the daemon may ask the cluster for its networks.
+    pub(crate) async fn begun(&self) {
+        while self.node.get().is_none() && !self.is_ending() {
+            tokio::time::sleep(BEAT).await;
+        }
     }
 
     /// Ends what must not go on without the daemon. Containers do, by design, and the next start finds them, unless live restore

@@ -43,6 +43,7 @@ pub mod namespaces;
 pub mod needs;
 pub mod networking;
 mod others;
+mod places;
 pub mod probe;
 pub mod remove;
 pub mod resources;

@@ -93,6 +93,7 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record, made: Option<PathBuf>) 
     let list = |list: &Option<Vec<String>>| list.clone().unwrap_or_default();
     let folder = folder_of(daemon, &record.id);
     make_folder(&folder, 0o711)?;
+    let places = super::places::of(daemon, record).await?;
     let links = list(&host_config.links).iter().map(|link| link_to(daemon, link)).collect::<Result<_>>()?;
     let join = Join {
         container: record.id.clone(),
@@ -104,7 +105,8 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record, made: Option<PathBuf>) 
             _ if record.config.network_disabled => Mode::None,
             mode => mode,
         },
-        endpoints: record.endpoints.clone(),
+        endpoints: places.endpoints.clone(),
+        places: places.tasks.clone(),
         bindings: bindings(record),
         exposed: record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),
         publish_all: host_config.publish_all_ports,
@@ -122,6 +124,7 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record, made: Option<PathBuf>) 
     }
     let networks = daemon.networks.clone();
     let joined = blocking(move || networks.join(&join)).await?;
+    drop(places);
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let files = [
         (&joined.resolv_conf, "/etc/resolv.conf"),

@@ -113,6 +113,7 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
 
 /// Starts what its policy wants to run: first what needs no other container, all at once, then what lives with another.
 async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Container>>) {
+    daemon.begun().await;
     let lives_with_another = |container: &Arc<Container>| {
         container.read(|Record { host_config, .. }| {
             let modes = [&host_config.network_mode, &host_config.ipc_mode, &host_config.pid_mode];

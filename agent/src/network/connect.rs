@@ -1,12 +1,11 @@
 //! A running container comes into a further network, or out of one, or has another name.
 
-use ketch_engine_api::network::EndpointSettings;
-
 use super::endpoint::check;
 use super::link::Links;
 use super::plug::Wiring;
 use super::record::{Endpoint, Network, Sandbox};
 use super::unlink::forget_ports;
+use super::request::Connect;
 use super::{Networks, namespace, refused};
 use crate::error::{Error, Kind, Result};
 
@@ -15,7 +14,8 @@ impl Networks {
     ///
     /// # Errors
     /// It is in it, an address can't be had, or the kernel's; nothing is left of it.
-    pub fn connect(&self, name: &str, container: &str, asked: EndpointSettings) -> Result<()> {
+    pub fn connect(&self, name: &str, container: &str, wanted: impl Into<Connect>) -> Result<()> {
+        let wanted = wanted.into();
         let mut state = self.state();
         let network = state.find(name)?.clone();
         let sandbox = state
@@ -28,8 +28,8 @@ impl Networks {
                 format!("endpoint with name {} already exists in network {}", sandbox.name, network.name);
             return Err(Error::new(Kind::Forbidden, message));
         }
-        check(&network, &asked)?;
-        let endpoint = state.endpoint(&sandbox, &network, asked)?;
+        check(&network, &wanted.asked)?;
+        let endpoint = state.endpoint(&sandbox, &network, wanted)?;
         let mut with = sandbox.clone();
         with.endpoints.push(endpoint);
         state.add_way_out(&mut with)?;
@@ -100,7 +100,12 @@ impl Networks {
         let stays = |endpoint: &&Endpoint| sandbox.endpoints.iter().any(|it| it.id == endpoint.id);
         let gone: Vec<&Endpoint> = before.endpoints.iter().filter(|endpoint| !stays(endpoint)).collect();
         rewire(&sandbox, &wiring, &gone)?;
-        self.remember(&mut self.state(), sandbox)
+        self.remember(&mut self.state(), sandbox)?;
+        if network.is_overlay() {
+            // Nothing new is led to it from now on, whatever the managers know of it.
+            self.renew_overlays();
+        }
+        Ok(())
     }
 
     /// Ports, files and names follow the container's endpoints.

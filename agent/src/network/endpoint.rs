@@ -9,6 +9,7 @@ use super::ipam::Prefix;
 use super::link::{mac_from, mac_of, mac_text};
 use super::overlay::mac_for;
 use super::record::{Driver, Endpoint, Network, Role, Sandbox};
+use super::request::Connect;
 use super::{Networks, State, backing, bridge_of};
 use crate::error::{Error, Kind, Result};
 use crate::random;
@@ -80,8 +81,9 @@ impl State {
         &mut self,
         sandbox: &Sandbox,
         network: &Network,
-        asked: EndpointSettings,
+        wanted: impl Into<Connect>,
     ) -> Result<Endpoint> {
+        let Connect { asked, place } = wanted.into();
         let ipam = asked.ipam_config.clone().unwrap_or_default();
         let (mut ipv4, mut ipv6) = (None, None);
         let has_addresses = network.driver.has_addresses();
@@ -140,6 +142,7 @@ impl State {
             asked,
             space: network.is_overlay().then(|| self.spaces.join(&network.id)),
             role: Role::Member,
+            place: place.filter(|_| network.is_overlay()),
         })
     }
 

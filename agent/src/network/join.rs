@@ -10,7 +10,7 @@ use super::firewall::Forward;
 use super::link::Links;
 use super::naming::open_server;
 use super::record::{Driver, Network, Role, Sandbox};
-use super::request::{Join, Joined, Mode};
+use super::request::{Connect, Join, Joined, Mode};
 use super::resolver::Resolver;
 use super::{Networks, State, namespace, refused};
 use crate::error::{Error, Result};
@@ -73,7 +73,8 @@ impl Networks {
             // All addresses are taken before anything is made, and remembered.
             let mut state = self.state();
             for (network, asked) in state.wanted(join)? {
-                let endpoint = state.endpoint(&sandbox, &network, asked)?;
+                let place = join.places.get(&network.id).cloned();
+                let endpoint = state.endpoint(&sandbox, &network, Connect { asked, place })?;
                 sandbox.endpoints.push(endpoint);
             }
             state.add_way_out(&mut sandbox)?;
@@ -146,6 +147,7 @@ impl Networks {
         }
         let mut state = self.state();
         state.forget(container);
+        self.hold_places(Some(&sandbox), None);
         self.unlink_later(sandbox.clone())?;
         self.tell_of_all("disconnect", &sandbox, state);
         if sandbox.endpoints.iter().any(|endpoint| endpoint.space.is_some()) {

@@ -36,6 +36,7 @@ pub mod netlink;
 mod options;
 pub mod overlay;
 mod ownership;
+mod places;
 mod plug;
 mod ports;
 mod publish;
@@ -53,13 +54,14 @@ mod tests;
 mod unlink;
 mod xfrm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::network::NetworkCreateRequest;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use self::create::Given;
 use self::dns::{Listening, Names};
@@ -80,7 +82,7 @@ use crate::store::Store;
 use crate::timestamp::Timestamp;
 
 pub use self::machine::Local;
-pub use self::request::{Join, Joined, LinkTo, Mode};
+pub use self::request::{Connect, Join, Joined, LinkTo, Mode};
 
 use self::backing::bridge_of;
 
@@ -99,6 +101,8 @@ struct Shared {
     firewall: Firewall,
     records: Records,
     names: Arc<Names>,
+    /// The cluster's tasks that are places of containers here.
+    places: watch::Sender<BTreeSet<String>>,
     guard: Guard,
     /// Taken before the state's.
     overlays: Mutex<overlay::Held>,
@@ -315,6 +319,7 @@ impl Networks {
     /// A sandbox as it is to be from now on.
     fn remember(&self, state: &mut State, sandbox: Sandbox) -> Result<()> {
         self.0.records.put(&sandbox)?;
+        self.hold_places(state.sandboxes.get(&sandbox.container), Some(&sandbox));
         state.set(sandbox);
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::firewall::{Firewall, Forward, Guard};
@@ -52,7 +53,9 @@ impl Networks {
             servers: HashMap::new(),
             ports: Ports::new(runtime.clone(), settings.firewall),
         };
+        let mut places = BTreeSet::new();
         for sandbox in records.all()? {
+            places.extend(sandbox.places().cloned());
             state.set(sandbox);
         }
         let networks = Self(Arc::new(Shared {
@@ -63,6 +66,7 @@ impl Networks {
             firewall,
             records,
             names: Arc::default(),
+            places: watch::Sender::new(places),
             guard: Guard::new(&instance),
             instance,
             overlays: Mutex::default(),

@@ -178,6 +178,11 @@ pub(super) struct Sandbox {
 }
 
 impl Sandbox {
+    /// The cluster's tasks that are its places in networks.
+    pub(super) fn places(&self) -> impl Iterator<Item = &String> {
+        self.endpoints.iter().filter_map(|endpoint| endpoint.place.as_ref())
+    }
+
     /// Whether it has an address of IPv6.
     pub(super) fn has_ipv6(&self) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.ipv6.is_some())
@@ -209,6 +214,9 @@ pub(super) struct Endpoint {
     pub(super) space: Option<PathBuf>,
     #[serde(default)]
     pub(super) role: Role,
+    /// Of a container that is no task, in a network of the cluster: the task that is its place there.
+    #[serde(default)]
+    pub(super) place: Option<String>,
 }
 
 /// What an endpoint is for.

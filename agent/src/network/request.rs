@@ -60,6 +60,9 @@ pub struct Join {
     pub mode: Mode,
     /// By network: name or id. The mode's is among them whether or not it is named.
     pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// Of a container that is no task, by the id of the cluster's network: the task that is its place there. Its addresses are what
+    /// the endpoint asks for.
+    pub places: BTreeMap<String, String>,
     /// `HostConfig.PortBindings`.
     pub bindings: PortMap,
     /// `Config.ExposedPorts`: `port/protocol`.
@@ -82,6 +85,21 @@ pub struct Join {
     pub owner: (u32, u32),
     /// The namespace that it is to have, where it is made already: one that a user namespace owns.
     pub made: Option<PathBuf>,
+}
+
+/// How a running container is to come into a further network.
+#[derive(Clone, Debug, Default)]
+pub struct Connect {
+    /// In a network of the cluster with the addresses that managers gave.
+    pub asked: EndpointSettings,
+    /// As [`Join::places`] has it.
+    pub place: Option<String>,
+}
+
+impl From<EndpointSettings> for Connect {
+    fn from(asked: EndpointSettings) -> Self {
+        Self { asked, place: None }
+    }
 }
 
 /// What it got.

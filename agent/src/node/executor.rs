@@ -25,6 +25,7 @@ use ketch_cluster::assignment::Item;
 use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::NodeDescription;
+use ketch_cluster::objects::task::ContainerStatus;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -41,6 +42,7 @@ use crate::engine::task::{self, OfTask};
 use crate::engine::wait::{self, Condition};
 use crate::error::{Error, Kind};
 use crate::locks::{reading, writing};
+use crate::node::attaching::{container_of, is_taken, vacated};
 
 /// Of one daemon.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct EngineExecutor {
     /// What the worker was last told of networks.
     known: RwLock<Arc<Known>>,
     path: RwLock<Option<DataPath>>,
+    /// What the node was last seen to be made of.
+    seen: RwLock<NodeDescription>,
     trying: Trying,
 }
 
@@ -62,6 +66,7 @@ impl EngineExecutor {
             turns: Turns::default(),
             known: RwLock::default(),
             path: RwLock::default(),
+            seen: RwLock::default(),
             trying: Trying::default(),
         }
     }
@@ -74,8 +79,27 @@ impl EngineExecutor {
         reading(&self.path).clone()
     }
 
+    /// A machine that can't be looked at is the one that it was: a node that says that it has nothing would lose its tasks.
+    async fn look(&self) -> NodeDescription {
+        match describe::describe(&self.daemon, self.data_path()).await {
+            Ok(seen) => {
+                writing(&self.seen).clone_from(&seen);
+                seen
+            }
+            Err(error) => {
+                warn!("looking at this machine: {error}");
+                let seen = reading(&self.seen).clone();
+                NodeDescription { data_address: self.data_path().map(|path| path.address), ..seen }
+            }
+        }
+    }
+
     async fn prepare_work(&self, work: Work) -> Result<(), TaskError> {
-        let node = describe::describe(&self.daemon, self.data_path()).await;
+        if container_of(&work.task).is_some() {
+            // The container is there. Its networks are told by now.
+            return Ok(());
+        }
+        let node = self.look().await;
         let request = Request::of(&work, &node, &self.known()).map_err(TaskError::Rejected)?;
         networks::check(&self.daemon, &request)?;
         // Given up with the call, unlike what follows: the registry may not answer for hours. Made by an earlier call, the
@@ -90,6 +114,23 @@ impl EngineExecutor {
         let (daemon, id) = (Arc::clone(&self.daemon), work.task.id);
         self.turns.settle(id, async move { make(&daemon, id, request, pulled.err()).await }).await
     }
+}
+
+impl EngineExecutor {
+    /// One that nobody waits for and nobody has was asked for by a daemon that ended, or in vain.
+    fn start_place(&self, task: &Arc<Task>) -> Result<Started, TaskError> {
+        if self.daemon.attaching.offer(task) || is_taken(&self.daemon, task.id) {
+            return Ok(Started::default());
+        }
+        Err(TaskError::Gone)
+    }
+}
+
+/// Takes the container out whose place in a network the task is.
+async fn vacate(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
+    let networks = daemon.networks.clone();
+    let vacated = blocking(move || networks.vacate(&task.to_string())).await;
+    vacated.map_err(|error| TaskError::Failed(error.message))
 }
 
 /// Makes the container, or takes the one of an earlier call up.
@@ -144,7 +185,9 @@ pub(crate) async fn forget_cluster(daemon: &Arc<Daemon>) -> crate::error::Result
 }
 
 async fn remove(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
-    let Some(container) = task::container_of(daemon, &task.to_string()) else { return Ok(()) };
+    let Some(container) = task::container_of(daemon, &task.to_string()) else {
+        return vacate(daemon, task).await;
+    };
     let how = Remove { force: true, volumes: true };
     match remove::remove(daemon, &container, &container.id, how).await {
         // A user has begun it.
@@ -163,7 +206,7 @@ impl Executor for EngineExecutor {
     }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        describe::describe(&self.daemon, self.data_path()).boxed()
+        self.look().boxed()
     }
 
     fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
@@ -177,6 +220,9 @@ impl Executor for EngineExecutor {
 
     fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
         async move {
+            if container_of(&task).is_some() {
+                return self.start_place(&task);
+            }
             let daemon = Arc::clone(&self.daemon);
             let id = task.id;
             self.turns.settle(id, async move { run::start(&daemon, id).await }).await?;
@@ -186,11 +232,28 @@ impl Executor for EngineExecutor {
     }
 
     fn wait(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>> {
-        async move { run::wait(&self.daemon, &self.turns, &task).await }.boxed()
+        async move {
+            if container_of(&task).is_some() {
+                vacated(&self.daemon, &task).await;
+                return Ok(Ended {
+                    exit_code: 0,
+                    error: String::new(),
+                    container: ContainerStatus::default(),
+                });
+            }
+            run::wait(&self.daemon, &self.turns, &task).await
+        }
+        .boxed()
     }
 
     fn shutdown(&self, task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>> {
-        async move { run::shutdown(&self.daemon, &self.turns, &task).await }.boxed()
+        async move {
+            if container_of(&task).is_some() {
+                return vacate(&self.daemon, task.id).await;
+            }
+            run::shutdown(&self.daemon, &self.turns, &task).await
+        }
+        .boxed()
     }
 
     fn remove(&self, task: TaskId) -> BoxFuture<'_, Result<(), TaskError>> {
@@ -199,7 +262,8 @@ impl Executor for EngineExecutor {
     }
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
-        let all = task::all(&self.daemon);
+        let mut all = task::all(&self.daemon);
+        all.extend(self.daemon.networks.places().borrow().iter().cloned());
         let tasks = all.iter().map(|id| id.parse().map_err(|error| format!("{error}")));
         std::future::ready(tasks.collect()).boxed()
     }

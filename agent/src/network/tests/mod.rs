@@ -61,6 +61,7 @@ impl World {
         let folder = self.folder.join(name);
         let _there = std::fs::create_dir(&folder);
         Join {
+            places: BTreeMap::new(),
             container: format!("{name:0<64}"),
             name: name.to_owned(),
             hostname: format!("{name}-host"),

@@ -8,6 +8,7 @@ use ketch_cluster::objects::{GenericResource, Labels, Resources};
 
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::error::Result;
 use crate::system::{self, Machine};
 use crate::{logs, network, volume};
 use ketch_node::executor::DataPath;
@@ -15,12 +16,14 @@ use ketch_node::executor::DataPath;
 const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
 
 /// The node now.
-pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> NodeDescription {
-    // Files of /proc and /etc; a machine that can't be looked at has nothing to give.
-    let looked = blocking(|| Ok((system::machine(), network::can_encrypt()))).await;
-    let Ok((machine, encryption)) = looked else { return NodeDescription::default() };
+///
+/// # Errors
+/// The machine can't be looked at.
+pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> Result<NodeDescription> {
+    // Files of /proc and /etc.
+    let (machine, encryption) = blocking(|| Ok((system::machine(), network::can_encrypt()))).await?;
     let Machine { hostname, architecture, cpus, memory, .. } = machine;
-    NodeDescription {
+    Ok(NodeDescription {
         hostname,
         platform: Platform { architecture, os: "linux".to_owned() },
         resources: Resources {
@@ -36,7 +39,7 @@ pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> No
         data_address: path.map(|path| path.address),
         encryption,
         tls: None,
-    }
+    })
 }
 
 fn labels(given: &[String]) -> Labels {
