@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use ketch_cluster::control::{find_service, find_task, list_tasks};
-use ketch_cluster::id::{NodeId, TaskId};
-use ketch_cluster::objects::Task;
+use ketch_cluster::id::{NodeId, ServiceId, TaskId};
+use ketch_cluster::objects::{Service, Task};
+use ketch_cluster::store::{Change, Object};
 use ketch_convert::{filters, task};
-use ketch_node::dispatcher::LogMessage;
+use ketch_node::dispatcher::{LogHandle, LogMessage};
 use ketch_node::executor::{LogLine, LogOptions};
+use ketch_node::manager::{Changes, Wake};
 
 use crate::api::hijack;
 use crate::api::request::Request;
@@ -45,15 +47,30 @@ async fn inspect(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response>
 
 async fn task_logs(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
     let found = led.read(|view| find_task(view, request.operand(0))).await?;
-    logs(&led, &request, vec![found]).await
+    logs(&led, &request, Read { tasks: vec![found], service: None }).await
 }
 
 async fn service_logs(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
-    let tasks = led.read(|view| {
+    let read = led.read(|view| {
         let service = find_service(view, request.operand(0))?;
-        Ok(view.tasks_of(service.id).cloned().collect::<Vec<_>>())
+        Ok(Read { tasks: view.tasks_of(service.id).cloned().collect(), service: Some(service) })
     });
-    logs(&led, &request, tasks.await?).await
+    logs(&led, &request, read.await?).await
+}
+
+/// Whose logs are read.
+struct Read {
+    tasks: Vec<Arc<Task>>,
+    /// Whose later tasks are read, too, when it is followed.
+    service: Option<Arc<Service>>,
+}
+
+impl Read {
+    /// Whether the client has the output of a terminal, which is not in frames.
+    fn has_terminal(&self) -> bool {
+        let specs = self.tasks.iter().map(|it| &it.spec).chain(self.service.iter().map(|it| &it.spec.task));
+        specs.into_iter().any(|spec| spec.container().is_some_and(|container| container.tty))
+    }
 }
 
 /// What the client wants of each line.
@@ -64,7 +81,7 @@ struct Shape {
     terminal: bool,
 }
 
-async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Response> {
+async fn logs(led: &Led, request: &Request, read: Read) -> Result<Response> {
     let query = &request.query;
     let time = |key: &str| {
         let text = query.text(key).filter(|text| *text != "0");
@@ -81,12 +98,20 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
     if !(options.stdout || options.stderr) {
         return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
     }
-    let terminal = tasks.iter().any(|it| it.spec.container().is_some_and(|container| container.tty));
+    let terminal = read.has_terminal();
     let shape = Shape { timestamps: query.flag("timestamps"), details: query.flag("details"), terminal };
-    let wanted: Vec<_> = tasks.iter().map(|it| (it.id, it.node)).collect();
-    let of: BTreeMap<TaskId, Arc<Task>> = tasks.into_iter().map(|it| (it.id, it)).collect();
+    let follow = options.follow;
+    let changes = led.leader.changes();
+    let is_followed = follow && read.service.is_some();
+    // One that has no node yet is read from when it has one.
+    let readable = read.tasks.iter().filter(|it| it.node.is_some() || !is_followed);
+    let wanted: Vec<_> = readable.map(|it| (it.id, it.node)).collect();
+    let mut of: BTreeMap<TaskId, Arc<Task>> = read.tasks.into_iter().map(|it| (it.id, it)).collect();
     let (mut messages, handle) = led.dispatcher.logs(wanted, options);
-    drop(handle);
+    // Dropped, the stream ends with its last task.
+    let service = read.service.filter(|_| is_followed).map(|it| it.id);
+    let mut newcomers =
+        service.map(|service| Newcomers { led: led.clone(), service, changes, handle, has_looked: false });
     let (sender, response) = response::stream(hijack::content_type(request.version, terminal));
     drop(tokio::spawn(async move {
         // Clients end at the first error: what could not be read is told when all else was.
@@ -95,6 +120,14 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
             let message = tokio::select! {
                 message = messages.next() => message,
                 () = sender.closed() => return,
+                more = next_of(&mut newcomers) => {
+                    match more {
+                        Some(tasks) => of.extend(tasks.into_iter().map(|it| (it.id, it))),
+                        // Nobody leads here any more.
+                        None => newcomers = None,
+                    }
+                    continue;
+                }
             };
             let bytes = match message {
                 None => break,
@@ -114,6 +147,50 @@ async fn logs(led: &Led, request: &Request, tasks: Vec<Arc<Task>>) -> Result<Res
         }
     }));
     Ok(response)
+}
+
+/// The tasks of a service that come while its logs are followed.
+struct Newcomers {
+    led: Led,
+    service: ServiceId,
+    changes: Changes,
+    handle: LogHandle,
+    /// Since the changes are told: some may have come before that.
+    has_looked: bool,
+}
+
+impl Newcomers {
+    /// Those that may have come since, which are read from now on; none once the leadership is over.
+    async fn next(&mut self) -> Option<Vec<Arc<Task>>> {
+        while std::mem::replace(&mut self.has_looked, true) {
+            let is_meant = match self.changes.next().await? {
+                Wake::Committed(committed) => {
+                    committed.changes.iter().any(|change| self.is_of_service(change))
+                }
+                Wake::Everything => true,
+                Wake::Noted(_) => false,
+            };
+            if is_meant {
+                break;
+            }
+        }
+        let tasks = self.led.leader.view(|view| {
+            view.tasks_of(self.service).filter(|it| it.node.is_some()).cloned().collect::<Vec<_>>()
+        });
+        tasks.iter().for_each(|task| self.handle.add(task.id, task.node));
+        Some(tasks)
+    }
+
+    fn is_of_service(&self, change: &Change) -> bool {
+        matches!(&change.new, Some(Object::Task(task)) if task.service == Some(self.service))
+    }
+}
+
+async fn next_of(newcomers: &mut Option<Newcomers>) -> Option<Vec<Arc<Task>>> {
+    match newcomers {
+        Some(newcomers) => newcomers.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// None is all.
