@@ -9,8 +9,8 @@ use ketch_cluster::objects::cluster::{RootCa, SecretBytes};
 use ketch_cluster::objects::node::CaKeyId;
 use ketch_cluster::time::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use sha2::{Digest, Sha256};
@@ -159,7 +159,9 @@ impl Validity {
 
 fn authority_params(validity: Validity, authorities_below: u8) -> Result<CertificateParams, AuthorityError> {
     let mut params = validity.params()?;
-    params.distinguished_name.push(DnType::CommonName, compat::AUTHORITY);
+    // The kind of text that Docker's have: `docker info` shows the subject's bytes.
+    let name = compat::AUTHORITY.try_into().map_err(AuthorityError::Sign)?;
+    params.distinguished_name.push(DnType::CommonName, DnValue::PrintableString(name));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities_below));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(described.expires, NOW.after(ROOT_LIFE));
         assert_eq!(described.public_key.len(), 91, "a SubjectPublicKeyInfo of P-256");
         let name =
-            [&[0x30, 0x13, 0x31, 0x11, 0x30, 0x0f, 6, 3, 0x55, 4, 3, 0x0c, 8][..], b"swarm-ca"].concat();
+            [&[0x30, 0x13, 0x31, 0x11, 0x30, 0x0f, 6, 3, 0x55, 4, 3, 0x13, 8][..], b"swarm-ca"].concat();
         assert_eq!(described.subject, name);
         assert_eq!(root.issuer().unwrap().key().public_key_raw().len(), 65);
     }

@@ -115,7 +115,8 @@ pub fn listed(network: &Network) -> api::ListedNetwork {
         config_only: false,
         containers: None,
         options: state.options,
-        labels: Some(spec.labels.clone()).filter(|labels| !labels.is_empty()),
+        // dockerd's: it makes the routing mesh's itself.
+        labels: Some(spec.labels.clone()).filter(|labels| spec.ingress || !labels.is_empty()),
         peers: None,
     }
 }
