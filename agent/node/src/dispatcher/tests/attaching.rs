@@ -50,10 +50,13 @@ async fn a_container_has_its_place_until_its_worker_says_that_it_has_ended() {
     assert_eq!(given.networks[0].addresses[0].to_string(), "10.30.0.77/24");
     let clash = attach(&cluster, &two, wanted("10.30.0.77")).await;
     assert_eq!(clash, Attached::NotGiven("address 10.30.0.77 of network net is in use".to_owned()));
+    // No heartbeats come meanwhile.
+    let two = begin(&cluster, 102).await;
     let outside = attach(&cluster, &two, wanted("10.31.0.7")).await;
     assert_eq!(outside, Attached::NotGiven("address 10.31.0.7 can't be given in network net".to_owned()));
     let attachments = |it: &Cluster| it.leader.view(|view| view.tasks().count());
     assert_eq!(attachments(&cluster), 1, "what was not given is withdrawn");
+    let (one, two) = (begin(&cluster, 101).await, begin(&cluster, 102).await);
     let waiting = attach(&cluster, &two, wanted("10.30.0.77"));
     let ended = async {
         sleep(A_WHILE).await;
