@@ -94,7 +94,7 @@ impl ClusterLog {
         let (snapshots, loaded) = Snapshots::open(world.snapshots, Arc::clone(&seal))?;
         let (head, store) = loaded.map_or((None, Store::default()), |it| (Some(it.head), it.store));
         match settings.start {
-            Start::Resume => disk.check()?,
+            Start::Resume => disk.check(head.as_ref().and_then(|head| head.last))?,
             Start::ForceNewCluster => make_sole_voter(&disk, head.as_ref(), &settings.me)?,
         }
 

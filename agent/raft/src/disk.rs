@@ -182,10 +182,11 @@ impl Disk {
         Ok(entries)
     }
 
-    /// Reads everything: no entry may be missing between the last purged one and the last.
-    pub(crate) fn check(&self) -> Result<(), DiskError> {
+    /// Reads everything: no entry may be missing between the last purged one and the last, nor any that is known to be
+    /// committed and is in no snapshot.
+    pub(crate) fn check(&self, snapshot: Option<LogIdRecord>) -> Result<(), DiskError> {
         self.state::<VoteRecord>(State::Vote)?;
-        self.state::<LogIdRecord>(State::Committed)?;
+        let committed = self.state::<LogIdRecord>(State::Committed)?;
         let purged = self.state::<LogIdRecord>(State::Purged)?;
         let mut next = purged.map_or(0, |purged| purged.index + 1);
         let mut missing = None;
@@ -195,6 +196,10 @@ impl Disk {
             }
             next = entry.id.index + 1;
         })?;
+        let held = next.max(snapshot.map_or(0, |last| last.index + 1));
+        if committed.is_some_and(|committed| committed.index >= held) {
+            missing.get_or_insert(held);
+        }
         missing.map_or(Ok(()), |index| Err(damaged(format!("entry {index}"))))
     }
 

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod conformance;
+mod damage;
 mod members;
 mod record;
 mod resealing;
