@@ -42,7 +42,7 @@ TEST_STEPS := check unit sim-sample suite-native suite-v2 suite-user suite-shim 
 -include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd bare-root differential \
-	fault-injection attack sim sim-sample soak sanitise fuzz fix install man completions bundles demo
+	fault-injection attack sim sim-sample sim-linear sim-linear-sample sim-linear-faults soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -91,8 +91,21 @@ SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim --package
 sim: ## Whole clusters in a seeded simulation: SEEDS=200 FIRST=1, or SEED=N for one with all its events
 	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--first $(or $(FIRST),1) --seeds $(or $(SEEDS),200))
 
-sim-sample: # As many seeds as a minute has room for
+sim-sample: sim-linear-sample # As many seeds as a minute has room for
 	$(SIM) --seconds 60
+
+sim-linear: ## The same cluster's store, read and written through all managers: is its history linearizable? SEEDS=200 FIRST=1, or SEED=N
+	$(SIM) linear $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--first $(or $(FIRST),1) --seeds $(or $(SEEDS),200))
+
+sim-linear-sample: # Before the other sample, and shorter
+	$(SIM) linear --seconds 30
+
+# Each of them must be found: the loop ends with 1 when one is not.
+sim-linear-faults: ## Histories of stores that are broken on purpose: a stale read, a lost update, a leader that was replaced
+	for fault in follower-read stale-version barrier-skipped; do \
+		if KETCH_FAULT=$$fault RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim --package ketch-sim --features faults \
+			--target-dir target/sim -- linear --seeds 20; then echo "$$fault is not found" && exit 1; fi; \
+	done
 
 fault-injection: ## The build for fault_sweep::, which lets the n-th system call fail; apart from the release
 	cargo build --quiet --profile quick --bin ketch --features fault-injection --target-dir target/fault-injection
@@ -136,10 +149,13 @@ attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs
 soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycles, 1,000 of ketchd; thousands of rounds of each race; kill -9 of ketch, of the container's init, of ketchd, and every error, at every step; clusters 20 times; make sanitise
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
 		attack_image::a_mount_target_that_is_swapped attack_inside::
-	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks::
+	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks:: mesh_recovery::
 	for round in $$(seq 20); do $(SUITE) --layout native mesh_cluster:: || exit 1; done
+	KETCH_SNAPSHOT_MIB=1024 cargo test --quiet --package ketch-raft --test large_snapshot -- --ignored --nocapture
 	for round in $$(seq 20); do cargo test --quiet --package ketch-cluster --package ketch-raft || exit 1; done
 	$(MAKE) sim FIRST=$$(date +%s) SEEDS=1000
+	$(MAKE) sim-linear FIRST=$$(date +%s) SEEDS=1000
+	$(MAKE) sim-linear-faults
 
 sanitise: setup ## The unit tests and the suite on a build with AddressSanitizer, both layouts: FILTER='exec:: mounts::'
 	integration/sanitise/run.sh $(FILTER)

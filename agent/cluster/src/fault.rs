@@ -28,10 +28,14 @@ pub enum Fault {
     FenceSkipped,
     /// A spec that was made of an older one takes the newer one's place.
     StaleVersion,
+    /// A manager that does not lead answers reads out of its own store. (Made by the simulation's API.)
+    FollowerRead,
+    /// A leader answers reads without knowing whether it leads still.
+    BarrierSkipped,
 }
 
 /// All of them, by the names that they are chosen by.
-pub const FAULTS: [(&str, Fault); 11] = [
+pub const FAULTS: [(&str, Fault); 13] = [
     ("log-not-synced", Fault::LogNotSynced),
     ("vote-not-kept", Fault::VoteNotKept),
     ("early-commit", Fault::EarlyCommit),
@@ -43,6 +47,8 @@ pub const FAULTS: [(&str, Fault); 11] = [
     ("restart-lost", Fault::RestartLost),
     ("fence-skipped", Fault::FenceSkipped),
     ("stale-version", Fault::StaleVersion),
+    ("follower-read", Fault::FollowerRead),
+    ("barrier-skipped", Fault::BarrierSkipped),
 ];
 
 #[cfg(feature = "faults")]

@@ -8,6 +8,7 @@ mod cluster;
 mod disk;
 mod faults;
 mod invariants;
+mod linear;
 mod machine;
 mod model;
 mod random;
@@ -17,4 +18,4 @@ mod trace;
 mod users;
 mod world;
 
-pub use run::{Failure, Outcome, run};
+pub use run::{Failure, Outcome, Play, run};

@@ -1,6 +1,7 @@
-//! `ketch-sim [--first N] [--seeds N] [--seconds N] [--seed N]`: runs seeds one after another on each processor, each tenth one
+//! `ketch-sim [linear] [--first N] [--seeds N] [--seconds N] [--seed N]`: runs seeds one after another on each processor, each tenth one
 //! twice, and ends with 1 when one fails; that one's last events are printed, and `--seed N` replays it with all of them. After
 //! so many `--seconds` no seed begins any more.
+//! `linear` checks histories of objects instead of services.
 //!
 //! Each run is a process of its own (`--one N`): the `select!` of futures-util, which openraft uses, draws from a state of the
 //! process that nothing can reset.
@@ -11,12 +12,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use ketch_sim::{Outcome, run};
+use ketch_sim::{Outcome, Play, run};
 
 /// Each so many seeds are run twice, and must come to the same.
 const TWICE: u64 = 10;
+/// The word for [`Play::Linear`].
+const LINEAR: &str = "linear";
 
 struct Options {
+    play: Play,
     first: u64,
     seeds: u64,
     time: Duration,
@@ -37,7 +41,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     match options(std::env::args().skip(1)) {
-        Ok(Options { here: Some((seed, volume)), .. }) => here(seed, volume),
+        Ok(Options { here: Some((seed, volume)), play, .. }) => here(seed, play, volume),
         Ok(options) => all(&options),
         Err(error) => {
             eprintln!("{error}");
@@ -56,8 +60,12 @@ fn choose_fault() -> Result<(), String> {
 }
 
 fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { first: 1, seeds: 200, time: Duration::MAX, here: None };
+    let mut options = Options { play: Play::Services, first: 1, seeds: 200, time: Duration::MAX, here: None };
     while let Some(name) = arguments.next() {
+        if name == LINEAR {
+            options.play = Play::Linear;
+            continue;
+        }
         let value = arguments.next().ok_or_else(|| format!("{name} needs a number"))?;
         let value = value.parse().map_err(|error| format!("{name} {value}: {error}"))?;
         match name.as_str() {
@@ -66,7 +74,11 @@ fn options(mut arguments: impl Iterator<Item = String>) -> Result<Options, Strin
             "--seconds" => options.time = Duration::from_secs(value),
             "--seed" => options.here = Some((value, Volume::Loud)),
             "--one" => options.here = Some((value, Volume::Quiet)),
-            _ => return Err(format!("{name} is not known: --first N, --seeds N, --seconds N, --seed N")),
+            _ => {
+                return Err(format!(
+                    "{name} is not known: linear, --first N, --seeds N, --seconds N, --seed N"
+                ));
+            }
         }
     }
     Ok(options)
@@ -87,7 +99,7 @@ fn all(options: &Options) -> ExitCode {
                         return;
                     }
                     ran.fetch_add(1, Ordering::Relaxed);
-                    if !passes(seed, repeats) {
+                    if !passes(seed, options.play, repeats) {
                         failures.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
                     }
                 }
@@ -96,8 +108,9 @@ fn all(options: &Options) -> ExitCode {
     });
     let mut failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     failures.sort_unstable();
+    let target = if options.play == Play::Linear { "sim-linear" } else { "sim" };
     for seed in &failures {
-        println!("again: make sim SEED={seed}");
+        println!("again: make {target} SEED={seed}");
     }
     let ran = ran.into_inner();
     println!("{ran} seeds from {} in {:.0} s", options.first, began.elapsed().as_secs_f64());
@@ -105,8 +118,8 @@ fn all(options: &Options) -> ExitCode {
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn here(seed: u64, volume: Volume) -> ExitCode {
-    match run(seed, volume == Volume::Loud) {
+fn here(seed: u64, play: Play, volume: Volume) -> ExitCode {
+    match run(seed, play, volume == Volume::Loud) {
         Ok(Outcome { hash, events, time }) => {
             println!("seed {seed}: {events} events, {:.2} s simulated, {hash:016x}", time.as_secs_f64());
             ExitCode::SUCCESS
@@ -128,13 +141,13 @@ enum Repeats {
 }
 
 /// Runs a seed, and says how it went.
-fn passes(seed: u64, repeats: Repeats) -> bool {
+fn passes(seed: u64, play: Play, repeats: Repeats) -> bool {
     let began = Instant::now();
-    let first = apart(seed);
+    let first = apart(seed, play);
     let took = began.elapsed().as_secs_f64();
     match first {
         Ok((true, said))
-            if seed.is_multiple_of(TWICE) && apart(seed).is_ok_and(|(_, again)| again != said) =>
+            if seed.is_multiple_of(TWICE) && apart(seed, play).is_ok_and(|(_, again)| again != said) =>
         {
             println!("seed {seed}: two runs differ");
             repeats == Repeats::Told
@@ -151,8 +164,12 @@ fn passes(seed: u64, repeats: Repeats) -> bool {
 }
 
 /// Runs a seed in a process of its own: whether it passes, and what it says.
-fn apart(seed: u64) -> io::Result<(bool, String)> {
-    let child = Command::new(std::env::current_exe()?).args(["--one", &seed.to_string()]).output()?;
+fn apart(seed: u64, play: Play) -> io::Result<(bool, String)> {
+    let mut child = Command::new(std::env::current_exe()?);
+    if play == Play::Linear {
+        let _command = child.arg(LINEAR);
+    }
+    let child = child.args(["--one", &seed.to_string()]).output()?;
     let said = String::from_utf8_lossy(&child.stdout).trim_end().to_owned();
     let said = if said.is_empty() { format!("seed {seed}: {}", child.status) } else { said };
     Ok((child.status.success(), said))

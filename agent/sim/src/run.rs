@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use crate::faults::{Clocks, Faults};
 use crate::invariants;
+use crate::linear;
 use crate::random::Random;
 use crate::trace::Trace;
 use crate::users::{self, Fence, Known, Want};
@@ -44,16 +45,34 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What is played.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Play {
+    /// Services that are asked for while things go wrong; the invariants.
+    Services,
+    /// Objects that are read and written through all managers; whether their history is linearizable.
+    Linear,
+}
+
 /// Runs a seed; `loud` prints its events.
 ///
 /// # Errors
 /// What did not hold.
-pub fn run(seed: u64, loud: bool) -> Result<Outcome, Failure> {
+pub fn run(seed: u64, what: Play, loud: bool) -> Result<Outcome, Failure> {
     let mut random = Random::new(seed);
-    let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
+    let many = random.below(4) == 0;
+    let (managers, workers) = match what {
+        Play::Services if many => (5, 1),
+        Play::Services => (3, 2),
+        Play::Linear if many => (5, 0),
+        Play::Linear => (3, 0),
+    };
     let mut cluster = Cluster::new(random.bits(), managers, workers, Trace::new(loud));
     // Whatever panics in a node ends the run; nothing of the cluster is looked at after it but its trace.
-    let played = catch_unwind(AssertUnwindSafe(|| play(&mut cluster, &mut random)));
+    let played = catch_unwind(AssertUnwindSafe(|| match what {
+        Play::Services => play(&mut cluster, &mut random),
+        Play::Linear => form(&mut cluster).and_then(|()| linear::play(&mut cluster, &mut random)),
+    }));
     match played.unwrap_or_else(|panic| Err(format!("a node panicked: {}", text_of(&*panic)))) {
         Ok(()) => {
             let (hash, events) = (cluster.trace.hash(), cluster.trace.events());

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_node::node::{Node, NodeParts};
-use ketch_node::wire::{Answer, Call, Refusal, Service};
+use ketch_node::wire::Service;
 use ketch_raft::Blocking;
 use tokio::sync::mpsc;
 
 use crate::disk::SimulatedDisk;
+use crate::linear::Api;
 use crate::machine::Machine;
 use crate::random::Random;
 use crate::world::SimulatedWorld;
@@ -57,12 +57,14 @@ impl Site {
     pub(crate) async fn live(self: Arc<Self>) -> Result<(), Box<dyn std::error::Error>> {
         let random = lock(&self.random).branch();
         let world = SimulatedWorld::new(Arc::clone(&self.disk), random, Arc::clone(&self.skew));
+        let api = Arc::new(Api::default());
         let node = Node::new(NodeParts {
             world: Arc::new(world),
             executor: Arc::clone(&self.machine) as Arc<dyn ketch_node::executor::Executor>,
-            api: Arc::new(NoApi),
+            api: Arc::clone(&api) as Arc<dyn Service>,
             blocking: Blocking::Inline,
         });
+        api.is_of(&node);
         node.begin();
         let (orders, mut waiting) = mpsc::unbounded_channel::<Order>();
         *lock(&self.agent) = Some(Agent { node: Arc::clone(&node), orders });
@@ -88,15 +90,6 @@ impl Site {
         order: impl FnOnce(Arc<Node>) -> BoxFuture<'static, ()> + Send + 'static,
     ) -> bool {
         lock(&self.agent).as_ref().is_some_and(|agent| agent.orders.send(Box::new(order)).is_ok())
-    }
-}
-
-/// Users of the simulation ask the leader itself.
-struct NoApi;
-
-impl Service for NoApi {
-    fn answer(&self, _: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
-        async { Err(Refusal::Unavailable("the simulation has no Engine API".to_owned())) }.boxed()
     }
 }
 
