@@ -108,6 +108,9 @@ impl Leader {
     /// # Errors
     /// [`LeadError`].
     pub async fn read(&self) -> Result<(), LeadError> {
+        if Fault::BarrierSkipped.is_made() {
+            return Ok(());
+        }
         let barrier = async { Ok(self.log.barrier(PATIENCE).await) };
         match self.or_over(barrier).await? {
             Ok(()) => Ok(()),
@@ -116,7 +119,8 @@ impl Leader {
     }
 
     /// Makes one change: `wanted` judges the cluster, alone, and says what is to be written and what the caller is told when
-    /// it is. Nothing is proposed when nothing is to be written. Goes on when it is dropped.
+    /// it is. Nothing is proposed when nothing is to be written or `wanted` refuses; the answer is then behind a
+    /// [`read`](Self::read). Goes on when it is dropped.
     ///
     /// # Errors
     /// [`ChangeError`]; only [`LeadError::Uncertain`] leaves it open whether anything was changed.
@@ -127,10 +131,15 @@ impl Leader {
         let turn = self.turn().await?;
         let mut bits = self.bits();
         let now = self.now();
-        let (told, actions) = self.view(|view| wanted(view, now, &mut bits)).map_err(ChangeError::Refused)?;
-        if actions.is_empty() {
-            return Ok(told);
-        }
+        let (told, actions) = match self.view(|view| wanted(view, now, &mut bits)) {
+            Ok((told, actions)) if !actions.is_empty() => (told, actions),
+            // Both say what the cluster is: a leader that was replaced without knowing it may say nothing of the kind.
+            answered => {
+                drop(turn);
+                self.read().await?;
+                return answered.map(|(told, _)| told).map_err(ChangeError::Refused);
+            }
+        };
         if Fault::EarlyCommit.is_made() {
             let log = Arc::clone(&self.log);
             tokio::spawn(async move { log.propose(actions, FOREVER).await });
