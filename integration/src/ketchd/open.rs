@@ -42,6 +42,7 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_ca::a_managers_folder_is_restored", SWARM),
     ("mesh_ca::a_new_cluster_at_another_address", SWARM),
     ("mesh_ca::a_worker_at_another_address", SWARM),
+    ("mesh_recovery::two_managers_of_three_killed_at_each_step_of_an_update", SWARM),
 ];
 
 /// Why the test is not asked of ketchd.
