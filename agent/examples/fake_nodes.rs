@@ -88,7 +88,9 @@ struct Pretended {
 }
 
 impl Executor for Pretended {
-    fn set_data_path(&self, _path: Option<DataPath>) {}
+    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         let networks = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));

@@ -29,7 +29,9 @@ const HOST: &str = "10.0.0.1";
 struct Idle;
 
 impl Executor for Idle {
-    fn set_data_path(&self, _: Option<DataPath>) {}
+    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
         async { objects::description("node") }.boxed()

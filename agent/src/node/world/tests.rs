@@ -130,7 +130,7 @@ struct Answers;
 
 impl Service for Answers {
     fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
-        std::future::ready(Answer::of(&Roots { roots: format!("{:?}", call.caller) })).boxed()
+        std::future::ready(Answer::of(&Roots { roots: format!("{:?}", call.caller), now: None })).boxed()
     }
 }
 

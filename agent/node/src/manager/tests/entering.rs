@@ -1,10 +1,5 @@
 //! How managers get into raft.
 
-use std::time::Duration;
-
-use ketch_cluster::objects::node::NodeRole;
-use tokio::time::sleep;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +7,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::Start;
+use tokio::time::sleep;
 
 use super::add_node;
 use crate::calls::{EnterAsked, ManagerAddress, Request};
