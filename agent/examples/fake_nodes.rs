@@ -17,7 +17,7 @@ use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::node::{Availability, EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{Resources, Task};
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
-use ketch_node::node::{JoinOrder, Node, NodeParts};
+use ketch_node::node::{Advertised, JoinOrder, Node, NodeParts};
 use ketch_node::wire::{Answer, Call, Refusal, Service};
 use ketch_raft::Blocking;
 use ketchd::node::world::SystemWorld;
@@ -62,6 +62,7 @@ async fn join(
     let order = JoinOrder {
         listen: format!("{address}:2377"),
         advertise: format!("{address}:2377"),
+        advertised: Advertised::Given,
         data_address: Some(own),
         managers: vec![manager.clone()],
         token: token.clone(),

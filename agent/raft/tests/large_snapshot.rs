@@ -18,8 +18,8 @@ use ketch_cluster::id::{ConfigId, NodeId};
 use ketch_cluster::objects::{Config, ConfigSpec, Meta};
 use ketch_cluster::store::{Object, StoreAction};
 use ketch_raft::{
-    Blocking, Call, ClusterLog, Folder, Peer, Retention, Settings, Start, Timing, Transport, TransportError,
-    World,
+    Blocking, Call, ClusterLog, DataKeys, Folder, Peer, Retention, Settings, Start, Timing, Transport,
+    TransportError, World,
 };
 use redb::backends::FileBackend;
 
@@ -66,7 +66,7 @@ fn peer(raft_id: u64) -> Peer {
 
 async fn manager(hub: &Arc<Hub>, id: u64, path: &Path) -> Arc<ClusterLog> {
     let path = path.join(id.to_string());
-    fs::create_dir_all(&path).unwrap();
+    fs::DirBuilder::new().recursive(true).create(&path).unwrap();
     let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path.join("log"));
     let settings = Settings {
         me: peer(id),
@@ -89,7 +89,7 @@ async fn manager(hub: &Arc<Hub>, id: u64, path: &Path) -> Arc<ClusterLog> {
                 part.copy_from_slice(&next[..part.len()]);
             }
         }),
-        data_key: [7; 32],
+        data_keys: DataKeys::one([7; 32]),
     };
     let log = Arc::new(ClusterLog::open(settings, world).await.unwrap());
     hub.logs.lock().unwrap().insert(id, Arc::clone(&log));

@@ -4,8 +4,8 @@ use super::endpoint::check;
 use super::link::Links;
 use super::plug::Wiring;
 use super::record::{Endpoint, Network, Sandbox};
-use super::unlink::forget_ports;
 use super::request::Connect;
+use super::unlink::forget_ports;
 use super::{Networks, namespace, refused};
 use crate::error::{Error, Kind, Result};
 

@@ -44,7 +44,7 @@ fn replace(disk: &MemoryDisk, index: u64, record: &[u8]) {
 
 /// What a start makes of it.
 fn judged(disk: &MemoryDisk) -> Result<(), DiskError> {
-    let seal = Seal::new(&KEY, entropy(9));
+    let seal = Seal::new(&DataKeys::one(KEY), entropy(9));
     Disk::open(disk.handle(), Arc::new(seal))?.check(None)
 }
 

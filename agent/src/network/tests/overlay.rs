@@ -774,7 +774,7 @@ fn an_encrypted_network_travels_by_esp_alone() {
             }
         }
         assert!(got >= 78, "{got} of 80");
-        assert_eq!(within(&one.space, || sealing_of()), (3 * 2 + 2, 2), "what is old has gone");
+        assert_eq!(within(&one.space, sealing_of), (3 * 2 + 2, 2), "what is old has gone");
 
         // Without associations, and without policies, nothing leaves.
         for what in ["state", "policy"] {
@@ -799,7 +799,7 @@ fn an_encrypted_network_travels_by_esp_alone() {
         assert!(receives());
         one.on(|networks| networks.leave(&format!("{:0<64}", "db")).unwrap());
         one.on(|networks| networks.forget_overlays().unwrap());
-        assert_eq!(within(&one.space, || sealing_of()), (0, 0));
+        assert_eq!(within(&one.space, sealing_of), (0, 0));
     });
 }
 
