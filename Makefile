@@ -21,7 +21,7 @@ LAYOUT ?=
 FILTER ?=
 # Who runs the runtime: root, or user (one without rights, made for the tests).
 CALLER ?= root
-# Tests at once; the number of cpus when empty, and twice that of tests that wait (mesh_).
+# Tests at once; the number of cpus when empty, and half as many more of tests that wait (mesh_).
 JOBS ?=
 
 SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs ,$(JOBS)) $(FILTER)

@@ -43,7 +43,8 @@ pub struct Module {
 pub enum Time {
     /// They keep a cpu busy: as many run at once as there are cpus.
     Works,
-    /// They wait, for clusters that count seconds: twice as many.
+    /// They wait, for clusters that count seconds: half as many more. With twice as many, on a machine that others kept busy, managers
+    /// got so little time that they lost each other.
     Waits,
 }
 
@@ -95,7 +96,7 @@ impl Options {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.jobs.unwrap_or(match module.time {
             Time::Works => cpus,
-            Time::Waits => 2 * cpus,
+            Time::Waits => cpus + cpus / 2,
         })
     }
 }
