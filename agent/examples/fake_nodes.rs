@@ -9,6 +9,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
@@ -25,6 +26,9 @@ use tokio::sync::mpsc;
 
 /// How many join at the same time: a manager takes 64 handshakes from one address.
 const AT_ONCE: usize = 8;
+/// How often each tries it, and how long it waits in between.
+const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(500);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -68,7 +72,13 @@ async fn join(
         token: token.clone(),
         availability: Availability::Active,
     };
-    let _id = node.join(order).await?;
+    // A manager on a busy machine may let one wait for too long.
+    let mut tries = 1..TRIES;
+    while let Err(error) = node.join(order.clone()).await {
+        eprintln!("node {number}: {error}");
+        let _try = tries.next().ok_or(error)?;
+        tokio::time::sleep(PAUSE).await;
+    }
     Ok(node)
 }
 
