@@ -60,11 +60,16 @@ impl<'a> Field<'a> {
     }
 
     /// Whether the second node's task gets what is done.
-    fn is_reached(&self, inmate: &Inmate, by: impl FnOnce()) -> bool {
+    fn is_reached(&self, inmate: &Inmate, by: impl Fn()) -> bool {
         let before = self.unasked(inmate);
         by();
         std::thread::sleep(ARRIVES);
         self.unasked(inmate) > before
+    }
+
+    /// The same of what is to get there, which may take its time on a busy machine.
+    fn becomes_reached(&self, inmate: &Inmate, by: impl Fn()) -> bool {
+        (0..10).any(|_| self.is_reached(inmate, &by))
     }
 
     /// How many datagrams have come to it for ports at which nobody listens.
@@ -142,18 +147,23 @@ fn frames_in_a_nodes_name(case: &Case) {
     let stranger = mesh.wire().connected(9);
     let send = || drop(stranger.run("bash", ["-c", &sending(&frame)]));
     assert!(!field.is_reached(victim, send), "a stranger's frame arrives");
-    let reached = without_rules(mesh.node(2), || field.is_reached(victim, send));
+    let reached = without_rules(mesh.node(2), || field.becomes_reached(victim, send));
     assert!(reached, "the stranger's frame is well made");
 
     let (bridged, host) = (container("bridged", "bridge"), container("hosted", "host"));
     for (which, pid) in [("a bridge", &bridged), ("the host's network", &host), ("the network itself", &field.on(1).0.pid)] {
         assert!(!field.is_reached(victim, inside(pid)), "a frame of a container of {which} arrives");
-        let reached = without_rules(mesh.node(1), || field.is_reached(victim, inside(pid)));
+        let reached = without_rules(mesh.node(1), || field.becomes_reached(victim, inside(pid)));
         assert!(reached, "a frame of a container of {which} is well made");
         assert!(!field.is_reached(victim, inside(pid)), "a frame of a container of {which} arrives again");
     }
     let _ = mesh.docker(1, "rm -f bridged hosted").ok();
     field.mesh.end();
+}
+
+/// What is to be seen is looked for again.
+fn at_last(is_so: &dyn Fn() -> bool) -> bool {
+    (0..10).any(|_| is_so())
 }
 
 fn a_task_in_anothers_name(case: &Case) {
@@ -184,7 +194,7 @@ fn a_task_in_anothers_name(case: &Case) {
         run(near, &line).text().contains(&mac)
     };
     for to in [near, far] {
-        assert!(send(to, thief.address), "as what it is, to node {}", to.node);
+        assert!(at_last(&|| send(to, thief.address)), "as what it is, to node {}", to.node);
         assert!(!send(to, claimed), "in another's name, to node {}", to.node);
     }
     assert!(!is_believed(), "its answers for another's address are believed");
@@ -192,7 +202,7 @@ fn a_task_in_anothers_name(case: &Case) {
     let space = node.engine.site.path("exec/overlays").join(id);
     let delete = format!("nsenter --net={} nft delete table bridge ketch-ports", space.display());
     let _ = node.engine.sh(&delete).ok();
-    assert!(send(near, claimed) && send(far, claimed), "what it sends in another's name is well made");
-    assert!(is_believed(), "its answers are well made");
+    assert!(at_last(&|| send(near, claimed)) && at_last(&|| send(far, claimed)), "what it sends in another's name is well made");
+    assert!(at_last(&is_believed), "its answers are well made");
     field.mesh.end();
 }

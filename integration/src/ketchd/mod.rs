@@ -21,6 +21,7 @@ pub mod words;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -513,9 +514,17 @@ impl Drop for Engine<'_> {
     /// After a failure: it is told what goes on, and what the test has left running would be told as leaks.
     fn drop(&mut self) {
         if self.daemon.is_some() && std::thread::panicking() {
-            self.site.case.note(post_mortem::examine(self));
-            let _ =
-                self.program("sh").args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"]).run();
+            // A second panic that leaves here would end the suite, and hide the first.
+            let looked = catch_unwind(AssertUnwindSafe(|| {
+                self.site.case.note(post_mortem::examine(self));
+                let _ = self
+                    .program("sh")
+                    .args(["-c", "docker ps -aq | xargs -r timeout 20 docker rm -fv"])
+                    .run();
+            }));
+            if looked.is_err() {
+                self.site.case.note("what was left could not be looked at, or not be removed".to_owned());
+            }
         }
     }
 }

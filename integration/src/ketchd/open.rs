@@ -36,7 +36,7 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_traffic::a_lost_node_ends_datagrams_and_streams", SWARM),
     ("mesh_traffic::a_local_task_sees_the_clients_address", SWARM),
     ("mesh_ca::a_root_is_rotated_while_a_node_is_away", NEW),
-    ("mesh_ca::a_rotation_is_shown_and_other_authorities_are_refused", NEW),
+    ("mesh_ca::a_rotation_ends_with_its_root", NEW),
     ("mesh_ca::the_key_of_the_log_changes_with_the_unlock_key", NEW),
     ("mesh_ca::a_folder_on_two_machines_is_told", NEW),
     ("mesh_ca::a_managers_folder_is_restored", NEW),

@@ -446,6 +446,11 @@ fn sent_as(from: [u8; 4], (to, receiver): ([u8; 4], &UdpSocket)) -> bool {
     receiver.recv(&mut [0; 16]).is_ok()
 }
 
+/// What is to be seen may take its time on a busy machine, and is looked for again.
+fn at_last(mut is_so: impl FnMut() -> bool) -> bool {
+    (0..10).any(|_| is_so())
+}
+
 #[test]
 fn a_container_has_no_address_but_its_own() {
     alone(|world| {
@@ -463,7 +468,7 @@ fn a_container_has_no_address_but_its_own() {
             // As whoever has NET_RAW may write it.
             ip(&["address", "add", "10.0.1.77/32", "dev", "eth0"]);
             for to in [far, here] {
-                assert!(sent_as([10, 0, 1, 11], to), "as what it is");
+                assert!(at_last(|| sent_as([10, 0, 1, 11], to)), "as what it is");
                 assert!(!sent_as([10, 0, 1, 77], to), "with another's address");
             }
         });
@@ -481,8 +486,8 @@ fn a_container_has_no_address_but_its_own() {
         };
         assert!(!claims());
         let _without = within(&space, || nft(&["delete", "table", "bridge", "ketch-ports"]));
-        assert!(claims(), "the rules keep it from that");
-        within(db.namespace.as_deref().unwrap(), || assert!(sent_as([10, 0, 1, 77], far)));
+        assert!(at_last(claims), "the rules keep it from that");
+        within(db.namespace.as_deref().unwrap(), || assert!(at_last(|| sent_as([10, 0, 1, 77], far))));
     });
 }
 
