@@ -14,6 +14,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use rustix::io::Errno;
+
 use super::expression::{Compare, Expression as E, Verdict, interface, octets};
 use super::rules::address_type;
 use super::table::{
@@ -83,7 +85,7 @@ pub(in crate::network) fn let_send(port: &OwnedPort) -> Result<(), NetlinkError>
     commit(transaction)
 }
 
-/// The port has gone. One that was not there is well.
+/// The port has gone. One that was not there is well, and so is a table that somebody has taken away: a container ends all the same.
 ///
 /// # Errors
 /// The kernel's.
@@ -91,7 +93,10 @@ pub(in crate::network) fn forget_port(port: &OwnedPort) -> Result<(), NetlinkErr
     let mut transaction = Transaction::of_bridges();
     change(&mut transaction, port, Transaction::add);
     change(&mut transaction, port, Transaction::take);
-    commit(transaction)
+    match commit(transaction) {
+        Err(error) if error.errno == Errno::NOENT => Ok(()),
+        committed => committed,
+    }
 }
 
 fn commit(transaction: Transaction) -> Result<(), NetlinkError> {
