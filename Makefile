@@ -42,7 +42,7 @@ TEST_STEPS := check unit sim-sample suite-native suite-v2 suite-user suite-shim 
 -include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd bare-root differential \
-	fault-injection attack sim sim-sample sim-linear sim-linear-sample sim-linear-faults soak sanitise fuzz fix install man completions bundles demo
+	fault-injection attack sim sim-faults sim-sample sim-linear sim-linear-sample sim-linear-faults soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -90,6 +90,9 @@ test: setup ## Everything: checks, unit tests, the integration suite on both cgr
 SIM = RUSTFLAGS="--cfg tokio_unstable" cargo run --quiet --profile sim --package ketch-sim --target-dir target/sim --
 sim: ## Whole clusters in a seeded simulation: SEEDS=200 FIRST=1, or SEED=N for one with all its events
 	$(SIM) $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--first $(or $(FIRST),1) --seeds $(or $(SEEDS),200))
+
+sim-faults: ## Which seed is the first to find each fault that is made on purpose: SEEDS=200 FIRST=1
+	$(subst --package,--features faults --package,$(SIM)) --hunt --first $(or $(FIRST),1) --seeds $(or $(SEEDS),200)
 
 sim-sample: sim-linear-sample # As many seeds as a minute has room for
 	$(SIM) --seconds 60

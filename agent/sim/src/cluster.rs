@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
+use futures_util::FutureExt;
+use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::cluster::JoinTokens;
 use ketch_cluster::store::Store;
+use ketch_node::node::Lead;
 use turmoil::{Builder, Sim};
 
 use crate::random::Random;
+use crate::scene::Scene;
 use crate::site::Site;
 use crate::trace::Trace;
+use crate::users;
 
 /// How much time passes between two looks of the run.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
@@ -30,10 +36,21 @@ pub(crate) struct Cluster {
     pub(crate) trace: Trace,
     keys: PathBuf,
     seen: BTreeMap<usize, String>,
+    /// Who each site was when it was last of the cluster.
+    identities: Vec<Option<NodeId>>,
+    /// The unlock keys that the cluster has had, each once, and when locked managers were last given them.
+    unlock_keys: Vec<[u8; 32]>,
+    unlocked: Duration,
+    /// The place of who was last found to lead; past all of them at first.
+    leading: Arc<AtomicUsize>,
 }
 
+/// Between two tries to unlock a manager.
+const UNLOCKS: Duration = Duration::from_millis(500);
+
 impl Cluster {
-    pub(crate) fn new(seed: u64, managers: usize, workers: usize, trace: Trace) -> Self {
+    pub(crate) fn new(seed: u64, scene: Scene, trace: Trace) -> Self {
+        let Scene { managers, workers, .. } = scene;
         let mut random = Random::new(seed);
         let keys =
             std::env::temp_dir().join(format!("ketch-sim-{}-{seed}-{}", std::process::id(), random.bits()));
@@ -59,7 +76,20 @@ impl Cluster {
             sim.host(site.name.as_str(), move || Arc::clone(&software).live());
         }
         let up = vec![Some(Duration::ZERO); sites.len()];
-        Self { sim, sites, managers, up, trace, keys, seen: BTreeMap::new() }
+        let identities = vec![None; sites.len()];
+        Self {
+            sim,
+            sites,
+            managers,
+            up,
+            trace,
+            keys,
+            seen: BTreeMap::new(),
+            identities,
+            unlock_keys: Vec::new(),
+            unlocked: Duration::ZERO,
+            leading: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
     }
 
     /// Lets time pass, and notes what it changed.
@@ -69,13 +99,53 @@ impl Cluster {
             self.sim.step().map_err(|error| format!("an agent ended: {error}"))?;
         }
         for index in 0..self.sites.len() {
+            let identity = self.sites[index].node().and_then(|node| node.information().node);
+            self.identities[index] = identity.or(self.identities[index]);
             let seen = self.described(index);
             if self.seen.get(&index) != Some(&seen) {
                 self.note(&format!("{}: {seen}", self.sites[index].name));
                 self.seen.insert(index, seen);
             }
         }
+        self.unlock();
         Ok(())
+    }
+
+    /// Remembers the cluster's unlock key, and unlocks the managers that wait for it.
+    fn unlock(&mut self) {
+        let key = self.newest(|store| store.cluster().and_then(|it| it.unlock_key.clone())).flatten();
+        let key = key.and_then(|key| <[u8; 32]>::try_from(key.0).ok());
+        if let Some(key) = key.filter(|key| !self.unlock_keys.contains(key)) {
+            self.unlock_keys.push(key);
+        }
+        if self.unlock_keys.is_empty() || self.elapsed() < self.unlocked + UNLOCKS {
+            return;
+        }
+        self.unlocked = self.elapsed();
+        let is_locked = |site: &&Arc<Site>| site.node().is_some_and(|it| it.information().state == "locked");
+        for site in self.sites.iter().filter(is_locked) {
+            let _runs = users::unlock(site, self.unlock_keys.clone());
+        }
+    }
+
+    /// Asks all agents; [`leading`](Self::leading) has the answer a moment later.
+    pub(crate) fn look_who_leads(&self) {
+        for (index, site) in self.sites.iter().enumerate() {
+            let leading = Arc::clone(&self.leading);
+            let _runs = site.order(move |node| {
+                async move {
+                    if let Ok(Lead::Here(..)) = node.lead().await {
+                        leading.store(index, Ordering::Relaxed);
+                    }
+                }
+                .boxed()
+            });
+        }
+    }
+
+    /// Who was last found to lead.
+    pub(crate) fn leading(&self) -> Option<usize> {
+        Some(self.leading.load(Ordering::Relaxed)).filter(|index| *index < self.sites.len())
     }
 
     /// Waits until it is so, for at most that long.
@@ -157,6 +227,11 @@ impl Cluster {
 
     pub(crate) fn tokens(&self) -> Option<JoinTokens> {
         self.newest(|store| store.cluster().map(|it| it.root_ca.join_tokens.clone())).flatten()
+    }
+
+    /// The node that a site is in the cluster, as far as its agent has said.
+    pub(crate) fn identity(&self, index: usize) -> Option<NodeId> {
+        self.identities[index]
     }
 
     fn described(&self, index: usize) -> String {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::random::Random;
+use crate::requests::{Known, lock};
+use crate::scene::{Clocks, Power, Scene, Work};
 
 /// A fault that ends by itself at a moment of the run.
 #[derive(Debug, Clone, Copy)]
@@ -19,33 +21,86 @@ enum Kind {
     Skewed(usize),
 }
 
-/// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Clocks {
-    Good,
-    Jump,
-}
-
 /// The faults of a run: so many at once that a majority of managers is there mostly, not always.
 #[derive(Debug)]
 pub(crate) struct Faults {
     open: Vec<Open>,
-    clocks: Clocks,
+    scene: Scene,
+    /// How often all machines are still to lose power.
+    blackouts: u32,
+    /// Requests that were acknowledged until the last look.
+    acknowledged: u64,
+    /// Jobs' tasks that had ended until then, by machine.
+    ended: Vec<u64>,
+    /// Whom to kill, and when: the machine on which a job's task has ended, and who leads.
+    ambush: Option<(Duration, usize)>,
 }
 
+/// So many open faults are enough, but for those that are directed.
+const MOST: usize = 3;
+
 impl Faults {
-    pub(crate) fn new(clocks: Clocks) -> Self {
-        Self { open: Vec::new(), clocks }
+    pub(crate) fn new(scene: Scene) -> Self {
+        let blackouts = if scene.power == Power::FailsEverywhere { 2 } else { 0 };
+        let ended = vec![0; scene.managers + scene.workers];
+        Self { open: Vec::new(), scene, blackouts, acknowledged: 0, ended, ambush: None }
     }
 
     /// Ends what is to end, and begins a new one now and then.
-    pub(crate) fn go_on(&mut self, cluster: &mut Cluster, random: &mut Random) {
+    pub(crate) fn go_on(&mut self, cluster: &mut Cluster, random: &mut Random, known: &Known) {
         let now = cluster.elapsed();
         let (ended, open) = self.open.iter().partition(|fault| fault.until <= now);
         self.open = open;
         end(cluster, ended);
-        if self.open.len() < 3 && random.below(60) == 0 {
+        self.black_out(cluster, random, lock(known).acknowledged);
+        self.lie_in_wait(cluster, random);
+        if self.open.len() < MOST && random.below(60) == 0 {
             self.begin(cluster, random);
+        }
+    }
+
+    /// All machines lose power, in the very moment that somebody was told that something is done.
+    fn black_out(&mut self, cluster: &mut Cluster, random: &mut Random, acknowledged: u64) {
+        let is_news = std::mem::replace(&mut self.acknowledged, acknowledged) < acknowledged;
+        if self.blackouts == 0 || !is_news || random.below(4) != 0 {
+            return;
+        }
+        self.blackouts -= 1;
+        for index in 0..cluster.sites.len() {
+            if !cluster.is_down(index) {
+                cluster.power_off(index, random);
+                let until = cluster.elapsed() + Duration::from_millis(random.between(100, 3_000));
+                self.open.push(Open { until, kind: Kind::Down(index) });
+            }
+        }
+    }
+
+    /// A job's task has ended: its worker and the leader are killed before, while or just after that is acknowledged.
+    fn lie_in_wait(&mut self, cluster: &mut Cluster, random: &mut Random) {
+        if self.scene.work != Work::Jobs {
+            return;
+        }
+        for index in 0..cluster.sites.len() {
+            let ended = cluster.sites[index].machine.jobs_ended();
+            let is_news = std::mem::replace(&mut self.ended[index], ended) < ended;
+            if is_news && self.ambush.is_none() && self.open.is_empty() && random.below(2) == 0 {
+                let at = cluster.elapsed() + Duration::from_millis(50 * random.below(9));
+                self.ambush = Some((at, index));
+                cluster.look_who_leads();
+            }
+        }
+        let Some((_, worker)) = self.ambush.take_if(|(at, _)| *at <= cluster.elapsed()) else { return };
+        let until = cluster.elapsed() + Duration::from_millis(random.between(100, 10_000));
+        let victims = [Some(worker), cluster.leading().filter(|leader| *leader != worker)];
+        for index in
+            victims.into_iter().flatten().filter(|index| !cluster.is_down(*index)).collect::<Vec<_>>()
+        {
+            if random.below(2) == 0 {
+                cluster.kill(index);
+            } else {
+                cluster.power_off(index, random);
+            }
+            self.open.push(Open { until, kind: Kind::Down(index) });
         }
     }
 
@@ -73,7 +128,7 @@ impl Faults {
                 cluster.part(one, other);
                 Kind::Parted(one, other)
             }
-            7 if self.clocks == Clocks::Jump => {
+            7 if self.scene.clocks == Clocks::Jump => {
                 let seconds = i64::try_from(random.below(120)).unwrap_or(0) - 60;
                 cluster.note(&format!("clock of node-{one} is {seconds} s ahead"));
                 set_clock(cluster, one, seconds);

@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ketch_cluster::id::TaskId;
-use ketch_cluster::objects::node::NodeState;
+use ketch_cluster::objects::node::{Availability, NodeRole, NodeState};
 use ketch_cluster::objects::service::UpdateOrder;
-use ketch_cluster::objects::{ServiceMode, Task, TaskState};
+use ketch_cluster::objects::{Node, ServiceMode, Task, TaskState};
 use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
+use crate::jobs;
 use crate::model::{Asked, Model, Present};
-use crate::users::{Known, lock};
+use crate::requests::{Known, lock};
+use crate::users;
 
 /// How long an agent that begins has to stop what its fence has run out for.
 const STOPS: Duration = Duration::from_secs(3);
@@ -21,14 +23,15 @@ const SUPERSEDED: Duration = Duration::from_secs(10);
 const CONVERGES: Duration = Duration::from_secs(240);
 
 /// Of the committed store, at every moment and on every manager; and of what runs.
-pub(crate) fn always(cluster: &Cluster) -> Result<(), String> {
+pub(crate) fn always(cluster: &Cluster, known: &Known) -> Result<(), String> {
     if let Some(wrong) = cluster.sites.iter().find_map(|site| site.machine.wrong()) {
         return Err(wrong);
     }
     fences(cluster)?;
+    addresses_that_run(cluster, known)?;
     for site in &cluster.sites {
         let judged =
-            site.node().and_then(|node| node.view(|store| slots(store).and_then(|()| addresses(store))));
+            site.node().and_then(|node| node.view(|store| places(store).and_then(|()| addresses(store))));
         if let Some(Err(why)) = judged {
             return Err(format!("in the store of {}: {why}", site.name));
         }
@@ -44,26 +47,43 @@ fn fences(cluster: &Cluster) -> Result<(), String> {
         let site = &cluster.sites[index];
         for place in site.machine.fenced() {
             if let Some(other) = held.insert(place, index) {
-                return Err(format!("{}.{} runs on node-{other} and {}", place.0, place.1, site.name));
+                return Err(format!("{place:?} runs on node-{other} and {}", site.name));
             }
         }
     }
     Ok(())
 }
 
-/// At most one task of a slot is to run on a node that is there; one more while an update starts first.
-fn slots(store: &Store) -> Result<(), String> {
-    for service in store.services() {
-        if !matches!(service.spec.mode, ServiceMode::Replicated { .. }) {
+/// No two containers run with one address. A node that was removed by force may not know yet that it is to stop.
+fn addresses_that_run(cluster: &Cluster, known: &Known) -> Result<(), String> {
+    let model = lock(known);
+    let mut held = BTreeMap::new();
+    for (index, site) in cluster.sites.iter().enumerate() {
+        if cluster.identity(index).is_some_and(|node| !model.nodes.may_be_there(node)) {
             continue;
         }
-        let update = service.spec.update.unwrap_or_default();
-        let most = if update.order == UpdateOrder::StartFirst { 2 } else { 1 };
-        let mut wanted: BTreeMap<u64, Vec<TaskId>> = BTreeMap::new();
-        for task in store.tasks_of(service.id).filter(|task| is_wanted(store, task)) {
-            wanted.entry(task.slot).or_default().push(task.id);
+        for address in site.machine.addresses() {
+            if let Some(other) = held.insert(address, index) {
+                return Err(format!("{} runs on node-{other} and {}", address.1, site.name));
+            }
         }
-        if let Some((slot, tasks)) = wanted.into_iter().find(|(_, tasks)| tasks.len() > most) {
+    }
+    Ok(())
+}
+
+/// At most one task of a place is to run on a node that is there; one more while an update starts first. A place is a slot, or
+/// a node's.
+fn places(store: &Store) -> Result<(), String> {
+    for service in store.services() {
+        let order = service.spec.update.unwrap_or_default().order;
+        let most = if order == UpdateOrder::StartFirst { 2 } else { 1 };
+        let is_bound = service.spec.mode.is_bound_to_nodes();
+        let mut wanted: BTreeMap<_, Vec<TaskId>> = BTreeMap::new();
+        for task in store.tasks_of(service.id).filter(|task| is_wanted(store, task)) {
+            let node = task.node.filter(|_| is_bound);
+            wanted.entry((task.job_iteration, task.slot, node)).or_default().push(task.id);
+        }
+        if let Some(((_, slot, _), tasks)) = wanted.into_iter().find(|(_, tasks)| tasks.len() > most) {
             return Err(format!("{}.{slot} has {tasks:?} to run", service.spec.name));
         }
     }
@@ -72,9 +92,8 @@ fn slots(store: &Store) -> Result<(), String> {
 
 fn is_wanted(store: &Store, task: &Task) -> bool {
     let is_there = |node| store.node(node).is_some_and(|it| it.status.state != NodeState::Down);
-    task.desired_state == TaskState::Running
-        && task.status.state <= TaskState::Running
-        && task.node.is_none_or(is_there)
+    let goal = if task.job_iteration.is_some() { TaskState::Complete } else { TaskState::Running };
+    task.desired_state == goal && task.status.state <= TaskState::Running && task.node.is_none_or(is_there)
 }
 
 /// No two tasks that may run have one address.
@@ -95,13 +114,43 @@ fn addresses(store: &Store) -> Result<(), String> {
 /// Once nothing is wrong any more.
 pub(crate) fn healed(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
     cluster.until(CONVERGES, "the cluster comes to what was asked", |cluster| {
-        let wanted = cluster.newest(|store| is_as_asked(store, &lock(known)).map(|()| to_run(store)));
-        let wanted = wanted.ok_or("no manager has a store")??;
+        users::activate_all(cluster, known)?;
+        let wanted = cluster.newest(|store| {
+            nodes_are_as_asked(store)?;
+            is_as_asked(store, &lock(known))?;
+            Ok::<_, String>((to_run(store), store.tasks().map(|task| task.id).collect::<BTreeSet<_>>()))
+        });
+        let (wanted, known) = wanted.ok_or("no manager has a store")??;
         let running = running(cluster);
-        if running == wanted { Ok(()) } else { Err(differ(&running, &wanted)) }
+        if running != wanted {
+            return Err(differ(&running, &wanted));
+        }
+        let left = cluster.sites.iter().flat_map(|site| site.machine.left());
+        let forgotten = left.filter(|task| !known.contains(task)).count();
+        if forgotten == 0 {
+            Ok(())
+        } else {
+            Err(format!("{forgotten} containers of forgotten tasks are left"))
+        }
     })?;
     acknowledged(cluster, &lock(known))?;
     agree(cluster)
+}
+
+/// All nodes of the cluster are there, in the roles that they are to have.
+fn nodes_are_as_asked(store: &Store) -> Result<(), String> {
+    let is_so = |node: &Node| {
+        node.status.state == NodeState::Ready
+            && node.role == node.spec.role
+            && node.manager.is_some() == (node.role == NodeRole::Manager)
+    };
+    let other = store.nodes().find(|node| !is_so(node));
+    other.map_or(Ok(()), |node| {
+        Err(format!(
+            "node {} is {:?}, {:?} where {:?} is asked",
+            node.id, node.status.state, node.role, node.spec.role
+        ))
+    })
 }
 
 /// No task runs that is to be stopped, or of which nobody knows.
@@ -125,16 +174,22 @@ fn to_run(store: &Store) -> BTreeSet<TaskId> {
     store.tasks().filter(|task| is_wanted(store, task)).map(|task| task.id).collect()
 }
 
-/// Each service has its replicas to run.
+/// Each service has its replicas to run, each job has come to its end.
 fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
+    let takes_tasks = |node: &&std::sync::Arc<Node>| node.spec.availability == Availability::Active;
     for service in store.services() {
-        let ServiceMode::Replicated { replicas } = service.spec.mode else { continue };
+        jobs::is_done(store, service)?;
+        let wanted = match service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            ServiceMode::Global => store.nodes().filter(takes_tasks).count() as u64,
+            ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => 0,
+        };
         let to_run = store.tasks_of(service.id).filter(|task| is_wanted(store, task)).count() as u64;
-        if to_run != replicas {
-            return Err(format!("{} has {to_run} of {replicas} tasks to run", service.spec.name));
+        if to_run != wanted {
+            return Err(format!("{} has {to_run} of {wanted} tasks to run", service.spec.name));
         }
     }
-    let gone = model.services().filter(|(_, asked)| **asked == Asked::Removed);
+    let gone = model.services.iter().filter(|(_, asked)| **asked == Asked::Removed);
     for (service, _) in gone {
         if store.tasks_of(service).next().is_some() {
             return Err(format!("tasks of the removed service {service} are left"));
@@ -145,15 +200,16 @@ fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
 
 /// What users were told is so.
 fn acknowledged(cluster: &Cluster, model: &Model) -> Result<(), String> {
-    for (id, asked) in model.services() {
+    for (id, asked) in model.services.iter() {
         let found = cluster.newest(|store| store.service(id).map(|it| Present::of(&it.spec))).flatten();
-        let is_so = match asked {
-            Asked::Open => true,
-            Asked::Present(present) => found.as_ref() == Some(present),
-            Asked::Removed => found.is_none(),
-        };
-        if !is_so {
+        if !asked.is(found.as_ref()) {
             return Err(format!("service {id} was acknowledged as {asked:?} and is {found:?}"));
+        }
+    }
+    for (id, asked) in model.nodes.iter() {
+        let found = cluster.newest(|store| store.node(id).map(|it| it.spec.clone())).flatten();
+        if !asked.is(found.as_ref()) {
+            return Err(format!("node {id} was acknowledged as {asked:?} and is {found:?}"));
         }
     }
     Ok(())
@@ -165,8 +221,9 @@ fn agree(cluster: &mut Cluster) -> Result<(), String> {
         let views = cluster.sites.iter().filter_map(|site| site.node()?.view(Store::snapshot));
         let mut views: Vec<_> = views.collect();
         views.sort_by_key(|snapshot| snapshot.version);
-        if views.len() < cluster.managers {
-            return Err(format!("{} of {} managers", views.len(), cluster.managers));
+        let managers = cluster.newest(|store| store.nodes().filter(|it| it.manager.is_some()).count());
+        if Some(views.len()) != managers {
+            return Err(format!("{} of {managers:?} managers", views.len()));
         }
         match (views.first(), views.last()) {
             (Some(first), Some(last)) if first.version != last.version => {

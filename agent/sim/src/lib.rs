@@ -8,14 +8,18 @@ mod cluster;
 mod disk;
 mod faults;
 mod invariants;
+mod jobs;
 mod linear;
 mod machine;
 mod model;
 mod random;
+mod requests;
 mod run;
+mod scene;
 mod site;
 mod trace;
 mod users;
+mod wishes;
 mod world;
 
 pub use run::{Failure, Outcome, Play, run};

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
-use ketch_cluster::id::{ServiceId, TaskId};
+use ketch_cluster::id::{NetworkId, ServiceId, TaskId};
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::resources::Resources;
@@ -20,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
 use crate::random::Random;
+use crate::wishes;
 
 /// One machine.
 pub(crate) struct Machine {
@@ -30,16 +33,25 @@ pub(crate) struct Machine {
     started: Mutex<BTreeSet<TaskId>>,
     /// What a worker has asked for that it never may.
     wrong: Mutex<Option<String>>,
+    /// How many containers of jobs have come to their end.
+    jobs_ended: AtomicU64,
     changed: Notify,
 }
 
-/// A place of a service whose tasks have a fence: at most one runs there.
-pub(crate) type Fenced = (ServiceId, u64);
+/// A slot of a service whose tasks have a fence: at most one runs there, of a job at most one of each iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Fenced {
+    service: ServiceId,
+    iteration: Option<u64>,
+    slot: u64,
+}
 
 #[derive(Debug, Clone)]
 struct Container {
     phase: Phase,
     fenced: Option<Fenced>,
+    addresses: Vec<(NetworkId, IpAddr)>,
+    is_of_job: bool,
     /// After how long it will end by itself, and with which exit code; none if it runs for ever.
     fate: Option<(Duration, i32)>,
 }
@@ -66,6 +78,7 @@ impl Machine {
             containers: Mutex::default(),
             started: Mutex::default(),
             wrong: Mutex::default(),
+            jobs_ended: AtomicU64::new(0),
             changed: Notify::new(),
         })
     }
@@ -96,6 +109,26 @@ impl Machine {
             .collect()
     }
 
+    /// The addresses of what runs here.
+    pub(crate) fn addresses(&self) -> Vec<(NetworkId, IpAddr)> {
+        let containers = lock(&self.containers);
+        let running = containers.values().filter(|it| matches!(it.phase, Phase::Running(_)));
+        running.flat_map(|it| it.addresses.iter().copied()).collect()
+    }
+
+    /// The tasks that have a container here, whatever became of it.
+    pub(crate) fn left(&self) -> BTreeSet<TaskId> {
+        lock(&self.containers).keys().copied().collect()
+    }
+
+    pub(crate) fn jobs_ended(&self) -> u64 {
+        self.jobs_ended.load(Ordering::Relaxed)
+    }
+
+    fn blame(&self, wrong: String) {
+        lock(&self.wrong).get_or_insert(wrong);
+    }
+
     pub(crate) fn wrong(&self) -> Option<String> {
         lock(&self.wrong).clone()
     }
@@ -106,6 +139,9 @@ impl Machine {
             && let Phase::Running(_) = container.phase
         {
             container.phase = Phase::Ended(exit_code);
+            if container.is_of_job && exit_code == 0 {
+                self.jobs_ended.fetch_add(1, Ordering::Relaxed);
+            }
         }
         self.changed.notify_waiters();
     }
@@ -165,11 +201,13 @@ impl Executor for Machine {
         async move {
             let task = &work.task;
             if lock(&self.started).contains(&task.id) {
-                let wrong = format!("{} prepares {}, which it has started", self.name, task.id);
-                *lock(&self.wrong) = Some(wrong);
+                self.blame(format!("{} prepares {}, which it has started", self.name, task.id));
             }
             if self.phase(task.id).is_some() {
                 return Ok(());
+            }
+            if !wishes::are_its_own(&work) {
+                self.blame(format!("{} has other files for {} than that names", self.name, task.id));
             }
             self.pause(1, 800).await;
             if lock(&self.random).below(40) == 0 {
@@ -177,8 +215,19 @@ impl Executor for Machine {
             }
             let fate = self.fate_of(task);
             let fenced = task.service.filter(|_| task.service_labels.contains_key(fence::LABEL));
-            let fenced = fenced.map(|service| (service, task.slot));
-            let container = Container { phase: Phase::Created, fenced, fate };
+            let fenced =
+                fenced.map(|service| Fenced { service, iteration: task.job_iteration, slot: task.slot });
+            let addresses = task
+                .networks
+                .iter()
+                .flat_map(|it| it.addresses.iter().map(|address| (it.network, address.address)));
+            let container = Container {
+                phase: Phase::Created,
+                fenced,
+                addresses: addresses.collect(),
+                is_of_job: task.job_iteration.is_some(),
+                fate,
+            };
             lock(&self.containers).entry(task.id).or_insert(container);
             Ok(())
         }

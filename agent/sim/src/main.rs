@@ -1,10 +1,13 @@
-//! `ketch-sim [linear] [--first N] [--seeds N] [--seconds N] [--seed N]`: runs seeds one after another on each processor, each tenth one
+//! `ketch-sim [linear] [--first N] [--seeds N] [--seconds N] [--seed N] [--hunt]`: runs seeds one after another on each processor, each tenth one
 //! twice, and ends with 1 when one fails; that one's last events are printed, and `--seed N` replays it with all of them. After
 //! so many `--seconds` no seed begins any more.
 //! `linear` checks histories of objects instead of services.
 //!
 //! Each run is a process of its own (`--one N`): the `select!` of futures-util, which openraft uses, draws from a state of the
 //! process that nothing can reset.
+
+#[cfg(feature = "faults")]
+mod hunt;
 
 use std::io;
 use std::process::{Command, ExitCode};
@@ -19,6 +22,7 @@ const TWICE: u64 = 10;
 /// The word for [`Play::Linear`].
 const LINEAR: &str = "linear";
 
+#[derive(Debug)]
 struct Options {
     play: Play,
     first: u64,
@@ -40,7 +44,17 @@ fn main() -> ExitCode {
         eprintln!("{error}");
         return ExitCode::from(2);
     }
-    match options(std::env::args().skip(1)) {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let hunts = arguments.len();
+    arguments.retain(|it| it != "--hunt");
+    let hunts = arguments.len() < hunts;
+    match options(arguments.into_iter()) {
+        #[cfg(feature = "faults")]
+        Ok(options) if hunts => hunt::all(&options),
+        Ok(_) if hunts => {
+            eprintln!("--hunt is of the build with the feature faults");
+            ExitCode::from(2)
+        }
         Ok(Options { here: Some((seed, volume)), play, .. }) => here(seed, play, volume),
         Ok(options) => all(&options),
         Err(error) => {
@@ -143,11 +157,12 @@ enum Repeats {
 /// Runs a seed, and says how it went.
 fn passes(seed: u64, play: Play, repeats: Repeats) -> bool {
     let began = Instant::now();
-    let first = apart(seed, play);
+    let first = apart(seed, play, None);
     let took = began.elapsed().as_secs_f64();
     match first {
         Ok((true, said))
-            if seed.is_multiple_of(TWICE) && apart(seed, play).is_ok_and(|(_, again)| again != said) =>
+            if seed.is_multiple_of(TWICE)
+                && apart(seed, play, None).is_ok_and(|(_, again)| again != said) =>
         {
             println!("seed {seed}: two runs differ");
             repeats == Repeats::Told
@@ -163,13 +178,14 @@ fn passes(seed: u64, play: Play, repeats: Repeats) -> bool {
     }
 }
 
-/// Runs a seed in a process of its own: whether it passes, and what it says.
-fn apart(seed: u64, play: Play) -> io::Result<(bool, String)> {
-    let mut child = Command::new(std::env::current_exe()?);
+/// Runs a seed in a process of its own, with a fault if there is to be one: whether it passes, and what it says.
+fn apart(seed: u64, play: Play, fault: Option<&str>) -> io::Result<(bool, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
     if play == Play::Linear {
-        let _command = child.arg(LINEAR);
+        command.arg(LINEAR);
     }
-    let child = child.args(["--one", &seed.to_string()]).output()?;
+    command.args(["--one", &seed.to_string()]).envs(fault.map(|name| ("KETCH_FAULT", name)));
+    let child = command.output()?;
     let said = String::from_utf8_lossy(&child.stdout).trim_end().to_owned();
     let said = if said.is_empty() { format!("seed {seed}: {}", child.status) } else { said };
     Ok((child.status.success(), said))

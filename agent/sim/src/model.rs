@@ -2,35 +2,46 @@
 
 use std::collections::BTreeMap;
 
-use ketch_cluster::id::{NetworkId, ServiceId};
+use ketch_cluster::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
 use ketch_cluster::objects::task::TaskRuntime;
-use ketch_cluster::objects::{ServiceMode, ServiceSpec};
+use ketch_cluster::objects::{NodeSpec, ServiceMode, ServiceSpec};
 
-/// What is known of the services that users asked for.
+/// What is known of what users asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
-    /// Which all services join.
+    /// What services join, and the files that they use.
     pub(crate) network: Option<NetworkId>,
-    services: BTreeMap<ServiceId, Asked>,
-    /// Counts requests. Of each service the one that was judged last: the answer to an earlier one, of a leader that was
+    pub(crate) secret: Option<SecretId>,
+    pub(crate) config: Option<ConfigId>,
+    pub(crate) services: Ledger<ServiceId, Present>,
+    pub(crate) nodes: Ledger<NodeId, NodeSpec>,
+    /// How many requests were acknowledged.
+    pub(crate) acknowledged: u64,
+}
+
+/// The objects of a kind that users asked for.
+#[derive(Debug)]
+pub(crate) struct Ledger<K, V> {
+    entries: BTreeMap<K, Asked<V>>,
+    /// Counts requests. Of each object the one that was judged last: the answer to an earlier one, of a leader that was
     /// replaced, may come after it.
     requests: u64,
-    latest: BTreeMap<ServiceId, u64>,
+    latest: BTreeMap<K, u64>,
 }
 
 /// A request that was judged.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Request {
-    service: ServiceId,
+pub(crate) struct Request<K> {
+    object: K,
     number: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Asked<V> {
     /// A request is under way, or nobody knows its outcome.
     Open,
     /// This was acknowledged.
-    Present(Present),
+    Present(V),
     /// Its removal was.
     Removed,
 }
@@ -38,47 +49,67 @@ pub(crate) enum Asked {
 /// What users change of a service, each of them one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Present {
-    pub(crate) replicas: u64,
+    pub(crate) mode: ServiceMode,
     pub(crate) image: String,
 }
 
 impl Present {
     pub(crate) fn of(spec: &ServiceSpec) -> Self {
-        let replicas = match spec.mode {
-            ServiceMode::Replicated { replicas } => replicas,
-            _ => 0,
-        };
         let image = match &spec.task.runtime {
             TaskRuntime::Container(container) => container.image.clone(),
-            _ => String::new(),
+            TaskRuntime::Attachment { .. } => String::new(),
         };
-        Self { replicas, image }
+        Self { mode: spec.mode, image }
     }
 }
 
-impl Model {
-    /// A request is judged: what is known of the service until then, which is open from now on.
-    pub(crate) fn begin(&mut self, service: ServiceId) -> (Request, Asked) {
+impl<K, V> Default for Ledger<K, V> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), requests: 0, latest: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Copy, V> Ledger<K, V> {
+    /// A request is judged: what is known of the object until then, which is open from now on.
+    pub(crate) fn begin(&mut self, object: K) -> (Request<K>, Asked<V>) {
         self.requests += 1;
-        let request = Request { service, number: self.requests };
-        self.latest.insert(service, request.number);
-        (request, self.services.insert(service, Asked::Open).unwrap_or(Asked::Open))
+        let request = Request { object, number: self.requests };
+        self.latest.insert(object, request.number);
+        (request, self.entries.insert(object, Asked::Open).unwrap_or(Asked::Open))
     }
 
     /// Its user was told that it is done.
-    pub(crate) fn done(&mut self, request: Request, asked: Asked) {
-        if self.latest.get(&request.service) == Some(&request.number) {
-            self.services.insert(request.service, asked);
+    pub(crate) fn done(&mut self, request: Request<K>, asked: Asked<V>) {
+        if self.latest.get(&request.object) == Some(&request.number) {
+            self.entries.insert(request.object, asked);
         }
     }
 
-    pub(crate) fn services(&self) -> impl Iterator<Item = (ServiceId, &Asked)> {
-        self.services.iter().map(|(id, asked)| (*id, asked))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (K, &Asked<V>)> {
+        self.entries.iter().map(|(id, asked)| (*id, asked))
     }
 
-    /// The services that are known to be there.
-    pub(crate) fn present(&self) -> Vec<ServiceId> {
-        let is_there = |asked: &Asked| matches!(asked, Asked::Present(_));
-        self.services().filter(|(_, asked)| is_there(asked)).map(|(id, _)| id).collect()
+    /// Those that are known to be there.
+    pub(crate) fn present(&self) -> impl Iterator<Item = (K, &V)> {
+        self.iter().filter_map(|(id, asked)| match asked {
+            Asked::Present(present) => Some((id, present)),
+            Asked::Open | Asked::Removed => None,
+        })
+    }
+
+    /// Not when it was removed; and nobody knows while a request is open.
+    pub(crate) fn may_be_there(&self, object: K) -> bool {
+        !matches!(self.entries.get(&object), Some(Asked::Removed | Asked::Open))
+    }
+}
+
+impl<V: PartialEq> Asked<V> {
+    /// Whether what was found may be so, by what was acknowledged.
+    pub(crate) fn is(&self, found: Option<&V>) -> bool {
+        match self {
+            Self::Open => true,
+            Self::Present(present) => found == Some(present),
+            Self::Removed => found.is_none(),
+        }
     }
 }

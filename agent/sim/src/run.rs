@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::faults::{Clocks, Faults};
+use crate::faults::Faults;
 use crate::invariants;
+use crate::jobs::Jobs;
 use crate::linear;
 use crate::random::Random;
+use crate::requests::{self, Known};
+use crate::scene::Scene;
 use crate::trace::Trace;
-use crate::users::{self, Fence, Known, Want};
+use crate::users::{self, Users};
 
 const FORMS: Duration = Duration::from_secs(60);
-/// As many as the network has addresses for.
-const MOST_SERVICES: usize = 8;
 /// How long things go wrong, in simulated time.
 const STORM: Duration = Duration::from_secs(60);
 
@@ -60,17 +61,15 @@ pub enum Play {
 /// What did not hold.
 pub fn run(seed: u64, what: Play, loud: bool) -> Result<Outcome, Failure> {
     let mut random = Random::new(seed);
-    let many = random.below(4) == 0;
-    let (managers, workers) = match what {
-        Play::Services if many => (5, 1),
-        Play::Services => (3, 2),
-        Play::Linear if many => (5, 0),
-        Play::Linear => (3, 0),
+    let scene = match what {
+        Play::Services => Scene::drawn(&mut random),
+        Play::Linear => Scene::of_managers(&mut random),
     };
-    let mut cluster = Cluster::new(random.bits(), managers, workers, Trace::new(loud));
+    let mut cluster = Cluster::new(random.bits(), scene, Trace::new(loud));
+    cluster.note(&format!("{scene:?}"));
     // Whatever panics in a node ends the run; nothing of the cluster is looked at after it but its trace.
     let played = catch_unwind(AssertUnwindSafe(|| match what {
-        Play::Services => play(&mut cluster, &mut random),
+        Play::Services => play(&mut cluster, &mut random, scene),
         Play::Linear => form(&mut cluster).and_then(|()| linear::play(&mut cluster, &mut random)),
     }));
     match played.unwrap_or_else(|panic| Err(format!("a node panicked: {}", text_of(&*panic)))) {
@@ -87,30 +86,34 @@ fn text_of(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a text")
 }
 
-fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
+fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), String> {
     form(cluster)?;
     let known: Known = Arc::new(Mutex::default());
-    cluster.until(FORMS, "there is a network", |cluster| {
-        let _ordered = users::network(&cluster.sites[0], Arc::clone(&known));
-        users::lock(&known).network.map(|_| ()).ok_or("none yet".to_owned())
+    cluster.until(FORMS, "there is what services use", |cluster| {
+        let _ordered = requests::surroundings(&cluster.sites[0], Arc::clone(&known), scene.addresses());
+        let model = requests::lock(&known);
+        let is_there = model.network.is_some() == scene.addresses().is_some();
+        if is_there && model.secret.is_some() && model.config.is_some() {
+            Ok(())
+        } else {
+            Err("not yet".to_owned())
+        }
     })?;
-    let clocks = if random.below(2) == 0 { Clocks::Good } else { Clocks::Jump };
-    let mut faults = Faults::new(clocks);
+    let mut users = Users::new(scene, Arc::clone(&known));
+    let (mut faults, mut jobs) = (Faults::new(scene), Jobs::default());
     let end = cluster.elapsed() + STORM;
-    let mut number = 0;
     while cluster.elapsed() < end {
         cluster.pass()?;
-        invariants::always(cluster)?;
-        faults.go_on(cluster, random);
-        if random.below(25) == 0 {
-            number += 1;
-            ask(cluster, random, &known, (number, clocks));
-        }
+        invariants::always(cluster, &known)?;
+        jobs.look(cluster)?;
+        faults.go_on(cluster, random, &known);
+        users.go_on(cluster, random);
     }
     faults.heal(cluster);
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
-    invariants::healed(cluster, &known)
+    invariants::healed(cluster, &known)?;
+    jobs.look(cluster)
 }
 
 /// A cluster of all sites, before anything goes wrong.
@@ -147,26 +150,4 @@ fn form(cluster: &mut Cluster) -> Result<(), String> {
         });
         if ready == Some((all, managers)) { Ok(()) } else { Err(format!("{ready:?} of {all}, {managers}")) }
     })
-}
-
-fn ask(cluster: &mut Cluster, random: &mut Random, known: &Known, (number, clocks): (u64, Clocks)) {
-    let present = users::lock(known).present();
-    let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
-    let service = choice.and_then(|it| present.get(it)).copied();
-    let want = match (random.below(8), service) {
-        (0..=1, _) if present.len() >= MOST_SERVICES => return,
-        (0..=1, _) | (_, None) => {
-            let fence =
-                if clocks == Clocks::Good && random.below(2) == 0 { Fence::Some } else { Fence::None };
-            Want::Create { number, replicas: random.between(1, 6), fence }
-        }
-        (2..=4, Some(service)) => Want::Scale { service, replicas: random.below(8) },
-        (5..=6, Some(service)) => Want::Update { service, image: number },
-        (_, Some(service)) => Want::Remove { service },
-    };
-    cluster.note(&format!("asked: {want:?}"));
-    // Whoever leads does it; the others do nothing with it.
-    for index in 0..cluster.managers {
-        let _runs = users::want(&cluster.sites[index], Arc::clone(known), want);
-    }
 }

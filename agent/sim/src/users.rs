@@ -1,66 +1,22 @@
-//! Users: they found the cluster, have nodes join, and ask for services. Each request goes to one node; one that does not
-//! lead does nothing with it.
+//! Who brings nodes into the cluster: founds it, has them join, unlocks them; and who thinks of something to ask for.
 
-use std::collections::BTreeMap;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
-use ketch_cluster::control::{
-    ControlError, ServiceUpdate, create_network, create_service, remove_service, update_service,
-};
-use ketch_cluster::id::{NetworkId, ServiceId};
+use ketch_cluster::id::{NodeId, ServiceId};
 use ketch_cluster::objects::cluster::ClusterNetworking;
-use ketch_cluster::objects::network::{IpamConfig, NetworkSpec, Subnet};
-use ketch_cluster::objects::node::Availability;
-use ketch_cluster::objects::service::FailureAction;
-use ketch_cluster::objects::task::{NetworkAttachmentConfig, TaskRuntime};
-use ketch_cluster::objects::{ClusterSpec, ContainerSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig};
-use ketch_cluster::orchestrator::fence;
-use ketch_node::manager::Leader;
-use ketch_node::node::{Advertised, Founding, JoinOrder, Lead, Node};
-use tokio::time::sleep;
+use ketch_cluster::objects::node::{Availability, NodeRole};
+use ketch_cluster::objects::service::UpdateOrder;
+use ketch_cluster::objects::{ClusterSpec, ServiceMode};
+use ketch_cluster::token::UnlockKey;
+use ketch_node::node::{Advertised, Founding, JoinOrder};
 
-use crate::model::{Asked, Model, Present};
+use crate::cluster::Cluster;
+use crate::random::Random;
+use crate::requests::{Known, NodeChange, Want, lock, want};
+use crate::scene::{Clocks, Nodes, Scene, Work};
 use crate::site::Site;
-
-/// Between what a user reads and what is made of it.
-const THINKS: Duration = Duration::from_millis(700);
-const FENCE: &str = "8s";
-const ADDRESSES: &str = "10.9.0.0/25";
-
-/// What users know together.
-pub(crate) type Known = Arc<Mutex<Model>>;
-
-/// Whether a service has the label `ketch.fence`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fence {
-    None,
-    Some,
-}
-
-/// What a user wants of one service.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Want {
-    Create {
-        number: u64,
-        replicas: u64,
-        fence: Fence,
-    },
-    Scale {
-        service: ServiceId,
-        replicas: u64,
-    },
-    /// Another image: all tasks are replaced.
-    Update {
-        service: ServiceId,
-        image: u64,
-    },
-    Remove {
-        service: ServiceId,
-    },
-}
+use crate::wishes::{Creation, Fence, Files};
 
 /// Founds the cluster at a site, again until it works.
 pub(crate) fn found(site: &Site) -> bool {
@@ -91,6 +47,7 @@ pub(crate) fn join(site: &Site, managers: Vec<String>, token: String) -> bool {
                 listen,
                 advertise,
                 advertised: Advertised::Given,
+                advertised: Advertised::Given,
                 data_address: None,
                 managers,
                 token,
@@ -102,150 +59,129 @@ pub(crate) fn join(site: &Site, managers: Vec<String>, token: String) -> bool {
     })
 }
 
-/// Asks a site for a service.
-pub(crate) fn want(site: &Site, known: Known, want: Want) -> bool {
+/// Tries these keys, the last one first.
+pub(crate) fn unlock(site: &Site, keys: Vec<[u8; 32]>) -> bool {
     site.order(move |node| {
         async move {
-            if let Some(leader) = leader(&node).await {
-                ask(&leader, &known, want).await;
+            for key in keys.into_iter().rev() {
+                if node.unlock(UnlockKey(key)).await.is_ok() {
+                    return;
+                }
             }
         }
         .boxed()
     })
 }
 
-async fn leader(node: &Node) -> Option<Arc<Leader>> {
-    match node.lead().await {
-        Ok(Lead::Here(leader, _)) if leader.read().await.is_ok() => Some(leader),
-        _ => None,
-    }
+/// The users of a run.
+#[derive(Debug)]
+pub(crate) struct Users {
+    scene: Scene,
+    pub(crate) known: Known,
+    /// Counts what was asked for.
+    number: u64,
 }
 
-async fn ask(leader: &Leader, known: &Known, want: Want) {
-    match want {
-        Want::Create { number, replicas, fence } => {
-            let network = lock(known).network;
-            let mut spec = spec(number, replicas, network);
-            if fence == Fence::Some {
-                spec.labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
+impl Users {
+    pub(crate) fn new(scene: Scene, known: Known) -> Self {
+        Self { scene, known, number: 0 }
+    }
+
+    /// Asks for something now and then: of every node, and whoever leads does it.
+    pub(crate) fn go_on(&mut self, cluster: &mut Cluster, random: &mut Random) {
+        if random.below(25) != 0 {
+            return;
+        }
+        self.number += 1;
+        let is_of_a_node = self.scene.nodes == Nodes::Changed && random.below(6) == 0;
+        let thought = if is_of_a_node { self.of_a_node(cluster, random) } else { self.of_a_service(random) };
+        let Some(thought) = thought else { return };
+        cluster.note(&format!("asked: {thought:?}"));
+        for site in &cluster.sites {
+            let _runs = want(site, Arc::clone(&self.known), thought);
+        }
+    }
+
+    fn of_a_service(&self, random: &mut Random) -> Option<Want> {
+        let model = lock(&self.known);
+        let present: Vec<(ServiceId, ServiceMode)> =
+            model.services.present().map(|(id, it)| (id, it.mode)).collect();
+        let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
+        let service = choice.and_then(|it| present.get(it)).copied();
+        let number = self.number;
+        match (random.below(9), service) {
+            (0..=1, _) if present.len() >= self.scene.most_services() => None,
+            (0..=1, _) | (_, None) => Some(Want::Create(self.creation(random))),
+            (2..=4, Some((service, ServiceMode::Replicated { .. }))) => {
+                Some(Want::Scale { service, replicas: random.below(self.scene.most_replicas() + 1) })
             }
-            create(leader, known, spec).await;
+            (2..=6, Some((service, _))) => Some(Want::Update { service, image: number }),
+            (7, Some((service, _))) => Some(Want::RollBack { service }),
+            (_, Some((service, _))) => Some(Want::Remove { service }),
         }
-        Want::Scale { service, replicas } => {
-            let spec = |spec: &mut ServiceSpec| spec.mode = ServiceMode::Replicated { replicas };
-            update(leader, known, service, (spec, |present| present.replicas = replicas)).await;
+    }
+
+    fn creation(&self, random: &mut Random) -> Creation {
+        let kind = match self.scene.work {
+            Work::Tight => 0,
+            Work::Jobs => 6 + random.below(4),
+            Work::Mixed | Work::Bare => random.below(8),
+        };
+        let replicas = random.between(1, self.scene.most_replicas().min(6));
+        let mode = match kind {
+            0..=4 => ServiceMode::Replicated { replicas },
+            5 => ServiceMode::Global,
+            6 => ServiceMode::GlobalJob,
+            _ => ServiceMode::ReplicatedJob { max_concurrent: 2, total_completions: replicas },
+        };
+        // On each node one task is to run, so a fence of a global service has nothing to wait for.
+        let is_fenced =
+            self.scene.clocks == Clocks::Good && !mode.is_bound_to_nodes() && random.below(2) == 0;
+        let starts_first = self.scene.work != Work::Tight && random.below(4) == 0;
+        Creation {
+            number: self.number,
+            mode,
+            fence: if is_fenced { Fence::Some } else { Fence::None },
+            order: if starts_first && !is_fenced { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst },
+            files: if random.below(2) == 0 { Files::None } else { Files::Some },
         }
-        Want::Update { service, image } => {
-            let image = image_of(image);
-            let asked = image.clone();
-            let spec = |spec: &mut ServiceSpec| {
-                let network = spec.task.networks.first().map(|it| it.target);
-                spec.task = Arc::new(task(image, network));
-            };
-            update(leader, known, service, (spec, |present| present.image = asked)).await;
-        }
-        Want::Remove { service } => {
-            let removed = leader.change(|view, _, _| {
-                let actions = remove_service(view, service)?;
-                Ok::<_, ControlError>((lock(known).begin(service).0, actions))
-            });
-            if let Ok(request) = removed.await {
-                lock(known).done(request, Asked::Removed);
-            }
-        }
+    }
+
+    fn of_a_node(&self, cluster: &Cluster, random: &mut Random) -> Option<Want> {
+        let nodes: Vec<_> = cluster.newest(|store| {
+            store.nodes().map(|it| (it.id, it.spec.clone(), it.manager.is_some())).collect()
+        })?;
+        let choice = random.bits().checked_rem(nodes.len() as u64).and_then(|it| usize::try_from(it).ok());
+        let (node, spec, is_manager) = nodes.get(choice?)?;
+        let is_removable = !is_manager && spec.role == NodeRole::Worker && nodes.len() > LEAST_NODES;
+        let change = match random.below(6) {
+            0 => return Some(Want::Lock(random.below(3) != 0)),
+            1 if is_removable => NodeChange::Remove,
+            1 | 2 if spec.role == NodeRole::Worker => NodeChange::Promote,
+            1 | 2 => NodeChange::Demote,
+            _ if spec.availability == Availability::Active => NodeChange::Drain,
+            _ => NodeChange::Activate,
+        };
+        Some(Want::Node { node: *node, change })
     }
 }
 
-async fn create(leader: &Leader, known: &Known, spec: ServiceSpec) {
-    let made = leader.change(|view, now, bits| {
-        let present = Present::of(&spec);
-        let (id, actions) = create_service(view, spec, now, bits)?;
-        Ok::<_, ControlError>(((lock(known).begin(id).0, present), actions))
+/// With no more than these none is removed.
+const LEAST_NODES: usize = 4;
+
+/// Has all nodes take tasks again, that what was asked for can be.
+pub(crate) fn activate_all(cluster: &Cluster, known: &Known) -> Result<(), String> {
+    let drained: Option<Vec<NodeId>> = cluster.newest(|store| {
+        let is_drained =
+            |it: &&Arc<ketch_cluster::objects::Node>| it.spec.availability == Availability::Drain;
+        store.nodes().filter(is_drained).map(|it| it.id).collect()
     });
-    if let Ok((request, present)) = made.await {
-        lock(known).done(request, Asked::Present(present));
-    }
-}
-
-/// As the CLI does it: reads the service, thinks for a while, and writes all of it with one part changed.
-async fn update(
-    leader: &Leader,
-    known: &Known,
-    service: ServiceId,
-    (change, part): (impl FnOnce(&mut ServiceSpec), impl FnOnce(&mut Present)),
-) {
-    let read = leader.view(|view| view.service(service).map(|it| (it.meta.version, it.spec.clone())));
-    let Some((version, mut spec)) = read else { return };
-    sleep(THINKS).await;
-    change(&mut spec);
-    let mut written = Present::of(&spec);
-    let changed = leader.change(|view, now, _| {
-        let update =
-            ServiceUpdate { version, spec, rollback: Default::default(), registry_auth: Default::default() };
-        let actions = update_service(view, service, update, now)?;
-        // What others were told stays so: this user changes one part.
-        let (request, before) = lock(known).begin(service);
-        if let Asked::Present(before) = before {
-            written = before;
-            part(&mut written);
+    let drained = drained.ok_or("no manager has a store")?;
+    for node in &drained {
+        for site in &cluster.sites {
+            let change = NodeChange::Activate;
+            let _runs = want(site, Arc::clone(known), Want::Node { node: *node, change });
         }
-        Ok::<_, ControlError>(((request, written), actions))
-    });
-    if let Ok((request, written)) = changed.await {
-        lock(known).done(request, Asked::Present(written));
     }
-}
-
-/// The network of all services: with few addresses, so that they are soon given again.
-pub(crate) fn network(site: &Site, known: Known) -> bool {
-    site.order(move |node| {
-        async move {
-            let Some(leader) = leader(&node).await else { return };
-            let pool = IpamConfig { subnet: Subnet::from_str(ADDRESSES).ok(), ..IpamConfig::default() };
-            let spec = NetworkSpec { name: "back".to_owned(), ipam: vec![pool], ..NetworkSpec::default() };
-            let made = leader.change(|view, now, bits| create_network(view, spec, now, bits)).await;
-            if let Ok(id) = made {
-                lock(&known).network = Some(id);
-            }
-        }
-        .boxed()
-    })
-}
-
-fn spec(number: u64, replicas: u64, network: Option<NetworkId>) -> ServiceSpec {
-    // Containers crash here for no reason of the update.
-    let failure_action = FailureAction::Continue;
-    let update = UpdateConfig { parallelism: 2, failure_action, ..UpdateConfig::default() };
-    ServiceSpec {
-        name: format!("service-{number}"),
-        labels: BTreeMap::new(),
-        task: Arc::new(task(image_of(0), network)),
-        mode: ServiceMode::Replicated { replicas },
-        update: Some(update),
-        rollback: None,
-        endpoint: None,
-    }
-}
-
-fn image_of(number: u64) -> String {
-    format!("busybox:{number}")
-}
-
-fn task(image: String, network: Option<NetworkId>) -> TaskSpec {
-    let container = ContainerSpec { image, ..ContainerSpec::default() };
-    let joined = network.map(|target| NetworkAttachmentConfig {
-        target,
-        aliases: Vec::new(),
-        addresses: Vec::new(),
-        driver_options: BTreeMap::new(),
-    });
-    TaskSpec {
-        runtime: TaskRuntime::Container(Box::new(container)),
-        networks: joined.into_iter().collect(),
-        ..TaskSpec::default()
-    }
-}
-
-pub(crate) fn lock(known: &Known) -> MutexGuard<'_, Model> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+    if drained.is_empty() { Ok(()) } else { Err(format!("{drained:?} are drained")) }
 }

@@ -1,0 +1,91 @@
+//! What kind of run a seed is: how many nodes, what users ask for, what may go wrong.
+
+use crate::random::Random;
+
+/// Drawn once, before anything happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene {
+    /// The first ones are to be managers.
+    pub(crate) managers: usize,
+    pub(crate) workers: usize,
+    pub(crate) clocks: Clocks,
+    pub(crate) work: Work,
+    pub(crate) nodes: Nodes,
+    pub(crate) power: Power,
+}
+
+/// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Clocks {
+    Good,
+    Jump,
+}
+
+/// What is asked for most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Services of all kinds, on one network.
+    Mixed,
+    /// Without a network: nobody is told of a task but its own node.
+    Bare,
+    /// On a network that has hardly an address to spare.
+    Tight,
+    /// Jobs; and whoever leads and the worker are killed just after a task's end.
+    Jobs,
+}
+
+/// Whether users change nodes too: their role, availability, whether they are of the cluster, its lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Nodes {
+    Kept,
+    Changed,
+}
+
+/// Whether all machines lose power at once, just after a request was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Power {
+    FailsSomewhere,
+    FailsEverywhere,
+}
+
+impl Scene {
+    pub(crate) fn drawn(random: &mut Random) -> Self {
+        let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
+        let clocks = if random.below(2) == 0 { Clocks::Good } else { Clocks::Jump };
+        let work = match random.below(8) {
+            0 => Work::Bare,
+            1 => Work::Tight,
+            2 | 3 => Work::Jobs,
+            _ => Work::Mixed,
+        };
+        let nodes = if random.below(2) == 0 { Nodes::Kept } else { Nodes::Changed };
+        let power = if random.below(2) == 0 { Power::FailsSomewhere } else { Power::FailsEverywhere };
+        Self { managers, workers, clocks, work, nodes, power }
+    }
+
+    /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
+    pub(crate) fn of_managers(random: &mut Random) -> Self {
+        let managers = if random.below(4) == 0 { 5 } else { 3 };
+        let (work, nodes, power) = (Work::Bare, Nodes::Kept, Power::FailsSomewhere);
+        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power }
+    }
+
+    /// The pool of the network that services join: with few addresses, so that they are soon given again.
+    pub(crate) fn addresses(self) -> Option<&'static str> {
+        match self.work {
+            Work::Bare => None,
+            Work::Tight => Some("10.9.0.0/28"),
+            Work::Mixed | Work::Jobs => Some("10.9.0.0/25"),
+        }
+    }
+
+    /// Services at once: as many as the network has addresses for.
+    pub(crate) fn most_services(self) -> usize {
+        if self.work == Work::Tight { 2 } else { 8 }
+    }
+
+    /// Replicas of a service.
+    pub(crate) fn most_replicas(self) -> u64 {
+        if self.work == Work::Tight { 2 } else { 7 }
+    }
+}

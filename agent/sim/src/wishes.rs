@@ -1,0 +1,140 @@
+//! The objects that users ask for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ketch_cluster::id::{ConfigId, NetworkId, SecretId};
+use ketch_cluster::objects::config::ConfigSpec;
+use ketch_cluster::objects::container::{ConfigReference, ConfigTarget, FileTarget, SecretReference};
+use ketch_cluster::objects::service::{FailureAction, UpdateOrder};
+use ketch_cluster::objects::task::{NetworkAttachmentConfig, RestartCondition, RestartPolicy, TaskRuntime};
+use ketch_cluster::objects::{ContainerSpec, SecretSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig};
+use ketch_cluster::orchestrator::fence;
+use ketch_node::executor::Work;
+
+use crate::model::Model;
+
+const FENCE: &str = "8s";
+
+/// A service that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Creation {
+    pub(crate) number: u64,
+    pub(crate) mode: ServiceMode,
+    pub(crate) fence: Fence,
+    pub(crate) order: UpdateOrder,
+    pub(crate) files: Files,
+}
+
+/// Whether a service has the label `ketch.fence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fence {
+    None,
+    Some,
+}
+
+/// Whether its tasks use the secret and the config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Files {
+    None,
+    Some,
+}
+
+/// What there is for a service to join and use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Surroundings {
+    network: Option<NetworkId>,
+    secret: Option<SecretId>,
+    config: Option<ConfigId>,
+}
+
+impl Surroundings {
+    pub(crate) fn of(model: &Model) -> Self {
+        Self { network: model.network, secret: model.secret, config: model.config }
+    }
+}
+
+pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSpec {
+    // Containers crash here for no reason of the update.
+    let failure_action = FailureAction::Continue;
+    let update =
+        UpdateConfig { parallelism: 2, failure_action, order: creation.order, ..UpdateConfig::default() };
+    let mut labels = BTreeMap::new();
+    if creation.fence == Fence::Some {
+        labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
+    }
+    let is_job = creation.mode.is_job();
+    ServiceSpec {
+        name: format!("service-{}", creation.number),
+        labels,
+        task: Arc::new(task(creation, surroundings)),
+        mode: creation.mode,
+        update: (!is_job).then_some(update),
+        rollback: (!is_job).then_some(update),
+        endpoint: None,
+    }
+}
+
+pub(crate) fn image_of(number: u64) -> String {
+    format!("busybox:{number}")
+}
+
+fn task(creation: Creation, surroundings: &Surroundings) -> TaskSpec {
+    let mut container = ContainerSpec { image: image_of(0), ..ContainerSpec::default() };
+    if creation.files == Files::Some {
+        container.secrets = surroundings.secret.map(secret_named).into_iter().collect();
+        container.configs = surroundings.config.map(config_named).into_iter().collect();
+    }
+    let joined = surroundings.network.map(|target| NetworkAttachmentConfig {
+        target,
+        aliases: Vec::new(),
+        addresses: Vec::new(),
+        driver_options: BTreeMap::new(),
+    });
+    let restart = creation.mode.is_job().then(|| RestartPolicy {
+        condition: RestartCondition::OnFailure,
+        delay: Duration::from_secs(1),
+        ..RestartPolicy::default()
+    });
+    TaskSpec {
+        runtime: TaskRuntime::Container(Box::new(container)),
+        networks: joined.into_iter().collect(),
+        restart,
+        ..TaskSpec::default()
+    }
+}
+
+/// The secret of all services that use one.
+pub(crate) fn secret() -> SecretSpec {
+    SecretSpec { name: "key".to_owned(), data: b"nobody may read this".to_vec(), ..SecretSpec::default() }
+}
+
+pub(crate) fn config() -> ConfigSpec {
+    ConfigSpec { name: "settings".to_owned(), data: b"verbose".to_vec(), ..ConfigSpec::default() }
+}
+
+fn file(name: &str) -> FileTarget {
+    FileTarget { name: name.to_owned(), uid: "0".to_owned(), gid: "0".to_owned(), mode: 0o444 }
+}
+
+fn secret_named(secret: SecretId) -> SecretReference {
+    SecretReference { secret, name: "key".to_owned(), file: file("key") }
+}
+
+fn config_named(config: ConfigId) -> ConfigReference {
+    let target = ConfigTarget::File(file("/settings"));
+    ConfigReference { config, name: "settings".to_owned(), target }
+}
+
+/// Whether a task was given what its spec names, and nothing else.
+pub(crate) fn are_its_own(work: &Work) -> bool {
+    let container = work.task.spec.container();
+    let secrets = container.into_iter().flat_map(|it| &it.secrets).map(|it| it.secret);
+    let configs = container.into_iter().flat_map(|it| &it.configs).map(|it| it.config);
+    let is_whole = work.secrets.iter().all(|it| it.spec.data == secret().data)
+        && work.configs.iter().all(|it| it.spec.data == config().data);
+    is_whole
+        && secrets.collect::<BTreeSet<_>>() == work.secrets.iter().map(|it| it.id).collect()
+        && configs.collect::<BTreeSet<_>>() == work.configs.iter().map(|it| it.id).collect()
+}
