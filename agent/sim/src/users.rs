@@ -47,7 +47,6 @@ pub(crate) fn join(site: &Site, managers: Vec<String>, token: String) -> bool {
                 listen,
                 advertise,
                 advertised: Advertised::Given,
-                advertised: Advertised::Given,
                 data_address: None,
                 managers,
                 token,
