@@ -150,6 +150,7 @@ impl PeerError {
     pub fn of(error: &rustls::Error) -> Option<Self> {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Some(Self::Foreign),
+            rustls::Error::InvalidCertificate(CertificateError::Revoked) => Some(Self::ShutOut),
             rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
                 Some(Self::Expired { at: timestamp(*not_after) })
             }
@@ -167,6 +168,8 @@ impl PeerError {
     fn into_rustls(self, now: UnixTime) -> rustls::Error {
         let reason = match self {
             Self::Foreign => CertificateError::UnknownIssuer,
+            // A node that was removed while it was away learns it by this alert.
+            Self::ShutOut => CertificateError::Revoked,
             Self::Expired { at } => CertificateError::ExpiredContext { time: now, not_after: unix_time(at) },
             Self::NotYetValid { from } => {
                 CertificateError::NotValidYetContext { time: now, not_before: unix_time(from) }

@@ -38,8 +38,8 @@ pub enum PeerError {
     Unusable(String),
     #[error("the peer is of the organisation {found}, not of {wanted}")]
     Organisation { found: ClusterId, wanted: ClusterId },
-    #[error("node {0} was removed from this cluster")]
-    ShutOut(NodeId),
+    #[error("the peer was removed from this cluster")]
+    ShutOut,
     #[error("the peer is a {}, not a {}", unit_of(*found), unit_of(*wanted))]
     Role { found: NodeRole, wanted: NodeRole },
     #[error("the peer is node {found}, not node {wanted}")]
@@ -158,9 +158,7 @@ impl Trust {
             Some(wanted) if wanted != peer.cluster => {
                 Err(PeerError::Organisation { found: peer.cluster, wanted })
             }
-            _ if self.shut_out.get(&peer.node).is_some_and(|until| now <= *until) => {
-                Err(PeerError::ShutOut(peer.node))
-            }
+            _ if self.shut_out.get(&peer.node).is_some_and(|until| now <= *until) => Err(PeerError::ShutOut),
             _ => Ok(peer),
         }
     }

@@ -74,6 +74,10 @@ pub enum DialError {
     /// The other end is not who was wanted, or does not believe this node.
     #[error("{address} is not trusted, or does not trust this node: {reason}")]
     Distrust { address: String, reason: String },
+    /// The other end, which is who was wanted, says that this node was removed from the cluster. Only to be said of what it said
+    /// after it had shown its certificate: tasks end by it, and before that anybody on the way may say anything.
+    #[error("{address} says that this node was removed from the cluster")]
+    ShutOut { address: String },
     /// Whatever listens there does not speak TLS as nodes of a cluster do.
     #[error("{address} is not a manager of a ketch cluster: {reason}")]
     Foreign { address: String, reason: String },

@@ -205,11 +205,10 @@ fn a_removed_node_is_shut_out_on_both_sides_until_its_time() {
         trust(&cluster)
     };
     let call = Call { manager_trust: without(10), ..Call::new(&cluster, &worker, &manager) };
-    let gone = PeerError::ShutOut(NodeId::of(10));
-    assert_eq!(call.shake().refused_by_server(), (gone, AlertDescription::CertificateUnknown));
+    let gone = (PeerError::ShutOut, AlertDescription::CertificateRevoked);
+    assert_eq!(call.shake().refused_by_server(), gone);
     let call = Call { worker_trust: without(20), ..Call::new(&cluster, &worker, &manager) };
-    let gone = PeerError::ShutOut(NodeId::of(20));
-    assert_eq!(call.shake().refused_by_client(), (gone, AlertDescription::CertificateUnknown));
+    assert_eq!(call.shake().refused_by_client(), gone);
     let later = NOW.after(DAY + Duration::from_secs(1));
     let call =
         Call { manager_trust: without(10), manager_clock: later, ..Call::new(&cluster, &worker, &manager) };

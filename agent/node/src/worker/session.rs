@@ -20,6 +20,7 @@ use super::roster::Roster;
 use super::store::Row;
 use crate::calls::{Heartbeat, Leave, ManagerAddress, SessionAsked, SessionMessage, Tell};
 use crate::wire::{CallError, Destination, Links, Messages, Refusal};
+use crate::world::DialError;
 
 /// How long a manager has to answer: a session, and news.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -178,6 +179,7 @@ impl Sessions {
         let opened = self.hands.links.open(&leader, &asked, ANSWER).await;
         let mut messages = opened.map_err(|error| match error {
             CallError::Refused(Refusal::Denied(reason)) => End::Removed(reason),
+            CallError::Dial(error @ DialError::ShutOut { .. }) => End::Removed(error.to_string()),
             error => error.into(),
         })?;
         let first = timeout(ANSWER, messages.next()).await.unwrap_or(Err(CallError::Late))?;

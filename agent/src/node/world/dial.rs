@@ -53,6 +53,8 @@ fn not_connected(address: &str, error: &io::Error) -> String {
 enum Failure {
     Lost(String),
     Distrust(String),
+    /// It is trusted, and does not know this node any more.
+    ShutOut,
     Foreign(String),
 }
 
@@ -61,6 +63,7 @@ impl Failure {
         match self {
             Self::Lost(reason) => DialError::Unreachable { address, reason },
             Self::Distrust(reason) => DialError::Distrust { address, reason },
+            Self::ShutOut => DialError::ShutOut { address },
             Self::Foreign(reason) => DialError::Foreign { address, reason },
         }
     }
@@ -80,7 +83,17 @@ async fn enter(
     match stream.fill_buf().await {
         Ok([]) => Err(Failure::Lost("it closed the connection".to_owned())),
         Ok(_) => Ok(stream),
-        Err(error) => Err(failure(&error)),
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// Why a server that has proven who it is does not go on. Its certificate was judged and its words are encrypted by now: only of
+/// such a one it is believed that this node was removed.
+fn refusal(error: &io::Error) -> Failure {
+    let reason = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match reason {
+        Some(Error::AlertReceived(AlertDescription::CertificateRevoked)) => Failure::ShutOut,
+        _ => failure(error),
     }
 }
 

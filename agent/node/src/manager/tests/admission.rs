@@ -114,6 +114,6 @@ async fn a_removed_node_is_shut_out() {
     assert_eq!(denied(worker.ask(FIRST, &asked).await.unwrap_err()), gone);
     worker.links.renew();
     let refused = worker.ask(FIRST, &asked).await.unwrap_err();
-    assert!(matches!(refused, CallError::Dial(DialError::Distrust { .. })), "{refused:?}");
+    assert!(matches!(refused, CallError::Dial(DialError::ShutOut { .. })), "{refused:?}");
     assert!(managers.node(worker.node).await.is_none());
 }

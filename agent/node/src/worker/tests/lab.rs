@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ pub(super) struct Lab {
     /// By how much the wall clock is ahead.
     pub(super) clock_ahead: Mutex<Duration>,
     pub(super) steps: Steps,
+    shuts_out: AtomicBool,
     bytes: Mutex<Bytes>,
     reached: Mutex<BTreeMap<String, Arc<Leader>>>,
     connections: Mutex<JoinSet<()>>,
@@ -98,6 +99,7 @@ impl Lab {
                 crash_at: AtomicU64::new(0),
                 crashed: tokio::sync::Notify::new(),
             },
+            shuts_out: AtomicBool::new(false),
             bytes: Mutex::default(),
             reached: Mutex::default(),
             connections: Mutex::default(),
@@ -118,6 +120,12 @@ impl Lab {
 
     pub(super) fn end_connections(&self) {
         self.connections.lock().unwrap().abort_all();
+    }
+
+    /// Whoever can be reached takes no connection of the node any more, which was removed.
+    pub(super) fn shut_out(&self) {
+        self.shuts_out.store(true, Ordering::Relaxed);
+        self.end_connections();
     }
 
     /// How many connections were made.
@@ -151,6 +159,10 @@ impl World for Start {
         let leader = self.lab.reached.lock().unwrap().get(address).cloned();
         let unreachable = DialError::Unreachable { address: address.to_owned(), reason: "nobody".to_owned() };
         let Some(leader) = leader else { return async { Err(unreachable) }.boxed() };
+        if self.lab.shuts_out.load(Ordering::Relaxed) {
+            let shut_out = DialError::ShutOut { address: address.to_owned() };
+            return async { Err(shut_out) }.boxed();
+        }
         let (here, there) = duplex(1 << 16);
         let accepted = Accepted {
             stream: Box::new(there),

@@ -224,6 +224,19 @@ async fn a_node_that_was_removed_has_nothing_any_more() {
     assert!(!bench.engine.has_container(1));
 }
 
+/// It was away when it was removed: no manager takes a connection of it, and it hears why. Found by the simulation.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_shut_out_has_nothing_any_more() {
+    let bench = Bench::new();
+    let mut events = bench.worker.as_ref().unwrap().events();
+    bench.leader.assign(1, |_| {});
+    bench.told(1, Running).await;
+    bench.lab.shut_out();
+    assert_eq!(events.recv().await, Some(WorkerEvent::Removed));
+    pass(5).await;
+    assert!(!bench.engine.has_container(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_session_begins_again_when_the_node_is_another() {
     let bench = Bench::new();
