@@ -1,7 +1,6 @@
 //! What must hold, whatever happens: always, and once all is well again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_cluster::id::TaskId;
@@ -14,7 +13,6 @@ use crate::cluster::Cluster;
 use crate::jobs;
 use crate::model::{Asked, Model, Present};
 use crate::requests::{Known, lock};
-use crate::site::Site;
 use crate::users;
 
 /// How long an agent that begins has to stop what its fence has run out for.
@@ -127,7 +125,7 @@ pub(crate) fn healed(cluster: &mut Cluster, known: &Known) -> Result<(), String>
         if running != wanted {
             return Err(differ(&running, &wanted));
         }
-        let left = sites_of_nodes(cluster).flat_map(|site| site.machine.left());
+        let left = cluster.sites.iter().flat_map(|site| site.machine.left());
         let forgotten = left.filter(|task| !known.contains(task)).count();
         if forgotten == 0 {
             Ok(())
@@ -159,7 +157,7 @@ fn nodes_are_as_asked(store: &Store) -> Result<(), String> {
 pub(crate) fn superseded(cluster: &mut Cluster) -> Result<(), String> {
     cluster.until(SUPERSEDED, "superseded tasks end", |cluster| {
         let known = cluster.newest(|store| {
-            let lives = |task: &&Arc<Task>| task.desired_state <= TaskState::Complete;
+            let lives = |task: &&std::sync::Arc<Task>| task.desired_state <= TaskState::Complete;
             store.tasks().filter(lives).map(|task| task.id).collect::<BTreeSet<_>>()
         });
         let known = known.ok_or("no manager has a store")?;
@@ -169,19 +167,7 @@ pub(crate) fn superseded(cluster: &mut Cluster) -> Result<(), String> {
 }
 
 fn running(cluster: &Cluster) -> BTreeSet<TaskId> {
-    sites_of_nodes(cluster).flat_map(|site| site.machine.running()).collect()
-}
-
-/// The sites but for those whose node was removed by force. One that was away then is refused by every manager before it can be
-/// told that it is removed, so its tasks go on: a fault of the product that is known (`DESIGN.md`), found by the seeds 5, 15, 17, 39,
-/// 46 and 76. With it mended, all sites belong here.
-fn sites_of_nodes(cluster: &Cluster) -> impl Iterator<Item = &Arc<Site>> {
-    let nodes = cluster.newest(|store| store.nodes().map(|it| it.id).collect::<BTreeSet<_>>());
-    let is_node = move |index| match (cluster.identity(index), &nodes) {
-        (Some(node), Some(nodes)) => nodes.contains(&node),
-        _ => true,
-    };
-    cluster.sites.iter().enumerate().filter(move |(index, _)| is_node(*index)).map(|(_, site)| site)
+    cluster.sites.iter().flat_map(|site| site.machine.running()).collect()
 }
 
 fn to_run(store: &Store) -> BTreeSet<TaskId> {
@@ -190,7 +176,7 @@ fn to_run(store: &Store) -> BTreeSet<TaskId> {
 
 /// Each service has its replicas to run, each job has come to its end.
 fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
-    let takes_tasks = |node: &&Arc<Node>| node.spec.availability == Availability::Active;
+    let takes_tasks = |node: &&std::sync::Arc<Node>| node.spec.availability == Availability::Active;
     for service in store.services() {
         jobs::is_done(store, service)?;
         let wanted = match service.spec.mode {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_ca::identity::Identity;
-use ketch_ca::trust::Side;
+use ketch_ca::trust::{PeerError, Side};
 use ketch_cluster::time::Timestamp;
 use ketch_node::world::{
     Accepted, Caller, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World,
@@ -25,6 +25,10 @@ use crate::random::Random;
 
 /// For the exchange of certificates.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// What a server says once it has judged the client's certificate. It says nothing to who is no member for another reason.
+const LET_IN: u8 = 1;
+/// The client's node was removed: the alert `certificate_revoked` of TLS.
+const SHUT_OUT: u8 = 2;
 
 /// One node's.
 pub(crate) struct SimulatedWorld {
@@ -89,11 +93,21 @@ impl World for SimulatedWorld {
             });
             let chain = exchanged.await.map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?;
             let chain = chain.map_err(unreachable)?;
-            let Some(judge) = judge else { return Ok(Box::new(stream) as Box<dyn Stream>) };
+            let Some(judge) = judge else {
+                let _let_in = stream.read_u8().await.map_err(unreachable)?;
+                return Ok(Box::new(stream) as Box<dyn Stream>);
+            };
             let distrust = |reason: String| DialError::Distrust { address: address.clone(), reason };
             let peer = judged(&judge, &chain, Side::Server, now(&skew)).map_err(distrust)?;
             if let Terms::Member(expected) = terms {
                 expected.check(peer).map_err(|error| distrust(error.to_string()))?;
+            }
+            // As in TLS 1.3, where a client that has believed the server hears then only whether that believes it.
+            match timeout(HANDSHAKE, stream.read_u8()).await {
+                Ok(Ok(LET_IN)) => {}
+                Ok(Ok(_)) => return Err(DialError::ShutOut { address }),
+                Ok(Err(error)) => return Err(unreachable(error)),
+                Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
             }
             Ok(Box::new(stream) as Box<dyn Stream>)
         }
@@ -131,10 +145,21 @@ impl Listening {
         let chain = receive(stream).await.ok()?;
         let own = lock(&self.credentials).clone()?;
         send(stream, &own.chain).await.ok()?;
-        if chain.is_empty() {
-            return Some(Caller::Stranger);
-        }
-        judged(&own.trust, &chain, Side::Client, now(&self.skew)).ok().map(Caller::Member)
+        let caller = if chain.is_empty() {
+            Caller::Stranger
+        } else {
+            let chain = ketch_ca::certificates(&chain).ok()?;
+            match own.trust.check(&chain, Side::Client, now(&self.skew)) {
+                Ok(identity) => Caller::Member(identity),
+                Err(PeerError::ShutOut) => {
+                    stream.write_u8(SHUT_OUT).await.ok()?;
+                    return None;
+                }
+                Err(_) => return None,
+            }
+        };
+        stream.write_u8(LET_IN).await.ok()?;
+        Some(caller)
     }
 }
 
