@@ -285,7 +285,7 @@ fn a_removed_nodes_tasks_are_orphaned_and_forgotten() {
 #[test]
 fn a_containers_attachment_is_forgotten_when_it_has_ended() {
     let mut cluster = running(replicated(1));
-    let mut attachment = fixture::task(99, &cluster.service(), 0);
+    let mut attachment = fixture::task(99, cluster.service(), 0);
     attachment.service = None;
     attachment.node = Some(NodeId::of(1));
     attachment.status.state = TaskState::Assigned;
