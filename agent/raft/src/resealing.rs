@@ -28,13 +28,15 @@ impl Sealed {
         if !self.seal.has_before() {
             self.seal.rotate(next);
         }
+        // First what is always written: it waits for whoever has sealed by the old key and has not committed yet, also where the log has
+        // no entry so far.
+        let disk = Arc::clone(&self.disk);
+        self.blocking.run(move || Ok(disk.reseal_state())).await??;
         let mut from = Some(0);
         while let Some(index) = from {
             let disk = Arc::clone(&self.disk);
             from = self.blocking.run(move || Ok(disk.reseal_entries(index))).await??;
         }
-        let disk = Arc::clone(&self.disk);
-        self.blocking.run(move || Ok(disk.reseal_state())).await??;
         while !self.seal.is_written_out() {
             sleep(LOOK).await;
         }

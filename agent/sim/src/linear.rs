@@ -18,6 +18,8 @@ use ketch_node::node::Lead;
 
 pub(crate) use self::api::Api;
 use self::clients::{Clients, lock};
+use self::history::Operation;
+use self::register::Answer;
 use crate::cluster::Cluster;
 use crate::random::Random;
 
@@ -30,6 +32,9 @@ const PERIOD: u64 = 6;
 const OBJECTS: usize = 2;
 /// How long a healed cluster has until all are answered.
 const ANSWERS: Duration = Duration::from_secs(40);
+
+/// As many requests as a run must have answered: of one in which nobody is, every order is right.
+const LEAST: usize = 20;
 
 /// Plays it on a cluster that has formed.
 pub(crate) fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), String> {
@@ -53,7 +58,17 @@ pub(crate) fn play(cluster: &mut Cluster, random: &mut Random) -> Result<(), Str
     done(&mut clients, cluster, "requests are answered")?;
     clients.read_all(cluster, &last);
     done(&mut clients, cluster, "the last reads are answered")?;
-    let checked = checker::check(&lock(&clients.history))?;
+    let history = lock(&clients.history);
+    let checked = checker::check(&history)?;
+    let is_told = |it: &&Operation| matches!(it.answer, Answer::Done | Answer::Read(_));
+    let answered = history.objects().flat_map(|(_, operations)| operations).filter(is_told);
+    let answered = answered.count();
+    if answered < LEAST {
+        return Err(format!(
+            "{answered} requests of {} were answered, fewer than {LEAST}",
+            checked.operations
+        ));
+    }
     cluster.note(&format!("linearizable: {checked:?}"));
     Ok(())
 }

@@ -85,7 +85,10 @@ fn of_task(name: &str) -> Error {
 /// # Errors
 /// No such network or container, or it is not in it: dockerd's texts.
 pub async fn disconnect(daemon: &Arc<Daemon>, name: &str, other: &str, force: bool) -> Result<()> {
-    let network = daemon.networks.find(name)?;
+    let network = match daemon.networks.find(name) {
+        Ok(network) => network,
+        Err(error) => return forget(daemon, name, other, error).await,
+    };
     let container = match daemon.engine.find(other) {
         Err(error) if force && error.kind == Kind::NotFound => {
             return Err(Error::not_found(format!("endpoint {other} not found")));
@@ -115,5 +118,16 @@ pub async fn disconnect(daemon: &Arc<Daemon>, name: &str, other: &str, force: bo
         blocking(move || networks.disconnect(&network, &id)).await?;
     }
     container.change(|record| record.endpoints.remove(&key));
+    container.save(daemon).await
+}
+
+/// Takes the name of a network that is not here, as its node serves it no more or it never was, from a container that does not run
+/// and so is in it by that name alone.
+async fn forget(daemon: &Arc<Daemon>, name: &str, other: &str, none: Error) -> Result<()> {
+    let Ok(container) = daemon.engine.find(other) else { return Err(none) };
+    let _changing = to_change(&container).await?;
+    if container.is_running() || container.change(|record| record.endpoints.remove(name)).is_none() {
+        return Err(none);
+    }
     container.save(daemon).await
 }

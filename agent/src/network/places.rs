@@ -21,18 +21,21 @@ impl Networks {
     /// # Errors
     /// The kernel's or the disk's.
     pub fn vacate(&self, task: &str) -> Result<()> {
+        match self.placed(task) {
+            Some((container, network)) => self.disconnect(&network, &container),
+            None => Ok(()),
+        }
+    }
+
+    /// The container that has the place which that task is, and the network.
+    pub fn placed(&self, task: &str) -> Option<(String, String)> {
         let state = self.state();
         let mut endpoints = state
             .sandboxes
             .values()
             .flat_map(|sandbox| sandbox.endpoints.iter().map(move |endpoint| (&sandbox.container, endpoint)));
         let of_task = endpoints.find(|(_, endpoint)| endpoint.place.as_deref() == Some(task));
-        let found = of_task.map(|(container, endpoint)| (container.clone(), endpoint.network.clone()));
-        drop(state);
-        match found {
-            Some((container, network)) => self.disconnect(&network, &container),
-            None => Ok(()),
-        }
+        of_task.map(|(container, endpoint)| (container.clone(), endpoint.network.clone()))
     }
 
     /// A sandbox has changed, has come or gone.

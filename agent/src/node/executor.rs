@@ -128,8 +128,14 @@ impl EngineExecutor {
 
 /// Takes the container out whose place in a network the task is.
 async fn vacate(daemon: &Arc<Daemon>, task: TaskId) -> Result<(), TaskError> {
-    let networks = daemon.networks.clone();
-    let vacated = blocking(move || networks.vacate(&task.to_string())).await;
+    let (networks, task) = (daemon.networks.clone(), task.to_string());
+    let container = networks.placed(&task).and_then(|(container, _)| daemon.engine.find(&container).ok());
+    // As users' ways hold it: of two changes of a container's networks at once only the last would be remembered.
+    let _changing = match &container {
+        Some(container) => Some(container.changing.lock().await),
+        None => None,
+    };
+    let vacated = blocking(move || networks.vacate(&task)).await;
     vacated.map_err(|error| TaskError::Failed(error.message))
 }
 

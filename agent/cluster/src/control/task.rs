@@ -111,10 +111,13 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
 }
 
+/// As many places as a node's containers may have at once: a node that is not what it says takes no more.
+const MOST_PLACES: usize = 1024;
+
 /// Makes the task that holds the container's addresses.
 ///
 /// # Errors
-/// When there is no such network, only services may join it, or the names don't fit into the log.
+/// When there is no such network, only services may join it, the node has [`MOST_PLACES`], or the names don't fit into the log.
 pub fn attach_network(
     view: &View<'_>,
     attachment: Attachment,
@@ -125,6 +128,10 @@ pub fn attach_network(
         .map_err(|_| texts::network_to_attach_not_found(&attachment.network))?;
     if !network.spec.attachable {
         return Err(texts::network_not_attachable(&attachment.network));
+    }
+    let is_place = |task: &&Arc<Task>| task.spec.container().is_none() && !view.state(task).is_terminal();
+    if view.tasks_on(attachment.node).filter(is_place).count() >= MOST_PLACES {
+        return Err(texts::too_many_attachments(MOST_PLACES));
     }
     let id = TaskId::new(bits);
     let spec = TaskSpec {

@@ -136,6 +136,7 @@ texts! {
     SwarmKit FailedPrecondition predefined_not_removable(network: NetworkId, name: &str) "network {network} ({name}) is a swarm predefined network and cannot be removed";
     SwarmKit NotFound network_to_attach_not_found(network: &str) "network {network} not found";
     SwarmKit PermissionDenied network_not_attachable(network: &str) "network {network} not manually attachable";
+    SwarmKit FailedPrecondition too_many_attachments(most: usize) "containers of this node have {most} places in networks of the cluster, as many as a node may have";
     SwarmKit NotFound attachment_not_found(task: TaskId) "attachment {task} not found";
     SwarmKit PermissionDenied attachment_of_another_node(task: TaskId) "attachment {task} doesn't belong to this node";
 }

@@ -231,6 +231,8 @@ impl Links {
             // h2 would know given up calls for a second by the machine's own clock: an answer that comes after it is treated
             // otherwise than one before it. Here all late answers are: nothing hangs on a clock that is not the world's.
             .max_concurrent_reset_streams(0)
+            // h2 counts each late answer as a fault of this end, and ends the connection at 1,024 of them; the other end is believed.
+            .max_local_error_reset_streams(None)
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(4 << 20);
         let foreign = |error: hyper::Error| DialError::Foreign {

@@ -23,7 +23,7 @@ mod tests;
 mod vxlan;
 mod way_out;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
@@ -68,6 +68,8 @@ pub(super) struct Held {
     published: Published,
     /// `None`: what of the kernel's associations and policies is ours is not known.
     sealed: Option<Sealing>,
+    /// Encrypted networks that are here, or could not be removed.
+    encrypted: BTreeSet<u32>,
 }
 
 impl Networks {
@@ -84,7 +86,7 @@ impl Networks {
             // A daemon has served networks before, and its rules know the peers: they hold until the worker tells them, at once.
             return Ok(());
         }
-        self.let_in(underlay, &Plan::default())
+        self.let_in(underlay, &Plan::default(), &held.encrypted)
     }
 
     /// Has this node's overlay networks be what its items say; gives what keeps them from that, and all else is done. Items of
@@ -183,8 +185,13 @@ impl Networks {
         let known = held.known.clone().unwrap_or_default();
         let mut plan = plan::plan(&underlay, &items, &known, &locals);
         self.know_networks(&underlay, &items, &mut plan)?;
+        // What goes does so while its rules are there, and keeps them when it can't go.
+        let stay = self.remove_strange_spaces(&plan)?;
+        let before = if stay.is_empty() { BTreeSet::new() } else { std::mem::take(&mut held.encrypted) };
+        held.encrypted = &before | &plan.sealing.networks;
+        plan.problems.extend(stay.into_iter().map(|(name, error)| Problem::Failed(name, error.to_string())));
         // Before there is a network, strangers are kept out of it; and where there is none, containers from other nodes'.
-        self.let_in(&underlay, &plan)?;
+        self.let_in(&underlay, &plan, &held.encrypted)?;
         Self::seal(held, &underlay, &mut plan);
         self.make_spaces(held, &underlay, &mut plan)?;
         self.tell_of_overlays(&plan);
@@ -209,13 +216,13 @@ impl Networks {
         }
     }
 
-    fn let_in(&self, underlay: &Underlay, plan: &Plan) -> Result<()> {
+    fn let_in(&self, underlay: &Underlay, plan: &Plan, encrypted: &BTreeSet<u32>) -> Result<()> {
         let guarded = Guarded {
             address: underlay.address,
             port: underlay.port,
             peers: plan.peers.clone(),
             bridges: self.state().bridges().into_iter().map(|bridge| bridge.name).collect(),
-            encrypted: plan.sealing.networks.clone(),
+            encrypted: encrypted.clone(),
         };
         self.0.guard.set(Some(guarded)).map_err(|error| refused(&error))
     }
@@ -296,9 +303,6 @@ impl Networks {
             .mode(0o711)
             .create(folder)
             .map_err(|error| Error::internal(format_args!("making {}", folder.display()), &error))?;
-        for (name, error) in self.remove_strange_spaces(plan)? {
-            plan.problems.push(Problem::Failed(name, error.to_string()));
-        }
         held.made.retain(|id, _| plan.networks.contains_key(id));
         for (id, overlay) in &plan.networks {
             if held.made.get(id) == Some(overlay) {

@@ -167,6 +167,20 @@ fn a_plain_container_joins_and_leaves() {
 }
 
 #[test]
+fn a_node_has_so_many_places_and_no_more() {
+    let mut store = fixture::store([attachable().into()]);
+    let (_, actions) = attach(&store, "network-3").unwrap();
+    super::super::tests::commit(&mut store, &actions);
+    let first = store.tasks_on(NodeId::of(8)).next().unwrap().clone();
+    let others = (0..MOST_PLACES - 1).map(|number| {
+        let id = TaskId::of(1000 + u128::try_from(number).unwrap());
+        StoreAction::Create(Task { id, ..(*first).clone() }.into())
+    });
+    super::super::tests::commit(&mut store, &others.collect::<Vec<_>>());
+    assert_eq!(attach(&store, "network-3"), Err(texts::too_many_attachments(MOST_PLACES)));
+}
+
+#[test]
 fn only_attachable_networks_are_joined_and_only_attachments_left() {
     let service_task = fixture::task(5, &service(), 1);
     let mut going = attachable();

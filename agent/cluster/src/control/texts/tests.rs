@@ -344,6 +344,14 @@ fn the_words_are_dockers() {
             rpc("PermissionDenied", "network net not manually attachable"),
         ),
         (
+            too_many_attachments(1024),
+            Kind::FailedPrecondition,
+            rpc(
+                "FailedPrecondition",
+                "containers of this node have 1024 places in networks of the cluster, as many as a node may have",
+            ),
+        ),
+        (
             attachment_not_found(task),
             Kind::NotFound,
             rpc("NotFound", &format!("attachment {} not found", id(4))),
