@@ -114,9 +114,7 @@ impl EngineExecutor {
         let (daemon, id) = (Arc::clone(&self.daemon), work.task.id);
         self.turns.settle(id, async move { make(&daemon, id, request, pulled.err()).await }).await
     }
-}
 
-impl EngineExecutor {
     /// One that nobody waits for and nobody has was asked for by a daemon that ended, or in vain.
     fn start_place(&self, task: &Arc<Task>) -> Result<Started, TaskError> {
         if self.daemon.attaching.offer(task) || is_taken(&self.daemon, task.id) {

@@ -61,16 +61,13 @@ pub enum OutOfStep {
 impl Held {
     /// The message that a session begins with, and that a worker out of step gets: all of `to`, whatever the node has.
     pub fn restart(&mut self, to: &Assignment) -> AssignmentChanges {
-        let set: Vec<_> = to.items().cloned().collect();
-        self.send(Base::Empty, set, Vec::new())
+        let (set, removed) = self.difference(Base::Empty, to);
+        self.send(Base::Empty, set, removed)
     }
 
     /// The message that leads to `to`, which is held from then on; none when nothing differs.
     pub fn advance(&mut self, to: &Assignment) -> Option<AssignmentChanges> {
-        let is_held = |id: &ItemId, item: &Item| self.items.get(id).is_some_and(|held| held.item == *item);
-        let set: Vec<_> =
-            to.items.iter().filter(|(id, item)| !is_held(id, item)).map(|(_, item)| item.clone()).collect();
-        let removed: Vec<_> = self.items.keys().filter(|id| !to.items.contains_key(*id)).copied().collect();
+        let (set, removed) = self.difference(Base::Previous, to);
         (!set.is_empty() || !removed.is_empty()).then(|| self.send(Base::Previous, set, removed))
     }
 
@@ -78,13 +75,7 @@ impl Held {
     /// differs. What is held between them is to be acted on by nobody. The first one of a session is whole, whatever the node has.
     pub fn lead_to(&mut self, to: &Assignment, most: usize) -> Vec<AssignmentChanges> {
         let mut base = if self.generation == 0 { Base::Empty } else { Base::Previous };
-        let is_held = |id: &ItemId, item: &Item| self.items.get(id).is_some_and(|held| held.item == *item);
-        let set = to.items.iter().filter(|(id, item)| base == Base::Empty || !is_held(id, item));
-        let mut set: Vec<Item> = set.map(|(_, item)| item.clone()).collect();
-        let removed: Vec<_> = match base {
-            Base::Empty => Vec::new(),
-            Base::Previous => self.items.keys().filter(|id| !to.items.contains_key(*id)).copied().collect(),
-        };
+        let (mut set, removed) = self.difference(base, to);
         if base == Base::Previous && set.is_empty() && removed.is_empty() {
             return Vec::new();
         }
@@ -99,6 +90,17 @@ impl Held {
             }
             (set, base) = (rest, Base::Previous);
         }
+    }
+
+    /// What is to be set and what to be removed, so that `to` comes of `base`.
+    fn difference(&self, base: Base, to: &Assignment) -> (Vec<Item>, Vec<ItemId>) {
+        if base == Base::Empty {
+            return (to.items().cloned().collect(), Vec::new());
+        }
+        let is_held = |id: &ItemId, item: &Item| self.items.get(id).is_some_and(|held| held.item == *item);
+        let set = to.items.iter().filter(|(id, item)| !is_held(id, item)).map(|(_, item)| item.clone());
+        let removed = self.items.keys().filter(|id| !to.items.contains_key(*id)).copied();
+        (set.collect(), removed.collect())
     }
 
     fn send(&mut self, base: Base, set: Vec<Item>, removed: Vec<ItemId>) -> AssignmentChanges {
