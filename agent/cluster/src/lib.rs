@@ -15,6 +15,7 @@ pub mod fault;
 #[cfg(test)]
 mod fixture;
 pub mod id;
+pub mod label;
 pub mod objects;
 pub mod orchestrator;
 pub mod reconciled;

@@ -6,6 +6,7 @@
 use std::fmt::Display;
 
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::label::Refusal;
 use crate::store::{ObjectId, ObjectKind, StoreError};
 use crate::token::JoinTokenError;
 
@@ -97,7 +98,7 @@ texts! {
     SwarmKit InvalidArgument port_in_use_by_ingress(port: u16, service: &str, id: ServiceId) "port '{port}' is already in use by service '{service}' ({id}) as an ingress port";
     SwarmKit InvalidArgument attached_to_ingress(network: &str) "Service cannot be explicitly attached to the ingress network {network:?}";
     Dockerd InvalidArgument attached_twice(network: &str) "service is attached to network {network} more than once";
-    Dockerd InvalidArgument fence_invalid(reason: &dyn Display) "{reason}";
+    Dockerd InvalidArgument label_refused(refusal: &Refusal) "{refusal}";
     SwarmKit FailedPrecondition ingress_missing() "service needs ingress network, but no ingress network is present";
     SwarmKit Unimplemented mode_change() "service mode change is not allowed";
     SwarmKit Unimplemented rename() "renaming services is not supported";

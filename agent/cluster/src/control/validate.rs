@@ -10,10 +10,10 @@ pub(super) use endpoint::needs_ingress;
 
 use crate::constraint::Constraints;
 use crate::id::ServiceId;
+use crate::label;
 use crate::objects::resources::ResourceRequirements;
 use crate::objects::task::Placement;
 use crate::objects::{GenericResource, ServiceMode, ServiceSpec, UpdateConfig};
-use crate::orchestrator::fence;
 use crate::store::ObjectKind;
 use crate::view::View;
 
@@ -41,7 +41,7 @@ pub(super) fn service(
     dns_label(&spec.name)?;
     // Before its parts are parsed and expanded, which costs what they take.
     fits(ObjectKind::Service, spec, MAX_SERVICE_SPEC_BYTES)?;
-    fence::parse(&spec.labels).map_err(|reason| texts::fence_invalid(&reason))?;
+    let labels = label::checked(&spec.labels).map_err(|refusal| texts::label_refused(&refusal))?;
     task(spec)?;
     mode(spec.mode)?;
     update_configs(spec)?;
@@ -51,6 +51,7 @@ pub(super) fn service(
     endpoint::networks(view, &spec.task)?;
     endpoint::no_port_clash(view, spec, updated)?;
     endpoint::ingress_is_there(view, spec)?;
+    labels.fit(view, spec).map_err(|refusal| texts::label_refused(&refusal))?;
     container::references_exist(view, &spec.task)
 }
 

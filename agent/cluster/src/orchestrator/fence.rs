@@ -15,7 +15,7 @@ pub(super) const ORPHAN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// The label's value is no duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("label ketch.fence: {0:?} is not a duration such as 90s or 1m30s")]
+#[error("{0:?} is not a duration such as 90s or 1m30s")]
 pub struct FenceError(pub String);
 
 /// The fence that the service's labels ask for.

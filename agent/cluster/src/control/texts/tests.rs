@@ -193,7 +193,11 @@ fn the_words_are_dockers() {
             Kind::InvalidArgument,
             "service is attached to network net more than once".to_owned(),
         ),
-        (fence_invalid(&"label ketch.fence: x"), Kind::InvalidArgument, "label ketch.fence: x".to_owned()),
+        (
+            label_refused(&Refusal { label: "ketch.fence".to_owned(), reason: "x".to_owned() }),
+            Kind::InvalidArgument,
+            "label ketch.fence: x".to_owned(),
+        ),
         (
             ingress_missing(),
             Kind::FailedPrecondition,

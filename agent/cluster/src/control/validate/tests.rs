@@ -12,6 +12,7 @@ use crate::objects::container::{ConfigTarget, HealthCheck, Mount};
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{ContainerSpec, EndpointSpec, PortConfig};
+use crate::orchestrator::fence;
 use crate::store::Store;
 
 fn verdict_in(store: &Store, spec: &ServiceSpec) -> Result<(), ControlError> {
@@ -70,6 +71,31 @@ fn a_fence_is_a_duration() {
     fenced.labels.insert(fence::LABEL.to_owned(), "soon".to_owned());
     let told = verdict(&fenced).unwrap_err().to_string();
     assert_eq!(told, "label ketch.fence: \"soon\" is not a duration such as 90s or 1m30s");
+}
+
+#[test]
+fn labels_go_with_the_rest_of_the_service() {
+    let labelled = |label: &str, text: &str, ports: &[PortConfig]| {
+        let mut spec = ServiceSpec { endpoint: endpoint(ports), ..spec("a") };
+        let _none = spec.labels.insert(label.to_owned(), text.to_owned());
+        verdict(&spec).map_err(|error| error.to_string())
+    };
+    assert_eq!(labelled("ketch.allow", "web:80", &[]), Ok(()));
+    let told = "label ketch.publish.from: the service has no published port";
+    assert_eq!(labelled("ketch.publish.from", "10.0.0.0/8", &[]), Err(told.to_owned()));
+    assert_eq!(labelled("ketch.publish.from", "10.0.0.0/8", &[port(80, PublishMode::Ingress)]), Ok(()));
+    assert!(labelled("ketch.other", "", &[]).unwrap_err().starts_with("label ketch.other: is not known;"));
+}
+
+#[test]
+fn ports_of_the_hosts_network_are_not_closed() {
+    let mut host = fixture::network(7);
+    host.spec.driver.name = "host".to_owned();
+    let mut closed = with_task(spec("a"), |task| task.networks = vec![attachment(&host)]);
+    let store = fixture::store(cluster().into_iter().chain([host.into()]));
+    let _none = closed.labels.insert("ketch.allow".to_owned(), String::new());
+    let told = verdict_in(&store, &closed).unwrap_err().to_string();
+    assert_eq!(told, "label ketch.allow: a service of the network host has no ports of its own");
 }
 
 #[test]
