@@ -6,15 +6,18 @@
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ketch_integration::mesh::{Mesh, Node, node_of};
-use ketch_integration::{Case, tests, wait_within};
+use ketch_integration::wait::DEADLINE;
+use ketch_integration::{Case, tests, wait_until};
 
 tests![frames_in_a_nodes_name, a_task_in_anothers_name];
 
-/// How long a frame may take, and how long is waited for one that is not to come.
-const ARRIVES: Duration = Duration::from_millis(500);
+/// How long is waited for a frame that is not to come.
+const NEVER: Duration = Duration::from_millis(500);
+/// How long one that is to come may take, before another is sent.
+const ARRIVES: Duration = Duration::from_secs(2);
 
 /// A task's container in the network.
 #[derive(Debug)]
@@ -59,27 +62,48 @@ impl<'a> Field<'a> {
         file
     }
 
-    /// Whether the second node's task gets what is done.
-    fn is_reached(&self, inmate: &Inmate, by: impl Fn()) -> bool {
-        let before = self.unasked(inmate);
-        by();
-        std::thread::sleep(ARRIVES);
-        self.unasked(inmate) > before
-    }
+}
 
-    /// The same of what is to get there, which may take its time on a busy machine.
-    fn becomes_reached(&self, inmate: &Inmate, by: impl Fn()) -> bool {
-        (0..10).any(|_| self.is_reached(inmate, &by))
-    }
+/// Whether a task gets what is done, which it is not to.
+fn is_reached(inmate: &Inmate, by: impl Fn()) -> bool {
+    is_reached_within(NEVER, inmate, by)
+}
 
-    /// How many datagrams have come to it for ports at which nobody listens.
-    fn unasked(&self, inmate: &Inmate) -> u64 {
-        let line = format!("nsenter --net=/proc/{}/ns/net cat /proc/net/snmp", inmate.pid);
-        let out = self.mesh.node(inmate.node).engine.sh(&line).ok();
-        let udp = out.text().lines().filter(|line| line.starts_with("Udp: ")).nth(1);
-        let ports = udp.and_then(|line| line.split(' ').nth(2)).and_then(|count| count.parse().ok());
-        ports.unwrap_or_else(|| panic!("what the kernel counts: {out}"))
+/// The same of what is to get there, sooner or later on a busy machine.
+fn becomes_reached(inmate: &Inmate, by: impl Fn()) -> bool {
+    at_last(&|| is_reached_within(ARRIVES, inmate, &by))
+}
+
+fn is_reached_within(time: Duration, inmate: &Inmate, by: impl Fn()) -> bool {
+    let before = unasked(inmate);
+    by();
+    let end = Instant::now() + time;
+    while unasked(inmate) == before {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
     }
+    true
+}
+
+/// How many datagrams have come to it for ports at which nobody listens.
+fn unasked(inmate: &Inmate) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/net/snmp", inmate.pid)).unwrap_or_default();
+    let udp = text.lines().filter(|line| line.starts_with("Udp: ")).nth(1);
+    let ports = udp.and_then(|line| line.split(' ').nth(2)).and_then(|count| count.parse().ok());
+    ports.unwrap_or_else(|| panic!("what the kernel counts for {inmate:?}: {text:?}"))
+}
+
+/// What is to be seen is looked for again.
+fn at_last(is_so: &dyn Fn() -> bool) -> bool {
+    let end = Instant::now() + DEADLINE;
+    while Instant::now() < end {
+        if is_so() {
+            return true;
+        }
+    }
+    false
 }
 
 fn inmates(node: &Node<'_>) -> Vec<Inmate> {
@@ -122,7 +146,7 @@ fn without_rules<T>(node: &Node<'_>, work: impl FnOnce() -> T) -> T {
     let _ = node.engine.sh(&format!("nft delete table ip {name}")).ok();
     let done = work();
     node.thaw();
-    wait_within(Duration::from_secs(10), "the node's rules are back", || {
+    wait_until("the node's rules are back", || {
         if tables().contains(&name) { Ok(()) } else { Err(tables()) }
     });
     done
@@ -146,24 +170,19 @@ fn frames_in_a_nodes_name(case: &Case) {
 
     let stranger = mesh.wire().connected(9);
     let send = || drop(stranger.run("bash", ["-c", &sending(&frame)]));
-    assert!(!field.is_reached(victim, send), "a stranger's frame arrives");
-    let reached = without_rules(mesh.node(2), || field.becomes_reached(victim, send));
+    assert!(!is_reached(victim, send), "a stranger's frame arrives");
+    let reached = without_rules(mesh.node(2), || becomes_reached(victim, send));
     assert!(reached, "the stranger's frame is well made");
 
     let (bridged, host) = (container("bridged", "bridge"), container("hosted", "host"));
     for (which, pid) in [("a bridge", &bridged), ("the host's network", &host), ("the network itself", &field.on(1).0.pid)] {
-        assert!(!field.is_reached(victim, inside(pid)), "a frame of a container of {which} arrives");
-        let reached = without_rules(mesh.node(1), || field.becomes_reached(victim, inside(pid)));
+        assert!(!is_reached(victim, inside(pid)), "a frame of a container of {which} arrives");
+        let reached = without_rules(mesh.node(1), || becomes_reached(victim, inside(pid)));
         assert!(reached, "a frame of a container of {which} is well made");
-        assert!(!field.is_reached(victim, inside(pid)), "a frame of a container of {which} arrives again");
+        assert!(!is_reached(victim, inside(pid)), "a frame of a container of {which} arrives again");
     }
     let _ = mesh.docker(1, "rm -f bridged hosted").ok();
     field.mesh.end();
-}
-
-/// What is to be seen is looked for again.
-fn at_last(is_so: &dyn Fn() -> bool) -> bool {
-    (0..10).any(|_| is_so())
 }
 
 fn a_task_in_anothers_name(case: &Case) {
@@ -185,7 +204,7 @@ fn a_task_in_anothers_name(case: &Case) {
             "ip route replace {0}/32 dev {interface} src {from}; bash -c 'echo >/dev/udp/{0}/9999'",
             to.address
         );
-        field.is_reached(to, || drop(run(thief, &line)))
+        is_reached(to, || drop(run(thief, &line)))
     };
     // Whether somebody near takes the thief for whom it says it is.
     let is_believed = || {

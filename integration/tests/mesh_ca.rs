@@ -59,7 +59,7 @@ fn a_root_is_rotated_while_a_node_is_away(case: &Case) {
     // Until the last one has moved both are trusted, and the old token is good.
     assert_eq!(roots(&mesh, 1).matches("BEGIN CERTIFICATE").count(), 2, "{}", tls(&mesh));
     assert_eq!(mesh.token(1, "worker"), old_token);
-    assert_eq!(mesh.running(1, "web"), before, "tasks run while certificates are renewed");
+    assert_eq!(mesh.wait_running(1, "web", 4, |_| true), before, "tasks run while certificates are renewed");
 
     mesh.node_mut(5).come_back();
     mesh.wait_ready(1, &[1, 2, 3, 4, 5]);
@@ -75,7 +75,7 @@ fn a_root_is_rotated_while_a_node_is_away(case: &Case) {
     assert_eq!(new_root.matches("BEGIN CERTIFICATE").count(), 1);
     let _ = mesh
         .wait_output(1, "node ls --format '{{.TLSStatus}}'", |text| text.lines().all(|line| line == "Ready"));
-    assert_eq!(mesh.running(1, "web"), before, "nothing is moved by it");
+    assert_eq!(mesh.wait_running(1, "web", 4, |_| true), before, "nothing is moved by it");
     // Tokens name the root.
     let new_token = mesh.token(2, "worker");
     assert_ne!(new_token, old_token);
@@ -92,8 +92,9 @@ fn a_root_is_rotated_while_a_node_is_away(case: &Case) {
 fn a_rotation_ends_with_its_root(case: &Case) {
     let mesh = Mesh::formed(case, 1, 1);
     let old = mesh.docker(1, "swarm ca").ok().text().to_owned();
-    let bounded = |line: &str| mesh.node(1).engine.program("timeout").args(["120", "sh", "-c", line]).run();
-    let out = bounded("docker swarm ca --rotate --cert-expiry 2h").ok();
+    let client = mesh.node(1).engine.client().args(["swarm", "ca", "--rotate", "--cert-expiry", "2h"]).spawn();
+    let _ = mesh.wait_output_within(SOON, 1, "swarm ca", |text| text != old);
+    let out = client.wait().ok();
     // How far it is, is shown as often as the client looks, which may be once.
     assert!(out.text().contains("desired root digest: sha256:"), "{out}");
     let shown = mesh.docker(1, "swarm ca").ok().text().to_owned();
@@ -157,12 +158,13 @@ fn a_folder_on_two_machines_is_told(case: &Case) {
         if logs.iter().any(|log| log.contains("its folder was copied")) { Ok(()) } else { Err(logs.concat()) }
     });
     // The other one goes on, and is not replaced again.
-    let seen = mesh.docker(1, "node ls --format '{{.Hostname}} {{.Status}}'").ok().text().to_owned();
+    let list = "node ls --format '{{.Hostname}} {{.Status}}'";
+    let is_settled = |text: &str| text.lines().count() == 2 && text.lines().all(|line| line.ends_with(" Ready"));
+    let seen = mesh.wait_output(1, list, is_settled);
     for _ in 0..10 {
         std::thread::sleep(Duration::from_secs(1));
-        assert_eq!(mesh.docker(1, "node ls --format '{{.Hostname}} {{.Status}}'").ok().text(), seen);
+        assert_eq!(mesh.docker(1, list).ok().text(), seen);
     }
-    assert_eq!(seen.lines().count(), 2, "{seen}");
     mesh.end();
 }
 

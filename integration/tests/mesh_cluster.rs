@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use ketch_integration::ketchd::Maker;
+use ketch_integration::ketchd::{Engine, Maker};
 use ketch_integration::mesh::{Mesh, node_of};
 use ketch_integration::runtime::Output;
 use ketch_integration::{Case, tests, wait_within};
@@ -372,8 +372,9 @@ fn a_removed_node_stays_out(case: &Case) {
     assert_eq!(mesh.docker(1, "node rm node2").ok().text(), "node2");
     let _ = mesh.wait_running(1, "web", 2, |number| number == 1);
     // Its certificate is still good for months; it is not let in by it.
+    let told = mesh.node(2).engine.log().len();
     mesh.node_mut(2).come_back();
-    std::thread::sleep(Duration::from_secs(5));
+    wait_removed(&mesh.node(2).engine, told);
     mesh.wait_ready(1, &[1]);
     let _ = mesh.wait_running(1, "web", 2, |number| number == 1);
     if !mesh.node(2).engine.is_ketch() {
@@ -382,6 +383,15 @@ fn a_removed_node_stays_out(case: &Case) {
         let _ = mesh.node(2).engine.sh(&format!("cd {} && umount 1-* && rm 1-*", netns.display())).ok();
     }
     mesh.end();
+}
+
+/// Until an engine that asked to be let in was told that it is no more of the cluster; what is before `from` in its log is old.
+fn wait_removed(engine: &Engine<'_>, from: usize) {
+    let said = if engine.is_ketch() { "this node was removed from its cluster" } else { "agent: session failed" };
+    wait_within(Duration::from_secs(60), said, || {
+        let log = engine.log();
+        if log[from..].contains(said) { Ok(()) } else { Err(log) }
+    });
 }
 
 fn all_of_them_start_again(case: &Case) {

@@ -53,8 +53,10 @@ impl Step {
 
     fn is_reached(self, state: &str, replaced: usize) -> bool {
         match self {
+            // One that was quicker than whoever looks is at its end.
+            Self::Replaced(_) | Self::Watched if state == "completed" => true,
             Self::Replaced(count) => state == "updating" && replaced >= count,
-            Self::Watched => state == "completed" || (state == "updating" && replaced == REPLICAS),
+            Self::Watched => state == "updating" && replaced == REPLICAS,
             Self::Paused => state == "paused",
             Self::RollingBack => state.starts_with("rollback"),
         }

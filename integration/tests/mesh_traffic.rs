@@ -4,11 +4,12 @@
 //! The servers and the clients are `mesh_peer`. dockerd's routing mesh needs IPVS, which this kernel has not: ketchd alone is asked.
 
 use std::fs;
+use std::time::Duration;
 
 use ketch_integration::ketchd::{Maker, archive};
 use ketch_integration::mesh::{Mesh, REGISTRY, node_of};
 use ketch_integration::runtime::Running;
-use ketch_integration::{Case, tests, wait_until};
+use ketch_integration::{Case, tests, wait_within};
 use rustix::process::Signal;
 
 tests![
@@ -23,6 +24,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_mesh_peer");
 /// The client's: the bridge's.
 const CLIENT: &str = "10.99.0.254";
 const RATE: &str = "200";
+const SOON: Duration = Duration::from_secs(60);
 const HEALTH: &str = "--health-cmd '/mesh_peer check' --health-interval 300ms --health-timeout 5s --health-retries 5";
 
 /// A program that asks from outside of the nodes; it ends with the test.
@@ -49,7 +51,7 @@ impl Client {
     /// Waits until the last of what it has printed is as wanted.
     #[track_caller]
     fn wait_last(&self, what: &str, is_so: impl Fn(&str) -> bool) -> String {
-        wait_until(what, || match self.lines().pop() {
+        wait_within(SOON, what, || match self.lines().pop() {
             Some(line) if is_so(&line) => Ok(line),
             other => Err(format!("{other:?}")),
         })
@@ -60,7 +62,7 @@ impl Client {
     fn asked(&self) -> String {
         let before = self.lines().len();
         self.signal(Signal::USR1);
-        wait_until("what a session prints", || {
+        wait_within(SOON, "what a session prints", || {
             let mut lines = self.lines();
             if lines.len() > before { lines.pop().ok_or_else(String::new) } else { Err(format!("{lines:?}")) }
         })
@@ -102,7 +104,7 @@ fn serve(mesh: &Mesh<'_>, replicas: usize, flags: &str) -> Vec<String> {
     let _ = mesh.docker(1, &line).ok();
     let running = mesh.wait_running(1, "web", replicas, |_| true);
     for node in mesh.nodes() {
-        wait_until("a page of each task by each node", || {
+        wait_within(SOON, "a page of each task by each node", || {
             let pages: Vec<String> = (0..2 * replicas).map(|_| page(mesh, node.number)).collect();
             let is_seen = |line: &String| {
                 let slot = line.split(' ').next().and_then(|name| name.strip_prefix("web.")).unwrap_or_default();
@@ -224,7 +226,7 @@ fn a_lost_node_ends_datagrams_and_streams(case: &Case) {
     let before: Vec<usize> = flows.iter().map(|flow| flow.lines().len()).collect();
     let _ = mesh.wait_running_within(mesh.pace().replacement, 1, "web", 2, |number| number == 2);
     for (flow, before) in flows.iter().zip(before) {
-        wait_until("an answer of another task", || {
+        wait_within(SOON, "an answer of another task", || {
             let lines = flow.lines();
             let is_answered = lines.len() > before + 1 && lines.last().is_some_and(|line| line.contains("@node2 "));
             if is_answered { Ok(()) } else { Err(format!("{before} lines, then {:?}", lines.get(before..))) }
@@ -256,7 +258,7 @@ fn a_local_task_sees_the_clients_address(case: &Case) {
     // By the option there is no other.
     let _ = mesh.docker(1, "service update -q -d --label-add ketch.mesh.prefer-local=true web").ok();
     for node in [2, 3] {
-        wait_until("only the node's own task", || {
+        wait_within(SOON, "only the node's own task", || {
             let pages: Vec<String> = (0..8).map(|_| page(&mesh, node)).collect();
             let is_so = |page: &String| page.contains(&format!("@node{node} ")) && page.ends_with(&format!("to {CLIENT}"));
             if pages.iter().all(is_so) { Ok(()) } else { Err(format!("{pages:?}")) }

@@ -17,7 +17,9 @@ use crate::ketchd::words;
 use crate::runtime::Output;
 
 /// How long a line with `?` may take to come true.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long one command may take, in seconds: less than a command of the harness may.
+const BOUND: &str = "50";
 
 /// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,7 +181,7 @@ impl Step {
             .replace("{folder}", &node.engine.site.case.dir.display().to_string())
             .replace("{site}", &node.engine.site.dir.display().to_string());
         // One that does not end is a difference, 124, and not the end of the test.
-        let bounded = node.engine.program("timeout").args(["--kill-after=1", "30"]);
+        let bounded = node.engine.program("timeout").args(["--kill-after=1", BOUND]);
         let mut out = match line.strip_prefix("$ ") {
             Some(line) => bounded.args(["sh", "-c", line]).run(),
             None => bounded.arg("docker").args(words::split(&line)).run(),
