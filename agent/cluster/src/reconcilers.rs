@@ -22,6 +22,7 @@ pub use touched::Word;
 
 use crate::control::{MAX_TRANSACTION_BYTES, size_of};
 use crate::id::NewBits;
+use crate::scheduler::Scheduler;
 use crate::store::{Change, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -91,6 +92,8 @@ pub struct Reconcilers {
     later: BTreeSet<(Timestamp, Key)>,
     /// Of the keys that are ready, wait, are under way or were refused.
     standings: BTreeMap<Key, Standing>,
+    /// Keeps what it would otherwise look up anew in each turn.
+    scheduler: Scheduler,
     next_place: u64,
 }
 
@@ -129,6 +132,7 @@ impl Reconcilers {
 
     /// Wakes what committed changes touch. `view` is of after them.
     pub fn committed(&mut self, view: &View<'_>, changes: &[Change], now: Timestamp) {
+        self.scheduler.committed(changes);
         let keys: BTreeSet<Key> =
             changes.iter().flat_map(|change| touched::by_change(view, change)).collect();
         keys.into_iter().for_each(|key| self.wake(key, now));
@@ -136,13 +140,17 @@ impl Reconcilers {
 
     /// Wakes what a worker's word touches, after it was noted.
     pub fn noted(&mut self, word: &Word<'_>, now: Timestamp) {
+        self.scheduler.noted(word);
         touched::by_word(word).into_iter().for_each(|key| self.wake(key, now));
     }
 
     /// The next turn; none when nobody wants anything now. Keys that want nothing are done with on the way.
     pub fn next(&mut self, view: &View<'_>, now: Timestamp, bits: NewBits<'_>) -> Option<Turn> {
         while let Some(key) = self.begin(now) {
-            let wanted = key.run(view, now, bits);
+            let wanted = match key {
+                Key::Scheduler => self.scheduler.schedule(view, now),
+                key => key.run(view, now, bits),
+            };
             if let Some(standing) = self.standings.get_mut(&key) {
                 standing.wake_at = wanted.wake_at;
             }

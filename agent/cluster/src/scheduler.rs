@@ -3,12 +3,18 @@
 //! It looks at pending tasks (the allocator has given them their addresses), and either assigns one or writes into its
 //! status why it waits. It moves no task that has a node, and never one of another service. The manager calls it when a
 //! task or a node has changed; nothing here hangs on time but the count of recent failures, which only orders nodes.
+//!
+//! [`Scheduler`] keeps its table of the nodes from one pass to the next, which decides nothing: [`schedule`] has none, and says
+//! the same.
 
 mod batch;
 #[cfg(test)]
 mod clusters;
 mod filter;
 mod generic;
+#[cfg(test)]
+mod kept;
+mod layout;
 mod nodes;
 mod partition;
 mod pipeline;
@@ -16,6 +22,7 @@ mod platform;
 #[cfg(test)]
 mod reference;
 mod spread;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -27,13 +34,16 @@ use crate::constraint::Descriptor;
 use crate::id::NodeId;
 use crate::objects::{Meta, Task, TaskState, TaskStatus};
 use crate::reconciled::Reconciled;
+use crate::reconcilers::Word;
+use crate::store::Change;
 use crate::time::Timestamp;
 use crate::view::View;
 use batch::{Batch, batches};
 use filter::Filter;
-use nodes::{NodeTable, start_of};
+use nodes::has_failed;
 use pipeline::Pipeline;
 use spread::{Candidates, Tree};
+use table::NodeTable;
 
 /// SwarmKit's words, which clients show beside the state.
 const ASSIGNED: &str = "scheduler assigned task to node";
@@ -48,18 +58,44 @@ pub(crate) const TOO_MANY: u32 = 5;
 /// Places every pending task that a node can have, and says of each other one why it stays pending.
 #[must_use]
 pub fn schedule(view: &View<'_>, now: Timestamp) -> Reconciled {
-    let batches = batches(view);
-    if batches.is_empty() {
-        return Reconciled::default();
+    Scheduler::default().schedule(view, now)
+}
+
+/// The same, pass after pass, without a look at every task on every node each time. Who keeps one tells it everything that
+/// changes: a pass may be called once all changes of the one before are told, or it was refused.
+#[derive(Debug, Clone, Default)]
+pub struct Scheduler {
+    table: NodeTable,
+}
+
+impl Scheduler {
+    /// Learns of committed changes, in their order.
+    pub fn committed(&mut self, changes: &[Change]) {
+        self.table.committed(changes);
     }
-    let pass = Pass { view, now, table: NodeTable::of(view), wanted: Reconciled::default() };
-    pass.run(&batches)
+
+    /// Learns of a worker's word, after it was noted.
+    pub fn noted(&mut self, word: &Word<'_>) {
+        self.table.noted(word);
+    }
+
+    /// See [`schedule`].
+    #[must_use]
+    pub fn schedule(&mut self, view: &View<'_>, now: Timestamp) -> Reconciled {
+        let batches = batches(view);
+        if batches.is_empty() {
+            return Reconciled::default();
+        }
+        self.table.refresh(view);
+        let pass = Pass { view, now, table: &mut self.table, wanted: Reconciled::default() };
+        pass.run(&batches)
+    }
 }
 
 struct Pass<'v> {
     view: &'v View<'v>,
     now: Timestamp,
-    table: NodeTable,
+    table: &'v mut NodeTable,
     wanted: Reconciled,
 }
 
@@ -81,7 +117,7 @@ impl Pass<'_> {
             self.keep_waiting(task, &reason);
         }
         for (pipeline, tasks) in left.into_iter().filter(|(_, tasks)| !tasks.is_empty()) {
-            let reason = pipeline.explain(&self.table);
+            let reason = pipeline.explain(self.table);
             tasks.iter().for_each(|task| self.keep_waiting(task, &reason));
         }
         self.wanted
@@ -95,7 +131,7 @@ impl Pass<'_> {
             match row.filter(|row| pipeline.refusal(&self.table.rows()[*row]).is_none()) {
                 Some(row) => {
                     let order = Order { task, pipeline, now: self.now };
-                    self.wanted.update(assign(&mut self.table, row, order));
+                    self.wanted.update(assign(self.table, row, order));
                 }
                 None => refused.push(&***task),
             }
@@ -111,11 +147,11 @@ impl Pass<'_> {
         let failures = self.failures_of(batch.sample);
         let preferences = &batch.sample.spec.placement.spread;
         let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
-        let partition = self.table.partition_by(&levels);
-        let start = start_of(batch.sample.service);
+        let partition = self.table.partition_by(&levels, pipeline);
+        let start = self.table.start_of(batch.sample.service);
         let Self { table, wanted, now, .. } = self;
         let mut candidates = Candidates { table, pipeline, failures: &failures, partition, start };
-        let mut tree = Tree::of(&candidates);
+        let mut tree = Tree::of(&mut candidates);
         let placed = batch.free.iter().take_while(|task| {
             tree.place(&mut candidates, &mut |table, row| {
                 wanted.update(assign(table, row, Order { task, pipeline, now: *now }));
@@ -129,11 +165,12 @@ impl Pass<'_> {
     /// where it were too many.
     fn failures_of(&self, task: &Task) -> BTreeMap<usize, u32> {
         let mut failures = BTreeMap::<NodeId, u32>::new();
-        let of_service = task.service.into_iter().flat_map(|service| self.view.tasks_of(service));
+        let of_service = task.service.into_iter().flat_map(|service| self.table.failed(service));
+        let of_service = of_service.filter_map(|id| self.view.task(id));
         for other in of_service.filter(|other| other.spec_version == task.spec_version) {
             let status = self.view.status(other);
-            let failed = matches!(status.state, TaskState::Failed | TaskState::Rejected);
-            if let Some(node) = other.node.filter(|_| failed && self.now.since(status.since) < RECENT) {
+            let counts = has_failed(status) && self.now.since(status.since) < RECENT;
+            if let Some(node) = other.node.filter(|_| counts) {
                 *failures.entry(node).or_default() += 1;
             }
         }
@@ -174,7 +211,7 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
     let assigned = Task {
         meta: Meta { updated_at: now, ..task.meta },
         node: Some(node.node.id),
-        generic_resources: node.choose_generic(&pipeline.wants.generic).unwrap_or_default(),
+        generic_resources: node.choose_generic(&pipeline.of_node().generic).unwrap_or_default(),
         status: TaskStatus {
             state: TaskState::Assigned,
             since: now,

@@ -1,6 +1,7 @@
 //! The filters: whether a node may have a task at all, each with the words in which it says that it may not.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::generic::GenericWants;
 use super::nodes::{HostPort, NodeRow, host_ports};
@@ -42,6 +43,29 @@ impl Filter {
     /// Whether it can refuse a task with these wants.
     pub(super) fn applies(self, wants: &Wants) -> bool {
         match self {
+            Self::HostPorts => !wants.host_ports.is_empty(),
+            Self::MaxReplicas => wants.max_replicas > 0,
+            of_node => of_node.applies_to(&wants.of_node),
+        }
+    }
+
+    /// Whether the node may have a task with these wants, as far as this filter knows.
+    pub(super) fn passes(self, wants: &Wants, row: &NodeRow) -> bool {
+        match self {
+            Self::HostPorts => row.has_free_ports(&wants.host_ports),
+            Self::MaxReplicas => u64::from(row.live_of(wants.service)) < wants.max_replicas,
+            of_node => of_node.allows(&wants.of_node, row),
+        }
+    }
+
+    /// Whether its refusal of a row holds until the row is made anew, for all tasks that ask the same of a node: rows only
+    /// fill up.
+    pub(super) fn lasts(self) -> bool {
+        !matches!(self, Self::HostPorts | Self::MaxReplicas)
+    }
+
+    fn applies_to(self, wants: &NodeWants) -> bool {
+        match self {
             Self::Ready => true,
             Self::Resources => {
                 wants.resources.nano_cpus > 0 || wants.resources.memory_bytes > 0 || !wants.generic.is_empty()
@@ -50,13 +74,11 @@ impl Filter {
             Self::Encryption => wants.encryption,
             Self::Constraints => wants.constraints.as_ref().is_none_or(|it| !it.is_empty()),
             Self::Platform => !wants.platforms.is_empty(),
-            Self::HostPorts => !wants.host_ports.is_empty(),
-            Self::MaxReplicas => wants.max_replicas > 0,
+            Self::HostPorts | Self::MaxReplicas => false,
         }
     }
 
-    /// Whether the node may have a task with these wants, as far as this filter knows.
-    pub(super) fn passes(self, wants: &Wants, row: &NodeRow) -> bool {
+    fn allows(self, wants: &NodeWants, row: &NodeRow) -> bool {
         let description = row.node.description.as_ref();
         match self {
             Self::Ready => {
@@ -73,8 +95,7 @@ impl Filter {
             Self::Platform => description.is_some_and(|node| {
                 wants.platforms.iter().any(|wanted| platform::runs(&node.platform, wanted))
             }),
-            Self::HostPorts => row.has_free_ports(&wants.host_ports),
-            Self::MaxReplicas => u64::from(row.live_of(wants.service)) < wants.max_replicas,
+            Self::HostPorts | Self::MaxReplicas => true,
         }
     }
 
@@ -94,10 +115,19 @@ impl Filter {
     }
 }
 
-/// What a task needs of its node, read once for all tasks that need the same.
+/// What a task needs, read once for all tasks that need the same.
 #[derive(Debug)]
 pub(super) struct Wants {
     pub(super) service: Option<ServiceId>,
+    pub(super) of_node: Arc<NodeWants>,
+    host_ports: BTreeSet<HostPort>,
+    max_replicas: u64,
+}
+
+/// What many services may ask alike of a node: what is refused by it is remembered, see
+/// [`Partition`](super::partition::Partition).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NodeWants {
     resources: Resources,
     pub(super) generic: GenericWants,
     plugins: Vec<Plugin>,
@@ -106,12 +136,21 @@ pub(super) struct Wants {
     /// None when they can't be parsed: `control` lets no such spec in, and if one is here, no node is known to satisfy it.
     constraints: Option<Constraints>,
     platforms: Vec<Platform>,
-    host_ports: BTreeSet<HostPort>,
-    max_replicas: u64,
 }
 
 impl Wants {
     pub(super) fn of(view: &View<'_>, task: &Task) -> Self {
+        Self {
+            service: task.service,
+            of_node: Arc::new(NodeWants::of(view, task)),
+            host_ports: host_ports(task.endpoint.iter().flat_map(|endpoint| &endpoint.ports)).collect(),
+            max_replicas: task.spec.placement.max_replicas_per_node,
+        }
+    }
+}
+
+impl NodeWants {
+    fn of(view: &View<'_>, task: &Task) -> Self {
         let networks: Vec<_> = networks_of(task).into_iter().filter_map(|id| view.network(id)).collect();
         let network_plugins =
             networks.iter().map(|network| Plugin::new("Network", network.spec.driver_name()));
@@ -119,7 +158,6 @@ impl Wants {
         let reservations = &task.spec.resources.reservations;
         let placement = &task.spec.placement;
         Self {
-            service: task.service,
             resources: reservations.clone(),
             generic: GenericWants::of(&reservations.generic),
             plugins: volume_plugins(task).chain(network_plugins).collect(),
@@ -129,9 +167,13 @@ impl Wants {
             encryption: networks.iter().any(|network| network.spec.is_encrypted()),
             constraints: Constraints::parse(&placement.constraints).ok(),
             platforms: placement.platforms.clone(),
-            host_ports: host_ports(task.endpoint.iter().flat_map(|endpoint| &endpoint.ports)).collect(),
-            max_replicas: placement.max_replicas_per_node,
         }
+    }
+
+    /// Whether the node may have such a task, as far as the filters know that last.
+    pub(super) fn allow(&self, row: &NodeRow) -> bool {
+        let lasting = Filter::ALL.into_iter().filter(|filter| filter.lasts());
+        lasting.filter(|filter| filter.applies_to(self)).all(|filter| filter.allows(self, row))
     }
 }
 
@@ -152,7 +194,7 @@ fn volume_plugins(task: &Task) -> impl Iterator<Item = Plugin> {
 }
 
 /// A driver as nodes list it: by its name, or by its name as a plugin's latest version.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Plugin {
     bare: (String, String),
     latest: (String, String),
@@ -168,7 +210,7 @@ impl Plugin {
     }
 }
 
-fn has_plugins(engine: &EngineDescription, wants: &Wants) -> bool {
+fn has_plugins(engine: &EngineDescription, wants: &NodeWants) -> bool {
     // A node that lists no log driver at all does not say which it has.
     let lists_log_drivers = || engine.plugins.iter().any(|(kind, _)| kind == "Log");
     wants.plugins.iter().all(|plugin| plugin.is_on(engine))

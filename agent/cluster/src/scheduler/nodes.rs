@@ -1,15 +1,12 @@
-//! What the scheduler knows of each node: what its tasks hold of it, and how it ranks for a service.
+//! What the scheduler knows of one node: what its tasks hold of it, and how it ranks for a service.
 //!
-//! A table is built from the view for one pass and then follows what the pass places. Everything in a row is a sum over
-//! the tasks on the node, entered one by one, so that a table could as well be kept and follow the store's changes.
+//! Everything in a row is a sum over the tasks on the node, entered one by one. Which rows there are is the table's matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::generic::{GenericWants, Given};
-use super::partition::{Partition, place_of};
-use crate::constraint::Descriptor;
-use crate::id::{NodeId, ServiceId};
+use crate::id::{ServiceId, TaskId};
 use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::node::NodeDescription;
 use crate::objects::{GenericResource, Node, PortConfig, Resources, Task, TaskState, TaskStatus};
@@ -18,74 +15,8 @@ use crate::view::View;
 /// A port of a node's own address.
 pub(super) type HostPort = (Protocol, u16);
 
-/// Every node with its row, in the order of their ids.
-#[derive(Debug)]
-pub(super) struct NodeTable {
-    rows: Vec<NodeRow>,
-    /// The rows on which each service has live tasks.
-    of_service: BTreeMap<ServiceId, BTreeSet<usize>>,
-    partitions: Vec<Partition>,
-}
-
-/// How many partitions are kept: each makes an entry of a task a little dearer.
-const MOST_PARTITIONS: usize = 8;
-
-impl NodeTable {
-    pub(super) fn of(view: &View<'_>) -> Self {
-        let rows: Vec<_> = view.nodes().map(|node| NodeRow::of(node.clone())).collect();
-        let mut table = Self { rows, of_service: BTreeMap::new(), partitions: Vec::new() };
-        for (row, node) in view.nodes().enumerate() {
-            view.tasks_on(node.id).for_each(|task| table.add(row, task, view.status(task)));
-        }
-        table
-    }
-
-    pub(super) fn rows(&self) -> &[NodeRow] {
-        &self.rows
-    }
-
-    pub(super) fn find(&self, id: NodeId) -> Option<usize> {
-        self.rows.binary_search_by_key(&id, |row| row.node.id).ok()
-    }
-
-    /// The rows on which the service has live tasks.
-    pub(super) fn rows_with(&self, service: Option<ServiceId>) -> impl Iterator<Item = usize> {
-        service.and_then(|service| self.of_service.get(&service)).into_iter().flatten().copied()
-    }
-
-    /// Counts a task on its node, see [`NodeRow::add`].
-    pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
-        let row = &mut self.rows[index];
-        let before = place_of(index, row);
-        row.add(task, status);
-        let after = place_of(index, row);
-        if before != after {
-            self.partitions.iter_mut().for_each(|partition| partition.moved(before, after));
-            if let Some(service) = task.service {
-                self.of_service.entry(service).or_default().insert(index);
-            }
-        }
-    }
-
-    /// The partition by these descriptors, to be found with [`Self::partition`] until the next one is asked for.
-    pub(super) fn partition_by(&mut self, levels: &[Descriptor]) -> usize {
-        let known = self.partitions.iter().position(|partition| partition.is_of(levels));
-        known.unwrap_or_else(|| {
-            if self.partitions.len() == MOST_PARTITIONS {
-                self.partitions.clear();
-            }
-            self.partitions.push(Partition::of(levels, &self.rows));
-            self.partitions.len() - 1
-        })
-    }
-
-    pub(super) fn partition(&self, number: usize) -> &Partition {
-        &self.partitions[number]
-    }
-}
-
 /// A node and what its tasks hold of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct NodeRow {
     pub(super) node: Arc<Node>,
     /// Sums of reservations: more than a `u64` holds when tasks lie about what they need.
@@ -98,21 +29,30 @@ pub(super) struct NodeRow {
 }
 
 impl NodeRow {
-    fn of(node: Arc<Node>) -> Self {
-        Self {
-            node,
+    /// What the view says of the node and of the tasks there. Those of them that have failed are added to `failed`.
+    pub(super) fn of(view: &View<'_>, node: &Arc<Node>, failed: &mut BTreeSet<(ServiceId, TaskId)>) -> Self {
+        let mut row = Self {
+            node: node.clone(),
             nano_cpus: 0,
             memory_bytes: 0,
             generic: Given::default(),
             ports: BTreeSet::new(),
             live: 0,
             of_service: BTreeMap::new(),
+        };
+        for task in view.tasks_on(node.id) {
+            let status = view.status(task);
+            if has_failed(status) {
+                failed.extend(task.service.map(|service| (service, task.id)));
+            }
+            row.add(task, status);
         }
+        row
     }
 
     /// Counts a task that is on this node. A task that waits for the scheduler has nothing yet, one that has ended no
     /// longer; one that is being shut down still holds what it has, but is not counted among the live ones.
-    fn add(&mut self, task: &Task, status: &TaskStatus) {
+    pub(super) fn add(&mut self, task: &Task, status: &TaskStatus) {
         if status.state < TaskState::Assigned || status.state.is_terminal() {
             return;
         }
@@ -164,6 +104,11 @@ impl NodeRow {
         service.and_then(|service| self.of_service.get(&service)).copied().unwrap_or_default()
     }
 
+    /// The services that have live tasks here.
+    pub(super) fn services(&self) -> impl Iterator<Item = ServiceId> {
+        self.of_service.keys().copied()
+    }
+
     /// Its rank for a task of the service, when too many of them failed here of late: so many.
     pub(super) fn rank(&self, service: Option<ServiceId>, failures: u32) -> Rank {
         Rank {
@@ -173,6 +118,11 @@ impl NodeRow {
             distance: self.node.id.bits().wrapping_sub(start_of(service)),
         }
     }
+}
+
+/// Whether it ended by itself, and not well.
+pub(super) fn has_failed(status: &TaskStatus) -> bool {
+    matches!(status.state, TaskState::Failed | TaskState::Rejected)
 }
 
 /// Where on the ring of ids a service begins.

@@ -1,114 +1,133 @@
-//! The nodes in the order in which a service that has no task on them takes them, apart for each value of a preference.
+//! The nodes that may have certain tasks, in the order in which a service that has no task on them takes them, apart for each
+//! leaf of a [`Layout`].
 //!
-//! A partition is kept for all batches with the same preferences, and follows what the pass places; so a batch looks at
-//! no more nodes than it has to.
+//! A partition is kept for all batches that ask the same of a node. It does not follow what is placed: a row that has more live
+//! tasks than when it was entered is found too early, and entered anew then. Rows that refuse are struck out. Both hold since a
+//! row only fills up, until it is made anew; then it is looked at again. So a batch passes over no node that another one has
+//! passed over before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
+use std::sync::Arc;
 
+use super::filter::NodeWants;
+use super::layout::Layout;
 use super::nodes::NodeRow;
+use super::pipeline::Pipeline;
+use super::table::Walk;
 use crate::constraint::Descriptor;
 
-/// A node's place: its live tasks, the bits of its id, its row.
-pub(super) type Place = (u32, u128, usize);
-
-#[derive(Debug)]
-pub(super) struct Partition {
-    levels: Vec<Descriptor>,
-    shape: Shape,
-    leaf_of_row: Vec<usize>,
-    leaves: Vec<BTreeSet<Place>>,
+/// A row's place in its leaf: its live tasks, then its number, which is the order of the nodes' ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    live: u32,
+    row: u32,
 }
 
-/// The tree over the descriptors' values. What has the same value everywhere is no level of it.
-#[derive(Debug)]
-pub(super) enum Shape {
-    /// By its number.
-    Leaf(usize),
-    Inner(Vec<Shape>),
+impl Place {
+    fn first(live: u32) -> Self {
+        Self { live, row: 0 }
+    }
+
+    fn last(live: u32) -> Self {
+        Self { live, row: u32::MAX }
+    }
+
+    pub(super) fn row(self) -> usize {
+        self.row as usize
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Partition {
+    layout: Arc<Layout>,
+    wants: Arc<NodeWants>,
+    leaves: Vec<BTreeSet<Place>>,
+    /// Where each row is in its leaf: with so many live tasks. None of one that is struck out.
+    entered: Vec<Option<u32>>,
+    /// When it was last used, by the table's count.
+    pub(super) used: u64,
 }
 
 impl Partition {
-    pub(super) fn of(levels: &[Descriptor], rows: &[NodeRow]) -> Self {
-        let mut leaves = Vec::new();
-        let shape = shape_of((0..rows.len()).collect(), levels, rows, &mut leaves);
-        let mut leaf_of_row = vec![0; rows.len()];
-        for (leaf, members) in leaves.iter().enumerate() {
-            members.iter().for_each(|row| leaf_of_row[*row] = leaf);
+    pub(super) fn of(layout: Arc<Layout>, pipeline: &Pipeline, rows: &[NodeRow]) -> Self {
+        let mut members = vec![Vec::new(); layout.leaves()];
+        let mut entered = vec![None; rows.len()];
+        for (index, row) in rows.iter().enumerate().filter(|(_, row)| pipeline.wants.of_node.allow(row)) {
+            entered[index] = Some(row.live());
+            members[layout.leaf_of(index)].push(place_of(index, row.live()));
         }
-        let in_order =
-            |members: Vec<usize>| members.into_iter().map(|row| place_of(row, &rows[row])).collect();
-        let leaves = leaves.into_iter().map(in_order).collect();
-        Self { levels: levels.to_vec(), shape, leaf_of_row, leaves }
+        let leaves = members.into_iter().map(BTreeSet::from_iter).collect();
+        Self { layout, wants: Arc::clone(pipeline.of_node()), leaves, entered, used: 0 }
     }
 
-    pub(super) fn is_of(&self, levels: &[Descriptor]) -> bool {
-        self.levels == levels
+    pub(super) fn is_of(&self, levels: &[Descriptor], wants: &NodeWants) -> bool {
+        self.layout.is_of(levels) && *self.wants == *wants
     }
 
-    pub(super) fn shape(&self) -> &Shape {
-        &self.shape
+    pub(super) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
-    pub(super) fn leaf_of(&self, row: usize) -> usize {
-        self.leaf_of_row[row]
+    pub(super) fn shared_layout(&self) -> Arc<Layout> {
+        Arc::clone(&self.layout)
     }
 
-    /// A row whose count of live tasks has changed.
-    pub(super) fn moved(&mut self, from: Place, to: Place) {
-        let leaf = &mut self.leaves[self.leaf_of_row[to.2]];
-        leaf.remove(&from);
-        leaf.insert(to);
+    /// A row that was made anew, of a node that is in the same leaf.
+    pub(super) fn look_again(&mut self, index: usize, row: &NodeRow) {
+        self.strike(index);
+        if self.wants.allow(row) {
+            self.enter(index, row.live());
+        }
     }
 
-    /// The place after `last` in a leaf, the first when there is no last: the fewest live tasks first, and among equal ones
-    /// up from `start`, around the ring of ids.
-    pub(super) fn after(&self, leaf: usize, start: u128, last: Option<Place>) -> Option<Place> {
-        let order = &self.leaves[leaf];
-        let up = |live| order.range((live, start, 0)..=(live, u128::MAX, usize::MAX)).next();
-        let around = |live| order.range((live, 0, 0)..(live, start, 0)).next();
+    pub(super) fn strike(&mut self, index: usize) {
+        if let Some(live) = self.entered[index].take() {
+            self.leaves[self.layout.leaf_of(index)].remove(&place_of(index, live));
+        }
+    }
+
+    fn enter(&mut self, index: usize, live: u32) {
+        self.entered[index] = Some(live);
+        self.leaves[self.layout.leaf_of(index)].insert(place_of(index, live));
+    }
+
+    /// See [`NodeTable::after`](super::table::NodeTable::after).
+    pub(super) fn after(&mut self, rows: &[NodeRow], walk: Walk, last: Option<Place>) -> Option<Place> {
+        loop {
+            let place = self.entered_after(walk, last)?;
+            let live = rows[place.row()].live();
+            if live == place.live {
+                return Some(place);
+            }
+            self.strike(place.row());
+            self.enter(place.row(), live);
+        }
+    }
+
+    fn entered_after(&self, walk: Walk, last: Option<Place>) -> Option<Place> {
+        let order = &self.leaves[walk.leaf];
+        let start = |live| place_of(walk.start, live);
+        let up = |live| order.range(start(live)..=Place::last(live)).next();
+        let around = |live| order.range(Place::first(live)..start(live)).next();
         let Some(last) = last else {
-            let (live, ..) = *order.first()?;
+            let live = order.first()?.live;
             return up(live).or_else(|| around(live)).copied();
         };
-        let (live, id, _) = last;
-        let end_of_live = (live, u128::MAX, usize::MAX);
-        let same = if id >= start {
-            order.range((Excluded(last), Included(end_of_live))).next().or_else(|| around(live))
+        let live = last.live;
+        let same = if last >= start(live) {
+            order.range((Excluded(last), Included(Place::last(live)))).next().or_else(|| around(live))
         } else {
-            order.range((Excluded(last), Excluded((live, start, 0)))).next()
+            order.range((Excluded(last), Excluded(start(live)))).next()
         };
         let more = || {
-            let (live, ..) = *order.range((Excluded(end_of_live), Unbounded)).next()?;
+            let live = order.range((Excluded(Place::last(live)), Unbounded)).next()?.live;
             up(live).or_else(|| around(live))
         };
         same.or_else(more).copied()
     }
 }
 
-pub(super) fn place_of(index: usize, row: &NodeRow) -> Place {
-    (row.live(), row.node.id.bits(), index)
-}
-
-/// The tree of these rows; its leaves' members are added to `leaves`.
-fn shape_of(
-    members: Vec<usize>,
-    levels: &[Descriptor],
-    rows: &[NodeRow],
-    leaves: &mut Vec<Vec<usize>>,
-) -> Shape {
-    for (index, descriptor) in levels.iter().enumerate() {
-        let mut parts = BTreeMap::<_, Vec<usize>>::new();
-        for row in &members {
-            parts.entry(descriptor.of(&rows[*row].node)).or_default().push(*row);
-        }
-        if parts.len() > 1 {
-            let deeper = &levels[index + 1..];
-            return Shape::Inner(
-                parts.into_values().map(|part| shape_of(part, deeper, rows, leaves)).collect(),
-            );
-        }
-    }
-    leaves.push(members);
-    Shape::Leaf(leaves.len() - 1)
+fn place_of(index: usize, live: u32) -> Place {
+    Place { live, row: u32::try_from(index).unwrap_or(u32::MAX) }
 }

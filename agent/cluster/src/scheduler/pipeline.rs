@@ -1,7 +1,10 @@
 //! The filters that apply to a task, in their order, and why it has no node.
 
-use super::filter::{Filter, Wants};
-use super::nodes::{NodeRow, NodeTable};
+use std::sync::Arc;
+
+use super::filter::{Filter, NodeWants, Wants};
+use super::nodes::NodeRow;
+use super::table::NodeTable;
 use crate::objects::Task;
 use crate::view::View;
 
@@ -17,6 +20,11 @@ impl Pipeline {
         let wants = Wants::of(view, task);
         let filters = Filter::ALL.into_iter().filter(|filter| filter.applies(&wants)).collect();
         Self { wants, filters }
+    }
+
+    /// What of it many services may ask alike.
+    pub(super) fn of_node(&self) -> &Arc<NodeWants> {
+        &self.wants.of_node
     }
 
     /// The first filter that refuses the node; none when it may have the task.

@@ -1,14 +1,18 @@
 //! The choice among the nodes: down the emptier branch of each spread preference, then the best node of the leaf.
 //!
 //! A leaf asks the filters about no node before its turn. Nodes that have a task of the service, or on which it failed
-//! too often, come after all others: they wait in a heap, the others in the order of the [`Partition`].
+//! too often, come after all others: they wait in a heap, the others in the order of the
+//! [`Partition`](super::partition::Partition).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::nodes::{NodeTable, Rank};
-use super::partition::{Partition, Place, Shape};
+use super::filter::Filter;
+use super::layout::{Layout, Shape};
+use super::nodes::Rank;
+use super::partition::Place;
 use super::pipeline::Pipeline;
+use super::table::{NodeTable, Walk};
 
 /// The nodes as the tasks of one batch see them.
 #[derive(Debug)]
@@ -19,13 +23,18 @@ pub(super) struct Candidates<'p> {
     pub(super) failures: &'p BTreeMap<usize, u32>,
     /// Which of the table's.
     pub(super) partition: usize,
-    /// Where on the ring of ids this service begins.
-    pub(super) start: u128,
+    /// The row with which this service begins.
+    pub(super) start: usize,
 }
 
 impl Candidates<'_> {
-    fn partition(&self) -> &Partition {
-        self.table.partition(self.partition)
+    fn layout(&self) -> &Layout {
+        self.table.partition(self.partition).layout()
+    }
+
+    /// The place after `last` in a leaf, of those that nobody has been refused.
+    fn after(&mut self, leaf: usize, last: Option<Place>) -> Option<Place> {
+        self.table.after(Walk { partition: self.partition, leaf, start: self.start }, last)
     }
 
     fn rank(&self, row: usize) -> Rank {
@@ -33,8 +42,13 @@ impl Candidates<'_> {
         self.table.rows()[row].rank(self.pipeline.wants.service, failures)
     }
 
-    fn may_have_one(&self, row: usize) -> bool {
-        self.pipeline.refusal(&self.table.rows()[row]).is_none()
+    /// Asks the filters, and remembers for others what they will be told as well.
+    fn may_have_one(&mut self, row: usize) -> bool {
+        let refusal = self.pipeline.refusal(&self.table.rows()[row]);
+        if refusal.is_some_and(Filter::lasts) {
+            self.table.strike(self.partition, row);
+        }
+        refusal.is_none()
     }
 
     /// Whether it comes after all nodes that have neither tasks nor failures of the service.
@@ -52,7 +66,7 @@ impl Candidates<'_> {
             .filter(|row| self.table.rows()[*row].live_of(self.pipeline.wants.service) == 0);
         let mut late = BTreeMap::<usize, Vec<usize>>::new();
         for row in with_tasks.chain(with_failures) {
-            late.entry(self.partition().leaf_of(row)).or_default().push(row);
+            late.entry(self.layout().leaf_of(row)).or_default().push(row);
         }
         late
     }
@@ -87,12 +101,17 @@ struct Leaf {
 }
 
 impl Tree {
-    pub(super) fn of(candidates: &Candidates<'_>) -> Self {
+    pub(super) fn of(candidates: &mut Candidates<'_>) -> Self {
         let mut late = candidates.late_ones();
-        Self::of_shape(candidates.partition().shape(), &mut late, candidates)
+        let layout = candidates.table.partition(candidates.partition).shared_layout();
+        Self::of_shape(layout.shape(), &mut late, candidates)
     }
 
-    fn of_shape(shape: &Shape, late: &mut BTreeMap<usize, Vec<usize>>, candidates: &Candidates<'_>) -> Self {
+    fn of_shape(
+        shape: &Shape,
+        late: &mut BTreeMap<usize, Vec<usize>>,
+        candidates: &mut Candidates<'_>,
+    ) -> Self {
         match shape {
             Shape::Leaf(number) => {
                 let late = late.remove(number).unwrap_or_default();
@@ -149,10 +168,10 @@ impl Tree {
 
 impl Leaf {
     /// A node that a filter refuses is passed over for good: it can't get better while this batch is placed.
-    fn find_next(&mut self, candidates: &Candidates<'_>) {
-        while let Some(place) = candidates.partition().after(self.number, candidates.start, self.walked) {
+    fn find_next(&mut self, candidates: &mut Candidates<'_>) {
+        while let Some(place) = candidates.after(self.number, self.walked) {
             self.walked = Some(place);
-            let (_, _, row) = place;
+            let row = place.row();
             if !candidates.comes_late(row) && candidates.may_have_one(row) {
                 self.next = Some((candidates.rank(row), row));
                 return;

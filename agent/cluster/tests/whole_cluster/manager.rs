@@ -98,6 +98,13 @@ impl Manager {
                 self.wants_nothing_more();
                 return;
             };
+            if turn.key == Key::Scheduler {
+                let anew = turn.key.run(&view, self.now, &mut || 0).actions;
+                assert!(
+                    turn.parts().flatten().eq(&anew),
+                    "what it keeps decides nothing: {turn:#?}, {anew:#?}"
+                );
+            }
             let outcome = self.propose(&turn);
             if self.dies_after == Some(0) {
                 self.change_leader();

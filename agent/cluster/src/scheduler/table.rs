@@ -1,0 +1,282 @@
+//! Every node with its row, kept from one pass to the next.
+//!
+//! A row is what the view says of its node, and a sum over the tasks there. It is counted on as a pass places, and made anew of
+//! the view when something else has changed of it ([`NodeTable::committed`], [`NodeTable::noted`]): so the table is at each
+//! pass what it would be had it been made then, and costs what has changed. Whether it was kept can't be seen from outside,
+//! which `kept` proves.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::layout::Layout;
+use super::nodes::NodeRow;
+use super::partition::{Partition, Place};
+use super::pipeline::Pipeline;
+use crate::constraint::Descriptor;
+use crate::id::{NodeId, ServiceId, TaskId};
+use crate::objects::{GenericResource, Node, PortConfig, Task, TaskState, TaskStatus};
+use crate::reconcilers::Word;
+use crate::store::{Change, Object};
+use crate::view::View;
+
+/// How many partitions are kept, each for the tasks that ask the same of a node. One has some 20 bytes for each node.
+const MOST_PARTITIONS: usize = 64;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct NodeTable {
+    /// In the order of the nodes' ids.
+    rows: Vec<NodeRow>,
+    /// The rows on which each service has live tasks.
+    of_service: BTreeMap<ServiceId, BTreeSet<usize>>,
+    /// Tasks that have failed on some node, and perhaps some that are not there any more.
+    failed: BTreeSet<(ServiceId, TaskId)>,
+    layouts: Vec<Arc<Layout>>,
+    partitions: Vec<Partition>,
+    /// Grows with each use of a partition.
+    uses: u64,
+    is: Extent,
+    /// The nodes whose rows are to be made anew.
+    outdated: BTreeSet<NodeId>,
+    /// What the last pass has placed, in that order, and is not known to be committed: it is in the rows already.
+    placed: VecDeque<(TaskId, NodeId)>,
+}
+
+/// Whether the rows are those of all nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Extent {
+    /// Nodes have come or are gone, or it was never made.
+    #[default]
+    Partial,
+    Whole,
+}
+
+/// What is known of a row by its number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Walk {
+    /// Which partition and which leaf of it.
+    pub(super) partition: usize,
+    pub(super) leaf: usize,
+    /// The first row of the ring for this service.
+    pub(super) start: usize,
+}
+
+impl NodeTable {
+    /// Brings it to what the view says.
+    pub(super) fn refresh(&mut self, view: &View<'_>) {
+        // Of a turn that was refused: it did not come to be.
+        self.outdated.extend(self.placed.drain(..).map(|(_, node)| node));
+        match self.is {
+            Extent::Partial => self.make_anew(view),
+            Extent::Whole => {
+                for id in std::mem::take(&mut self.outdated) {
+                    self.make_row_anew(view, id);
+                }
+            }
+        }
+    }
+
+    /// Learns of committed changes, in their order.
+    pub(super) fn committed(&mut self, changes: &[Change]) {
+        for change in changes {
+            match (change.old.as_ref(), change.new.as_ref()) {
+                (Some(Object::Node(old)), Some(Object::Node(new))) => {
+                    if !is_the_same_place(old, new) {
+                        self.outdated.insert(new.id);
+                    }
+                }
+                (Some(Object::Node(_)), None) | (None, Some(Object::Node(_))) => self.is = Extent::Partial,
+                (Some(Object::Task(old)), Some(Object::Task(new))) => self.changed(Some(old), Some(new)),
+                (Some(Object::Task(old)), None) => self.changed(Some(old), None),
+                (None, Some(Object::Task(new))) => self.changed(None, Some(new)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Learns of a worker's word.
+    pub(super) fn noted(&mut self, word: &Word<'_>) {
+        let before = claim_of(word.task, word.before);
+        if before != claim_of(word.task, word.after) {
+            self.outdated.extend(word.task.node);
+        }
+    }
+
+    fn changed(&mut self, old: Option<&Task>, new: Option<&Task>) {
+        if let (Some(old), None) = (old, new)
+            && let Some(service) = old.service
+        {
+            self.failed.remove(&(service, old.id));
+        }
+        if !has_other_claim(old, new) {
+            return;
+        }
+        let place = new.and_then(|task| Some((task.id, task.node?)));
+        if place.is_some() && self.placed.front() == place.as_ref() {
+            self.placed.pop_front();
+        } else {
+            self.outdated.extend([old, new].into_iter().flatten().filter_map(|task| task.node));
+        }
+    }
+
+    fn make_anew(&mut self, view: &View<'_>) {
+        let mut known = std::mem::take(&mut self.rows).into_iter().peekable();
+        let mut rows = Vec::new();
+        for node in view.nodes() {
+            while known.next_if(|row| row.node.id < node.id).is_some() {}
+            let kept = known.next_if(|row| row.node.id == node.id && !self.outdated.contains(&node.id));
+            rows.push(kept.unwrap_or_else(|| NodeRow::of(view, node, &mut self.failed)));
+        }
+        self.of_service.clear();
+        for (index, row) in rows.iter().enumerate() {
+            row.services().for_each(|service| {
+                self.of_service.entry(service).or_default().insert(index);
+            });
+        }
+        self.rows = rows;
+        self.layouts.clear();
+        self.partitions.clear();
+        self.outdated.clear();
+        self.is = Extent::Whole;
+    }
+
+    fn make_row_anew(&mut self, view: &View<'_>, id: NodeId) {
+        let (Some(index), Some(node)) = (self.find(id), view.node(id)) else { return };
+        let row = NodeRow::of(view, node, &mut self.failed);
+        let old = std::mem::replace(&mut self.rows[index], row);
+        let row = &self.rows[index];
+        for service in old.services().filter(|service| row.live_of(Some(*service)) == 0) {
+            if let Some(rows) = self.of_service.get_mut(&service) {
+                rows.remove(&index);
+                if rows.is_empty() {
+                    self.of_service.remove(&service);
+                }
+            }
+        }
+        for service in row.services().filter(|service| old.live_of(Some(*service)) == 0) {
+            self.of_service.entry(service).or_default().insert(index);
+        }
+        self.layouts.retain(|layout| layout.has_same_place(&old.node, &row.node));
+        self.partitions.retain_mut(|partition| {
+            let stays = partition.layout().has_same_place(&old.node, &row.node);
+            if stays {
+                partition.look_again(index, row);
+            }
+            stays
+        });
+    }
+
+    pub(super) fn rows(&self) -> &[NodeRow] {
+        &self.rows
+    }
+
+    pub(super) fn find(&self, id: NodeId) -> Option<usize> {
+        self.rows.binary_search_by_key(&id, |row| row.node.id).ok()
+    }
+
+    /// Where on the ring of rows a service begins.
+    pub(super) fn start_of(&self, service: Option<ServiceId>) -> usize {
+        let start = super::nodes::start_of(service);
+        self.rows.partition_point(|row| row.node.id.bits() < start)
+    }
+
+    /// The rows on which the service has live tasks.
+    pub(super) fn rows_with(&self, service: Option<ServiceId>) -> impl Iterator<Item = usize> {
+        service.and_then(|service| self.of_service.get(&service)).into_iter().flatten().copied()
+    }
+
+    /// Tasks of the service that may have failed.
+    pub(super) fn failed(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
+        let (first, last) = ((service, TaskId::of(0)), (service, TaskId::of(u128::MAX)));
+        self.failed.range(first..=last).map(|(_, task)| *task)
+    }
+
+    /// Counts a task that is placed there, see [`NodeRow::add`]. Partitions see it when they come to the row.
+    pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
+        let row = &mut self.rows[index];
+        row.add(task, status);
+        self.placed.push_back((task.id, row.node.id));
+        if let Some(service) = task.service
+            && row.live_of(Some(service)) == 1
+        {
+            self.of_service.entry(service).or_default().insert(index);
+        }
+    }
+
+    /// The partition of the nodes that may have such tasks by these descriptors, to be found with [`Self::partition`] until
+    /// the next one is asked for.
+    pub(super) fn partition_by(&mut self, levels: &[Descriptor], pipeline: &Pipeline) -> usize {
+        self.uses += 1;
+        let wants = pipeline.of_node();
+        let known = self.partitions.iter().position(|partition| partition.is_of(levels, wants));
+        let number = known.unwrap_or_else(|| {
+            let layout = self.layout_by(levels);
+            let partition = Partition::of(layout, pipeline, &self.rows);
+            if self.partitions.len() < MOST_PARTITIONS {
+                self.partitions.push(partition);
+                return self.partitions.len() - 1;
+            }
+            let oldest = (0..MOST_PARTITIONS).min_by_key(|number| self.partitions[*number].used).unwrap_or(0);
+            self.partitions[oldest] = partition;
+            oldest
+        });
+        self.partitions[number].used = self.uses;
+        number
+    }
+
+    fn layout_by(&mut self, levels: &[Descriptor]) -> Arc<Layout> {
+        let known = self.layouts.iter().find(|layout| layout.is_of(levels)).cloned();
+        known.unwrap_or_else(|| {
+            let layout = Arc::new(Layout::of(levels, &self.rows));
+            self.layouts.retain(|layout| Arc::strong_count(layout) > 1);
+            self.layouts.push(Arc::clone(&layout));
+            layout
+        })
+    }
+
+    pub(super) fn partition(&self, number: usize) -> &Partition {
+        &self.partitions[number]
+    }
+
+    /// The place after `last` in a leaf, the first when there is no last: the fewest live tasks first, and among equal ones up
+    /// from `start`, around the ring of ids.
+    pub(super) fn after(&mut self, walk: Walk, last: Option<Place>) -> Option<Place> {
+        self.partitions[walk.partition].after(&self.rows, walk, last)
+    }
+
+    /// The row refuses such tasks, and will until it is made anew: nobody needs to pass over it any more.
+    pub(super) fn strike(&mut self, partition: usize, row: usize) {
+        self.partitions[partition].strike(row);
+    }
+}
+
+/// What a task holds of its node; none of one that has no node, waits for the scheduler or has ended.
+#[derive(Debug, PartialEq)]
+struct Claim<'t> {
+    is_live: bool,
+    generic: &'t [GenericResource],
+    ports: &'t [PortConfig],
+}
+
+fn claim_of<'t>(task: &'t Task, status: &'t TaskStatus) -> Option<Claim<'t>> {
+    let holds_room = (TaskState::Assigned..=TaskState::Running).contains(&status.state);
+    (task.node.is_some() && holds_room).then_some(Claim {
+        is_live: task.desired_state <= TaskState::Complete,
+        generic: &task.generic_resources,
+        ports: &status.ports,
+    })
+}
+
+fn has_other_claim(old: Option<&Task>, new: Option<&Task>) -> bool {
+    fn claim(task: Option<&Task>) -> Option<(Option<NodeId>, Claim<'_>)> {
+        task.and_then(|task| Some((task.node, claim_of(task, &task.status)?)))
+    }
+    claim(old) != claim(new)
+}
+
+/// Whether a filter or a preference could tell the two apart.
+fn is_the_same_place(old: &Node, new: &Node) -> bool {
+    old.spec == new.spec
+        && old.description == new.description
+        && old.status == new.status
+        && old.role == new.role
+}

@@ -1,0 +1,41 @@
+//! What a large cluster costs: `ketch-scale scheduler`, the scheduler by itself; `ketch-scale cluster`, a whole control plane. The
+//! samples go to standard output, one a line, as `sample`, case and number between tabs, and to standard error to be read.
+//! `QUICK=1` is a smaller one.
+//!
+//! Called by `integration`'s `engine_bench scale`, which judges and keeps the samples. Nothing here is timed by an assertion.
+
+mod agents;
+mod control_plane;
+mod executor;
+mod manager;
+mod meter;
+mod random;
+mod scheduler;
+mod workload;
+mod world;
+
+use std::error::Error;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    Quick,
+}
+
+/// Whatever ends a bench.
+pub(crate) type Failure = Box<dyn Error>;
+
+fn main() -> Result<(), Failure> {
+    let quick = std::env::var("QUICK").is_ok_and(|value| !matches!(value.as_str(), "" | "0"));
+    let extent = if quick { Extent::Quick } else { Extent::Whole };
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["scheduler"] => scheduler::measure(extent),
+        ["cluster"] => control_plane::measure(extent),
+        // Parts of a cluster.
+        ["manager", words @ ..] => manager::run(words),
+        ["agents", words @ ..] => agents::run(words),
+        _ => Err("ketch-scale scheduler | cluster".into()),
+    }
+}
