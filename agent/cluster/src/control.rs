@@ -16,6 +16,7 @@ mod network;
 mod node;
 mod payload;
 mod rollback;
+mod rotation;
 mod secret;
 mod service;
 mod size;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::objects::cluster::{ClusterNetworking, RootCa};
 use crate::objects::node::{NodeDescription, NodeState, NodeStatus, Platform};
-use crate::objects::task::Stop;
+use crate::objects::task::{Gate, Stop};
 use crate::objects::{
     Cluster, ClusterSpec, Endpoint, Labels, Meta, Network, NetworkSpec, Node, NodeSpec, Resources, Service,
     ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus, Version,
@@ -113,6 +113,7 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        gate: Gate::default(),
         networks: Vec::new(),
         endpoint: None,
         log_driver: None,

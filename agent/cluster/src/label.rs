@@ -6,8 +6,10 @@
 //! is Docker's: nothing here says anything of it.
 
 pub mod allow;
+pub mod depends_on;
 pub mod prefer_local;
 pub mod publish;
+pub mod roll_on_change;
 
 use crate::objects::{Labels as Raw, ServiceSpec};
 use crate::orchestrator::fence;
@@ -20,7 +22,15 @@ use publish::Publish;
 const PREFIX: &str = "ketch.";
 
 /// Every label that a service may have of ours.
-const KNOWN: [&str; 5] = [allow::LABEL, fence::LABEL, prefer_local::LABEL, publish::FROM, publish::IP];
+const KNOWN: [&str; 7] = [
+    allow::LABEL,
+    depends_on::LABEL,
+    fence::LABEL,
+    prefer_local::LABEL,
+    publish::FROM,
+    publish::IP,
+    roll_on_change::LABEL,
+];
 
 /// What the labels of a service ask for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,6 +61,8 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
     all_known(labels)?;
     fence::parse(labels).map_err(|reason| Refusal::new(fence::LABEL, reason))?;
     prefer_local::parse(labels)?;
+    depends_on::parse(labels)?;
+    roll_on_change::parse(labels)?;
     Ok(Labels { allow: allow::parse(labels)?, publish: publish::parse(labels)? })
 }
 
@@ -63,6 +75,7 @@ impl Labels {
         if self.allow.is_some() {
             allow::fits(view, spec)?;
         }
+        depends_on::fits(view, spec)?;
         self.publish.fits(spec)
     }
 }
@@ -96,8 +109,8 @@ mod tests {
         let told = checked(&labels("ketch.alow", "web:80")).unwrap_err().to_string();
         assert_eq!(
             told,
-            "label ketch.alow: is not known; a service may have ketch.allow, ketch.fence, ketch.mesh.prefer-local, \
-             ketch.publish.from, ketch.publish.ip"
+            "label ketch.alow: is not known; a service may have ketch.allow, ketch.depends_on, ketch.fence, ketch.mesh.prefer-local, \
+             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change"
         );
         assert!(KNOWN.is_sorted(), "they are told in order");
     }
@@ -106,10 +119,12 @@ mod tests {
     fn each_label_is_read_by_its_parser() {
         for (key, good, bad) in [
             ("ketch.allow", "web:80/tcp", "web"),
+            ("ketch.depends_on", "db:healthy,cache", "db:soon"),
             ("ketch.fence", "90s", "soon"),
             ("ketch.mesh.prefer-local", "true", "yes"),
             ("ketch.publish.from", "10.0.0.0/8", "10.0.0.0/33"),
             ("ketch.publish.ip", "eth1", "/dev/null"),
+            ("ketch.roll_on_change", "true", "on"),
         ] {
             assert!(checked(&labels(key, good)).is_ok(), "{key}={good}");
             let refusal = checked(&labels(key, bad)).unwrap_err();

@@ -18,6 +18,7 @@ pub mod id;
 pub mod label;
 pub mod objects;
 pub mod orchestrator;
+pub mod payloads;
 pub mod reconciled;
 pub mod reconcilers;
 pub mod scheduler;

@@ -20,6 +20,7 @@ mod service_view;
 #[cfg(test)]
 mod simulated;
 mod slot;
+mod start_order;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -43,14 +44,16 @@ pub fn reconcile_service(
 ) -> Reconciled {
     let Some(service) = view.service(service) else { return removed(view, service, now) };
     let service = ServiceView { view: *view, service, now };
-    match service.service.spec.mode {
+    let mut wanted = match service.service.spec.mode {
         ServiceMode::Replicated { replicas } => replicated::reconcile(&service, replicas, bits),
         ServiceMode::Global => global::reconcile(&service, bits),
         ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
             jobs::reconcile_replicated(&service, jobs::Size { max_concurrent, total_completions }, bits)
         }
         ServiceMode::GlobalJob => jobs::reconcile_global(&service, bits),
-    }
+    };
+    start_order::keep(&service, &mut wanted);
+    wanted
 }
 
 /// Moves tasks away from a node that they no longer fit, and ends those of a node that is gone for good.

@@ -139,9 +139,9 @@ impl Reconcilers {
     }
 
     /// Wakes what a worker's word touches, after it was noted.
-    pub fn noted(&mut self, word: &Word<'_>, now: Timestamp) {
+    pub fn noted(&mut self, view: &View<'_>, word: &Word<'_>, now: Timestamp) {
         self.scheduler.noted(word);
-        touched::by_word(word).into_iter().for_each(|key| self.wake(key, now));
+        touched::by_word(view, word).into_iter().for_each(|key| self.wake(key, now));
     }
 
     /// The next turn; none when nobody wants anything now. Keys that want nothing are done with on the way.

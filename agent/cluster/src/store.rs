@@ -203,7 +203,18 @@ impl Store {
         self.indexes.on_node(node).filter_map(|id| self.tasks.get(&id))
     }
 
-    /// Tasks in the state new: what the allocator looks at. Those of global services have a node already.
+    /// A service's new tasks whose gate is closed.
+    pub fn tasks_at_gate(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.at_gate(service).filter_map(|id| self.tasks.get(&id))
+    }
+
+    /// The services with tasks at their gate that may wait for a service of that name.
+    pub fn waiting_for(&self, name: &str) -> impl Iterator<Item = ServiceId> {
+        self.indexes.dependants(name).filter(|service| self.indexes.at_gate(*service).next().is_some())
+    }
+
+    /// Tasks in the state new: what the allocator looks at, so none with a closed gate. Those of global services have a node
+    /// already.
     pub fn tasks_new(&self) -> impl Iterator<Item = &Arc<Task>> {
         self.indexes.new_ones().filter_map(|id| self.tasks.get(&id))
     }
@@ -222,6 +233,11 @@ impl Store {
     #[must_use]
     pub fn holders_of(&self, network: NetworkId, address: IpAddr) -> Holders {
         self.indexes.addresses.holders_of(network, address)
+    }
+
+    /// The secrets and configs in whose place there are others.
+    pub fn superseded(&self) -> impl Iterator<Item = ObjectId> {
+        self.indexes.superseded()
     }
 
     /// Tasks that have their addresses and wait for the scheduler, those whose node the orchestrator has chosen too.

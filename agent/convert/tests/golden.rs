@@ -225,7 +225,7 @@ fn secrets_are_shown_without_their_data() {
         let shown: swarm::payload::Secret = parsed(&case["shown"]);
         let spec = secret::spec_of(parsed(&case["sent"])).unwrap();
         let (id, meta) = (shown.id.parse().unwrap(), objects::meta(&shown.meta));
-        let object = Secret { id, meta, spec, internal: false };
+        let object = Secret { id, meta, spec, internal: false, superseded: false };
         findings.compare(how(&case), &case["shown"], &secret::shown(&object));
     }
     findings.end();
@@ -237,7 +237,8 @@ fn configs_are_shown_whole() {
     for case in cases("configs") {
         let shown: swarm::payload::Config = parsed(&case["shown"]);
         let spec = config::spec_of(parsed(&case["sent"])).unwrap();
-        let object = Config { id: shown.id.parse().unwrap(), meta: objects::meta(&shown.meta), spec };
+        let (id, meta) = (shown.id.parse().unwrap(), objects::meta(&shown.meta));
+        let object = Config { id, meta, spec, superseded: false };
         findings.compare(how(&case), &case["shown"], &config::shown(&object));
     }
     findings.end();

@@ -91,8 +91,15 @@ fn files(number: u128) -> [Object; 2] {
     let secret = SecretSpec { name: name.clone(), data: vec![1], ..SecretSpec::default() };
     let config = ConfigSpec { name, ..ConfigSpec::default() };
     [
-        Secret { id: SecretId::of(number), meta: Meta::default(), spec: secret, internal: false }.into(),
-        Config { id: ConfigId::of(number), meta: Meta::default(), spec: config }.into(),
+        Secret {
+            id: SecretId::of(number),
+            meta: Meta::default(),
+            spec: secret,
+            internal: false,
+            superseded: false,
+        }
+        .into(),
+        Config { id: ConfigId::of(number), meta: Meta::default(), spec: config, superseded: false }.into(),
     ]
 }
 

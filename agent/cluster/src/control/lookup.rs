@@ -1,6 +1,7 @@
 //! One object by what a person calls it: its whole id, its name, or the start of its id, in that order.
 //!
-//! What users never see is not found: secrets of the cluster itself, networks that are removed once their last task is gone.
+//! What users never see is not found: secrets of the cluster itself, networks that are removed once their last task is gone,
+//! secrets and configs in whose place there are others.
 
 use std::sync::Arc;
 
@@ -90,7 +91,7 @@ pub fn find_secret(view: &View<'_>, text: &str) -> Result<Arc<Secret>, ControlEr
         Some(ObjectId::Secret(id)) => view.secret(id),
         _ => None,
     };
-    let is_shown = |secret: &&Arc<Secret>| !secret.internal;
+    let is_shown = |secret: &&Arc<Secret>| !secret.internal && !secret.superseded;
     let ways: Ways<'_, '_, Secret> = [
         &mut text.parse().ok().and_then(|id| view.secret(id)).into_iter().filter(is_shown),
         &mut named.into_iter().filter(is_shown),
@@ -106,10 +107,11 @@ pub fn find_config(view: &View<'_>, text: &str) -> Result<Arc<Config>, ControlEr
         Some(ObjectId::Config(id)) => view.config(id),
         _ => None,
     };
+    let is_shown = |config: &&Arc<Config>| !config.superseded;
     let ways: Ways<'_, '_, Config> = [
-        &mut text.parse().ok().and_then(|id| view.config(id)).into_iter(),
-        &mut named.into_iter(),
-        &mut view.configs_by_prefix(text),
+        &mut text.parse().ok().and_then(|id| view.config(id)).into_iter().filter(is_shown),
+        &mut named.into_iter().filter(is_shown),
+        &mut view.configs_by_prefix(text).filter(is_shown),
     ];
     first_found(ObjectKind::Config, text, ways)
 }

@@ -14,7 +14,7 @@ use crate::view::View;
 
 use super::error::ControlError;
 use super::filter::Filters;
-use super::{texts, validate};
+use super::{rotation, texts, validate};
 
 /// What the API's `services/{id}/update` asks for.
 #[derive(Debug, Clone)]
@@ -95,8 +95,12 @@ pub fn update_service(
     }
     let mut service = Service::clone(old);
     service.meta.updated_at = now;
-    service.previous_spec = Some(std::mem::replace(&mut service.spec, next));
-    service.previous_spec_version = Some(old.spec_version);
+    // `docker stack deploy` first changes a config, which updates the service, and then asks for what that came to: a
+    // rollback is to go to what was before both.
+    if !(rotation::asks(old) && next == old.spec && old.previous_spec.is_some()) {
+        service.previous_spec = Some(std::mem::replace(&mut service.spec, next));
+        service.previous_spec_version = Some(old.spec_version);
+    }
     service.update_status = (update.rollback == Rollback::Previous).then(|| rollback_started(now));
     service.job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: now });
     Ok(vec![StoreAction::Update(service.into())])

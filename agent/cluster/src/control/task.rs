@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::id::{NewBits, NodeId, ServiceId, TaskId};
-use crate::objects::task::{NetworkAttachmentConfig, Stop, TaskRuntime};
+use crate::objects::task::{Gate, NetworkAttachmentConfig, Stop, TaskRuntime};
 use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
 use crate::orchestrator::is_up_to_date;
 use crate::orchestrator::texts::CREATED;
@@ -161,6 +161,7 @@ pub fn attach_network(
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        gate: Gate::default(),
         networks: Vec::new(),
         endpoint: None,
         log_driver: None,

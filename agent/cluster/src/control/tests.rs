@@ -62,12 +62,12 @@ pub(super) fn with_container(spec: ServiceSpec, change: impl FnOnce(&mut Contain
 
 pub(super) fn secret(number: u128, name: &str) -> Secret {
     let spec = SecretSpec { name: name.to_owned(), data: b"x".to_vec(), ..SecretSpec::default() };
-    Secret { id: SecretId::of(number), meta: Meta::default(), spec, internal: false }
+    Secret { id: SecretId::of(number), meta: Meta::default(), spec, internal: false, superseded: false }
 }
 
 pub(super) fn config(number: u128, name: &str) -> Config {
     let spec = ConfigSpec { name: name.to_owned(), data: b"x".to_vec(), ..ConfigSpec::default() };
-    Config { id: ConfigId::of(number), meta: Meta::default(), spec }
+    Config { id: ConfigId::of(number), meta: Meta::default(), spec, superseded: false }
 }
 
 pub(super) fn secret_reference(number: u128, name: &str, file: &str) -> SecretReference {
@@ -309,8 +309,8 @@ proptest! {
         }
         with_view(&store, |view| {
             let used = |pick: fn(&(bool, bool, bool)) -> bool| uses.iter().any(pick);
-            prop_assert_eq!(remove_secret(view, SecretId::of(3)).is_err(), used(|uses| uses.0));
-            prop_assert_eq!(remove_config(view, ConfigId::of(4)).is_err(), used(|uses| uses.1));
+            prop_assert_eq!(remove_secret(view, SecretId::of(3), at(7)).is_err(), used(|uses| uses.0));
+            prop_assert_eq!(remove_config(view, ConfigId::of(4), at(7)).is_err(), used(|uses| uses.1));
             let network = fixture::network(2).id;
             prop_assert_eq!(remove_network(view, network, at(3)).is_err(), used(|uses| uses.2));
             Ok(())
@@ -413,8 +413,8 @@ fn what_an_automatic_rollback_needs_is_kept_for_it() {
             let other =
                 ServiceSpec { endpoint: endpoint(&[port(81, PublishMode::Ingress)]), ..spec("other") };
             [
-                remove_secret(view, SecretId::of(3)).is_err(),
-                remove_config(view, ConfigId::of(4)).is_err(),
+                remove_secret(view, SecretId::of(3), at(7)).is_err(),
+                remove_config(view, ConfigId::of(4), at(7)).is_err(),
                 remove_network(view, fixture::network(2).id, at(3)).is_err(),
                 remove_network(view, ingress(1).id, at(3)).is_err(),
                 create_service(view, other, at(3), &mut fixture::counter(500)).is_err(),

@@ -111,6 +111,7 @@ texts! {
     SwarmKit InvalidArgument data_size(kind: ObjectKind, limit: usize) "{kind} data must be larger than 0 and less than {limit} bytes";
     SwarmKit InvalidArgument driver_without_name() "secret driver must have a name";
     SwarmKit InvalidArgument only_labels() "only updates to Labels are allowed";
+    Dockerd InvalidArgument rotation_too_large(kind: ObjectKind, size: usize, limit: usize) "{kind} can't take the place of the one before it in all services that ask for that: it takes {size} bytes, and at most {limit} fit into an entry of the cluster's log";
     SwarmKit InvalidArgument payload_in_use_by_one(kind: ObjectKind, name: &str, service: &str) "{kind} '{name}' is in use by the following service: {service}";
     SwarmKit InvalidArgument payload_in_use(kind: ObjectKind, name: &str, services: &str) "{kind} '{name}' is in use by the following services: {services}";
 }

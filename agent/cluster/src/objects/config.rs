@@ -12,6 +12,9 @@ pub struct Config {
     pub id: ConfigId,
     pub meta: Meta,
     pub spec: ConfigSpec,
+    /// Another one has its name, or is to have it. It is shown to nobody, and kept for what still names it by its id.
+    #[serde(default)]
+    pub superseded: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

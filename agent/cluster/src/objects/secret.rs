@@ -15,6 +15,9 @@ pub struct Secret {
     /// Made by the cluster for itself: not shown, not to be removed by a user.
     #[serde(default)]
     pub internal: bool,
+    /// Another one has its name, or is to have it. It is shown to nobody, and kept for what still names it by its id.
+    #[serde(default)]
+    pub superseded: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -50,6 +50,9 @@ pub struct Task {
     /// a minute of waiting it is started all the same.
     #[serde(default)]
     pub replaces: Option<TaskId>,
+    /// Whether it waits for other services before it may have addresses and a node.
+    #[serde(default)]
+    pub gate: Gate,
     pub networks: Vec<NetworkAttachment>,
     /// The service's endpoint as it was allocated when the task was.
     pub endpoint: Option<Endpoint>,
@@ -69,6 +72,16 @@ pub enum Stop {
     #[default]
     NotAsked,
     Asked,
+}
+
+/// Of the label `ketch.depends_on`. Once open, it stays open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    #[default]
+    Open,
+    /// It stays new, and says in its status what for.
+    Closed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::service_view::ServiceView;
 use super::slot::{Room, Slot, settle};
 use super::task::{self, Birth};
 use crate::id::NewBits;
-use crate::objects::{Task, TaskState};
+use crate::objects::{ServiceMode, Task, TaskState};
 use crate::reconciled::Reconciled;
 
 /// Of a replicated job.
@@ -48,6 +48,22 @@ pub(super) fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> 
         }
     }
     wanted
+}
+
+/// Whether every slot of the present iteration is done.
+pub(super) fn is_complete(service: &ServiceView<'_>) -> bool {
+    let is_of_it = |task: &Task| is_present(service, task);
+    match service.service.spec.mode {
+        ServiceMode::ReplicatedJob { total_completions, .. } => {
+            let slots = Slot::numbered(service, is_of_it);
+            let done = slots.iter().filter(|slot| slot.number < total_completions && is_done(service, slot));
+            u64::try_from(done.count()).unwrap_or(u64::MAX) >= total_completions
+        }
+        _ => global::slots_of(service, is_of_it)
+            .iter()
+            .filter(|slot| slot.room == Room::Open)
+            .all(|slot| is_done(service, slot)),
+    }
 }
 
 /// Settles a slot that is not done. In one that is done nothing may go on: a task that took the place of a lost one stops when

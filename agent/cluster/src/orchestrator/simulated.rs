@@ -13,7 +13,7 @@ use crate::fixture;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateState, UpdateStatus};
-use crate::objects::task::TaskRuntime;
+use crate::objects::task::{Gate, TaskRuntime};
 use crate::objects::{Cluster, Node, Service, ServiceSpec, Task, TaskState, TaskStatus, Version};
 use crate::reconciled::Reconciled;
 use crate::store::{Object, Store};
@@ -359,7 +359,9 @@ impl Simulated {
     fn schedule(&mut self) -> bool {
         let mut acted = false;
         for task in self.tasks() {
-            let is_due = task.status.state < TaskState::Assigned && task.desired_state < TaskState::Shutdown;
+            let is_due = task.status.state < TaskState::Assigned
+                && task.gate == Gate::Open
+                && task.desired_state < TaskState::Shutdown;
             let Some(node) = is_due.then(|| self.node_for(&task)).flatten() else { continue };
             let status = TaskStatus { state: TaskState::Assigned, since: self.now, ..task.status.clone() };
             self.write(Task { node: Some(node), status, ..task });

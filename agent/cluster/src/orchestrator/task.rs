@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::service_view::ServiceView;
 use super::{restart, texts};
 use crate::id::{NewBits, NodeId, TaskId};
-use crate::objects::task::Stop;
+use crate::objects::task::{Gate, Stop};
 use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -57,6 +57,7 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
         stop: Stop::default(),
         start_after: birth.start_after,
         replaces: birth.replaces,
+        gate: Gate::default(),
         networks: Vec::new(),
         endpoint: Some(Endpoint {
             spec: of.spec.endpoint.clone().unwrap_or_default(),

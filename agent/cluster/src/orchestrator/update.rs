@@ -23,6 +23,7 @@ use super::slot::{self, Room, Slot, settle};
 use super::texts;
 use crate::id::{NewBits, TaskId};
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
+use crate::objects::task::Gate;
 use crate::objects::{Service, Task, TaskState, UpdateConfig, Version};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
@@ -149,8 +150,9 @@ fn start(
     let (startable, moving): (Vec<usize>, Vec<usize>) =
         behind.iter().partition(|index| is_startable(service, &slots[**index]));
     // They are down: to start them takes nothing down, and the restart supervisor would wait for nothing better.
-    let (ended, waiting): (Vec<usize>, Vec<usize>) =
-        startable.iter().partition(|index| is_restartable(service, &slots[**index]));
+    let (ended, waiting): (Vec<usize>, Vec<usize>) = startable
+        .iter()
+        .partition(|index| is_restartable(service, &slots[**index]) || is_at_gate(service, &slots[**index]));
     let room = match config.parallelism {
         0 => usize::MAX,
         // What is started or moved anyway is down as well.
@@ -176,11 +178,17 @@ fn is_restartable(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
     slot.head(service).is_some_and(|head| !service.stays(head)) && !slot.is_given_up(service)
 }
 
+/// Whether its head waits for other services: it is not down for the update.
+fn is_at_gate(service: &ServiceView<'_>, slot: &Slot<'_>) -> bool {
+    slot.head(service).is_some_and(|head| head.gate == Gate::Closed)
+}
+
 /// Gives the slot a task of the present spec: once those before it have stopped, or beside the one that serves. Stops come
 /// before the birth, so that in whatever parts they are committed no more than that are wanted running.
 fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, bits: NewBits<'_>) {
     let Some(head) = slot.head(service) else { return };
-    let starts_first = service.order() == UpdateOrder::StartFirst && service.stays(head);
+    let serves = service.stays(head) && head.gate == Gate::Open;
+    let starts_first = service.order() == UpdateOrder::StartFirst && serves;
     for old in slot.wanted(service).filter(|old| !starts_first || old.id != head.id) {
         wanted.update(service.stopped(old, TaskState::Shutdown));
     }

@@ -6,7 +6,7 @@ use crate::id::{NewBits, NodeId, ServiceId};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
-use crate::{allocator, data_keys, orchestrator, scheduler};
+use crate::{allocator, data_keys, orchestrator, payloads, scheduler};
 
 /// A reconciler with what it is called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,6 +23,8 @@ pub enum Key {
     Reaper(ServiceId),
     /// The keys of encrypted networks.
     DataKeys,
+    /// Which superseded secrets and configs are forgotten.
+    Payloads,
 }
 
 impl Key {
@@ -32,7 +34,7 @@ impl Key {
         let services = view.services().map(|it| it.id).chain(view.tasks().filter_map(|task| task.service));
         let nodes = view.nodes().map(|it| it.id).chain(view.tasks().filter_map(|task| task.node));
         let of_services = services.flat_map(|service| [Self::Service(service), Self::Reaper(service)]);
-        let of_cluster = [Self::Allocator, Self::Scheduler, Self::DataKeys];
+        let of_cluster = [Self::Allocator, Self::Scheduler, Self::DataKeys, Self::Payloads];
         of_services.chain(nodes.map(Self::Node)).chain(of_cluster).collect()
     }
 
@@ -45,6 +47,7 @@ impl Key {
             Self::Scheduler => scheduler::schedule(view, now),
             Self::Reaper(service) => orchestrator::reap(view, service, now),
             Self::DataKeys => data_keys::reconcile(view, now, bits),
+            Self::Payloads => payloads::reconcile(view),
         }
     }
 }

@@ -149,7 +149,7 @@ fn a_new_leader_looks_at_everything() {
         crate::reconciled::Reconciled { actions: vec![StoreAction::Create(task.into())], wake_at: None },
     );
     let observed = Observed::default();
-    let of_cluster = [Key::Allocator, Key::Scheduler, Key::DataKeys];
+    let of_cluster = [Key::Allocator, Key::Scheduler, Key::DataKeys, Key::Payloads];
     let of_gone: BTreeSet<_> = [SERVICE, REAPER, NODE].into_iter().chain(of_cluster).collect();
     assert_eq!(Key::all(&View::new(&gone, &observed)), of_gone, "also at what only tasks remember");
     let global = [Key::Service(ServiceId::of(2)), Key::Reaper(ServiceId::of(2))];
@@ -177,11 +177,13 @@ fn a_task_wakes_what_reads_it() {
 
 #[test]
 fn a_word_wakes_by_what_it_changes() {
-    let (_, task) = cluster();
+    let (store, task) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
     let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
     let told = TaskStatus { message: "60 %".to_owned(), ..running.clone() };
     let failed = TaskStatus { state: TaskState::Failed, ..running.clone() };
-    let by = |before, after| touched::by_word(&Word { task: &task, before, after });
+    let by = |before, after| touched::by_word(&view, &Word { task: &task, before, after });
     assert_eq!(by(&task.status, &running), [SERVICE]);
     assert_eq!(by(&running, &told), []);
     assert_eq!(by(&running, &failed), [SERVICE, Key::Scheduler]);
@@ -221,4 +223,36 @@ fn the_history_limit_wakes_every_reaper() {
         BTreeSet::from([Key::DataKeys, REAPER, other])
     );
     assert_eq!(woken(&view, changed(cluster.clone(), cluster)), BTreeSet::from([Key::DataKeys]));
+}
+
+#[test]
+fn what_waits_for_a_service_is_woken_by_it_and_by_its_tasks() {
+    let (mut store, task) = cluster();
+    let mut waiting = fixture::replicated(3, 1);
+    waiting.spec.labels.insert("ketch.depends_on".to_owned(), "service-1".to_owned());
+    let mut wanted = crate::reconciled::Reconciled::default();
+    wanted.create(waiting.clone());
+    fixture::apply(&mut store, wanted);
+    let observed = Observed::default();
+    let dependant = Key::Service(waiting.id);
+    let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
+    let words = |store: &Store| {
+        let view = View::new(store, &observed);
+        touched::by_word(&view, &Word { task: &task, before: &task.status, after: &running })
+    };
+    assert_eq!(words(&store), [SERVICE], "none of its tasks waits");
+    let mut wanted = crate::reconciled::Reconciled::default();
+    wanted.create(Task { gate: crate::objects::task::Gate::Closed, ..fixture::task(77, &waiting, 1) });
+    fixture::apply(&mut store, wanted);
+    assert_eq!(words(&store), [SERVICE, dependant]);
+    let view = View::new(&store, &observed);
+    let ended =
+        Task { status: TaskStatus { state: TaskState::Failed, ..TaskStatus::default() }, ..task.clone() };
+    assert!(woken(&view, changed(task, ended)).contains(&dependant));
+    let service = fixture::replicated(1, 1);
+    assert!(woken(&view, Change { old: None, new: Some(service.clone().into()) }).contains(&dependant));
+    assert!(woken(&view, Change { old: Some(service.into()), new: None }).contains(&dependant));
+    let mut down = fixture::node(1);
+    down.status.state = crate::objects::node::NodeState::Down;
+    assert!(woken(&view, changed(fixture::node(1), down)).contains(&dependant));
 }

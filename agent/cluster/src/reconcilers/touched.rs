@@ -8,7 +8,9 @@
 use std::sync::Arc;
 
 use super::Key;
+use crate::objects::task::Gate;
 use crate::objects::{Cluster, Node, Task, TaskState, TaskStatus};
+use crate::payloads::named_by;
 use crate::store::{Change, Object, ObjectId};
 use crate::view::View;
 
@@ -23,29 +25,43 @@ pub struct Word<'a> {
 /// The table: a committed change, and who reads what has changed.
 pub(super) fn by_change(view: &View<'_>, change: &Change) -> Vec<Key> {
     match change.id() {
-        Some(ObjectId::Task(_)) => by_task(task_in(change.old.as_ref()), task_in(change.new.as_ref())),
+        Some(ObjectId::Task(_)) => by_task(view, task_in(change.old.as_ref()), task_in(change.new.as_ref())),
         Some(ObjectId::Node(_)) => by_node(view, node_in(change.old.as_ref()), node_in(change.new.as_ref())),
         // Its tasks are compared with its spec, mode and update status, when it is gone they are removed; the reaper keeps
         // what its update and its job's iteration count; its networks and ports are the allocator's, also when it frees them.
-        Some(ObjectId::Service(id)) => vec![Key::Service(id), Key::Reaper(id), Key::Allocator],
+        // And those that wait for it are told whether it is there, and how many tasks it wants.
+        Some(ObjectId::Service(id)) => {
+            let name = change.new.as_ref().or(change.old.as_ref()).and_then(|object| object.unique_name());
+            let own = [Key::Service(id), Key::Reaper(id), Key::Allocator];
+            // What its specs named and name no more.
+            let payloads = view.superseded().next().map(|_| Key::Payloads);
+            let waiting = name.into_iter().flat_map(|name| waiting_for(view, name));
+            own.into_iter().chain(payloads).chain(waiting).collect()
+        }
         // What waits for it, what it frees; and tasks that wait are filtered by their networks' drivers.
         Some(ObjectId::Network(_)) => vec![Key::Allocator, Key::Scheduler],
         Some(ObjectId::Cluster(_)) => {
             by_cluster(view, cluster_in(change.old.as_ref()), cluster_in(change.new.as_ref()))
         }
-        // They concern assignments only: the dispatcher sends them.
-        Some(ObjectId::Secret(_) | ObjectId::Config(_)) | None => Vec::new(),
+        // One that was superseded is removed after its last use. Otherwise they concern assignments only: the dispatcher sends
+        // them.
+        Some(id @ (ObjectId::Secret(_) | ObjectId::Config(_))) => {
+            view.superseded().find(|it| *it == id).map(|_| Key::Payloads).into_iter().collect()
+        }
+        None => Vec::new(),
     }
 }
 
 /// A worker's word, and who reads what it has changed of the joined status.
-pub(super) fn by_word(word: &Word<'_>) -> Vec<Key> {
+pub(super) fn by_word(view: &View<'_>, word: &Word<'_>) -> Vec<Key> {
     let Word { task, before, after } = word;
     let mut keys = Vec::new();
     // How an update, a restart, a job goes on. Messages, such as how far a pull is, change nothing.
     let progress = |status: &TaskStatus| (status.state, status.since, status.running_since);
     if progress(before) != progress(after) {
         keys.extend(task.service.map(Key::Service));
+        // What waits for its service to start or to be healthy.
+        keys.extend(waiting_for(view, &task.service_name));
     }
     // The node has room again; or the task has taken ports there that its node has chosen.
     if holds_room(before.state) != holds_room(after.state) || before.ports != after.ports {
@@ -54,16 +70,27 @@ pub(super) fn by_word(word: &Word<'_>) -> Vec<Key> {
     keys
 }
 
-fn by_task(old: Option<&Task>, new: Option<&Task>) -> Vec<Key> {
+/// Whose first tasks may wait for the service of that name.
+fn waiting_for(view: &View<'_>, service: &str) -> impl Iterator<Item = Key> {
+    view.waiting_for(service).map(Key::Service)
+}
+
+fn by_task(view: &View<'_>, old: Option<&Task>, new: Option<&Task>) -> Vec<Key> {
     let mut keys = Vec::new();
     let either = [old, new];
     // Whatever changes of a task, its service's places are made of it: also its absence, and its end.
-    let service = either.iter().flatten().find_map(|task| task.service);
-    keys.extend(service.into_iter().flat_map(|id| [Key::Service(id), Key::Reaper(id)]));
+    let of = either.iter().flatten().find_map(|task| Some((task.service?, &task.service_name)));
+    if let Some((service, name)) = of {
+        keys.extend([Key::Service(service), Key::Reaper(service)]);
+        keys.extend(waiting_for(view, name));
+    }
     // It claims resources of a node, or is lost with it.
     keys.extend(either.iter().flatten().find_map(|task| task.node).map(Key::Node));
     if allocation(old) != allocation(new) {
         keys.push(Key::Allocator);
+    }
+    if names_superseded(view, old) && !names_superseded(view, new) {
+        keys.push(Key::Payloads);
     }
     if waits_for_node(old) != waits_for_node(new) || claim(old) != claim(new) {
         keys.push(Key::Scheduler);
@@ -71,11 +98,18 @@ fn by_task(old: Option<&Task>, new: Option<&Task>) -> Vec<Key> {
     keys
 }
 
-/// What the allocator reads of a task: whether it is new, and what it holds where, until it has ended. Its networks are
+/// Whether it is a task that may run and names a superseded secret or config.
+fn names_superseded(view: &View<'_>, task: Option<&Task>) -> bool {
+    let task = task.filter(|task| !task.status.state.is_terminal());
+    // There are few or none.
+    view.superseded().any(|id| task.is_some_and(|task| named_by(&task.spec).any(|named| named == id)))
+}
+
+/// What the allocator reads of a task: whether it is new (and its gate open), and what it holds where, until it has ended. Its networks are
 /// given with the state pending; its node's own addresses follow it to its node.
 fn allocation(task: Option<&Task>) -> Option<(bool, Option<crate::id::NodeId>)> {
     let task = task.filter(|task| !task.status.state.is_terminal())?;
-    Some((task.status.state == TaskState::New, task.node))
+    Some((task.status.state == TaskState::New && task.gate == Gate::Open, task.node))
 }
 
 /// What the scheduler places, or says why not.
@@ -106,9 +140,12 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
     }
     // Its tasks are to leave, or are lost; there is a place more or less for tasks.
     keys.extend([Key::Node(node.id), Key::Scheduler]);
-    for service in view.tasks_on(node.id).filter_map(|task| task.service) {
+    for (service, name) in view.tasks_on(node.id).filter_map(|task| Some((task.service?, &task.service_name)))
+    {
         // The tasks there can't stay, are waited for no more, or fit the spec by other labels.
         keys.push(Key::Service(service));
+        // Fewer of that service run.
+        keys.extend(waiting_for(view, name));
         // Lost tasks of a removed node are no history of a place.
         if new.is_none() {
             keys.push(Key::Reaper(service));
@@ -116,7 +153,10 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
     }
     // A place on each node.
     let on_each = view.services().filter(|service| service.spec.mode.is_bound_to_nodes());
-    keys.extend(on_each.map(|service| Key::Service(service.id)));
+    for service in on_each {
+        keys.push(Key::Service(service.id));
+        keys.extend(waiting_for(view, &service.spec.name));
+    }
     keys
 }
 

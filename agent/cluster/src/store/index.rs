@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::addresses::Addresses;
 use super::object::{Object, ObjectId, ObjectKind};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
+use crate::label::depends_on;
+use crate::objects::task::Gate;
 use crate::objects::{Task, TaskState};
 
 const FIRST: TaskId = TaskId::of(0);
@@ -17,7 +19,12 @@ pub(super) struct Indexes {
     by_slot: BTreeSet<(ServiceId, u64, TaskId)>,
     by_node: BTreeSet<(NodeId, TaskId)>,
     new: BTreeSet<TaskId>,
+    /// New ones of a service whose gate is closed; those are not in `new`.
+    at_gate: BTreeSet<(ServiceId, TaskId)>,
+    /// The services that wait for one of that name, in lower case.
+    dependants: BTreeSet<(String, ServiceId)>,
     using: BTreeSet<(NetworkId, TaskId)>,
+    superseded: BTreeSet<ObjectId>,
     pub(super) addresses: Addresses,
     /// With a node and without one.
     pending: BTreeSet<TaskId>,
@@ -29,6 +36,12 @@ impl Indexes {
         if let Some(name) = object.unique_name() {
             self.names.insert((object.kind(), name.to_ascii_lowercase()), object.id());
         }
+        if object.is_superseded() {
+            self.superseded.insert(object.id());
+        }
+        if let Object::Service(service) = object {
+            self.dependants.extend(depends_on::names_in(&service.spec.labels).map(|name| (name, service.id)));
+        }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
             self.by_slot.insert((service, task.slot, task.id));
@@ -39,8 +52,14 @@ impl Indexes {
         if let Some(node) = task.node {
             self.by_node.insert((node, task.id));
         }
-        if task.status.state == TaskState::New {
-            self.new.insert(task.id);
+        match (task.status.state, task.gate, task.service) {
+            (TaskState::New, Gate::Closed, Some(service)) => {
+                self.at_gate.insert((service, task.id));
+            }
+            (TaskState::New, ..) => {
+                self.new.insert(task.id);
+            }
+            _ => {}
         }
         if !task.status.state.is_terminal() {
             self.using.extend(networks_named_by(task).map(|network| (network, task.id)));
@@ -52,9 +71,16 @@ impl Indexes {
         if let Some(name) = object.unique_name() {
             self.names.remove(&(object.kind(), name.to_ascii_lowercase()));
         }
+        self.superseded.remove(&object.id());
+        if let Object::Service(service) = object {
+            for name in depends_on::names_in(&service.spec.labels) {
+                self.dependants.remove(&(name, service.id));
+            }
+        }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
             self.by_slot.remove(&(service, task.slot, task.id));
+            self.at_gate.remove(&(service, task.id));
         }
         if let Some(node) = task.node {
             self.by_node.remove(&(node, task.id));
@@ -90,6 +116,20 @@ impl Indexes {
         self.new.iter().copied()
     }
 
+    pub(super) fn superseded(&self) -> impl Iterator<Item = ObjectId> {
+        self.superseded.iter().copied()
+    }
+
+    pub(super) fn at_gate(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
+        self.at_gate.range((service, FIRST)..=(service, LAST)).map(|(_, task)| *task)
+    }
+
+    pub(super) fn dependants(&self, name: &str) -> impl Iterator<Item = ServiceId> {
+        let name = name.to_ascii_lowercase();
+        let first = (name.clone(), ServiceId::of(0));
+        self.dependants.range(first..).take_while(move |(of, _)| *of == name).map(|(_, service)| *service)
+    }
+
     pub(super) fn using(&self, network: NetworkId) -> impl Iterator<Item = TaskId> {
         self.using.range((network, FIRST)..=(network, LAST)).map(|(_, task)| *task)
     }
@@ -116,5 +156,32 @@ mod tests {
         assert_eq!(indexes.by_name(ObjectKind::Service, "wEB"), Some(object.id()));
         indexes.remove(&object);
         assert_eq!(indexes.by_name(ObjectKind::Service, "Web"), None);
+    }
+
+    #[test]
+    fn a_task_at_its_gate_is_no_new_one_and_its_service_is_known_by_whom_it_waits_for() {
+        let mut service = fixture::replicated(1, 1);
+        service.spec.labels.insert(depends_on::LABEL.to_owned(), "Db:healthy".to_owned());
+        let waiting = Task { gate: Gate::Closed, ..fixture::task(7, &service, 1) };
+        let open = Task { gate: Gate::Open, ..waiting.clone() };
+        let (id, service) = (service.id, Object::from(service));
+        let mut indexes = Indexes::default();
+        indexes.insert(&service);
+        indexes.insert(&waiting.clone().into());
+        let found = |indexes: &Indexes| {
+            (
+                indexes.new_ones().count(),
+                indexes.at_gate(id).count(),
+                indexes.dependants("dB").collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(found(&indexes), (0, 1, vec![id]));
+        assert_eq!(indexes.dependants("d").count() + indexes.dependants("dbx").count(), 0);
+        indexes.remove(&waiting.into());
+        indexes.insert(&open.clone().into());
+        assert_eq!(found(&indexes), (1, 0, vec![id]));
+        indexes.remove(&service);
+        indexes.remove(&open.into());
+        assert_eq!(indexes, Indexes::default());
     }
 }

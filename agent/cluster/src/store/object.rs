@@ -140,15 +140,24 @@ impl Object {
         }
     }
 
+    /// Whether it is a secret or config in whose place there is another one.
+    pub(super) fn is_superseded(&self) -> bool {
+        match self {
+            Self::Secret(secret) => secret.superseded,
+            Self::Config(config) => config.superseded,
+            _ => false,
+        }
+    }
+
     /// The name that no other of its kind may have, compared without regard to the case of its letters. A network that is
-    /// to go has none any more: nobody sees it, and the next one may be called so.
+    /// to go has none any more, nor has a superseded secret or config: nobody sees it, and the next one may be called so.
     #[must_use]
     pub fn unique_name(&self) -> Option<&str> {
         match self {
             Self::Service(service) => Some(&service.spec.name),
             Self::Network(network) => (!network.pending_delete).then_some(&network.spec.name),
-            Self::Secret(secret) => Some(&secret.spec.name),
-            Self::Config(config) => Some(&config.spec.name),
+            Self::Secret(secret) => (!secret.superseded).then_some(&secret.spec.name),
+            Self::Config(config) => (!config.superseded).then_some(&config.spec.name),
             Self::Cluster(_) | Self::Node(_) | Self::Task(_) => None,
         }
     }

@@ -90,12 +90,14 @@ fn made(kind: ObjectKind, number: u128, variant: usize) -> Object {
             meta: Meta::default(),
             spec: crate::objects::SecretSpec::default(),
             internal: false,
+            superseded: false,
         }
         .into(),
         ObjectKind::Config => Config {
             id: ConfigId::of(number),
             meta: Meta::default(),
             spec: crate::objects::ConfigSpec::default(),
+            superseded: false,
         }
         .into(),
     };

@@ -201,6 +201,7 @@ fn a_payload_reads_what_its_task_references() {
             meta: Meta::default(),
             spec: SecretSpec { data: b"hidden".to_vec(), ..SecretSpec::default() },
             internal: false,
+            superseded: false,
         }),
     )]);
     let configs = BTreeMap::from([(
@@ -209,6 +210,7 @@ fn a_payload_reads_what_its_task_references() {
             id: config,
             meta: Meta::default(),
             spec: ConfigSpec { data: b"shown".to_vec(), ..ConfigSpec::default() },
+            superseded: false,
         }),
     )]);
     let dependencies = Dependencies { container: &container, secrets: &secrets, configs: &configs };

@@ -7,8 +7,9 @@ use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
 use ketch_cluster::objects::endpoint::PublishMode;
 use ketch_cluster::objects::node::NodeState;
 use ketch_cluster::objects::service::UpdateOrder;
-use ketch_cluster::objects::{Service, Task, TaskState};
-use ketch_cluster::store::{Change, Object, Store};
+use ketch_cluster::objects::task::Gate;
+use ketch_cluster::objects::{Service, ServiceMode, Task, TaskState};
+use ketch_cluster::store::{Change, Object, ObjectId, ObjectKind, Store};
 use ketch_cluster::view::View;
 
 /// A slot, or the node of a service that has one place on each.
@@ -33,6 +34,7 @@ enum Holder {
 impl Invariants<'_> {
     pub(crate) fn hold(&self) {
         self.places_have_one_task();
+        self.what_waits_holds_nothing();
         self.addresses_have_one_holder();
         self.ports_have_one_service();
     }
@@ -56,6 +58,17 @@ impl Invariants<'_> {
             for (place, tasks) in wanted {
                 assert!(tasks.len() <= most, "in {place:?}: {:#?}", self.tasks_of(service.id));
             }
+        }
+    }
+
+    /// A task at its gate says what it waits for, and keeps nothing from anybody.
+    fn what_waits_holds_nothing(&self) {
+        for task in self.view.tasks().filter(|task| task.gate == Gate::Closed) {
+            assert!(matches!(task.status.state, TaskState::New | TaskState::Shutdown), "{task:?}");
+            assert!(
+                task.networks.is_empty() && task.status.error.starts_with("waiting for service "),
+                "{task:?}"
+            );
         }
     }
 
@@ -136,6 +149,24 @@ impl Invariants<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct Completions {
     done: BTreeSet<(Place, u64)>,
+}
+
+/// A gate is opened only when the service that is waited for runs as often as it is wanted.
+pub(crate) fn gates_open_in_order(view: &View<'_>, changes: &[Change]) {
+    let opened = changes.iter().filter_map(|change| match (&change.old, &change.new) {
+        (Some(Object::Task(old)), Some(Object::Task(new))) if old.gate != new.gate => Some(new),
+        _ => None,
+    });
+    for task in opened {
+        let waits_for = view.service(task.service.unwrap()).unwrap().spec.labels["ketch.depends_on"].clone();
+        let name = waits_for.strip_suffix(":healthy").unwrap();
+        let Some(ObjectId::Service(id)) = view.by_name(ObjectKind::Service, name) else { panic!("{name}") };
+        if let ServiceMode::Replicated { replicas } = view.service(id).unwrap().spec.mode {
+            let runs = |it: &&std::sync::Arc<Task>| view.state(it) == TaskState::Running;
+            let running: BTreeSet<u64> = view.tasks_of(id).filter(runs).map(|it| it.slot).collect();
+            assert!(running.len() as u64 >= replicas, "{name} runs in {running:?}, of {replicas}");
+        }
+    }
 }
 
 impl Completions {

@@ -13,7 +13,7 @@ use ketch_cluster::store::{Object, Store, StoreAction, StoreError};
 use ketch_cluster::time::Timestamp;
 use ketch_cluster::view::{Observed, Told, View};
 
-use crate::checks::{Completions, Invariants};
+use crate::checks::{Completions, Invariants, gates_open_in_order};
 use crate::random::Random;
 
 /// Three heartbeats.
@@ -85,6 +85,7 @@ impl Manager {
         self.epoch += 1;
         self.queue.committed(&View::new(&self.store, &self.observed), &changes, self.now);
         self.completions.note(&self.store, &changes);
+        gates_open_in_order(&self.view(), &changes);
         Invariants { view: self.view() }.hold();
         Ok(())
     }
@@ -248,7 +249,7 @@ impl Manager {
             self.epoch += 1;
             let view = View::new(&self.store, &self.observed);
             let after = view.status(&task);
-            self.queue.noted(&Word { task: &task, before: &before, after }, self.now);
+            self.queue.noted(&view, &Word { task: &task, before: &before, after }, self.now);
             Invariants { view }.hold();
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct Order {
     pub(crate) in_zone: bool,
     pub(crate) published: Option<u16>,
     pub(crate) fenced: bool,
+    /// Whether it waits for the service of the index before, if that is more than none.
+    pub(crate) waits: bool,
 }
 
 impl Default for Order {
@@ -66,6 +68,7 @@ impl Default for Order {
             in_zone: false,
             published: Some(0),
             fenced: false,
+            waits: false,
         }
     }
 }
@@ -116,10 +119,11 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
         any::<bool>(),
         published,
         prop::bool::weighted(0.15),
+        prop::bool::weighted(0.3),
     );
     (what, how).prop_map(|(what, how)| {
         let (kind, replicas, image, starts_first, parallelism, on_failure) = what;
-        let (max_attempts, restart_delay, in_zone, published, fenced) = how;
+        let (max_attempts, restart_delay, in_zone, published, fenced, waits) = how;
         Order {
             kind,
             replicas,
@@ -132,6 +136,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
             in_zone,
             published,
             fenced,
+            waits,
         }
     })
 }
@@ -229,7 +234,7 @@ pub(crate) fn request(manager: &mut Manager, event: &Event) -> Option<Vec<StoreA
         Event::RemoveSecret(index) => {
             let name = format!("secret-{index}");
             let Some(ObjectId::Secret(id)) = view.by_name(ObjectKind::Secret, &name) else { return None };
-            control::remove_secret(&view, id).ok()
+            control::remove_secret(&view, id, now).ok()
         }
         _ => None,
     }
@@ -240,6 +245,12 @@ fn service(manager: &Manager, index: usize) -> Option<ServiceId> {
         Some(ObjectId::Service(id)) => Some(id),
         _ => None,
     }
+}
+
+/// Whether the service of the next index waits for the one of this.
+pub(crate) fn is_waited_for(manager: &Manager, index: usize) -> bool {
+    let next = service(manager, index + 1).and_then(|id| manager.store.service(id));
+    next.is_some_and(|next| next.spec.labels.contains_key("ketch.depends_on"))
 }
 
 /// `docker service update`.
@@ -310,9 +321,11 @@ fn spec(manager: &Manager, index: usize, order: &Order) -> ServiceSpec {
     let rollback = UpdateConfig { failure_action: FailureAction::Continue, ..config };
     let is_job = mode.is_job();
     let fence = order.fenced.then(|| ("ketch.fence".to_owned(), "20s".to_owned()));
+    let before = index.checked_sub(1).filter(|_| order.waits);
+    let waits = before.map(|index| ("ketch.depends_on".to_owned(), format!("service-{index}:healthy")));
     ServiceSpec {
         name: format!("service-{index}"),
-        labels: fence.into_iter().collect(),
+        labels: fence.into_iter().chain(waits).collect(),
         task: task(manager, order).into(),
         mode,
         update: (!is_job).then_some(config),

@@ -16,7 +16,7 @@ use ketch_cluster::store::StoreAction;
 
 use crate::checks::{Invariants, place_of};
 use crate::manager::Manager;
-use crate::user::{self, Event, GOOD};
+use crate::user::{self, Event, GOOD, Order};
 use crate::worker::{Link, Mood, Told, Worker};
 
 const NODES: usize = 3;
@@ -230,6 +230,12 @@ impl World {
                 spec.availability = Availability::Active;
                 spec.labels.insert("zone".to_owned(), "a".to_owned());
             });
+        }
+        // What is waited for is there.
+        for index in (0..3).rev() {
+            if user::is_waited_for(&self.manager, index) {
+                self.happen(&Event::Create { index, order: Order::default() });
+            }
         }
         for index in 0..3 {
             let update = user::update(&self.manager, index, |spec| {

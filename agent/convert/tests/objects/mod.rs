@@ -121,6 +121,7 @@ pub(crate) fn task(view: &View<'_>, shown: swarm::task::Task) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        gate: ketch_cluster::objects::task::Gate::default(),
         networks: shown.networks_attachments.iter().flatten().map(attachment).collect(),
         endpoint: None,
         log_driver: None,

@@ -307,7 +307,7 @@ fn note_one(
         return false;
     }
     let view = View::new(store, observed);
-    reconcilers.noted(&Word { task, before: &before, after: view.status(task) }, now);
+    reconcilers.noted(&view, &Word { task, before: &before, after: view.status(task) }, now);
     true
 }
 

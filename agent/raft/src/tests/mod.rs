@@ -271,7 +271,7 @@ pub(super) fn create(number: u128) -> Vec<StoreAction> {
 
 pub(super) fn create_with(number: u128, data: Vec<u8>) -> Vec<StoreAction> {
     let spec = ConfigSpec { name: name(number), data, ..ConfigSpec::default() };
-    let config = Config { id: ConfigId::of(number), meta: Meta::default(), spec };
+    let config = Config { id: ConfigId::of(number), meta: Meta::default(), spec, superseded: false };
     vec![StoreAction::Create(Object::from(config))]
 }
 

@@ -98,16 +98,16 @@ async fn by_leader(leader: &Leader, Asked { name, action }: Asked) -> Answer {
             made.await.map(|_| ())
         }
         Action::Replace { seen, value } => {
-            let change = leader.change(|view, now, _| {
+            let change = leader.change(|view, now, bits| {
                 let spec = ConfigSpec { data: Vec::new(), ..spec(name, value) };
                 let update = SpecUpdate { version: seen.version, spec };
-                update_config(view, seen.id, update, now).map(|actions| ((), actions))
+                update_config(view, seen.id, update, now, bits).map(|actions| ((), actions))
             });
             change.await
         }
         Action::Remove { seen } => {
             let change =
-                leader.change(|view, _, _| remove_config(view, seen.id).map(|actions| ((), actions)));
+                leader.change(|view, now, _| remove_config(view, seen.id, now).map(|actions| ((), actions)));
             change.await
         }
     };

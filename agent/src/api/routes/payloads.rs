@@ -55,18 +55,18 @@ macro_rules! routes {
                 let name = request.operand(0).to_owned();
                 let wanted: $spec = request.json().await?;
                 let spec = $convert::spec_of(wanted)?;
-                led.change(|view, now, _| {
+                led.change(|view, now, bits| {
                     let id = $find(view, &name)?.id;
-                    $update(view, id, SpecUpdate { version, spec }, now).map(|actions| ((), actions))
+                    $update(view, id, SpecUpdate { version, spec }, now, bits).map(|actions| ((), actions))
                 })
                 .await?;
                 Ok(response::empty(StatusCode::OK))
             }
 
             async fn remove(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
-                led.change(|view, _, _| {
+                led.change(|view, now, _| {
                     let id = $find(view, request.operand(0))?.id;
-                    $remove(view, id).map(|actions| ((), actions))
+                    $remove(view, id, now).map(|actions| ((), actions))
                 })
                 .await?;
                 Ok(response::empty(StatusCode::NO_CONTENT))

@@ -36,7 +36,8 @@ fn only_labels_are_updated() {
         change(&mut spec);
         SpecUpdate { version: old.meta.version, spec }
     };
-    let verdict = |store: &Store, update| with_view(store, |view| update_config(view, id, update, at(7)));
+    let verdict =
+        |store: &Store, update| with_view(store, |view| update_config(view, id, update, at(7), &mut || 60));
     let refused = Err(texts::only_labels());
     assert_eq!(verdict(&store, update(|spec| spec.name = "other".to_owned())), refused);
     assert_eq!(verdict(&store, update(|spec| spec.data = b"y".to_vec())), refused);
@@ -55,9 +56,9 @@ fn a_config_stays_while_services_use_it() {
     created(&mut store, with_container(spec("web"), |it| it.configs.push(config_reference(4, "conf", "c"))));
     with_view(&store, |view| {
         let refused = Err(texts::payload_in_use_by_one(ObjectKind::Config, "conf", "web"));
-        assert_eq!(remove_config(view, id), refused);
+        assert_eq!(remove_config(view, id, at(7)), refused);
         let missing = ConfigId::of(9);
-        assert_eq!(remove_config(view, missing), Err(texts::gone(&missing.into())));
+        assert_eq!(remove_config(view, missing, at(7)), Err(texts::gone(&missing.into())));
         assert_eq!(list_configs(view, &Filters::default()).unwrap().len(), 1);
         let unknown = [("driver", "x")].into_iter().collect();
         assert_eq!(list_configs(view, &unknown), Err(texts::filter_unknown("driver")));

@@ -68,6 +68,7 @@ fn what_users_never_see_is_not_found() {
         meta: Meta::default(),
         spec: SecretSpec { name: "own".to_owned(), ..SecretSpec::default() },
         internal: true,
+        superseded: false,
     };
     let store = fixture::store([network.into(), secret.into()]);
     with_view(&store, |view| {

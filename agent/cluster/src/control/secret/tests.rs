@@ -78,7 +78,8 @@ fn only_labels_are_updated() {
         change(&mut spec);
         SpecUpdate { version: old.meta.version, spec }
     };
-    let verdict = |store: &Store, update| with_view(store, |view| update_secret(view, id, update, at(7)));
+    let verdict =
+        |store: &Store, update| with_view(store, |view| update_secret(view, id, update, at(7), &mut || 60));
     let refused = Err(texts::only_labels());
     assert_eq!(verdict(&store, update(|spec| spec.name = "other".to_owned())), refused);
     assert_eq!(verdict(&store, update(|spec| spec.data = b"y".to_vec())), refused);
@@ -104,7 +105,7 @@ fn a_secret_stays_while_services_use_it() {
     let using =
         |name: &str| with_container(spec(name), |it| it.secrets.push(secret_reference(3, "key", "k")));
     let id = SecretId::of(3);
-    let remove = |store: &Store| with_view(store, |view| remove_secret(view, id));
+    let remove = |store: &Store| with_view(store, |view| remove_secret(view, id, at(7)));
     assert_eq!(remove(&store), Ok(vec![StoreAction::Remove(id.into())]));
     created(&mut store, using("web"));
     assert_eq!(remove(&store), Err(texts::payload_in_use_by_one(ObjectKind::Secret, "key", "web")));
@@ -118,9 +119,9 @@ fn the_clusters_own_secrets_are_nobodys() {
     let store = fixture::store([own.clone().into()]);
     with_view(&store, |view| {
         let gone = Err(texts::gone(&own.id.into()));
-        assert_eq!(remove_secret(view, own.id), gone);
+        assert_eq!(remove_secret(view, own.id, at(7)), gone);
         let update = SpecUpdate { version: Version(1), spec: own.spec.clone() };
-        assert_eq!(update_secret(view, own.id, update, at(1)), gone);
+        assert_eq!(update_secret(view, own.id, update, at(1), &mut || 60), gone);
         assert_eq!(list_secrets(view, &Filters::default()), Ok(vec![]));
     });
 }

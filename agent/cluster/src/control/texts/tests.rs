@@ -249,6 +249,11 @@ fn the_words_are_dockers() {
         (driver_without_name(), Kind::InvalidArgument, invalid("secret driver must have a name")),
         (only_labels(), Kind::InvalidArgument, invalid("only updates to Labels are allowed")),
         (
+            rotation_too_large(ObjectKind::Secret, 9, 8),
+            Kind::InvalidArgument,
+            "secret can't take the place of the one before it in all services that ask for that: it takes 9 bytes, and at most 8 fit into an entry of the cluster's log".to_owned(),
+        ),
+        (
             payload_in_use_by_one(secret, "key", "web"),
             Kind::InvalidArgument,
             invalid("secret 'key' is in use by the following service: web"),

@@ -53,13 +53,14 @@ fn objects() -> Vec<Object> {
         templating: Some(driver()),
         ..SecretSpec::default()
     };
-    let secret = Secret { id: SecretId::of(1), meta: Meta::default(), spec, internal: false };
+    let secret =
+        Secret { id: SecretId::of(1), meta: Meta::default(), spec, internal: false, superseded: false };
     let spec = crate::objects::ConfigSpec {
         data: MARKER.as_bytes().to_vec(),
         templating: Some(driver()),
         ..Default::default()
     };
-    let config = Config { id: ConfigId::of(1), meta: Meta::default(), spec };
+    let config = Config { id: ConfigId::of(1), meta: Meta::default(), spec, superseded: false };
     let node = fixture::node(1);
     vec![
         cluster.into(),

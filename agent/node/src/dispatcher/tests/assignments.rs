@@ -87,7 +87,7 @@ async fn what_is_more_than_a_message_comes_in_parts() {
             data: vec![b'x'; 1_000_000],
             ..ConfigSpec::default()
         };
-        let config = Config { id: ConfigId::of(number + 1), meta: Meta::default(), spec };
+        let config = Config { id: ConfigId::of(number + 1), meta: Meta::default(), spec, superseded: false };
         references.push(ConfigReference {
             config: config.id,
             name: config.spec.name.clone(),

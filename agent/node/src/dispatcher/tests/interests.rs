@@ -156,6 +156,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 stop: Default::default(),
                 start_after: None,
                 replaces: None,
+                gate: ketch_cluster::objects::task::Gate::default(),
                 networks: networks.into_iter().map(|network| attachment(network, 10 + number)).collect(),
                 endpoint: None,
                 log_driver: None,
@@ -167,7 +168,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
         Event::Secret { number, label } => {
             let spec =
                 SecretSpec { name: number.to_string(), labels: labels(label), ..SecretSpec::default() };
-            Secret { id: SecretId::of(number.into()), meta, spec, internal: false }.into()
+            Secret { id: SecretId::of(number.into()), meta, spec, internal: false, superseded: false }.into()
         }
         Event::DataKey(generation) => ketch_cluster::objects::Cluster {
             id: ClusterId::of(1),

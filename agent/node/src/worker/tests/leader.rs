@@ -118,6 +118,7 @@ impl Leader {
                 ..SecretSpec::default()
             },
             internal: false,
+            superseded: false,
         };
         self.known().secrets.insert(secret.id, secret);
     }
@@ -376,6 +377,7 @@ fn task(number: u128) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        gate: ketch_cluster::objects::task::Gate::default(),
         networks: Vec::new(),
         endpoint: None,
         log_driver: None,

@@ -40,6 +40,7 @@ pub(in crate::node::executor) fn task(container: ContainerSpec) -> Task {
         stop: Default::default(),
         start_after: None,
         replaces: None,
+        gate: ketch_cluster::objects::task::Gate::default(),
         networks: Vec::new(),
         endpoint: None,
         log_driver: None,
@@ -321,6 +322,7 @@ fn secrets_and_configs_are_files_with_their_templates_expanded() {
         meta: Meta::default(),
         spec: SecretSpec { name: "key".into(), data: vec![0xff, 1], ..SecretSpec::default() },
         internal: false,
+        superseded: false,
     };
     let golang = Driver { name: "golang".into(), ..Driver::default() };
     let config = ClusterConfig {
@@ -331,6 +333,7 @@ fn secrets_and_configs_are_files_with_their_templates_expanded() {
             templating: Some(golang),
             ..ConfigSpec::default()
         },
+        superseded: false,
     };
     let work =
         Work { task: Arc::new(asked), secrets: vec![Arc::new(secret)], configs: vec![Arc::new(config)] };

@@ -1,0 +1,74 @@
+//! Rotation: what becomes of the services that use a secret or config whose data is to be other data.
+//!
+//! Data never changes in an object: another one takes its name, and the old one is superseded. It stays for the tasks that
+//! were made of it, and for a rollback; [`payloads`](crate::payloads) removes it when nobody names it any more. A service
+//! with the label `ketch.roll_on_change=true` is updated to the new one in the same transaction, as `docker service update
+//! --secret-rm --secret-add` would do it. Others keep what they have until a user updates them.
+
+use std::sync::Arc;
+
+use crate::label::roll_on_change;
+use crate::objects::task::TaskRuntime;
+use crate::objects::{ContainerSpec, Service, ServiceSpec};
+use crate::store::{ObjectKind, StoreAction};
+use crate::time::Timestamp;
+use crate::view::View;
+
+use super::error::ControlError;
+use super::rollback::specs_in_use;
+use super::size::{MAX_TRANSACTION_BYTES, size_of};
+use super::texts;
+
+pub(super) fn asks(service: &Service) -> bool {
+    roll_on_change::parse(&service.spec.labels).unwrap_or(false)
+}
+
+/// Whether some service that uses it asks to be rolled: then its data may change.
+pub(super) fn is_asked_for(view: &View<'_>, uses: impl Fn(&ServiceSpec) -> bool) -> bool {
+    view.services().any(|service| asks(service) && uses(&service.spec))
+}
+
+/// Whether it is in use, and by none but services that ask to be rolled: then it may be removed, to be made again.
+pub(super) fn is_asked_for_by_all(view: &View<'_>, uses: impl Fn(&ServiceSpec) -> bool) -> bool {
+    let users = || view.services().filter(|service| specs_in_use(view, service).any(&uses));
+    users().next().is_some() && users().all(|service| asks(service))
+}
+
+/// The updates of the services that ask for it. `point` makes a container name the new one, if it names one that was called so,
+/// and says whether it does.
+pub(super) fn rolled(
+    view: &View<'_>,
+    now: Timestamp,
+    point: impl Fn(&mut ContainerSpec) -> bool,
+) -> Vec<StoreAction> {
+    let asking = view.services().filter(|service| asks(service));
+    asking.filter_map(|service| Some(StoreAction::Update(pointed(service, now, &point)?.into()))).collect()
+}
+
+fn pointed(service: &Service, now: Timestamp, point: impl Fn(&mut ContainerSpec) -> bool) -> Option<Service> {
+    let mut spec = service.spec.clone();
+    let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime else { return None };
+    if !point(container) {
+        return None;
+    }
+    let mut rolled = service.clone();
+    rolled.meta.updated_at = now;
+    rolled.previous_spec = Some(std::mem::replace(&mut rolled.spec, spec));
+    rolled.previous_spec_version = Some(service.spec_version);
+    rolled.update_status = None;
+    // A job's iteration stays: a change of a file is no reason to run it, but its next task has the new one.
+    Some(rolled)
+}
+
+/// Whether all of it enters at once: in parts, a service could be left behind.
+pub(super) fn fits(kind: ObjectKind, actions: Vec<StoreAction>) -> Result<Vec<StoreAction>, ControlError> {
+    match size_of(&actions) {
+        Some(size) if size > MAX_TRANSACTION_BYTES => {
+            Err(texts::rotation_too_large(kind, size, MAX_TRANSACTION_BYTES))
+        }
+        _ => Ok(actions),
+    }
+}
+
+#[cfg(test)]
+mod tests;
