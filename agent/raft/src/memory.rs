@@ -20,7 +20,16 @@ struct Bytes {
     /// Handles of before a crash write no more.
     boots: u64,
     syncs: u64,
-    failing: bool,
+    power: Power,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Power {
+    #[default]
+    Stays,
+    FailsAtNextSync,
+    /// It did, and nobody has crashed the disk since.
+    Failed,
 }
 
 impl Bytes {
@@ -71,16 +80,37 @@ impl MemoryDisk {
         Handle { disk: self.clone(), boot: lock(&self.0).boots }
     }
 
+    /// Whoever has it open is killed: what it has written stays, and older handles fail. So nothing is synced or tidied up by what
+    /// is only dropped.
+    pub fn cut_off(&self) {
+        lock(&self.0).boots += 1;
+    }
+
     /// The power fails: what was not synced is gone, and older handles fail.
     pub fn crash(&self) {
         let mut bytes = lock(&self.0);
         bytes.lose();
         bytes.boots += 1;
+        bytes.power = Power::Stays;
     }
 
     /// The next sync does not return, nor does anything after it.
     pub fn fail_at_next_sync(&self) {
-        lock(&self.0).failing = true;
+        lock(&self.0).power = Power::FailsAtNextSync;
+    }
+
+    /// Syncs work again, unless one has failed.
+    pub fn spare(&self) {
+        let mut bytes = lock(&self.0);
+        if bytes.power == Power::FailsAtNextSync {
+            bytes.power = Power::Stays;
+        }
+    }
+
+    /// Whether that has happened, until the [`crash`](Self::crash).
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        lock(&self.0).power == Power::Failed
     }
 
     /// Of what was written and not synced, the first `parts` of `whole` reach the disk after all. False when there is too little
@@ -148,7 +178,8 @@ impl StorageBackend for Handle {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|bytes| {
-            if std::mem::take(&mut bytes.failing) {
+            if bytes.power == Power::FailsAtNextSync {
+                bytes.power = Power::Failed;
                 bytes.boots += 1;
                 return Err(io::Error::other("the power failed"));
             }

@@ -187,6 +187,8 @@ impl Cluster {
     /// The agent is killed, and nothing is lost that it has written.
     pub(crate) fn kill(&mut self, index: usize) {
         self.note(&format!("kill {}", self.sites[index].name));
+        // First: what turmoil drops would close its databases, and sync them.
+        self.sites[index].disk.cut_off();
         self.sim.crash(self.sites[index].name.as_str());
         self.sites[index].killed();
         self.up[index] = None;
@@ -194,9 +196,9 @@ impl Cluster {
 
     /// The machine loses power.
     pub(crate) fn power_off(&mut self, index: usize, random: &mut Random) {
-        self.kill(index);
         self.note(&format!("power off {}", self.sites[index].name));
         self.sites[index].disk.crash(random);
+        self.kill(index);
         self.sites[index].machine.crash();
     }
 

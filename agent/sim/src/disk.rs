@@ -32,10 +32,30 @@ impl SimulatedDisk {
         })
     }
 
+    /// The agent is killed, which closes nothing on its way out.
+    pub(crate) fn cut_off(&self) {
+        lock(&self.databases).values().for_each(MemoryDisk::cut_off);
+    }
+
+    /// The power is to fail in the middle of the next sync of one of the databases.
+    pub(crate) fn fail_at_next_sync(&self) {
+        lock(&self.databases).values().for_each(MemoryDisk::fail_at_next_sync);
+    }
+
+    /// Not any more.
+    pub(crate) fn spare(&self) {
+        lock(&self.databases).values().for_each(MemoryDisk::spare);
+    }
+
+    /// Whether it has done so.
+    pub(crate) fn has_failed(&self) -> bool {
+        lock(&self.databases).values().any(MemoryDisk::has_failed)
+    }
+
     /// The power fails. Of what was written and not synced a part may be there.
     pub(crate) fn crash(&self, random: &mut Random) {
         for disk in lock(&self.databases).values() {
-            if random.below(4) == 0 {
+            if random.below(2) == 0 {
                 let parts = usize::try_from(random.below(4)).unwrap_or(0);
                 let _torn = disk.tear(parts, 4);
             }

@@ -34,6 +34,17 @@ pub(crate) struct Faults {
     ended: Vec<u64>,
     /// Whom to kill, and when: the machine on which a job's task has ended, and who leads.
     ambush: Option<(Duration, usize)>,
+    doomed: Option<Doomed>,
+}
+
+/// A machine that is to lose power in the middle of its next sync.
+#[derive(Debug, Clone, Copy)]
+struct Doomed {
+    index: usize,
+    /// Until then; without a sync it is spared.
+    until: Duration,
+    /// It is away for so long.
+    away: Duration,
 }
 
 /// So many open faults are enough, but for those that are directed.
@@ -43,7 +54,7 @@ impl Faults {
     pub(crate) fn new(scene: Scene) -> Self {
         let blackouts = if scene.power == Power::FailsEverywhere { 2 } else { 0 };
         let ended = vec![0; scene.managers + scene.workers];
-        Self { open: Vec::new(), scene, blackouts, acknowledged: 0, ended, ambush: None }
+        Self { open: Vec::new(), scene, blackouts, acknowledged: 0, ended, ambush: None, doomed: None }
     }
 
     /// Ends what is to end, and begins a new one now and then.
@@ -54,6 +65,7 @@ impl Faults {
         end(cluster, ended);
         self.black_out(cluster, random, lock(known).acknowledged);
         self.lie_in_wait(cluster, random);
+        self.strike(cluster, random);
         if self.open.len() < MOST && random.below(60) == 0 {
             self.begin(cluster, random);
         }
@@ -104,9 +116,32 @@ impl Faults {
         }
     }
 
+    /// A sync has failed: the machine loses power, and what was to be synced is there in part.
+    fn strike(&mut self, cluster: &mut Cluster, random: &mut Random) {
+        let Some(Doomed { index, until, away }) = self.doomed else { return };
+        let is_struck = cluster.sites[index].disk.has_failed();
+        if !is_struck && cluster.elapsed() < until {
+            return;
+        }
+        self.doomed = None;
+        if !is_struck {
+            cluster.sites[index].disk.spare();
+        } else if cluster.is_down(index) {
+            // Its agent was killed in the same moment.
+            cluster.sites[index].disk.crash(random);
+        } else {
+            cluster.power_off(index, random);
+            self.open.push(Open { until: cluster.elapsed() + away, kind: Kind::Down(index) });
+        }
+    }
+
     /// Everything is well again.
-    pub(crate) fn heal(&mut self, cluster: &mut Cluster) {
+    pub(crate) fn heal(&mut self, cluster: &mut Cluster, random: &mut Random) {
         cluster.note("heal");
+        if let Some(doomed) = &mut self.doomed {
+            doomed.until = Duration::ZERO;
+        }
+        self.strike(cluster, random);
         end(cluster, std::mem::take(&mut self.open));
     }
 
@@ -120,9 +155,16 @@ impl Faults {
                 cluster.kill(one);
                 Kind::Down(one)
             }
-            2 | 3 if !cluster.is_down(one) => {
+            2 if !cluster.is_down(one) => {
                 cluster.power_off(one, random);
                 Kind::Down(one)
+            }
+            3 if !cluster.is_down(one) && self.doomed.is_none() => {
+                cluster.note(&format!("node-{one} is to lose power in a sync"));
+                cluster.sites[one].disk.fail_at_next_sync();
+                let away = Duration::from_millis(random.between(100, 12_000));
+                self.doomed = Some(Doomed { index: one, until, away });
+                return;
             }
             4..=6 if one != other => {
                 cluster.part(one, other);

@@ -109,7 +109,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
         faults.go_on(cluster, random, &known);
         users.go_on(cluster, random);
     }
-    faults.heal(cluster);
+    faults.heal(cluster, random);
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
