@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, VoteRequest,
@@ -9,6 +10,7 @@ use openraft::raft::{
 };
 use openraft::storage::Snapshot;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::consensus::{LogId, Raft, Types, Vote};
 use crate::record::{EntryRecord, VoteRecord};
@@ -37,11 +39,16 @@ impl From<io::Error> for AnswerError {
     }
 }
 
+/// A sender waits for an answer to each part for less: it has given up, or is no more.
+const ABANDONED: Duration = Duration::from_secs(60);
+
 /// A snapshot of which the next part is awaited. One at a time: there is one leader.
 struct Transfer {
     id: u64,
     next: u64,
     incoming: Incoming,
+    /// When its last part came.
+    at: Instant,
 }
 
 pub(crate) struct Answers {
@@ -68,6 +75,14 @@ impl Answers {
             }
             Kind::Lead => wire::encode(&self.lead(&wire::decode(request)?.0).await?, &[])?,
         })
+    }
+
+    /// Forgets a snapshot whose next part does not come any more.
+    pub(crate) async fn give_up_abandoned(&self) -> io::Result<()> {
+        let mut transfer = self.transfer.lock().await;
+        let Some(abandoned) = transfer.take_if(|it| it.at.elapsed() >= ABANDONED) else { return Ok(()) };
+        let snapshots = Arc::clone(&self.snapshots);
+        self.blocking.run(move || snapshots.give_up(abandoned.incoming)).await
     }
 
     async fn append(&self, request: AppendRequest) -> Result<AppendAnswer, AnswerError> {
@@ -132,7 +147,7 @@ impl Answers {
                     snapshots.receive(head)
                 };
                 let incoming = self.blocking.run(begin).await?;
-                *transfer = Some(Transfer { id, next: 0, incoming });
+                *transfer = Some(Transfer { id, next: 0, incoming, at: Instant::now() });
                 Ok(SnapshotAnswer::Next)
             }
             SnapshotPart::Frame { transfer: id, number } => {
@@ -142,7 +157,7 @@ impl Answers {
                 let body = body.to_vec();
                 let write = move || current.incoming.frame(&body).map(|()| current);
                 let written = self.blocking.run(write).await?;
-                *transfer = Some(Transfer { next: number + 1, ..written });
+                *transfer = Some(Transfer { next: number + 1, at: Instant::now(), ..written });
                 Ok(SnapshotAnswer::Next)
             }
             SnapshotPart::End { transfer: id, digest, vote } => {

@@ -8,7 +8,9 @@ use std::time::Duration;
 use ketch_cluster::store::{Store, StoreAction, StoreError};
 use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::error::{ClientWriteError, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError};
+use openraft::error::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
+};
 use redb::{Durability, StorageBackend};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -211,7 +213,21 @@ impl ClusterLog {
     /// # Errors
     /// The disk's, or what is on it is damaged.
     pub async fn reseal(&self, next: [u8; 32]) -> Result<(), OpenError> {
-        self.sealed.change_to(&next).await
+        self.sealed.change_to(&next, &self.answers).await
+    }
+
+    /// Returns when the log has stopped by itself, with why: its disk could not be written, as a rule. Nothing was acknowledged since,
+    /// and nothing will be; opened again it goes on. None when it was shut down.
+    pub async fn failed(&self) -> Option<String> {
+        let mut metrics = self.raft.metrics();
+        loop {
+            match &metrics.borrow_watched().running_state {
+                Ok(()) => {}
+                Err(Fatal::Stopped) => return None,
+                Err(fatal) => return Some(fatal.to_string()),
+            }
+            metrics.changed().await.ok()?;
+        }
     }
 
     /// Takes part no more, and releases the log's storage.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
@@ -21,6 +22,7 @@ struct Bytes {
     boots: u64,
     syncs: u64,
     power: Power,
+    is_full: bool,
 }
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +115,11 @@ impl MemoryDisk {
         lock(&self.0).power == Power::Failed
     }
 
+    /// Nothing more can be written while it is full.
+    pub fn fill(&self, is_full: bool) {
+        lock(&self.0).is_full = is_full;
+    }
+
     /// Of what was written and not synced, the first `parts` of `whole` reach the disk after all. False when there is too little
     /// of it.
     pub fn tear(&self, parts: usize, whole: usize) -> bool {
@@ -171,7 +178,11 @@ impl StorageBackend for Handle {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.with(|bytes| {
-            bytes.resize(usize::try_from(len).map_err(io::Error::other)?);
+            let len = usize::try_from(len).map_err(io::Error::other)?;
+            if bytes.is_full && len > bytes.now.len() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            bytes.resize(len);
             Ok(())
         })
     }
@@ -191,6 +202,9 @@ impl StorageBackend for Handle {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.with(|bytes| {
+            if bytes.is_full {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
             let range = range(offset, data.len());
             let target = bytes.now.get_mut(range.clone());
             target.ok_or(io::ErrorKind::UnexpectedEof)?.copy_from_slice(data);
@@ -207,6 +221,7 @@ type Contents = BTreeMap<String, Arc<Vec<u8>>>;
 pub struct MemoryFiles {
     now: Arc<Mutex<Contents>>,
     durable: Arc<Mutex<Contents>>,
+    is_full: Arc<AtomicBool>,
 }
 
 struct Sink {
@@ -219,6 +234,11 @@ impl MemoryFiles {
     /// The power fails.
     pub fn crash(&self) {
         lock(&self.now).clone_from(&lock(&self.durable));
+    }
+
+    /// Nothing more can be written while it is full.
+    pub fn fill(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
     }
 
     /// A file's bytes.
@@ -237,6 +257,9 @@ impl MemoryFiles {
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.files.is_full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.written.extend_from_slice(bytes);
         Ok(bytes.len())
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::Blocking;
+use crate::answers::Answers;
 use crate::cluster_log::OpenError;
 use crate::disk::Disk;
 use crate::seal::Seal;
@@ -24,7 +25,7 @@ pub(crate) struct Sealed {
 
 impl Sealed {
     /// To this key. One that was changed to before, and not to the end, must be the same.
-    pub(crate) async fn change_to(&self, next: &[u8; 32]) -> Result<(), OpenError> {
+    pub(crate) async fn change_to(&self, next: &[u8; 32], answers: &Answers) -> Result<(), OpenError> {
         if !self.seal.has_before() {
             self.seal.rotate(next);
         }
@@ -38,6 +39,8 @@ impl Sealed {
             from = self.blocking.run(move || Ok(disk.reseal_entries(index))).await??;
         }
         while !self.seal.is_written_out() {
+            // One that comes from a manager which has ended in the middle of it would be waited for for ever.
+            answers.give_up_abandoned().await?;
             sleep(LOOK).await;
         }
         let snapshots = Arc::clone(&self.snapshots);

@@ -4,6 +4,7 @@
 mod cluster;
 mod conformance;
 mod damage;
+mod full;
 mod members;
 mod record;
 mod resealing;

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::OpenError;
+use crate::consensus::StoredMembership;
 use crate::disk::DiskError;
+use crate::record::SnapshotHead;
+use crate::wire::{self, SnapshotPart};
 
 const NEXT: [u8; 32] = [9; 32];
 
@@ -82,4 +85,18 @@ async fn it_changes_more_than_once_and_under_load() {
     let log = managers.start_with(1, opened_by(DataKeys::one([3; 32]))).await.unwrap();
     log.barrier_soon().await;
     assert_eq!(configs(&log).len(), 400);
+}
+
+/// Its sender was killed in the middle of it.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_never_comes_to_its_end_is_not_waited_for() {
+    let (mut managers, log) = alone().await;
+    let head = SnapshotHead::of(None, &StoredMembership::default(), 0);
+    let begun = wire::encode(&SnapshotPart::Begin { transfer: 1, head }, &[]).unwrap();
+    log.answer(Kind::Snapshot, &begun).await.unwrap();
+    tokio::time::timeout(SOON, log.reseal(NEXT)).await.expect("it is waited for").unwrap();
+    managers.crash(1).await;
+    let log = managers.start_with(1, opened_by(DataKeys::one(NEXT))).await.unwrap();
+    log.barrier_soon().await;
+    assert_eq!(configs(&log).len(), 310);
 }
