@@ -97,6 +97,7 @@ pub fn run(config: Config) -> Result<ExitCode, String> {
     // Others' masks would keep containers' users out of folders, or let all into the socket for a moment.
     let _before = rustix::process::umask(rustix::fs::Mode::from(0o022));
     crate::open_files::raise();
+    ketchd_sys::bound_heaps();
     let loudness = crate::log::begin(&config);
     info!("Starting up");
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ketch_cluster::id::{NodeId, ServiceId, TaskId};
 use ketch_cluster::objects::node::{NodeDescription, NodeState, NodeStatus, Platform};
-use ketch_cluster::objects::task::Stop;
+use ketch_cluster::objects::task::{Gate, Stop};
 use ketch_cluster::objects::{
     Endpoint, Labels, Meta, Node, NodeSpec, Resources, Service, ServiceMode, ServiceSpec, Task, TaskSpec,
     TaskState, TaskStatus, Version,
@@ -221,6 +221,7 @@ pub(crate) fn waiting(service: &Service, slot: u64, (id, born): (TaskId, Timesta
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        gate: Gate::Open,
         networks: Vec::new(),
         endpoint: Some(Endpoint::default()),
         log_driver: None,
