@@ -17,11 +17,13 @@ use ketch_cluster::assignment::Item;
 use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::node::{Availability, EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{Resources, Task};
+use ketch_node::calls::Visit;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use ketch_node::node::{Advertised, JoinOrder, Node, NodeParts};
 use ketch_node::wire::{Answer, Call, Refusal, Service};
 use ketch_raft::Blocking;
 use ketchd::node::world::SystemWorld;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 /// How many join at the same time: a manager takes 64 handshakes from one address.
@@ -150,6 +152,10 @@ impl Executor for Pretended {
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
         ready(Ok(BTreeSet::new())).boxed()
+    }
+
+    fn serve(&self, _visit: Visit, _stream: DuplexStream) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
     }
 
     fn logs(

@@ -26,6 +26,15 @@ pub use sections::{Containers, DaemonLog, Network, Proxies, Tls};
 /// The file that is read where no flag names one, and which may be missing.
 pub const DEFAULT_FILE: &str = "/etc/ketchd/daemon.json";
 
+/// Who of the node's cluster may reach its tasks' containers by the Engine API. They run what managers say in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterAccess {
+    /// Users of managers.
+    Managers,
+    /// Those of this node alone.
+    Nobody,
+}
+
 /// Settings that are decided when the daemon starts.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -63,6 +72,8 @@ pub struct Config {
     pub generic_resources: Vec<String>,
     /// Where the node of a cluster is reached: an address or an interface; empty: it is found out.
     pub swarm_advertise: String,
+    /// Whether managers of its cluster may reach its tasks' containers.
+    pub cluster_access: ClusterAccess,
     /// What a reload may change.
     pub live: Arc<RwLock<Arc<Live>>>,
     /// The file of settings, and whether a flag names it.
@@ -132,6 +143,10 @@ impl Config {
             },
             generic_resources: values.list("node-generic-resources"),
             swarm_advertise: values.text("swarm-default-advertise-addr"),
+            cluster_access: match values.flag("cluster-container-access", true) {
+                true => ClusterAccess::Managers,
+                false => ClusterAccess::Nobody,
+            },
             live: Arc::new(RwLock::new(Arc::new(live))),
             file,
             given,

@@ -252,6 +252,11 @@ pub const SETTINGS: &[Setting] = &[
     setting("bridge", Text, "The interface of the default bridge, or none").short('b'),
     setting("cdi-spec-dir", List, "Folders of CDI specifications").key("cdi-spec-dirs").accepted(),
     setting("cgroup-parent", Text, "The cgroup below which containers are"),
+    setting(
+        "cluster-container-access",
+        Flag,
+        "Let users of the cluster's managers reach tasks' containers here: exec, logs, cp (default true)",
+    ),
     setting("containerd", Text, "Without effect: ketchd drives shims itself").accepted(),
     setting("containerd-namespace", Text, "Without effect").accepted(),
     setting("containerd-plugins-namespace", Text, "Without effect")

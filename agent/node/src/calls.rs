@@ -8,7 +8,8 @@
 //! | `/ketch/v1/renew` | members | the leader |
 //! | `/ketch/v1/raft/...` | managers | a manager |
 //! | `/ketch/v1/enter` | managers | the leader |
-//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `attach`, `leave` | members | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `attach`, `tunnel`, `leave` | members | the leader |
+//! | `/ketch/v1/reach` | managers | the leader |
 //! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
 
 use std::fmt;
@@ -37,6 +38,20 @@ pub trait Request: Serialize + DeserializeOwned + Send {
 pub trait StreamRequest: Serialize + DeserializeOwned + Send {
     const PATH: &'static str;
     type Message: Serialize + DeserializeOwned + Send;
+}
+
+/// A call whose body and answer are a stream of bytes in both directions. What it asks is JSON in the header [`ASKED`].
+pub trait TunnelRequest: Serialize + DeserializeOwned + Send {
+    const PATH: &'static str;
+}
+
+/// What a [`TunnelRequest`] asks.
+pub const ASKED: &str = "ketch-asked";
+
+/// Whether calls of that path are [`TunnelRequest`]s.
+#[must_use]
+pub fn is_tunnel(path: &str) -> bool {
+    [ReachAsked::PATH, TunnelAsked::PATH].contains(&path)
 }
 
 /// Below it come requests of the Engine API, path and query as they came.
@@ -137,6 +152,9 @@ pub struct SessionAsked {
     /// Drawn when the worker's process began: two that use one node's keys at once have two. Zero: none.
     #[serde(default)]
     pub process: u128,
+    /// Whether it knows [`SessionMessage::Tunnel`]: workers of before don't.
+    #[serde(default)]
+    pub tunnels: bool,
 }
 
 /// What a session's stream brings.
@@ -157,6 +175,8 @@ pub enum SessionMessage {
     Logs(LogsWanted),
     /// Nobody does any more.
     LogsEnd { subscription: u64 },
+    /// A manager wants to reach containers here: the worker asks for the tunnel.
+    Tunnel(TunnelWanted),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,6 +215,62 @@ pub struct LogsWanted {
     pub subscription: u64,
     pub tasks: Vec<TaskId>,
     pub options: LogOptions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelWanted {
+    /// Drawn by the leader.
+    pub tunnel: u128,
+    /// Who asks for what.
+    pub visit: Visit,
+}
+
+/// A manager at a node's containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// The manager whose user asks.
+    pub by: NodeId,
+    pub scope: Scope,
+}
+
+/// What a visit may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// This task's container, and nothing else.
+    Task(TaskId),
+    /// The list of the containers that are tasks.
+    List,
+}
+
+/// A manager wants to reach a node's containers. The tunnel carries one connection of the Engine API, which the node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReachAsked {
+    pub target: Target,
+}
+
+/// What a manager's user names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// A task's container by its name, its id, or what its id begins with.
+    Container(String),
+    Task(TaskId),
+    /// The list of the node's.
+    Node(NodeId),
+}
+
+/// A worker opens a tunnel that was asked for by [`TunnelWanted`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TunnelAsked {
+    pub session: u128,
+    pub tunnel: u128,
+}
+
+impl TunnelRequest for ReachAsked {
+    const PATH: &'static str = "/ketch/v1/reach";
+}
+
+impl TunnelRequest for TunnelAsked {
+    const PATH: &'static str = "/ketch/v1/tunnel";
 }
 
 /// A worker is there.

@@ -15,8 +15,10 @@ mod feeder;
 mod interests;
 mod logs;
 mod membership;
+mod reached;
 mod sessions;
 mod texts;
+mod tunnels;
 mod verdict;
 mod words;
 mod writer;
@@ -42,7 +44,7 @@ pub use logs::{LogHandle, LogMessage, LogStream};
 
 use crate::calls::{
     AttachAsked, Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked,
-    StreamRequest, Tell, TellTaken,
+    StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest,
 };
 use crate::manager::{Changes, LeadError, Leader, Wake};
 use crate::wire::{Answer, Call, Refusal};
@@ -52,6 +54,7 @@ use feeder::Feeder;
 use interests::{Interests, Rings};
 use logs::Logs;
 use sessions::{News, Process, Session, Sessions};
+use tunnels::Tunnels;
 use verdict::Registration;
 use words::Words;
 use writer::Writer;
@@ -71,6 +74,7 @@ pub struct Dispatcher {
     interests: Mutex<Interests>,
     writer: Writer,
     logs: Logs,
+    tunnels: Tunnels,
 }
 
 /// What a node may say of itself: it enters the log.
@@ -96,6 +100,7 @@ impl Dispatcher {
             interests: Mutex::default(),
             writer: Writer::new(),
             logs: Logs::default(),
+            tunnels: Tunnels::default(),
         });
         let changes = dispatcher.leader.changes();
         dispatcher.look();
@@ -106,8 +111,16 @@ impl Dispatcher {
     /// Whether calls of that path are a dispatcher's.
     #[must_use]
     pub fn answers(path: &str) -> bool {
-        [SessionAsked::PATH, Heartbeat::PATH, Tell::PATH, LogsTell::PATH, AttachAsked::PATH, Leave::PATH]
-            .contains(&path)
+        [
+            SessionAsked::PATH,
+            Heartbeat::PATH,
+            Tell::PATH,
+            LogsTell::PATH,
+            AttachAsked::PATH,
+            TunnelAsked::PATH,
+            Leave::PATH,
+        ]
+        .contains(&path)
     }
 
     /// Answers a call of a worker.
@@ -131,6 +144,7 @@ impl Dispatcher {
             Tell::PATH => Answer::of(&self.tell(caller.node, call.read()?).await?),
             LogsTell::PATH => Answer::of(&self.take_logs(caller.node, call.read()?).await?),
             AttachAsked::PATH => Answer::of(&self.attach(caller.node, call.read()?).await?),
+            TunnelAsked::PATH => self.open(caller.node, &call.read_head()?),
             Leave::PATH => Answer::of(&self.leave(caller.node, &call.read()?)?),
             path => Err(Refusal::Invalid(format!("a dispatcher does not answer {path}"))),
         }
@@ -152,6 +166,7 @@ impl Dispatcher {
         }
         let process = Process { number: asked.process, from: from.to_owned() };
         let registration = Registration::of(&asked, caller, from);
+        let tunnels = asked.tunnels;
         let words = self.sorted(node, asked.words)?;
         self.leader.note(words.taken);
         let session = self.leader.bits()();
@@ -159,7 +174,8 @@ impl Dispatcher {
         let feeder = Feeder::new(Arc::clone(self), (node, session), sender);
         let bell = Arc::clone(&feeder.bell);
         let feeder = tokio::spawn(feeder.run()).abort_handle();
-        self.sessions.begin(node, Session { id: session, process, bell, feeder }, registration);
+        self.sessions.begin(node, Session { id: session, process, bell, feeder, tunnels }, registration);
+        self.tunnels.end_others(node, session);
         // What has ended before the session was there has not seen it.
         if self.leader.has_ended() {
             self.sessions.clear();
@@ -208,6 +224,7 @@ impl Dispatcher {
         if !self.sessions.leave(node, leave.session) {
             return Err(self.no_session(node));
         }
+        self.tunnels.lose(node);
         self.writer.add_nodes([node]);
         Ok(Left {})
     }
@@ -254,6 +271,7 @@ impl Dispatcher {
         }
         self.sessions.clear();
         self.logs.clear();
+        self.tunnels.clear();
     }
 
     /// Lets sessions know what has changed.
@@ -294,8 +312,12 @@ impl Dispatcher {
                 self.sessions.remove(node);
                 self.interests().remove(node);
                 self.logs.lose(node);
+                self.tunnels.lose(node);
             }
-            Some(Object::Node(new)) if is_lost(new.status.state) => self.logs.lose(node),
+            Some(Object::Node(new)) if is_lost(new.status.state) => {
+                self.logs.lose(node);
+                self.tunnels.lose(node);
+            }
             Some(_) => {}
         }
     }

@@ -16,7 +16,10 @@ use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::objects::{Config, PortConfig, Secret, Task};
 use ketch_cluster::time::Timestamp;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
+
+use crate::calls::Visit;
 
 /// A task with the secrets and configs that it names, of those that the node was given.
 #[derive(Debug, Clone)]
@@ -129,6 +132,10 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
 
     /// The tasks that have a container here, whatever they do.
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>>;
+
+    /// Answers requests of the Engine API that come by `stream`, until it ends: those that `visit` may make, of containers that
+    /// are tasks. Whether managers may at all is this node's own setting, and each request is told in its log.
+    fn serve(&self, visit: Visit, stream: DuplexStream) -> BoxFuture<'_, ()>;
 
     /// A task's output, line by line, until its end or until the receiver is dropped.
     ///

@@ -9,6 +9,7 @@ mod error;
 mod found;
 mod join;
 mod member;
+mod reaching;
 #[cfg(test)]
 mod tests;
 
@@ -38,6 +39,7 @@ pub use error::{NodeError, NodeErrorKind};
 pub use found::Founding;
 pub use join::{Advertised, JoinOrder};
 use member::{Beginning, Member};
+pub use reaching::ReachError;
 
 /// How long a request waits for a leader: an election takes less.
 const LEADER_PATIENCE: Duration = Duration::from_secs(5);

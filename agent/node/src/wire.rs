@@ -7,8 +7,10 @@ mod refusal;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use body::{Answer, Body, Messages};
 pub use links::{CallError, Destination, Links};
 pub use refusal::Refusal;
 pub use server::{Call, Service, serve};
+pub use tunnel::{splice, tunnel};

@@ -21,6 +21,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod tunnels;
 mod word;
 
 use std::fmt;

@@ -17,7 +17,9 @@ use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform}
 use ketch_cluster::objects::resources::Resources;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::orchestrator::fence;
+use ketch_node::calls::Visit;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
@@ -304,6 +306,11 @@ impl Executor for Machine {
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
         async move { Ok(lock(&self.containers).keys().copied().collect()) }.boxed()
+    }
+
+    /// The model's containers have no API: the tunnel ends.
+    fn serve(&self, _: Visit, _: DuplexStream) -> BoxFuture<'_, ()> {
+        async {}.boxed()
     }
 
     fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {

@@ -60,6 +60,17 @@ impl Filters {
         self.0.get(key).into_iter().flatten().map(String::as_str)
     }
 
+    /// Takes a key away; its values.
+    pub fn take(&mut self, key: &str) -> Vec<String> {
+        self.0.remove(key).unwrap_or_default()
+    }
+
+    /// As a request has them.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::json!(self.0).to_string()
+    }
+
     /// Whether the key is given.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
@@ -121,6 +132,13 @@ mod tests {
         for text in ["{}", "null"] {
             assert!(!filters(text, &[]).unwrap().has("name"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_is_not_sent_on() {
+        let mut all = filters(r#"{"name":["a"],"node":{"*":true}}"#, &["name", "node"]).unwrap();
+        assert_eq!((all.take("node"), all.take("node")), (vec!["*".to_owned()], Vec::new()));
+        assert_eq!(all.json(), r#"{"name":["a"]}"#);
     }
 
     #[test]

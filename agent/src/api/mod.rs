@@ -2,10 +2,11 @@
 //!
 //! [`server`] takes connections, [`router`] finds the route, [`request`] and [`response`] are what a route gets and gives,
 //! [`json`] reads bodies,
-//! [`hijack`] hands a connection over to a stream; `routes/` has a file for each kind of object. Routes translate and call:
+//! [`hijack`] hands a connection over to a stream; `elsewhere` asks other nodes of the cluster for their containers; `routes/` has a file for each kind of object. Routes translate and call:
 //! what an operation does is its module's. Never names `network::` internals or a shim.
 
 pub mod body;
+pub(crate) mod elsewhere;
 pub mod filters;
 pub mod hijack;
 pub mod json;

@@ -25,7 +25,7 @@ use super::response::{self, Response};
 use super::router::{self, Router};
 use super::version::ApiVersion;
 use super::wire::{Answering, Peer, Wire};
-use super::{routes, version};
+use super::{elsewhere, routes, version};
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::listen::Listener;
@@ -129,7 +129,10 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
         answering.begin();
         async move {
             let (parts, body) = request.into_parts();
-            let response = answer(daemon, router, parts, body.into()).await;
+            let response = match elsewhere::answered(&daemon, parts, body.into()).await {
+                Ok(response) => said(response),
+                Err(here) => answer(daemon, router, here.0, here.1).await,
+            };
             answering.with(&response);
             Ok::<_, Infallible>(response)
         }
@@ -175,7 +178,7 @@ pub(crate) async fn answer(
     let called = tokio::spawn(call(daemon, router, parts, body)).await;
     let called =
         called.unwrap_or_else(|error| Err(Error::internal(format_args!("answering {line}"), &error)));
-    let mut response = match called {
+    let response = match called {
         Ok(response) => response,
         Err(error) => {
             if error.kind == Kind::Internal {
@@ -186,6 +189,11 @@ pub(crate) async fn answer(
             if is_ancient { old_error(&error) } else { response::error(&error) }
         }
     };
+    said(response)
+}
+
+/// A response with what all of Docker's have.
+pub(super) fn said(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let _none = headers.insert(API_VERSION, text(&version::CURRENT.to_string()));
     // What the ping says itself stays.

@@ -26,7 +26,9 @@ use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
+use ketch_node::calls::Visit;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -34,6 +36,9 @@ use self::networks::Known;
 use self::overlay::Trying;
 use self::request::Request;
 use self::turns::Turns;
+use crate::api::elsewhere::visits;
+use crate::api::router::Router;
+use crate::api::routes;
 use crate::blocking::blocking;
 use crate::compat;
 use crate::daemon::Daemon;
@@ -55,6 +60,8 @@ pub struct EngineExecutor {
     /// What the node was last seen to be made of.
     seen: RwLock<NodeDescription>,
     trying: Trying,
+    /// What managers may ask of tasks' containers.
+    router: Arc<Router>,
 }
 
 impl EngineExecutor {
@@ -68,6 +75,7 @@ impl EngineExecutor {
             path: RwLock::default(),
             seen: RwLock::default(),
             trying: Trying::default(),
+            router: Arc::new(routes::of_containers()),
         }
     }
 
@@ -270,6 +278,10 @@ impl Executor for EngineExecutor {
         all.extend(self.daemon.networks.places().borrow().iter().cloned());
         let tasks = all.iter().map(|id| id.parse().map_err(|error| format!("{error}")));
         std::future::ready(tasks.collect()).boxed()
+    }
+
+    fn serve(&self, visit: Visit, stream: DuplexStream) -> BoxFuture<'_, ()> {
+        visits::serve(Arc::clone(&self.daemon), Arc::clone(&self.router), visit, stream).boxed()
     }
 
     fn logs(

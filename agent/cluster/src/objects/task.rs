@@ -65,6 +65,25 @@ pub struct Task {
     pub job_iteration: Option<u64>,
 }
 
+impl Task {
+    /// Its container's: service, slot or node, task, as Docker's. It ends with the task's id, so nothing else has it.
+    #[must_use]
+    pub fn container_name(&self) -> String {
+        let slot = match self.slot {
+            0 => self.node.map(|node| node.to_string()).unwrap_or_default(),
+            slot => slot.to_string(),
+        };
+        format!("{}.{slot}.{}", self.service_name, self.id)
+    }
+
+    /// The task that such a name is of, if it is one.
+    #[must_use]
+    pub fn of_container_name(name: &str) -> Option<TaskId> {
+        let (before, task) = name.rsplit_once('.')?;
+        before.contains('.').then(|| task.parse().ok())?
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stop {

@@ -13,12 +13,14 @@ pub(super) enum Topic {
     Managers,
     Membership,
     Logs,
+    Tunnels,
     /// The dearest, and the only one that is held back.
     Assignment,
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 4] = [Self::Managers, Self::Membership, Self::Logs, Self::Assignment];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Managers, Self::Membership, Self::Logs, Self::Tunnels, Self::Assignment];
 }
 
 /// Rung by whoever sees a change, read by one feeder.

@@ -41,6 +41,7 @@ struct Told {
     membership: Option<Membership>,
     held: Held,
     logs: BTreeSet<u64>,
+    tunnels: BTreeSet<u128>,
 }
 
 /// Nobody reads any more.
@@ -60,6 +61,7 @@ impl Feeder {
     pub(super) async fn run(mut self) {
         drop(self.feed().await);
         self.dispatcher.sessions.close(self.node, self.session);
+        self.dispatcher.tunnels.end_session(self.node, self.session);
     }
 
     async fn feed(&mut self) -> Result<(), Unread> {
@@ -100,6 +102,7 @@ impl Feeder {
             Topic::Membership => self.membership().into_iter().collect(),
             Topic::Assignment => self.assignment(),
             Topic::Logs => self.dispatcher.logs.news(self.node, &mut self.told.logs),
+            Topic::Tunnels => self.dispatcher.tunnels.news(self.node, &mut self.told.tunnels),
         }
     }
 

@@ -45,12 +45,21 @@ pub(super) struct Session {
     pub(super) process: Process,
     pub(super) bell: Arc<Bell>,
     pub(super) feeder: AbortHandle,
+    /// Whether the worker can be asked for tunnels.
+    pub(super) tunnels: bool,
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.feeder.abort();
     }
+}
+
+/// What others need to know of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) id: u128,
+    pub(super) tunnels: bool,
 }
 
 /// A worker's process.
@@ -173,6 +182,13 @@ impl Sessions {
     #[must_use]
     pub(super) fn has(&self, node: NodeId, id: u128) -> bool {
         self.table().open.get(&node).is_some_and(|session| session.id == id)
+    }
+
+    /// The node's session.
+    #[must_use]
+    pub(super) fn of(&self, node: NodeId) -> Option<Known> {
+        let table = self.table();
+        table.open.get(&node).map(|session| Known { id: session.id, tunnels: session.tunnels })
     }
 
     /// The node leaves: its session ends, and it is down. False when there is no such session.

@@ -7,6 +7,7 @@ mod heartbeats;
 mod interests;
 mod logs;
 mod registration;
+mod tunnels;
 mod workers;
 
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::calls::{LogsWanted, ManagerAddress, Membership, SessionMessage};
+use crate::calls::{LogsWanted, ManagerAddress, Membership, SessionMessage, TunnelWanted};
 use crate::fixture::{Managers, objects, until};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -137,6 +138,7 @@ fn asked(number: u128) -> SessionAsked {
         words: Vec::new(),
         address: String::new(),
         process: 0,
+        tunnels: true,
     }
 }
 
@@ -156,6 +158,7 @@ struct Worker {
     membership: Option<Membership>,
     logs: Vec<LogsWanted>,
     logs_ended: Vec<u64>,
+    tunnels: Vec<TunnelWanted>,
     assignments: usize,
     parts: usize,
 }
@@ -183,6 +186,7 @@ impl Worker {
             membership: None,
             logs: Vec::new(),
             logs_ended: Vec::new(),
+            tunnels: Vec::new(),
             assignments: 0,
             parts: 0,
         };
@@ -210,6 +214,7 @@ impl Worker {
             }
             SessionMessage::Logs(wanted) => self.logs.push(wanted),
             SessionMessage::LogsEnd { subscription } => self.logs_ended.push(subscription),
+            SessionMessage::Tunnel(wanted) => self.tunnels.push(wanted),
         }
         true
     }

@@ -21,6 +21,47 @@ pub(super) fn not_scheduled(task: TaskId) -> String {
     format!("task {task} has not been scheduled")
 }
 
+/// As dockerd says it of its own.
+pub(super) fn no_container(typed: &str) -> String {
+    format!("No such container: {typed}")
+}
+
+/// As dockerd says it of its own.
+pub(super) fn several(typed: &str) -> String {
+    format!("multiple IDs found with provided prefix: {typed}")
+}
+
+pub(super) fn no_task(task: TaskId) -> String {
+    format!("No such container: task {task} has none")
+}
+
+pub(super) fn no_node(node: NodeId) -> String {
+    format!("node {node} not found")
+}
+
+/// Of a node by its name, whose containers can't be reached.
+pub(super) fn no_session(name: &str) -> String {
+    format!("node {name} is not available: no manager hears from it")
+}
+
+pub(super) fn no_tunnel(name: &str) -> String {
+    format!("node {name} did not answer in time")
+}
+
+pub(super) fn before_tunnels(name: &str) -> String {
+    format!("node {name} runs a version of ketch that lets nobody into its containers from elsewhere")
+}
+
+pub(super) fn crowded(name: &str, most: usize) -> String {
+    format!(
+        "node {name} is asked for its containers by {most} requests at once, which is as many as it takes"
+    )
+}
+
+pub(super) fn busy(most: usize) -> String {
+    format!("this manager has {most} requests at containers of other nodes open, which is as many as it may")
+}
+
 /// To a node that is none of the cluster.
 pub(super) fn removed(node: NodeId) -> String {
     format!("node {node} was removed from this cluster")
@@ -44,6 +85,8 @@ mod tests {
         assert_eq!(NEVER_HEARD, "heartbeat failure for node in \"unknown\" state");
         let (node, task) = (NodeId::of(1), TaskId::of(2));
         assert_eq!(node_not_available(node), "node 0000000000000000000000001 is not available");
+        assert_eq!(no_container("x"), "No such container: x");
+        assert_eq!(several("a"), "multiple IDs found with provided prefix: a");
         assert_eq!(not_scheduled(task), "task 0000000000000000000000002 has not been scheduled");
     }
 }

@@ -14,10 +14,14 @@ use ketch_cluster::objects::cluster::ClusterNetworking;
 use ketch_cluster::objects::node::{Availability, NodeDescription};
 use ketch_cluster::objects::{Cluster, ClusterSpec, Task};
 use ketch_cluster::store::StoreAction;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+mod reaching;
+
 use super::*;
+use crate::calls::Visit;
 use crate::executor::{DataPath, Ended, LogLine, LogOptions, Started, TaskError, Work};
 use crate::fixture::{Hub, MemoryDisk, TestWorld, objects, until};
 use crate::wire::{Answer, Call, Refusal};
@@ -65,6 +69,10 @@ impl Executor for Idle {
         async { Ok(BTreeSet::new()) }.boxed()
     }
 
+    fn serve(&self, _: Visit, _: DuplexStream) -> BoxFuture<'_, ()> {
+        async {}.boxed()
+    }
+
     fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
         async { Err("none".to_owned()) }.boxed()
     }
@@ -79,8 +87,12 @@ impl Service for NoApi {
 }
 
 fn node_on(hub: &Arc<Hub>, disk: &Arc<MemoryDisk>) -> Arc<Node> {
+    node_at(hub, HOST, disk)
+}
+
+fn node_at(hub: &Arc<Hub>, host: &str, disk: &Arc<MemoryDisk>) -> Arc<Node> {
     Node::new(NodeParts {
-        world: TestWorld::on(hub, HOST, Arc::clone(disk)),
+        world: TestWorld::on(hub, host, Arc::clone(disk)),
         executor: Arc::new(Idle),
         api: Arc::new(NoApi),
         blocking: Blocking::Inline,

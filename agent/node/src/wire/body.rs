@@ -10,10 +10,12 @@ use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 use super::links::CallError;
 use super::refusal::{REFUSED, Refusal};
+use super::tunnel::parts;
 
 /// What an answer is made of.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -29,6 +31,8 @@ pub enum Answer {
     Stream(mpsc::Receiver<Bytes>),
     /// Whatever HTTP can say: of the Engine API.
     Http(Response<Body>),
+    /// The far end of a tunnel: of a [`TunnelRequest`](crate::calls::TunnelRequest), and of no other call.
+    Tunnel(DuplexStream),
 }
 
 impl Answer {
@@ -60,6 +64,7 @@ impl Answer {
             Self::Bytes(bytes) => Response::new(whole(bytes)),
             Self::Stream(messages) => Response::new(streamed(messages)),
             Self::Http(response) => response,
+            Self::Tunnel(far) => Response::new(parts(far).0),
         }
     }
 }

@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{Request as HttpRequest, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::DuplexStream;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::timeout;
 
 use super::body::Messages;
 use super::refusal::{REFUSED, Refusal};
 use super::server::{SPOKEN, VERSION};
-use crate::calls::{ManagerAddress, Request, StreamRequest};
+use super::tunnel::{fill, parts, tunnel};
+use crate::calls::{ASKED, ManagerAddress, Request, StreamRequest, TunnelRequest};
 use crate::world::{DialError, Expected, Terms, World};
 
 /// An answer is at most so long.
@@ -165,6 +167,33 @@ impl Links {
         Ok(Messages::new(response.into_body()))
     }
 
+    /// Makes a call that is a tunnel, by a connection of its own; `within` is until it is answered. Dropped, the tunnel ends.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn tunnel<R: TunnelRequest>(
+        &self,
+        to: &Destination,
+        request: &R,
+        within: Duration,
+    ) -> Result<DuplexStream, CallError> {
+        let (near, far) = tunnel();
+        let (body, writer) = parts(far);
+        let asked = serde_json::to_vec(request).map_err(|error| unreadable(&error))?;
+        let request = HttpRequest::post(format!("https://{}{}", to.address, R::PATH))
+            .header(ASKED, asked)
+            .body(body)
+            .map_err(|error| unreadable(&error))?;
+        let call = async {
+            let mut sender = Self::connect(Arc::clone(&self.world), to).await?;
+            let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+            accepted(judged(to, response).await?)
+        };
+        let response = timeout(within, call).await.unwrap_or(Err(CallError::Late))?;
+        drop(tokio::spawn(fill(response.into_body(), writer)));
+        Ok(near)
+    }
+
     /// Sends an HTTP request as it is, whatever is answered; its URI has the node's address in front of the path.
     ///
     /// # Errors
@@ -176,18 +205,7 @@ impl Links {
     ) -> Result<Response<Incoming>, CallError> {
         let mut sender = self.sender(to).await?;
         let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
-        let Some(spoken) = response.headers().get(SPOKEN) else {
-            let reason = format!("it answers {}", response.status());
-            return Err(DialError::Foreign { address: to.address.clone(), reason }.into());
-        };
-        if spoken != VERSION {
-            let theirs = String::from_utf8_lossy(spoken.as_bytes()).into_owned();
-            return Err(CallError::Version { address: to.address.clone(), theirs });
-        }
-        if response.headers().contains_key(REFUSED) {
-            return Err(refusal(response).await);
-        }
-        Ok(response)
+        judged(to, response).await
     }
 
     /// Closes all connections once their calls are done: the node's certificate, or whom it believes, has changed.
@@ -221,7 +239,13 @@ impl Links {
         dialled.await.unwrap_or_else(|error| Err(CallError::Lost(error.to_string())))
     }
 
-    async fn connect(world: Arc<dyn World>, to: &Destination) -> Result<Sender, CallError> {
+    async fn connect<B>(world: Arc<dyn World>, to: &Destination) -> Result<SendRequest<B>, CallError>
+    where
+        B: HttpBody<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>
+            + Send
+            + Unpin
+            + 'static,
+    {
         let stream = world.dial(&to.address, to.terms.clone()).await?;
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -243,6 +267,26 @@ impl Links {
         drop(tokio::spawn(connection));
         Ok(sender)
     }
+}
+
+/// An answer of a node that speaks as this one does, and does what was asked.
+async fn judged(to: &Destination, response: Response<Incoming>) -> Result<Response<Incoming>, CallError> {
+    let Some(spoken) = response.headers().get(SPOKEN) else {
+        let reason = format!("it answers {}", response.status());
+        return Err(DialError::Foreign { address: to.address.clone(), reason }.into());
+    };
+    if spoken != VERSION {
+        let theirs = String::from_utf8_lossy(spoken.as_bytes()).into_owned();
+        return Err(CallError::Version { address: to.address.clone(), theirs });
+    }
+    if response.headers().contains_key(REFUSED) {
+        return Err(refusal(response).await);
+    }
+    Ok(response)
+}
+
+fn unreadable(error: &dyn fmt::Display) -> CallError {
+    CallError::Unreadable(error.to_string())
 }
 
 fn encode(request: &impl serde::Serialize) -> Result<Bytes, CallError> {

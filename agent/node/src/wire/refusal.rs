@@ -21,6 +21,9 @@ pub enum Refusal {
     /// The node does not know such a call, or can't read it.
     #[error("{0}")]
     Invalid(String),
+    /// What the call is about is not there: a container that no task of the cluster has.
+    #[error("{0}")]
+    NotFound(String),
     /// The session is over, or was never one: the worker begins another.
     #[error("there is no such session")]
     NoSession,
@@ -39,6 +42,7 @@ impl Refusal {
             Self::NoQuorum | Self::Unavailable(_) => 503,
             Self::Denied(_) => 403,
             Self::Invalid(_) => 400,
+            Self::NotFound(_) => 404,
             Self::NoSession => 410,
             Self::Failed(_) => 500,
         }

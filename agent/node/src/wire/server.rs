@@ -21,6 +21,8 @@ use tokio::time::timeout;
 
 use super::body::{Answer, Body, whole};
 use super::refusal::Refusal;
+use super::tunnel::{fill, parts};
+use crate::calls;
 use crate::world::{Accepted, Caller};
 
 /// Every answer of a ketch node has this header, and no other server's: by it a node that asks knows whom it has reached.
@@ -62,6 +64,15 @@ impl Call {
     pub fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Refusal> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Refusal::Invalid(format!("{}: {error}", self.path())))
+    }
+
+    /// What a call asks whose body is a tunnel.
+    ///
+    /// # Errors
+    /// It is none of that kind.
+    pub fn read_head<T: serde::de::DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let asked = self.head.headers.get(calls::ASKED).map(HeaderValue::as_bytes).unwrap_or_default();
+        serde_json::from_slice(asked).map_err(|error| Refusal::Invalid(format!("{}: {error}", self.path())))
     }
 }
 
@@ -112,12 +123,34 @@ async fn answered(
         );
         return Refusal::Invalid(text).response();
     }
+    if calls::is_tunnel(request.uri().path()) {
+        return tunnelled(service, caller, from, request).await;
+    }
     match call_of(caller, from, request).await {
         Err(refusal) => refusal.response(),
         Ok(call) => match service.answer(call).await {
             Ok(answer) => answer.response(),
             Err(refusal) => refusal.response(),
         },
+    }
+}
+
+/// A call whose body goes on while it is answered.
+async fn tunnelled(
+    service: Arc<dyn Service>,
+    caller: Caller,
+    from: String,
+    request: HttpRequest<Incoming>,
+) -> Response<Body> {
+    let (head, incoming) = request.into_parts();
+    match service.answer(Call { caller, from, head, body: Bytes::new() }).await {
+        Ok(Answer::Tunnel(far)) => {
+            let (body, writer) = parts(far);
+            drop(tokio::spawn(fill(incoming, writer)));
+            Response::new(body)
+        }
+        Ok(answer) => answer.response(),
+        Err(refusal) => refusal.response(),
     }
 }
 

@@ -131,6 +131,7 @@ async fn a_stream_brings_its_messages_and_ends() {
         words: Vec::new(),
         address: String::new(),
         process: 0,
+        tunnels: true,
     };
     let mut messages = links.open(&to, &asked, SOON).await.unwrap();
     for expected in 0..3 {

@@ -18,6 +18,7 @@ use super::hands::Hands;
 use super::logs::Readers;
 use super::roster::Roster;
 use super::store::Row;
+use super::tunnels::Tunnels;
 use crate::calls::{Heartbeat, Leave, ManagerAddress, SessionAsked, SessionMessage, Tell};
 use crate::wire::{CallError, Destination, Links, Messages, Refusal};
 use crate::world::DialError;
@@ -174,6 +175,7 @@ impl Sessions {
             words: self.hands.words.begin(),
             address: self.address.clone(),
             process: self.process,
+            tunnels: true,
         };
         let sent = Instant::now();
         let opened = self.hands.links.open(&leader, &asked, ANSWER).await;
@@ -200,7 +202,11 @@ impl Sessions {
         parts.spawn(session.clone().beat(heartbeat));
         parts.spawn(session.clone().tell());
         parts.spawn(watch_description(Arc::clone(&self.hands), description));
-        let mut following = Following { held: Held::default(), readers: Readers::new(session) };
+        let mut following = Following {
+            held: Held::default(),
+            readers: Readers::new(session.clone()),
+            tunnels: Tunnels::new(session),
+        };
         loop {
             let message = tokio::select! {
                 biased;
@@ -233,6 +239,7 @@ impl Sessions {
                 following.readers.begin(wanted, tasks);
             }
             SessionMessage::LogsEnd { subscription } => following.readers.end(subscription),
+            SessionMessage::Tunnel(wanted) => following.tunnels.begin(wanted),
         }
         Ok(())
     }
@@ -266,6 +273,7 @@ struct Begun {
 struct Following {
     held: Held,
     readers: Readers,
+    tunnels: Tunnels,
 }
 
 impl Following {

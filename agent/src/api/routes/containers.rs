@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api;
+use crate::api::elsewhere::{self, listing};
 use crate::api::filters::Filters;
 use crate::api::hijack;
 use crate::api::request::{self, Request};
@@ -59,6 +60,9 @@ pub(super) async fn body<T: DeserializeOwned + Default>(request: Request) -> Res
 }
 
 async fn list_all(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
+    if listing::is_asked(&request.query) && elsewhere::is_manager(&daemon) {
+        return listing::list(daemon, request).await;
+    }
     let filters = Filters::of(&request.query, &list::FILTERS)?;
     let limit = request.query.number::<i64>("limit")?.and_then(|limit| usize::try_from(limit).ok());
     let wanted = list::Wanted {

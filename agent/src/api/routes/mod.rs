@@ -68,6 +68,17 @@ pub(crate) fn of_cluster() -> Router {
     router
 }
 
+/// Those of containers: what managers may ask of other nodes' is among them.
+#[must_use]
+pub(crate) fn of_containers() -> Router {
+    let mut router = Router::default();
+    archive::add(&mut router);
+    attach::add(&mut router);
+    containers::add(&mut router);
+    exec::add(&mut router);
+    router
+}
+
 /// A call of modules that wait for the disk or the kernel.
 async fn beside<T: Send + 'static>(
     daemon: Arc<Daemon>,

@@ -53,17 +53,8 @@ impl Request {
             networking_config: Some(NetworkingConfig { endpoints_config: endpoints }),
         };
         let body = CreateBody { config: config(task, &spec, &image), placing };
-        Ok(Self { name: name_of(task), image, body, files, networks: needed })
+        Ok(Self { name: task.container_name(), image, body, files, networks: needed })
     }
-}
-
-/// A container's name: service, slot or node, task.
-fn name_of(task: &Task) -> String {
-    let slot = match task.slot {
-        0 => task.node.map(|node| node.to_string()).unwrap_or_default(),
-        slot => slot.to_string(),
-    };
-    format!("{}.{slot}.{}", task.service_name, task.id)
 }
 
 fn config(task: &Task, spec: &ContainerSpec, image: &str) -> Config {
@@ -96,7 +87,7 @@ fn labels(task: &Task, spec: &ContainerSpec) -> BTreeMap<String, String> {
     let of_task = [
         ("task", String::new()),
         ("task.id", task.id.to_string()),
-        ("task.name", name_of(task)),
+        ("task.name", task.container_name()),
         ("node.id", text(task.node.map(|id| id.to_string()))),
         ("service.id", text(task.service.map(|id| id.to_string()))),
         ("service.name", task.service_name.clone()),

@@ -7,9 +7,11 @@ use futures_util::future::BoxFuture;
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::objects::{Network, Task};
+use tokio::io::{AsyncWriteExt, DuplexStream, copy, split};
 use tokio::sync::watch;
 
 use super::*;
+use crate::calls::Visit;
 use crate::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 use crate::fixture::{SOON, Site};
 use crate::manager::Manager;
@@ -17,12 +19,17 @@ use crate::wire::Service;
 use crate::worker::{Worker as NodeWorker, WorkerParts};
 use crate::world::World;
 
+/// A task's container's.
+pub(super) fn container_id(task: TaskId) -> String {
+    format!("{:032x}", task.bits()).repeat(2)
+}
+
 /// What the end of a container is, once it has one.
 type End = watch::Sender<Option<i32>>;
 
 /// Containers that run until they are stopped or the test ends them.
 #[derive(Debug, Default)]
-struct Engine {
+pub(super) struct Engine {
     hostname: String,
     running: Mutex<BTreeMap<TaskId, Arc<End>>>,
     starts: Mutex<usize>,
@@ -56,10 +63,11 @@ impl Executor for Engine {
         async { Ok(()) }.boxed()
     }
 
-    fn start(&self, _: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
-        async {
+    fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
+        async move {
             *self.starts.lock().unwrap() += 1;
-            Ok(Started::default())
+            let container = ContainerStatus { id: container_id(task.id), ..ContainerStatus::default() };
+            Ok(Started { container, ports: Vec::new() })
         }
         .boxed()
     }
@@ -86,6 +94,18 @@ impl Executor for Engine {
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
         async { Ok(self.running.lock().unwrap().keys().copied().collect()) }.boxed()
+    }
+
+    /// Says who asks for what, then gives back what comes.
+    fn serve(&self, visit: Visit, mut stream: DuplexStream) -> BoxFuture<'_, ()> {
+        async move {
+            let greeting = format!("{} {:?}\n", visit.by, visit.scope);
+            let _gone = stream.write_all(greeting.as_bytes()).await;
+            let (mut reader, mut writer) = split(stream);
+            let _gone = copy(&mut reader, &mut writer).await;
+            let _gone = writer.shutdown().await;
+        }
+        .boxed()
     }
 
     fn logs(&self, task: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
@@ -141,14 +161,14 @@ impl Service for Serving {
     }
 }
 
-struct Mesh {
-    managers: Managers,
+pub(super) struct Mesh {
+    pub(super) managers: Managers,
     serving: Vec<Arc<Serving>>,
-    workers: Vec<(Site, Arc<Engine>, Arc<NodeWorker>)>,
+    pub(super) workers: Vec<(Site, Arc<Engine>, Arc<NodeWorker>)>,
 }
 
 impl Mesh {
-    async fn of(managers: usize, workers: usize) -> Self {
+    pub(super) async fn of(managers: usize, workers: usize) -> Self {
         let mut mesh =
             Self { managers: Managers::of(managers).await, serving: Vec::new(), workers: Vec::new() };
         for seat in &mesh.managers.seats {
@@ -179,11 +199,11 @@ impl Mesh {
         self.workers.push((site, engine, worker.unwrap()));
     }
 
-    fn dispatcher(&self) -> Option<Arc<Dispatcher>> {
+    pub(super) fn dispatcher(&self) -> Option<Arc<Dispatcher>> {
         self.serving.iter().find_map(|it| it.dispatcher.borrow().clone().filter(|it| !it.leader.has_ended()))
     }
 
-    fn running(&self, service: ServiceId) -> Vec<Arc<Task>> {
+    pub(super) fn running(&self, service: ServiceId) -> Vec<Arc<Task>> {
         let Some(dispatcher) = self.dispatcher() else { return Vec::new() };
         dispatcher.leader.view(|view| {
             let runs = |task: &&Arc<Task>| {
@@ -196,7 +216,7 @@ impl Mesh {
         })
     }
 
-    async fn service(&self, replicas: u64) -> ServiceId {
+    pub(super) async fn service(&self, replicas: u64) -> ServiceId {
         let leader = self.managers.leader().await;
         let spec = objects::replicated("web", replicas);
         let id = leader.change(|view, now, bits| create_service(view, spec, now, bits)).await.unwrap();

@@ -16,8 +16,8 @@ use ketch_cluster::store::StoreAction;
 use ketch_raft::Kind;
 
 use crate::calls::{
-    API, AttachAsked, EnterAsked, Heartbeat, JoinAsked, Leave, LogsTell, RenewAsked, Request, RootAsked,
-    SessionAsked, StreamRequest, Tell, raft_path,
+    API, AttachAsked, EnterAsked, Heartbeat, JoinAsked, Leave, LogsTell, ReachAsked, RenewAsked, Request,
+    RootAsked, SessionAsked, StreamRequest, Tell, TunnelAsked, TunnelRequest, raft_path,
 };
 use crate::fixture::{Managers, SOON, Site, TestWorld, objects};
 use crate::manager::{Leader, Manager};
@@ -35,9 +35,18 @@ fn paths() -> Vec<&'static str> {
     [RenewAsked::PATH, EnterAsked::PATH].into_iter().chain(raft).collect()
 }
 
-/// The dispatcher's and the API's, which the node answers: it looks at the caller's rights by the manager, first of all.
-const NODES: [&str; 7] =
-    [SessionAsked::PATH, AttachAsked::PATH, Heartbeat::PATH, Tell::PATH, LogsTell::PATH, Leave::PATH, API];
+/// The dispatcher's, and those of users' requests, which the node answers: it looks at the caller's rights by the manager, first of all.
+const NODES: [&str; 9] = [
+    SessionAsked::PATH,
+    AttachAsked::PATH,
+    Heartbeat::PATH,
+    Tell::PATH,
+    LogsTell::PATH,
+    TunnelAsked::PATH,
+    Leave::PATH,
+    ReachAsked::PATH,
+    API,
+];
 
 async fn refused(links: &Links, to: &Destination, path: &str) -> CallError {
     let junk = bytes::Bytes::from_static(b"{}");
@@ -62,7 +71,7 @@ fn none_is_forgotten() {
     for path in paths() {
         assert!(Manager::answers(path), "{path}");
     }
-    for path in &NODES[..6] {
+    for path in &NODES[..7] {
         assert!(crate::dispatcher::Dispatcher::answers(path), "{path}");
     }
     assert!(Manager::answers(RootAsked::PATH) && Manager::answers(JoinAsked::PATH), "those of strangers");

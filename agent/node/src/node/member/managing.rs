@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Log, Member, end_all, lock};
-use crate::calls::{self, ManagerAddress};
+use crate::calls::{self, ManagerAddress, ReachAsked, TunnelRequest};
 use crate::dispatcher::Dispatcher;
 use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
@@ -49,6 +49,17 @@ impl Managing {
         }
         let (node, address) = self.manager.leader_address()?;
         (node != own).then_some(Lead::There(ManagerAddress { node, address }))
+    }
+
+    /// Which manager calls.
+    fn is_manager(&self, caller: Caller) -> Result<NodeId, Refusal> {
+        let caller = self.manager.manager(caller)?;
+        // A certificate of before a demotion holds for months.
+        let role = self.manager.view(|store| store.node(caller.node).map(|it| it.role));
+        match role {
+            Some(NodeRole::Manager) => Ok(caller.node),
+            _ => Err(Refusal::Denied(format!("node {} is no manager", caller.node))),
+        }
     }
 }
 
@@ -272,13 +283,15 @@ impl Service for Answering {
                     dispatcher.answer(call).await
                 }
                 path if path.starts_with(calls::API) => {
-                    let caller = managing.manager.manager(call.caller)?;
-                    // A certificate of before a demotion holds for months.
-                    let role = managing.manager.view(|store| store.node(caller.node).map(|it| it.role));
-                    if role != Some(NodeRole::Manager) {
-                        return Err(Refusal::Denied(format!("node {} is no manager", caller.node)));
-                    }
+                    managing.is_manager(call.caller)?;
                     member.parts.api.answer(call).await
+                }
+                ReachAsked::PATH => {
+                    let by = managing.is_manager(call.caller)?;
+                    let (_, dispatcher) =
+                        managing.term.as_ref().ok_or(Refusal::NotLeader { leader: None })?;
+                    let asked: ReachAsked = call.read_head()?;
+                    Ok(Answer::Tunnel(dispatcher.reach(by, &asked.target).await?))
                 }
                 _ => managing.manager.answer(call).await,
             }

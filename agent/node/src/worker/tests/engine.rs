@@ -12,10 +12,12 @@ use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::time::Timestamp;
+use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::lab::Lab;
+use crate::calls::Visit;
 use crate::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
 
 /// How a task goes.
@@ -308,6 +310,10 @@ impl Executor for Hold {
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
         async { Ok(self.engine.known().containers.keys().copied().collect()) }.boxed()
+    }
+
+    fn serve(&self, _: Visit, _: DuplexStream) -> BoxFuture<'_, ()> {
+        async {}.boxed()
     }
 
     fn logs(&self, task: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {

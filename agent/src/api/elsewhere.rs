@@ -1,0 +1,151 @@
+//! Containers of other nodes: a request at a manager, about a container that this node does not have, is answered by the node that
+//! runs it as a task of the cluster's.
+//!
+//! [`asked`] says which requests may be asked elsewhere; [`answered`] finds the container's node and sends the request there as it
+//! is, by [`proxied`]; [`listing`] asks all nodes for their containers; [`visits`] is the other end, which answers what managers
+//! send. What this node has itself never comes by here, and a name that is nobody's gets the answer that it gets everywhere.
+
+mod asked;
+pub(crate) mod listing;
+mod proxied;
+pub(crate) mod visits;
+
+use std::sync::Arc;
+
+use hyper::http::request::Parts;
+use ketch_cluster::id::TaskId;
+use ketch_cluster::objects::Task;
+use ketch_node::calls::Target;
+use ketch_node::node::ReachError;
+
+use self::asked::{Asked, Of};
+use super::body::RequestBody;
+use super::response::{self, Response};
+use crate::daemon::Daemon;
+use crate::engine::exec;
+use crate::error::{Error, Kind, Result};
+
+/// Of a container's or an exec's id, in hexadecimal digits.
+const ID: usize = 64;
+/// Of a task's.
+const TASK: usize = 32;
+
+/// An exec's id as a manager gives it of another node's: with its task, so that every manager knows where it is, for ever.
+fn exec_with_task(exec: &str, task: TaskId) -> String {
+    format!("{exec}{:032x}", task.bits())
+}
+
+fn exec_of(id: &str) -> Option<(&str, TaskId)> {
+    if id.len() != ID + TASK || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let (exec, task) = id.split_at(ID);
+    Some((exec, TaskId::of(u128::from_str_radix(task, 16).ok()?)))
+}
+
+/// What may be elsewhere, and how sure that is.
+struct Wanted {
+    asked: Asked,
+    target: Target,
+    /// Whether nothing but a task has such a name: else, while nobody leads, it is none.
+    is_certain: bool,
+}
+
+/// Answers a client's request elsewhere, when it is about another node's container; else gives it back.
+pub(super) async fn answered(
+    daemon: &Arc<Daemon>,
+    parts: Parts,
+    body: RequestBody,
+) -> std::result::Result<Response, Box<(Parts, RequestBody)>> {
+    let Some(Wanted { asked, target, is_certain }) = wanted(daemon, &parts) else {
+        return Err(Box::new((parts, body)));
+    };
+    let Ok(node) = daemon.node() else { return Err(Box::new((parts, body))) };
+    let tunnel = match node.reach(target).await {
+        Ok(tunnel) => tunnel,
+        Err(ReachError::NotFound(_)) => return Err(Box::new((parts, body))),
+        Err(ReachError::NoLeader(_)) if !is_certain => return Err(Box::new((parts, body))),
+        Err(error) => return Ok(response::error(&error.into())),
+    };
+    let path = match exec_of(&asked.id) {
+        Some((exec, _)) => asked.with_id(exec),
+        None => parts.uri.path().to_owned(),
+    };
+    let answered = proxied::send(tunnel, path, parts, body).await;
+    let answered = match answered {
+        Ok((task, response)) if asked.makes_exec() => named(task, response).await,
+        answered => answered.map(|(_, response)| response),
+    };
+    Ok(answered.unwrap_or_else(|error| response::error(&error)))
+}
+
+/// None of what is here, and of what can't be a task's.
+fn wanted(daemon: &Daemon, parts: &Parts) -> Option<Wanted> {
+    let asked = Asked::of(&parts.method, parts.uri.path())?;
+    let (target, is_certain) = match asked.of {
+        Of::Exec => {
+            let (_, task) = exec_of(&asked.id)?;
+            (Target::Task(task), true)
+        }
+        Of::Container => {
+            let is_named = Task::of_container_name(&asked.id).is_some();
+            (is_named || may_be_id(&asked.id)).then(|| (Target::Container(asked.id.clone()), is_named))?
+        }
+    };
+    let is_here = match asked.of {
+        Of::Container => !is_missing(daemon.engine.find(&asked.id)),
+        Of::Exec => !is_missing(exec::find(daemon, &asked.id)),
+    };
+    (!is_here && is_manager(daemon)).then_some(Wanted { asked, target, is_certain })
+}
+
+fn is_missing<T>(found: Result<T>) -> bool {
+    found.is_err_and(|error| error.kind == Kind::NotFound)
+}
+
+pub(crate) fn is_manager(daemon: &Daemon) -> bool {
+    daemon.node().is_ok_and(|node| node.view(|_| ()).is_some())
+}
+
+fn may_be_id(text: &str) -> bool {
+    (1..=ID).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The answer with an exec's id, as this manager gives it on.
+async fn named(task: Option<TaskId>, response: Response) -> Result<Response> {
+    let Some(task) = task.filter(|_| response.status() == hyper::StatusCode::CREATED) else {
+        return Ok(response);
+    };
+    proxied::with_json(response, |made| {
+        if let Some(id) = made.get_mut("Id") {
+            *id = exec_with_task(id.as_str().unwrap_or_default(), task).into();
+        }
+    })
+    .await
+}
+
+impl From<ReachError> for Error {
+    fn from(error: ReachError) -> Self {
+        let kind = match &error {
+            ReachError::NoLeader(_) | ReachError::Unavailable(_) => Kind::Unavailable,
+            ReachError::NotFound(_) => Kind::NotFound,
+            ReachError::Invalid(_) => Kind::InvalidArgument,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_execs_id_tells_its_task() {
+        let (exec, task) = ("a1".repeat(32), TaskId::of(7));
+        let id = exec_with_task(&exec, task);
+        assert_eq!(exec_of(&id), Some((exec.as_str(), task)));
+        for other in ["", exec.as_str(), &id[1..], &format!("{}g", &id[1..])] {
+            assert_eq!(exec_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A client's request, sent on by a tunnel as it is, and its answer, streams and handed-over connections among them. Each request
+//! has a tunnel of its own, which ends with its answer or with its client.
+
+use std::io;
+
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request::Parts;
+use hyper::upgrade::{OnUpgrade, on};
+use hyper::{StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use ketch_cluster::id::TaskId;
+use serde_json::Value;
+use tokio::io::{DuplexStream, copy_bidirectional};
+use tracing::debug;
+
+use super::visits::TASK_ID;
+use crate::api::body::RequestBody;
+use crate::api::request::JSON_LIMIT;
+use crate::api::response::Response;
+use crate::error::{Error, Kind, Result};
+
+/// Sends a request; the answer, and whose container has given it.
+///
+/// # Errors
+/// The tunnel ended before there was an answer.
+pub(super) async fn send(
+    tunnel: DuplexStream,
+    path: String,
+    parts: Parts,
+    body: RequestBody,
+) -> Result<(Option<TaskId>, Response)> {
+    let (mut sender, connection) = http1::Builder::new()
+        .title_case_headers(true)
+        .handshake(TokioIo::new(tunnel))
+        .await
+        .map_err(|error| lost(&path, &error))?;
+    drop(tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            debug!("a connection to another node's container ended: {error}");
+        }
+    }));
+    let (request, ours) = request_of(&path, parts, body)?;
+    let mut response = sender.send_request(request).await.map_err(|error| lost(&path, &error))?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let theirs = on(&mut response);
+        drop(tokio::spawn(join(ours, theirs)));
+    } else {
+        [CONNECTION, TRANSFER_ENCODING].iter().for_each(|name| drop(response.headers_mut().remove(name)));
+    }
+    let task = response.headers_mut().remove(TASK_ID);
+    let task = task.and_then(|task| task.to_str().ok()?.parse().ok());
+    Ok((task, response.map(|body| body.map_err(io::Error::other).boxed_unsync())))
+}
+
+fn request_of(
+    path: &str,
+    mut parts: Parts,
+    body: RequestBody,
+) -> Result<(hyper::Request<RequestBody>, Option<OnUpgrade>)> {
+    let query = parts.uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let uri = format!("{path}{query}").parse::<Uri>();
+    let uri = uri.map_err(|error| Error::internal(format_args!("asking another node for {path}"), &error))?;
+    let ours = parts.extensions.remove::<OnUpgrade>().filter(|_| parts.headers.contains_key(UPGRADE));
+    let mut request = hyper::Request::new(body);
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = passed_on(parts.headers, ours.is_some());
+    Ok((request, ours))
+}
+
+/// Without those that are of one connection alone.
+fn passed_on(mut headers: HeaderMap, is_handed_over: bool) -> HeaderMap {
+    [TRANSFER_ENCODING, EXPECT].iter().for_each(|name| drop(headers.remove(name)));
+    if !is_handed_over {
+        [CONNECTION, UPGRADE].iter().for_each(|name| drop(headers.remove(name)));
+    }
+    let _none = headers.entry(HOST).or_insert(HeaderValue::from_static("docker"));
+    headers
+}
+
+/// Both connections as one, once they are streams.
+async fn join(ours: Option<OnUpgrade>, theirs: OnUpgrade) {
+    let Some(ours) = ours else { return };
+    match tokio::join!(ours, theirs) {
+        (Ok(ours), Ok(theirs)) => {
+            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+            if let Err(error) = copy_bidirectional(&mut ours, &mut theirs).await {
+                debug!("a stream of another node's container ended: {error}");
+            }
+        }
+        (Err(error), _) | (_, Err(error)) => debug!("a stream of another node's container: {error}"),
+    }
+}
+
+/// The same answer with another object.
+///
+/// # Errors
+/// The tunnel ended, or there is no object.
+pub(super) async fn with_json(response: Response, change: impl FnOnce(&mut Value)) -> Result<Response> {
+    let (mut parts, body) = response.into_parts();
+    let bytes = http_body_util::Limited::new(body, JSON_LIMIT).collect().await;
+    let bytes =
+        bytes.map_err(|error| Error::new(Kind::Unavailable, format!("another node's answer: {error}")))?;
+    let mut value: Value = serde_json::from_slice(&bytes.to_bytes())
+        .map_err(|error| Error::internal("reading another node's answer", &error))?;
+    change(&mut value);
+    let _before = parts.headers.remove(CONTENT_LENGTH);
+    let body = Full::from(format!("{value}\n")).map_err(|never| match never {}).boxed_unsync();
+    Ok(Response::from_parts(parts, body))
+}
+
+/// A JSON answer's whole.
+///
+/// # Errors
+/// The tunnel ended, or the node refuses: its words.
+pub(super) async fn json(response: Response) -> Result<Value> {
+    let status = response.status();
+    let bytes = http_body_util::Limited::new(response.into_body(), JSON_LIMIT).collect().await;
+    let bytes = bytes.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?.to_bytes();
+    let value: Value =
+        serde_json::from_slice(&bytes).map_err(|error| Error::internal("reading an answer", &error))?;
+    match status {
+        StatusCode::OK => Ok(value),
+        _ => {
+            let text = value.get("message").and_then(Value::as_str).unwrap_or("it refuses").to_owned();
+            Err(Error::new(Kind::Unavailable, text))
+        }
+    }
+}
+
+/// A connection's bytes are an Engine API's, whatever the node is.
+fn lost(path: &str, error: &hyper::Error) -> Error {
+    let text = format!("the connection to the container's node was lost, asking for {path}: {error}");
+    Error::new(Kind::Unavailable, text)
+}
