@@ -20,7 +20,6 @@ pub type Reply = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
 type Call = Box<dyn Fn(Arc<Daemon>, Request) -> Reply + Send + Sync>;
 
 /// Every route, in the order of their asking.
-#[expect(missing_debug_implementations, reason = "calls have none")]
 #[derive(Default)]
 pub struct Router(Vec<Route>);
 
@@ -40,6 +39,12 @@ pub(super) struct Found<'a> {
 impl std::fmt::Debug for Found<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "v{} {:?}", self.version, self.operands)
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_list().entries(self.patterns()).finish()
     }
 }
 
