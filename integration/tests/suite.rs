@@ -149,6 +149,7 @@ modules![
     mesh_ca(waits),
     mesh_cli(waits),
     mesh_cluster(waits),
+    mesh_onehost(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),
     soak,

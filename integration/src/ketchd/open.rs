@@ -42,6 +42,16 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_ca::a_managers_folder_is_restored", NEW),
     ("mesh_ca::a_new_cluster_at_another_address", NEW),
     ("mesh_ca::a_worker_at_another_address", NEW),
+    ("mesh_onehost::every_command_from_every_manager", NEW),
+    ("mesh_onehost::a_terminal_and_its_size", NEW),
+    ("mesh_onehost::files_both_ways", NEW),
+    ("mesh_onehost::streams_end_as_they_do_here", NEW),
+    ("mesh_onehost::an_agent_is_killed_in_the_middle", NEW),
+    ("mesh_onehost::a_leader_is_killed_in_the_middle", NEW),
+    ("mesh_onehost::a_node_may_keep_to_itself", NEW),
+    ("mesh_onehost::a_worker_reaches_nothing", NEW),
+    ("mesh_onehost::the_whole_cluster_is_listed", NEW),
+    ("mesh_onehost::what_is_nobodys_is_answered_as_ever", NEW),
     ("mesh_recovery::two_managers_of_three_killed_at_each_step_of_an_update", NEW),
 ];
 
