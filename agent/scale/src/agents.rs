@@ -146,6 +146,7 @@ impl Agent {
             words: self.tasks.of(|_| true),
             address: String::new(),
             process: self.process,
+            tunnels: false,
         };
         let mut messages = match links.open(&leader, &asked, ANSWER).await {
             Ok(messages) => messages,

@@ -9,7 +9,9 @@ use ketch_cluster::assignment::Item;
 use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
 use ketch_cluster::objects::{Resources, Task};
+use ketch_node::calls::Visit;
 use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 /// What a node of the bench says of itself.
@@ -68,6 +70,10 @@ impl Executor for Pretended {
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
         ready(Ok(BTreeSet::new())).boxed()
+    }
+
+    fn serve(&self, _: Visit, _: DuplexStream) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
     }
 
     fn logs(
