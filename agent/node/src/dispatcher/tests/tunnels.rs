@@ -202,6 +202,11 @@ async fn a_node_that_does_not_open_it_is_told() {
         cluster.dispatcher.answer(call).await
     };
     assert!(matches!(open(&other).await, Err(Refusal::NotFound(_))), "another node's");
+    // Its session goes on meanwhile.
+    while !reaching.is_finished() {
+        worker.beat().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     let error = reaching.await.unwrap().unwrap_err();
     assert_eq!(error, Refusal::Unavailable("node node-101 did not answer in time".to_owned()));
     assert!(matches!(open(&worker).await, Err(Refusal::NotFound(_))), "nobody waits any more");
