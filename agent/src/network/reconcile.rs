@@ -67,7 +67,7 @@ impl Networks {
             records,
             names: Arc::default(),
             places: watch::Sender::new(places),
-            guard: Guard::new(&instance),
+            guard: Guard::of(&instance),
             instance,
             overlays: Mutex::default(),
             state: Mutex::new(state),

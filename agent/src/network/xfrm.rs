@@ -6,9 +6,11 @@
 use std::net::IpAddr;
 use std::sync::OnceLock;
 
+use rustix::io::Errno;
+
 use super::link::{AF_INET, AF_INET6, address_of, octets};
+use super::namespace;
 use super::netlink::{Attributes, Batch, NLM_F_ACK, NLM_F_CREATE, NetlinkError, Socket, number32};
-use super::{namespace, refused};
 
 const NEW_ASSOCIATION: u16 = 0x10;
 const DELETE_ASSOCIATION: u16 = 0x11;
@@ -69,22 +71,55 @@ pub(super) struct PortBlock {
 #[derive(Debug)]
 pub(super) struct Xfrm(Socket);
 
-/// Whether the kernel has ESP with this cipher; looked for once.
+/// One that the kernel has, as its users are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) to: IpAddr,
+    pub(super) spi: u32,
+    /// How many have gone by it.
+    pub(super) packets: u64,
+}
+
+/// Whether the kernel has ESP with this cipher. What it has or has not is looked for once; a try that failed for want of anything else
+/// says nothing of that.
 pub(super) fn is_supported() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        let one = Association {
-            from: IpAddr::from([192, 0, 2, 1]),
-            to: IpAddr::from([192, 0, 2, 2]),
-            spi: 0x100,
-            key: [0; KEY],
-        };
-        // Where nobody sends, and which ends with it.
-        let tried = namespace::alone(|| {
-            Xfrm::open().and_then(|mut xfrm| xfrm.change(&[one], &[])).map_err(|error| refused(&error))
-        });
-        tried.is_ok()
-    })
+    if let Some(found) = FOUND.get() {
+        return *found;
+    }
+    let one = Association {
+        from: IpAddr::from([192, 0, 2, 1]),
+        to: IpAddr::from([192, 0, 2, 2]),
+        spi: 0x100,
+        key: [0; KEY],
+    };
+    // Where nobody sends, and which ends with it.
+    let tried = namespace::alone(|| Ok(Xfrm::open().and_then(|mut xfrm| xfrm.change(&[one], &[]))));
+    match tried {
+        Ok(Ok(())) => *FOUND.get_or_init(|| true),
+        Ok(Err(error)) if is_missing(error.errno) => *FOUND.get_or_init(|| false),
+        Ok(Err(error)) => {
+            tracing::warn!("looking for ESP: {error}: {}", error.errno);
+            false
+        }
+        Err(error) => {
+            tracing::warn!("looking for ESP: {error}");
+            false
+        }
+    }
+}
+
+/// The kernel has no XFRM, no ESP, or not the cipher.
+fn is_missing(errno: Errno) -> bool {
+    let those = [
+        Errno::PROTONOSUPPORT,
+        Errno::AFNOSUPPORT,
+        Errno::OPNOTSUPP,
+        Errno::NOSYS,
+        Errno::NOENT,
+        Errno::CONNREFUSED,
+    ];
+    those.contains(&errno)
 }
 
 impl Xfrm {
@@ -93,16 +128,10 @@ impl Xfrm {
         Socket::open(Some(rustix::net::netlink::XFRM), 0).map(Self)
     }
 
-    /// Ours, by receiver and number; their keys stay with the kernel.
-    pub(super) fn associations(&mut self) -> Result<Vec<(IpAddr, u32)>, NetlinkError> {
+    /// Ours; their keys stay with the kernel.
+    pub(super) fn associations(&mut self) -> Result<Vec<Known>, NetlinkError> {
         let found = self.0.dump("listing security associations", LIST_ASSOCIATIONS, &[])?;
-        let ours = found.iter().filter(|message| number32(&message.body, 208) == Some(REQUEST));
-        Ok(ours
-            .filter_map(|message| {
-                let to = address(message.body.get(56..72)?, *message.body.get(212)?)?;
-                Some((to, u32::from_be_bytes(message.body.get(72..76)?.try_into().ok()?)))
-            })
-            .collect())
+        Ok(found.iter().filter_map(|message| known(&message.body)).collect())
     }
 
     /// Ours.
@@ -214,6 +243,18 @@ fn association(one: &Association) -> Vec<u8> {
     bytes
 }
 
+/// One of ours.
+fn known(body: &[u8]) -> Option<Known> {
+    if number32(body, 208)? != REQUEST {
+        return None;
+    }
+    Some(Known {
+        to: address(body.get(56..72)?, *body.get(212)?)?,
+        spi: u32::from_be_bytes(body.get(72..76)?.try_into().ok()?),
+        packets: u64::from_ne_bytes(body.get(168..176)?.try_into().ok()?),
+    })
+}
+
 /// `xfrm_algo_aead`.
 fn algorithm(key: &[u8; KEY]) -> Vec<u8> {
     let mut bytes = CIPHER.as_bytes().to_vec();
@@ -280,6 +321,33 @@ mod tests {
         let policy =
             Policy { from, to, port: 4789, source: PortBlock { first: 0xc000, mask: 0xf000 }, spi: 7 };
         assert_eq!(policy_header(&policy).len(), 168);
+    }
+
+    #[test]
+    fn an_association_is_read_with_how_many_packets_went_by_it() {
+        for to in ["10.0.0.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()) {
+            let mut body = association(&Association { from: to, to, spi: 7, key: [1; KEY] });
+            assert_eq!(known(&body), Some(Known { to, spi: 7, packets: 0 }));
+            body[168..176].copy_from_slice(&(5_u64 << 31).to_ne_bytes());
+            assert_eq!(known(&body).map(|it| it.packets), Some(5 << 31));
+            body[208..212].fill(0);
+            assert_eq!(known(&body), None, "another's");
+        }
+    }
+
+    #[test]
+    fn what_says_nothing_of_the_kernel_is_not_kept() {
+        for (errno, said) in [
+            (Errno::PROTONOSUPPORT, true),
+            (Errno::NOSYS, true),
+            (Errno::NOENT, true),
+            (Errno::NOMEM, false),
+            (Errno::AGAIN, false),
+            (Errno::PERM, false),
+            (Errno::NOSPC, false),
+        ] {
+            assert_eq!(is_missing(errno), said, "{errno}");
+        }
     }
 
     #[test]

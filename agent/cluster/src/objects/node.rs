@@ -66,6 +66,9 @@ pub struct NodeDescription {
     pub data_address: Option<std::net::IpAddr>,
     /// Whether its kernel can run encrypted networks (XFRM ESP).
     pub encryption: bool,
+    /// The generation of the data key that it has sent half of all that the kernel sends by one association with: managers make the
+    /// next key before its time.
+    pub worn_key: Option<u64>,
     /// None of a node that has not told it: a root rotation waits for it.
     pub tls: Option<NodeTls>,
 }

@@ -133,6 +133,10 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
     let Some(node) = new.or(old) else { return Vec::new() };
     // Its own addresses: taken back from a ready node only, freed when it is removed.
     let mut keys = vec![Key::Allocator];
+    let worn = |node: Option<&Node>| node.and_then(|it| it.description.as_ref()).and_then(|it| it.worn_key);
+    if worn(old) != worn(new) {
+        keys.push(Key::DataKeys);
+    }
     if let (Some(old), Some(new)) = (old, new)
         && is_the_same_place(old, new)
     {

@@ -279,6 +279,7 @@ pub(crate) fn node(spec: NodeSpec, authority: &Authority, shown: swarm::node::No
             },
             data_address: None,
             encryption: false,
+            worn_key: None,
             tls: Some(NodeTls { issuer: authority.id, roots: BTreeSet::from([authority.id]) }),
         }),
         status: NodeStatus {

@@ -8,6 +8,7 @@
 mod balance;
 mod connections;
 mod expression;
+mod kept;
 mod port_guard;
 mod rules;
 mod table;

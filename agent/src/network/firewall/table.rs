@@ -82,7 +82,7 @@ pub(super) type Elements = Vec<(Vec<u8>, Answer)>;
 
 /// Requests that take effect together, or not at all.
 #[derive(Debug, Default)]
-pub(super) struct Transaction {
+pub(in crate::network) struct Transaction {
     batch: Batch,
     requests: usize,
     of: Tables,

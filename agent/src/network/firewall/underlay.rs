@@ -16,16 +16,17 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
 
+use serde::{Deserialize, Serialize};
+
+use super::Family;
 use super::expression::{Expression as E, Verdict, interface, octets};
+use super::kept::{Content, Kept};
 use super::rules::{BEFORE_CONNECTIONS, address_type};
 use super::table::{
     Answer, Elements, FORWARD, Holds, Hook, INPUT, OUTPUT, PREROUTING, SetKind, TYPE_INTEGER, TYPE_INTERFACE,
     Transaction,
 };
-use super::{Family, Socket, watch};
-use crate::locks::locked;
 use crate::network::netlink::NetlinkError;
 use crate::network::xfrm::REQUEST;
 
@@ -34,8 +35,8 @@ const PEERS: &str = "peers";
 const BRIDGES: &str = "bridges";
 const ENCRYPTED: &str = "encrypted";
 
-/// Who is let in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who is let in. Remembered: an agent that may not ask its managers yet writes the rules of before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::network) struct Guarded {
     /// The node's own data address, for its family.
     pub(in crate::network) address: IpAddr,
@@ -48,49 +49,12 @@ pub(in crate::network) struct Guarded {
 }
 
 /// The table, and a watch over it once it has been written.
-#[derive(Debug)]
-pub(in crate::network) struct Guard {
-    table: String,
-    watched: Mutex<Option<Arc<Watched>>>,
-}
-
-#[derive(Debug)]
-struct Watched {
-    table: String,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    socket: Socket,
-    wanted: Option<Guarded>,
-    is_written: bool,
-}
+pub(in crate::network) type Guard = Kept<Guarded>;
 
 impl Guard {
     /// Named after this instance. Nothing is written.
-    pub(in crate::network) fn new(instance: &str) -> Self {
-        Self { table: format!("ketch-{instance}-vxlan"), watched: Mutex::default() }
-    }
-
-    /// Lets these in from now on; `None`: there is no table any more.
-    ///
-    /// # Errors
-    /// The kernel's: what it had it has.
-    pub(in crate::network) fn set(&self, wanted: Option<Guarded>) -> Result<(), NetlinkError> {
-        let watched = {
-            let mut watched = locked(&self.watched);
-            match &*watched {
-                Some(watched) => Arc::clone(watched),
-                None => Arc::clone(watched.insert(self.watch()?)),
-            }
-        };
-        let mut state = locked(&watched.state);
-        if state.is_written && state.wanted == wanted {
-            return Ok(());
-        }
-        state.wanted = wanted;
-        watched.write(&mut state)
+    pub(in crate::network) fn of(instance: &str) -> Self {
+        Self::new(format!("ketch-{instance}-vxlan"))
     }
 
     /// Bridges have come or gone.
@@ -98,48 +62,17 @@ impl Guard {
     /// # Errors
     /// The kernel's.
     pub(in crate::network) fn set_bridges(&self, bridges: BTreeSet<String>) -> Result<(), NetlinkError> {
-        let Some(watched) = locked(&self.watched).clone() else { return Ok(()) };
-        let mut state = locked(&watched.state);
-        match &mut state.wanted {
-            Some(wanted) if wanted.bridges != bridges => wanted.bridges = bridges,
-            _ => return Ok(()),
-        }
-        watched.write(&mut state)
-    }
-
-    fn watch(&self) -> Result<Arc<Watched>, NetlinkError> {
-        let socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
-        let port = socket.port();
-        let state = Mutex::new(State { socket, wanted: None, is_written: false });
-        let watched = Arc::new(Watched { table: self.table.clone(), state });
-        watch::start(&watched, port)?;
-        Ok(watched)
+        self.change(|wanted| {
+            let is_other = wanted.bridges != bridges;
+            wanted.bridges = bridges;
+            is_other
+        })
     }
 }
 
-impl Watched {
-    fn write(&self, state: &mut State) -> Result<(), NetlinkError> {
-        let mut transaction = Transaction::default();
-        for family in Family::BOTH {
-            transaction.remove_table(family, &self.table);
-        }
-        if let Some(wanted) = &state.wanted {
-            write(&mut transaction, &self.table, wanted);
-        }
-        let written = transaction.commit(&mut state.socket);
-        state.is_written = written.is_ok();
-        written
-    }
-}
-
-impl watch::Restore for Watched {
-    fn table(&self) -> &str {
-        &self.table
-    }
-
-    fn restore(&self) -> Result<(), NetlinkError> {
-        let mut state = locked(&self.state);
-        if state.wanted.is_some() { self.write(&mut state) } else { Ok(()) }
+impl Content for Guarded {
+    fn write(&self, transaction: &mut Transaction, table: &str) {
+        write(transaction, table, self);
     }
 }
 

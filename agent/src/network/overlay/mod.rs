@@ -36,7 +36,7 @@ use tracing::warn;
 
 use self::plan::{Known, Locals, Overlay, Plan};
 use self::publish::Published;
-use self::sealing::Sealing;
+use self::sealing::{Sealing, Stage, Wear};
 use super::firewall::{Guarded, OwnedPort};
 use super::ipam::{Prefix, Subnet};
 use super::record::{Driver, Endpoint, NETWORKS, Network, Spanned};
@@ -52,6 +52,8 @@ pub(super) use self::space::{BRIDGE, forget_port, links_of, pin};
 
 const DAEMON_TRAFFIC: Table = Table("overlay-traffic");
 const TRAFFIC: &str = "known";
+const DAEMON_GUARD: Table = Table("overlay-guard");
+const GUARD: &str = "written";
 /// As dockerd shows it.
 const VXLAN_IDS: &str = "com.docker.network.driver.overlay.vxlanid_list";
 
@@ -70,6 +72,8 @@ pub(super) struct Held {
     sealed: Option<Sealing>,
     /// Encrypted networks that are here, or could not be removed.
     encrypted: BTreeSet<u32>,
+    /// How far the key is used up that is sent with, as it was told to the log.
+    wear: Option<Wear>,
 }
 
 impl Networks {
@@ -83,8 +87,13 @@ impl Networks {
         held.member = Some(underlay.clone());
         let entries = fs::read_dir(&self.0.settings.spaces).into_iter().flatten().flatten();
         if entries.map(|entry| entry.path()).any(|space| namespace::is_bound(&space)) {
-            // A daemon has served networks before, and its rules know the peers: they hold until the worker tells them, at once.
-            return Ok(());
+            // A daemon has served networks before: whom it let in holds until the worker tells them. A locked manager's does so when
+            // it is unlocked, and its rules may have been taken away meanwhile.
+            let before = self.guarded_before(underlay)?;
+            return match before {
+                Some(before) => self.0.guard.set(Some(before)).map_err(|error| refused(&error)),
+                None => Ok(()),
+            };
         }
         self.let_in(underlay, &Plan::default(), &held.encrypted)
     }
@@ -160,6 +169,7 @@ impl Networks {
             sealing::seal(&sealing::Wanted::default())?;
         }
         self.0.guard.set(None).map_err(|error| refused(&error))?;
+        self.0.store.remove(DAEMON_GUARD, GUARD)?;
         let mut state = self.state();
         let ours = state.networks.values().filter(|network| network.is_overlay());
         let ours: Vec<Network> = ours.cloned().collect();
@@ -217,14 +227,59 @@ impl Networks {
     }
 
     fn let_in(&self, underlay: &Underlay, plan: &Plan, encrypted: &BTreeSet<u32>) -> Result<()> {
+        // With the lock, as whoever makes a bridge writes it: of two lists the newer one stays.
+        let state = self.state();
         let guarded = Guarded {
             address: underlay.address,
             port: underlay.port,
             peers: plan.peers.clone(),
-            bridges: self.state().bridges().into_iter().map(|bridge| bridge.name).collect(),
+            bridges: state.bridges().into_iter().map(|bridge| bridge.name).collect(),
             encrypted: encrypted.clone(),
         };
+        if self.0.guard.has(&guarded) {
+            return Ok(());
+        }
+        self.0.store.put(DAEMON_GUARD, GUARD, &guarded)?;
         self.0.guard.set(Some(guarded)).map_err(|error| refused(&error))
+    }
+
+    /// What the rules were written for when networks were served last, with the bridges of now.
+    fn guarded_before(&self, underlay: &Underlay) -> Result<Option<Guarded>> {
+        let mut known = self.0.store.all::<Guarded>(DAEMON_GUARD)?.into_iter().map(|(_, known)| known);
+        let same = known.find(|it| (it.address, it.port) == (underlay.address, underlay.port));
+        let bridges = || self.state().bridges().into_iter().map(|bridge| bridge.name).collect();
+        Ok(same.map(|it| Guarded { bridges: bridges(), ..it }))
+    }
+
+    /// The generation of the data key of which so much is used up that the managers are to make the next one; told to the log once.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn worn_key(&self) -> Result<Option<u64>> {
+        let mut held = locked(&self.0.overlays);
+        let wear = match (&held.told, &held.sealed) {
+            (Some((underlay, _)), Some(sealed)) if !sealed.peers.is_empty() => {
+                sealing::look(underlay, sealed)?
+            }
+            _ => None,
+        };
+        if held.wear != wear {
+            held.wear = wear;
+            match wear.map(|wear| wear.stage) {
+                Some(Stage::Worn) => {
+                    warn!(
+                        "half of what can be sent with the data key is sent: the managers are asked for the next one"
+                    );
+                }
+                Some(Stage::Spent) => {
+                    warn!(
+                        "the data key is used up: nothing of encrypted networks is sent to some nodes until managers give the next one"
+                    );
+                }
+                None => {}
+            }
+        }
+        Ok(wear.map(|wear| wear.generation))
     }
 
     fn tell_of_overlays(&self, plan: &Plan) {

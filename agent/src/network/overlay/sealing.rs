@@ -20,12 +20,16 @@ use super::plan::Underlay;
 use crate::error::Result;
 use crate::network::link::octets;
 use crate::network::refused;
-use crate::network::xfrm::{Association, KEY, Policy, PortBlock, Xfrm};
+use crate::network::xfrm::{Association, KEY, Known, Policy, PortBlock, Xfrm};
 
 /// From where devices of encrypted networks send...
 pub(super) const SEALED: PortBlock = PortBlock { first: 0xc000, mask: 0xf000 };
 /// ...and those of others.
 pub(super) const PLAIN: PortBlock = PortBlock { first: 0x8000, mask: 0xc000 };
+
+/// An association counts in 32 bits, and its number is part of the vector: the kernel sends nothing by it after the last.
+const LAST: u64 = u32::MAX as u64;
+const HALF: u64 = 1 << 31;
 
 /// What a node has to seal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +76,8 @@ pub(super) fn wanted(underlay: &Underlay, sealing: &Sealing) -> Wanted {
 pub(super) fn seal(wanted: &Wanted) -> Result<()> {
     let mut xfrm = Xfrm::open().map_err(|error| refused(&error))?;
     let sealed = xfrm.associations().and_then(|has| {
-        let is_there = |one: &&Association| has.contains(&(one.to, one.spi));
+        let is_there =
+            |one: &&Association| has.iter().any(|known| (known.to, known.spi) == (one.to, one.spi));
         let new: Vec<Association> =
             wanted.associations.iter().filter(|one| !is_there(one)).cloned().collect();
         xfrm.change(&new, &[])?;
@@ -85,9 +90,47 @@ pub(super) fn seal(wanted: &Wanted) -> Result<()> {
         let is_wanted = |(to, spi): &(IpAddr, u32)| {
             wanted.associations.iter().any(|one| (one.to, one.spi) == (*to, *spi))
         };
-        xfrm.change(&[], &has.into_iter().filter(|one| !is_wanted(one)).collect::<Vec<_>>())
+        let has = has.into_iter().map(|known| (known.to, known.spi));
+        xfrm.change(&[], &has.filter(|one| !is_wanted(one)).collect::<Vec<_>>())
     });
     sealed.map_err(|error| refused(&error))
+}
+
+/// How far the key that the node sends with is used up: by the association by which most has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wear {
+    pub(super) generation: u64,
+    pub(super) stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Half of what the kernel sends by one association has gone: the managers are asked for the next key.
+    Worn,
+    /// The kernel sends nothing more to somebody, until there is another key.
+    Spent,
+}
+
+/// Looks how many packets have gone by the calling thread's namespace's associations.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn look(underlay: &Underlay, sealing: &Sealing) -> Result<Option<Wear>> {
+    let known = Xfrm::open().and_then(|mut xfrm| xfrm.associations()).map_err(|error| refused(&error))?;
+    Ok(wear(underlay, sealing, &known))
+}
+
+fn wear(underlay: &Underlay, sealing: &Sealing, known: &[Known]) -> Option<Wear> {
+    let generation = data_keys::sending(&sealing.keys)?.generation;
+    let out: BTreeSet<_> =
+        wanted(underlay, sealing).policies.into_iter().map(|policy| (policy.to, policy.spi)).collect();
+    let ours = known.iter().filter(|one| out.contains(&(one.to, one.spi)));
+    let stage = match ours.map(|one| one.packets).max()? {
+        LAST.. => Stage::Spent,
+        HALF.. => Stage::Worn,
+        _ => return None,
+    };
+    Some(Wear { generation, stage })
 }
 
 /// A key for one direction between two nodes, and its number. The secret is as long as the hash is strong, and all that is behind it
@@ -147,6 +190,32 @@ mod tests {
         // Three generations of two directions.
         assert_eq!((distinct.len(), numbers.len()), (6, 6));
         assert!(numbers.iter().all(|number| *number > 255));
+    }
+
+    #[test]
+    fn a_key_is_worn_by_what_has_gone_by_its_own_association() {
+        let sealing = Sealing {
+            networks: BTreeSet::from([4097]),
+            peers: [2, 3].map(|node| data_address(node).into()).into(),
+            keys: [1, 2, 3].map(data_key).into(),
+        };
+        let seen = |of: &dyn Fn(&Association) -> u64| {
+            let all = wanted(&underlay(1), &sealing).associations;
+            let known: Vec<_> =
+                all.iter().map(|one| Known { to: one.to, spi: one.spi, packets: of(one) }).collect();
+            wear(&underlay(1), &sealing, &known)
+        };
+        let to_three = |packets: u64| {
+            move |one: &Association| if one.to == IpAddr::from(data_address(3)) { packets } else { 9 }
+        };
+        let worn = |stage| Some(Wear { generation: 2, stage });
+        assert_eq!(seen(&|_| 0), None);
+        assert_eq!(seen(&to_three(HALF - 1)), None);
+        assert_eq!(seen(&to_three(HALF)), worn(Stage::Worn));
+        assert_eq!(seen(&to_three(LAST)), worn(Stage::Spent));
+        let received = |one: &Association| if one.to == IpAddr::from(data_address(1)) { LAST } else { 0 };
+        assert_eq!(seen(&received), None, "what others send is their matter");
+        assert_eq!(wear(&underlay(1), &Sealing::default(), &[]), None);
     }
 
     #[test]

@@ -21,7 +21,9 @@ const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "ove
 /// The machine can't be looked at.
 pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> Result<NodeDescription> {
     // Files of /proc and /etc.
-    let (machine, encryption) = blocking(|| Ok((system::machine(), network::can_encrypt()))).await?;
+    let networks = daemon.networks.clone();
+    let (machine, encryption, worn_key) =
+        blocking(move || Ok((system::machine(), network::can_encrypt(), networks.worn_key()?))).await?;
     let Machine { hostname, architecture, cpus, memory, .. } = machine;
     Ok(NodeDescription {
         hostname,
@@ -38,6 +40,7 @@ pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> Re
         },
         data_address: path.map(|path| path.address),
         encryption,
+        worn_key,
         tls: None,
     })
 }

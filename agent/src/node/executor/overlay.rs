@@ -34,8 +34,7 @@ impl Trying {
             }
             return;
         };
-        let underlay = underlay(path);
-        if let Err(error) = blocking(move || owner.networks.enter_cluster(&underlay)).await {
+        if let Err(error) = blocking(move || owner.networks.enter_cluster(&underlay(path))).await {
             // Tried again with the networks, without which nothing is served.
             warn!("keeping containers from the cluster's data port: {error}");
         }
@@ -51,7 +50,8 @@ impl Trying {
     ) -> Result<(), String> {
         self.give_up();
         let Some(path) = path else { return Ok(()) };
-        let (underlay, items) = (underlay(path), Arc::from(items));
+        let underlay = blocking(move || Ok(underlay(path))).await.map_err(|error| error.message)?;
+        let items = Arc::from(items);
         let problems = applied(&daemon, &underlay, &items).await?;
         problems.iter().for_each(|problem| warn!("{problem}"));
         if !problems.is_empty() {
@@ -69,6 +69,7 @@ impl Trying {
     }
 }
 
+/// Blocks: the kernel may have to load what it has of ESP.
 fn underlay(DataPath { node, address, port }: DataPath) -> Underlay {
     Underlay { node, address, port, encrypts: network::can_encrypt() }
 }
