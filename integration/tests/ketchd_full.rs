@@ -1,5 +1,6 @@
 //! A disk that is full, a kernel that refuses, a port and addresses that are taken: a clear error, all undone, and the daemon goes on.
 
+use ketch_integration::ketchd::full_disk::{self, says_full};
 use ketch_integration::ketchd::traces::Traces;
 use ketch_integration::ketchd::{Engine, Maker, archive};
 use ketch_integration::site::Site;
@@ -22,37 +23,10 @@ tests![
 fn small<'a>(case: &'a Case, folder: &str) -> Engine<'a> {
     let maker = Maker::under_test(case);
     let site = Site::new(case);
-    std::fs::create_dir_all(site.path(folder)).expect("make the folder");
-    let _ = site.run("mount", ["-t", "tmpfs", "-o", "size=600m", "small", &site.path(folder).to_string_lossy()]).ok();
+    full_disk::mount(&site, folder);
     let engine = Engine::inside(site, maker, &["--live-restore"]);
     engine.load_busybox();
     engine
-}
-
-/// Has the file system be full, without writing to it: it gets no bigger than what it holds.
-fn fill(engine: &Engine<'_>, folder: &str) {
-    let place = engine.site.path(folder);
-    let script = r#"
-        set -e
-        # No bound at all would be a size of nothing.
-        echo >$0/filler
-        used=$(df --output=used -B 4096 $0 | tail -n 1)
-        mount -o remount,size=$((used * 4096)) $0
-        # What is free within the last page, and in files' holes.
-        dd if=/dev/zero of=$0/filler oflag=append conv=notrunc bs=4096 count=64 2>/dev/null || true
-    "#;
-    let _ = engine.program("sh").args(["-c", script]).arg(place).run().ok();
-}
-
-fn make_room(engine: &Engine<'_>, folder: &str) {
-    let place = engine.site.path(folder);
-    let _ = engine.program("sh").args(["-c", "mount -o remount,size=600m $0 && rm -f $0/filler"]).arg(place).run().ok();
-}
-
-/// Whether the text tells of the reason.
-fn says_full(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    text.contains("no space left on device") || text.contains("disk quota exceeded")
 }
 
 fn a_full_data_root(case: &Case) {
@@ -66,7 +40,7 @@ fn a_full_data_root(case: &Case) {
     let _ = engine.docker("run -d --name lives -p 127.0.0.1:8080:80 busybox httpd -f -p 80 -h /etc").ok();
     let _ = engine.docker("create --name later --network none busybox sleep 1000").ok();
     let before = Traces::settled(&engine);
-    fill(&engine, "data");
+    full_disk::fill(&engine, "data");
     let load = format!("load --input {}", tar.display());
     let lines = ["create --name never --network none busybox true", "volume create vol", &load, "network create net"];
     // What is small may find room in a page that the store has already.
@@ -90,7 +64,7 @@ fn a_full_data_root(case: &Case) {
     let _ = engine.sh("busybox wget -qO- http://127.0.0.1:8080/group").ok();
     let out = engine.docker("commit lives kept");
     assert!(out.code == 0 || says_full(&out.stderr), "{out}");
-    make_room(&engine, "data");
+    full_disk::make_room(&engine, "data");
     if out.code == 0 {
         let _ = engine.docker("rmi kept").ok();
     }
@@ -115,18 +89,18 @@ fn a_full_data_root_while_it_starts(case: &Case) {
     engine.only_ketch("containerd's root is elsewhere");
     let _ = engine.docker("run -d --name lives --network none busybox sleep 1000").ok();
     let pid = engine.inspect("lives", "{{.State.Pid}}");
-    fill(&engine, "data");
+    full_disk::fill(&engine, "data");
     // A container stops and goes all the same, or says why not; a restart of the daemon finds it.
     let stopped = engine.docker("run --rm --network none busybox true");
     assert!(stopped.code != 0 && says_full(&stopped.stderr), "{stopped}");
     engine.kill();
-    make_room(&engine, "data");
+    full_disk::make_room(&engine, "data");
     engine.come_back();
     assert_eq!(engine.inspect("lives", "{{.State.Status}} {{.State.Pid}}"), format!("running {pid}"));
-    fill(&engine, "data");
+    full_disk::fill(&engine, "data");
     let out = engine.docker("rm -f lives");
     println!("rm -f on a full disk: {}", out.code);
-    make_room(&engine, "data");
+    full_disk::make_room(&engine, "data");
     if out.code != 0 {
         assert!(says_full(&out.stderr), "{out}");
         let _ = engine.docker("rm -f lives").ok();
@@ -147,7 +121,7 @@ fn what_is_removed_from_a_full_disk(case: &Case) {
     }
     let lines = ["rm first", "rm -f runs", "rm -f keeps", "network rm net", "volume rm vol", "rm -v second", "rmi other", "rm third"];
     for line in lines {
-        fill(&engine, "data");
+        full_disk::fill(&engine, "data");
         let out = engine.docker(line);
         // dockerd writes a new list of names for it, and has no room for that.
         if engine.is_ketch() || line != "rmi other" {
@@ -155,7 +129,7 @@ fn what_is_removed_from_a_full_disk(case: &Case) {
         }
     }
     assert_eq!(engine.docker("ps -aq").ok().text(), "");
-    make_room(&engine, "data");
+    full_disk::make_room(&engine, "data");
     let _ = engine.docker("run --rm --network none busybox true").ok();
     let _ = engine.docker("volume prune -f").ok();
     engine.end();
@@ -167,10 +141,10 @@ fn a_full_exec_root(case: &Case) {
     let _ = engine.docker("run --rm busybox true").ok();
     let _ = engine.docker("create --name box -p 127.0.0.1:8080:80 -v vol:/vol busybox httpd -f -p 80 -h /etc").ok();
     let before = Traces::settled(&engine);
-    fill(&engine, "exec");
+    full_disk::fill(&engine, "exec");
     let out = engine.docker("start box").exits(1);
     assert!(says_full(&out.stderr), "{out}");
-    make_room(&engine, "exec");
+    full_disk::make_room(&engine, "exec");
     before.wait_same(&engine, "all is undone");
     let _ = engine.docker("start box").ok();
     let _ = engine.docker("rm -fv box").ok();
@@ -183,7 +157,7 @@ fn a_log_that_can_not_be_written(case: &Case) {
     let script = "i=0; while :; do i=$((i+1)); echo line $i of many that are written while there is room; sleep 0.01; done";
     let _ = engine.client().args(["run", "-d", "--name", "box", "--network", "none", "busybox", "sh", "-c", script]).run().ok();
     engine.wait_log("box", "line 3 ");
-    fill(&engine, "data");
+    full_disk::fill(&engine, "data");
     // A writer that were held up would never come to say this.
     let _ = engine.docker("exec -d box sh -c 'sleep 0.5; touch /tmp/passed'");
     let pid = engine.inspect("box", "{{.State.Pid}}");
@@ -197,7 +171,7 @@ fn a_log_that_can_not_be_written(case: &Case) {
         let now = switches();
         if now > seen + 400 { Ok(()) } else { Err(format!("{now}, {seen} before")) }
     });
-    make_room(&engine, "data");
+    full_disk::make_room(&engine, "data");
     let last = || engine.docker("logs --tail 1 box").ok().text().to_owned();
     let line = last();
     wait_until("lines again", || if last() == line { Err(line.clone()) } else { Ok(()) });

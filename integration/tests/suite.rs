@@ -150,6 +150,7 @@ modules![
     mesh_cli(waits),
     mesh_cluster(waits),
     mesh_onehost(waits),
+    mesh_full(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),
     soak,

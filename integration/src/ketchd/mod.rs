@@ -6,6 +6,7 @@
 pub mod archive;
 pub mod front;
 pub mod fronted;
+pub mod full_disk;
 pub mod hostile;
 pub mod http;
 pub mod intended;

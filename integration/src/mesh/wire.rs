@@ -3,6 +3,7 @@
 //! Called by [`super::Mesh`]. It all goes with the namespaces.
 
 use crate::case::Case;
+use crate::ketchd::full_disk;
 use crate::site::Site;
 
 /// Where the registry is, as the first part of an image's name.
@@ -12,16 +13,17 @@ pub const REGISTRY: &str = "10.99.0.254:5000";
 #[derive(Debug)]
 pub struct Wire<'a> {
     site: Site<'a>,
-    running: Running,
+    disks: Disks,
 }
 
-/// Where a node keeps what is in /run on any machine.
+/// Which of a node's folders are not where all of its site is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Running {
-    /// Where all of its site is.
-    Disk,
-    /// As any machine does.
-    Tmpfs,
+enum Disks {
+    None,
+    /// What is in /run on any machine, on a tmpfs as there.
+    Running,
+    /// Its state, on a small disk of its own.
+    Data,
 }
 
 impl<'a> Wire<'a> {
@@ -37,7 +39,7 @@ impl<'a> Wire<'a> {
         let script = "set -e; ip link add wire address 02:4b:00:00:00:fe type bridge
             ip addr add 10.99.0.254/24 dev wire; ip link set wire up";
         let _ = site.run("sh", ["-c", script]).ok();
-        Self { site, running: Running::Disk }
+        Self { site, disks: Disks::None }
     }
 
     /// The same for nodes that are measured: what is in /run on any machine is on a tmpfs.
@@ -46,7 +48,16 @@ impl<'a> Wire<'a> {
     /// When it can't be made.
     #[must_use]
     pub fn of_fast_nodes(case: &'a Case) -> Self {
-        Self { running: Running::Tmpfs, ..Self::new(case) }
+        Self { disks: Disks::Running, ..Self::new(case) }
+    }
+
+    /// The same for nodes whose disk is to be full: `data` is on one of its own ([`full_disk`]).
+    ///
+    /// # Panics
+    /// When it can't be made.
+    #[must_use]
+    pub fn of_small_disks(case: &'a Case) -> Self {
+        Self { disks: Disks::Data, ..Self::new(case) }
     }
 
     /// Its namespaces.
@@ -78,11 +89,16 @@ impl<'a> Wire<'a> {
             resolver.display()
         );
         let _ = site.run("sh", ["-c", &plug]).ok();
-        if self.running == Running::Tmpfs {
-            for folder in ["exec", "containerd-state"] {
-                std::fs::create_dir_all(site.path(folder)).expect("make a folder");
-                let _ = site.command("mount").args(["-t", "tmpfs", "run"]).arg(site.path(folder)).run().ok();
+        match self.disks {
+            Disks::None => {}
+            Disks::Running => {
+                for folder in ["exec", "containerd-state"] {
+                    std::fs::create_dir_all(site.path(folder)).expect("make a folder");
+                    let _ =
+                        site.command("mount").args(["-t", "tmpfs", "run"]).arg(site.path(folder)).run().ok();
+                }
             }
+            Disks::Data => full_disk::mount(&site, "data"),
         }
         site
     }
