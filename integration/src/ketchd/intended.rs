@@ -3,17 +3,17 @@
 //! The list stays true: a pattern that no difference of a run fits is told by [`Intended::stale`]. Called by the differential tests.
 
 /// The rows of one script.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Intended(Vec<Row>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     command: String,
     patterns: Vec<Pattern>,
     reason: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pattern {
     text: String,
     /// Differences that are not there in every run.

@@ -106,7 +106,7 @@ impl Script {
         for part in &mut self.parts {
             let Part::Step(step) = part else { continue };
             let begun = Instant::now();
-            let seen = step.run(mesh);
+            let seen = step.run(mesh, &intended);
             slow.push((begun.elapsed(), step.at));
             if step.kind == Kind::Told && records {
                 step.wanted = seen;
@@ -143,7 +143,7 @@ impl Script {
 
 impl Step {
     /// Does it, and gives what it has come to.
-    fn run(&self, mesh: &mut Mesh<'_>) -> Outcome {
+    fn run(&self, mesh: &mut Mesh<'_>, intended: &Intended) -> Outcome {
         match self.kind {
             Kind::Happening => self.happen(mesh.node_mut(self.node)),
             Kind::Told | Kind::Untold => self.ask(mesh.node(self.node)),
@@ -151,7 +151,8 @@ impl Step {
                 let end = Instant::now() + PATIENCE;
                 loop {
                     let seen = self.ask(mesh.node(self.node));
-                    if seen == self.wanted || Instant::now() > end {
+                    let others = intended.clone().others(&self.line, self.wanted.against(&seen));
+                    if others.is_empty() || Instant::now() > end {
                         return seen;
                     }
                     std::thread::sleep(Duration::from_millis(50));

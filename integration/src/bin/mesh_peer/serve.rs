@@ -1,7 +1,8 @@
 //! A well-behaved server: it says who it is, and to whom.
 //!
-//! At SIGTERM it takes no new connections any more, and those that the kernel has for it are reset: whoever sends it one then sees
-//! it. It ends once the open ones have ended, or is killed. Datagrams are answered to the last.
+//! At SIGTERM it takes those connections that the kernel has for it already, which on a busy machine may be some, and none
+//! afterwards: they are refused, and whoever sends it one then sees it. It ends once the open ones have ended, or is killed.
+//! Datagrams are answered to the last.
 
 use std::io;
 use std::net::SocketAddr;
@@ -29,8 +30,20 @@ pub(crate) async fn serve() {
             Some(_) = open.join_next(), if !open.is_empty() => {}
         }
     }
-    drop((pages, database));
+    waiting(pages).into_iter().for_each(|(stream, peer)| drop(open.spawn(answer_page(stream, peer))));
+    waiting(database).into_iter().for_each(|(stream, peer)| drop(open.spawn(answer_lines(stream, peer))));
     while open.join_next().await.is_some() {}
+}
+
+/// What a listener has that nobody has taken yet; it listens no more.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let listener = listener.into_std().expect("a listener");
+    let accepted = std::iter::from_fn(|| listener.accept().ok());
+    let taken = |(stream, peer): (std::net::TcpStream, SocketAddr)| {
+        stream.set_nonblocking(true).expect("not blocking");
+        (TcpStream::from_std(stream).expect("a connection"), peer)
+    };
+    accepted.map(taken).collect()
 }
 
 async fn listener(port: u16) -> TcpListener {
