@@ -4,7 +4,6 @@ use std::fs::{DirBuilder, File, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use ketch_node::node::Node;
 use tokio::sync::watch;
@@ -26,9 +25,6 @@ use crate::remap::{self, Ids};
 use crate::shim::Launch;
 use crate::store::Store;
 use crate::volume::Volumes;
-
-/// How often it is looked whether the daemon has begun.
-const BEAT: Duration = Duration::from_millis(20);
 
 /// Everything that a route may call.
 #[derive(Debug)]
@@ -57,6 +53,8 @@ pub struct Daemon {
     pub(crate) attaching: Attaching,
     /// What this machine is in a cluster; there from [`Daemon::begin`] on.
     node: OnceLock<Arc<Node>>,
+    /// Whether it takes up what it was: until then it looks as if it were of no cluster.
+    begun: watch::Sender<bool>,
     /// Kept open: the exec root is this daemon's.
     _exec_root: File,
 }
@@ -104,6 +102,7 @@ impl Daemon {
         Ok(Arc::new(Self {
             attaching: Attaching::default(),
             node: OnceLock::new(),
+            begun: watch::Sender::default(),
             config,
             id,
             ids,
@@ -127,6 +126,7 @@ impl Daemon {
         engine::takeover::take_over(self).await?;
         let node = self.node.get_or_init(|| node::of(self));
         node::begin(self, node).await;
+        let _before = self.begun.send_replace(true);
         Ok(())
     }
 
@@ -138,10 +138,14 @@ impl Daemon {
         self.node.get().ok_or_else(|| Error::new(Kind::Unavailable, "the daemon has not begun yet"))
     }
 
-    /// Returns once [`Self::node`] is there: what is started with the daemon may ask the cluster for its networks.
+    /// Returns once [`Self::node`] knows whether it is of a cluster, or the daemon is about to end: what is started with the daemon may
+    /// ask the cluster for its networks.
     pub(crate) async fn begun(&self) {
-        while self.node.get().is_none() && !self.is_ending() {
-            tokio::time::sleep(BEAT).await;
+        let (mut begun, mut ending) = (self.begun.subscribe(), self.ending.subscribe());
+        // The senders are here as well: they can't end first.
+        tokio::select! {
+            () = async { drop(begun.wait_for(|begun| *begun).await) } => {}
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => {}
         }
     }
 

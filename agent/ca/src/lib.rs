@@ -20,6 +20,7 @@ pub mod tls;
 pub mod trust;
 
 pub use pem::{PemError, certificates};
+pub use rustls::pki_types::CertificateDer;
 
 #[cfg(test)]
 mod fixture;

@@ -37,7 +37,14 @@ pub trait Request: Serialize + DeserializeOwned + Send {
 /// A call that is answered by message after message, until one side ends it.
 pub trait StreamRequest: Serialize + DeserializeOwned + Send {
     const PATH: &'static str;
-    type Message: Serialize + DeserializeOwned + Send;
+    type Message: StreamMessage;
+}
+
+/// What such a stream brings. A kind that is added is passed over by nodes of older versions: one without which they must not go on
+/// would need another version of what nodes speak.
+pub trait StreamMessage: Serialize + DeserializeOwned + Send {
+    /// The kinds that are read.
+    const KINDS: &'static [&'static str];
 }
 
 /// A call whose body and answer are a stream of bytes in both directions. What it asks is JSON in the header [`ASKED`].
@@ -322,6 +329,9 @@ pub struct LogsTaken {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttachAsked {
     pub session: u128,
+    /// The task that the place is to be, drawn by the worker: asked again, because an answer was lost, it is the same place.
+    #[serde(default)]
+    pub place: Option<TaskId>,
     pub wanted: Wanted,
 }
 
@@ -376,6 +386,11 @@ requests! {
     LogsTell => "/ketch/v1/logs" -> LogsTaken;
     AttachAsked => "/ketch/v1/attach" -> Attached;
     Leave => "/ketch/v1/leave" -> Left;
+}
+
+impl StreamMessage for SessionMessage {
+    const KINDS: &'static [&'static str] =
+        &["Begun", "Managers", "Membership", "Assignment", "AssignmentPart", "Logs", "LogsEnd", "Tunnel"];
 }
 
 impl StreamRequest for SessionAsked {

@@ -176,6 +176,11 @@ impl Manager {
         self.log.status()
     }
 
+    /// Returns when the log has stopped by itself, with why; none when this manager was shut down.
+    pub async fn failed(&self) -> Option<String> {
+        self.log.failed().await
+    }
+
     /// Seals the log and the snapshots by this key; the node keeps both keys until it returns. Asked again, it goes on.
     ///
     /// # Errors

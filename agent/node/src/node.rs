@@ -25,7 +25,7 @@ use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
 use ketch_raft::{Blocking, Start};
 use tokio::sync::{Mutex, watch};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::calls::ManagerAddress;
 use crate::dispatcher::Dispatcher;
@@ -46,6 +46,9 @@ const LEADER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a new cluster's first node is waited for until its own worker has told of it.
 const READY_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two tries of a node to take up what it was; each pause is twice the one before.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long a manager that joins waits for the others to let it in; after that it goes on in the background.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 
@@ -100,6 +103,15 @@ pub enum Lead {
     There(ManagerAddress),
 }
 
+/// An address that the agent has picked, and what it is picked by.
+#[derive(Debug, Clone)]
+pub struct Picked {
+    /// `host:port`.
+    pub advertise: String,
+    /// The managers that the node knows, `host:port`: it is reached where its way to them begins.
+    pub managers: Vec<String>,
+}
+
 /// What is told of the node itself.
 #[derive(Debug, Clone, Default)]
 pub struct Information {
@@ -143,13 +155,14 @@ impl Node {
         }
     }
 
-    /// Where a worker is reached, `host:port`, when the agent has picked that itself: the machine may have another address by now.
-    /// None of managers, whose addresses others keep. Before it begins.
+    /// Where a worker is reached, when the agent has picked that itself: the machine may have another address by now. None of
+    /// managers, whose addresses others keep. Before it begins.
     #[must_use]
-    pub fn picked_address(&self) -> Option<String> {
+    pub fn picked(&self) -> Option<Picked> {
         let document = Document::read(&*self.disk()).ok().flatten()?;
         let is_its = document.advertised == Advertised::Picked && document.raft_id.is_none();
-        is_its.then_some(document.advertise)
+        let managers = document.managers.into_iter().map(|it| it.address).collect();
+        is_its.then_some(Picked { advertise: document.advertise, managers })
     }
 
     /// The worker is reached there from now on. Before it begins.
@@ -231,7 +244,7 @@ impl Node {
             return Err(NodeError::Exists);
         }
         self.state.send_replace(State::Pending);
-        let joined = self.unless_ending(self.join_with(order)).await;
+        let joined = self.join_with(order).await;
         let id = self.settle(joined).await?;
         let member = self.member()?;
         let entered = async {
@@ -380,7 +393,11 @@ impl Node {
 
     fn managing(&self) -> Result<Arc<Member>, NodeError> {
         let member = self.member()?;
-        if member.is_manager() { Ok(member) } else { Err(NodeError::Worker) }
+        match member.trouble() {
+            Some(trouble) => Err(trouble),
+            None if member.is_manager() => Ok(member),
+            None => Err(NodeError::Worker),
+        }
     }
 
     /// What a first step came to: a member, or a node of no cluster again, with nothing kept.
@@ -423,10 +440,13 @@ impl Node {
         Ok(member)
     }
 
+    /// Only the managers are not waited for when the node is about to end. From its certificate on it is a node of theirs, and what is
+    /// left to do is local and short: given up, it would be one that never comes.
     async fn join_with(&self, order: JoinOrder) -> Result<Arc<Member>, NodeError> {
         let world = &self.parts.world;
         let links = Links::new(Arc::clone(world));
-        let join::Entry { joined, manager, data_path_port } = join::join(&links, &order, world.now()).await?;
+        let entry = self.unless_ending(join::join(&links, &order, world.now())).await?;
+        let join::Entry { joined, manager, data_path_port } = entry;
         let is_manager = joined.identity.role == NodeRole::Manager;
         let raft = is_manager.then(|| RaftKeys { current: found::key_of(&**world), next: None });
         let document = Document {
@@ -452,23 +472,50 @@ impl Node {
         Member::begin(beginning, Start::Resume).await
     }
 
-    /// Takes up what the disk says, again and again until it works.
+    /// Takes up what the disk says, again and again until it works: it may be full, or its manager's port still somebody else's.
     async fn resume(self: Arc<Self>) {
+        let mut pause = FIRST_PAUSE;
+        while self.is_to_resume().await {
+            let waited = self
+                .unless_ending(async {
+                    sleep(pause).await;
+                    Ok(())
+                })
+                .await;
+            if waited.is_err() {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tries it once; whether it is to be tried again.
+    async fn is_to_resume(&self) -> bool {
         let _one = self.control.lock().await;
-        // It may have left meanwhile.
+        // It may have left meanwhile, or begun otherwise.
         let document = match Document::read(&*self.disk()) {
-            Ok(Some(document)) if matches!(self.state(), State::Pending) => document,
-            _ => return,
+            Ok(Some(document)) if matches!(self.state(), State::Pending | State::Failed(_)) => document,
+            _ => return false,
         };
         // Also where it can't take part: the others believe what comes from it.
         self.parts.executor.set_data_path(document.data_path()).await;
         match self.unless_ending(self.take_up(document, None, Start::Resume)).await {
-            Err(NodeError::Ending) => {}
-            Ok(member) => drop(self.state.send_replace(State::Active(member))),
-            Err(NodeError::Locked) => drop(self.state.send_replace(State::Locked)),
+            Err(NodeError::Ending) => false,
+            Ok(member) => {
+                self.state.send_replace(State::Active(member));
+                false
+            }
+            Err(NodeError::Locked) => {
+                self.state.send_replace(State::Locked);
+                false
+            }
             Err(error) => {
-                tracing::error!(%error, "this node can't take part in its cluster");
-                self.state.send_replace(State::Failed(error.to_string()));
+                let text = error.to_string();
+                if !matches!(self.state(), State::Failed(before) if before == text) {
+                    tracing::error!(%error, "this node can't take part in its cluster");
+                    self.state.send_replace(State::Failed(text));
+                }
+                !matches!(error, NodeError::Expired)
             }
         }
     }

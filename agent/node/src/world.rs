@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+pub use ketch_ca::CertificateDer;
 use ketch_ca::folder::Folder;
 use ketch_ca::identity::Identity;
 use ketch_ca::key::NodeKey;
@@ -99,6 +100,8 @@ pub trait Listener: Send + 'static {
 pub struct Accepted {
     pub stream: Box<dyn Stream>,
     pub caller: Caller,
+    /// What it has shown: its own certificate first, then what leads to a root; none of a stranger.
+    pub chain: Vec<CertificateDer<'static>>,
     /// Where it comes from: an IP address.
     pub address: String,
 }

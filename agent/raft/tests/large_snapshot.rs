@@ -104,6 +104,7 @@ fn config(number: u64) -> Vec<StoreAction> {
         id: ConfigId::of(u128::from(number)),
         meta: Meta::default(),
         spec,
+        superseded: false,
     }))]
 }
 

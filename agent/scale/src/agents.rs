@@ -131,7 +131,7 @@ impl Agent {
             let links = Arc::new(Links::new(Arc::clone(&self.world) as Arc<dyn World>));
             let ended = self.session(&links, &manager).await;
             turn += 1;
-            led = ended.and_then(|error| error.led_by()).map(|leader| leader.address);
+            led = ended.and_then(|error| error.leader().flatten()).map(|leader| leader.address);
             let pause = u64::try_from(self.world.bits() % 400).unwrap_or(0);
             sleep(Duration::from_millis(100 + pause)).await;
         }

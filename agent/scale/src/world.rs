@@ -180,6 +180,7 @@ impl Listener for Listening {
                     return Ok(Accepted {
                         stream: Box::new(stream),
                         caller,
+                        chain: Vec::new(),
                         address: "127.0.0.1".to_owned(),
                     });
                 }

@@ -14,7 +14,7 @@ use ketch_ca::identity::Identity;
 use ketch_ca::trust::{PeerError, Side};
 use ketch_cluster::time::Timestamp;
 use ketch_node::world::{
-    Accepted, Caller, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World,
+    Accepted, Caller, CertificateDer, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -141,16 +141,16 @@ struct Listening {
 
 impl Listening {
     /// The exchange of certificates; none when the other end is not believed or says nothing.
-    async fn greeted(&self, stream: &mut TcpStream) -> Option<Caller> {
-        let chain = receive(stream).await.ok()?;
+    async fn greeted(&self, stream: &mut TcpStream) -> Option<(Caller, Vec<CertificateDer<'static>>)> {
+        let shown = receive(stream).await.ok()?;
         let own = lock(&self.credentials).clone()?;
         send(stream, &own.chain).await.ok()?;
-        let caller = if chain.is_empty() {
-            Caller::Stranger
+        let greeted = if shown.is_empty() {
+            (Caller::Stranger, Vec::new())
         } else {
-            let chain = ketch_ca::certificates(&chain).ok()?;
+            let chain = ketch_ca::certificates(&shown).ok()?;
             match own.trust.check(&chain, Side::Client, now(&self.skew)) {
-                Ok(identity) => Caller::Member(identity),
+                Ok(identity) => (Caller::Member(identity), chain),
                 Err(PeerError::ShutOut) => {
                     stream.write_u8(SHUT_OUT).await.ok()?;
                     return None;
@@ -159,7 +159,7 @@ impl Listening {
             }
         };
         stream.write_u8(LET_IN).await.ok()?;
-        Some(caller)
+        Some(greeted)
     }
 }
 
@@ -168,8 +168,9 @@ impl Listener for Listening {
         async move {
             loop {
                 let (mut stream, from) = self.listener.accept().await?;
-                if let Ok(Some(caller)) = timeout(HANDSHAKE, self.greeted(&mut stream)).await {
-                    return Ok(Accepted { stream: Box::new(stream), caller, address: from.ip().to_string() });
+                if let Ok(Some((caller, chain))) = timeout(HANDSHAKE, self.greeted(&mut stream)).await {
+                    let address = from.ip().to_string();
+                    return Ok(Accepted { stream: Box::new(stream), caller, chain, address });
                 }
             }
         }

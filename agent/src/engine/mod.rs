@@ -54,6 +54,7 @@ pub mod security;
 pub mod signal;
 mod signal_number;
 mod specification;
+mod start_again;
 pub mod stats;
 pub mod streams;
 pub mod takeover;

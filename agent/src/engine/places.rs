@@ -70,6 +70,12 @@ pub(super) async fn for_connect(
     Ok((place.network, connect, Some(joining)))
 }
 
+/// Whether a container can't start without the cluster's managers.
+pub(super) fn needs_cluster(daemon: &Daemon, record: &Record) -> bool {
+    let Mode::Network(first) = Mode::of(&record.host_config.network_mode) else { return false };
+    record.task.is_none() && record.endpoints.keys().chain([&first]).any(|name| is_of_cluster(daemon, name))
+}
+
 /// Whether a network is not one of this node's own.
 pub(super) fn is_of_cluster(daemon: &Daemon, name: &str) -> bool {
     match daemon.networks.find(name) {

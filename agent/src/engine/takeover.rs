@@ -8,8 +8,9 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::container::{Container, Record, TABLE};
-use super::lifecycle::{bundle_of, folder_of, log_of, logged, release, run};
+use super::lifecycle::{bundle_of, folder_of, log_of, logged, release};
 use super::restart::{self, Ended};
+use super::start_again::start_again;
 use super::{ending, health, leftovers, living};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
@@ -109,37 +110,6 @@ pub async fn take_over(daemon: &Arc<Daemon>) -> Result<()> {
         }));
     }
     Ok(())
-}
-
-/// Starts what its policy wants to run: first what needs no other container, all at once, then what lives with another.
-async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Container>>) {
-    daemon.begun().await;
-    let lives_with_another = |container: &Arc<Container>| {
-        container.read(|Record { host_config, .. }| {
-            let modes = [&host_config.network_mode, &host_config.ipc_mode, &host_config.pid_mode];
-            modes.into_iter().any(|mode| mode.starts_with("container:"))
-                || host_config.links.as_ref().is_some_and(|links| !links.is_empty())
-        })
-    };
-    let (after, first): (Vec<_>, Vec<_>) = containers.into_iter().partition(lives_with_another);
-    for round in [first, after] {
-        let starts = round.into_iter().map(|container| {
-            let daemon = Arc::clone(&daemon);
-            tokio::spawn(async move {
-                let _changing = container.changing.lock().await;
-                if container.is_running() || daemon.is_ending() {
-                    return;
-                }
-                container.change(|record| record.was_stopped = false);
-                if let Err(error) = run(&daemon, &container).await {
-                    warn!("starting {} again: {error}", container.id);
-                }
-            })
-        });
-        for start in starts.collect::<Vec<_>>() {
-            let _told = start.await;
-        }
-    }
 }
 
 /// Takes one up; gives whether it is to be started again.

@@ -119,6 +119,16 @@ pub(crate) async fn towards(manager: &str) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip().to_canonical()).filter(|address| !address.is_unspecified())
 }
 
+/// Where a node is reached that was reached at `known`, by this machine's addresses on the ways to the managers; none when that is
+/// still so or there is no way. The machine's only address is none to pick by: it may be that of another interface than the one
+/// that a slow DHCP server, or a bond, has not brought up yet, and it would be kept.
+pub(crate) fn picked_anew(known: IpAddr, ways: &[IpAddr]) -> Option<IpAddr> {
+    if ways.contains(&known) {
+        return None;
+    }
+    ways.iter().copied().find(|way| is_global(*way))
+}
+
 /// A host and a port in one text.
 pub(crate) fn joined(host: &str, port: &str) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
@@ -234,6 +244,17 @@ mod tests {
         assert_eq!(advertise(("", "eth1"), "1", &machine).unwrap().0, "10.1.0.5".parse::<IpAddr>().unwrap());
         assert_eq!(advertise(("0.0.0.0", ""), "1", &machine), Err(AddressError::BadAdvertise));
         assert_eq!(only(&machine[..1]), Err(AddressError::NoAddress));
+    }
+
+    #[test]
+    fn an_address_is_picked_anew_by_the_ways_to_the_managers() {
+        let [old, new, other]: [IpAddr; 3] =
+            ["10.0.0.5", "10.0.0.6", "10.1.0.5"].map(|text| text.parse().unwrap());
+        assert_eq!(picked_anew(old, &[]), None, "no way, no other address");
+        assert_eq!(picked_anew(old, &[other, old]), None, "right for one of the managers");
+        assert_eq!(picked_anew(old, &[new, other]), Some(new));
+        let local = "127.0.0.1".parse().unwrap();
+        assert_eq!(picked_anew(old, &[local]), None, "nobody else reaches it there");
     }
 
     #[test]

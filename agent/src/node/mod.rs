@@ -11,7 +11,7 @@ pub mod world;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ketch_node::node::{Node, NodeParts};
+use ketch_node::node::{Node, NodeParts, Picked};
 use ketch_raft::Blocking;
 
 use crate::daemon::Daemon;
@@ -20,10 +20,10 @@ use world::SystemWorld;
 
 /// Takes up what this machine is in a cluster.
 pub(crate) async fn begin(daemon: &Arc<Daemon>, node: &Arc<Node>) {
-    if let Some(known) = node.picked_address()
-        && let Some(now) = moved(daemon, &known).await
+    if let Some(picked) = node.picked()
+        && let Some(now) = moved(daemon, &picked).await
     {
-        tracing::info!(before = known, now, "this node has another address");
+        tracing::info!(before = picked.advertise, now, "this node has another address");
         if let Err(error) = node.move_worker(now) {
             tracing::warn!(%error, "the node's next address is not kept");
         }
@@ -31,15 +31,21 @@ pub(crate) async fn begin(daemon: &Arc<Daemon>, node: &Arc<Node>) {
     node.begin();
 }
 
-/// The address that the machine has instead of one that it has no more; none while it has that, or none can be picked.
-async fn moved(daemon: &Arc<Daemon>, known: &str) -> Option<String> {
-    let known: SocketAddr = known.parse().ok()?;
-    let machine = address::machine(daemon).await.ok()?;
-    if machine.iter().any(|local| local.address == known.ip()) {
-        return None;
-    }
+/// The address to be reached at instead of the known one; none while that is right, or no way to a manager says of another one.
+async fn moved(daemon: &Arc<Daemon>, picked: &Picked) -> Option<String> {
+    let known: SocketAddr = picked.advertise.parse().ok()?;
     let (port, default) = (known.port().to_string(), &daemon.config.swarm_advertise);
-    let (now, port) = address::advertise(("", default), &port, &machine).ok()?;
+    let now = if default.is_empty() {
+        let mut ways = Vec::new();
+        for manager in &picked.managers {
+            ways.extend(address::towards(manager).await);
+        }
+        address::picked_anew(known.ip(), &ways)?
+    } else {
+        let machine = address::machine(daemon).await.ok()?;
+        let (named, _) = address::advertise(("", default), &port, &machine).ok()?;
+        (named != known.ip()).then_some(named)?
+    };
     Some(address::joined(&now.to_string(), &port))
 }
 

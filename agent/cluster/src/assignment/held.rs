@@ -59,18 +59,6 @@ pub enum OutOfStep {
 }
 
 impl Held {
-    /// The message that a session begins with, and that a worker out of step gets: all of `to`, whatever the node has.
-    pub fn restart(&mut self, to: &Assignment) -> AssignmentChanges {
-        let (set, removed) = self.difference(Base::Empty, to);
-        self.send(Base::Empty, set, removed)
-    }
-
-    /// The message that leads to `to`, which is held from then on; none when nothing differs.
-    pub fn advance(&mut self, to: &Assignment) -> Option<AssignmentChanges> {
-        let (set, removed) = self.difference(Base::Previous, to);
-        (!set.is_empty() || !removed.is_empty()).then(|| self.send(Base::Previous, set, removed))
-    }
-
     /// The messages that lead to `to`, none of whose items come to more than `most` bytes, but for one alone; none when nothing
     /// differs. What is held between them is to be acted on by nobody. The first one of a session is whole, whatever the node has.
     pub fn lead_to(&mut self, to: &Assignment, most: usize) -> Vec<AssignmentChanges> {

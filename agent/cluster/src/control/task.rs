@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::id::{NewBits, NodeId, ServiceId, TaskId};
+use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
 use crate::objects::task::{Gate, NetworkAttachmentConfig, Stop, TaskRuntime};
 use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
 use crate::orchestrator::is_up_to_date;
@@ -99,6 +99,8 @@ fn state_named(text: &str) -> Option<TaskState> {
 #[derive(Debug, Clone)]
 pub struct Attachment {
     pub node: NodeId,
+    /// The task's id, when the node has drawn it: asked for again, it is the same one.
+    pub place: Option<TaskId>,
     /// The container's id on its node.
     pub container: String,
     /// What it is called there.
@@ -114,10 +116,11 @@ pub struct Attachment {
 /// As many places as a node's containers may have at once: a node that is not what it says takes no more.
 const MOST_PLACES: usize = 1024;
 
-/// Makes the task that holds the container's addresses.
+/// Makes the task that holds the container's addresses. When it is there already, nothing is to be done.
 ///
 /// # Errors
-/// When there is no such network, only services may join it, the node has [`MOST_PLACES`], or the names don't fit into the log.
+/// When there is no such network, only services may join it, the node has [`MOST_PLACES`], the names don't fit into the log, or
+/// the task's id is another's.
 pub fn attach_network(
     view: &View<'_>,
     attachment: Attachment,
@@ -129,11 +132,17 @@ pub fn attach_network(
     if !network.spec.attachable {
         return Err(texts::network_not_attachable(&attachment.network));
     }
+    if let Some(known) = attachment.place.and_then(|id| view.task(id)) {
+        return match is_place_of(known, &attachment, network.id) {
+            true => Ok((known.id, Vec::new())),
+            false => Err(texts::attachment_of_another_node(known.id)),
+        };
+    }
     let is_place = |task: &&Arc<Task>| task.spec.container().is_none() && !view.state(task).is_terminal();
     if view.tasks_on(attachment.node).filter(is_place).count() >= MOST_PLACES {
         return Err(texts::too_many_attachments(MOST_PLACES));
     }
-    let id = TaskId::new(bits);
+    let id = attachment.place.unwrap_or_else(|| TaskId::new(bits));
     let spec = TaskSpec {
         runtime: TaskRuntime::Attachment { container: attachment.container },
         networks: vec![NetworkAttachmentConfig {
@@ -170,6 +179,16 @@ pub fn attach_network(
     };
     validate::fits_object(ObjectKind::Task, &task)?;
     Ok((id, vec![StoreAction::Create(task.into())]))
+}
+
+fn is_place_of(task: &Task, attachment: &Attachment, network: NetworkId) -> bool {
+    let container = match &task.spec.runtime {
+        TaskRuntime::Attachment { container } => container,
+        TaskRuntime::Container(_) => return false,
+    };
+    *container == attachment.container
+        && task.node == Some(attachment.node)
+        && task.spec.networks.iter().any(|it| it.target == network)
 }
 
 /// Removes the task: the node that asked for it does not wait for it any more.

@@ -266,10 +266,7 @@ impl Manager {
         let view = View::new(&self.store, &self.observed);
         let session = self.sessions.get_mut(&node)?;
         let assignment = Assignment::of(&view, node);
-        let changes = match session.generation() {
-            0 => Some(session.restart(&assignment)),
-            _ => session.advance(&assignment),
-        };
+        let changes = session.lead_to(&assignment, usize::MAX).pop();
         changes.map(|changes| (changes, assignment))
     }
 }

@@ -24,7 +24,7 @@ impl Dispatcher {
     pub(super) async fn attach(&self, node: NodeId, asked: AttachAsked) -> Result<Attached, Refusal> {
         self.is_session(node, asked.session)?;
         let Wanted { container, name, aliases, network, addresses } = asked.wanted;
-        let wanted = Attachment { node, container, name, aliases, network, addresses };
+        let wanted = Attachment { node, place: asked.place, container, name, aliases, network, addresses };
         let changes = self.leader.changes();
         let made = self.leader.change(|view, now, bits| attach_network(view, wanted, now, bits)).await;
         let task = match made.map_err(|error| error.control()) {

@@ -91,11 +91,12 @@ impl Drop for LogStream {
 }
 
 impl LogHandle {
-    /// Reads that task's log, too, if it is not read yet. One without a node ends at once: it is added again when it has one.
-    pub fn add(&self, task: TaskId, node: Option<NodeId>) {
+    /// Reads that task's log, too, if it was not added before; whether it was not. One without a node ends at once: it is added again
+    /// when it has one.
+    pub fn add(&self, task: TaskId, node: Option<NodeId>) -> bool {
         let Some(node) = node else {
             end(self.to.clone(), task, Some(texts::not_scheduled(task)));
-            return;
+            return false;
         };
         let is_new = self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(task);
         if let Some(dispatcher) = self.dispatcher.upgrade().filter(|_| is_new) {
@@ -103,6 +104,12 @@ impl LogHandle {
                 Part { reader: self.reader, task, node, options: self.options.clone(), to: self.to.clone() };
             dispatcher.read(part);
         }
+        is_new
+    }
+
+    /// The task is no more, and will not be added again; whether it was. What is read of it goes on.
+    pub fn forget(&self, task: TaskId) -> bool {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&task)
     }
 }
 
@@ -142,7 +149,7 @@ impl Dispatcher {
         let dispatcher = Arc::downgrade(self);
         let handle =
             LogHandle { to, dispatcher: dispatcher.clone(), reader, options, asked: Mutex::default() };
-        tasks.into_iter().for_each(|(task, node)| handle.add(task, node));
+        tasks.into_iter().for_each(|(task, node)| _ = handle.add(task, node));
         (LogStream { messages, dispatcher, reader }, handle)
     }
 

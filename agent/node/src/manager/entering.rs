@@ -31,7 +31,7 @@ impl Manager {
                 }
                 Err(error) => {
                     tracing::debug!(to = to.address, %error, "this manager is not let into raft yet");
-                    let leader = error.led_by().filter(|leader| leader.address != to.address);
+                    let leader = error.leader().flatten().filter(|leader| leader.address != to.address);
                     // Once, or two managers that take each other for the leader would be asked without a rest.
                     let rests = was_led || leader.is_none();
                     was_led = !rests;

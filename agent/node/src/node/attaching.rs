@@ -19,6 +19,22 @@ impl Node {
         !matches!(self.state(), State::Inactive)
     }
 
+    /// Returns once the node is in a session with the leader, which may be never.
+    pub async fn in_session(&self) {
+        let mut states = self.state.subscribe();
+        loop {
+            let active = states.wait_for(|state| matches!(state, State::Active(_))).await;
+            let Ok(State::Active(member)) = active.map(|state| state.clone()) else {
+                return std::future::pending().await;
+            };
+            tokio::select! {
+                biased;
+                () = async { member.worker().in_session().await } => return,
+                _ = states.changed() => {}
+            }
+        }
+    }
+
     /// Asks the managers for the place.
     ///
     /// # Errors

@@ -37,6 +37,11 @@ pub enum NodeError {
     JoinTakesLong,
     #[error("{NO_LEADER}")]
     NoLeader,
+    /// It is a manager that takes no part, and why.
+    #[error(
+        "This manager takes no part in the swarm: its raft log has stopped, and begins again when its disk can be written: {0}"
+    )]
+    LogStopped(String),
     #[error("the daemon is about to end")]
     Ending,
     /// Leaving needs `--force`: the whole text.
@@ -74,6 +79,7 @@ impl NodeError {
             | Self::Locked
             | Self::Expired
             | Self::JoinTakesLong
+            | Self::LogStopped(_)
             | Self::Ending
             | Self::LeaveNeedsForce(_) => NodeErrorKind::Unavailable,
             Self::Invalid(_) => NodeErrorKind::Invalid,

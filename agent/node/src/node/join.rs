@@ -99,7 +99,7 @@ async fn join_at(
                 return Ok(Entry { joined, manager: address, data_path_port });
             }
             Err(error) => match error.leader() {
-                Some(Some(leader)) if leader != address => address = leader.to_owned(),
+                Some(Some(leader)) if leader.address != address => address = leader.address,
                 _ => return Err(named(&address, error)),
             },
         }
@@ -124,7 +124,8 @@ pub(super) async fn renew(
         match links.ask(&Destination::manager(&manager), &asked, PATIENCE * 2).await {
             Ok(certified) => return Ok(requested.accept(admission(certified), now)?),
             Err(error) => {
-                to_ask.extend(error.led_by().filter(|leader| leader.address != manager.address));
+                let leader = error.leader().flatten();
+                to_ask.extend(leader.filter(|leader| leader.address != manager.address));
                 last = named(&manager.address, error);
             }
         }

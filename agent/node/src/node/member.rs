@@ -1,5 +1,6 @@
 //! A node that is of a cluster: the parts of it that run, and what keeps its keys, roots and role as the leader wants them.
 
+mod failing;
 mod following;
 mod keys;
 mod managing;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use ketch_ca::folder::Kept;
 use ketch_ca::join::Joined;
+use ketch_ca::trust::Trust;
 use ketch_cluster::objects::node::{NodeRole, NodeState};
 use ketch_cluster::objects::{Cluster, Node};
 use ketch_cluster::store::Store;
@@ -52,12 +54,16 @@ pub struct Member {
     keys: Mutex<Keys>,
     managing: watch::Sender<Option<Managing>>,
     worker: Arc<Worker>,
+    /// Whom the cluster believes: connections that come in end when it is not who has made them any more. None of a worker.
+    believed: watch::Sender<Option<Arc<Trust>>>,
     /// Of the node.
     running: Mutex<JoinSet<()>>,
     /// Of its manager.
     managers: Mutex<JoinSet<()>>,
-    /// One certificate after another.
+    /// One certificate after another, and what is made of each.
     renewing: AsyncMutex<()>,
+    /// Why its manager takes no part at the moment: its disk.
+    trouble: Mutex<Option<String>>,
 }
 
 impl fmt::Debug for Member {
@@ -113,9 +119,11 @@ impl Member {
             keys: Mutex::new(keys),
             managing: watch::Sender::default(),
             worker,
+            believed: watch::Sender::default(),
             running: Mutex::default(),
             managers: Mutex::default(),
             renewing: AsyncMutex::default(),
+            trouble: Mutex::default(),
         });
         if role == NodeRole::Worker && member.document().raft_id.is_some() {
             // It was demoted, and ended in the middle of it.
@@ -134,6 +142,7 @@ impl Member {
         }
         member.spawn(member.clone().follow_worker());
         member.spawn(member.clone().renew_in_time());
+        member.spawn(member.clone().begin_again_when_failed());
         Ok(member)
     }
 
@@ -153,6 +162,11 @@ impl Member {
         self.managing.borrow().is_some()
     }
 
+    /// Why its manager takes no part at the moment, as it is told to users.
+    pub(super) fn trouble(&self) -> Option<NodeError> {
+        lock(&self.trouble).clone().map(NodeError::LogStopped)
+    }
+
     pub(super) fn view<T>(&self, reader: impl FnOnce(&Store) -> T) -> Option<T> {
         let managing = self.managing.borrow().clone()?;
         Some(managing.manager.view(reader))
@@ -163,7 +177,7 @@ impl Member {
     }
 
     pub(super) fn information(&self) -> Information {
-        let document = self.document();
+        let (document, trouble) = (self.document(), self.trouble());
         let mut managers = self.worker.managers();
         if managers.is_empty() {
             managers.clone_from(&document.managers);
@@ -172,8 +186,8 @@ impl Member {
             state: "active",
             node: Some(document.node),
             address: document.advertise.rsplit_once(':').map_or("", |(host, _)| host).to_owned(),
-            is_manager: self.is_manager(),
-            error: String::new(),
+            is_manager: self.is_manager() || trouble.is_some(),
+            error: trouble.map(|it| it.to_string()).unwrap_or_default(),
             managers,
         }
     }
@@ -181,6 +195,9 @@ impl Member {
     /// Waits until somebody leads.
     pub(super) async fn lead(&self) -> Result<Lead, NodeError> {
         loop {
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble);
+            }
             let managing = self.managing.borrow().clone().ok_or(NodeError::Worker)?;
             if let Some(lead) = managing.lead(self.document().node) {
                 return Ok(lead);
@@ -280,6 +297,7 @@ impl Member {
             let done = if (identity.role, identity.issuer) != (membership.role, membership.issuer) {
                 self.renew().await
             } else if self.is_manager() != (identity.role == NodeRole::Manager) {
+                let _one = self.renewing.lock().await;
                 self.follow_role().await
             } else {
                 return;
@@ -376,13 +394,15 @@ impl Member {
         Ok(())
     }
 
-    /// Makes new connections with the keys, and with whom the cluster believes, as both are now. Those that are open go on: who
-    /// may call is looked at in each call.
-    fn believe(&self) -> Result<(), NodeError> {
+    /// Makes new connections with the keys, and with whom the cluster believes, as both are now; who that is. Those that are open
+    /// go on: who may call is looked at in each call.
+    fn believe(&self) -> Result<Arc<Trust>, NodeError> {
         let cluster = self.document().cluster;
         let credentials = lock(&self.keys).credentials(cluster)?;
-        self.parts.world.adopt(self.trusting(credentials));
-        Ok(())
+        let credentials = self.trusting(credentials);
+        let trust = Arc::clone(&credentials.trust);
+        self.parts.world.adopt(credentials);
+        Ok(trust)
     }
 }
 

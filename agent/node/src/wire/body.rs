@@ -9,13 +9,13 @@ use hyper::body::{Frame, Incoming};
 use hyper::header::HeaderValue;
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 use super::links::CallError;
 use super::refusal::{REFUSED, Refusal};
 use super::tunnel::parts;
+use crate::calls::StreamMessage;
 
 /// What an answer is made of.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
@@ -99,12 +99,13 @@ pub struct Messages<M> {
     kind: PhantomData<fn() -> M>,
 }
 
-impl<M: DeserializeOwned> Messages<M> {
+impl<M: StreamMessage> Messages<M> {
     pub(super) fn new(body: Incoming) -> Self {
         Self { body, ahead: BytesMut::new(), kind: PhantomData }
     }
 
-    /// The next one; none when the other end has ended the stream. May be dropped and called again: nothing is lost.
+    /// The next one; none when the other end has ended the stream. May be dropped and called again: nothing is lost. Those of a kind
+    /// that this version does not know are passed over.
     ///
     /// # Errors
     /// The connection was lost, or what came is no message.
@@ -139,6 +140,24 @@ impl<M: DeserializeOwned> Messages<M> {
         }
         self.ahead.advance(4);
         let json = self.ahead.split_to(length);
-        serde_json::from_slice(&json).map(Some).map_err(|error| CallError::Unreadable(error.to_string()))
+        match serde_json::from_slice(&json) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => match kind_of(&json).filter(|kind| !M::KINDS.contains(&kind.as_str())) {
+                Some(kind) => {
+                    tracing::warn!(kind, "a message of a newer version of ketch is passed over");
+                    self.take()
+                }
+                None => Err(CallError::Unreadable(error.to_string())),
+            },
+        }
+    }
+}
+
+/// The kind of a message: its name, or the one field that it has.
+fn kind_of(json: &[u8]) -> Option<String> {
+    match serde_json::from_slice(json).ok()? {
+        serde_json::Value::String(kind) => Some(kind),
+        serde_json::Value::Object(fields) if fields.len() == 1 => fields.into_iter().next().map(|it| it.0),
+        _ => None,
     }
 }

@@ -74,26 +74,11 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// The leader, when the node that was asked knows another one.
+    /// Who leads, when that is what the node that was asked has said: it does not. None in it: it does not know.
     #[must_use]
-    pub fn leader(&self) -> Option<Option<&str>> {
-        match self {
-            Self::Refused(Refusal::NotLeader { leader }) => {
-                Some(leader.as_ref().map(|(_, address)| address.as_str()))
-            }
-            _ => None,
-        }
-    }
-
-    /// That one, as it was named.
-    #[must_use]
-    pub fn led_by(&self) -> Option<ManagerAddress> {
-        match self {
-            Self::Refused(Refusal::NotLeader { leader: Some((node, address)) }) => {
-                Some(ManagerAddress { node: *node, address: address.clone() })
-            }
-            _ => None,
-        }
+    pub fn leader(&self) -> Option<Option<ManagerAddress>> {
+        let Self::Refused(Refusal::NotLeader { leader }) = self else { return None };
+        Some(leader.clone().map(|(node, address)| ManagerAddress { node, address }))
     }
 }
 

@@ -28,8 +28,9 @@ use crate::world::{Accepted, Caller};
 /// Every answer of a ketch node has this header, and no other server's: by it a node that asks knows whom it has reached.
 /// Its value is the version of what they speak.
 pub(super) const SPOKEN: &str = "ketch-node";
-/// Nodes of neighbouring versions of ketch speak the same: what is added has a default. One that could not be understood any more
-/// would be another version, under other paths.
+/// Nodes of neighbouring versions of ketch speak the same: a field that is added has a default, a kind of message that is added is
+/// passed over by who does not know it, and so is a call given up that is refused as [`Refusal::Invalid`]. What could not be done
+/// without any more would be another version, under other paths.
 pub(super) const VERSION: &str = "1";
 
 const MOST_BODY: usize = 64 << 20;
@@ -83,7 +84,7 @@ pub trait Service: Send + Sync + 'static {
 
 /// Answers until the connection ends. Dropped, it ends it.
 pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
-    let Accepted { stream, caller, address } = accepted;
+    let Accepted { stream, caller, address, .. } = accepted;
     let answer = service_fn(|request| {
         let (service, from) = (Arc::clone(&service), address.clone());
         async move { Ok::<_, Infallible>(spoken(answered(service, caller, from, request).await)) }

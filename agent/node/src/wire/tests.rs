@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::calls::{
-    Heartbeat, HeartbeatTaken, Request, RootAsked, Roots, SessionAsked, SessionMessage, StreamRequest,
+    Heartbeat, HeartbeatTaken, ManagerAddress, Request, RootAsked, Roots, SessionAsked, SessionMessage,
+    StreamMessage, StreamRequest,
 };
 use crate::world::{
     Accepted, Caller, Credentials, DialError, Disk, Expected, Listener, Stream, Terms, World,
@@ -77,6 +78,9 @@ impl Service for Echo {
                             let message =
                                 SessionMessage::Begun { session, heartbeat: Duration::from_secs(2) };
                             sender.send(Answer::message(&message).unwrap()).await.unwrap();
+                            for later in [serde_json::json!({ "Later": { "so": 1 } }), "Latest".into()] {
+                                sender.send(Answer::message(&later).unwrap()).await.unwrap();
+                            }
                         }
                     });
                     Ok(Answer::Stream(receiver))
@@ -99,7 +103,8 @@ fn links(connections: usize, caller: Caller) -> (Links, Destination) {
     for _ in 0..connections {
         let (here, there) = duplex(1 << 16);
         pipes.0.lock().unwrap().push_back(here);
-        let accepted = Accepted { stream: Box::new(there), caller, address: "10.0.0.1".to_owned() };
+        let accepted =
+            Accepted { stream: Box::new(there), caller, chain: Vec::new(), address: "10.0.0.1".to_owned() };
         tokio::spawn(serve(accepted, Arc::new(Echo)));
     }
     let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
@@ -118,12 +123,13 @@ async fn calls_share_a_connection_and_answers_may_be_long() {
 async fn a_refusal_says_who_leads() {
     let (links, to) = links(1, Caller::Stranger);
     let error = links.ask(&to, &Heartbeat { session: 1 }, SOON).await.unwrap_err();
-    assert_eq!(error.leader(), Some(Some("10.0.0.7:2377")));
+    let leader = ManagerAddress { node: NodeId::of(7), address: "10.0.0.7:2377".to_owned() };
+    assert_eq!(error.leader(), Some(Some(leader)));
     assert_eq!(links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap().next, Duration::from_secs(2));
 }
 
 #[tokio::test]
-async fn a_stream_brings_its_messages_and_ends() {
+async fn a_stream_brings_its_messages_without_those_of_later_versions_and_ends() {
     let (links, to) = links(1, Caller::Stranger);
     let asked = SessionAsked {
         description: Default::default(),
@@ -141,6 +147,14 @@ async fn a_stream_brings_its_messages_and_ends() {
         }
     }
     assert!(messages.next().await.unwrap().is_none());
+}
+
+#[test]
+fn every_kind_of_message_is_known_as_one() {
+    let error = serde_json::from_str::<SessionMessage>("\"Later\"").unwrap_err().to_string();
+    let kinds: Vec<_> = SessionMessage::KINDS.iter().map(|kind| format!("`{kind}`")).collect();
+    let expected = format!("unknown variant `Later`, expected one of {} at", kinds.join(", "));
+    assert!(error.starts_with(&expected), "{error}");
 }
 
 #[tokio::test]

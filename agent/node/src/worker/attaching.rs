@@ -6,14 +6,14 @@ use ketch_cluster::id::TaskId;
 use tokio::time::{sleep, timeout};
 
 use super::Worker;
+use super::backoff::Backoff;
 use crate::calls::{AttachAsked, Attached, Wanted};
+use crate::wire::{CallError, Refusal};
 
 /// For all of it, as dockerd's.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long the leader has for one call: it waits itself for a quorum, and for an address.
 const ANSWER: Duration = Duration::from_secs(16);
-/// How often it is looked for a session, while there is none.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a container has no place in a network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,11 @@ pub enum AttachError {
 }
 
 impl Worker {
+    /// Returns once the node is in a session: a manager knows that it is there.
+    pub async fn in_session(&self) {
+        drop(self.hands.present.begun().await);
+    }
+
     /// Asks for a place; the task that is it comes to the node as others do. One that nobody has waited for ends there by itself.
     ///
     /// # Errors
@@ -47,15 +52,19 @@ impl Worker {
     }
 
     async fn ask_for_place(&self, wanted: Wanted) -> Attached {
+        let world = &self.hands.world;
+        let place = Some(TaskId::of(world.bits()));
+        let mut backoff = Backoff::new();
         loop {
-            if let Some((leader, session)) = self.hands.present.session() {
-                let asked = AttachAsked { session, wanted: wanted.clone() };
-                match self.hands.links.ask(&leader, &asked, ANSWER).await {
-                    Ok(attached) => return attached,
-                    Err(error) => tracing::debug!(%error, "asking for a place in a network again"),
-                }
+            let (leader, session) = self.hands.present.begun().await;
+            let asked = AttachAsked { session, place, wanted: wanted.clone() };
+            match self.hands.links.ask(&leader, &asked, ANSWER).await {
+                Ok(attached) => return attached,
+                // It never will: of a version of ketch that knows no such call, for one.
+                Err(CallError::Refused(Refusal::Invalid(why))) => return Attached::Refused(why),
+                Err(error) => tracing::debug!(%error, "asking for a place in a network again"),
             }
-            sleep(LOOK).await;
+            sleep(backoff.next(world.bits())).await;
         }
     }
 }

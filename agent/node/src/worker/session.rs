@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_cluster::assignment::{AssignmentChanges, Held};
@@ -56,7 +56,7 @@ enum End {
 impl From<CallError> for End {
     fn from(error: CallError) -> Self {
         match error.leader() {
-            Some(_) => Self::Elsewhere(error.led_by()),
+            Some(leader) => Self::Elsewhere(leader),
             None if error == CallError::Late => Self::Late,
             None => match error {
                 CallError::Refused(Refusal::Invalid(reason)) => Self::Refused(reason),
@@ -82,16 +82,28 @@ pub(super) struct Sessions {
 
 /// The session that is on, for who has to end it.
 #[derive(Debug, Default)]
-pub(super) struct Present(Lock<Option<(Destination, u128)>>);
+pub(super) struct Present(watch::Sender<Option<(Destination, u128)>>);
 
 impl Present {
     fn set(&self, session: Option<(Destination, u128)>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = session;
+        self.0.send_replace(session);
     }
 
     /// The leader, and the session's number.
     pub(super) fn session(&self) -> Option<(Destination, u128)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// The same, once there is one.
+    pub(super) async fn begun(&self) -> (Destination, u128) {
+        let mut sessions = self.0.subscribe();
+        loop {
+            if let Some(session) = sessions.borrow_and_update().clone() {
+                return session;
+            }
+            // The sender is here as well: it can't end first.
+            drop(sessions.changed().await);
+        }
     }
 
     pub(super) fn is_one(&self) -> bool {

@@ -122,7 +122,10 @@ async fn logs(led: &Led, request: &Request, read: Read) -> Result<Response> {
                 () = sender.closed() => return,
                 more = next_of(&mut newcomers) => {
                     match more {
-                        Some(tasks) => of.extend(tasks.into_iter().map(|it| (it.id, it))),
+                        Some(News { come, gone }) => {
+                            of.extend(come.into_iter().map(|it| (it.id, it)));
+                            of.retain(|id, _| !gone.contains(id));
+                        }
                         // Nobody leads here any more.
                         None => newcomers = None,
                     }
@@ -132,8 +135,10 @@ async fn logs(led: &Led, request: &Request, read: Read) -> Result<Response> {
             let bytes = match message {
                 None => break,
                 Some(LogMessage::Line { task, node, line }) => framed(of.get(&task), node, &line, shape),
-                Some(LogMessage::Ended { error, .. }) => {
+                Some(LogMessage::Ended { task, error }) => {
                     errors.extend(error);
+                    // A service that always fails has thousands a day.
+                    let _read = of.remove(&task);
                     continue;
                 }
             };
@@ -159,34 +164,64 @@ struct Newcomers {
     has_looked: bool,
 }
 
+/// What has changed of the tasks whose logs are read.
+#[derive(Default)]
+struct News {
+    /// Those that are read from now on.
+    come: Vec<Arc<Task>>,
+    /// Those that are no more, and never were read.
+    gone: Vec<TaskId>,
+}
+
 impl Newcomers {
-    /// Those that may have come since, which are read from now on; none once the leadership is over.
-    async fn next(&mut self) -> Option<Vec<Arc<Task>>> {
-        while std::mem::replace(&mut self.has_looked, true) {
-            let is_meant = match self.changes.next().await? {
+    /// What has changed since; none once the leadership is over.
+    async fn next(&mut self) -> Option<News> {
+        if !std::mem::replace(&mut self.has_looked, true) {
+            return Some(self.look());
+        }
+        loop {
+            match self.changes.next().await? {
                 Wake::Committed(committed) => {
-                    committed.changes.iter().any(|change| self.is_of_service(change))
+                    let news = self.news(&committed.changes);
+                    if !(news.come.is_empty() && news.gone.is_empty()) {
+                        return Some(news);
+                    }
                 }
-                Wake::Everything => true,
-                Wake::Noted(_) => false,
-            };
-            if is_meant {
-                break;
+                Wake::Everything => return Some(self.look()),
+                Wake::Noted(_) => {}
             }
         }
-        let tasks = self.led.leader.view(|view| {
-            view.tasks_of(self.service).filter(|it| it.node.is_some()).cloned().collect::<Vec<_>>()
-        });
-        tasks.iter().for_each(|task| self.handle.add(task.id, task.node));
-        Some(tasks)
     }
 
-    fn is_of_service(&self, change: &Change) -> bool {
-        matches!(&change.new, Some(Object::Task(task)) if task.service == Some(self.service))
+    /// Looks at all tasks of the service: where it is not told what has changed.
+    fn look(&self) -> News {
+        let tasks: Vec<_> = self.led.leader.view(|view| view.tasks_of(self.service).cloned().collect());
+        News { come: tasks.into_iter().filter(|task| self.is_new(task)).collect(), gone: Vec::new() }
+    }
+
+    fn news(&self, changes: &[Change]) -> News {
+        let mut news = News::default();
+        for change in changes {
+            match (&change.old, &change.new) {
+                (_, Some(Object::Task(task))) if task.service == Some(self.service) && self.is_new(task) => {
+                    news.come.push(Arc::clone(task));
+                }
+                (Some(Object::Task(task)), None) if task.service == Some(self.service) => {
+                    news.gone.extend((!self.handle.forget(task.id)).then_some(task.id));
+                }
+                _ => {}
+            }
+        }
+        news
+    }
+
+    /// Reads it from now on, if it has a node and is not read yet.
+    fn is_new(&self, task: &Task) -> bool {
+        task.node.is_some() && self.handle.add(task.id, task.node)
     }
 }
 
-async fn next_of(newcomers: &mut Option<Newcomers>) -> Option<Vec<Arc<Task>>> {
+async fn next_of(newcomers: &mut Option<Newcomers>) -> Option<News> {
     match newcomers {
         Some(newcomers) => newcomers.next().await,
         None => std::future::pending().await,

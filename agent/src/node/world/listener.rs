@@ -120,8 +120,10 @@ impl Door {
         socket::tend(&socket).map_err(|error| error.to_string())?;
         let config = self.held.server().ok_or("this node has no certificate")?;
         let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| reason(&error))?;
-        let caller = Caller::of(stream.get_ref().1.peer_certificates()).map_err(|error| error.to_string())?;
-        Ok(Accepted { stream: Box::new(stream), caller, address: address.to_owned() })
+        let shown = stream.get_ref().1.peer_certificates();
+        let caller = Caller::of(shown).map_err(|error| error.to_string())?;
+        let chain = shown.unwrap_or_default().iter().map(|it| it.clone().into_owned()).collect();
+        Ok(Accepted { stream: Box::new(stream), caller, chain, address: address.to_owned() })
     }
 }
 

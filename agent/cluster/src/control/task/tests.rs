@@ -137,8 +137,18 @@ fn attachable() -> Network {
 }
 
 fn attach(store: &Store, network: &str) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
+    attach_as(store, network, None)
+}
+
+fn attach_as(
+    store: &Store,
+    network: &str,
+    place: Option<(u128, u128)>,
+) -> Result<(TaskId, Vec<StoreAction>), ControlError> {
+    let (node, place) = place.map_or((8, None), |(node, id)| (node, Some(TaskId::of(id))));
     let attachment = Attachment {
-        node: NodeId::of(8),
+        node: NodeId::of(node),
+        place,
         container: "c1".to_owned(),
         name: "box".to_owned(),
         aliases: vec!["other".to_owned()],
@@ -164,6 +174,21 @@ fn a_plain_container_joins_and_leaves() {
         assert_eq!(detach_network(view, id, NodeId::of(9)), refused);
         assert_eq!(detach_network(view, id, NodeId::of(8)), Ok(vec![StoreAction::Remove(id.into())]));
     });
+}
+
+#[test]
+fn a_place_that_is_asked_for_again_is_the_same() {
+    let service_task = fixture::task(5, &service(), 1);
+    let mut store =
+        fixture::store([attachable().into(), fixture::network(2).into(), service_task.clone().into()]);
+    let (id, actions) = attach_as(&store, "network-3", Some((8, 500))).unwrap();
+    assert_eq!(id, TaskId::of(500));
+    super::super::tests::commit(&mut store, &actions);
+    assert_eq!(attach_as(&store, "network-3", Some((8, 500))), Ok((id, Vec::new())));
+    let anothers = |id| Err(texts::attachment_of_another_node(id));
+    assert_eq!(attach_as(&store, "network-3", Some((9, 500))), anothers(id));
+    let of_service = service_task.id;
+    assert_eq!(attach_as(&store, "network-3", Some((8, of_service.bits()))), anothers(of_service));
 }
 
 #[test]

@@ -32,8 +32,23 @@ fn wanted(address: &str) -> Wanted {
 }
 
 async fn attach(cluster: &Cluster, worker: &Worker, wanted: Wanted) -> Attached {
-    let asked = AttachAsked { session: worker.session, wanted };
+    let asked = AttachAsked { session: worker.session, place: None, wanted };
     cluster.ask(worker.identity, &asked).await.unwrap()
+}
+
+/// With an address of its own, for one, it would wait for itself in vain.
+#[tokio::test(start_paused = true)]
+async fn a_place_whose_answer_was_lost_is_asked_for_again() {
+    let cluster = Cluster::with(1).await;
+    let worker = begin(&cluster, 101).await;
+    network(&cluster, true).await;
+    let place = Some(TaskId::of(77));
+    let asked = AttachAsked { session: worker.session, place, wanted: wanted("10.30.0.77") };
+    for _ in 0..3 {
+        let given = cluster.ask(worker.identity, &asked).await.unwrap();
+        assert_eq!(given, Attached::Given(TaskId::of(77)));
+    }
+    assert_eq!(cluster.leader.view(|view| view.tasks().count()), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,6 +93,6 @@ async fn who_may_not_be_attached_is_told_in_dockers_words() {
         attach(&cluster, &worker, wanted("")).await,
         refused("PermissionDenied desc = network net not manually attachable")
     );
-    let asked = AttachAsked { session: worker.session + 1, wanted: wanted("") };
+    let asked = AttachAsked { session: worker.session + 1, place: None, wanted: wanted("") };
     assert_eq!(cluster.ask(worker.identity, &asked).await.unwrap_err(), Refusal::NoSession);
 }

@@ -233,9 +233,7 @@ impl Sessions {
         self.interests.set(view, node);
         let wanted = Assignment::of(view, node);
         let (sent, received) = self.held.entry(node).or_default();
-        let changes =
-            if sent.generation() == 0 { Some(sent.restart(&wanted)) } else { sent.advance(&wanted) };
-        if let Some(changes) = changes {
+        for changes in sent.lead_to(&wanted, usize::MAX) {
             received.receive(&changes).unwrap();
         }
     }

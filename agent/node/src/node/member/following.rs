@@ -2,6 +2,7 @@
 //! sealed with, and by which key its log is. What failed is tried again, though nothing changes.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,9 @@ use crate::node::found;
 
 /// Until what failed is tried again.
 const AGAIN: Duration = Duration::from_secs(3);
+
+/// How often it is said that a change of the log's key takes long.
+const SLOW: Duration = Duration::from_secs(60);
 
 /// The cluster's object, whenever it has changed.
 struct Versions {
@@ -75,13 +79,26 @@ impl Member {
             let believed =
                 Believed { roots: root::trusted(&cluster.root_ca), shut_out: cluster.shut_out.clone() };
             if known.as_ref() != Some(&believed) {
-                done = self.believe();
-                known = done.is_ok().then_some(believed);
+                done = self.take_trust(known.as_ref(), &believed);
+                known = done.is_ok().then_some(believed).or(known);
             }
             if self.document().raft != cluster.spec.raft {
                 self.remember(|document| document.raft = cluster.spec.raft);
             }
         }
+    }
+
+    /// Connections that were made by a root which is believed no more end: whoever has stolen its key could keep one for as long as
+    /// the certificates hold that he has made.
+    fn take_trust(&self, known: Option<&Believed>, now: &Believed) -> Result<(), NodeError> {
+        let trust = self.believe()?;
+        if known.is_none_or(|known| known.roots != now.roots) {
+            self.believed.send_replace(Some(trust));
+        }
+        if known.is_some_and(|known| known.roots != now.roots) {
+            self.links.renew();
+        }
+        Ok(())
     }
 
     /// Has the keys sealed as the cluster's unlock key says. A log whose key lay there in the clear, or sealed by another unlock
@@ -95,32 +112,35 @@ impl Member {
     }
 
     async fn seal(&self, manager: &Manager, unlock: Option<UnlockKey>) -> Result<(), NodeError> {
-        let (known, is_changing) = {
-            let keys = lock(&self.keys);
-            (keys.unlock, keys.raft.is_some_and(|raft| raft.next.is_some()))
-        };
+        let known = lock(&self.keys).unlock;
         let is_exposed = unlock.is_some() && known != unlock;
+        if is_exposed {
+            // What it was changing to is no better off than the one before, and is not the key that is drawn now: this change ends
+            // first, as nothing else remembers that there is to be another one.
+            self.reseal(manager).await?;
+        }
         if known != unlock {
-            let next = (is_exposed && !is_changing).then(|| found::key_of(&*self.parts.world));
+            let next = is_exposed.then(|| found::key_of(&*self.parts.world));
             self.keep_keys(|keys| {
                 keys.unlock = unlock;
                 keys.raft = keys.raft.map(|raft| next.map_or(raft, |next| raft.rotate(next)));
             })?;
         }
-        self.reseal(manager).await?;
-        if is_exposed && is_changing {
-            // The key that it was changing to was no better off than the one before.
-            let next = found::key_of(&*self.parts.world);
-            self.keep_keys(|keys| keys.raft = keys.raft.map(|raft| raft.rotate(next)))?;
-            self.reseal(manager).await?;
-        }
-        Ok(())
+        self.reseal(manager).await
     }
 
     /// Ends a change of the log's key, if there is one.
     async fn reseal(&self, manager: &Manager) -> Result<(), NodeError> {
         let Some(next) = lock(&self.keys).raft.and_then(|raft| raft.next) else { return Ok(()) };
-        let resealed = manager.reseal(next).await;
+        let mut resealing = pin!(manager.reseal(next));
+        let resealed = loop {
+            match timeout(SLOW, resealing.as_mut()).await {
+                Ok(resealed) => break resealed,
+                Err(_) => tracing::warn!(
+                    "the raft log is not sealed by its next key yet: a snapshot is being sent or received that was begun with the old one"
+                ),
+            }
+        };
         resealed.map_err(|error| NodeError::failed("sealing the raft log by another key", &error))?;
         self.keep_keys(|keys| keys.raft = keys.raft.map(ketch_ca::folder::RaftKeys::finish))?;
         tracing::info!("the raft log is sealed by another key");

@@ -6,12 +6,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_ca::folder::RaftKeys;
-use ketch_ca::trust::Trust;
+use ketch_ca::trust::{PeerError, Side, Trust};
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::{DataKeys, Peer};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -22,7 +22,7 @@ use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
 use crate::node::{Lead, found};
 use crate::wire::{Answer, Call, Refusal, Service, serve};
-use crate::world::{Caller, Credentials, Listener};
+use crate::world::{Caller, CertificateDer, Credentials, Listener, World};
 
 /// Between two tries to be let in by the other managers.
 const RETRY: Duration = Duration::from_secs(1);
@@ -96,7 +96,9 @@ impl Member {
         self.managing.send_replace(Some(Managing { manager: Arc::clone(&manager), term: None }));
         // A connection that the log's beginning has waited for is not lost: the listener takes it now.
         let mut running = lock(&self.managers);
-        running.spawn(accept(listener, Arc::new(Answering(Arc::downgrade(self)))));
+        let answering = Arc::new(Answering(Arc::downgrade(self)));
+        let judge = Judge { world: Arc::clone(&self.parts.world), believed: self.believed.subscribe() };
+        running.spawn(accept(listener, answering, judge));
         running.spawn(self.clone().follow_terms(Arc::clone(&manager)));
         running.spawn(self.clone().follow_trust(Arc::clone(&manager)));
         running.spawn(self.clone().follow_seal(Arc::clone(&manager)));
@@ -233,7 +235,7 @@ impl Member {
 }
 
 /// Takes connections, and answers what comes in by them.
-async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>) {
+async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judge: Judge) {
     let mut open = JoinSet::new();
     let strangers = Arc::new(Semaphore::new(MOST_STRANGERS));
     loop {
@@ -251,9 +253,14 @@ async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>) {
                         Err(_) => continue,
                     },
                 };
+                let distrusted = judge.clone().distrusts(accepted.chain.clone());
                 let service = Arc::clone(&service);
                 drop(open.spawn(async move {
-                    serve(accepted, service).await;
+                    tokio::select! {
+                        biased;
+                        () = distrusted => {}
+                        () = serve(accepted, service) => {}
+                    }
                     drop(place);
                 }));
             }
@@ -261,6 +268,28 @@ async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>) {
                 tracing::error!(%error, "no more connections of other nodes are taken");
                 return;
             }
+        }
+    }
+}
+
+/// Judges connections that are open, whenever the cluster's roots have changed.
+#[derive(Clone)]
+struct Judge {
+    world: Arc<dyn World>,
+    believed: watch::Receiver<Option<Arc<Trust>>>,
+}
+
+impl Judge {
+    /// Returns when no root that the cluster believes leads to who has shown this. What else there is to say of him is looked at in
+    /// each call.
+    async fn distrusts(mut self, chain: Vec<CertificateDer<'static>>) {
+        let is_foreign = |trust: &Arc<Trust>| {
+            trust.check(&chain, Side::Client, self.world.now()) == Err(PeerError::Foreign)
+        };
+        let judged = self.believed.wait_for(|trust| trust.as_ref().is_some_and(is_foreign)).await.is_ok();
+        // Otherwise nobody judges any more.
+        if !judged {
+            std::future::pending().await
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::wire::{CallError, Destination};
 use crate::world::Expected;
 
 async fn joined(hub: &Arc<Hub>, host: &str, token: String) -> Arc<Node> {
-    let node = node_at(hub, host, &Arc::default());
+    let node = node_at(host, Duration::ZERO, (hub, &Arc::default()));
     let order = JoinOrder {
         listen: format!("{host}:2377"),
         advertise: format!("{host}:2377"),

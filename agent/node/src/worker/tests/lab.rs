@@ -165,6 +165,7 @@ impl World for Start {
         }
         let (here, there) = duplex(1 << 16);
         let accepted = Accepted {
+            chain: Vec::new(),
             stream: Box::new(there),
             caller: Caller::Member(identity()),
             address: "10.0.0.7".to_owned(),

@@ -201,8 +201,8 @@ impl Leader {
         let mut known = self.known();
         let to = known.assignment();
         let mut held = std::mem::take(&mut known.held);
-        held.restart(&to);
-        held.restart(&to);
+        held.lead_to(&Assignment::default(), usize::MAX);
+        held.lead_to(&to, usize::MAX);
         known.held = held;
     }
 }
@@ -224,7 +224,7 @@ impl Known {
     fn send_changes(&mut self) {
         let to = self.assignment();
         if self.stream.is_some()
-            && let Some(changes) = self.held.advance(&to)
+            && let Some(changes) = self.held.lead_to(&to, usize::MAX).pop()
         {
             let bytes = Answer::message(&SessionMessage::Assignment(changes)).unwrap();
             let sent = self.stream.as_ref().unwrap().try_send(bytes);
@@ -244,7 +244,8 @@ impl Known {
         let to = self.assignment();
         let first = SessionMessage::Begun { session: self.session, heartbeat: PERIOD };
         sender.try_send(Answer::message(&first).unwrap()).unwrap();
-        let changes = SessionMessage::Assignment(self.held.restart(&to));
+        let first = self.held.lead_to(&to, usize::MAX).pop().unwrap();
+        let changes = SessionMessage::Assignment(first);
         sender.try_send(Answer::message(&changes).unwrap()).unwrap();
         self.stream = Some(sender);
         Answer::Stream(receiver)
