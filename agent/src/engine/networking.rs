@@ -13,6 +13,7 @@ use super::namespaces::{bound, bound_read_only};
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
+use crate::network::record::OfService;
 use crate::network::{Join, LinkTo, Mode};
 
 /// A container's network.
@@ -107,6 +108,7 @@ pub async fn join(daemon: &Arc<Daemon>, record: &Record, made: Option<PathBuf>) 
         },
         endpoints: places.endpoints.clone(),
         places: places.tasks.clone(),
+        service: record.task.as_ref().map(|of| OfService { task: of.id.clone(), labels: of.labels.clone() }),
         bindings: bindings(record),
         exposed: record.config.exposed_ports.iter().flatten().map(|(port, _)| port.clone()).collect(),
         publish_all: host_config.publish_all_ports,

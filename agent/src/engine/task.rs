@@ -4,6 +4,7 @@
 //! The files are in a file system of their own from the making on: so they are there after a crash of the daemon, and gone with
 //! the machine.
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -37,6 +38,9 @@ pub struct OfTask {
     pub id: String,
     /// Where its files show, in the order of their names, which are numbers.
     pub files: Vec<String>,
+    /// Its service's labels when it was made, as far as networks read them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A secret or a config.

@@ -68,6 +68,8 @@ impl Networks {
             hosts: Vec::new(),
             resolver: Resolver::of(join, &self.0.settings, !self.state().asks_the_daemon(join))?,
             resolv_conf: String::new(),
+            service: join.service.clone(),
+            is_closed: false,
         };
         let (wiring, has_names) = {
             // All addresses are taken before anything is made, and remembered.
@@ -99,6 +101,10 @@ impl Networks {
         self.write_files(&mut state, &join.container)?;
         Files::of(&sandbox.folder).give(join.owner)?;
         self.serve_names(&mut state, &join.container, server)?;
+        drop(state);
+        // Whoever may not come in finds it closed before it runs.
+        self.renew_doors(&sandbox)?;
+        let state = self.state();
         let settings = state.settings(&join.container).unwrap_or_default();
         self.tell_of_all("connect", &sandbox, state);
         let files = Files::of(&sandbox.folder);
@@ -153,6 +159,8 @@ impl Networks {
         if sandbox.endpoints.iter().any(|endpoint| endpoint.space.is_some()) {
             // Nothing new is led to it from now on, whatever the managers know of it.
             self.renew_overlays();
+        } else if let Err(error) = self.renew_doors(&sandbox) {
+            tracing::warn!("published ports of {container}: {error}");
         }
         Ok(())
     }

@@ -57,6 +57,7 @@ mod xfrm;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::network::NetworkCreateRequest;
@@ -65,7 +66,7 @@ use tokio::sync::watch;
 
 use self::create::Given;
 use self::dns::{Listening, Names};
-use self::firewall::{Bridge, Firewall, Forward, Guard};
+use self::firewall::{Bridge, Firewall, Forward, Guard, Narrows};
 use self::ipam::{Pool, Prefix};
 use self::link::Links;
 use self::netlink::NetlinkError;
@@ -104,6 +105,9 @@ struct Shared {
     /// The cluster's tasks that are places of containers here.
     places: watch::Sender<BTreeSet<String>>,
     guard: Guard,
+    narrows: Narrows,
+    /// Some service says who reaches it.
+    is_closing: AtomicBool,
     /// Taken before the state's.
     overlays: Mutex<overlay::Held>,
     state: Mutex<State>,

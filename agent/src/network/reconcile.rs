@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use ketch_engine_api::network::{Ipam, IpamConfig, Map};
@@ -11,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::firewall::{Firewall, Forward, Guard};
+use super::firewall::{Firewall, Forward, Guard, Narrows};
 use super::ipam::{Pool, Prefix, Subnet, free_subnet};
 use super::link::Links;
 use super::options::{BRIDGE_NAME, DEFAULT_BRIDGE, ENABLE_ICC, ENABLE_MASQUERADE, HOST_BINDING, MTU};
@@ -68,6 +69,8 @@ impl Networks {
             names: Arc::default(),
             places: watch::Sender::new(places),
             guard: Guard::of(&instance),
+            narrows: Narrows::of(&instance),
+            is_closing: AtomicBool::new(false),
             instance,
             overlays: Mutex::default(),
             state: Mutex::new(state),

@@ -175,6 +175,21 @@ pub(super) struct Sandbox {
     /// What was last written to its resolv.conf: whoever has changed that since keeps it.
     #[serde(default)]
     pub(super) resolv_conf: String,
+    /// Of one that is a task of a service.
+    #[serde(default)]
+    pub(super) service: Option<OfService>,
+    /// There are rules in its namespace of who may come in, or may be.
+    #[serde(default)]
+    pub(super) is_closed: bool,
+}
+
+/// What a task's sandbox knows of its service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OfService {
+    /// The task's id.
+    pub task: String,
+    /// The service's when the task was made, as far as networks read them; those that managers tell now go before them.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl Sandbox {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use ketch_engine_api::network::{EndpointSettings, NetworkSettings, PortMap};
 
+use super::record::OfService;
+
 /// Where a container's namespace is from (`HostConfig.NetworkMode`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -63,6 +65,8 @@ pub struct Join {
     /// Of a container that is no task, by the id of the cluster's network: the task that is its place there. Its addresses are what
     /// the endpoint asks for.
     pub places: BTreeMap<String, String>,
+    /// Of a container that is a task of a service.
+    pub service: Option<OfService>,
     /// `HostConfig.PortBindings`.
     pub bindings: PortMap,
     /// `Config.ExposedPorts`: `port/protocol`.

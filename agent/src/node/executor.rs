@@ -158,7 +158,7 @@ async fn make(
         Some(container) => container.id.clone(),
         None => {
             let files = request.files.iter().map(|file| file.target.clone()).collect();
-            let of = OfTask { id, files };
+            let of = OfTask { id, files, labels: request.labels };
             let made = task::create(daemon, &request.name, request.body, of).await;
             made.map_err(|error| TaskError::Rejected(not_made(error, pull)))?.id
         }

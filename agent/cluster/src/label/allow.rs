@@ -20,7 +20,7 @@ use super::Refusal;
 pub const LABEL: &str = "ketch.allow";
 
 /// docker stack deploy's, on each of its services.
-const STACK: &str = "com.docker.stack.namespace";
+pub const STACK: &str = "com.docker.stack.namespace";
 
 /// Most entries of a service: each is rules at each of its tasks.
 const MAX_ENTRIES: usize = 256;
@@ -73,8 +73,18 @@ pub fn in_force(labels: &Labels) -> Option<Allow> {
 /// Whether the rest of the service goes with it.
 pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     let networks = spec.task.networks.iter().filter_map(|it| view.network(it.target));
-    match networks.map(|network| network.spec.driver_name()).find(|driver| *driver == "host") {
-        Some(_) => Err(refused("a service of the network host has no ports of its own".to_owned())),
+    if networks.map(|network| network.spec.driver_name()).any(|driver| driver == "host") {
+        return Err(refused("a service of the network host has no ports of its own".to_owned()));
+    }
+    let mut added = spec.task.container().into_iter().flat_map(|container| &container.cap_add);
+    let opens = |capability: &&String| {
+        let name = capability.to_ascii_uppercase();
+        matches!(name.trim_start_matches("CAP_"), "NET_ADMIN" | "ALL")
+    };
+    match added.find(opens) {
+        Some(capability) => {
+            Err(refused(format!("a service with the capability {capability} can open its ports itself")))
+        }
         None => Ok(()),
     }
 }

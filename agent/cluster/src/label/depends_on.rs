@@ -5,15 +5,12 @@
 
 use std::fmt;
 
-use super::Refusal;
+use super::{Refusal, STACK};
 use crate::objects::{Labels, ServiceSpec};
 use crate::store::{ObjectId, ObjectKind};
 use crate::view::View;
 
 pub const LABEL: &str = "ketch.depends_on";
-
-/// By this label clients mark what belongs to a stack, whose services are called `<stack>_<name>`.
-const STACK: &str = "com.docker.stack.namespace";
 
 /// Each is looked up and counted whenever one of its tasks changes.
 const MOST: usize = 32;

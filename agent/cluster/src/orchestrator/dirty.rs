@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::fence;
 use super::service_view::ServiceView;
 use crate::constraint::Constraints;
+use crate::label::{allow, publish};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{EndpointSpec, Task, TaskSpec, TaskState};
 
@@ -13,12 +14,23 @@ use crate::objects::{EndpointSpec, Task, TaskSpec, TaskState};
 /// as it is, and the registry's credentials of a task that may have its image. What is not known is not dirty.
 pub(super) fn is_dirty(service: &ServiceView<'_>, task: &Task) -> bool {
     task.spec_version != service.service.spec_version
-        && (has_other_endpoint(service, task) || has_other_fence(service, task) || differs(service, task))
+        && (has_other_endpoint(service, task)
+            || has_other_fence(service, task)
+            || has_other_access(service, task)
+            || differs(service, task))
 }
 
 /// Its worker stops a task by the fence that the task was made with: of another one managers would count on what does not happen.
 fn has_other_fence(service: &ServiceView<'_>, task: &Task) -> bool {
     task.service_labels.get(fence::LABEL) != service.service.spec.labels.get(fence::LABEL)
+}
+
+/// A node is told of services that are in networks of the cluster: of another one it knows what its task was made with.
+fn has_other_access(service: &ServiceView<'_>, task: &Task) -> bool {
+    let (was, is) = (&task.service_labels, &service.service.spec.labels);
+    let is_told = task.networks.iter().any(|attachment| !attachment.addresses.is_empty());
+    !is_told
+        && [allow::LABEL, publish::FROM, publish::IP].iter().any(|label| was.get(*label) != is.get(*label))
 }
 
 fn has_other_endpoint(service: &ServiceView<'_>, task: &Task) -> bool {

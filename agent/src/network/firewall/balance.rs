@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! prerouting   to a virtual address: on in `to-<address>`. By the door, to a published port: on in `port-<protocol>-<port>`.
-//! to-, port-   to the next of the backends
+//! to-, port-   to the next of the backends; of a service that has closed its ports, for those who may pass alone: of what comes by a
+//!              virtual address, nobody but this node knows who has sent it.
 //! postrouting  translated, into the network: from the node's own address, so that the answers come back here
 //! forward      established, translated: accepted. The rest is dropped: the namespace is nobody's router.
 //! ```
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::expression::{Compare, Expression as E, Turn, Verdict, octets};
+use super::pass::{self, Pass};
 use super::rules::{TRANSLATE_DESTINATION, TRANSLATE_SOURCE, address_type, key};
 use super::table::{
     Answer, Elements, FORWARD, Holds, Hook, POSTROUTING, PREROUTING, SetKind, TYPE_INTEGER, TYPE_PORT,
@@ -34,6 +36,8 @@ pub(in crate::network) struct Balanced<'a> {
     /// The node's own addresses.
     pub(in crate::network) own: &'a [Prefix],
     pub(in crate::network) addresses: &'a BTreeMap<IpAddr, Vec<IpAddr>>,
+    /// Of the virtual addresses that are not for everybody: for whom they are.
+    pub(in crate::network) passes: &'a BTreeMap<IpAddr, Vec<Pass>>,
     pub(in crate::network) ports: &'a BTreeMap<(Transport, u16), Vec<SocketAddr>>,
 }
 
@@ -43,6 +47,8 @@ struct Way {
     key: Vec<u8>,
     chain: String,
     backends: Vec<SocketAddr>,
+    /// `None`: everybody.
+    passes: Option<Vec<Pass>>,
     to: Turn,
 }
 
@@ -55,6 +61,7 @@ impl Balanced<'_> {
             key: octets(*address),
             chain: format!("to-{address}"),
             backends: to.iter().map(|one| SocketAddr::new(*one, 0)).collect(),
+            passes: self.passes.get(address).cloned(),
             to: Turn::Addresses,
         });
         let by_port = self.ports.iter().map(|((transport, port), to)| Way {
@@ -62,6 +69,7 @@ impl Balanced<'_> {
             key: key(None, *transport, *port),
             chain: format!("port-{}-{port}", transport.name()),
             backends: to.iter().copied().filter(|one| family.has(one.ip())).collect(),
+            passes: None,
             to: Turn::AddressesAndPorts,
         });
         let ways = by_address.chain(by_port).filter(|way| !way.backends.is_empty());
@@ -105,11 +113,14 @@ pub(in crate::network) fn write(
 
 fn change(transaction: &mut Transaction, family: Family, (before, now): (&Balanced<'_>, &Balanced<'_>)) {
     let (before, now) = (before.ways(family), now.ways(family));
-    let is_same = |one: &Way, other: Option<&Way>| other.is_some_and(|it| it.backends == one.backends);
+    let is_same = |one: &Way, other: Option<&Way>| {
+        other.is_some_and(|it| it.backends == one.backends && it.passes == one.passes)
+    };
     for (chain, way) in before.iter().filter(|(chain, way)| !is_same(way, now.get(*chain))) {
         transaction.take(family, (TABLE, way.map), &[(way.key.clone(), Answer::None)]);
         transaction.remove_chain(family, (TABLE, chain));
         transaction.remove_set(family, (TABLE, chain));
+        pass::remove_sets(transaction, family, (TABLE, chain), way.passes.as_deref().unwrap_or_default());
     }
     for way in now.values().filter(|way| !is_same(way, before.get(&way.chain))) {
         add_way(transaction, family, way);
@@ -149,7 +160,8 @@ fn write_family(transaction: &mut Transaction, family: Family, (balanced, own): 
 }
 
 fn add_way(transaction: &mut Transaction, family: Family, way: &Way) {
-    let place = Place { table: TABLE, map: way.map, chain: &way.chain, only: &[] };
+    let place =
+        Place { table: TABLE, map: way.map, chain: &way.chain, only: &[], passes: way.passes.as_deref() };
     add(transaction, family, place, (way.key.clone(), &way.backends, way.to));
 }
 
@@ -163,6 +175,8 @@ pub(super) struct Place<'a> {
     pub(super) chain: &'a str,
     /// What else has to be so.
     pub(super) only: &'a [E],
+    /// Who is led; `None`: everybody.
+    pub(super) passes: Option<&'a [Pass]>,
 }
 
 /// Has a key of a map lead to backends in turn; without any, it leads nowhere.
@@ -190,7 +204,10 @@ pub(super) fn add(
     transaction.chain(family, own, None);
     let mut rule = place.only.to_vec();
     rule.push(E::InTurn { map: place.chain.to_owned(), of, to });
-    transaction.rule(family, own, &rule);
+    match place.passes {
+        None => transaction.rule(family, own, &rule),
+        Some(passes) => pass::write(transaction, family, own, (passes, &rule)),
+    }
     let jump = Answer::Verdict(Verdict::Jump(place.chain.to_owned()));
     transaction.add(family, (place.table, place.map), &[(key, jump)]);
 }

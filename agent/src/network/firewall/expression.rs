@@ -4,6 +4,7 @@
 //! Registers are 32 bits wide, numbered from 8; a 16-byte one begins at each fourth. Number 0 is the verdict.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::Family;
 use crate::network::netlink::Attributes;
@@ -61,11 +62,13 @@ pub(super) enum Verdict {
     Jump(String),
 }
 
-/// Whether two things are the same.
+/// How two things compare; numbers in the order of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Compare {
     Equal = 0,
     Different = 1,
+    AtMost = 3,
+    AtLeast = 5,
 }
 
 /// What a map of [`Expression::InTurn`] has.
@@ -89,6 +92,8 @@ pub(super) enum Expression {
     Translated,
     Protocol(u8),
     DestinationPort(u16),
+    /// Both ends are in it.
+    DestinationPorts(RangeInclusive<u16>),
     /// The chain that a map has for this output...
     ByOutput {
         map: String,
@@ -426,6 +431,11 @@ impl Writer {
             Expression::DestinationPort(port) => {
                 self.payload(2, (2, 2), REGISTER);
                 self.compare(Compare::Equal, &port.to_be_bytes());
+            }
+            Expression::DestinationPorts(ports) => {
+                self.payload(2, (2, 2), REGISTER);
+                self.compare(Compare::AtLeast, &ports.start().to_be_bytes());
+                self.compare(Compare::AtMost, &ports.end().to_be_bytes());
             }
             Expression::ByOutput { map } => {
                 self.meta(META_OIFNAME, REGISTER);

@@ -5,10 +5,13 @@
 //! back when somebody flushes the ruleset. A change of networks replaces the tables; a change of ports is elements of their
 //! maps. Both are one transaction: the kernel has all of it, or nothing.
 
+mod admission;
 mod balance;
 mod connections;
 mod expression;
 mod kept;
+mod narrowing;
+mod pass;
 mod port_guard;
 mod rules;
 mod table;
@@ -27,8 +30,11 @@ use super::netlink::{NetlinkError, Socket};
 
 use crate::locks::locked;
 
+pub(super) use self::admission::{Admission, admit};
 pub(super) use self::balance::{Balanced, write as write_balance};
 pub(super) use self::connections::{Connection, forget as forget_connections, forget_those};
+pub(super) use self::narrowing::{Narrowed, Narrowing, Narrows, OpenAt};
+pub(super) use self::pass::Pass;
 pub(super) use self::port_guard::{OwnedPort, forget_port, guard_ports, let_send};
 pub(super) use self::rules::redirect_names;
 pub(super) use self::underlay::{Guard, Guarded};

@@ -279,7 +279,7 @@ fn change_mesh(transaction: &mut Transaction, family: Family, table: &str, chang
     }
     for ((transport, port), to) in &change.mesh_new {
         let chain = chain(*transport, *port);
-        let place = Place { table, map: MESH, chain: &chain, only: &[E::ToThisHost] };
+        let place = Place { table, map: MESH, chain: &chain, only: &[E::ToThisHost], passes: None };
         balance::add(transaction, family, place, (key(None, *transport, *port), to, Turn::AddressesAndPorts));
     }
 }

@@ -15,7 +15,12 @@ use crate::network::refused;
 /// The kernel's.
 pub(super) fn write(overlay: &Overlay, before: Option<&Overlay>) -> Result<()> {
     write_balance(&balanced(overlay), before.map(balanced).as_ref()).map_err(|error| refused(&error))?;
-    let gone = |connection: &Connection| !may_go_on(connection, (&overlay.serving, &overlay.draining));
+    // Datagrams that came while nothing was led from there, or not for their sender, would never be led.
+    let is_lost =
+        |it: &Connection| it.is_udp && it.to == it.answered_by && overlay.balanced.contains_key(&it.to);
+    let gone = |connection: &Connection| {
+        is_lost(connection) || !may_go_on(connection, (&overlay.serving, &overlay.draining))
+    };
     forget_those(gone).map_err(|error| refused(&error))
 }
 
@@ -25,6 +30,7 @@ fn balanced(overlay: &Overlay) -> Balanced<'_> {
         door: DOOR,
         own: &overlay.own,
         addresses: &overlay.balanced,
+        passes: &overlay.passes,
         ports: &overlay.ports,
     }
 }

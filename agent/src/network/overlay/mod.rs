@@ -9,8 +9,10 @@
 //! be as planned: after a change, after a start, after a failure half way. Called by the worker with each change of the node's
 //! assignment; `join` and `connect` put sandboxes into the namespaces that are made here.
 
+mod access;
 mod balancer;
 mod door;
+mod doors;
 #[cfg(test)]
 pub(super) mod fixture;
 mod plan;
@@ -37,7 +39,7 @@ use tracing::warn;
 use self::plan::{Known, Locals, Overlay, Plan};
 use self::publish::Published;
 use self::sealing::{Sealing, Stage, Wear};
-use super::firewall::{Guarded, OwnedPort};
+use super::firewall::{Admission, Guarded, Narrowed, OwnedPort};
 use super::ipam::{Prefix, Subnet};
 use super::record::{Driver, Endpoint, NETWORKS, Network, Spanned};
 use super::{Networks, State, namespace, refused};
@@ -46,6 +48,7 @@ use crate::locks::locked;
 use crate::store::Table;
 use crate::timestamp::Timestamp;
 
+pub use self::access::read as read_labels;
 pub(super) use self::plan::mac_for;
 pub use self::plan::{Problem, Underlay};
 pub(super) use self::space::{BRIDGE, forget_port, links_of, pin};
@@ -72,6 +75,10 @@ pub(super) struct Held {
     sealed: Option<Sealing>,
     /// Encrypted networks that are here, or could not be removed.
     encrypted: BTreeSet<u32>,
+    /// What the tasks of this node let in, by sandbox, as far as it is known.
+    admitted: BTreeMap<String, Option<Admission>>,
+    /// `None`: not known.
+    narrowed: Option<Narrowed>,
     /// How far the key is used up that is sent with, as it was told to the log.
     wear: Option<Wear>,
 }
@@ -168,6 +175,7 @@ impl Networks {
         if super::can_encrypt() {
             sealing::seal(&sealing::Wanted::default())?;
         }
+        self.set_doors(held, &[])?;
         self.0.guard.set(None).map_err(|error| refused(&error))?;
         self.0.store.remove(DAEMON_GUARD, GUARD)?;
         let mut state = self.state();
@@ -203,6 +211,10 @@ impl Networks {
         // Before there is a network, strangers are kept out of it; and where there is none, containers from other nodes'.
         self.let_in(&underlay, &plan, &held.encrypted)?;
         Self::seal(held, &underlay, &mut plan);
+        // Before anything leads to it.
+        for (container, error) in self.set_doors(held, &items)? {
+            plan.problems.push(Problem::Ports(container, error.to_string()));
+        }
         self.make_spaces(held, &underlay, &mut plan)?;
         self.tell_of_overlays(&plan);
         self.publish_ports(held, &mut plan)?;

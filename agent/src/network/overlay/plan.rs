@@ -15,7 +15,7 @@ use ketch_cluster::objects::{Network, NetworkAttachment};
 use super::sealing::Sealing;
 use super::services;
 use crate::network::dns;
-use crate::network::firewall::Transport;
+use crate::network::firewall::{Pass, Transport};
 use crate::network::ipam::Prefix;
 use crate::network::link::{Mac, mac_of};
 use crate::network::options::MTU;
@@ -65,6 +65,9 @@ pub enum Problem {
     /// Another has it on this node.
     #[error("the published port {0} leads nowhere on this node: {1}")]
     Port(String, String),
+    /// The kernel's word of a task's container.
+    #[error("the ports of the container {0} can't be closed or opened: {1}")]
+    Ports(String, String),
     /// The kernel's word.
     #[error("the network {0}: {1}")]
     Failed(String, String),
@@ -105,6 +108,8 @@ pub(in crate::network) struct Overlay {
     pub(in crate::network) forwarding: BTreeMap<Mac, IpAddr>,
     /// Virtual addresses, with where new connections go.
     pub(in crate::network) balanced: BTreeMap<IpAddr, Vec<IpAddr>>,
+    /// For whom virtual addresses are that are not for everybody.
+    pub(in crate::network) passes: BTreeMap<IpAddr, Vec<Pass>>,
     /// Of the routing mesh's network: published ports, with where new connections go.
     pub(in crate::network) ports: BTreeMap<(Transport, u16), Vec<SocketAddr>>,
     /// Whose connections go on: of the first all, of the others those that are there, but for datagrams.
@@ -140,10 +145,11 @@ pub(super) struct Told<'a> {
     keys: &'a [DataKey],
     /// The places of each service's tasks among the neighbours.
     of_services: BTreeMap<ServiceId, Vec<usize>>,
+    by_name: BTreeMap<&'a str, ServiceId>,
 }
 
 impl<'a> Told<'a> {
-    fn of(items: &'a [Item], known: &Known) -> Self {
+    pub(super) fn of(items: &'a [Item], known: &Known) -> Self {
         let mut told = Self::default();
         for item in items {
             match item {
@@ -151,7 +157,10 @@ impl<'a> Told<'a> {
                 Item::Neighbour(neighbour) => {
                     told.neighbours.push((neighbour, resolved(neighbour, known)));
                 }
-                Item::Service(service) => told.services.push(service),
+                Item::Service(service) => {
+                    told.services.push(service);
+                    let _none = told.by_name.insert(&service.name, service.service);
+                }
                 Item::Peer(peer) => {
                     let _none = told.peers.insert(peer.node, peer);
                 }
@@ -167,6 +176,24 @@ impl<'a> Told<'a> {
             }
         }
         told
+    }
+
+    /// A task's service, as it is now.
+    pub(super) fn service_of(&self, task: TaskId) -> Option<&'a ServiceEntry> {
+        let place = self.neighbours.binary_search_by_key(&task, |(neighbour, _)| neighbour.task).ok()?;
+        let service = self.neighbours.get(place)?.0.service?;
+        let place = self.services.binary_search_by_key(&service, |entry| entry.service).ok()?;
+        self.services.get(place).copied()
+    }
+
+    /// The service of a name.
+    pub(super) fn named(&self, name: &str) -> Option<ServiceId> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Whether it is the routing mesh's network.
+    pub(super) fn is_ingress(&self, network: NetworkId) -> bool {
+        self.networks.iter().any(|it| it.network.id == network && it.network.is_ingress())
     }
 
     /// The tasks that have an address in a network, with what they have there.
@@ -280,6 +307,7 @@ fn overlay(underlay: &Underlay, node_network: &NodeNetwork) -> Result<Overlay, P
         neighbours: BTreeMap::new(),
         forwarding: BTreeMap::new(),
         balanced: BTreeMap::new(),
+        passes: BTreeMap::new(),
         ports: BTreeMap::new(),
         serving: BTreeSet::new(),
         draining: BTreeSet::new(),

@@ -8,17 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use ketch_cluster::assignment::{Neighbour, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, ServiceId};
+use ketch_cluster::label::prefer_local;
 use ketch_cluster::objects::endpoint::{Protocol, ResolutionMode};
 use ketch_cluster::objects::{Labels, NetworkAttachment, PortConfig};
 
+use super::access;
 use super::plan::{Locals, MeshPort, Overlay, Told, Underlay};
 use crate::network::dns;
 use crate::network::firewall::Transport;
-
-/// On a service: a node that runs tasks of it sends what comes in by its published ports to those alone. Without it all tasks of the
-/// service have the same share, wherever connections come in: one node that is named in a DNS record would otherwise leave the tasks
-/// of all others idle.
-const PREFER_LOCAL: &str = "ketch.mesh.prefer-local";
 
 /// A network as this node sees it: itself, the network, its own sandboxes.
 type Here<'a> = (&'a Underlay, NetworkId, &'a Locals);
@@ -44,8 +41,10 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
             }
             continue;
         }
+        let passes = access::passes(told, service, (here.0.node, network));
         for virtual_ip in service.virtual_ips.iter().filter(|it| it.network == network) {
             for address in virtual_ip.addresses.iter().map(|it| it.address) {
+                overlay.passes.extend(passes.iter().map(|passes| (address, passes.clone())));
                 let to = backends.iter().copied().filter(|one| one.is_ipv4() == address.is_ipv4());
                 let _none = overlay.balanced.insert(address, to.collect());
             }
@@ -91,7 +90,7 @@ pub(super) fn mesh(told: &Told<'_>, here: Here<'_>) -> BTreeMap<(Transport, u16)
 }
 
 /// Those that have been given a number.
-fn published(service: &ServiceEntry) -> impl Iterator<Item = &PortConfig> {
+pub(super) fn published(service: &ServiceEntry) -> impl Iterator<Item = &PortConfig> {
     service.ports.iter().filter(|port| port.published_port != 0)
 }
 
@@ -116,8 +115,11 @@ fn draining(told: &Told<'_>, service: ServiceId, here: Here<'_>) -> BTreeSet<IpA
     tasks.flat_map(|(_, _, attachment)| addresses(attachment)).filter_map(by_host).map(IpAddr::V4).collect()
 }
 
+/// Without it all tasks of the service have the same share, wherever connections come in: one node that is named in a DNS record would
+/// otherwise leave the tasks of all others idle.
 fn prefers_local(labels: &Labels) -> bool {
-    labels.get(PREFER_LOCAL).is_some_and(|value| value == "true" || value == "1")
+    // One of an older cluster may say something else.
+    prefer_local::parse(labels).unwrap_or(false)
 }
 
 /// Tasks by their names and aliases, services by theirs.
@@ -184,11 +186,11 @@ fn virtual_ips(service: &ServiceEntry, network: NetworkId) -> impl Iterator<Item
     here.flat_map(|it| it.addresses.iter().map(|address| address.address))
 }
 
-fn addresses(attachment: &NetworkAttachment) -> impl Iterator<Item = IpAddr> {
+pub(super) fn addresses(attachment: &NetworkAttachment) -> impl Iterator<Item = IpAddr> {
     attachment.addresses.iter().map(|it| it.address)
 }
 
-fn transport(protocol: Protocol) -> Transport {
+pub(super) fn transport(protocol: Protocol) -> Transport {
     match protocol {
         Protocol::Tcp => Transport::Tcp,
         Protocol::Udp => Transport::Udp,

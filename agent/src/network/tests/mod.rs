@@ -1,6 +1,7 @@
 //! Networks in the kernel: each test has a network and a mount namespace of its own, a store of its own, and sandboxes whose
 //! processes are threads of the test. They need root, and say so when they do not run.
 
+mod access;
 mod overlay;
 mod ports;
 
@@ -62,6 +63,7 @@ impl World {
         let _there = std::fs::create_dir(&folder);
         Join {
             places: BTreeMap::new(),
+            service: None,
             container: format!("{name:0<64}"),
             name: name.to_owned(),
             hostname: format!("{name}-host"),

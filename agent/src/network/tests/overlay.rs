@@ -27,15 +27,15 @@ use crate::network::xfrm::Xfrm;
 use crate::store::Store;
 
 /// A machine.
-struct Node {
-    number: u8,
-    space: PathBuf,
-    world: World,
+pub(super) struct Node {
+    pub(super) number: u8,
+    pub(super) space: PathBuf,
+    pub(super) world: World,
     networks: Option<Networks>,
 }
 
 /// Runs something on a machine.
-fn within<T: Send>(space: &Path, run: impl FnOnce() -> T + Send) -> T {
+pub(super) fn within<T: Send>(space: &Path, run: impl FnOnce() -> T + Send) -> T {
     let file = std::fs::File::open(space).unwrap();
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
@@ -52,7 +52,7 @@ fn within<T: Send>(space: &Path, run: impl FnOnce() -> T + Send) -> T {
 
 impl Node {
     /// A machine with a daemon that belongs to the cluster.
-    fn new(world: &World, number: u8) -> Self {
+    pub(super) fn new(world: &World, number: u8) -> Self {
         let node = Self::stranger(world, number);
         node.enter();
         node
@@ -98,13 +98,13 @@ impl Node {
     }
 
     /// Its daemon is started again.
-    fn start(&mut self) {
+    pub(super) fn start(&mut self) {
         self.networks = None;
         self.networks = Some(within(&self.space, || self.world.open()));
         self.enter();
     }
 
-    fn on<T: Send>(&self, run: impl FnOnce(&Networks) -> T + Send) -> T {
+    pub(super) fn on<T: Send>(&self, run: impl FnOnce(&Networks) -> T + Send) -> T {
         within(&self.space, || run(self.networks.as_ref().unwrap()))
     }
 
@@ -170,7 +170,7 @@ fn answer(from: &Joined, to: ([u8; 4], u16)) -> std::io::Result<String> {
 }
 
 /// An address of IPv4, and behind a space one of IPv6.
-fn asked(addresses: &str) -> EndpointSettings {
+pub(super) fn asked(addresses: &str) -> EndpointSettings {
     let (ipv4, ipv6) = addresses.split_once(' ').unwrap_or((addresses, ""));
     let ipam = EndpointIpamConfig {
         ipv4_address: ipv4.to_owned(),
@@ -493,7 +493,7 @@ fn a_container_has_no_address_but_its_own() {
     });
 }
 
-fn both_tasks_of_the_mesh() -> Vec<Running> {
+pub(super) fn both_tasks_of_the_mesh() -> Vec<Running> {
     let of_mesh = |mut task: Running| {
         let [_, _, _, last] = task.addresses[0].1;
         task.addresses.push((INGRESS, [10, 0, 0, last]));

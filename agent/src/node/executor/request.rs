@@ -16,6 +16,7 @@ use super::networks::{Known, Networking};
 use super::{files, image, mounts};
 use crate::compat;
 use crate::engine::task::TaskFile;
+use crate::network::overlay::read_labels;
 
 /// In front of the labels that say whose task a container is.
 const LABELS: &str = "com.docker.swarm";
@@ -32,6 +33,8 @@ pub(super) struct Request {
     pub(super) files: Vec<TaskFile>,
     /// Networks that the node must have, by name or id, each with the name that users know it by.
     pub(super) networks: Vec<(String, String)>,
+    /// Its service's, as far as networks read them.
+    pub(super) labels: BTreeMap<String, String>,
 }
 
 impl Request {
@@ -53,7 +56,8 @@ impl Request {
             networking_config: Some(NetworkingConfig { endpoints_config: endpoints }),
         };
         let body = CreateBody { config: config(task, &spec, &image), placing };
-        Ok(Self { name: task.container_name(), image, body, files, networks: needed })
+        let labels = read_labels(&task.service_labels);
+        Ok(Self { name: task.container_name(), image, body, files, networks: needed, labels })
     }
 }
 

@@ -1,0 +1,137 @@
+//! Closes and opens the ports of tasks, and narrows published ones, as [`super::access`] says: before a task runs, and with each change
+//! of what the node is told.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use ketch_cluster::assignment::Item;
+use ketch_cluster::id::NetworkId;
+
+use super::Held;
+use super::access::{Access, Resident, access, is_asked};
+use crate::error::Result;
+use crate::locks::locked;
+use crate::network::firewall::{Admission, Narrowed, admit};
+use crate::network::record::{Driver, Sandbox};
+use crate::network::{Networks, State, namespace, refused};
+
+impl Networks {
+    /// A task is about to run, or has gone. Of services that say nothing of who reaches them nothing is looked at.
+    ///
+    /// # Errors
+    /// The kernel's or the disk's: it may not run.
+    pub(in crate::network) fn renew_doors(&self, of: &Sandbox) -> Result<()> {
+        let Some(service) = &of.service else { return Ok(()) };
+        if !is_asked(&service.labels) && !self.0.is_closing.load(Relaxed) {
+            return Ok(());
+        }
+        let mut held = locked(&self.0.overlays);
+        let items = held.told.as_ref().map(|(_, items)| items.clone()).unwrap_or_default();
+        let failed = self.set_doors(&mut held, &items)?;
+        failed
+            .into_iter()
+            .find(|(container, _)| *container == of.container)
+            .map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Of all tasks of this node: those whose ports could not be closed or opened, and why.
+    ///
+    /// # Errors
+    /// The kernel's, of published ports.
+    pub(super) fn set_doors(
+        &self,
+        held: &mut Held,
+        items: &[Item],
+    ) -> Result<Vec<(String, crate::error::Error)>> {
+        let residents = self.state().residents();
+        let Access { admissions, narrowed, is_asked } = access(items, &residents);
+        self.0.is_closing.store(is_asked, Relaxed);
+        self.narrow(held, narrowed)?;
+        held.admitted.retain(|sandbox, _| residents.iter().any(|resident| resident.sandbox == *sandbox));
+        let mut failed = Vec::new();
+        for (resident, wanted) in residents.iter().zip(admissions) {
+            if let Err(error) = self.set_door(held, resident, wanted) {
+                failed.push((resident.container.clone(), error));
+            }
+        }
+        Ok(failed)
+    }
+
+    fn narrow(&self, held: &mut Held, narrowed: Narrowed) -> Result<()> {
+        if held.narrowed.as_ref() == Some(&narrowed) {
+            return Ok(());
+        }
+        held.narrowed = None;
+        let wanted = (!narrowed.0.is_empty()).then(|| narrowed.clone());
+        self.0.narrows.set(wanted).map_err(|error| refused(&error))?;
+        held.narrowed = Some(narrowed);
+        Ok(())
+    }
+
+    fn set_door(&self, held: &mut Held, resident: &Resident, wanted: Option<Admission>) -> Result<()> {
+        if held.admitted.get(&resident.sandbox) == Some(&wanted) {
+            return Ok(());
+        }
+        let _unknown = held.admitted.remove(&resident.sandbox);
+        let is_touched = resident.is_closed || wanted.is_some();
+        if is_touched {
+            // Written down first: a daemon that is killed now knows that there may be rules.
+            self.remember_door(resident, true)?;
+            let written = namespace::enter(&resident.namespace, || {
+                admit(wanted.as_ref()).map_err(|error| refused(&error))
+            });
+            if let Err(error) = written {
+                // It may have gone meanwhile, and its namespace with it.
+                let is_there = self.state().sandboxes.values().any(|it| it.id == resident.sandbox);
+                return if is_there { Err(error) } else { Ok(()) };
+            }
+            self.remember_door(resident, wanted.is_some())?;
+        }
+        let _none = held.admitted.insert(resident.sandbox.clone(), wanted);
+        Ok(())
+    }
+
+    fn remember_door(&self, resident: &Resident, is_closed: bool) -> Result<()> {
+        let mut state = self.state();
+        let known = state.sandboxes.get(&resident.container);
+        match known.filter(|it| it.id == resident.sandbox && it.is_closed != is_closed).cloned() {
+            Some(sandbox) => self.remember(&mut state, Sandbox { is_closed, ..sandbox }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl State {
+    /// The tasks of this node.
+    fn residents(&self) -> Vec<Resident> {
+        let mut residents: Vec<_> = self.sandboxes.values().filter_map(|it| self.resident(it)).collect();
+        residents.sort_by(|one, other| one.sandbox.cmp(&other.sandbox));
+        residents
+    }
+
+    fn resident(&self, sandbox: &Sandbox) -> Option<Resident> {
+        let endpoints = sandbox.endpoints.iter();
+        let with_networks: Vec<_> = endpoints
+            .filter_map(|endpoint| Some((endpoint, self.networks.get(&endpoint.network)?)))
+            .filter(|(endpoint, _)| !endpoint.interface.is_empty())
+            .collect();
+        let overlays = with_networks.iter().filter(|(_, network)| network.is_overlay());
+        let bridges = with_networks.iter().filter(|(_, network)| network.driver == Driver::Bridge);
+        let published = sandbox.published.iter().map(|one| one.forward);
+        let published = published.filter(|forward| forward.host.port() != 0);
+        let id = |text: &str| text.parse::<NetworkId>().ok();
+        Some(Resident {
+            container: sandbox.container.clone(),
+            sandbox: sandbox.id.clone(),
+            namespace: sandbox.namespace.clone()?,
+            of: sandbox.service.clone()?,
+            overlays: overlays
+                .filter_map(|(endpoint, network)| Some((endpoint.interface.clone(), id(&network.id)?)))
+                .collect(),
+            bridges: bridges.map(|(endpoint, _)| endpoint.interface.clone()).collect(),
+            published: published
+                .map(|forward| (forward.transport, forward.host.port(), forward.container.port()))
+                .collect(),
+            is_closed: sandbox.is_closed,
+        })
+    }
+}
