@@ -10,6 +10,7 @@ pub mod depends_on;
 pub mod prefer_local;
 pub mod publish;
 pub mod roll_on_change;
+pub mod schedule;
 
 use crate::objects::{Labels as Raw, ServiceSpec};
 use crate::orchestrator::fence;
@@ -22,7 +23,7 @@ use publish::Publish;
 const PREFIX: &str = "ketch.";
 
 /// Every label that a service may have of ours.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 12] = [
     allow::LABEL,
     depends_on::LABEL,
     fence::LABEL,
@@ -30,6 +31,11 @@ const KNOWN: [&str; 7] = [
     publish::FROM,
     publish::IP,
     roll_on_change::LABEL,
+    schedule::LABEL,
+    schedule::HISTORY,
+    schedule::MISSED,
+    schedule::OVERLAP,
+    schedule::ZONE,
 ];
 
 /// What the labels of a service ask for.
@@ -63,6 +69,7 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
     prefer_local::parse(labels)?;
     depends_on::parse(labels)?;
     roll_on_change::parse(labels)?;
+    schedule::parse(labels)?;
     Ok(Labels { allow: allow::parse(labels)?, publish: publish::parse(labels)? })
 }
 
@@ -76,6 +83,7 @@ impl Labels {
             allow::fits(view, spec)?;
         }
         depends_on::fits(view, spec)?;
+        schedule::fits(spec)?;
         self.publish.fits(spec)
     }
 }
@@ -110,7 +118,8 @@ mod tests {
         assert_eq!(
             told,
             "label ketch.alow: is not known; a service may have ketch.allow, ketch.depends_on, ketch.fence, ketch.mesh.prefer-local, \
-             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change"
+             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change, ketch.schedule, \
+             ketch.schedule.history, ketch.schedule.missed, ketch.schedule.overlap, ketch.schedule.zone"
         );
         assert!(KNOWN.is_sorted(), "they are told in order");
     }
@@ -125,6 +134,7 @@ mod tests {
             ("ketch.publish.from", "10.0.0.0/8", "10.0.0.0/33"),
             ("ketch.publish.ip", "eth1", "/dev/null"),
             ("ketch.roll_on_change", "true", "on"),
+            ("ketch.schedule", "@daily", "daily"),
         ] {
             assert!(checked(&labels(key, good)).is_ok(), "{key}={good}");
             let refusal = checked(&labels(key, bad)).unwrap_err();

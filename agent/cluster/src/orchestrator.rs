@@ -16,6 +16,7 @@ mod properties;
 mod reaper;
 mod replicated;
 mod restart;
+mod schedule;
 mod service_view;
 #[cfg(test)]
 mod simulated;
@@ -47,10 +48,7 @@ pub fn reconcile_service(
     let mut wanted = match service.service.spec.mode {
         ServiceMode::Replicated { replicas } => replicated::reconcile(&service, replicas, bits),
         ServiceMode::Global => global::reconcile(&service, bits),
-        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
-            jobs::reconcile_replicated(&service, jobs::Size { max_concurrent, total_completions }, bits)
-        }
-        ServiceMode::GlobalJob => jobs::reconcile_global(&service, bits),
+        ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => jobs::reconcile(&service, bits),
     };
     start_order::keep(&service, &mut wanted);
     wanted

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::fault::Fault;
 use crate::id::{NewBits, ServiceId};
-use crate::objects::service::{JobStatus, UpdateState, UpdateStatus};
+use crate::label::schedule;
+use crate::objects::service::{JobStatus, ScheduleStatus, UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{Endpoint, Meta, SecretText, Service, ServiceMode, ServiceSpec, TaskState, Version};
 use crate::orchestrator::texts::ROLLBACK_REQUESTED;
@@ -60,7 +61,7 @@ pub fn create_service(
     let service = Service {
         id,
         meta: Meta::new(now),
-        job: spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: now }),
+        job: spec.mode.is_job().then(|| new_job(&spec, now)),
         spec,
         // The store writes it.
         spec_version: Version::default(),
@@ -102,8 +103,33 @@ pub fn update_service(
         service.previous_spec_version = Some(old.spec_version);
     }
     service.update_status = (update.rollback == Rollback::Previous).then(|| rollback_started(now));
-    service.job = old.job.map(|job| JobStatus { iteration: job.iteration + 1, last_execution: now });
+    service.job = old.job.map(|job| next_job(job, (&old.spec, &service.spec), now));
     Ok(vec![StoreAction::Update(service.into())])
+}
+
+/// A job with a schedule waits for its first due time.
+fn new_job(spec: &ServiceSpec, now: Timestamp) -> JobStatus {
+    let schedule = is_scheduled(spec).then_some(ScheduleStatus { decided_until: now, ran: false });
+    JobStatus { iteration: 0, last_execution: now, schedule }
+}
+
+fn is_scheduled(spec: &ServiceSpec) -> bool {
+    spec.labels.contains_key(schedule::LABEL)
+}
+
+/// An update is a new run. Of a job with a schedule it is none, unless it is forced: what is due by the new schedule is so from
+/// now on, whatever its past would have been.
+fn next_job(job: JobStatus, (old, new): (&ServiceSpec, &ServiceSpec), now: Timestamp) -> JobStatus {
+    let anew = JobStatus { iteration: job.iteration + 1, last_execution: now, schedule: None };
+    if !is_scheduled(new) {
+        return anew;
+    }
+    let is_same = schedule::ALL.iter().all(|label| old.labels.get(*label) == new.labels.get(*label));
+    let is_forced = new.task.force_update > old.task.force_update;
+    let known = job.schedule.unwrap_or(ScheduleStatus { decided_until: now, ran: true });
+    let decided_until = if is_same { known.decided_until } else { known.decided_until.max(now) };
+    let schedule = Some(ScheduleStatus { decided_until, ran: known.ran || is_forced });
+    if is_forced { JobStatus { schedule, ..anew } } else { JobStatus { schedule, ..job } }
 }
 
 /// # Errors

@@ -156,7 +156,20 @@ pub enum UpdateState {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobStatus {
-    /// Counts up with each update; a task of an older one is removed.
+    /// Counts up with each update, and with each run of a schedule; a task of an older one is removed.
     pub iteration: u64,
     pub last_execution: Timestamp,
+    /// With the label `ketch.schedule`.
+    #[serde(default)]
+    pub schedule: Option<ScheduleStatus>,
+}
+
+/// How far a job's schedule has been gone through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleStatus {
+    /// All due times up to this moment have made a run or have passed: none of them makes one again. Written with the
+    /// iteration that it makes.
+    pub decided_until: Timestamp,
+    /// Whether the present iteration is a run: a job that was made with a schedule has none before its first due time.
+    pub ran: bool,
 }

@@ -5,6 +5,7 @@
 
 use super::global;
 use super::replicated::MAX_BIRTHS;
+use super::schedule::{self, Decision};
 use super::service_view::ServiceView;
 use super::slot::{Room, Slot, settle};
 use super::task::{self, Birth};
@@ -14,12 +15,33 @@ use crate::reconciled::Reconciled;
 
 /// Of a replicated job.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) max_concurrent: u64,
-    pub(super) total_completions: u64,
+struct Size {
+    max_concurrent: u64,
+    total_completions: u64,
 }
 
-pub(super) fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: NewBits<'_>) -> Reconciled {
+/// Of either kind: a due time of its schedule comes first, and is all that is written then.
+pub(super) fn reconcile(service: &ServiceView<'_>, bits: NewBits<'_>) -> Reconciled {
+    let mut wanted = match schedule::decide(service) {
+        Decision::Write(changed) => {
+            let mut wanted = Reconciled::default();
+            wanted.update(*changed);
+            return wanted;
+        }
+        Decision::Wait(moment) => Reconciled { wake_at: Some(moment), ..Reconciled::default() },
+        Decision::None => Reconciled::default(),
+    };
+    wanted.extend(match service.service.spec.mode {
+        _ if !schedule::has_begun(service.service) => Reconciled::default(),
+        ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            reconcile_replicated(service, Size { max_concurrent, total_completions }, bits)
+        }
+        _ => reconcile_global(service, bits),
+    });
+    wanted
+}
+
+fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: NewBits<'_>) -> Reconciled {
     let slots = Slot::numbered(service, |task| is_present(service, task));
     let mut wanted = outdated(service);
     for slot in &slots {
@@ -38,7 +60,7 @@ pub(super) fn reconcile_replicated(service: &ServiceView<'_>, size: Size, bits: 
     wanted
 }
 
-pub(super) fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> Reconciled {
+fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> Reconciled {
     let mut wanted = outdated(service);
     for slot in global::slots_of(service, |task| is_present(service, task)) {
         if slot.newest().is_none() && slot.room == Room::Open {
@@ -52,17 +74,26 @@ pub(super) fn reconcile_global(service: &ServiceView<'_>, bits: NewBits<'_>) -> 
 
 /// Whether every slot of the present iteration is done.
 pub(super) fn is_complete(service: &ServiceView<'_>) -> bool {
+    schedule::has_begun(service.service) && every_slot(service, |slot| is_done(service, slot))
+}
+
+/// Whether nothing of the present iteration is to run any more: each slot is done or given up.
+pub(super) fn is_over(service: &ServiceView<'_>) -> bool {
+    every_slot(service, |slot| slot.newest().is_some() && !is_active(service, slot))
+}
+
+fn every_slot(service: &ServiceView<'_>, holds: impl Fn(&Slot<'_>) -> bool) -> bool {
     let is_of_it = |task: &Task| is_present(service, task);
     match service.service.spec.mode {
         ServiceMode::ReplicatedJob { total_completions, .. } => {
             let slots = Slot::numbered(service, is_of_it);
-            let done = slots.iter().filter(|slot| slot.number < total_completions && is_done(service, slot));
-            u64::try_from(done.count()).unwrap_or(u64::MAX) >= total_completions
+            let those = slots.iter().filter(|slot| slot.number < total_completions && holds(slot));
+            u64::try_from(those.count()).unwrap_or(u64::MAX) >= total_completions
         }
-        _ => global::slots_of(service, is_of_it)
-            .iter()
-            .filter(|slot| slot.room == Room::Open)
-            .all(|slot| is_done(service, slot)),
+        _ => {
+            let slots = global::slots_of(service, is_of_it);
+            slots.iter().filter(|slot| slot.room == Room::Open).all(holds)
+        }
     }
 }
 
@@ -77,12 +108,12 @@ fn look_after(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconcile
     }
 }
 
-/// Tasks of earlier iterations that have not ended are to go.
+/// Tasks of earlier iterations that have not ended are to go, unless a schedule lets runs overlap.
 fn outdated(service: &ServiceView<'_>) -> Reconciled {
     let mut wanted = Reconciled::default();
     for task in service.view.tasks_of(service.service.id) {
         let is_over = task.status.state.is_terminal() || task.desired_state == TaskState::Remove;
-        if !is_present(service, task) && !is_over {
+        if !is_present(service, task) && !is_over && !schedule::is_let_go_on(service, task) {
             wanted.update(service.stopped(task, TaskState::Remove));
         }
     }

@@ -271,7 +271,7 @@ proptest! {
     ) {
         let mode = ServiceMode::ReplicatedJob { max_concurrent, total_completions };
         let mut job = service(mode, UpdateConfig::default(), RestartPolicy::default());
-        job.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0) });
+        job.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0), schedule: None });
         let mut cluster = Simulated::new(NODES, job);
         cluster.settle();
         for event in events {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::restart::{is_attempt, policy};
 use crate::id::{NodeId, ServiceId};
+use crate::label::schedule;
 use crate::objects::service::UpdateState;
 use crate::objects::{ClusterSpec, Service, Task, TaskState};
 use crate::reconciled::Reconciled;
@@ -58,10 +59,15 @@ impl<'v> SlotHistory<'v> {
     }
 
     fn reap(&self, now: Timestamp, wanted: &mut Reconciled) {
+        let kept_runs = schedule::parse(&self.service.spec.labels).ok().flatten().and_then(|it| it.history);
         let excess = self.history().map_or(0, |history| self.tasks.len().saturating_sub(history));
         let mut reaped = 0;
         for task in self.tasks.iter().filter(|task| self.is_history(task) && !self.is_fact(task)) {
-            if reaped >= excess && !self.is_of_removed_node(task) {
+            let is_excess = match kept_runs.and_then(|kept| self.is_kept_run(task, kept)) {
+                Some(is_kept) => !is_kept,
+                None => reaped < excess,
+            };
+            if !is_excess && !self.is_of_removed_node(task) {
                 continue;
             }
             if let Some(moment) = self.counted_until(task, now) {
@@ -96,6 +102,13 @@ impl<'v> SlotHistory<'v> {
         let attempts = self.service.spec.task.restart.unwrap_or_default().max_attempts;
         let counted = if attempts == 0 { 0 } else { attempts.saturating_add(1) };
         usize::try_from(limit.max(counted)).ok()
+    }
+
+    /// Of the last task of an earlier run, whether that is one of so many that a schedule keeps; none of any other task.
+    fn is_kept_run(&self, task: &Task, kept: u64) -> Option<bool> {
+        let (run, present) = (task.job_iteration?, self.service.job?.iteration);
+        let is_last = self.tasks.iter().rev().find(|it| it.job_iteration == Some(run))?.id == task.id;
+        (run < present && is_last).then(|| run.saturating_add(kept) >= present)
     }
 
     /// Whether it has ended, is not wanted, and its worker needs not to tell of it again.

@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_large_job_is_born_in_parts() {
         let mode = ServiceMode::ReplicatedJob { max_concurrent: 1_500, total_completions: 4_000 };
-        let job = Some(JobStatus { iteration: 0, last_execution: fixture::at(1) });
+        let job = Some(JobStatus { iteration: 0, last_execution: fixture::at(1), schedule: None });
         assert_eq!(births(Service { job, ..fixture::service(1, mode) }), [1_000, 500]);
     }
 }

@@ -62,6 +62,7 @@ pub(crate) fn service(view: &View<'_>, spec: ServiceSpec, shown: swarm::service:
         job: shown.job_status.map(|job| JobStatus {
             iteration: job.job_iteration.index,
             last_execution: moment(&job.last_execution),
+            schedule: None,
         }),
     }
 }

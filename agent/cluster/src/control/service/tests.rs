@@ -1,7 +1,8 @@
 //! `service`, one case at a time.
 
 use super::super::tests::{
-    cluster, commit, created, endpoint, port, secret, secret_reference, spec, with_container, with_view,
+    cluster, commit, created, endpoint, port, secret, secret_reference, spec, with_container, with_task,
+    with_view,
 };
 use super::*;
 use crate::fixture::{self, at};
@@ -152,10 +153,42 @@ fn each_update_of_a_job_is_a_new_run() {
     let mut store = fixture::store(cluster());
     let job = || ServiceSpec { mode: ServiceMode::GlobalJob, ..spec("job") };
     let id = created(&mut store, job());
-    assert_eq!(store.service(id).unwrap().job, Some(JobStatus { iteration: 0, last_execution: at(1) }));
+    assert_eq!(
+        store.service(id).unwrap().job,
+        Some(JobStatus { iteration: 0, last_execution: at(1), schedule: None })
+    );
     let again = update(&store, id, job());
     let service = updated(&mut store, id, again).unwrap();
-    assert_eq!(service.job, Some(JobStatus { iteration: 1, last_execution: at(5) }));
+    assert_eq!(service.job, Some(JobStatus { iteration: 1, last_execution: at(5), schedule: None }));
+}
+
+#[test]
+fn a_job_with_a_schedule_runs_when_it_is_due_or_forced() {
+    let mut store = fixture::store(cluster());
+    let job = |cron: Option<&str>| {
+        let labels = cron.map(|cron| ("ketch.schedule".to_owned(), cron.to_owned()));
+        ServiceSpec { mode: ServiceMode::GlobalJob, labels: labels.into_iter().collect(), ..spec("job") }
+    };
+    let id = created(&mut store, job(Some("@daily")));
+    let status = |iteration, last_execution, decided_until, ran| {
+        let schedule = Some(ScheduleStatus { decided_until, ran });
+        Some(JobStatus { iteration, last_execution, schedule })
+    };
+    assert_eq!(store.service(id).unwrap().job, status(0, at(1), at(1), false));
+    let ask = |store: &mut Store, spec| {
+        let wanted = update(store, id, spec);
+        updated(store, id, wanted).map(|service| service.job)
+    };
+    assert_eq!(ask(&mut store, job(Some("@daily"))), Ok(status(0, at(1), at(1), false)));
+    assert_eq!(ask(&mut store, job(Some("@hourly"))), Ok(status(0, at(1), at(5), false)), "from now on");
+    let forced = with_task(job(Some("@hourly")), |task| task.force_update = 1);
+    assert_eq!(ask(&mut store, forced.clone()), Ok(status(1, at(5), at(5), true)));
+    assert_eq!(ask(&mut store, forced), Ok(status(1, at(5), at(5), true)), "the same once more is no force");
+    let plain = Some(JobStatus { iteration: 2, last_execution: at(5), schedule: None });
+    assert_eq!(ask(&mut store, job(None)), Ok(plain));
+    assert_eq!(ask(&mut store, job(Some("@daily"))), Ok(status(2, at(5), at(5), true)), "it is no run");
+    let told = ask(&mut store, job(Some("daily"))).unwrap_err().to_string();
+    assert!(told.starts_with("label ketch.schedule: \"daily\" has 1 fields"), "{told}");
 }
 
 #[test]
@@ -262,7 +295,7 @@ fn jobs_and_global_services_are_counted_by_their_tasks() {
         (1, TaskState::Failed, TaskState::Shutdown),
     ];
     let job = |mode| Service {
-        job: Some(JobStatus { iteration: 1, last_execution: at(1) }),
+        job: Some(JobStatus { iteration: 1, last_execution: at(1), schedule: None }),
         ..fixture::service(1, mode)
     };
     let of_job = counts(&job(ServiceMode::GlobalJob), &tasks);

@@ -126,7 +126,9 @@ impl Simulated {
         for task in self.store.tasks().filter(|task| goals.contains(&task.desired_state)) {
             let node = task.node.and_then(|node| self.store.node(node));
             let is_lost = task.node.is_some() && ground_of(node.map(AsRef::as_ref)) == Ground::Lost;
-            if !is_lost && !self.view().state(task).is_terminal() {
+            // A schedule may let a run go on beside the next one.
+            let is_present = task.job_iteration == service.job.map(|job| job.iteration);
+            if is_present && !is_lost && !self.view().state(task).is_terminal() {
                 *wanted.entry(slot_key(service, task)).or_default() += 1;
             }
         }

@@ -24,7 +24,7 @@ struct Pair {
 fn db(mode: ServiceMode) -> Service {
     let mut service = fixture::service(1, mode);
     service.spec.name = "db".to_owned();
-    service.job = mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at(0) });
+    service.job = mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at(0), schedule: None });
     service
 }
 

@@ -10,7 +10,7 @@ use crate::view::Told;
 
 fn job(mode: ServiceMode) -> Service {
     let mut service = fixture::service(1, mode);
-    service.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0) });
+    service.job = Some(JobStatus { iteration: 0, last_execution: fixture::at(0), schedule: None });
     service
 }
 
