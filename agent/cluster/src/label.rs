@@ -22,6 +22,9 @@ use publish::Publish;
 /// What all labels that are ours begin with.
 const PREFIX: &str = "ketch.";
 
+/// By this label clients mark what belongs to a stack, whose services are called `<stack>_<name>`.
+pub const STACK: &str = "com.docker.stack.namespace";
+
 /// Every label that a service may have of ours.
 const KNOWN: [&str; 12] = [
     allow::LABEL,

@@ -15,12 +15,9 @@ use crate::objects::endpoint::Protocol;
 use crate::objects::{Labels, ServiceSpec};
 use crate::view::View;
 
-use super::Refusal;
+use super::{Refusal, STACK};
 
 pub const LABEL: &str = "ketch.allow";
-
-/// docker stack deploy's, on each of its services.
-pub const STACK: &str = "com.docker.stack.namespace";
 
 /// Most entries of a service: each is rules at each of its tasks.
 const MAX_ENTRIES: usize = 256;

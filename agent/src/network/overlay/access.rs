@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use ketch_cluster::assignment::{Item, OwnAddress, ServiceEntry};
 use ketch_cluster::id::{NetworkId, NodeId};
+use ketch_cluster::label::STACK;
 use ketch_cluster::label::allow::{self, Allow, Entry, Source};
 use ketch_cluster::label::publish::{self, Place};
 use ketch_cluster::objects::{Labels, NetworkAttachment};
@@ -75,7 +76,7 @@ pub(in crate::network) fn access(items: &[Item], residents: &[Resident]) -> Acce
 /// What networks read of a service's labels.
 #[must_use]
 pub fn read(labels: &Labels) -> Labels {
-    let ours = [allow::LABEL, allow::STACK, publish::FROM, publish::IP];
+    let ours = [allow::LABEL, STACK, publish::FROM, publish::IP];
     let ours = labels.iter().filter(|(label, _)| ours.contains(&label.as_str()));
     ours.map(|(label, value)| (label.clone(), value.clone())).collect()
 }
