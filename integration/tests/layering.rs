@@ -47,7 +47,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-shim-api", &["prost"]),
     ("ketchd-sys", &["libc"]),
     ("ketch-engine-api", &["serde", "serde_json"]),
-    ("ketch-cluster", &["serde", "thiserror", "proptest", "serde_json"]),
+    ("ketch-cluster", &["jiff", "serde", "thiserror", "proptest", "serde_json"]),
     ("ketch-convert", &["ketch-cluster", "ketch-engine-api", "base64", "serde", "serde_json"]),
     (
         "ketch-sim",
