@@ -4,7 +4,7 @@
 BENCH := integration/bench
 BENCH_PROGRAMS := target/bench/floor target/bench/spawner
 
-.PHONY: bench bench-quick bench-shim bench-ketchd bench-mesh bench-pull bench-setup
+.PHONY: bench bench-quick bench-shim bench-ketchd bench-mesh bench-pull bench-scale bench-setup
 
 bench-setup:
 	@integration/setup/packages.sh gcc libc6-dev busybox-static python3
@@ -43,6 +43,15 @@ bench-mesh: build peers ## A cluster of three ketchds, beside dockerd 28.5 where
 	@install -m 755 $(BUILD_DIR)/$(TARGET)/release/examples/fake_nodes target/release/fake_nodes
 	cargo build --quiet --release --package ketch-integration --bin engine_bench
 	$(BUILD_DIR)/$(TARGET)/release/engine_bench mesh
+
+# No containers, no network: the product's managers, store, scheduler and dispatcher, and nodes that only pretend.
+bench-scale: ## A million tasks over ten thousand nodes: the scheduler alone, and three managers: CASES=scheduler,cluster QUICK=1 (10 minutes)
+	@integration/setup/packages.sh gcc libc6-dev
+	cargo build --quiet --release --package ketch-scale
+	@mkdir -p target/release
+	@install -m 755 $(BUILD_DIR)/$(TARGET)/release/ketch-scale target/release/ketch-scale
+	cargo build --quiet --release --package ketch-integration --bin engine_bench
+	$(BUILD_DIR)/$(TARGET)/release/engine_bench scale
 
 bench-pull: build ## Pulls, loads and saves of a 1 GiB image beside dockerd's of `make peers` and skopeo's: RUNS=3 (4 minutes)
 	@integration/setup/packages.sh docker-registry skopeo zstd iproute2 python3

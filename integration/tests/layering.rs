@@ -50,6 +50,20 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("ketch-cluster", &["jiff", "serde", "thiserror", "proptest", "serde_json"]),
     ("ketch-convert", &["ketch-cluster", "ketch-engine-api", "base64", "serde", "serde_json"]),
     (
+        "ketch-scale",
+        &[
+            "ketch-ca",
+            "ketch-cluster",
+            "ketch-node",
+            "ketch-raft",
+            "futures-util",
+            "redb",
+            "rustix",
+            "serde_json",
+            "tokio",
+        ],
+    ),
+    (
         "ketch-sim",
         &[
             "ketch-ca",

@@ -1,5 +1,5 @@
 //! `make bench-ketchd`: ketchd beside dockerd 28.5 of the current peers, on the same images and the same disk; with the word
-//! `mesh` (`make bench-mesh`) clusters of it ([`mesh`]).
+//! `mesh` (`make bench-mesh`) clusters of it ([`mesh`]), with `scale` (`make bench-scale`) large ones ([`scale`]).
 //!
 //! Each engine runs in namespaces of its own; rounds are interleaved. Prints tables and promises, and writes `ketchd.json` or `mesh.json` and
 //! the rows of promises in README.md, the repository's and that of integration/bench, which tells the knobs. `supervisor` sees
@@ -16,6 +16,7 @@ mod network;
 mod promises;
 mod pull;
 mod samples;
+mod scale;
 mod supervisor;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
         Some("client") => client::run(&arguments[1..]),
         Some("inside") if arguments.get(1).is_some_and(|word| word == "mesh") => mesh::measure(),
         Some("inside") => measure(),
+        // What it makes ends with it, and it needs no namespaces.
+        Some("scale") => scale::measure(),
         Some("watch") => return supervisor::watch(&arguments[1..]),
         _ => return supervisor::run(&arguments),
     }

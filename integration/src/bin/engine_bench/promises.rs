@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::samples::Samples;
-use super::{OURS, PEER, mesh, pull};
+use super::{OURS, PEER, mesh, pull, scale};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench");
 
@@ -130,6 +130,11 @@ pub(crate) fn engine(samples: &Samples) -> Promises {
 /// Of a cluster.
 pub(crate) fn mesh(samples: &Samples) -> Promises {
     Promises { name: "mesh", command: "make bench-mesh", all: mesh::promises(samples) }
+}
+
+/// Of a large cluster.
+pub(crate) fn scale(samples: &Samples) -> Promises {
+    Promises { name: "scale", command: "make bench-scale", all: scale::promises(samples) }
 }
 
 fn rows(all: &[Promise], taken: &str) -> String {
