@@ -55,6 +55,10 @@ pub(crate) const RECENT: Duration = Duration::from_secs(5 * 60);
 /// From so many recent failures of a service on, a node is its last choice.
 pub(crate) const TOO_MANY: u32 = 5;
 
+/// How long a reason may be out of date. It counts nodes, so that each node which comes, goes or fills up alters it; to write it
+/// each time were a write for each task that waits.
+const REASON_HOLDS: Duration = Duration::from_secs(10);
+
 /// Places every pending task that a node can have, and says of each other one why it stays pending.
 #[must_use]
 pub fn schedule(view: &View<'_>, now: Timestamp) -> Reconciled {
@@ -113,12 +117,13 @@ impl Pass<'_> {
             left.push((pipeline, self.place(batch, pipeline)));
         }
         for (pipeline, task) in refused {
-            let reason = self.reason_of_node(task, pipeline);
-            self.keep_waiting(task, &reason);
+            let is_due = self.may_tell(task);
+            self.keep_waiting(task, is_due.then(|| self.reason_of_node(task, pipeline)).as_deref());
         }
-        for (pipeline, tasks) in left.into_iter().filter(|(_, tasks)| !tasks.is_empty()) {
-            let reason = pipeline.explain(self.table);
-            tasks.iter().for_each(|task| self.keep_waiting(task, &reason));
+        for (pipeline, tasks) in left {
+            let is_due = tasks.iter().any(|task| self.may_tell(task));
+            let reason = is_due.then(|| pipeline.explain(self.table));
+            tasks.iter().for_each(|task| self.keep_waiting(task, reason.as_deref()));
         }
         self.wanted
     }
@@ -185,13 +190,25 @@ impl Pass<'_> {
         refusal.explain(1)
     }
 
-    /// Writes why the task waits, unless it says so already.
-    fn keep_waiting(&mut self, task: &Task, reason: &str) {
-        if task.status.error != reason {
-            let mut told = task.clone();
-            told.meta.updated_at = self.now;
-            told.status.error = reason.to_owned();
-            self.wanted.update(told);
+    /// Whether the task has no reason yet, or one that may be out of date.
+    fn may_tell(&self, task: &Task) -> bool {
+        task.status.error.is_empty()
+            || task.meta.updated_at.after(REASON_HOLDS).is_due(REASON_HOLDS, self.now)
+    }
+
+    /// Writes why the task waits, unless it says so already. What was told a moment ago is looked at again later.
+    fn keep_waiting(&mut self, task: &Task, reason: Option<&str>) {
+        let again = task.meta.updated_at.after(REASON_HOLDS);
+        match reason.filter(|_| self.may_tell(task)) {
+            Some(reason) if task.status.error == reason => {}
+            Some(reason) => {
+                let mut told = task.clone();
+                told.meta.updated_at = self.now;
+                told.status.error = reason.to_owned();
+                self.wanted.update(told);
+                self.wanted.wake(self.now.after(REASON_HOLDS));
+            }
+            None => self.wanted.wake(again),
         }
     }
 }

@@ -170,10 +170,10 @@ impl NodeWants {
         }
     }
 
-    /// Whether the node may have such a task, as far as the filters know that last.
-    pub(super) fn allow(&self, row: &NodeRow) -> bool {
+    /// The first filter, of those whose refusals last, that refuses the node.
+    pub(super) fn refusal(&self, row: &NodeRow) -> Option<Filter> {
         let lasting = Filter::ALL.into_iter().filter(|filter| filter.lasts());
-        lasting.filter(|filter| filter.applies_to(self)).all(|filter| filter.allows(self, row))
+        lasting.filter(|filter| filter.applies_to(self)).find(|filter| !filter.allows(self, row))
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use super::filter::NodeWants;
+use super::filter::{Filter, NodeWants};
 use super::layout::Layout;
 use super::nodes::NodeRow;
 use super::pipeline::Pipeline;
@@ -38,31 +38,53 @@ impl Place {
     }
 }
 
+/// Of a row.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    /// It is in its leaf, with so many live tasks.
+    Entered(u32),
+    /// It is struck out, by the first filter that refuses it.
+    Refused(Filter),
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct Partition {
     layout: Arc<Layout>,
     wants: Arc<NodeWants>,
     leaves: Vec<BTreeSet<Place>>,
-    /// Where each row is in its leaf: with so many live tasks. None of one that is struck out.
-    entered: Vec<Option<u32>>,
+    standings: Vec<Standing>,
+    /// How many rows are struck out by each filter.
+    refused: [usize; Filter::ALL.len()],
     /// When it was last used, by the table's count.
     pub(super) used: u64,
 }
 
 impl Partition {
     pub(super) fn of(layout: Arc<Layout>, pipeline: &Pipeline, rows: &[NodeRow]) -> Self {
+        let wants = Arc::clone(pipeline.of_node());
         let mut members = vec![Vec::new(); layout.leaves()];
-        let mut entered = vec![None; rows.len()];
-        for (index, row) in rows.iter().enumerate().filter(|(_, row)| pipeline.wants.of_node.allow(row)) {
-            entered[index] = Some(row.live());
-            members[layout.leaf_of(index)].push(place_of(index, row.live()));
-        }
+        let mut refused = [0; Filter::ALL.len()];
+        let standing = |(index, row): (usize, &NodeRow)| match wants.refusal(row) {
+            None => {
+                members[layout.leaf_of(index)].push(place_of(index, row.live()));
+                Standing::Entered(row.live())
+            }
+            Some(filter) => {
+                refused[filter as usize] += 1;
+                Standing::Refused(filter)
+            }
+        };
+        let standings = rows.iter().enumerate().map(standing).collect();
         let leaves = members.into_iter().map(BTreeSet::from_iter).collect();
-        Self { layout, wants: Arc::clone(pipeline.of_node()), leaves, entered, used: 0 }
+        Self { layout, wants, leaves, standings, refused, used: 0 }
     }
 
     pub(super) fn is_of(&self, levels: &[Descriptor], wants: &NodeWants) -> bool {
         self.layout.is_of(levels) && *self.wants == *wants
+    }
+
+    pub(super) fn wants(&self) -> &NodeWants {
+        &self.wants
     }
 
     pub(super) fn layout(&self) -> &Layout {
@@ -75,21 +97,41 @@ impl Partition {
 
     /// A row that was made anew, of a node that is in the same leaf.
     pub(super) fn look_again(&mut self, index: usize, row: &NodeRow) {
-        self.strike(index);
-        if self.wants.allow(row) {
-            self.enter(index, row.live());
+        self.take_out(index);
+        match self.wants.refusal(row) {
+            None => self.enter(index, row.live()),
+            Some(filter) => self.refuse(index, filter),
         }
     }
 
-    pub(super) fn strike(&mut self, index: usize) {
-        if let Some(live) = self.entered[index].take() {
-            self.leaves[self.layout.leaf_of(index)].remove(&place_of(index, live));
+    /// The row is passed over from now on.
+    pub(super) fn strike(&mut self, index: usize, filter: Filter) {
+        self.take_out(index);
+        self.refuse(index, filter);
+    }
+
+    /// How many rows each filter refuses, when all are refused by one.
+    pub(super) fn refused(&self) -> Option<[usize; Filter::ALL.len()]> {
+        (self.refused.iter().sum::<usize>() == self.standings.len()).then_some(self.refused)
+    }
+
+    fn take_out(&mut self, index: usize) {
+        match self.standings[index] {
+            Standing::Entered(live) => {
+                self.leaves[self.layout.leaf_of(index)].remove(&place_of(index, live));
+            }
+            Standing::Refused(filter) => self.refused[filter as usize] -= 1,
         }
     }
 
     fn enter(&mut self, index: usize, live: u32) {
-        self.entered[index] = Some(live);
+        self.standings[index] = Standing::Entered(live);
         self.leaves[self.layout.leaf_of(index)].insert(place_of(index, live));
+    }
+
+    fn refuse(&mut self, index: usize, filter: Filter) {
+        self.standings[index] = Standing::Refused(filter);
+        self.refused[filter as usize] += 1;
     }
 
     /// See [`NodeTable::after`](super::table::NodeTable::after).
@@ -100,7 +142,7 @@ impl Partition {
             if live == place.live {
                 return Some(place);
             }
-            self.strike(place.row());
+            self.take_out(place.row());
             self.enter(place.row(), live);
         }
     }

@@ -27,6 +27,13 @@ impl Pipeline {
         &self.wants.of_node
     }
 
+    /// Whether the filter by which a row was struck out is the first that refuses it for as long as it is out. Where a row may
+    /// also fill up that was refused for what comes later in the order, it is not.
+    fn refuses_once(&self) -> bool {
+        let lasts = self.filters.iter().all(|filter| filter.lasts());
+        lasts && (self.filters.len() <= 2 || !self.filters.contains(&Filter::Resources))
+    }
+
     /// The first filter that refuses the node; none when it may have the task.
     pub(super) fn refusal(&self, row: &NodeRow) -> Option<Filter> {
         self.filters.iter().copied().find(|filter| !filter.passes(&self.wants, row))
@@ -34,10 +41,13 @@ impl Pipeline {
 
     /// Why no node may have the task: what refuses most nodes comes first.
     pub(super) fn explain(&self, table: &NodeTable) -> String {
-        let mut refused = Filter::ALL.map(|filter| (0_usize, filter));
-        for filter in table.rows().iter().filter_map(|row| self.refusal(row)) {
-            refused[filter as usize].0 += 1;
-        }
+        let known = table.refused(self.of_node()).filter(|_| self.refuses_once());
+        let counts = known.unwrap_or_else(|| {
+            let mut counts = [0; Filter::ALL.len()];
+            table.rows().iter().filter_map(|row| self.refusal(row)).for_each(|it| counts[it as usize] += 1);
+            counts
+        });
+        let mut refused: Vec<_> = counts.into_iter().zip(Filter::ALL).collect();
         refused.sort_by_key(|(nodes, _)| std::cmp::Reverse(*nodes));
         let reasons: Vec<_> = refused
             .into_iter()

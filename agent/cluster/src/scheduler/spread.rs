@@ -7,7 +7,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
-use super::filter::Filter;
 use super::layout::{Layout, Shape};
 use super::nodes::Rank;
 use super::partition::Place;
@@ -45,8 +44,8 @@ impl Candidates<'_> {
     /// Asks the filters, and remembers for others what they will be told as well.
     fn may_have_one(&mut self, row: usize) -> bool {
         let refusal = self.pipeline.refusal(&self.table.rows()[row]);
-        if refusal.is_some_and(Filter::lasts) {
-            self.table.strike(self.partition, row);
+        if let Some(filter) = refusal.filter(|filter| filter.lasts()) {
+            self.table.strike(self.partition, row, filter);
         }
         refusal.is_none()
     }

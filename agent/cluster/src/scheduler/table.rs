@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::filter::{Filter, NodeWants};
 use super::layout::Layout;
 use super::nodes::NodeRow;
 use super::partition::{Partition, Place};
@@ -244,8 +245,13 @@ impl NodeTable {
     }
 
     /// The row refuses such tasks, and will until it is made anew: nobody needs to pass over it any more.
-    pub(super) fn strike(&mut self, partition: usize, row: usize) {
-        self.partitions[partition].strike(row);
+    pub(super) fn strike(&mut self, partition: usize, row: usize, filter: Filter) {
+        self.partitions[partition].strike(row, filter);
+    }
+
+    /// How many rows each filter refuses, if it is known that all refuse.
+    pub(super) fn refused(&self, wants: &NodeWants) -> Option<[usize; Filter::ALL.len()]> {
+        self.partitions.iter().filter(|partition| partition.wants() == wants).find_map(Partition::refused)
     }
 }
 
