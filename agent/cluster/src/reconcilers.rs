@@ -23,17 +23,26 @@ pub use touched::Word;
 use crate::control::{MAX_TRANSACTION_BYTES, size_of};
 use crate::id::NewBits;
 use crate::scheduler::Scheduler;
-use crate::store::{Change, StoreAction};
+use crate::store::{Change, ObjectId, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
 /// How many actions one proposal has at most; in bytes it has as much as a user's request may.
 pub const MOST_ACTIONS: usize = 200;
 
-/// The scheduler waits for so long after a change, in case there are more: a batch costs one look at the nodes.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// But not longer than that after the first of them.
-const MOST_DEBOUNCE: Duration = Duration::from_secs(1);
+/// The scheduler waits for so long after a change, in case there are more: a batch costs one look at all tasks that wait.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// But not longer than that after the first of them: while others make services, somebody waits for a task of his.
+const MOST_DEBOUNCE: Duration = Duration::from_millis(100);
+
+/// A task has many changes one after the other, and a service many tasks: each look at a service costs all of them. So what
+/// tasks alone have woken waits for so long after the first of them.
+const GATHER_SERVICE: Duration = Duration::from_millis(20);
+/// What is late here is freed or checked later, and nobody waits for it.
+const GATHER_NODE: Duration = Duration::from_millis(50);
+const GATHER_REAPER: Duration = Duration::from_millis(100);
+/// A look costs all nodes and services: what many users make at once is given its addresses in one.
+const GATHER_ALLOCATOR: Duration = Duration::from_millis(10);
 
 /// After a refusal a key is looked at again at once: somebody else was first, which is no fault. After the second one in a
 /// row it waits, twice as long each time.
@@ -117,7 +126,9 @@ enum Phase {
     Ready,
     /// Its turn is under way.
     Running,
-    /// Its turn is under way, and something has changed since that began.
+    /// Its turn is under way, and something has changed since that began: of tasks alone.
+    RunningAndTouched,
+    /// The same, and not of tasks alone.
     RunningAndWoken,
 }
 
@@ -133,15 +144,19 @@ impl Reconcilers {
     /// Wakes what committed changes touch. `view` is of after them.
     pub fn committed(&mut self, view: &View<'_>, changes: &[Change], now: Timestamp) {
         self.scheduler.committed(changes);
-        let keys: BTreeSet<Key> =
-            changes.iter().flat_map(|change| touched::by_change(view, change)).collect();
-        keys.into_iter().for_each(|key| self.wake(key, now));
+        let (of_tasks, others): (Vec<_>, Vec<_>) =
+            changes.iter().partition(|change| matches!(change.id(), Some(ObjectId::Task(_))));
+        let keys = |changes: Vec<&Change>| -> BTreeSet<Key> {
+            changes.into_iter().flat_map(|change| touched::by_change(view, change)).collect()
+        };
+        keys(others).into_iter().for_each(|key| self.wake(key, now));
+        keys(of_tasks).into_iter().for_each(|key| self.gather(key, now));
     }
 
     /// Wakes what a worker's word touches, after it was noted.
     pub fn noted(&mut self, view: &View<'_>, word: &Word<'_>, now: Timestamp) {
         self.scheduler.noted(word);
-        touched::by_word(view, word).into_iter().for_each(|key| self.wake(key, now));
+        touched::by_word(view, word).into_iter().for_each(|key| self.gather(key, now));
     }
 
     /// The next turn; none when nobody wants anything now. Keys that want nothing are done with on the way.
@@ -165,10 +180,9 @@ impl Reconcilers {
     /// Ends a turn. A key of which nothing is under way is left as it is.
     pub fn settle(&mut self, key: Key, outcome: Outcome, now: Timestamp) {
         let Some(standing) = self.standings.get_mut(&key) else { return };
-        let is_woken = match standing.phase {
+        let woken = match standing.phase {
             Phase::Resting | Phase::Ready => return,
-            Phase::Running => false,
-            Phase::RunningAndWoken => true,
+            woken => woken,
         };
         standing.phase = Phase::Resting;
         let wake_at = standing.wake_at.take();
@@ -177,11 +191,13 @@ impl Reconcilers {
                 standing.refusals = 0;
                 match wake_at {
                     Some(moment) => self.wait_until(key, moment),
-                    None if !is_woken => drop(self.standings.remove(&key)),
+                    None if woken == Phase::Running => drop(self.standings.remove(&key)),
                     None => {}
                 }
-                if is_woken {
-                    self.wake(key, now);
+                match woken {
+                    Phase::RunningAndTouched => self.gather(key, now),
+                    Phase::RunningAndWoken => self.wake(key, now),
+                    Phase::Resting | Phase::Ready | Phase::Running => {}
                 }
             }
             Outcome::Refused => {
@@ -216,14 +232,38 @@ impl Reconcilers {
         let standing = self.standings.entry(key).or_default();
         match standing.phase {
             Phase::Ready | Phase::RunningAndWoken => {}
-            Phase::Running => standing.phase = Phase::RunningAndWoken,
+            Phase::Running | Phase::RunningAndTouched => standing.phase = Phase::RunningAndWoken,
             // A change that others make again and again must not make a refused key try as often.
             Phase::Resting if pause_after(standing.refusals).is_some() => {}
             Phase::Resting if key == Key::Scheduler => {
                 let first = *standing.first_change.get_or_insert(now);
                 self.wait_until(key, now.after(DEBOUNCE).min(first.after(MOST_DEBOUNCE)));
             }
+            Phase::Resting if key == Key::Allocator => self.gather(key, now),
             Phase::Resting => self.make_ready(key),
+        }
+    }
+
+    /// Wakes a key by what concerns tasks alone: it may be one of many.
+    fn gather(&mut self, key: Key, now: Timestamp) {
+        let window = match key {
+            Key::Service(_) => GATHER_SERVICE,
+            Key::Node(_) => GATHER_NODE,
+            Key::Reaper(_) | Key::Payloads => GATHER_REAPER,
+            Key::Allocator => GATHER_ALLOCATOR,
+            Key::Scheduler | Key::DataKeys => return self.wake(key, now),
+        };
+        let standing = self.standings.entry(key).or_default();
+        match standing.phase {
+            Phase::Ready | Phase::RunningAndTouched | Phase::RunningAndWoken => {}
+            Phase::Running => standing.phase = Phase::RunningAndTouched,
+            Phase::Resting if pause_after(standing.refusals).is_some() => {}
+            // Counted from the first: it comes, however many follow.
+            Phase::Resting => {
+                let moment = now.after(window);
+                let moment = standing.later.map_or(moment, |known| known.min(moment));
+                self.wait_until(key, moment);
+            }
         }
     }
 

@@ -36,11 +36,11 @@ fn changed(old: impl Into<Object>, new: impl Into<Object>) -> Change {
 #[test]
 fn keys_run_in_the_order_in_which_they_were_woken_and_once() {
     let mut queue = Reconcilers::default();
-    for key in [NODE, SERVICE, NODE, Key::Allocator, SERVICE] {
+    for key in [NODE, SERVICE, NODE, Key::DataKeys, SERVICE] {
         queue.wake(key, milliseconds(1));
     }
     assert_eq!(queue.next_at(milliseconds(1)), Some(milliseconds(1)));
-    assert_eq!(turns(&mut queue, milliseconds(1)), [NODE, SERVICE, Key::Allocator]);
+    assert_eq!(turns(&mut queue, milliseconds(1)), [NODE, SERVICE, Key::DataKeys]);
     assert_eq!(queue.next_at(milliseconds(1)), None);
     assert!(queue.standings.is_empty(), "what rests costs nothing");
 }
@@ -94,15 +94,36 @@ fn a_refused_key_comes_last_then_waits_longer_and_longer_and_keeps_no_other_wait
 fn the_scheduler_waits_for_more_changes_but_not_for_ever() {
     let mut queue = Reconcilers::default();
     queue.wake(Key::Scheduler, milliseconds(1000));
-    assert_eq!(queue.next_at(milliseconds(1000)), Some(milliseconds(1050)));
-    for at in (1010..2000).step_by(10) {
+    assert_eq!(queue.next_at(milliseconds(1000)), Some(milliseconds(1020)));
+    for at in (1010..1100).step_by(10) {
         queue.wake(Key::Scheduler, milliseconds(at));
         assert_eq!(queue.begin(milliseconds(at)), None);
-        assert_eq!(queue.next_at(milliseconds(at)), Some(milliseconds((at + 50).min(2000))));
+        assert_eq!(queue.next_at(milliseconds(at)), Some(milliseconds((at + 20).min(1100))));
     }
-    assert_eq!(turns(&mut queue, milliseconds(2000)), [Key::Scheduler]);
-    queue.wake(Key::Scheduler, milliseconds(2010));
-    assert_eq!(queue.next_at(milliseconds(2010)), Some(milliseconds(2060)));
+    assert_eq!(turns(&mut queue, milliseconds(1100)), [Key::Scheduler]);
+    queue.wake(Key::Scheduler, milliseconds(1110));
+    assert_eq!(queue.next_at(milliseconds(1110)), Some(milliseconds(1130)));
+}
+
+#[test]
+fn what_tasks_wake_is_gathered_from_the_first_on_unless_more_than_tasks_has_changed() {
+    let mut queue = Reconcilers::default();
+    for at in [1000, 1010, 1019] {
+        queue.gather(SERVICE, milliseconds(at));
+        assert_eq!(queue.next_at(milliseconds(at)), Some(milliseconds(1020)));
+    }
+    queue.wake(SERVICE, milliseconds(1019));
+    assert_eq!(turns(&mut queue, milliseconds(1019)), [SERVICE]);
+    queue.gather(SERVICE, milliseconds(1030));
+    assert_eq!(queue.begin(milliseconds(1050)), Some(SERVICE));
+    queue.gather(SERVICE, milliseconds(1051));
+    queue.settle(SERVICE, Outcome::Committed, milliseconds(1060));
+    assert_eq!(queue.next_at(milliseconds(1060)), Some(milliseconds(1080)), "of what came meanwhile");
+    assert_eq!(queue.begin(milliseconds(1080)), Some(SERVICE));
+    queue.gather(SERVICE, milliseconds(1081));
+    queue.wake(SERVICE, milliseconds(1082));
+    queue.settle(SERVICE, Outcome::Committed, milliseconds(1083));
+    assert_eq!(turns(&mut queue, milliseconds(1083)), [SERVICE]);
 }
 
 #[test]
