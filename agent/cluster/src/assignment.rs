@@ -11,12 +11,11 @@ mod item;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crate::id::{NetworkId, NodeId};
 use crate::objects::endpoint::PublishMode;
 use crate::objects::node::NodeState;
-use crate::objects::{Network, NetworkAttachment, Node, Service, Task, TaskState};
+use crate::objects::{Network, NetworkAttachment, Node, PortConfig, Service, Task, TaskState};
 use crate::view::View;
 pub use held::{AssignmentChanges, Base, Held, OutOfStep};
 pub use item::{Item, ItemId, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
@@ -113,10 +112,17 @@ impl Assignment {
     /// The services that have an address in one of these networks, or a task there.
     fn add_services(&mut self, view: &View<'_>, networks: &BTreeSet<NetworkId>) {
         let with_tasks: BTreeSet<_> = self.items.values().filter_map(Item::service_of_neighbour).collect();
+        // Most nodes of a large cluster are in none, and there may be thousands of services.
+        if networks.is_empty() {
+            return;
+        }
+        let in_mesh = networks.iter().any(|id| view.network(*id).is_some_and(|it| it.is_ingress()));
         for service in view.services() {
-            let entry = service_entry(view, service, networks);
-            if !entry.virtual_ips.is_empty() || !entry.ports.is_empty() || with_tasks.contains(&service.id) {
-                self.add(Item::Service(entry));
+            let is_seen = has_address_in(service, networks)
+                || (in_mesh && service.endpoint.ports.iter().any(is_of_mesh))
+                || with_tasks.contains(&service.id);
+            if is_seen {
+                self.add(Item::Service(service_entry(service, networks, in_mesh)));
             }
         }
     }
@@ -189,10 +195,17 @@ fn traffic_of(view: &View<'_>, task: &Task, node: NodeId) -> Traffic {
     }
 }
 
-fn service_entry(view: &View<'_>, service: &Arc<Service>, networks: &BTreeSet<NetworkId>) -> ServiceEntry {
+fn has_address_in(service: &Service, networks: &BTreeSet<NetworkId>) -> bool {
+    service.endpoint.virtual_ips.iter().any(|it| networks.contains(&it.network))
+}
+
+fn is_of_mesh(port: &PortConfig) -> bool {
+    port.publish_mode == PublishMode::Ingress
+}
+
+/// `in_mesh`: the node is in the routing mesh's network.
+fn service_entry(service: &Service, networks: &BTreeSet<NetworkId>, in_mesh: bool) -> ServiceEntry {
     let endpoint = &service.endpoint;
-    let in_mesh = networks.iter().any(|id| view.network(*id).is_some_and(|it| it.is_ingress()));
-    let is_of_mesh = |mode: PublishMode| in_mesh && mode == PublishMode::Ingress;
     let here = endpoint.virtual_ips.iter().filter(|it| networks.contains(&it.network));
     ServiceEntry {
         service: service.id,
@@ -200,6 +213,6 @@ fn service_entry(view: &View<'_>, service: &Arc<Service>, networks: &BTreeSet<Ne
         labels: service.spec.labels.clone(),
         mode: endpoint.spec.mode,
         virtual_ips: here.cloned().collect(),
-        ports: endpoint.ports.iter().filter(|port| is_of_mesh(port.publish_mode)).cloned().collect(),
+        ports: endpoint.ports.iter().filter(|port| in_mesh && is_of_mesh(port)).cloned().collect(),
     }
 }

@@ -17,13 +17,21 @@ pub struct IdError(pub String);
 /// The source of new ids' bits: called once for each new object. It is the one way by which randomness comes in.
 pub type NewBits<'a> = &'a mut dyn FnMut() -> u128;
 
+/// So many digits are below 2^64: a processor divides no more at once, and ids are most of what a log's records have.
+const LIMB_DIGITS: usize = 12;
+const LIMB: u64 = 36_u64.pow(12);
+
 fn format(bits: u128) -> [u8; DIGITS] {
     let mut digits = [b'0'; DIGITS];
     let mut rest = bits;
-    for digit in digits.iter_mut().rev() {
-        let value = u8::try_from(rest % 36).unwrap_or(0);
-        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
-        rest /= 36;
+    for limb in digits.rchunks_mut(LIMB_DIGITS) {
+        let mut low = u64::try_from(rest % u128::from(LIMB)).unwrap_or(0);
+        rest /= u128::from(LIMB);
+        for digit in limb.iter_mut().rev() {
+            let value = u8::try_from(low % 36).unwrap_or(0);
+            *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+            low /= 36;
+        }
     }
     digits
 }
@@ -32,7 +40,11 @@ fn parse(text: &str) -> Option<u128> {
     if text.len() != DIGITS {
         return None;
     }
-    text.bytes().try_fold(0_u128, |bits, byte| bits.checked_mul(36)?.checked_add(u128::from(value_of(byte)?)))
+    let (first, rest) = text.as_bytes().split_at(DIGITS % LIMB_DIGITS);
+    std::iter::once(first).chain(rest.chunks(LIMB_DIGITS)).try_fold(0_u128, |bits, limb| {
+        let limb = limb.iter().try_fold(0_u64, |low, byte| Some(low * 36 + u64::from(value_of(*byte)?)))?;
+        bits.checked_mul(u128::from(LIMB))?.checked_add(u128::from(limb))
+    })
 }
 
 fn value_of(byte: u8) -> Option<u8> {
