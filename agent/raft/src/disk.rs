@@ -6,7 +6,7 @@
 //! others may have relied on it, and is an error: to cut it off would lose acknowledged entries.
 
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ketch_cluster::fault::Fault;
 use redb::{
@@ -16,6 +16,7 @@ use redb::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::recent::Recent;
 use crate::record::{EntryRecord, LogIdRecord, VoteRecord};
 use crate::seal::{By, Place, Seal, SealError};
 
@@ -98,12 +99,13 @@ pub(crate) struct Disk {
     /// None once it was closed.
     database: RwLock<Option<Database>>,
     seal: Arc<Seal>,
+    recent: Mutex<Recent>,
 }
 
 impl Disk {
     pub(crate) fn open(backend: impl StorageBackend, seal: Arc<Seal>) -> Result<Self, DiskError> {
         let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend)?;
-        let disk = Self { database: RwLock::new(Some(database)), seal };
+        let disk = Self { database: RwLock::new(Some(database)), seal, recent: Mutex::default() };
         disk.write(Durability::Immediate, |transaction| {
             transaction.open_table(LOG)?;
             transaction.open_table(STATE)?;
@@ -141,6 +143,7 @@ impl Disk {
     /// Adds entries that follow the last one. One sync for all of them.
     pub(crate) fn append(&self, entries: &[EntryRecord]) -> Result<(), DiskError> {
         let durability = if Fault::LogNotSynced.is_made() { Durability::None } else { Durability::Immediate };
+        let mut sizes = Vec::with_capacity(entries.len());
         self.write(durability, |transaction| {
             let mut log = transaction.open_table(LOG)?;
             for entry in entries {
@@ -148,9 +151,23 @@ impl Disk {
                 let sealed = self.seal.close(place_of(&index.to_be_bytes()), &serde_json::to_vec(entry)?);
                 let sealed = sealed.map_err(|_| damaged(format!("the new entry {index}")))?;
                 log.insert(index, sealed.as_slice())?;
+                sizes.push(sealed.len());
             }
             Ok(())
-        })
+        })?;
+        let mut recent = self.recent();
+        entries.iter().zip(sizes).for_each(|(entry, bytes)| recent.append(entry.clone(), bytes));
+        Ok(())
+    }
+
+    /// The first entries of the range, at least one, until they come to so many bytes, if they are in memory: of a short while
+    /// ago. None otherwise.
+    pub(crate) fn recent_within(&self, range: Range<u64>, most: usize) -> Option<Vec<EntryRecord>> {
+        self.recent().within(range, most)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entries of the range that there are, in order.
@@ -280,6 +297,7 @@ impl Disk {
 
     /// Removes the entries from `index` on.
     pub(crate) fn truncate(&self, index: u64) -> Result<(), DiskError> {
+        self.recent().truncate(index);
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(LOG)?.retain_in(index.., |_, _| false)?;
             Ok(())
@@ -288,6 +306,7 @@ impl Disk {
 
     /// Removes the entries up to this one, which a snapshot holds, and remembers where they ended.
     pub(crate) fn purge(&self, through: LogIdRecord) -> Result<(), DiskError> {
+        self.recent().purge(through.index);
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(LOG)?.retain_in(..=through.index, |_, _| false)?;
             self.put_in(transaction, State::Purged, &through)

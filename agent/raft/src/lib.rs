@@ -20,6 +20,7 @@ pub mod memory;
 mod network;
 mod notices;
 mod peer;
+mod recent;
 mod record;
 mod recovery;
 mod resealing;

@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use ketch_cluster::fault::Fault;
@@ -42,13 +42,21 @@ impl RaftLogReader<Types> for LogStore {
         range: RB,
     ) -> io::Result<Vec<Entry>> {
         let bounds = (range.start_bound().cloned(), range.end_bound().cloned());
+        if let (Bound::Included(start), Bound::Excluded(end)) = bounds
+            && let Some(records) = self.disk.recent_within(start..end, usize::MAX)
+        {
+            return records.into_iter().map(EntryRecord::entry).collect();
+        }
         let records = self.on_disk(move |disk| disk.entries(bounds)).await?;
         records.into_iter().map(EntryRecord::entry).collect()
     }
 
     /// What one message to a follower carries.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        let records = self.on_disk(move |disk| disk.entries_within(start..end, MOST_IN_A_MESSAGE)).await?;
+        let records = match self.disk.recent_within(start..end, MOST_IN_A_MESSAGE) {
+            Some(records) => records,
+            None => self.on_disk(move |disk| disk.entries_within(start..end, MOST_IN_A_MESSAGE)).await?,
+        };
         records.into_iter().map(EntryRecord::entry).collect()
     }
 
