@@ -290,8 +290,12 @@ impl Dispatcher {
 
     fn take_in(&self, changes: &[Change]) {
         let mut rings = Rings::default();
+        let lingers = self.has_lingering_tasks(changes);
         let interests = self.interests();
         changes.iter().for_each(|change| interests.touched_by(change, &mut rings));
+        if lingers {
+            interests.ring_networked(&mut rings);
+        }
         drop(interests);
         for change in changes {
             match change.id() {
@@ -301,6 +305,17 @@ impl Dispatcher {
             }
         }
         self.sessions.ring(&rings);
+    }
+
+    /// Whether one of these changes is of a service that is in no network any more, while tasks of it are.
+    fn has_lingering_tasks(&self, changes: &[Change]) -> bool {
+        let services =
+            changes.iter().filter_map(|change| match change.new.as_ref().or(change.old.as_ref()) {
+                Some(Object::Service(service)) if !interests::names_networks(service) => Some(service.id),
+                _ => None,
+            });
+        let lingers = |id| self.leader.view(|view| view.tasks_of(id).any(|task| !task.networks.is_empty()));
+        services.into_iter().any(lingers)
     }
 
     fn take_in_node(&self, node: NodeId, change: &Change) {

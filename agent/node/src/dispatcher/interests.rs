@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{NodeId, TaskId};
-use ketch_cluster::objects::{Node, Task};
+use ketch_cluster::objects::{Node, Service, Task};
 use ketch_cluster::store::{Change, Object, ObjectId, Store};
 
 use super::bell::Topic;
@@ -63,7 +63,7 @@ impl Interests {
             match object {
                 Object::Task(task) => self.touched_by_task(task, rings),
                 Object::Node(node) => self.touched_by_node(node, change, rings),
-                Object::Service(_) => self.ring_networked(rings),
+                Object::Service(service) => self.touched_by_service(service, rings),
                 Object::Network(it) => self.ring_interested(it.id.into(), rings),
                 Object::Secret(it) => self.ring_interested(it.id.into(), rings),
                 Object::Config(it) => self.ring_interested(it.id.into(), rings),
@@ -81,6 +81,14 @@ impl Interests {
         }
         for attachment in &task.networks {
             self.ring_interested(attachment.network.into(), rings);
+        }
+    }
+
+    /// A service that is in no network is no other node's matter: there may be thousands. Of one that was in some before, with
+    /// tasks that still are, the caller knows.
+    fn touched_by_service(&self, service: &Service, rings: &mut Rings) {
+        if names_networks(service) {
+            self.ring_networked(rings);
         }
     }
 
@@ -102,7 +110,7 @@ impl Interests {
         }
     }
 
-    fn ring_networked(&self, rings: &mut Rings) {
+    pub(super) fn ring_networked(&self, rings: &mut Rings) {
         self.networked.iter().for_each(|node| rings.ring(*node, Topic::Assignment));
     }
 }
@@ -121,6 +129,13 @@ impl Rings {
             .for_each(|task| interests.touched_by_task(task, &mut rings));
         rings
     }
+}
+
+/// Whether it is in a network by its spec or the one before, or by what it was given.
+pub(super) fn names_networks(service: &Service) -> bool {
+    let before = service.previous_spec.iter();
+    let mut specs = std::iter::once(&service.spec).chain(before);
+    specs.any(|spec| !spec.task.networks.is_empty()) || !service.endpoint.virtual_ips.is_empty()
 }
 
 fn touched_by_cluster(change: &Change, rings: &mut Rings) {

@@ -31,7 +31,7 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long one manager is asked, and the leader that it names.
 const ENTER_PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once.
-const MOST_CONNECTIONS: usize = 4096;
+const MOST_CONNECTIONS: usize = 65_536;
 /// Of strangers: nodes that join.
 const MOST_STRANGERS: usize = 64;
 
