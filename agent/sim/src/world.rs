@@ -16,7 +16,7 @@ use ketch_cluster::time::Timestamp;
 use ketch_node::world::{
     Accepted, Caller, CertificateDer, Credentials, DialError, Disk, Listener, Stream, Terms, Trust, World,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
 use tokio::time::timeout;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -25,6 +25,8 @@ use crate::random::Random;
 
 /// For the exchange of certificates.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// As much as is sent at once: more than the window of a stream.
+const WHOLE: usize = 2 << 20;
 /// What a server says once it has judged the client's certificate. It says nothing to who is no member for another reason.
 const LET_IN: u8 = 1;
 /// The client's node was removed: the alert `certificate_revoked` of TLS.
@@ -95,7 +97,7 @@ impl World for SimulatedWorld {
             let chain = chain.map_err(unreachable)?;
             let Some(judge) = judge else {
                 let _let_in = stream.read_u8().await.map_err(unreachable)?;
-                return Ok(Box::new(stream) as Box<dyn Stream>);
+                return Ok(whole(stream));
             };
             let distrust = |reason: String| DialError::Distrust { address: address.clone(), reason };
             let peer = judged(&judge, &chain, Side::Server, now(&skew)).map_err(distrust)?;
@@ -109,7 +111,7 @@ impl World for SimulatedWorld {
                 Ok(Err(error)) => return Err(unreachable(error)),
                 Err(_) => return Err(unreachable(io::ErrorKind::TimedOut.into())),
             }
-            Ok(Box::new(stream) as Box<dyn Stream>)
+            Ok(whole(stream))
         }
         .boxed()
     }
@@ -131,6 +133,12 @@ impl World for SimulatedWorld {
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::clone(&self.disk) as Arc<dyn Disk>
     }
+}
+
+/// What is flushed at once is one message of the network, whatever its length: a signature is of 70 to 72 bytes, by a key that
+/// differs from run to run, and each message draws its delay.
+fn whole(stream: TcpStream) -> Box<dyn Stream> {
+    Box::new(BufWriter::with_capacity(WHOLE, stream))
 }
 
 struct Listening {
@@ -170,7 +178,7 @@ impl Listener for Listening {
                 let (mut stream, from) = self.listener.accept().await?;
                 if let Ok(Some((caller, chain))) = timeout(HANDSHAKE, self.greeted(&mut stream)).await {
                     let address = from.ip().to_string();
-                    return Ok(Accepted { stream: Box::new(stream), caller, chain, address });
+                    return Ok(Accepted { stream: whole(stream), caller, chain, address });
                 }
             }
         }
