@@ -71,7 +71,7 @@ pub(super) async fn answered(
         Some((exec, _)) => asked.with_id(exec),
         None => parts.uri.path().to_owned(),
     };
-    let answered = proxied::send(tunnel, path, parts, body).await;
+    let answered = proxied::send(tunnel, path, (parts, body)).await;
     let answered = match answered {
         Ok((task, response)) if asked.makes_exec() => named(task, response).await,
         answered => answered.map(|(_, response)| response),

@@ -281,7 +281,8 @@ impl Executor for EngineExecutor {
     }
 
     fn serve(&self, visit: Visit, stream: DuplexStream) -> BoxFuture<'_, ()> {
-        visits::serve(Arc::clone(&self.daemon), Arc::clone(&self.router), visit, stream).boxed()
+        let place = visits::Place { daemon: Arc::clone(&self.daemon), router: Arc::clone(&self.router) };
+        visits::serve(place, visit, stream).boxed()
     }
 
     fn logs(

@@ -132,7 +132,8 @@ async fn of_node(daemon: &Daemon, id: NodeId, query: &str) -> Result<Vec<Value>>
     let request = hyper::Request::get(format!("/containers/json?{query}")).body(());
     let request = request.map_err(|error| Error::internal("asking a node for its containers", &error))?;
     let path = "/containers/json".to_owned();
-    let (_, response) = proxied::send(tunnel, path, request.into_parts().0, Bytes::new().into()).await?;
+    let request = (request.into_parts().0, Bytes::new().into());
+    let (_, response) = proxied::send(tunnel, path, request).await?;
     match proxied::json(response).await? {
         Value::Array(listed) => Ok(listed),
         _ => Err(Error::invalid("its answer is no list")),

@@ -30,8 +30,7 @@ use crate::error::{Error, Kind, Result};
 pub(super) async fn send(
     tunnel: DuplexStream,
     path: String,
-    parts: Parts,
-    body: RequestBody,
+    (parts, body): (Parts, RequestBody),
 ) -> Result<(Option<TaskId>, Response)> {
     let (mut sender, connection) = http1::Builder::new()
         .title_case_headers(true)

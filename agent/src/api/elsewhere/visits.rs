@@ -36,6 +36,14 @@ pub(super) const TASK_ID: HeaderName = HeaderName::from_static("ketch-task");
 
 impl Peer for DuplexStream {}
 
+/// Where visits come to.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) daemon: Arc<Daemon>,
+    /// [`of_containers`](crate::api::routes::of_containers).
+    pub(crate) router: Arc<Router>,
+}
+
 /// What is asked for once it is allowed.
 enum Admitted {
     /// A route's answer, of this container.
@@ -44,15 +52,14 @@ enum Admitted {
 }
 
 /// Answers what comes by a tunnel, until it ends.
-pub(crate) async fn serve(daemon: Arc<Daemon>, router: Arc<Router>, visit: Visit, stream: DuplexStream) {
+pub(crate) async fn serve(place: Place, visit: Visit, stream: DuplexStream) {
     let answering = Answering::default();
     let wire = Wire::new(stream, answering.clone());
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let (daemon, router) = (Arc::clone(&daemon), Arc::clone(&router));
-        let answering = answering.clone();
+        let (place, answering) = (place.clone(), answering.clone());
         answering.begin();
         async move {
-            let response = answer(daemon, router, visit, request).await;
+            let response = answer(place, visit, request).await;
             answering.with(&response);
             Ok::<_, Infallible>(response)
         }
@@ -67,12 +74,8 @@ pub(crate) async fn serve(daemon: Arc<Daemon>, router: Arc<Router>, visit: Visit
     }
 }
 
-async fn answer(
-    daemon: Arc<Daemon>,
-    router: Arc<Router>,
-    visit: Visit,
-    request: hyper::Request<Incoming>,
-) -> Response {
+async fn answer(place: Place, visit: Visit, request: hyper::Request<Incoming>) -> Response {
+    let Place { daemon, router } = place;
     let (parts, body) = request.into_parts();
     // Without the query, which has what a user types.
     let line = format!("{} {}", parts.method, parts.uri.path());
