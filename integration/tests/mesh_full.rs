@@ -28,7 +28,7 @@ fn formed(case: &Case, managers: usize, workers: usize) -> Mesh<'_> {
 /// Asks for a config of this name. Whether it was acknowledged, now or as one that is there already; else it is said why not.
 #[track_caller]
 fn is_written(mesh: &Mesh<'_>, node: usize, name: &str) -> bool {
-    let line = format!("head -c 300000 /dev/zero | tr '\\0' x | timeout 40 docker config create {name} -");
+    let line = format!("head -c 150000 /dev/zero | tr '\\0' x | timeout 40 docker config create {name} -");
     let out = mesh.node(node).engine.sh(&line);
     let is_there = out.code == 0 || out.stderr.contains("already exists");
     let is_told = REFUSALS.iter().any(|text| out.stderr.to_lowercase().contains(&text.to_lowercase()));

@@ -18,14 +18,7 @@ const OPEN: &[(&str, &str)] = &[
         "ketchd_registry_access::certificates_of_clients",
         "a registry that wants a certificate of us, away from loopback: made anew, and not yet shown on either",
     ),
-    (
-        "mesh_attacks::frames_in_a_nodes_name",
-        "green 13 of 13 times, and not yet twenty: KETCH_OPEN=1 runs it",
-    ),
-    (
-        "mesh_attacks::a_task_in_anothers_name",
-        "green 12 of 13 times: what is to arrive does so in half a second, but for once on a machine with a load of 80",
-    ),
+    ("mesh_attacks::a_task_in_anothers_name", SWARM),
     ("mesh_cli::networks", SWARM),
     ("mesh_attach::containers_and_services_reach_each_other", SWARM),
     ("mesh_attach::an_address_is_one_containers", SWARM),

@@ -21,7 +21,7 @@ async fn main() {
         ["serve"] => serve::serve().await,
         ["check"] => {
             let own = SocketAddr::from(([127, 0, 0, 1], PAGES));
-            assert!(ask::page(own).await.is_ok(), "no page");
+            assert!(ask::page(own, ask::CHECK).await.is_ok(), "no page");
         }
         ["load", rate, addresses @ ..] => {
             let addresses: Vec<SocketAddr> = addresses.iter().map(|text| address(text)).collect();
