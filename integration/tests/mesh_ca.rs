@@ -12,6 +12,7 @@ use ketch_integration::{Case, tests, wait_within};
 tests![
     a_root_is_rotated_while_a_node_is_away,
     a_rotation_ends_with_its_root,
+    a_root_of_ones_own_takes_the_place_of_the_clusters,
     the_key_of_the_log_changes_with_the_unlock_key,
     a_folder_on_two_machines_is_told,
     a_managers_folder_is_restored,
@@ -102,6 +103,41 @@ fn a_rotation_ends_with_its_root(case: &Case) {
     let _ = mesh.wait_output(1, "info --format '{{.Swarm.Cluster.Spec.CAConfig.NodeCertExpiry}}'", |text| {
         text == "2h0m0s"
     });
+    mesh.end();
+}
+
+fn a_root_of_ones_own_takes_the_place_of_the_clusters(case: &Case) {
+    let mesh = Mesh::formed(case, 1, 1);
+    let before = serve(&mesh, 2, "");
+    let make = "set -e; for name in mine other; do
+        openssl ecparam -name prime256v1 -genkey -noout -out $name.key
+        openssl req -x509 -new -key $name.key -days 3650 -subj \"/O=Our Own/CN=$name\" -out $name.crt
+        done; cat mine.crt other.crt > both.crt";
+    let folder = mesh.node(1).engine.site.path("own");
+    fs::create_dir_all(&folder).expect("make a folder for a root");
+    let at = |script: &str| mesh.node(1).engine.sh(&format!("cd {} && {{ {script}; }}", folder.display()));
+    let _ = at(make).ok();
+    for (flags, text) in [
+        ("--ca-cert mine.crt --ca-key other.key", "certificate key mismatch"),
+        ("--ca-cert mine.crt", "the --ca-cert flag requires that a --ca-key flag and/or --external-ca flag be provided as well"),
+        ("--ca-cert both.crt --ca-key mine.key", "the desired CA certificate cannot contain multiple certificates"),
+    ] {
+        at(&format!("docker swarm ca --rotate --detach {flags}")).refuses(&[text]);
+    }
+    let token = mesh.token(1, "worker");
+    let _ = at("timeout 120 docker swarm ca --rotate --ca-cert mine.crt --ca-key mine.key").ok();
+    let mine = fs::read_to_string(folder.join("mine.crt")).expect("read a root");
+    assert_eq!(mesh.docker(1, "swarm ca").ok().text().trim(), mine.trim());
+    wait_within(SOON, "the new root alone", || {
+        let all = (1..=2).map(|number| roots(&mesh, number)).collect::<Vec<_>>();
+        if all.iter().all(|text| text.trim() == mine.trim()) { Ok(()) } else { Err(all.concat()) }
+    });
+    assert_eq!(mesh.running(1, "web"), before, "nothing is moved by it");
+    let next = mesh.token(1, "worker");
+    assert_ne!(next, token);
+    let _ = mesh.docker(2, "swarm leave").ok();
+    mesh.join(2, &token, 1).refuses(&["remote CA does not match fingerprint. Expected: "]);
+    let _ = mesh.join(2, &next, 1).ok();
     mesh.end();
 }
 

@@ -19,3 +19,15 @@ pub const WORKER: &str = "swarm-worker";
 
 /// The root's common name, and one more name of every manager: whoever asks for a certificate asks it.
 pub const AUTHORITY: &str = "swarm-ca";
+
+/// Of a root that a user brings; gRPC adds `InvalidArgument` to all of these. That of a certificate and that of a key are followed
+/// by the numbers of a Go library in Docker's.
+pub const NO_CERTIFICATE: &str = "invalid root certificates: no certificate can be read";
+pub const NO_KEY: &str = "malformed private key: no key can be read";
+pub const SEVERAL_ROOTS: &str = "the desired CA certificate cannot contain multiple certificates";
+pub const UNREADABLE_ROOT: &str = "could not parse the desired CA certificate";
+pub const ROOT_EXPIRES: &str = "CA certificate expires too soon";
+pub const KEY_MISMATCH: &str = "certificate key mismatch";
+pub const SAME_KEY: &str = "Cannot update to a cert with an identical key";
+/// Not Docker's, which finds out later: why follows.
+pub const UNUSABLE_ROOT: &str = "the desired CA certificate can't be used";

@@ -9,6 +9,7 @@ pub mod admission;
 pub mod authority;
 pub mod compat;
 pub mod folder;
+pub mod given;
 pub mod identity;
 pub mod join;
 pub mod key;

@@ -9,18 +9,20 @@ use ketch_cluster::objects::cluster::{RootCa, SecretBytes};
 use ketch_cluster::objects::node::CaKeyId;
 use ketch_cluster::time::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use rustls::pki_types::PrivatePkcs8KeyDer;
 use sha2::{Digest, Sha256};
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer;
 
 use crate::authority::AuthorityError;
 use crate::compat;
-use crate::key::NodeKey;
+use crate::key::{KeyError, NodeKey};
 use crate::pem;
 
 /// 20 years of 365 days.
@@ -63,34 +65,78 @@ impl Root {
         Ok(Self { certificate: pem::write(pem::CERTIFICATE, certificate.der()), key: secret })
     }
 
+    /// Another certificate of a key.
+    #[cfg(test)]
+    pub(crate) fn of_key(key: &SecretBytes, now: Timestamp) -> Result<String, AuthorityError> {
+        let certificate = authority_params(Validity::from(now, ROOT_LIFE), 1)?.self_signed(&pair_of(key)?);
+        Ok(pem::write(pem::CERTIFICATE, certificate.map_err(AuthorityError::Sign)?.der()))
+    }
+
     /// The same name and key, signed by the key of `old`: whoever trusts the old root only can follow a chain from this
     /// one's certificates through it.
     ///
     /// # Errors
     /// One of both is no root, or the system has no randomness.
     pub fn cross_signed_by(&self, old: &Self, now: Timestamp) -> Result<String, AuthorityError> {
-        let key = NodeKey::read(&self.key.0)?.pair();
-        let ends = describe(&self.certificate)?.expires.min(describe(&old.certificate)?.expires);
-        let params = authority_params(Validity::from(now, ROOT_LIFE).until(ends), 0)?;
+        let key = pair_of(&self.key)?;
+        let described = describe(&self.certificate)?;
+        let ends = described.expires.min(describe(&old.certificate)?.expires);
+        let mut params = authority_params(Validity::from(now, ROOT_LIFE).until(ends), 0)?;
+        // A root that a user has brought has a name of its own, and another way to make an identifier of a key.
+        params.distinguished_name = name_of(&self.certificate)?;
+        params.key_identifier_method = KeyIdMethod::PreSpecified(described.id.0.to_vec());
         let certificate = params.signed_by(&key, &old.issuer()?).map_err(AuthorityError::Sign)?;
         Ok(pem::write(pem::CERTIFICATE, certificate.der()))
     }
 
     pub(crate) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
         let certificate = pem::certificates(&self.certificate)?.remove(0);
-        let key = NodeKey::read(&self.key.0)?;
+        let key = pair_of(&self.key)?;
         let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| AuthorityError::Certificate)?;
-        if parsed.public_key().subject_public_key.data.as_ref() != key.public() {
+        if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
             return Err(AuthorityError::Mismatch);
         }
-        Issuer::from_ca_cert_der(&certificate, key.pair()).map_err(AuthorityError::Sign)
+        Issuer::from_ca_cert_der(&certificate, key).map_err(AuthorityError::Sign)
     }
+}
+
+/// A root's key may be of any kind that certificates are signed with.
+fn pair_of(key: &SecretBytes) -> Result<KeyPair, AuthorityError> {
+    let pair = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.0.as_slice()));
+    pair.map_err(|error| KeyError::Read(error).into())
+}
+
+/// The subject of a certificate in PEM, in the kinds of text that it is in: names are compared as bytes.
+fn name_of(certificate: &str) -> Result<DistinguishedName, AuthorityError> {
+    let der = pem::certificates(certificate)?.remove(0);
+    let (_, parsed) = X509Certificate::from_der(&der).map_err(|_| AuthorityError::Certificate)?;
+    let mut name = DistinguishedName::new();
+    for attribute in parsed.subject().iter_attributes() {
+        let kind = attribute.attr_type().iter().ok_or(AuthorityError::Certificate)?;
+        let text = attribute.as_str().map_err(|_| AuthorityError::Certificate)?;
+        let value = match attribute.attr_value().tag() {
+            Tag::PrintableString => text.try_into().map(DnValue::PrintableString),
+            Tag::Ia5String => text.try_into().map(DnValue::Ia5String),
+            Tag::Utf8String => Ok(DnValue::Utf8String(text.to_owned())),
+            _ => return Err(AuthorityError::Certificate),
+        };
+        name.push(DnType::from_oid(&kind.collect::<Vec<_>>()), value.map_err(AuthorityError::Sign)?);
+    }
+    Ok(name)
 }
 
 /// What a join token says of a root: SHA-256 of its PEM text, as SwarmKit takes it (`ca/config.go`).
 #[must_use]
 pub fn digest(certificate: &str) -> [u8; 32] {
     Sha256::digest(certificate).into()
+}
+
+/// Whether two texts hold one certificate.
+///
+/// # Errors
+/// One of both holds none.
+pub(crate) fn is_same(one: &str, other: &str) -> Result<bool, AuthorityError> {
+    Ok(pem::certificates(one)?.first() == pem::certificates(other)?.first())
 }
 
 /// All roots that a certificate of the cluster may come from, as PEM: two while nodes are moved to a new one.

@@ -15,6 +15,7 @@ use ketch_cluster::time::Timestamp;
 use ketch_cluster::token::JoinToken;
 
 use crate::authority::AuthorityError;
+use crate::given::{self, GivenRoot, GivenRootError};
 use crate::root::{self, Root};
 
 /// How many nodes are asked at a time: SwarmKit's number. Each renewal is work for the leader alone.
@@ -49,8 +50,38 @@ pub struct Progress {
 /// # Errors
 /// The present root can't sign, or the system has no randomness.
 pub fn begin(cluster: &Cluster, now: Timestamp) -> Result<Cluster, AuthorityError> {
+    begin_to(cluster, Root::create(now)?, now)
+}
+
+/// The same for a root of the user's. The present one again ends a rotation that is under way; the one that is moved to already
+/// changes nothing.
+///
+/// # Errors
+/// It can't take the present one's place.
+pub fn begin_with(cluster: &Cluster, given: GivenRoot, now: Timestamp) -> Result<Cluster, GivenRootError> {
+    let GivenRoot(new) = given;
+    let present = &cluster.root_ca;
+    if root::is_same(&new.certificate, &present.certificate)? {
+        let mut ended = cluster.clone();
+        ended.meta.updated_at = now;
+        ended.root_ca.rotation = None;
+        return Ok(ended);
+    }
+    if root::describe(&new.certificate)?.public_key == root::describe(&present.certificate)?.public_key {
+        return Err(GivenRootError::SameKey);
+    }
+    if let Some(rotation) = &present.rotation
+        && root::is_same(&new.certificate, &rotation.certificate)?
+    {
+        return Ok(cluster.clone());
+    }
+    let begun = begin_to(cluster, new, now)?;
+    given::holds(&begun, now)?;
+    Ok(begun)
+}
+
+fn begin_to(cluster: &Cluster, new: Root, now: Timestamp) -> Result<Cluster, AuthorityError> {
     let old = Root { certificate: cluster.root_ca.certificate.clone(), key: cluster.root_ca.key.clone() };
-    let new = Root::create(now)?;
     let cross_signed = new.cross_signed_by(&old, now)?;
     let mut begun = cluster.clone();
     begun.meta.updated_at = now;

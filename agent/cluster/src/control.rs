@@ -24,7 +24,7 @@ mod task;
 pub mod texts;
 mod validate;
 
-pub use cluster::{ClusterUpdate, NewSecrets, Rotate, new_cluster_spec, update_cluster};
+pub use cluster::{ClusterUpdate, NewRoot, NewSecrets, Rotate, new_cluster_spec, update_cluster};
 pub use config::{create_config, list_configs, remove_config, update_config};
 pub use error::{ControlError, ErrorKind};
 pub use filter::Filters;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ketch_cluster::control::texts;
+use ketch_cluster::control::{NewRoot, texts};
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::cluster::{ClusterNetworking, SecretBytes};
 use ketch_cluster::objects::network::Subnet;
@@ -54,13 +54,24 @@ pub fn spec_of(spec: api::ClusterSpec) -> Result<ClusterSpec, Refusal> {
 }
 
 fn are_own(config: &api::CaConfig) -> Result<(), Refusal> {
-    if config.external_cas.as_ref().is_some_and(|it| !it.is_empty()) {
-        return Err(texts::conversion::external_ca());
+    match config.external_cas.as_ref().is_some_and(|it| !it.is_empty()) {
+        true => Err(texts::conversion::external_ca()),
+        false => Ok(()),
     }
-    if config.signing_ca_cert.is_empty() && config.signing_ca_key.is_empty() {
-        Ok(())
-    } else {
-        Err(texts::conversion::given_root())
+}
+
+/// The root that an update brings, if it brings one. It is no part of the settings: Docker does not show it, and a client that sends
+/// back what it was shown does not mean it again.
+///
+/// # Errors
+/// One half of it is missing: there are no authorities elsewhere that could sign instead.
+pub fn root_of(config: &api::CaConfig) -> Result<Option<NewRoot>, Refusal> {
+    let (certificate, key) = (config.signing_ca_cert.clone(), config.signing_ca_key.clone());
+    match (certificate.is_empty(), key.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(texts::root_key_alone()),
+        (false, true) => Err(texts::root_certificate_alone()),
+        (false, false) => Ok(Some(NewRoot { certificate, key })),
     }
 }
 
@@ -103,6 +114,9 @@ pub struct NewCluster {
 /// # Errors
 /// As of [`spec_of`]; pools, sizes and ports that are none.
 pub fn new_of(request: &api::InitRequest) -> Result<NewCluster, Refusal> {
+    if root_of(&request.spec.ca_config)?.is_some() {
+        return Err(texts::conversion::given_root());
+    }
     let mut spec = spec_of(request.spec.clone())?;
     spec.autolock |= request.auto_lock_managers;
     Ok(NewCluster {

@@ -41,6 +41,22 @@ pub enum Rotate {
     UnlockKey,
 }
 
+/// A root that a user brings, as text: its owner is ketch-ca.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewRoot {
+    /// PEM.
+    pub certificate: String,
+    /// PEM.
+    pub key: String,
+}
+
+/// Without the key, so that no log line can have it.
+impl fmt::Debug for NewRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewRoot").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
 /// Random bits for the secrets that may be needed, drawn by the caller.
 pub struct NewSecrets {
     pub worker_token: u128,

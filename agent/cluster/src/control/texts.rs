@@ -156,6 +156,9 @@ texts! {
     Dockerd InvalidArgument heartbeat_out_of_range() "heartbeat period must be from 100ms to 1h0m0s";
     Dockerd Unknown stored_token_unreadable(reason: &JoinTokenError) "the cluster's own join token can't be read: {reason}";
     Dockerd Unknown root_not_made(reason: &dyn Display) "the next root certificate can't be made: {reason}";
+    SwarmKit InvalidArgument root_not_taken(reason: &dyn Display) "{reason}";
+    SwarmKit InvalidArgument root_key_alone() "if a signing CA key is provided, the signing CA cert must also be provided";
+    SwarmKit InvalidArgument root_certificate_alone() "there must be at least one valid, reachable external CA corresponding to the desired CA certificate";
     Dockerd InvalidArgument election_before_heartbeat() "election tick must be greater than heartbeat tick";
 }
 

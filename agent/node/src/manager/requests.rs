@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ketch_ca::given::{GivenRoot, GivenRootError};
 use ketch_ca::rotation;
 use ketch_cluster::control::{
-    ClusterUpdate, ControlError, Force, NodeRemoval, NodeUpdate, RaftMembers, remove_node, texts,
+    ClusterUpdate, ControlError, Force, NewRoot, NodeRemoval, NodeUpdate, RaftMembers, remove_node, texts,
     update_cluster, update_node,
 };
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::cluster::CaConfig;
-use ketch_cluster::objects::{NodeSpec, Version};
+use ketch_cluster::objects::{Cluster, NodeSpec, Version};
 use ketch_cluster::store::{Object, StoreAction};
 use ketch_cluster::view::View;
 use tokio::sync::watch;
@@ -59,12 +60,26 @@ impl Leader {
         self.change(|view, now, _| {
             let is_rotation = rotates(view, &update);
             let mut actions = update_cluster(view, update, now)?;
-            for action in actions.iter_mut().filter(|_| is_rotation) {
-                if let StoreAction::Update(Object::Cluster(cluster)) = action {
-                    let begun = rotation::begin(cluster, now);
-                    *cluster = Arc::new(begun.map_err(|error| texts::root_not_made(&error))?);
-                }
+            if is_rotation {
+                replace(&mut actions, |cluster| {
+                    rotation::begin(cluster, now).map_err(|error| texts::root_not_made(&error))
+                })?;
             }
+            Ok(((), actions))
+        })
+        .await
+    }
+
+    /// The same, with a move to this root.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub async fn update_cluster_to(&self, update: ClusterUpdate, root: NewRoot) -> Requested {
+        self.change(|view, now, _| {
+            let not_taken = |error: GivenRootError| texts::root_not_taken(&error);
+            let root = GivenRoot::read(&root.certificate, &root.key, now).map_err(not_taken)?;
+            let mut actions = update_cluster(view, update, now)?;
+            replace(&mut actions, |cluster| rotation::begin_with(cluster, root, now).map_err(not_taken))?;
             Ok(((), actions))
         })
         .await
@@ -90,6 +105,21 @@ impl Leader {
     pub fn renewals(&self) -> watch::Receiver<Arc<BTreeSet<NodeId>>> {
         self.renewals.subscribe()
     }
+}
+
+/// Has the update write another cluster.
+fn replace(
+    actions: &mut [StoreAction],
+    by: impl FnOnce(&Cluster) -> Result<Cluster, ControlError>,
+) -> Result<(), ControlError> {
+    let updates = actions.iter_mut().find_map(|action| match action {
+        StoreAction::Update(Object::Cluster(cluster)) => Some(cluster),
+        _ => None,
+    });
+    if let Some(cluster) = updates {
+        *cluster = Arc::new(by(cluster)?);
+    }
+    Ok(())
 }
 
 fn rotates(view: &View<'_>, update: &ClusterUpdate) -> bool {

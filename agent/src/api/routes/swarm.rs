@@ -153,11 +153,16 @@ async fn update(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> 
     let rotate = query::rotations(|name| request.query.value(name))?;
     let wanted: ClusterSpec = request.json().await?;
     has_name(&wanted)?;
+    let root = cluster::root_of(&wanted.ca_config)?;
     let spec = cluster::spec_of(wanted)?;
     let mut bits = led.leader.bits();
     let unlock_key = [bits().to_be_bytes(), bits().to_be_bytes()].concat().try_into().unwrap_or_default();
     let secrets = NewSecrets { worker_token: bits(), manager_token: bits(), unlock_key };
-    led.leader.update_cluster(ClusterUpdate { version, spec, rotate, secrets }).await?;
+    let update = ClusterUpdate { version, spec, rotate, secrets };
+    match root {
+        Some(root) => led.leader.update_cluster_to(update, root).await?,
+        None => led.leader.update_cluster(update).await?,
+    }
     Ok(response::empty(StatusCode::OK))
 }
 

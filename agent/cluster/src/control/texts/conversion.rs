@@ -49,7 +49,7 @@ texts! {
     Dockerd InvalidArgument subnet_size_of_pool(pool: &Subnet, size: u32) "invalid CIDR: \"{pool}\". Subnet size is too small for pool: {size}";
     Dockerd InvalidArgument data_path_port(port: u32) "Datapath port number is not in valid range (1024-49151) : {port}";
     Dockerd Unimplemented external_ca() "external certificate authorities are not supported: managers sign nodes' certificates themselves";
-    Dockerd Unimplemented given_root() "a root certificate of the user's is not supported: leave it out, and the cluster makes one";
+    Dockerd Unimplemented given_root() "a new cluster makes its root itself: rotate it to your own with docker swarm ca --rotate --ca-cert --ca-key";
 }
 
 // Queries.
@@ -150,7 +150,7 @@ mod tests {
             (
                 given_root(),
                 ErrorKind::Unimplemented,
-                "a root certificate of the user's is not supported: leave it out, and the cluster makes one",
+                "a new cluster makes its root itself: rotate it to your own with docker swarm ca --rotate --ca-cert --ca-key",
             ),
         ];
         for (error, kind, text) in others {

@@ -418,6 +418,21 @@ fn the_words_are_dockers() {
             "the next root certificate can't be made: no randomness".to_owned(),
         ),
         (
+            root_not_taken(&"certificate key mismatch"),
+            Kind::InvalidArgument,
+            "rpc error: code = InvalidArgument desc = certificate key mismatch".to_owned(),
+        ),
+        (
+            root_key_alone(),
+            Kind::InvalidArgument,
+            "rpc error: code = InvalidArgument desc = if a signing CA key is provided, the signing CA cert must also be provided".to_owned(),
+        ),
+        (
+            root_certificate_alone(),
+            Kind::InvalidArgument,
+            "rpc error: code = InvalidArgument desc = there must be at least one valid, reachable external CA corresponding to the desired CA certificate".to_owned(),
+        ),
+        (
             election_before_heartbeat(),
             Kind::InvalidArgument,
             "election tick must be greater than heartbeat tick".to_owned(),

@@ -1,7 +1,8 @@
 //! The move to another root.
 
-use ketch_ca::root;
-use ketch_cluster::control::{ClusterUpdate, NewSecrets};
+use base64::Engine;
+use ketch_ca::root::{self, Root};
+use ketch_cluster::control::{ClusterUpdate, NewRoot, NewSecrets};
 use ketch_cluster::objects::Node;
 use ketch_cluster::objects::node::{CaKeyId, NodeTls};
 use ketch_cluster::store::StoreAction;
@@ -86,4 +87,40 @@ async fn another_leader_goes_on_with_it() {
         leader.view(|view| view.cluster().is_some_and(|it| it.root_ca.rotation.is_none()))
     })
     .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_own_root_takes_the_place_of_the_clusters() {
+    let managers = Managers::of(1).await;
+    let leader = managers.leader().await;
+    let before = managers.cluster().await;
+    let own = Root::create(leader.now()).unwrap();
+    let key = |root: &Root| {
+        let digits = base64::engine::general_purpose::STANDARD.encode(&root.key.0);
+        format!("-----BEGIN PRIVATE KEY-----\n{digits}\n-----END PRIVATE KEY-----\n")
+    };
+    let to = async |certificate: &str, key: &str| {
+        let known = managers.cluster().await;
+        let secrets = NewSecrets { worker_token: 5, manager_token: 6, unlock_key: [7; 32] };
+        let (version, spec) = (known.meta.version, known.spec.clone());
+        let root = NewRoot { certificate: certificate.to_owned(), key: key.to_owned() };
+        let update = ClusterUpdate { version, spec, rotate: [].into(), secrets };
+        leader.update_cluster_to(update, root).await.map_err(|error| error.to_string())
+    };
+    let other = Root::create(leader.now()).unwrap();
+    assert_eq!(
+        to(&own.certificate, &key(&other)).await.unwrap_err(),
+        "rpc error: code = InvalidArgument desc = certificate key mismatch"
+    );
+    assert_eq!(managers.cluster().await.root_ca, before.root_ca);
+
+    to(&own.certificate, &key(&own)).await.unwrap();
+    let next = root::describe(&own.certificate).unwrap().id;
+    moved(&leader, managers.seats[0].site.node, next).await;
+    let after = found("the end of the old root", || {
+        leader.view(|view| view.cluster().filter(|it| it.root_ca.rotation.is_none()).cloned())
+    })
+    .await;
+    assert_eq!(after.root_ca.certificate, own.certificate);
+    assert_ne!(after.root_ca.join_tokens, before.root_ca.join_tokens);
 }
