@@ -4,6 +4,8 @@
 //!
 //! Called by `integration`'s `engine_bench scale`, which judges and keeps the samples. Nothing here is timed by an assertion.
 
+#![expect(clippy::disallowed_methods, reason = "folders of a bench, which it has made itself")]
+
 mod agents;
 mod control_plane;
 mod executor;

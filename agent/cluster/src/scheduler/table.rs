@@ -80,10 +80,8 @@ impl NodeTable {
     pub(super) fn committed(&mut self, changes: &[Change]) {
         for change in changes {
             match (change.old.as_ref(), change.new.as_ref()) {
-                (Some(Object::Node(old)), Some(Object::Node(new))) => {
-                    if !is_the_same_place(old, new) {
-                        self.outdated.insert(new.id);
-                    }
+                (Some(Object::Node(old)), Some(Object::Node(new))) if !is_the_same_place(old, new) => {
+                    self.outdated.insert(new.id);
                 }
                 (Some(Object::Node(_)), None) | (None, Some(Object::Node(_))) => self.is = Extent::Partial,
                 (Some(Object::Task(old)), Some(Object::Task(new))) => self.changed(Some(old), Some(new)),
