@@ -40,6 +40,9 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_onehost::what_is_nobodys_is_answered_as_ever", NEW),
     ("mesh_full::a_manager_of_three_has_no_room", NEW),
     ("mesh_full::the_only_manager_has_no_room", NEW),
+    ("mesh_ports::labels_that_can_not_be_are_refused", NEW),
+    ("mesh_ports::closed_ports_are_for_those_who_are_named", NEW),
+    ("mesh_ports::published_ports_are_for_some", NEW),
     ("mesh_recovery::two_managers_of_three_killed_at_each_step_of_an_update", NEW),
 ];
 

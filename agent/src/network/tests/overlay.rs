@@ -419,6 +419,27 @@ fn datagrams_of_strangers_and_of_containers_are_dropped() {
 }
 
 #[test]
+fn an_agent_that_may_not_ask_its_managers_yet_knows_whom_to_let_in() {
+    alone(|world| {
+        let (one, mut two, mut told) = two_nodes(world, vec![task("db.1", 1, 11), task("web.1", 2, 12)]);
+        let (careless, stranger) = (Node::stranger(world, 3), Node::stranger(world, 4));
+        told.nodes.push(3);
+        one.apply(&told);
+        two.apply(&told);
+        let web = Forging::at(&two.join("web", &[("front", "10.0.1.12")]));
+        two.networks = None;
+        let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
+        assert!(web.arrives(&stranger.space), "nobody looks");
+        // A locked manager's: it belongs to the cluster, and is told nothing.
+        two.start();
+        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space));
+        let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space), "it watches");
+    });
+}
+
+#[test]
 fn a_cluster_that_was_left_makes_no_networks_any_more() {
     alone(|world| {
         let (one, _two, told) = two_nodes(world, vec![task("db.1", 1, 11)]);
