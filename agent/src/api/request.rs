@@ -174,6 +174,16 @@ impl Request {
         read(self.body, limit).await
     }
 
+    /// The same request with its whole body here, so that whoever sends it has sent it when it is answered.
+    ///
+    /// # Errors
+    /// A body larger than any JSON may be, or a connection that broke.
+    pub async fn whole(self) -> Result<Self> {
+        let Self { version, operands, query, parts, body } = self;
+        let body = read(body, JSON_LIMIT).await?.into();
+        Ok(Self { version, operands, query, parts, body })
+    }
+
     /// The same request twice, with its whole body: one to look at, one to send on.
     ///
     /// # Errors

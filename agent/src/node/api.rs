@@ -86,7 +86,8 @@ where
     F: Future<Output = Result<Response>>,
 {
     let is_forwarded = request.parts.headers.contains_key(FORWARDED);
-    let mut request = request;
+    // First, as dockerd does: of one that is refused with half of a large secret unread, a client sees the broken connection only.
+    let mut request = request.whole().await?;
     for _ in 0..TRIES {
         let (leader, dispatcher) = match daemon.node()?.lead().await? {
             Lead::Here(leader, dispatcher) => (leader, dispatcher),
