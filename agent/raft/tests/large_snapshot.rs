@@ -123,7 +123,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-#[ignore = "takes more than a minute in a debug build; not yet shown to hold its bound: make soak runs it"]
+#[ignore = "takes more than a minute in a debug build: make soak runs it, with 1 GiB"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_manager_gets_a_large_snapshot_in_frames() {
     let wanted = std::env::var("KETCH_SNAPSHOT_MIB").map_or(64, |size| size.parse::<u64>().unwrap());
