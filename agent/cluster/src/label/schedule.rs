@@ -107,6 +107,12 @@ fn word<T: Copy + Default>(labels: &Labels, label: &str, words: &[(&str, T)]) ->
     })
 }
 
+/// Of how many earlier runs the tasks are kept, if the labels say so. It is asked for each slot: no zone is looked up for it.
+#[must_use]
+pub fn kept_runs(labels: &Labels) -> Option<u64> {
+    labels.get(LABEL).and_then(|_| history(labels).unwrap_or_default())
+}
+
 fn history(labels: &Labels) -> Result<Option<u64>, Refusal> {
     let Some(text) = labels.get(HISTORY) else { return Ok(None) };
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

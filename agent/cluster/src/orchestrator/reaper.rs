@@ -59,7 +59,7 @@ impl<'v> SlotHistory<'v> {
     }
 
     fn reap(&self, now: Timestamp, wanted: &mut Reconciled) {
-        let kept_runs = schedule::parse(&self.service.spec.labels).ok().flatten().and_then(|it| it.history);
+        let kept_runs = schedule::kept_runs(&self.service.spec.labels);
         let excess = self.history().map_or(0, |history| self.tasks.len().saturating_sub(history));
         let mut reaped = 0;
         for task in self.tasks.iter().filter(|task| self.is_history(task) && !self.is_fact(task)) {

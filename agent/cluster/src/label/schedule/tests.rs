@@ -109,6 +109,7 @@ fn the_other_labels_have_their_words_and_need_the_expression() {
     let all = [(LABEL, "@daily"), (MISSED, "run-once"), (OVERLAP, "replace"), (HISTORY, "3")];
     let read = parse(&labels(&all)).unwrap().unwrap();
     assert_eq!((read.missed, read.overlap, read.history), (Missed::RunOnce, Overlap::Replace, Some(3)));
+    assert_eq!((kept_runs(&labels(&all)), kept_runs(&labels(&[(HISTORY, "3")]))), (Some(3), None));
     let plain = schedule("@daily", "UTC");
     assert_eq!((plain.missed, plain.overlap, plain.history), (Missed::Skip, Overlap::Forbid, None));
     assert!(parse(&Labels::new()).unwrap().is_none());
