@@ -12,6 +12,7 @@ pub(crate) mod visits;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hyper::http::request::Parts;
 use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
@@ -29,6 +30,9 @@ use crate::error::{Error, Kind, Result};
 const ID: usize = 64;
 /// Of a task's.
 const TASK: usize = 32;
+
+/// How often a request is asked that changes nothing.
+const TRIES: u32 = 3;
 
 /// An exec's id as a manager gives it of another node's: with its task, so that every manager knows where it is, for ever.
 fn exec_with_task(exec: &str, task: TaskId) -> String {
@@ -61,22 +65,34 @@ pub(super) async fn answered(
         return Err(Box::new((parts, body)));
     };
     let Ok(node) = daemon.node() else { return Err(Box::new((parts, body))) };
-    let tunnel = match node.reach(target).await {
-        Ok(tunnel) => tunnel,
-        Err(ReachError::NotFound(_)) => return Err(Box::new((parts, body))),
-        Err(ReachError::NoLeader(_)) if !is_certain => return Err(Box::new((parts, body))),
-        Err(error) => return Ok(response::error(&error.into())),
-    };
     let path = match exec_of(&asked.id) {
         Some((exec, _)) => asked.with_id(exec),
         None => parts.uri.path().to_owned(),
     };
-    let answered = proxied::send(tunnel, path, (parts, body)).await;
-    let answered = match answered {
-        Ok((task, response)) if asked.makes_exec() => named(task, response).await,
-        answered => answered.map(|(_, response)| response),
-    };
-    Ok(answered.unwrap_or_else(|error| response::error(&error)))
+    // What only reads is asked once more when its tunnel is lost, as with a leader that is replaced; of the rest nobody knows
+    // whether it was done.
+    let mut tries = if parts.method.is_safe() { TRIES } else { 1 };
+    let mut request = (parts, body);
+    loop {
+        let tunnel = match node.reach(target.clone()).await {
+            Ok(tunnel) => tunnel,
+            Err(ReachError::NotFound(_)) => return Err(Box::new(request)),
+            Err(ReachError::NoLeader(_)) if !is_certain => return Err(Box::new(request)),
+            Err(error) => return Ok(response::error(&error.into())),
+        };
+        tries -= 1;
+        let again = (tries > 0).then(|| request.0.clone());
+        let answered = match (proxied::send(tunnel, path.clone(), request).await, again) {
+            (Err(error), Some(again)) if error.kind == Kind::Unavailable => {
+                tracing::debug!("asking again: {error}");
+                request = (again, Bytes::new().into());
+                continue;
+            }
+            (Ok((task, response)), _) if asked.makes_exec() => named(task, response).await,
+            (answered, _) => answered.map(|(_, response)| response),
+        };
+        return Ok(answered.unwrap_or_else(|error| response::error(&error)));
+    }
 }
 
 /// None of what is here, and of what can't be a task's.
