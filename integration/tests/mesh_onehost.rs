@@ -78,7 +78,7 @@ fn every_command_from_every_manager(case: &Case) {
         assert!(log.lines().any(|line| line.contains("a manager asks") && line.contains(manager) && line.contains("/exec")), "{log}");
     }
     // Its life is the service's.
-    for line in ["stop", "rm -f", "restart", "pause"] {
+    for line in ["stop", "rm", "restart", "pause"] {
         mesh.docker(2, &format!("{line} {name}")).refuses(&["No such container"]);
     }
     let _ = mesh.docker(2, &format!("kill {name}")).ok();
