@@ -188,6 +188,8 @@ async fn a_node_that_does_not_open_it_is_told() {
     let mut worker = Worker::begin(&cluster.dispatcher, 101).await;
     let other = Worker::begin(&cluster.dispatcher, 102).await;
     worker.settle().await;
+    // It is not silent for longer than it is waited for.
+    worker.beat().await.unwrap();
     let node = Target::Node(worker.identity.node);
     let dispatcher = Arc::clone(&cluster.dispatcher);
     let reaching = tokio::spawn(async move { dispatcher.reach(BY, &node).await });
