@@ -152,6 +152,7 @@ modules![
     mesh_onehost(waits),
     mesh_full(waits),
     mesh_foreign(waits),
+    mesh_labels(waits),
     mesh_ports(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),
