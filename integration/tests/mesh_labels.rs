@@ -50,7 +50,7 @@ fn a_service_waits_for_another(case: &Case) {
 
 fn a_changed_secret_rolls_its_service(case: &Case) {
     let mesh = formed(case);
-    let file = mesh.node(1).engine.site.path("data");
+    let file = mesh.node(1).engine.site.path("secret.txt");
     let with = |data: &str, line: &str| {
         fs::write(&file, data).expect("write the data");
         mesh.docker(1, &format!("{line} {}", file.display()))

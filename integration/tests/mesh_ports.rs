@@ -148,7 +148,7 @@ fn closed_ports_are_for_those_who_are_named(case: &Case) {
             assert!(!task.reaches(&mesh, &format!("{address}:81")), "{address}: another port from {task:?}");
         }
     }
-    let by_name = format!("exec {} sh -c 'echo GET / | nc -w 3 db 80'", shops[0].id);
+    let by_name = format!("exec {} sh -c '(echo GET / HTTP/1.0; echo) | nc -w 3 db 80'", shops[0].id);
     let _ = mesh.wait_output(1, &by_name, |text| text.contains("served"));
     for task in &far {
         for address in front.iter().chain([&host]) {
