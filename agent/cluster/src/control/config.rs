@@ -74,7 +74,9 @@ pub fn update_config(
     let rest_is_kept =
         old.spec.name == spec.name && payload::is_kept(&old.spec.templating, &spec.templating, &None);
     let data_is_kept = payload::is_kept(&old.spec.data, &spec.data, &Vec::new());
-    if !rest_is_kept || !(data_is_kept || rotation::is_asked_for(view, |spec| uses(spec, id))) {
+    if !rest_is_kept
+        || !(data_is_kept || rotation::is_asked_for(view, |spec| has_one_called(spec, &old.spec.name)))
+    {
         return Err(texts::only_labels());
     }
     if old.meta.version != version && !Fault::StaleVersion.is_made() {
@@ -97,6 +99,11 @@ pub fn update_config(
 fn superseded(old: &Config, now: Timestamp) -> Config {
     let meta = Meta { updated_at: now, ..old.meta };
     Config { meta, superseded: true, ..old.clone() }
+}
+
+fn has_one_called(spec: &ServiceSpec, name: &str) -> bool {
+    let container = spec.task.container();
+    container.is_some_and(|container| container.configs.iter().any(|reference| reference.name == name))
 }
 
 fn uses(spec: &ServiceSpec, id: ConfigId) -> bool {

@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
+use crate::id::{ConfigId, SecretId};
 use crate::label::roll_on_change;
+use crate::objects::service::UpdateState;
 use crate::objects::task::TaskRuntime;
 use crate::objects::{ContainerSpec, Service, ServiceSpec};
 use crate::store::{ObjectKind, StoreAction};
@@ -23,7 +25,8 @@ pub(super) fn asks(service: &Service) -> bool {
     roll_on_change::parse(&service.spec.labels).unwrap_or(false)
 }
 
-/// Whether some service that uses it asks to be rolled: then its data may change.
+/// Whether some service that uses one of that name asks to be rolled: then its data may change. By the name, as those are updated: after a
+/// rollback a service has an earlier one.
 pub(super) fn is_asked_for(view: &View<'_>, uses: impl Fn(&ServiceSpec) -> bool) -> bool {
     view.services().any(|service| asks(service) && uses(&service.spec))
 }
@@ -53,11 +56,44 @@ fn pointed(service: &Service, now: Timestamp, point: impl Fn(&mut ContainerSpec)
     }
     let mut rolled = service.clone();
     rolled.meta.updated_at = now;
-    rolled.previous_spec = Some(std::mem::replace(&mut rolled.spec, spec));
-    rolled.previous_spec_version = Some(service.spec_version);
+    replace(&mut rolled, spec);
     rolled.update_status = None;
     // A job's iteration stays: a change of a file is no reason to run it, but its next task has the new one.
     Some(rolled)
+}
+
+/// Gives a service its next spec, and remembers the one before for a rollback: that which has run. One `docker stack deploy` may change
+/// several payloads, and then the service; what lies between these steps is no state that anybody wanted.
+pub(super) fn replace(service: &mut Service, next: ServiceSpec) {
+    if is_half_rolled(service) || asks(service) && service.spec == next && service.previous_spec.is_some() {
+        service.spec = next;
+    } else {
+        exchange(service, next);
+    }
+}
+
+/// The same, whatever was before.
+pub(super) fn exchange(service: &mut Service, next: ServiceSpec) {
+    service.previous_spec = Some(std::mem::replace(&mut service.spec, next));
+    service.previous_spec_version = Some(service.spec_version);
+}
+
+/// Whether its spec came of the one before by a rotation, which has not been carried out yet.
+fn is_half_rolled(service: &Service) -> bool {
+    let is_under_way =
+        service.update_status.as_ref().is_none_or(|status| status.state == UpdateState::Updating);
+    let is_of = |previous: &ServiceSpec| without_ids(previous) == without_ids(&service.spec);
+    is_under_way && asks(service) && service.previous_spec.as_ref().is_some_and(is_of)
+}
+
+/// The spec, whichever secrets and configs of the same names it has.
+fn without_ids(spec: &ServiceSpec) -> ServiceSpec {
+    let mut spec = spec.clone();
+    if let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime {
+        container.secrets.iter_mut().for_each(|it| it.secret = SecretId::of(0));
+        container.configs.iter_mut().for_each(|it| it.config = ConfigId::of(0));
+    }
+    spec
 }
 
 /// Whether all of it enters at once: in parts, a service could be left behind.

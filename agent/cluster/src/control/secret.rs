@@ -77,7 +77,9 @@ pub fn update_secret(
         && payload::is_kept(&old.spec.templating, &spec.templating, &None)
         && payload::is_kept(&old.spec.driver, &spec.driver, &None);
     let data_is_kept = payload::is_kept(&old.spec.data, &spec.data, &Vec::new());
-    if !rest_is_kept || !(data_is_kept || rotation::is_asked_for(view, |spec| uses(spec, id))) {
+    if !rest_is_kept
+        || !(data_is_kept || rotation::is_asked_for(view, |spec| has_one_called(spec, &old.spec.name)))
+    {
         return Err(texts::only_labels());
     }
     if old.meta.version != version {
@@ -105,6 +107,11 @@ fn relabelled(old: &Secret, labels: Labels, now: Timestamp) -> Secret {
 fn superseded(old: &Secret, now: Timestamp) -> Secret {
     let meta = Meta { updated_at: now, ..old.meta };
     Secret { meta, superseded: true, ..old.clone() }
+}
+
+fn has_one_called(spec: &ServiceSpec, name: &str) -> bool {
+    let container = spec.task.container();
+    container.is_some_and(|container| container.secrets.iter().any(|reference| reference.name == name))
 }
 
 fn uses(spec: &ServiceSpec, id: SecretId) -> bool {

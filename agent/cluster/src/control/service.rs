@@ -96,11 +96,9 @@ pub fn update_service(
     }
     let mut service = Service::clone(old);
     service.meta.updated_at = now;
-    // `docker stack deploy` first changes a config, which updates the service, and then asks for what that came to: a
-    // rollback is to go to what was before both.
-    if !(rotation::asks(old) && next == old.spec && old.previous_spec.is_some()) {
-        service.previous_spec = Some(std::mem::replace(&mut service.spec, next));
-        service.previous_spec_version = Some(old.spec_version);
+    match update.rollback {
+        Rollback::None => rotation::replace(&mut service, next),
+        Rollback::Previous => rotation::exchange(&mut service, next),
     }
     service.update_status = (update.rollback == Rollback::Previous).then(|| rollback_started(now));
     service.job = old.job.map(|job| next_job(job, (&old.spec, &service.spec), now));
@@ -168,7 +166,7 @@ fn registry_auth(old: &Service, from: &RegistryAuth) -> Result<Option<SecretText
 }
 
 /// The updater counts the slots when it takes the rollback up.
-fn rollback_started(now: Timestamp) -> UpdateStatus {
+pub(super) fn rollback_started(now: Timestamp) -> UpdateStatus {
     UpdateStatus {
         state: UpdateState::RollbackStarted,
         started_at: now,

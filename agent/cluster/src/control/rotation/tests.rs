@@ -132,6 +132,64 @@ fn the_same_deployment_once_more_keeps_what_a_rollback_goes_back_to() {
     assert_eq!(back.spec, before, "what it names is there still");
 }
 
+/// As its reconciler rolls it back.
+fn roll_back(store: &mut Store, service: ServiceId) {
+    let mut service = Service::clone(store.service(service).unwrap());
+    service.spec = service.previous_spec.take().unwrap();
+    commit(store, &[StoreAction::Update(service.into())]);
+}
+
+#[test]
+fn after_a_rollback_the_mended_data_is_deployed() {
+    let mut store = fixture::store(cluster());
+    let web = created(&mut store, asking("web"));
+    deploy(&mut store, KEY, "bad").unwrap();
+    roll_back(&mut store, web);
+    assert_eq!(secret_of(&store, web), KEY);
+    let bad = current(&store);
+    deploy(&mut store, bad, "mended").unwrap();
+    assert_ne!(current(&store), bad);
+    assert_eq!(secret_of(&store, web), current(&store));
+}
+
+#[test]
+fn a_rollback_of_several_steps_of_a_deployment_goes_to_what_was_before_them() {
+    let mut store = fixture::store(cluster());
+    let web = created(&mut store, asking("web"));
+    let before = store.service(web).unwrap().spec.clone();
+    deploy(&mut store, KEY, "new").unwrap();
+    let conf = store.config(CONF).unwrap().clone();
+    let changed = SpecUpdate {
+        version: conf.meta.version,
+        spec: ConfigSpec { data: b"new".to_vec(), ..conf.spec.clone() },
+    };
+    let actions =
+        with_view(&store, |view| update_config(view, CONF, changed, at(7), &mut fixture::counter(900)));
+    commit(&mut store, &actions.unwrap());
+    let service = store.service(web).unwrap();
+    let mut next = service.spec.clone();
+    next.labels.insert("version".to_owned(), "2".to_owned());
+    let update = ServiceUpdate {
+        version: service.meta.version,
+        spec: next,
+        rollback: Rollback::None,
+        registry_auth: RegistryAuth::Spec,
+    };
+    let actions = with_view(&store, |view| update_service(view, web, update, at(8))).unwrap();
+    commit(&mut store, &actions);
+    assert_eq!(store.service(web).unwrap().previous_spec.as_ref(), Some(&before));
+    assert_eq!(with_view(&store, payloads::reconcile).actions, [], "what it names is there still");
+    // Once it was carried out, it is what the next one goes back to.
+    let mut done = Service::clone(store.service(web).unwrap());
+    let ran = done.spec.clone();
+    done.update_status = Some(crate::control::service::rollback_started(at(9)));
+    done.update_status.as_mut().unwrap().state = UpdateState::Completed;
+    commit(&mut store, &[StoreAction::Update(done.into())]);
+    let present = current(&store);
+    deploy(&mut store, present, "newer").unwrap();
+    assert_eq!(store.service(web).unwrap().previous_spec.as_ref(), Some(&ran));
+}
+
 #[test]
 fn one_that_is_removed_and_made_again_is_rotated() {
     let mut store = fixture::store(cluster());
