@@ -87,8 +87,14 @@ impl Labels {
         }
         depends_on::fits(view, spec)?;
         schedule::fits(spec)?;
-        self.publish.fits(spec)
+        self.publish.fits(view, spec)
     }
+}
+
+/// Whether its tasks have the network of their nodes.
+fn is_in_host(view: &View<'_>, spec: &ServiceSpec) -> bool {
+    let mut networks = spec.task.networks.iter().filter_map(|it| view.network(it.target));
+    networks.any(|network| network.spec.driver_name() == "host")
 }
 
 fn all_known(labels: &Raw) -> Result<(), Refusal> {

@@ -49,6 +49,9 @@ const GATHER_ALLOCATOR: Duration = Duration::from_millis(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// A clock that is adjusted by less than this was not set back.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
 /// What one reconciler wants now. The manager applies the parts one after the other, each as one transaction, and drops the
 /// rest when one is refused; then it calls [`Reconcilers::settle`].
 #[derive(Debug, Clone, PartialEq)]
@@ -104,6 +107,8 @@ pub struct Reconcilers {
     /// Keeps what it would otherwise look up anew in each turn.
     scheduler: Scheduler,
     next_place: u64,
+    /// When a turn was last asked for.
+    asked_at: Timestamp,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -218,6 +223,12 @@ impl Reconcilers {
 
     /// Takes the first ready key; those whose moment has come are the last of these.
     fn begin(&mut self, now: Timestamp) -> Option<Key> {
+        // What waits was promised a span, and not a moment of a clock that was ahead.
+        let was_set_back = now.after(CLOCK_SLACK) < std::mem::replace(&mut self.asked_at, now);
+        if was_set_back {
+            let waiting: Vec<_> = self.later.iter().map(|(_, key)| *key).collect();
+            waiting.into_iter().for_each(|key| self.make_ready(key));
+        }
         while let Some((_, key)) = self.later.first().copied().filter(|(moment, _)| *moment <= now) {
             self.make_ready(key);
         }

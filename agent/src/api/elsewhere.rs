@@ -28,6 +28,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Of a container's or an exec's id, in hexadecimal digits.
 const ID: usize = 64;
+/// As clients show it.
+const SHORT_ID: usize = 12;
 /// Of a task's.
 const TASK: usize = 32;
 
@@ -123,8 +125,10 @@ pub(crate) fn is_manager(daemon: &Daemon) -> bool {
     daemon.node().is_ok_and(|node| node.view(|_| ()).is_some())
 }
 
+/// Not a few letters: `db` and `cafe` are names, and somebody else's container must not be killed by one.
 fn may_be_id(text: &str) -> bool {
-    (1..=ID).contains(&text.len()) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    (SHORT_ID..=ID).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The answer with an exec's id, as this manager gives it on.

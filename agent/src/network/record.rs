@@ -188,7 +188,7 @@ pub(super) struct Sandbox {
 pub struct OfService {
     /// The task's id.
     pub task: String,
-    /// The service's when the task was made, as far as networks read them; those that managers tell now go before them.
+    /// The service's when it was last told of, as far as networks read them; those that managers tell now go before them.
     pub labels: BTreeMap<String, String>,
 }
 

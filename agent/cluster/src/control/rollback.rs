@@ -21,8 +21,12 @@ fn may_be_rolled_back(view: &View<'_>, service: &Service) -> bool {
     match &service.update_status {
         Some(status) => status.state == UpdateState::Updating,
         // The updater has not seen it yet, or there is nothing to replace.
-        None => view.tasks_of(service.id).any(|task| {
-            task.spec_version != service.spec_version && task.desired_state <= TaskState::Complete
-        }),
+        None => is_to_be_carried_out(view, service),
     }
+}
+
+/// Tasks of an earlier spec are to run.
+pub(super) fn is_to_be_carried_out(view: &View<'_>, service: &Service) -> bool {
+    view.tasks_of(service.id)
+        .any(|task| task.spec_version != service.spec_version && task.desired_state <= TaskState::Complete)
 }

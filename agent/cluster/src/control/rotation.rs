@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 use crate::view::View;
 
 use super::error::ControlError;
-use super::rollback::specs_in_use;
+use super::rollback::{is_to_be_carried_out, specs_in_use};
 use super::size::{MAX_TRANSACTION_BYTES, size_of};
 use super::texts;
 
@@ -45,10 +45,16 @@ pub(super) fn rolled(
     point: impl Fn(&mut ContainerSpec) -> bool,
 ) -> Vec<StoreAction> {
     let asking = view.services().filter(|service| asks(service));
-    asking.filter_map(|service| Some(StoreAction::Update(pointed(service, now, &point)?.into()))).collect()
+    asking
+        .filter_map(|service| Some(StoreAction::Update(pointed((view, service), now, &point)?.into())))
+        .collect()
 }
 
-fn pointed(service: &Service, now: Timestamp, point: impl Fn(&mut ContainerSpec) -> bool) -> Option<Service> {
+fn pointed(
+    (view, service): (&View<'_>, &Service),
+    now: Timestamp,
+    point: impl Fn(&mut ContainerSpec) -> bool,
+) -> Option<Service> {
     let mut spec = service.spec.clone();
     let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime else { return None };
     if !point(container) {
@@ -56,7 +62,7 @@ fn pointed(service: &Service, now: Timestamp, point: impl Fn(&mut ContainerSpec)
     }
     let mut rolled = service.clone();
     rolled.meta.updated_at = now;
-    replace(&mut rolled, spec);
+    replace(view, &mut rolled, spec);
     rolled.update_status = None;
     // A job's iteration stays: a change of a file is no reason to run it, but its next task has the new one.
     Some(rolled)
@@ -64,8 +70,10 @@ fn pointed(service: &Service, now: Timestamp, point: impl Fn(&mut ContainerSpec)
 
 /// Gives a service its next spec, and remembers the one before for a rollback: that which has run. One `docker stack deploy` may change
 /// several payloads, and then the service; what lies between these steps is no state that anybody wanted.
-pub(super) fn replace(service: &mut Service, next: ServiceSpec) {
-    if is_half_rolled(service) || asks(service) && service.spec == next && service.previous_spec.is_some() {
+pub(super) fn replace(view: &View<'_>, service: &mut Service, next: ServiceSpec) {
+    if is_half_rolled(view, service)
+        || asks(service) && service.spec == next && service.previous_spec.is_some()
+    {
         service.spec = next;
     } else {
         exchange(service, next);
@@ -79,9 +87,12 @@ pub(super) fn exchange(service: &mut Service, next: ServiceSpec) {
 }
 
 /// Whether its spec came of the one before by a rotation, which has not been carried out yet.
-fn is_half_rolled(service: &Service) -> bool {
-    let is_under_way =
-        service.update_status.as_ref().is_none_or(|status| status.state == UpdateState::Updating);
+fn is_half_rolled(view: &View<'_>, service: &Service) -> bool {
+    let is_under_way = match &service.update_status {
+        Some(status) => status.state == UpdateState::Updating,
+        // Of a job nobody ever asks for a state of its update.
+        None => !service.spec.mode.is_job() && is_to_be_carried_out(view, service),
+    };
     let is_of = |previous: &ServiceSpec| without_ids(previous) == without_ids(&service.spec);
     is_under_way && asks(service) && service.previous_spec.as_ref().is_some_and(is_of)
 }

@@ -97,7 +97,7 @@ pub fn update_service(
     let mut service = Service::clone(old);
     service.meta.updated_at = now;
     match update.rollback {
-        Rollback::None => rotation::replace(&mut service, next),
+        Rollback::None => rotation::replace(view, &mut service, next),
         Rollback::Previous => rotation::exchange(&mut service, next),
     }
     service.update_status = (update.rollback == Rollback::Previous).then(|| rollback_started(now));

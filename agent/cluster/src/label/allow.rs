@@ -15,7 +15,7 @@ use crate::objects::endpoint::Protocol;
 use crate::objects::{Labels, ServiceSpec};
 use crate::view::View;
 
-use super::{Refusal, STACK};
+use super::{Refusal, STACK, is_in_host};
 
 pub const LABEL: &str = "ketch.allow";
 
@@ -69,8 +69,7 @@ pub fn in_force(labels: &Labels) -> Option<Allow> {
 
 /// Whether the rest of the service goes with it.
 pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
-    let networks = spec.task.networks.iter().filter_map(|it| view.network(it.target));
-    if networks.map(|network| network.spec.driver_name()).any(|driver| driver == "host") {
+    if is_in_host(view, spec) {
         return Err(refused("a service of the network host has no ports of its own".to_owned()));
     }
     let mut added = spec.task.container().into_iter().flat_map(|container| &container.cap_add);

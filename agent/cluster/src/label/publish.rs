@@ -12,8 +12,9 @@ use std::net::IpAddr;
 
 use crate::objects::network::Subnet;
 use crate::objects::{Labels, ServiceSpec};
+use crate::view::View;
 
-use super::Refusal;
+use super::{Refusal, is_in_host};
 
 pub const FROM: &str = "ketch.publish.from";
 pub const IP: &str = "ketch.publish.ip";
@@ -55,14 +56,15 @@ pub fn in_force(labels: &Labels) -> Publish {
 
 impl Publish {
     /// Whether the service has what they narrow.
-    pub(super) fn fits(&self, spec: &ServiceSpec) -> Result<(), Refusal> {
-        if spec.endpoint.as_ref().is_some_and(|endpoint| !endpoint.ports.is_empty()) {
-            return Ok(());
-        }
+    pub(super) fn fits(&self, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
         let given = [(FROM, self.from.is_some()), (IP, self.at.is_some())];
-        match given.into_iter().find(|(_, is_given)| *is_given) {
-            Some((label, _)) => Err(Refusal::new(label, "the service has no published port")),
-            None => Ok(()),
+        let Some((label, _)) = given.into_iter().find(|(_, is_given)| *is_given) else { return Ok(()) };
+        if is_in_host(view, spec) {
+            return Err(Refusal::new(label, "a service of the network host publishes nothing"));
+        }
+        match spec.endpoint.as_ref().is_some_and(|endpoint| !endpoint.ports.is_empty()) {
+            true => Ok(()),
+            false => Err(Refusal::new(label, "the service has no published port")),
         }
     }
 }
@@ -110,7 +112,9 @@ fn is_interface(text: &str) -> bool {
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::objects::task::NetworkAttachmentConfig;
     use crate::objects::{EndpointSpec, PortConfig, ServiceMode};
+    use crate::view::Observed;
 
     fn labels(label: &str, text: &str) -> Labels {
         Labels::from([(label.to_owned(), text.to_owned())])
@@ -162,12 +166,26 @@ mod tests {
 
     #[test]
     fn without_a_published_port_there_is_nothing_to_narrow() {
+        let mut host = fixture::network(7);
+        host.spec.driver.name = "host".to_owned();
+        let attached = NetworkAttachmentConfig {
+            target: host.id,
+            aliases: Vec::new(),
+            addresses: Vec::new(),
+            driver_options: Labels::new(),
+        };
+        let store = fixture::store([host.into()]);
+        let observed = Observed::default();
+        let view = View::new(&store, &observed);
         let mut spec = fixture::service(1, ServiceMode::Global).spec;
         for (label, text) in [(FROM, "10.0.0.0/8"), (IP, "eth0")] {
             let narrowed = parse(&labels(label, text)).unwrap();
             spec.endpoint = None;
-            assert_eq!(narrowed.fits(&spec), Err(Refusal::new(label, "the service has no published port")));
-            assert_eq!(Publish::default().fits(&spec), Ok(()));
+            assert_eq!(
+                narrowed.fits(&view, &spec),
+                Err(Refusal::new(label, "the service has no published port"))
+            );
+            assert_eq!(Publish::default().fits(&view, &spec), Ok(()));
             let port = PortConfig {
                 name: String::new(),
                 protocol: Default::default(),
@@ -176,7 +194,11 @@ mod tests {
                 publish_mode: Default::default(),
             };
             spec.endpoint = Some(EndpointSpec { ports: vec![port], ..EndpointSpec::default() });
-            assert_eq!(narrowed.fits(&spec), Ok(()));
+            assert_eq!(narrowed.fits(&view, &spec), Ok(()));
+            let mut on_host = spec.clone();
+            std::sync::Arc::make_mut(&mut on_host.task).networks = vec![attached.clone()];
+            let told = narrowed.fits(&view, &on_host).unwrap_err().to_string();
+            assert_eq!(told, format!("label {label}: a service of the network host publishes nothing"));
         }
     }
 }

@@ -77,9 +77,15 @@ pub(super) fn is_complete(service: &ServiceView<'_>) -> bool {
     schedule::has_begun(service.service) && every_slot(service, |slot| is_done(service, slot))
 }
 
-/// Whether nothing of the present iteration is to run any more: each slot is done or given up.
+/// Whether nothing of the present iteration is to run any more: each slot is done or given up, and nothing goes on in one that is not
+/// asked for now, on a paused node or above a lowered number.
 pub(super) fn is_over(service: &ServiceView<'_>) -> bool {
-    every_slot(service, |slot| slot.newest().is_some() && !is_active(service, slot))
+    let is_of_it = |task: &Task| is_present(service, task);
+    let slots = match service.service.spec.mode {
+        ServiceMode::ReplicatedJob { .. } => Slot::numbered(service, is_of_it),
+        _ => global::slots_of(service, is_of_it),
+    };
+    every_slot(service, |slot| slot.newest().is_some()) && !slots.iter().any(|slot| is_active(service, slot))
 }
 
 fn every_slot(service: &ServiceView<'_>, holds: impl Fn(&Slot<'_>) -> bool) -> bool {

@@ -46,6 +46,16 @@ fn keys_run_in_the_order_in_which_they_were_woken_and_once() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_holds_nobody_up() {
+    let mut queue = Reconcilers::default();
+    let hour = milliseconds(3_600_000);
+    assert_eq!(queue.begin(hour), None);
+    queue.wait_until(SERVICE, hour.after(Duration::from_secs(5)));
+    assert_eq!(turns(&mut queue, hour.before(Duration::from_millis(900))), [], "adjusted");
+    assert_eq!(turns(&mut queue, milliseconds(1)), [SERVICE]);
+}
+
+#[test]
 fn a_key_under_way_has_its_next_turn_after_it() {
     let now = milliseconds(1);
     let mut queue = Reconcilers::default();

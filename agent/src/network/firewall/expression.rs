@@ -38,6 +38,7 @@ const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const TRANSLATED_DESTINATION: u32 = 1 << 5;
 const FIB_ADDRESS_TYPE: u32 = 3;
 const FIB_OF_DESTINATION: u32 = 2;
+const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
 /// Numbers one after the other.
 const INCREMENTAL: u32 = 0;
@@ -133,6 +134,8 @@ pub(super) enum Expression {
     },
     /// The destination is an address of this host.
     ToThisHost,
+    /// The destination is this host, or everybody, or whoever listens: it is no other machine alone.
+    NotToAnother,
     /// The source is in this set.
     SourceInSet {
         set: String,
@@ -302,11 +305,11 @@ impl Writer {
     }
 
     /// The destination is an address of this host.
-    fn local(&mut self) {
+    fn destination_type(&mut self, how: Compare, kind: u32) {
         self.add("fib", |data| {
             data.ordered(1, REGISTER).ordered(2, FIB_ADDRESS_TYPE).ordered(3, FIB_OF_DESTINATION);
         });
-        self.compare(Compare::Equal, &LOCAL.to_ne_bytes());
+        self.compare(how, &kind.to_ne_bytes());
     }
 
     fn number(&self) -> u32 {
@@ -473,7 +476,7 @@ impl Writer {
                 self.payload(2, (2, 2), REGISTER + 1);
                 self.look_up(map, Some(ANSWER));
                 // A look into the routes, and so after the port is found.
-                self.local();
+                self.destination_type(Compare::Equal, LOCAL);
                 self.translate_destination(ANSWER, Some(ANSWER + registers));
             }
             Expression::ByDestination { map } => {
@@ -486,7 +489,8 @@ impl Writer {
                 self.payload(2, (2, 2), REGISTER + 1);
                 self.look_up(map, Some(VERDICT));
             }
-            Expression::ToThisHost => self.local(),
+            Expression::ToThisHost => self.destination_type(Compare::Equal, LOCAL),
+            Expression::NotToAnother => self.destination_type(Compare::Different, UNICAST),
             Expression::SourceInSet { set } | Expression::AddressInSet { set } => {
                 let (place, _) = self.address(matches!(expression, Expression::SourceInSet { .. }));
                 self.payload(1, place, REGISTER);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prerouting,  established: accepted. To an address of this host and such a port: on in `port-<protocol>-<port>`. It is before anything
-//! output       is translated, and before the daemon's own sockets, which carry what the packet filter does not.
+//! output       (by multicast and broadcast too, which sockets at all addresses take) is translated, and before the daemon's own sockets, which carry what the packet filter does not.
 //! port-<..>    at an address, or by an interface, where it is open: on in `from-<protocol>-<port>`. The rest is dropped.
 //! from-<..>    from one of the sources: accepted. The rest is dropped.
 //! ```
@@ -74,12 +74,15 @@ fn write(transaction: &mut Transaction, family: Family, table: &str, narrowed: &
         let jump = Answer::Verdict(Verdict::Jump(chain));
         transaction.add(family, (table, PORTS), &[(key(None, *transport, *port), jump)]);
     }
-    for (chain, number) in [("prerouting", PREROUTING), ("output", OUTPUT)] {
+    // What is for everybody or whoever listens comes to the daemon's sockets too; what this host sends so comes back by prerouting.
+    for (chain, number, to) in
+        [("prerouting", PREROUTING, E::NotToAnother), ("output", OUTPUT, E::ToThisHost)]
+    {
         let hook = Hook { kind: "filter", number, priority: BEFORE_TRANSLATION };
         transaction.chain(family, (table, chain), Some(hook));
         transaction.rule(family, (table, chain), &[E::Established, E::Then(Verdict::Accept)]);
         let ports = E::ByProtocolAndPort { map: PORTS.to_owned() };
-        transaction.rule(family, (table, chain), &[E::ToThisHost, ports]);
+        transaction.rule(family, (table, chain), &[to, ports]);
     }
 }
 

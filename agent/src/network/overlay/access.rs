@@ -43,7 +43,12 @@ pub(in crate::network) struct Resident {
 pub(in crate::network) struct Access {
     /// What each resident lets in; `None`: everybody.
     pub(in crate::network) admissions: Vec<Option<Admission>>,
+    /// The routing mesh's ports, wherever their tasks are...
+    pub(in crate::network) mesh: Narrowed,
+    /// ...and those of residents themselves.
     pub(in crate::network) narrowed: Narrowed,
+    /// What the labels of each resident's service say now.
+    pub(in crate::network) labels: Vec<Labels>,
     /// Whether some service says anything.
     pub(in crate::network) is_asked: bool,
 }
@@ -57,12 +62,13 @@ pub(in crate::network) fn access(items: &[Item], residents: &[Resident]) -> Acce
         access.is_asked |= is_asked(&service.labels);
         if let Some(narrowing) = narrowing(&service.labels) {
             let ports = published(service).map(|port| (transport(port.protocol), port.published_port));
-            access.narrowed.0.extend(ports.map(|port| (port, narrowing.clone())));
+            access.mesh.0.extend(ports.map(|port| (port, narrowing.clone())));
         }
     }
     for resident in residents {
         let service = resident.of.task.parse().ok().and_then(|task| told.service_of(task));
         let labels = service.map_or(&resident.of.labels, |service| &service.labels);
+        access.labels.push(read(labels));
         let allow = allow::in_force(labels);
         access.admissions.push(allow.map(|allow| admission(&told, resident, (service, &allow))));
         if let Some(narrowing) = narrowing(labels) {

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use ketch_cluster::assignment::Item;
 use ketch_cluster::id::NetworkId;
+use ketch_cluster::objects::Labels;
 
 use super::Held;
 use super::access::{Access, Resident, access, is_asked};
 use crate::error::Result;
 use crate::locks::locked;
 use crate::network::firewall::{Admission, Narrowed, admit};
-use crate::network::record::{Driver, Sandbox};
+use crate::network::record::{Driver, OfService, Sandbox};
 use crate::network::{Networks, State, namespace, refused};
 
 impl Networks {
@@ -43,9 +44,13 @@ impl Networks {
         items: &[Item],
     ) -> Result<Vec<(String, crate::error::Error)>> {
         let residents = self.state().residents();
-        let Access { admissions, narrowed, is_asked } = access(items, &residents);
+        let Access { admissions, mesh, narrowed, labels, is_asked } = access(items, &residents);
         self.0.is_closing.store(is_asked, Relaxed);
-        self.narrow(held, narrowed)?;
+        held.narrowing = (mesh, narrowed);
+        self.narrow(held)?;
+        for (resident, labels) in residents.iter().zip(labels) {
+            self.remember_labels(resident, labels)?;
+        }
         held.admitted.retain(|sandbox, _| residents.iter().any(|resident| resident.sandbox == *sandbox));
         let mut failed = Vec::new();
         for (resident, wanted) in residents.iter().zip(admissions) {
@@ -56,7 +61,14 @@ impl Networks {
         Ok(failed)
     }
 
-    fn narrow(&self, held: &mut Held, narrowed: Narrowed) -> Result<()> {
+    /// Narrows the ports that are led to tasks. One of the mesh's that somebody else has on this node stays his.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) fn narrow(&self, held: &mut Held) -> Result<()> {
+        let (mesh, own) = &held.narrowing;
+        let led = mesh.0.iter().filter(|(port, _)| !held.published.is_refused(port));
+        let narrowed = Narrowed(led.chain(&own.0).map(|(port, how)| (*port, how.clone())).collect());
         if held.narrowed.as_ref() == Some(&narrowed) {
             return Ok(());
         }
@@ -88,6 +100,22 @@ impl Networks {
         }
         let _none = held.admitted.insert(resident.sandbox.clone(), wanted);
         Ok(())
+    }
+
+    /// What is in force when nobody tells of the service any more: it was removed, or this agent was started without a manager.
+    fn remember_labels(&self, resident: &Resident, labels: Labels) -> Result<()> {
+        if resident.of.labels == labels {
+            return Ok(());
+        }
+        let mut state = self.state();
+        let known = state.sandboxes.get(&resident.container);
+        match known.filter(|it| it.id == resident.sandbox).cloned() {
+            Some(sandbox) => {
+                let service = Some(OfService { labels, ..resident.of.clone() });
+                self.remember(&mut state, Sandbox { service, ..sandbox })
+            }
+            None => Ok(()),
+        }
     }
 
     fn remember_door(&self, resident: &Resident, is_closed: bool) -> Result<()> {

@@ -78,6 +78,8 @@ pub(super) struct Held {
     /// What the tasks of this node let in, by sandbox, as far as it is known.
     admitted: BTreeMap<String, Option<Admission>>,
     /// `None`: not known.
+    /// The ports to narrow: the routing mesh's, and those of containers themselves.
+    narrowing: (Narrowed, Narrowed),
     narrowed: Option<Narrowed>,
     /// How far the key is used up that is sent with, as it was told to the log.
     wear: Option<Wear>,
@@ -218,6 +220,8 @@ impl Networks {
         self.make_spaces(held, &underlay, &mut plan)?;
         self.tell_of_overlays(&plan);
         self.publish_ports(held, &mut plan)?;
+        // Who has a port is known now.
+        self.narrow(held)?;
         Ok(plan.problems)
     }
 

@@ -16,6 +16,8 @@ const OWNER: &str = "the routing mesh";
 #[derive(Debug, Default)]
 pub(super) struct Published {
     held: BTreeMap<(Transport, u16), Vec<Forward>>,
+    /// Those that somebody else has on this node.
+    refused: BTreeSet<(Transport, u16)>,
     ports: BTreeMap<(Transport, u16), MeshPort>,
 }
 
@@ -33,11 +35,15 @@ impl Networks {
         let mut problems = Vec::new();
         let mut state = self.state();
         published.give_back(&mut state, |key| ports.contains_key(key));
+        published.refused.clear();
         for key in ports.keys().filter(|_| door.is_some()) {
             if let (false, Some(door)) = (published.held.contains_key(key), door) {
                 match take(&mut state, *key, door) {
                     Ok(held) => drop(published.held.insert(*key, held)),
-                    Err(problem) => problems.push(problem),
+                    Err(problem) => {
+                        problems.push(problem);
+                        let _new = published.refused.insert(*key);
+                    }
                 }
             }
         }
@@ -65,6 +71,11 @@ impl Networks {
 }
 
 impl Published {
+    /// Whether the port was somebody else's when it was last asked for.
+    pub(super) fn is_refused(&self, port: &(Transport, u16)) -> bool {
+        self.refused.contains(port)
+    }
+
     fn give_back(&mut self, state: &mut State, stays: impl Fn(&(Transport, u16)) -> bool) {
         self.held.retain(|key, held| {
             let stays = stays(key);

@@ -11,7 +11,7 @@ use super::*;
 use crate::control::Filters;
 use crate::fixture::{self, at};
 use crate::id::{ConfigId, SecretId, ServiceId};
-use crate::objects::{ConfigSpec, SecretSpec, ServiceMode};
+use crate::objects::{ConfigSpec, SecretSpec, ServiceMode, TaskState};
 use crate::payloads;
 use crate::store::Store;
 
@@ -156,7 +156,10 @@ fn after_a_rollback_the_mended_data_is_deployed() {
 fn a_rollback_of_several_steps_of_a_deployment_goes_to_what_was_before_them() {
     let mut store = fixture::store(cluster());
     let web = created(&mut store, asking("web"));
-    let before = store.service(web).unwrap().spec.clone();
+    let service = store.service(web).unwrap().clone();
+    let before = service.spec.clone();
+    let task = fixture::task_on(fixture::task(9, &service, 1), &fixture::node(1), TaskState::Running);
+    commit(&mut store, &[StoreAction::Create(task.into())]);
     deploy(&mut store, KEY, "new").unwrap();
     let conf = store.config(CONF).unwrap().clone();
     let changed = SpecUpdate {
@@ -188,6 +191,18 @@ fn a_rollback_of_several_steps_of_a_deployment_goes_to_what_was_before_them() {
     let present = current(&store);
     deploy(&mut store, present, "newer").unwrap();
     assert_eq!(store.service(web).unwrap().previous_spec.as_ref(), Some(&ran));
+}
+
+#[test]
+fn of_what_has_no_tasks_each_rotation_is_a_step_of_its_own() {
+    for mode in [ServiceMode::GlobalJob, ServiceMode::Replicated { replicas: 0 }] {
+        let mut store = fixture::store(cluster());
+        let job = created(&mut store, ServiceSpec { mode, ..asking("job") });
+        deploy(&mut store, KEY, "one").unwrap();
+        let (one, before) = (current(&store), store.service(job).unwrap().spec.clone());
+        deploy(&mut store, one, "two").unwrap();
+        assert_eq!(store.service(job).unwrap().previous_spec.as_ref(), Some(&before), "{mode:?}");
+    }
 }
 
 #[test]

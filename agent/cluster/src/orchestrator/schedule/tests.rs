@@ -104,6 +104,26 @@ fn a_run_that_goes_on_forbids_or_suffers_or_leaves() {
 }
 
 #[test]
+fn a_run_that_goes_on_where_nothing_new_may_is_not_over() {
+    let mut daily = job(&[]);
+    daily.spec.mode = ServiceMode::GlobalJob;
+    let mut cluster = Simulated::new(3, daily);
+    cluster.settle();
+    go_to(&mut cluster, 1200);
+    cluster.work();
+    let tasks = cluster.tasks();
+    assert_eq!(tasks.len(), 3);
+    cluster.set_availability(tasks[0].node.unwrap().bits(), crate::objects::node::Availability::Pause);
+    for task in &tasks[1..] {
+        cluster.set_state(task.id, TaskState::Complete);
+    }
+    cluster.settle();
+    go_to(&mut cluster, 1800);
+    assert_eq!(iteration(&cluster), 1, "its paused node has a task that runs");
+    assert_eq!(cluster.store.task(tasks[0].id).unwrap().desired_state, TaskState::Complete);
+}
+
+#[test]
 fn what_is_let_go_on_leaves_a_drained_node() {
     let mut cluster = cluster(&[(schedule::OVERLAP, "allow")]);
     go_to(&mut cluster, 1200);

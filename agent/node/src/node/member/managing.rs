@@ -1,11 +1,13 @@
 //! A node's manager: when it begins and ends, who answers calls of other nodes, and one dispatcher for each term that it leads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_ca::folder::RaftKeys;
+use ketch_ca::identity::Identity;
 use ketch_ca::trust::{PeerError, Side, Trust};
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
@@ -32,6 +34,12 @@ const HAND_OVER: Duration = Duration::from_secs(2);
 const ENTER_PATIENCE: Duration = Duration::from_secs(60);
 /// Connections at once.
 const MOST_CONNECTIONS: usize = 65_536;
+/// Of one worker: its calls' one, its session's, and those of tunnels; of one manager, whose users' tunnels come by the leader.
+const MOST_OF_WORKER: usize = 128;
+const MOST_OF_MANAGER: usize = 1024;
+/// Docker's words.
+const LOST_CONSENSUS: &str = "Doing so may lose the consensus of your cluster. ";
+const ONLY_BY_FORCE: &str = "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
 /// Of strangers: nodes that join.
 const MOST_STRANGERS: usize = 64;
 
@@ -163,7 +171,13 @@ impl Member {
 
     /// Why a manager leaves only by force, in Docker's words; none of a worker.
     pub(in crate::node) fn leaving_needs_force(&self) -> Option<String> {
-        let managing = self.managing.borrow().clone()?;
+        let mut text =
+            "You are attempting to leave the swarm on a node that is participating as a manager. ".to_owned();
+        let Some(managing) = self.managing.borrow().clone() else {
+            // A manager that can't take part at the moment has what it knows of the cluster all the same.
+            let is_manager = lock(&self.keys).identity.role == NodeRole::Manager;
+            return is_manager.then(|| text + LOST_CONSENSUS + ONLY_BY_FORCE);
+        };
         let members = managing.manager.members();
         let all = members.len();
         // Only the leader hears from the others; elsewhere they count as there.
@@ -171,11 +185,9 @@ impl Member {
             Some(_) => members.values().filter(|it| **it == Reachability::Reachable).count(),
             None => all,
         };
-        let mut text =
-            "You are attempting to leave the swarm on a node that is participating as a manager. ".to_owned();
         let lead = managing.lead(self.document().node);
         if lead.is_none() {
-            text += "Doing so may lose the consensus of your cluster. ";
+            text += LOST_CONSENSUS;
         } else if all <= 1 {
             text += "Removing the last manager erases all current state of the swarm. Use `--force` to ignore this message. ";
             return Some(text);
@@ -185,7 +197,7 @@ impl Member {
                 "Removing this node leaves {left} managers out of {all}. Without a Raft quorum your swarm will be inaccessible. "
             );
         }
-        text += "The only way to restore a swarm that has lost consensus is to reinitialize it with `--force-new-cluster`. Use `--force` to suppress this message.";
+        text += ONLY_BY_FORCE;
         Some(text)
     }
 
@@ -238,6 +250,7 @@ impl Member {
 async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judge: Judge) {
     let mut open = JoinSet::new();
     let strangers = Arc::new(Semaphore::new(MOST_STRANGERS));
+    let mut members = Places::default();
     loop {
         while open.try_join_next().is_some() {}
         if open.len() >= MOST_CONNECTIONS {
@@ -245,14 +258,12 @@ async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judg
         }
         match listener.accept().await {
             Ok(accepted) => {
-                // Those without a certificate have places of their own: they keep nobody out.
-                let place = match accepted.caller {
-                    Caller::Member(_) => None,
-                    Caller::Stranger => match Arc::clone(&strangers).try_acquire_owned() {
-                        Ok(place) => Some(place),
-                        Err(_) => continue,
-                    },
+                // Everybody has places of his own: nobody keeps others out.
+                let places = match accepted.caller {
+                    Caller::Member(identity) => members.places_of(identity),
+                    Caller::Stranger => Arc::clone(&strangers),
                 };
+                let Ok(place) = places.try_acquire_owned() else { continue };
                 let distrusted = judge.clone().distrusts(accepted.chain.clone());
                 let service = Arc::clone(&service);
                 drop(open.spawn(async move {
@@ -269,6 +280,29 @@ async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judg
                 return;
             }
         }
+    }
+}
+
+/// Of each node that has connections, those that it may have more of.
+#[derive(Default)]
+struct Places {
+    of: BTreeMap<NodeId, Arc<Semaphore>>,
+    /// With so many it is looked who has gone.
+    swept_at: usize,
+}
+
+impl Places {
+    fn places_of(&mut self, identity: Identity) -> Arc<Semaphore> {
+        if self.of.len() >= self.swept_at {
+            // Each connection holds its node's.
+            self.of.retain(|_, places| Arc::strong_count(places) > 1);
+            self.swept_at = self.of.len().saturating_mul(2).max(64);
+        }
+        let most = match identity.role {
+            NodeRole::Worker => MOST_OF_WORKER,
+            NodeRole::Manager => MOST_OF_MANAGER,
+        };
+        Arc::clone(self.of.entry(identity.node).or_insert_with(|| Arc::new(Semaphore::new(most))))
     }
 }
 

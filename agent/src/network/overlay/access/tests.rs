@@ -142,7 +142,7 @@ fn published_ports_are_narrowed_on_each_node_and_at_each_task() {
         at: Some(vec![OpenAt::Interface("eth0".to_owned()), OpenAt::Address("10.1.2.3".parse().unwrap())]),
     };
     let ports = [(Transport::Tcp, 8080), (Transport::Udp, 8080), (Transport::Tcp, 9000)];
-    assert_eq!(access.narrowed.0, ports.map(|port| (port, narrowing.clone())).into());
+    assert_eq!(access.mesh.0, ports.map(|port| (port, narrowing.clone())).into());
     assert_eq!((access.is_asked, access.admissions), (true, vec![None]));
 }
 
