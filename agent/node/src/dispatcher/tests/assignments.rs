@@ -11,6 +11,7 @@ async fn each_worker_holds_what_the_cluster_has_for_it() {
     let mut workers = Vec::new();
     for number in 101..104 {
         workers.push(Worker::begin(&cluster.dispatcher, number).await);
+        until("it is ready", || cluster.state(NodeId::of(number)) == NodeState::Ready).await;
     }
     let first = cluster.service("first", 4).await;
     cluster.placed(first, 4).await;
