@@ -67,7 +67,8 @@ fn pass_of(interface: Option<&str>, from: Option<BTreeSet<IpAddr>>, port: u16) -
 #[test]
 fn a_service_without_labels_asks_for_nothing() {
     let items = items(&[("ketch.mesh.prefer-local", "true"), ("com.docker.stack.namespace", "x")]);
-    let wanted = Access { admissions: vec![None], ..Access::default() };
+    let stack = [(STACK.to_owned(), "x".to_owned())].into();
+    let wanted = Access { admissions: vec![None], labels: vec![stack], ..Access::default() };
     assert_eq!(access(&items, &[web(&[])]), wanted);
     let told = Told::of(&items, &Known::new());
     assert!(told.services.iter().all(|it| passes(&told, it, (NodeId::of(1), FRONT)).is_none()));
@@ -141,8 +142,9 @@ fn published_ports_are_narrowed_on_each_node_and_at_each_task() {
         from: Some(["10.0.0.0/8", "fd00::1/128"].map(|text| prefix(text.parse().unwrap()).unwrap()).to_vec()),
         at: Some(vec![OpenAt::Interface("eth0".to_owned()), OpenAt::Address("10.1.2.3".parse().unwrap())]),
     };
-    let ports = [(Transport::Tcp, 8080), (Transport::Udp, 8080), (Transport::Tcp, 9000)];
-    assert_eq!(access.mesh.0, ports.map(|port| (port, narrowing.clone())).into());
+    let mesh = [(Transport::Tcp, 8080), (Transport::Udp, 8080)];
+    assert_eq!(access.mesh.0, mesh.map(|port| (port, narrowing.clone())).into());
+    assert_eq!(access.narrowed.0, [((Transport::Tcp, 9000), narrowing)].into());
     assert_eq!((access.is_asked, access.admissions), (true, vec![None]));
 }
 
@@ -150,7 +152,8 @@ fn published_ports_are_narrowed_on_each_node_and_at_each_task() {
 fn what_can_not_be_read_closes() {
     let access = access(&items(&[("ketch.allow", "x"), ("ketch.publish.from", "x")]), &[web(&[])]);
     let shut = Narrowing { from: Some(Vec::new()), at: Some(Vec::new()) };
-    assert!(access.narrowed.0.len() == 3 && access.narrowed.0.values().all(|it| *it == shut));
+    let ports: Vec<_> = access.mesh.0.values().chain(access.narrowed.0.values()).collect();
+    assert_eq!(ports, [&shut; 3]);
     let admission = access.admissions[0].clone().unwrap();
     assert!(admission.passes.iter().all(|pass| pass.interface.as_deref() != Some("eth1")));
 }
