@@ -34,7 +34,7 @@ SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) KETCHD=$(KETCHD_PATH) cargo te
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
 # What `make test` runs, in order; the included files add their own.
-TEST_STEPS := check unit sim-linear-sample sim suite-native suite-v2 suite-user suite-shim suite-ketchd
+TEST_STEPS := check unit sim-sample suite-native suite-v2 suite-user suite-shim suite-ketchd
 
 -include integration/peers/peers.mk
 -include integration/bats/bats.mk
@@ -42,7 +42,7 @@ TEST_STEPS := check unit sim-linear-sample sim suite-native suite-v2 suite-user 
 -include integration/vm/vm.mk
 
 .PHONY: help setup build check fmt-check clippy deny layering unit test integration suite-native suite-v2 suite-user suite-shim suite-ketchd bare-root differential \
-	fault-injection attack sim sim-faults sim-linear sim-linear-sample sim-linear-faults soak sanitise fuzz fix install man completions bundles demo
+	fault-injection attack sim sim-faults sim-sample sim-linear sim-linear-sample sim-linear-faults soak sanitise fuzz fix install man completions bundles demo
 
 help: ## This list
 	@grep -hE '^[a-z][a-z0-9-]*:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z0-9-]+):.*## /\1\t/' | expand -t 16
@@ -94,10 +94,13 @@ sim: ## Whole clusters in a seeded simulation: SEEDS=200 FIRST=1, or SEED=N for 
 sim-faults: ## Which seed is the first to find each fault that is made on purpose: SEEDS=200 FIRST=1
 	$(subst --package,--features faults --package,$(SIM)) --hunt --first $(or $(FIRST),1) --seeds $(or $(SEEDS),200)
 
+sim-sample: sim-linear-sample # As many seeds as a minute has room for
+	$(SIM) --seconds 60
+
 sim-linear: ## The same cluster's store, read and written through all managers: is its history linearizable? SEEDS=200 FIRST=1, or SEED=N
 	$(SIM) linear $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--first $(or $(FIRST),1) --seeds $(or $(SEEDS),200))
 
-sim-linear-sample: # As many seeds as half a minute has room for
+sim-linear-sample: # Before the other sample, and shorter
 	$(SIM) linear --seconds 30
 
 # Each of them must be found: the loop ends with 1 when one is not.
