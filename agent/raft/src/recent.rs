@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::record::EntryRecord;
 
 /// Of the entries as they are on the disk. A follower that is further behind is served from there.
-const MOST_BYTES: usize = 16 << 20;
+const MOST_BYTES: usize = 4 << 20;
 
 /// Entries without a gap.
 #[derive(Debug, Default)]

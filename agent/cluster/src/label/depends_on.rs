@@ -3,6 +3,7 @@
 //! `control` refuses what can't be read and what waits for itself; the orchestrator closes and opens the gates of tasks by
 //! it; the store's index finds by it whom a service's tasks wake.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::{Refusal, STACK};
@@ -86,6 +87,7 @@ fn dependency(text: &str) -> Option<Dependency> {
 pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     // Each with the place of the one that it was found by.
     let mut found: Vec<(String, usize)> = Vec::new();
+    let mut known = BTreeSet::new();
     let mut labels = &spec.labels;
     for next in 0.. {
         for name in names_in(labels) {
@@ -93,7 +95,7 @@ pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
                 let reason = format!("the service would wait for itself: {}", way(&found, next, &spec.name));
                 return Err(Refusal::new(LABEL, reason));
             }
-            if found.iter().all(|(known, _)| !known.eq_ignore_ascii_case(&name)) {
+            if known.insert(name.clone()) {
                 found.push((name, next));
             }
         }

@@ -3,7 +3,7 @@
 //!
 //! - `from`: only these sources reach them, by the routing mesh or on the task's node; an address without a prefix is that one alone. An
 //!   address family of which there is no entry is closed. IPv4 written as IPv6 (`::ffff:10.0.0.1`) is IPv6 as any other.
-//! - `ip`: they are open only on these addresses of a node, or those of these interfaces. A node that has none of them serves none of
+//! - `ip`: they are open only to what is sent to these addresses of a node, or comes in by these interfaces. A node that has none of them serves none of
 //!   the ports.
 //!
 //! It owns the grammar; what it means for packets is the node's matter.

@@ -63,6 +63,8 @@ impl Dispatcher {
     fn standing(&self, task: TaskId) -> Result<bool, String> {
         self.leader.view(|view| match view.task(task) {
             None => Ok(false),
+            // Asked for again, of a container that has gone meanwhile.
+            Some(task) if task.status.state.is_terminal() => Ok(false),
             Some(task) if task.status.state >= TaskState::Assigned => Ok(true),
             Some(task) => Err(task.status.error.clone()),
         })

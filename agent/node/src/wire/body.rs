@@ -128,6 +128,22 @@ impl<M: StreamMessage> Messages<M> {
     }
 
     fn take(&mut self) -> Result<Option<M>, CallError> {
+        while let Some(json) = self.take_json()? {
+            match serde_json::from_slice(&json) {
+                Ok(message) => return Ok(Some(message)),
+                Err(error) => match kind_of(&json).filter(|kind| !M::KINDS.contains(&kind.as_str())) {
+                    Some(kind) => {
+                        tracing::warn!(kind, "a message of a newer version of ketch is passed over")
+                    }
+                    None => return Err(CallError::Unreadable(error.to_string())),
+                },
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next message that has come whole.
+    fn take_json(&mut self) -> Result<Option<BytesMut>, CallError> {
         let Some(length) = self.ahead.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes) as usize)
         else {
             return Ok(None);
@@ -139,17 +155,7 @@ impl<M: StreamMessage> Messages<M> {
             return Ok(None);
         }
         self.ahead.advance(4);
-        let json = self.ahead.split_to(length);
-        match serde_json::from_slice(&json) {
-            Ok(message) => Ok(Some(message)),
-            Err(error) => match kind_of(&json).filter(|kind| !M::KINDS.contains(&kind.as_str())) {
-                Some(kind) => {
-                    tracing::warn!(kind, "a message of a newer version of ketch is passed over");
-                    self.take()
-                }
-                None => Err(CallError::Unreadable(error.to_string())),
-            },
-        }
+        Ok(Some(self.ahead.split_to(length)))
     }
 }
 
