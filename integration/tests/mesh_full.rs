@@ -36,6 +36,11 @@ fn is_written(mesh: &Mesh<'_>, node: usize, name: &str) -> bool {
     is_there
 }
 
+/// How often its log has stopped.
+fn stops(mesh: &Mesh<'_>, node: usize) -> usize {
+    mesh.node(node).engine.log().matches("this manager takes no part any more").count()
+}
+
 /// Until a manager tells of all these configs, and one that it is asked for is written.
 #[track_caller]
 fn wait_back(mesh: &Mesh<'_>, node: usize, acknowledged: &[String]) {
@@ -61,6 +66,7 @@ fn a_manager_of_three_has_no_room(case: &Case) {
         let leader = mesh.leader(1, BACK);
         let full = if turn == "leads" { leader } else { leader % 3 + 1 };
         let others: Vec<usize> = (1..=3).filter(|number| *number != full).collect();
+        let before = stops(&mesh, full);
         full_disk::fill(&mesh.node(full).engine, "data");
         let mut refused = 0;
         for number in 1..=WRITES {
@@ -68,6 +74,10 @@ fn a_manager_of_three_has_no_room(case: &Case) {
             if is_written(&mesh, by, &name) { acknowledged.push(name) } else { refused += 1 }
         }
         println!("mesh: the manager that {turn} has no room: {} of {WRITES} writes acknowledged", WRITES - refused);
+        wait_within(BACK, "its log has stopped", || {
+            let now = stops(&mesh, full);
+            if now > before { Ok(()) } else { Err(format!("{now} times")) }
+        });
         // The two that have room are enough.
         for by in &others {
             let name = format!("{turn}-with-two-{by}");
