@@ -91,6 +91,15 @@ impl Labels {
     }
 }
 
+/// What is `true` or `false`, and false without the label.
+fn switch(labels: &Raw, label: &str) -> Result<bool, Refusal> {
+    match labels.get(label).map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(other) => Err(Refusal::new(label, format!("{other:?} is neither true nor false"))),
+    }
+}
+
 /// Whether its tasks have the network of their nodes.
 fn is_in_host(view: &View<'_>, spec: &ServiceSpec) -> bool {
     let mut networks = spec.task.networks.iter().filter_map(|it| view.network(it.target));

@@ -12,11 +12,7 @@ pub const LABEL: &str = "ketch.mesh.prefer-local";
 /// # Errors
 /// When the value is another word.
 pub fn parse(labels: &Labels) -> Result<bool, Refusal> {
-    match labels.get(LABEL).map(String::as_str) {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(other) => Err(Refusal::new(LABEL, format!("{other:?} is neither true nor false"))),
-    }
+    super::switch(labels, LABEL)
 }
 
 #[cfg(test)]
