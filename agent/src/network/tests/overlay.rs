@@ -374,6 +374,14 @@ impl Forging {
         });
         self.0.recv(&mut [0; 16]).is_ok()
     }
+
+    /// The same where it is to: a datagram may be late on a busy machine, or meet a neighbour that is not known yet. None is left for
+    /// who looks next.
+    fn comes_to_arrive(&self, from: &Path) -> bool {
+        let has_arrived = (0..10).any(|_| self.arrives(from));
+        while self.0.recv(&mut [0; 16]).is_ok() {}
+        has_arrived
+    }
 }
 
 /// A container of no network of the cluster, on the default bridge.
@@ -395,10 +403,13 @@ fn datagrams_of_strangers_and_of_containers_are_dropped() {
         let db = one.join("db", &[("front", "10.0.1.11")]);
         let web = Forging::at(&two.join("web", &[("front", "10.0.1.12")]));
         assert!(
-            web.arrives(&careless.space),
+            web.comes_to_arrive(&careless.space),
             "the datagram is well made, and programs of nodes are believed"
         );
-        assert!(web.arrives(&bystander(&careless)), "so are containers, which leave by their node's address");
+        assert!(
+            web.comes_to_arrive(&bystander(&careless)),
+            "so are containers, which leave by their node's address"
+        );
         assert!(!web.arrives(&stranger.space), "of no node of the cluster");
         assert!(!web.arrives(db.namespace.as_deref().unwrap()), "of a container, with its node's address");
         assert!(!web.arrives(&one.space), "of a container with the host's network");
@@ -408,13 +419,13 @@ fn datagrams_of_strangers_and_of_containers_are_dropped() {
         // Not even for the moment after somebody has flushed all rules.
         let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
         std::thread::sleep(Duration::from_millis(300));
-        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space));
+        assert!(!web.arrives(&stranger.space) && web.comes_to_arrive(&careless.space));
         // What a node without networks keeps to goes with the cluster.
         let rules = || within(&idle.space, || nft(&["list", "ruleset"]));
         assert!(rules().contains("-vxlan"));
         idle.on(|networks| networks.forget_overlays().unwrap());
         assert!(!rules().contains("-vxlan"));
-        assert!(web.arrives(&idle.space));
+        assert!(web.comes_to_arrive(&idle.space));
     });
 }
 
@@ -429,13 +440,13 @@ fn an_agent_that_may_not_ask_its_managers_yet_knows_whom_to_let_in() {
         let web = Forging::at(&two.join("web", &[("front", "10.0.1.12")]));
         two.networks = None;
         let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
-        assert!(web.arrives(&stranger.space), "nobody looks");
+        assert!(web.comes_to_arrive(&stranger.space), "nobody looks");
         // A locked manager's: it belongs to the cluster, and is told nothing.
         two.start();
-        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space));
+        assert!(!web.arrives(&stranger.space) && web.comes_to_arrive(&careless.space));
         let _flushed = within(&two.space, || nft(&["flush", "ruleset"]));
         std::thread::sleep(Duration::from_millis(300));
-        assert!(!web.arrives(&stranger.space) && web.arrives(&careless.space), "it watches");
+        assert!(!web.arrives(&stranger.space) && web.comes_to_arrive(&careless.space), "it watches");
     });
 }
 
@@ -776,7 +787,7 @@ fn an_encrypted_network_travels_by_esp_alone() {
             plain.vxlan,
             plain.esp
         );
-        assert!(web.arrives(&careless.space));
+        assert!(web.comes_to_arrive(&careless.space));
 
         told.keys = vec![1, 2];
         apply(&one, &told);
