@@ -137,13 +137,7 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
             Ok::<_, Infallible>(response)
         }
     });
-    // A client that stops to write may still wait for what it has asked: the wire knows.
-    let served = http1::Builder::new()
-        // As Go writes them: scripts look for them so.
-        .title_case_headers(true)
-        .half_close(true)
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
+    let served = http().serve_connection(TokioIo::new(wire), service).with_upgrades();
     let mut served = std::pin::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
@@ -155,6 +149,16 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Peer + Unpin + Send + 
     if let Err(error) = ended {
         debug!("a connection ended: {error}");
     }
+}
+
+/// How this API is spoken on a connection, whoever has made it.
+pub(crate) fn http() -> http1::Builder {
+    let mut http = http1::Builder::new();
+    // As Go writes them: scripts look for them so.
+    http.title_case_headers(true);
+    // A client that stops to write may still wait for what it has asked: the wire knows.
+    http.half_close(true);
+    http
 }
 
 /// Answers a request, whoever has brought it: a client's connection, or another manager.

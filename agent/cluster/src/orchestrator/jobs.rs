@@ -80,26 +80,28 @@ pub(super) fn is_complete(service: &ServiceView<'_>) -> bool {
 /// Whether nothing of the present iteration is to run any more: each slot is done or given up, and nothing goes on in one that is not
 /// asked for now, on a paused node or above a lowered number.
 pub(super) fn is_over(service: &ServiceView<'_>) -> bool {
-    let is_of_it = |task: &Task| is_present(service, task);
-    let slots = match service.service.spec.mode {
-        ServiceMode::ReplicatedJob { .. } => Slot::numbered(service, is_of_it),
-        _ => global::slots_of(service, is_of_it),
-    };
-    every_slot(service, |slot| slot.newest().is_some()) && !slots.iter().any(|slot| is_active(service, slot))
+    every_slot(service, |slot| slot.newest().is_some())
+        && !slots_of(service).iter().any(|slot| is_active(service, slot))
 }
 
+/// Those of the present iteration that are asked for now.
 fn every_slot(service: &ServiceView<'_>, holds: impl Fn(&Slot<'_>) -> bool) -> bool {
-    let is_of_it = |task: &Task| is_present(service, task);
+    let slots = slots_of(service);
     match service.service.spec.mode {
         ServiceMode::ReplicatedJob { total_completions, .. } => {
-            let slots = Slot::numbered(service, is_of_it);
             let those = slots.iter().filter(|slot| slot.number < total_completions && holds(slot));
             u64::try_from(those.count()).unwrap_or(u64::MAX) >= total_completions
         }
-        _ => {
-            let slots = global::slots_of(service, is_of_it);
-            slots.iter().filter(|slot| slot.room == Room::Open).all(holds)
-        }
+        _ => slots.iter().filter(|slot| slot.room == Room::Open).all(holds),
+    }
+}
+
+/// All of the present iteration.
+fn slots_of<'s>(service: &'s ServiceView<'s>) -> Vec<Slot<'s>> {
+    let is_of_it = |task: &Task| is_present(service, task);
+    match service.service.spec.mode {
+        ServiceMode::ReplicatedJob { .. } => Slot::numbered(service, is_of_it),
+        _ => global::slots_of(service, is_of_it),
     }
 }
 

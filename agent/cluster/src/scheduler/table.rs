@@ -51,7 +51,7 @@ enum Extent {
     Whole,
 }
 
-/// What is known of a row by its number.
+/// A service's way through the rows of one leaf.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Walk {
     /// Which partition and which leaf of it.

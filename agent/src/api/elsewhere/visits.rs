@@ -8,7 +8,6 @@ use std::sync::Arc;
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -64,11 +63,7 @@ pub(crate) async fn serve(place: Place, visit: Visit, stream: DuplexStream) {
             Ok::<_, Infallible>(response)
         }
     });
-    let served = http1::Builder::new()
-        .title_case_headers(true)
-        .half_close(true)
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
+    let served = server::http().serve_connection(TokioIo::new(wire), service).with_upgrades();
     if let Err(error) = served.await {
         debug!("a manager's connection ended: {error}");
     }

@@ -107,23 +107,25 @@ impl Networks {
         if resident.of.labels == labels {
             return Ok(());
         }
-        let mut state = self.state();
-        let known = state.sandboxes.get(&resident.container);
-        match known.filter(|it| it.id == resident.sandbox).cloned() {
-            Some(sandbox) => {
-                let service = Some(OfService { labels, ..resident.of.clone() });
-                self.remember(&mut state, Sandbox { service, ..sandbox })
-            }
-            None => Ok(()),
-        }
+        let service = Some(OfService { labels, ..resident.of.clone() });
+        self.rewrite(resident, |sandbox| {
+            sandbox.service = service;
+            true
+        })
     }
 
     fn remember_door(&self, resident: &Resident, is_closed: bool) -> Result<()> {
+        self.rewrite(resident, |sandbox| std::mem::replace(&mut sandbox.is_closed, is_closed) != is_closed)
+    }
+
+    /// Changes the record of a resident's sandbox, if it is there still and `change` says that it has changed that.
+    fn rewrite(&self, resident: &Resident, change: impl FnOnce(&mut Sandbox) -> bool) -> Result<()> {
         let mut state = self.state();
-        let known = state.sandboxes.get(&resident.container);
-        match known.filter(|it| it.id == resident.sandbox && it.is_closed != is_closed).cloned() {
-            Some(sandbox) => self.remember(&mut state, Sandbox { is_closed, ..sandbox }),
-            None => Ok(()),
+        let known = state.sandboxes.get(&resident.container).filter(|it| it.id == resident.sandbox);
+        let Some(mut sandbox) = known.cloned() else { return Ok(()) };
+        match change(&mut sandbox) {
+            true => self.remember(&mut state, sandbox),
+            false => Ok(()),
         }
     }
 }
