@@ -9,6 +9,10 @@ cd "$(dirname "$0")/../.."
 mkdir -p target
 log=$(mktemp target/steps.XXXXXX)
 trap 'rm -f "$log" "$log".*' EXIT
+free() { df --output=avail -BG . | tail -1 | tr -dc 0-9; }
+room=$(free)
+# What a fresh checkout has written by the end; a folder that has been built in needs less, so it goes on.
+if [ "$room" -lt 20 ]; then echo "warning: only $room GiB are free here; a fresh checkout takes up to 20 GiB (cargo clean empties it)"; fi
 passed=0 failed=0 skipped=0
 times=
 begun=$SECONDS
@@ -33,7 +37,7 @@ for step in "$@"; do
     if [ "$code" != 0 ] && [ "$f" = 0 ]; then f=1; fi
     grep -E ' \.\.\. (skipped:|ignored)' "$log" >>"$log.skips"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    times+=$(printf '%-16s %5d s   %d passed, %d failed, %d skipped' "$step" $((SECONDS - start)) "$p" "$f" "$s")$'\n'
+    times+=$(printf '%-16s %5d s   %d passed, %d failed, %d skipped, %d GiB free' "$step" $((SECONDS - start)) "$p" "$f" "$s" "$(free)")$'\n'
 done
 echo "=== skipped, and why"
 sort "$log.skips" | uniq

@@ -147,6 +147,12 @@ image() {
 	mv "$scratch" "$folder"
 }
 
+# Images of recipes that are no more, 2 GB each: those that nobody has asked for in three hours, longer than any run.
+remove_unused() {
+	find "$cache" -mindepth 1 -maxdepth 1 -type d -not -path "$(folder_of base)" -not -path "$(folder_of selinux)" \
+		-mmin +180 -exec rm -rf {} +
+}
+
 layer=base
 [ "${1-}" != --selinux ] || layer=selinux
 mkdir -p "$cache"
@@ -155,5 +161,7 @@ if [ ! -d "$folder" ]; then
 	exec 9>"$cache/lock"
 	flock 9
 	image "$layer"
+	remove_unused
 fi
+touch "$folder"
 echo "$folder"
