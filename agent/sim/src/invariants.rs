@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ketch_cluster::id::TaskId;
-use ketch_cluster::objects::node::{Availability, NodeRole, NodeState};
+use ketch_cluster::objects::node::{NodeRole, NodeState};
 use ketch_cluster::objects::service::UpdateOrder;
 use ketch_cluster::objects::{Node, ServiceMode, Task, TaskState};
 use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
-use crate::jobs;
 use crate::model::{Asked, Model, Present};
 use crate::requests::{Known, lock};
-use crate::users;
+use crate::{jobs, labels};
+use crate::{users, wishes};
 
 /// How long an agent that begins has to stop what its fence has run out for.
 const STOPS: Duration = Duration::from_secs(3);
@@ -30,8 +30,11 @@ pub(crate) fn always(cluster: &Cluster, known: &Known) -> Result<(), String> {
     fences(cluster)?;
     addresses_that_run(cluster, known)?;
     for site in &cluster.sites {
-        let judged =
-            site.node().and_then(|node| node.view(|store| places(store).and_then(|()| addresses(store))));
+        let judged = site.node().and_then(|node| {
+            node.view(|store| {
+                places(store).and_then(|()| addresses(store)).and_then(|()| labels::always(store))
+            })
+        });
         if let Some(Err(why)) = judged {
             return Err(format!("in the store of {}: {why}", site.name));
         }
@@ -171,17 +174,21 @@ fn running(cluster: &Cluster) -> BTreeSet<TaskId> {
 }
 
 fn to_run(store: &Store) -> BTreeSet<TaskId> {
-    store.tasks().filter(|task| is_wanted(store, task)).map(|task| task.id).collect()
+    let is_to_run = |task: &&std::sync::Arc<Task>| is_wanted(store, task) && !labels::is_at_gate(task);
+    store.tasks().filter(is_to_run).map(|task| task.id).collect()
 }
 
 /// Each service has its replicas to run, each job has come to its end.
 fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
-    let takes_tasks = |node: &&std::sync::Arc<Node>| node.spec.availability == Availability::Active;
     for service in store.services() {
+        if labels::waits(store, service)? {
+            continue;
+        }
+        labels::has_rolled(store, service)?;
         jobs::is_done(store, service)?;
         let wanted = match service.spec.mode {
             ServiceMode::Replicated { replicas } => replicas,
-            ServiceMode::Global => store.nodes().filter(takes_tasks).count() as u64,
+            ServiceMode::Global => store.nodes().filter(|node| wishes::takes_tasks(node)).count() as u64,
             ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob => 0,
         };
         let to_run = store.tasks_of(service.id).filter(|task| is_wanted(store, task)).count() as u64;

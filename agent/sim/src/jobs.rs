@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ketch_cluster::id::{NodeId, ServiceId, TaskId};
-use ketch_cluster::objects::node::Availability;
 use ketch_cluster::objects::{Service, ServiceMode, Task, TaskState};
 use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
+use crate::wishes;
 
 /// Where a job runs once: a slot of one of its iterations, or a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +71,9 @@ fn place_of(service: &Service, task: &Task) -> Option<Place> {
 
 /// Whether a job has come to its end: in all of its slots, or on all nodes that take tasks.
 pub(crate) fn is_done(store: &Store, service: &Service) -> Result<(), String> {
+    if service.job.and_then(|job| job.schedule).is_some_and(|schedule| !schedule.ran) {
+        return Ok(());
+    }
     let iteration = service.job.map(|job| job.iteration);
     let is_of_now = |task: &&std::sync::Arc<Task>| {
         task.job_iteration == iteration && task.status.state == TaskState::Complete
@@ -85,7 +88,7 @@ pub(crate) fn is_done(store: &Store, service: &Service) -> Result<(), String> {
         }
         ServiceMode::GlobalJob => {
             let nodes: BTreeSet<_> = done().filter_map(|task| task.node).collect();
-            let mut wanted = store.nodes().filter(|it| it.spec.availability == Availability::Active);
+            let mut wanted = store.nodes().filter(|it| wishes::takes_tasks(it));
             let missing = wanted.find(|it| !nodes.contains(&it.id));
             missing.map_or(Ok(()), |node| Err(format!("{name} is not done on {}", node.id)))
         }

@@ -9,6 +9,7 @@ mod disk;
 mod faults;
 mod invariants;
 mod jobs;
+mod labels;
 mod linear;
 mod machine;
 mod model;

@@ -33,6 +33,8 @@ pub(crate) struct Machine {
     containers: Mutex<BTreeMap<TaskId, Container>>,
     /// The tasks whose containers were started, whatever became of them.
     started: Mutex<BTreeSet<TaskId>>,
+    /// And their services.
+    services: Mutex<BTreeSet<ServiceId>>,
     /// What a worker has asked for that it never may.
     wrong: Mutex<Option<String>>,
     /// How many containers of jobs have come to their end.
@@ -79,6 +81,7 @@ impl Machine {
             random: Mutex::new(random),
             containers: Mutex::default(),
             started: Mutex::default(),
+            services: Mutex::default(),
             wrong: Mutex::default(),
             jobs_ended: AtomicU64::new(0),
             changed: Notify::new(),
@@ -99,6 +102,11 @@ impl Machine {
     pub(crate) fn running(&self) -> BTreeSet<TaskId> {
         let runs = |container: &Container| matches!(container.phase, Phase::Running(_));
         lock(&self.containers).iter().filter(|(_, it)| runs(it)).map(|(id, _)| *id).collect()
+    }
+
+    /// The services of which a container was started here.
+    pub(crate) fn services(&self) -> BTreeSet<ServiceId> {
+        lock(&self.services).clone()
     }
 
     /// The places of fenced services in which something runs here.
@@ -244,6 +252,7 @@ impl Executor for Machine {
             if container.phase == Phase::Created {
                 container.phase = Phase::Running(now());
                 lock(&self.started).insert(task.id);
+                lock(&self.services).extend(task.service);
             }
             drop(containers);
             Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })

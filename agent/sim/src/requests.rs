@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ketch_cluster::control::{
-    ClusterUpdate, ControlError, Force, NewSecrets, Rollback, Rotate, ServiceUpdate, create_config,
-    create_network, create_secret, create_service, remove_service, update_service,
+    ClusterUpdate, ControlError, Force, NewSecrets, Rollback, Rotate, ServiceUpdate, SpecUpdate,
+    create_config, create_network, create_secret, create_service, remove_service, update_config,
+    update_service,
 };
 use ketch_cluster::id::{NodeId, ServiceId};
 use ketch_cluster::objects::network::{IpamConfig, NetworkSpec, Subnet};
 use ketch_cluster::objects::node::{Availability, NodeRole};
 use ketch_cluster::objects::task::TaskRuntime;
 use ketch_cluster::objects::{ClusterSpec, NodeSpec, ServiceMode, ServiceSpec};
+use ketch_cluster::store::{ObjectId, ObjectKind};
 use ketch_node::manager::Leader;
 use ketch_node::node::{Lead, Node};
 use tokio::time::sleep;
@@ -49,6 +51,8 @@ pub(crate) enum Want {
     Remove {
         service: ServiceId,
     },
+    /// Other data for the config that services use.
+    Configure(u64),
     Node {
         node: NodeId,
         change: NodeChange,
@@ -89,8 +93,7 @@ async fn leader(node: &Node) -> Option<Arc<Leader>> {
 async fn ask(leader: &Leader, known: &Known, want: Want) {
     match want {
         Want::Create(creation) => {
-            let surroundings = Surroundings::of(&lock(known));
-            create(leader, known, wishes::spec(creation, &surroundings)).await;
+            create(leader, known, creation).await;
         }
         Want::Scale { service, replicas } => {
             let mode = ServiceMode::Replicated { replicas };
@@ -117,6 +120,7 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
                 told(known, |model| model.services.done(request, Asked::Removed));
             }
         }
+        Want::Configure(number) => configure(leader, known, number).await,
         Want::Node { node, change } => change_node(leader, known, (node, change)).await,
         Want::Lock(is_on) => lock_itself(leader, known, is_on).await,
     }
@@ -128,8 +132,9 @@ fn told(known: &Known, what: impl FnOnce(&mut Model)) {
     what(&mut model);
 }
 
-async fn create(leader: &Leader, known: &Known, spec: ServiceSpec) {
+async fn create(leader: &Leader, known: &Known, creation: Creation) {
     let made = leader.change(|view, now, bits| {
+        let spec = wishes::spec(creation, &Surroundings::of(&lock(known), view));
         let present = Present::of(&spec);
         let (id, actions) = create_service(view, spec, now, bits)?;
         Ok::<_, ControlError>(((lock(known).services.begin(id).0, present), actions))
@@ -184,6 +189,20 @@ async fn roll_back(leader: &Leader, known: &Known, service: ServiceId) {
     }
 }
 
+async fn configure(leader: &Leader, known: &Known, number: u64) {
+    let changed = leader.change(|view, now, bits| {
+        let named = view.by_name(ObjectKind::Config, wishes::CONFIG);
+        let Some(ObjectId::Config(id)) = named else { return Ok(((), Vec::new())) };
+        let Some(version) = view.config(id).map(|it| it.meta.version) else { return Ok(((), Vec::new())) };
+        let update = SpecUpdate { version, spec: wishes::config(number) };
+        Ok::<_, ControlError>(((), update_config(view, id, update, now, bits)?))
+    });
+    // Refused while no service asks to be rolled by it.
+    if changed.await.is_ok() {
+        told(known, |_| {});
+    }
+}
+
 async fn change_node(leader: &Leader, known: &Known, (id, change): (NodeId, NodeChange)) {
     let read = leader.view(|view| view.node(id).map(|it| (it.meta.version, it.spec.clone())));
     let Some((version, before)) = read else { return };
@@ -232,7 +251,7 @@ pub(crate) fn surroundings(site: &Site, known: Known, addresses: Option<&'static
             if let Ok(id) = secret.await {
                 lock(&known).secret = Some(id);
             }
-            let config = leader.change(|view, now, bits| create_config(view, wishes::config(), now, bits));
+            let config = leader.change(|view, now, bits| create_config(view, wishes::config(0), now, bits));
             if let Ok(id) = config.await {
                 lock(&known).config = Some(id);
             }

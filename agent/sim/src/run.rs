@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 use crate::faults::Faults;
 use crate::invariants;
 use crate::jobs::Jobs;
+use crate::labels::Seen;
 use crate::linear;
 use crate::random::Random;
 use crate::requests::{self, Known};
@@ -100,12 +101,13 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
         }
     })?;
     let mut users = Users::new(scene, Arc::clone(&known));
-    let (mut faults, mut jobs) = (Faults::new(scene), Jobs::default());
+    let (mut faults, mut jobs, mut seen) = (Faults::new(scene), Jobs::default(), Seen::default());
     let end = cluster.elapsed() + STORM;
     while cluster.elapsed() < end {
         cluster.pass()?;
         invariants::always(cluster, &known)?;
         jobs.look(cluster)?;
+        seen.look(cluster)?;
         faults.go_on(cluster, random, &known);
         users.go_on(cluster, random);
     }
@@ -113,7 +115,8 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
-    jobs.look(cluster)
+    jobs.look(cluster)?;
+    seen.look(cluster)
 }
 
 /// A cluster of all sites, before anything goes wrong.

@@ -12,6 +12,7 @@ pub(crate) struct Scene {
     pub(crate) work: Work,
     pub(crate) nodes: Nodes,
     pub(crate) power: Power,
+    pub(crate) beyond: Beyond,
 }
 
 /// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
@@ -48,6 +49,13 @@ pub(crate) enum Power {
     FailsEverywhere,
 }
 
+/// Whether services have ketch's own labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    Docker,
+    Labels,
+}
+
 impl Scene {
     pub(crate) fn drawn(random: &mut Random) -> Self {
         let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
@@ -60,14 +68,15 @@ impl Scene {
         };
         let nodes = if random.below(2) == 0 { Nodes::Kept } else { Nodes::Changed };
         let power = if random.below(2) == 0 { Power::FailsSomewhere } else { Power::FailsEverywhere };
-        Self { managers, workers, clocks, work, nodes, power }
+        let beyond = if random.below(2) == 0 { Beyond::Docker } else { Beyond::Labels };
+        Self { managers, workers, clocks, work, nodes, power, beyond }
     }
 
     /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
     pub(crate) fn of_managers(random: &mut Random) -> Self {
         let managers = if random.below(4) == 0 { 5 } else { 3 };
         let (work, nodes, power) = (Work::Bare, Nodes::Kept, Power::FailsSomewhere);
-        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power }
+        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond: Beyond::Docker }
     }
 
     /// The pool of the network that services join: with few addresses, so that they are soon given again.

@@ -12,9 +12,10 @@ use ketch_cluster::token::UnlockKey;
 use ketch_node::node::{Advertised, Founding, JoinOrder};
 
 use crate::cluster::Cluster;
+use crate::labels::Extras;
 use crate::random::Random;
 use crate::requests::{Known, NodeChange, Want, lock, want};
-use crate::scene::{Clocks, Nodes, Scene, Work};
+use crate::scene::{Beyond, Clocks, Nodes, Scene, Work};
 use crate::site::Site;
 use crate::wishes::{Creation, Fence, Files};
 
@@ -79,11 +80,13 @@ pub(crate) struct Users {
     pub(crate) known: Known,
     /// Counts what was asked for.
     number: u64,
+    /// The services that they have asked for.
+    created: Vec<Creation>,
 }
 
 impl Users {
     pub(crate) fn new(scene: Scene, known: Known) -> Self {
-        Self { scene, known, number: 0 }
+        Self { scene, known, number: 0, created: Vec::new() }
     }
 
     /// Asks for something now and then: of every node, and whoever leads does it.
@@ -101,16 +104,22 @@ impl Users {
         }
     }
 
-    fn of_a_service(&self, random: &mut Random) -> Option<Want> {
-        let model = lock(&self.known);
+    fn of_a_service(&mut self, random: &mut Random) -> Option<Want> {
+        if self.scene.beyond == Beyond::Labels && random.below(6) == 0 {
+            return Some(Want::Configure(self.number));
+        }
         let present: Vec<(ServiceId, ServiceMode)> =
-            model.services.present().map(|(id, it)| (id, it.mode)).collect();
+            lock(&self.known).services.present().map(|(id, it)| (id, it.mode)).collect();
         let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
         let service = choice.and_then(|it| present.get(it)).copied();
         let number = self.number;
         match (random.below(9), service) {
             (0..=1, _) if present.len() >= self.scene.most_services() => None,
-            (0..=1, _) | (_, None) => Some(Want::Create(self.creation(random))),
+            (0..=1, _) | (_, None) => {
+                let creation = self.creation(random);
+                self.created.push(creation);
+                Some(Want::Create(creation))
+            }
             (2..=4, Some((service, ServiceMode::Replicated { .. }))) => {
                 Some(Want::Scale { service, replicas: random.below(self.scene.most_replicas() + 1) })
             }
@@ -143,7 +152,17 @@ impl Users {
             fence: if is_fenced { Fence::Some } else { Fence::None },
             order: if starts_first && !is_fenced { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst },
             files: if random.below(2) == 0 { Files::None } else { Files::Some },
+            extras: self.extras(mode, random),
         }
+    }
+
+    fn extras(&self, mode: ServiceMode, random: &mut Random) -> Extras {
+        if self.scene.beyond == Beyond::Docker {
+            return Extras::default();
+        }
+        let ended = |it: &&Creation| it.extras.is_done_some_time();
+        let others: Vec<_> = self.created.iter().filter(ended).map(|it| it.number).collect();
+        Extras::drawn(mode, &others, random)
     }
 
     fn of_a_node(&self, cluster: &Cluster, random: &mut Random) -> Option<Want> {

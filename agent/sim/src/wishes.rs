@@ -7,15 +7,27 @@ use std::time::Duration;
 use ketch_cluster::id::{ConfigId, NetworkId, SecretId};
 use ketch_cluster::objects::config::ConfigSpec;
 use ketch_cluster::objects::container::{ConfigReference, ConfigTarget, FileTarget, SecretReference};
+use ketch_cluster::objects::node::Availability;
 use ketch_cluster::objects::service::{FailureAction, UpdateOrder};
 use ketch_cluster::objects::task::{NetworkAttachmentConfig, RestartCondition, RestartPolicy, TaskRuntime};
-use ketch_cluster::objects::{ContainerSpec, SecretSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig};
+use ketch_cluster::objects::{
+    ContainerSpec, Node, SecretSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+};
 use ketch_cluster::orchestrator::fence;
+use ketch_cluster::store::{ObjectId, ObjectKind};
+use ketch_cluster::view::View;
 use ketch_node::executor::Work;
 
+use crate::labels::Extras;
 use crate::model::Model;
 
 const FENCE: &str = "8s";
+pub(crate) const CONFIG: &str = "settings";
+const SETTING: &str = "verbosity ";
+
+pub(crate) fn takes_tasks(node: &Node) -> bool {
+    node.spec.availability == Availability::Active
+}
 
 /// A service that is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +37,7 @@ pub(crate) struct Creation {
     pub(crate) fence: Fence,
     pub(crate) order: UpdateOrder,
     pub(crate) files: Files,
+    pub(crate) extras: Extras,
 }
 
 /// Whether a service has the label `ketch.fence`.
@@ -50,8 +63,13 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
-    pub(crate) fn of(model: &Model) -> Self {
-        Self { network: model.network, secret: model.secret, config: model.config }
+    /// The config that has the name now: users may have given it other data.
+    pub(crate) fn of(model: &Model, view: &View<'_>) -> Self {
+        let config = match view.by_name(ObjectKind::Config, CONFIG) {
+            Some(ObjectId::Config(config)) => Some(config),
+            _ => model.config,
+        };
+        Self { network: model.network, secret: model.secret, config }
     }
 }
 
@@ -64,9 +82,10 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
     if creation.fence == Fence::Some {
         labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
     }
+    creation.extras.write(&mut labels);
     let is_job = creation.mode.is_job();
     ServiceSpec {
-        name: format!("service-{}", creation.number),
+        name: name_of(creation.number),
         labels,
         task: Arc::new(task(creation, surroundings)),
         mode: creation.mode,
@@ -74,6 +93,11 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
         rollback: (!is_job).then_some(update),
         endpoint: None,
     }
+}
+
+/// The name of the service of that number.
+pub(crate) fn name_of(number: u64) -> String {
+    format!("service-{number}")
 }
 
 pub(crate) fn image_of(number: u64) -> String {
@@ -110,8 +134,10 @@ pub(crate) fn secret() -> SecretSpec {
     SecretSpec { name: "key".to_owned(), data: b"nobody may read this".to_vec(), ..SecretSpec::default() }
 }
 
-pub(crate) fn config() -> ConfigSpec {
-    ConfigSpec { name: "settings".to_owned(), data: b"verbose".to_vec(), ..ConfigSpec::default() }
+/// The config of all services that use one. Its data counts up.
+pub(crate) fn config(number: u64) -> ConfigSpec {
+    let data = format!("{SETTING}{number}").into_bytes();
+    ConfigSpec { name: CONFIG.to_owned(), data, ..ConfigSpec::default() }
 }
 
 fn file(name: &str) -> FileTarget {
@@ -124,7 +150,7 @@ fn secret_named(secret: SecretId) -> SecretReference {
 
 fn config_named(config: ConfigId) -> ConfigReference {
     let target = ConfigTarget::File(file("/settings"));
-    ConfigReference { config, name: "settings".to_owned(), target }
+    ConfigReference { config, name: CONFIG.to_owned(), target }
 }
 
 /// Whether a task was given what its spec names, and nothing else.
@@ -133,7 +159,7 @@ pub(crate) fn are_its_own(work: &Work) -> bool {
     let secrets = container.into_iter().flat_map(|it| &it.secrets).map(|it| it.secret);
     let configs = container.into_iter().flat_map(|it| &it.configs).map(|it| it.config);
     let is_whole = work.secrets.iter().all(|it| it.spec.data == secret().data)
-        && work.configs.iter().all(|it| it.spec.data == config().data);
+        && work.configs.iter().all(|it| it.spec.data.starts_with(SETTING.as_bytes()));
     is_whole
         && secrets.collect::<BTreeSet<_>>() == work.secrets.iter().map(|it| it.id).collect()
         && configs.collect::<BTreeSet<_>>() == work.configs.iter().map(|it| it.id).collect()
