@@ -12,6 +12,7 @@ use openraft::storage::Snapshot;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::carried::carried;
 use crate::consensus::{LogId, Raft, Types, Vote};
 use crate::record::{EntryRecord, VoteRecord};
 use crate::snapshot::format::{Digest, SnapshotError};
@@ -87,17 +88,14 @@ impl Answers {
 
     async fn append(&self, request: AppendRequest) -> Result<AppendAnswer, AnswerError> {
         let entries = request.entries.into_iter().map(EntryRecord::entry).collect::<io::Result<Vec<_>>>();
-        let answer = self
-            .raft
-            .append_entries(AppendEntriesRequest {
-                vote: request.vote.into(),
-                prev_log_id: request.previous.map(LogId::from),
-                entries: entries.map_err(stopped)?,
-                leader_commit: request.committed.map(LogId::from),
-            })
-            .await
-            .map_err(stopped)?;
-        Ok(match answer {
+        let request = AppendEntriesRequest {
+            vote: request.vote.into(),
+            prev_log_id: request.previous.map(LogId::from),
+            entries: entries.map_err(stopped)?,
+            leader_commit: request.committed.map(LogId::from),
+        };
+        let answer = carried(&self.raft, |raft| async move { raft.append_entries(request).await }).await;
+        Ok(match answer.map_err(stopped)? {
             AppendEntriesResponse::Success => AppendAnswer::Stored,
             AppendEntriesResponse::PartialSuccess(last) => {
                 AppendAnswer::StoredTo(last.as_ref().map(Into::into))
@@ -110,11 +108,13 @@ impl Answers {
     async fn vote(&self, kind: Kind, asked: VoteAsked) -> Result<VoteAnswer, AnswerError> {
         let mut request = VoteRequest::new(Vote::from(asked.vote), asked.last.map(LogId::from));
         request.leadership_transfer = asked.transfer;
-        let answer: VoteResponse<Types> = match kind {
-            Kind::PreVote => self.raft.pre_vote(request).await,
-            _ => self.raft.vote(request).await,
-        }
-        .map_err(stopped)?;
+        let answer = carried(&self.raft, |raft| async move {
+            match kind {
+                Kind::PreVote => raft.pre_vote(request).await,
+                _ => raft.vote(request).await,
+            }
+        });
+        let answer: VoteResponse<Types> = answer.await.map_err(stopped)?;
         Ok(VoteAnswer {
             vote: VoteRecord::from(&answer.vote),
             granted: answer.vote_granted,
@@ -124,7 +124,9 @@ impl Answers {
 
     async fn lead(&self, asked: &LeadAsked) -> Result<LeadAnswer, AnswerError> {
         let request = TransferLeaderRequest::new(asked.from.into(), asked.to, asked.last.map(LogId::from));
-        Ok(match self.raft.handle_transfer_leader(request).await.map_err(stopped)? {
+        let answer =
+            carried(&self.raft, |raft| async move { raft.handle_transfer_leader(request).await }).await;
+        Ok(match answer.map_err(stopped)? {
             Ok(()) => LeadAnswer::Leading,
             Err(TransferLeaderError::VoteChanged { expected, actual }) => LeadAnswer::VoteChanged {
                 expected: VoteRecord::from(&expected),
@@ -180,7 +182,13 @@ impl Answers {
         let snapshots = Arc::clone(&self.snapshots);
         let received = move || -> io::Result<SnapshotFile> { Ok(snapshots.received(incoming, digest)?) };
         let snapshot = self.blocking.run(received).await?;
-        let answer = self.raft.install_full_snapshot(vote.into(), Snapshot { meta, snapshot }).await;
+        let snapshot = Snapshot { meta, snapshot };
+        let answer =
+            carried(
+                &self.raft,
+                |raft| async move { raft.install_full_snapshot(vote.into(), snapshot).await },
+            )
+            .await;
         Ok(VoteRecord::from(&answer.map_err(stopped)?.vote))
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::answers::{AnswerError, Answers};
+use crate::carried::carried;
 use crate::consensus::{Committed, Outcome, Raft, Seeded, Transaction, Types};
 use crate::disk::{Disk, DiskError, State};
 use crate::leadership::{self, Leadership, Status};
@@ -137,7 +138,8 @@ impl ClusterLog {
         actions: Vec<StoreAction>,
         within: Duration,
     ) -> Result<Arc<Committed>, ProposeError> {
-        let write = self.raft.client_write(Transaction(Arc::from(actions)));
+        let transaction = Transaction(Arc::from(actions));
+        let write = carried(&self.raft, |raft| async move { raft.client_write(transaction).await });
         let written = timeout(within, write).await.map_err(|_| ProposeError::Uncertain)?;
         match written.map_err(not_proposed)?.data {
             Outcome::Committed(committed) => Ok(committed),
@@ -158,7 +160,8 @@ impl ClusterLog {
     /// # Errors
     /// [`ProposeError`].
     pub async fn barrier(&self, within: Duration) -> Result<(), ProposeError> {
-        let read = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let read =
+            carried(&self.raft, |raft| async move { raft.ensure_linearizable(ReadPolicy::ReadIndex).await });
         let read = timeout(within, read).await.map_err(|_| ProposeError::NoQuorum)?;
         read.map(|_| ()).map_err(|error| match error {
             RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => not_leader(forward),
@@ -204,7 +207,8 @@ impl ClusterLog {
     /// # Errors
     /// [`ProposeError::Stopped`].
     pub async fn snapshot_now(&self) -> Result<(), ProposeError> {
-        self.raft.trigger().snapshot().await.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
+        let asked = carried(&self.raft, |raft| async move { raft.trigger().snapshot().await });
+        asked.await.map_err(|fatal| ProposeError::Stopped(fatal.to_string()))
     }
 
     /// Seals the log and the snapshots by this key, and returns once nothing on the disk needs another one. The caller keeps both
@@ -233,14 +237,15 @@ impl ClusterLog {
     /// Takes part no more, and releases the log's storage.
     pub async fn shutdown(&self) {
         // It fails only when raft has ended by itself.
-        drop(self.raft.shutdown().await);
+        drop(carried(&self.raft, |raft| async move { raft.shutdown().await }).await);
         self.disk.close();
     }
 
     /// The only voter need not wait for an election's time to know that nobody else stands.
     async fn lead_when_alone(&self) -> Result<(), OpenError> {
         if self.status().voters == [self.me.raft_id] {
-            self.raft.trigger().elect(false).await.map_err(raft_error)?;
+            let asked = carried(&self.raft, |raft| async move { raft.trigger().elect(false).await });
+            asked.await.map_err(raft_error)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 
 mod answers;
 mod blocking;
+mod carried;
 mod cluster_log;
 mod consensus;
 mod disk;

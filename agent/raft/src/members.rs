@@ -10,8 +10,9 @@ use openraft::raft::ClientWriteResponse;
 use openraft::{ChangeMembers, Instant as _};
 use tokio::time::timeout;
 
+use crate::carried::carried;
 use crate::cluster_log::not_leader;
-use crate::consensus::Types;
+use crate::consensus::{Raft, Types};
 use crate::{ClusterLog, Leadership, Peer, ProposeError};
 
 /// Why the members did not change.
@@ -55,7 +56,8 @@ impl ClusterLog {
     /// [`MembersError::Founded`] when the disk knows a cluster.
     pub async fn found(&self, within: Duration) -> Result<(), MembersError> {
         let members = BTreeMap::from([(self.me.raft_id, self.me.clone())]);
-        self.raft.initialize(members).await.map_err(|error| match error {
+        let founded = carried(&self.raft, |raft| async move { raft.initialize(members).await });
+        founded.await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => MembersError::Founded,
             RaftError::APIError(other) => MembersError::Invalid(other.to_string()),
             RaftError::Fatal(fatal) => MembersError::from(ProposeError::Stopped(fatal.to_string())),
@@ -76,7 +78,7 @@ impl ClusterLog {
     pub async fn add_learner(&self, peer: Peer, within: Duration) -> Result<(), MembersError> {
         self.expect_same_node(&peer)?;
         let id = peer.raft_id;
-        changed(within, self.raft.add_learner(id, peer, true)).await
+        self.changed(within, |raft| async move { raft.add_learner(id, peer, true).await }).await
     }
 
     /// Makes a voter of a learner.
@@ -86,7 +88,7 @@ impl ClusterLog {
     pub async fn promote(&self, raft_id: u64, within: Duration) -> Result<(), MembersError> {
         self.expect_known(raft_id)?;
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([raft_id]));
-        changed(within, self.raft.change_membership(change, true)).await
+        self.changed(within, |raft| async move { raft.change_membership(change, true).await }).await
     }
 
     /// Removes a voter or a learner. A leader that removes itself hands over to another.
@@ -102,7 +104,7 @@ impl ClusterLog {
             voters if voters.contains(&raft_id) => ChangeMembers::RemoveVoters(members),
             _ => ChangeMembers::RemoveNodes(members),
         };
-        changed(within, self.raft.change_membership(change, false)).await
+        self.changed(within, |raft| async move { raft.change_membership(change, false).await }).await
     }
 
     /// Records where a manager is now. It keeps its raft id and its key.
@@ -113,7 +115,7 @@ impl ClusterLog {
         self.expect_known(peer.raft_id)?;
         self.expect_same_node(&peer)?;
         let change = ChangeMembers::SetNodes(BTreeMap::from([(peer.raft_id, peer)]));
-        changed(within, self.raft.change_membership(change, true)).await
+        self.changed(within, |raft| async move { raft.change_membership(change, true).await }).await
     }
 
     /// Hands the leadership to a voter, and returns once it leads.
@@ -128,7 +130,8 @@ impl ClusterLog {
             return Err(ProposeError::NotLeader { leader: now.leader.and_then(|id| self.member(id)) }.into());
         }
         let stopped = |error: String| MembersError::from(ProposeError::Stopped(error));
-        self.raft.trigger().transfer_leader(to).await.map_err(|fatal| stopped(fatal.to_string()))?;
+        let asked = carried(&self.raft, |raft| async move { raft.trigger().transfer_leader(to).await });
+        asked.await.map_err(|fatal| stopped(fatal.to_string()))?;
         let leads = leadership.wait_for(|now| now.leader == Some(to));
         match timeout(within, leads).await {
             Ok(Ok(_)) => Ok(()),
@@ -162,6 +165,28 @@ impl ClusterLog {
         self.raft.metrics().borrow_watched().membership_config.get_node(&raft_id).cloned()
     }
 
+    async fn changed<F>(&self, within: Duration, change: impl FnOnce(Raft) -> F) -> Result<(), MembersError>
+    where
+        F: Future<Output = Written> + Send + 'static,
+    {
+        let written =
+            timeout(within, carried(&self.raft, change)).await.map_err(|_| ProposeError::Uncertain)?;
+        written.map(|_| ()).map_err(|error| match error {
+            RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()).into(),
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => not_leader(forward).into(),
+            RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Uncertain.into(),
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
+                ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
+                    MembersError::Busy
+                }
+                ChangeMembershipError::EmptyMembership(_) => MembersError::Last,
+                ChangeMembershipError::LearnerNotFound(missing) => MembersError::Unknown(missing.node_id),
+                other => MembersError::Invalid(other.to_string()),
+            },
+            RaftError::APIError(other) => MembersError::Invalid(other.to_string()),
+        })
+    }
+
     fn expect_known(&self, raft_id: u64) -> Result<(), MembersError> {
         self.member(raft_id).map(|_| ()).ok_or(MembersError::Unknown(raft_id))
     }
@@ -175,22 +200,4 @@ impl ClusterLog {
             _ => Ok(()),
         }
     }
-}
-
-async fn changed(within: Duration, change: impl Future<Output = Written>) -> Result<(), MembersError> {
-    let written = timeout(within, change).await.map_err(|_| ProposeError::Uncertain)?;
-    written.map(|_| ()).map_err(|error| match error {
-        RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()).into(),
-        RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => not_leader(forward).into(),
-        RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)) => ProposeError::Uncertain.into(),
-        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
-            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
-                MembersError::Busy
-            }
-            ChangeMembershipError::EmptyMembership(_) => MembersError::Last,
-            ChangeMembershipError::LearnerNotFound(missing) => MembersError::Unknown(missing.node_id),
-            other => MembersError::Invalid(other.to_string()),
-        },
-        RaftError::APIError(other) => MembersError::Invalid(other.to_string()),
-    })
 }

@@ -1,6 +1,9 @@
 //! A disk that is full: the manager stops before it acknowledges anything, the others go on, and it comes back when there is room.
 
+use openraft::ReadPolicy;
+
 use super::*;
+use crate::carried::carried;
 use crate::{Leadership, ProposeError, Role};
 
 fn often() -> Options {
@@ -44,6 +47,21 @@ async fn a_leader_without_room_leaves_the_lead_and_nothing_is_lost() {
     next.propose(create(12), SOON).await.unwrap();
     catch_up(&back, next).await;
     assert!(has(&back, 12));
+}
+
+/// Whoever waits for a log that stops may give it up at any moment, and the call goes on to its end for those who come after it.
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_given_up_goes_on() {
+    let mut managers = Managers::default();
+    let log = managers.voters(1).await.remove(0);
+    let (told, ended) = tokio::sync::oneshot::channel();
+    let mut call = Box::pin(carried(&log.raft, |raft| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let _nobody_waits = told.send(raft.ensure_linearizable(ReadPolicy::ReadIndex).await.is_ok());
+    }));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call);
+    assert_eq!(tokio::time::timeout(SOON, ended).await, Ok(Ok(true)));
 }
 
 /// One that can't keep its vote gives none, and one that can't keep an entry does not count for a quorum.
