@@ -29,7 +29,9 @@ SUITE_ARGS = --as $(CALLER) $(addprefix --layout ,$(LAYOUT)) $(addprefix --jobs 
 RUNTIME_PATH = $(if $(findstring /,$(RUNTIME)),$(abspath $(RUNTIME)),$(RUNTIME))
 SHIM_PATH = $(if $(findstring /,$(SHIM)),$(abspath $(SHIM)),$(SHIM))
 KETCHD_PATH = $(if $(findstring /,$(KETCHD)),$(abspath $(KETCHD)),$(KETCHD))
-SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) KETCHD=$(KETCHD_PATH) cargo test --quiet --package ketch-integration --test suite --
+# Of the whole workspace everywhere: of one package, what it depends on would be built once more, with fewer features.
+TEST_PROGRAM = cargo test --quiet --workspace
+SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) KETCHD=$(KETCHD_PATH) $(TEST_PROGRAM) --test suite --
 # Only our own binary is ours to build.
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
@@ -76,7 +78,7 @@ deny:
 	@integration/setup/cargo-deny.sh check --hide-inclusion-graph bans licenses sources
 
 layering:
-	cargo test --quiet --package ketch-integration --test layering
+	$(TEST_PROGRAM) --test layering
 
 # Of the property tests' cases: CI's are the same each time, `make soak` and `make fuzz` draw others.
 SEED ?= 1
@@ -145,7 +147,7 @@ differential: setup build peers ## 1,170 docker command lines on dockerd 28.5 (a
 ATTACK_PEERS = $(wildcard /usr/sbin/runc /usr/bin/crun /var/cache/ketch/peers/bin/runc /var/cache/ketch/peers/bin/crun)
 
 attack: setup $(BUILD_OF_RUNTIME) ## The attacks of integration/tests/attack*.rs on ketch and its peers: the table of who falls
-	cargo test --quiet --package ketch-integration --test suite --no-run
+	$(TEST_PROGRAM) --test suite --no-run
 	integration/attack/table.py $$(ls -t $(BUILD_DIR)/$(TARGET)/debug/deps/suite-* | grep -v '\.d$$' | head -1) \
 		$(BUILD_DIR)/$(TARGET)/debug/naive_runtime $(RUNTIME_PATH) $(ATTACK_PEERS)
 

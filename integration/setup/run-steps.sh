@@ -16,6 +16,9 @@ if [ "$room" -lt 20 ]; then echo "warning: only $room GiB are free here; a fresh
 passed=0 failed=0 skipped=0
 times=
 begun=$SECONDS
+# Linking the release binaries is one thread's work for minutes, beside which the first steps' tests run; whoever needs them
+# waits for it, and says what is wrong with it.
+make --no-print-directory build >"$log.build" 2>&1 &
 for step in "$@"; do
     echo "=== $step"
     start=$SECONDS

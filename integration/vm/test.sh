@@ -11,11 +11,11 @@ cd "$(dirname "$0")/../.."
 runtime=${RUNTIME:-target/release/ketch}
 sample=(cgroup_v2 pause:: update:: events:: kill:: lifecycle:: exec:: userns:: devices::
 	lsm:: net_devices:: memory_policy:: callers_podman:: callers_containerd:: systemd checkpoint attack_label:: attack_restore attack_proof::
-	shim_task:: shim_takeover:: shim_ctr:: ketchd_criu:: ketchd_systemd::
+	shim_task:: shim_takeover::a shim_ctr:: ketchd_criu:: ketchd_systemd::
 	ketchd_userns::builds ketchd_containers::copy_both_ways ketchd_containers::diff_and_changes)
 
 # One program with all tests, and the one that they run inside containers; both are static.
-suite=$(cargo test --quiet --package ketch-integration --test suite --no-run --message-format=json |
+suite=$(cargo test --quiet --workspace --test suite --no-run --message-format=json |
 	jq -r 'select(.target.name? == "suite" and .executable).executable')
 probe=$(readlink -f "$(dirname "$suite")/../container_probe")
 # What the attacks are proven on.
@@ -39,7 +39,7 @@ esac
 # One of ketchd's own tests, which a kernel without ESP skips: two nodes, an encrypted network, what is on the wire between them.
 encrypted() {
 	local own name=network::tests::overlay::an_encrypted_network_travels_by_esp_alone
-	own=$(cargo test --quiet --package ketchd --lib --no-run --message-format=json |
+	own=$(cargo test --quiet --workspace --lib --no-run --message-format=json |
 		jq -r 'select(.target.name? == "ketchd" and .executable).executable')
 	strip -o target/vm/ketchd-tests "$own"
 	# shellcheck disable=SC2016 # expanded in the guest
