@@ -238,6 +238,7 @@ impl ClusterLog {
     pub async fn shutdown(&self) {
         // It fails only when raft has ended by itself.
         drop(carried(&self.raft, |raft| async move { raft.shutdown().await }).await);
+        self.sealed.snapshots.close();
         self.disk.close();
     }
 

@@ -4,7 +4,7 @@ pub(crate) mod format;
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ketch_cluster::objects::Version;
@@ -19,12 +19,16 @@ const CURRENT: &str = "snapshot";
 /// The end of the name of a file that is not complete.
 const UNFINISHED: &str = ".new";
 
+/// Counts the files that were begun, by whichever instance of the process: two of them never write one file.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+
 pub(crate) struct Snapshots {
     files: Arc<dyn SnapshotFiles>,
     seal: Arc<Seal>,
     /// The head of the file [`CURRENT`]; held while that file is opened or replaced.
     current: Mutex<Option<SnapshotHead>>,
-    started: AtomicU64,
+    /// Set while `current` is held. Raft leaves a snapshot that is being written to itself when it ends.
+    is_closed: AtomicBool,
 }
 
 /// A snapshot's file, opened.
@@ -75,7 +79,7 @@ impl Snapshots {
         for name in files.names()?.iter().filter(|name| name.ends_with(UNFINISHED)) {
             files.remove(name)?;
         }
-        let snapshots = Self { files, seal, current: Mutex::default(), started: AtomicU64::new(0) };
+        let snapshots = Self { files, seal, current: Mutex::default(), is_closed: AtomicBool::new(false) };
         let Some(source) = snapshots.files.open(CURRENT)? else { return Ok((snapshots, None)) };
         let loaded = snapshots.read(source)?;
         *snapshots.lock() = Some(loaded.head.clone());
@@ -124,7 +128,7 @@ impl Snapshots {
     fn begin(&self, head: SnapshotHead) -> io::Result<Incoming> {
         // Taken first: a key that changes in between counts as another one for no reason, and no harm is done.
         let era = self.seal.era();
-        let name = format!("{CURRENT}.{}{UNFINISHED}", self.started.fetch_add(1, Ordering::Relaxed));
+        let name = format!("{CURRENT}.{}{UNFINISHED}", BEGUN.fetch_add(1, Ordering::Relaxed));
         let writer = Writer::new(self.files.create(&name)?, Arc::clone(&self.seal))?;
         Ok(Incoming { head, name, writer, era })
     }
@@ -178,6 +182,9 @@ impl Snapshots {
 
     fn publish(&self, name: &str, head: &SnapshotHead) -> io::Result<()> {
         let mut current = self.lock();
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(io::Error::other("its log was closed meanwhile"));
+        }
         if current.as_ref().is_some_and(|current| current.last > head.last) {
             return self.files.remove(name);
         }
@@ -186,12 +193,23 @@ impl Snapshots {
         Ok(())
     }
 
+    /// Nothing counts any more that is finished from now on: the folder is another instance's.
+    pub(crate) fn close(&self) {
+        let _held = self.lock();
+        self.is_closed.store(true, Ordering::Relaxed);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<SnapshotHead>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Incoming {
+    #[cfg(test)]
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn frame(&mut self, content: &[u8]) -> io::Result<()> {
         self.writer.frame(content)
     }

@@ -3,6 +3,9 @@
 use std::io::{Read as _, Write as _};
 
 use super::*;
+use crate::record::{MembershipRecord, SnapshotHead};
+use crate::seal::Seal;
+use crate::snapshot::Snapshots;
 use crate::snapshot::format::SnapshotError;
 use crate::{Folder, OpenError, SnapshotFiles as _};
 
@@ -136,4 +139,32 @@ fn a_folder_keeps_files() {
     folder.remove("a").unwrap();
     folder.remove("a").unwrap();
     std::fs::remove_dir(path).unwrap();
+}
+
+/// A log is opened again in the same process while a snapshot of before is still being written.
+#[test]
+fn a_snapshot_of_a_log_that_was_closed_counts_no_more() {
+    let files = Arc::new(MemoryFiles::default());
+    let opened = || {
+        let seal = Arc::new(Seal::new(&DataKeys::one(KEY), entropy(1)));
+        Snapshots::open(Arc::<MemoryFiles>::clone(&files), seal)
+    };
+    let head = |version| SnapshotHead {
+        last: None,
+        membership_at: None,
+        membership: MembershipRecord::default(),
+        version,
+    };
+    let (before, _) = opened().unwrap();
+    let late = before.receive(head(1)).unwrap();
+    before.close();
+    let (now, found) = opened().unwrap();
+    assert!(found.is_none());
+    let current = now.receive(head(2)).unwrap();
+    assert_ne!(late.name(), current.name());
+    assert!(before.write(&head(1), &[]).is_err());
+    now.write(&head(2), &[]).unwrap();
+    assert!(before.write(&head(1), &[]).is_err());
+    let (_, found) = opened().unwrap();
+    assert_eq!(found.unwrap().head.version, 2);
 }

@@ -10,6 +10,7 @@ use ketch_ca::folder::Folder as Keys;
 use ketch_node::world::{Disk, Storage};
 use ketch_raft::{Folder as Snapshots, SnapshotFiles};
 use redb::backends::FileBackend;
+use rustix::fs::{Advice, fadvise};
 use tracing::warn;
 
 use crate::removal;
@@ -71,6 +72,8 @@ impl Disk for Folder {
             |error: &dyn std::fmt::Display| io::Error::other(format!("opening {}: {error}", path.display()));
         // redb leaves that to whoever opens the file.
         file.try_lock().map_err(|error| failed(&error))?;
+        // What could not be written stays in memory as if it had been: a log that is opened again must see what the disk has.
+        fadvise(&file, 0, None, Advice::DontNeed)?;
         let backend = FileBackend::new(file).map_err(|error| failed(&error))?;
         Ok(Storage(Box::new(backend)))
     }
