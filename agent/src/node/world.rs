@@ -28,6 +28,8 @@ use crate::random;
 #[derive(Debug)]
 pub struct SystemWorld {
     held: Arc<Held>,
+    /// Whose turn it is to listen.
+    listening: Arc<tokio::sync::Mutex<()>>,
     disk: Arc<Folder>,
 }
 
@@ -35,7 +37,11 @@ impl SystemWorld {
     /// Keeps what it has in `<data_root>/swarm`, as dockerd does; the folder is made when it is first written to.
     #[must_use]
     pub fn new(data_root: &Path) -> Self {
-        Self { held: Arc::default(), disk: Arc::new(Folder::new(data_root.join("swarm"))) }
+        Self {
+            held: Arc::default(),
+            listening: Arc::default(),
+            disk: Arc::new(Folder::new(data_root.join("swarm"))),
+        }
     }
 }
 
@@ -58,8 +64,9 @@ impl World for SystemWorld {
     }
 
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        let (held, address) = (Arc::clone(&self.held), address.to_owned());
-        async move { Ok(Box::new(Tcp::bind(held, &address).await?) as Box<dyn Listener>) }.boxed()
+        let (held, turns, address) =
+            (Arc::clone(&self.held), Arc::clone(&self.listening), address.to_owned());
+        async move { Ok(Box::new(Tcp::bind(held, turns, &address).await?) as Box<dyn Listener>) }.boxed()
     }
 
     fn adopt(&self, credentials: Credentials) {

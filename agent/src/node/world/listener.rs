@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use ketch_ca::trust::PeerError;
 use ketch_node::world::{Accepted, Caller, Listener};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex as Turns, OwnedMutexGuard as Turn, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +32,9 @@ const HANDSHAKES_OF_ONE: usize = 64;
 /// After an accept(2) that failed, for want of descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the socket before it may take to be closed.
+const CLOSES: Duration = Duration::from_secs(2);
+
 /// A socket that listens. Dropped, it is closed, and so are connections whose handshake is under way.
 #[derive(Debug)]
 pub(super) struct Tcp {
@@ -41,11 +44,16 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
-    pub(super) async fn bind(held: Arc<Held>, address: &str) -> io::Result<Self> {
+    /// One at a time listens: the one before is closed by its task, a moment after it was dropped, and the address is free then.
+    pub(super) async fn bind(held: Arc<Held>, turns: Arc<Turns<()>>, address: &str) -> io::Result<Self> {
+        let turn = timeout(CLOSES, turns.lock_owned()).await.ok();
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?.to_string();
         let (sender, accepted) = mpsc::channel(16);
-        let accepting = tokio::spawn(accept_all(listener, Door { held, sender, busy: Arc::default() }));
+        let accepting = tokio::spawn(accept_all(
+            Socket { listener, _turn: turn },
+            Door { held, sender, busy: Arc::default() },
+        ));
         Ok(Self { address, accepted, accepting })
     }
 }
@@ -78,14 +86,20 @@ struct Door {
     busy: Arc<Busy>,
 }
 
-async fn accept_all(listener: TcpListener, door: Door) {
+/// Closed before its turn is over: fields are dropped in their order.
+struct Socket {
+    listener: TcpListener,
+    _turn: Option<Turn<()>>,
+}
+
+async fn accept_all(socket: Socket, door: Door) {
     let mut handshakes = JoinSet::new();
     loop {
         while handshakes.try_join_next().is_some() {}
         if handshakes.len() >= HANDSHAKES {
             handshakes.join_next().await;
         }
-        match listener.accept().await {
+        match socket.listener.accept().await {
             Ok((socket, peer)) => {
                 let peer = peer.ip().to_canonical();
                 if let Some(place) = Busy::enter(&door.busy, peer) {

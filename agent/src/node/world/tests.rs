@@ -134,6 +134,17 @@ impl Service for Answers {
     }
 }
 
+/// A manager whose log has stopped listens anew in the moment in which it has ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_listens_no_more_leaves_the_address_to_the_next() {
+    let node = Node::new(&cluster(1), 1, NodeRole::Manager);
+    let mut address = "127.0.0.1:0".to_owned();
+    for turn in 0..200 {
+        let listener = node.world.listen(&address).await.unwrap_or_else(|error| panic!("{turn}: {error}"));
+        address = listener.address();
+    }
+}
+
 /// A dial waits for the server's first word, which the server of calls says unasked.
 #[tokio::test]
 async fn calls_are_made_and_answered() {
