@@ -154,6 +154,25 @@ echo "$requests requests through 3 nodes, $failures failed"
 [ "$requests" -gt 100 ] || fail "that was no load"
 [ "$failures" = 0 ] || fail "requests failed: $(cat "$dir"/load* | sort | uniq -c | paste -sd ' ')"
 
+say "Beyond Docker: of a service one port is open, to one neighbour; and any manager reaches a task's container, wherever that is"
+typed 1 stack deploy --resolve-image never --compose-file integration/setup/demo-beyond.yaml bank 2>&1 | grep -v -e --detach
+until_is "the replicas" "1/1 1/1 1/1" eval "on 1 stack services --format '{{.Replicas}}' bank | paste -sd ' '"
+grep ketch.allow integration/setup/demo-beyond.yaml
+# asks <service> <port>: from inside of the task of that service, whichever node has it.
+asks() {
+    local task
+    task=bank_$1.1.$(on 1 service ps --quiet --no-trunc --filter desired-state=running "bank_$1")
+    # Debian's static wget can't look names up, and has no working timeout of its own.
+    typed 2 exec "$task" sh -c "timeout 3 wget -q -O - \$(nslookup -type=a vault | sed -n 's/^Address: //p'):$2 || echo refused" 2>&1
+}
+asks till 8080 | tee "$dir/page"
+grep -q '^gold$' "$dir/page" || fail "the till does not get it"
+for try in "till 8081" "thief 8080"; do
+    # shellcheck disable=SC2086 # two words
+    if asks $try | tee "$dir/page" && grep -q '^gold$' "$dir/page"; then fail "$try gets the gold"; fi
+done
+on 1 stack rm bank >/dev/null
+
 say "node3 loses its power: its agent and its containers are gone at once"
 running '{{.Node}}'
 printf '$ kill -KILL %s\n' "${power[3]}"
