@@ -10,6 +10,7 @@ pub mod depends_on;
 pub mod prefer_local;
 pub mod publish;
 pub mod roll_on_change;
+pub mod scale;
 pub mod schedule;
 
 use crate::objects::{Labels as Raw, ServiceSpec};
@@ -26,7 +27,7 @@ const PREFIX: &str = "ketch.";
 pub const STACK: &str = "com.docker.stack.namespace";
 
 /// Every label that a service may have of ours.
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 18] = [
     allow::LABEL,
     depends_on::LABEL,
     fence::LABEL,
@@ -34,6 +35,12 @@ const KNOWN: [&str; 12] = [
     publish::FROM,
     publish::IP,
     roll_on_change::LABEL,
+    scale::CPU,
+    scale::MAX,
+    scale::MEMORY,
+    scale::MIN,
+    scale::REQUESTS,
+    scale::WINDOW,
     schedule::LABEL,
     schedule::HISTORY,
     schedule::MISSED,
@@ -73,6 +80,7 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
     depends_on::parse(labels)?;
     roll_on_change::parse(labels)?;
     schedule::parse(labels)?;
+    scale::parse(labels)?;
     Ok(Labels { allow: allow::parse(labels)?, publish: publish::parse(labels)? })
 }
 
@@ -87,6 +95,7 @@ impl Labels {
         }
         depends_on::fits(view, spec)?;
         schedule::fits(spec)?;
+        scale::fits(spec)?;
         self.publish.fits(view, spec)
     }
 }
@@ -136,7 +145,8 @@ mod tests {
         assert_eq!(
             told,
             "label ketch.alow: is not known; a service may have ketch.allow, ketch.depends_on, ketch.fence, ketch.mesh.prefer-local, \
-             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change, ketch.schedule, \
+             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change, ketch.scale.cpu, ketch.scale.max, \
+             ketch.scale.memory, ketch.scale.min, ketch.scale.requests, ketch.scale.window, ketch.schedule, \
              ketch.schedule.history, ketch.schedule.missed, ketch.schedule.overlap, ketch.schedule.zone"
         );
         assert!(KNOWN.is_sorted(), "they are told in order");

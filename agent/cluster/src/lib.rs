@@ -8,6 +8,7 @@
 
 pub mod allocator;
 pub mod assignment;
+pub mod autoscale;
 pub mod constraint;
 pub mod control;
 pub mod data_keys;

@@ -35,7 +35,8 @@ pub(super) fn wait(labels: &Labels) -> Option<Duration> {
     parse(labels).unwrap_or(Some(ORPHAN_AFTER))
 }
 
-fn duration(text: &str) -> Option<Duration> {
+/// Whole `h`, `m`, `s` and `ms` after each other, as Go writes them.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
