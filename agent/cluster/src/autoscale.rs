@@ -1,188 +1,125 @@
 //! How many replicas a service should have by the load of its tasks: the labels `ketch.scale.*`.
 //!
-//! The leader looks every few seconds: it sums what the workers have told of a service's running tasks ([`Load`]), and asks
-//! [`History::decide`], which remembers the looks within the service's window. What it answers is written as the service's
-//! replicas; nothing else is in the log. A new leader has no history: it makes fewer only once its own window has passed.
-//! Integers only: thousandths of a replica, so that the same looks give the same answer everywhere.
+//! Every few seconds the leader looks at each service that has them ([`look`]) with what workers have measured of its tasks ([`Use`]),
+//! and makes what comes out ([`scaled`]) of the store of that moment. What was seen within the service's window is its
+//! [`History`], which is the leader's alone: a new leader has none, and makes fewer only once its own window has passed. What
+//! must outlive a leader is in the service: when it was last given other replicas.
+//! Called by ketch-node's dispatcher. It must not know who measures, and how.
 
-use std::time::Duration;
+mod history;
+#[cfg(test)]
+mod tests;
 
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ServiceId, TaskId};
 use crate::label::scale::{self, Scale};
-use crate::objects::resources::ResourceRequirements;
-use crate::objects::{Service, ServiceMode};
+use crate::objects::{Service, ServiceMode, TaskState};
+use crate::orchestrator::update;
+use crate::store::StoreAction;
 use crate::time::Timestamp;
+use crate::view::View;
+pub use history::{History, Load, Scaled, Sum};
 
-/// For so long more must have been wanted before there are more. With a look every 5 s a step is answered within 15 s.
-const UP: Duration = Duration::from_secs(8);
-
-/// A look that comes later than that after the one before does not go on with it.
-const MOST_BETWEEN: Duration = Duration::from_secs(60);
-
-/// A tenth more or less is no reason: thousandths.
-const TOO_MUCH: u64 = 1100;
-const TOO_LITTLE: u64 = 900;
-
-/// What the workers have told of a service's running tasks within the last seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// How many tasks run.
-    pub running: u64,
-    /// Sums over the tasks of which it was told; none when nobody has told.
-    pub cpu: Option<Sum>,
-    pub memory: Option<Sum>,
-    pub requests: Option<Sum>,
+/// What a task uses, as its worker has measured it over the last seconds; none of what can't be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Use {
+    /// Billionths of a CPU.
+    pub cpu: Option<u64>,
+    /// Bytes, without files that the kernel has read and can drop.
+    pub memory: Option<u64>,
+    /// Connections that were opened to it, in thousandths of one a second.
+    pub requests: Option<u64>,
 }
 
-/// Of one kind of load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sum {
-    /// Of how many tasks; at least one.
-    pub tasks: u64,
-    /// Billionths of a CPU, bytes, or thousandths of a request a second.
-    pub amount: u64,
-}
-
-/// What is to be done now, and why.
+/// What comes of a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    Keep(String),
+    Keep { standing: Standing, reason: String },
     Scale { replicas: u64, reason: String },
 }
 
-/// The looks at one service within its window, the oldest first: how many replicas, in thousandths, the load asked for.
-#[derive(Debug, Clone, Default)]
-pub struct History {
-    looks: Vec<(Timestamp, u64)>,
+/// Why replicas stay as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// The load asks for no others, or has not done so for long enough.
+    Fits,
+    /// The load asks for more, and there are as many as there may be.
+    AtMost,
+    /// It can't be told what the load asks for, or nothing may be changed now.
+    Held,
 }
 
-/// A service with what it asks for.
-#[derive(Debug, Clone, Copy)]
-pub struct Scaled<'a> {
-    pub scale: &'a Scale,
-    pub resources: &'a ResourceRequirements,
-    /// What it has in its spec now.
-    pub replicas: u64,
-}
-
-impl History {
-    /// Takes a look, and says how many replicas there should be from now on. More within seconds, and at most twice as many
-    /// at once (or four more); fewer when fewer were enough for the whole window. Without the load of one kind that is asked
-    /// for it holds, and so does what it knows of that time.
-    pub fn decide(&mut self, service: Scaled<'_>, load: &Load, now: Timestamp) -> Decision {
-        let Scaled { scale, replicas, .. } = service;
-        let bounded = replicas.clamp(scale.min, scale.max);
-        if bounded != replicas {
-            let reason = format!("{replicas} replicas are not within {} to {}", scale.min, scale.max);
-            return Decision::Scale { replicas: bounded, reason };
-        }
-        let wanted = wanted(service, load);
-        // Nothing is known of this moment: it speaks for what there is.
-        self.note(
-            now,
-            wanted.as_ref().map_or(replicas.saturating_mul(1000), |wanted| wanted.thousandths),
-            scale.window,
-        );
-        match wanted {
-            Err(missing) => Decision::Keep(format!(
-                "holds {replicas} replicas: nothing is known of the {missing} of its tasks"
-            )),
-            Ok(wanted) => self.weigh(service, &wanted, now),
-        }
-    }
-
-    fn weigh(&self, service: Scaled<'_>, wanted: &Wanted, now: Timestamp) -> Decision {
-        let Scaled { scale, replicas, .. } = service;
-        let within = |bound: u64| bound.clamp(scale.min, scale.max);
-        let of_late = self.since(now, UP).and_then(|looks| looks.min()).unwrap_or(0);
-        let most = replicas.saturating_mul(2).max(replicas.saturating_add(4));
-        let more = within(of_late.div_ceil(1000).min(most));
-        if of_late > replicas.saturating_mul(TOO_MUCH) && more > replicas {
-            return Decision::Scale { replicas: more, reason: wanted.to_string() };
-        }
-        let in_window =
-            self.since(now, scale.window.max(UP)).and_then(|looks| looks.max()).unwrap_or(u64::MAX);
-        let fewer = within(in_window.div_ceil(1000));
-        if in_window < replicas.saturating_mul(TOO_LITTLE) && fewer < replicas {
-            return Decision::Scale { replicas: fewer, reason: wanted.to_string() };
-        }
-        Decision::Keep(wanted.to_string())
-    }
-
-    /// The looks since so long ago; none when the history does not reach back so far.
-    fn since(&self, now: Timestamp, span: Duration) -> Option<impl Iterator<Item = u64>> {
-        let first = now.before(span);
-        let reaches_back = self.looks.first().is_some_and(|(at, _)| *at <= first);
-        reaches_back.then(|| self.looks.iter().filter(move |(at, _)| *at >= first).map(|(_, wanted)| *wanted))
-    }
-
-    fn note(&mut self, now: Timestamp, wanted: u64, window: Duration) {
-        // A clock that was set, or a time without looks: what was before says nothing of now.
-        if self.looks.last().is_some_and(|(last, _)| *last > now || now.since(*last) > MOST_BETWEEN) {
-            self.looks.clear();
-        }
-        self.looks.push((now, wanted));
-        // One look from before the window says that the history reaches back so far.
-        let first = now.before(window.max(UP));
-        let old = self.looks.iter().filter(|(at, _)| *at <= first).count();
-        self.looks.drain(..old.saturating_sub(1));
-    }
-}
-
-/// The service with so many replicas. It is no update by the user: what `docker service rollback` goes back to stays, and no
-/// task is outdated by it.
+/// What a service's labels ask for; none when it is not scaled.
 #[must_use]
-pub fn with_replicas(service: &Service, replicas: u64, now: Timestamp) -> Service {
-    let mut scaled = service.clone();
-    scaled.meta.updated_at = now;
-    scaled.spec.mode = ServiceMode::Replicated { replicas };
-    scaled
+pub fn scale_of(service: &Service) -> Option<Scale> {
+    // What can't be read, `control` has refused.
+    let scale = scale::parse(&service.spec.labels).ok().flatten();
+    scale.filter(|_| matches!(service.spec.mode, ServiceMode::Replicated { .. }))
 }
 
-/// How many replicas the load asks for, and by which kind of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
-    thousandths: u64,
-    by: &'static str,
-}
-
-impl std::fmt::Display for Wanted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (whole, tenths) = (self.thousandths / 1000, self.thousandths % 1000 / 100);
-        write!(f, "by the {} of its tasks, {whole}.{tenths} replicas are wanted", self.by)
-    }
-}
-
-/// The most that any kind asks for; or the kind of which nothing is known.
-fn wanted(service: Scaled<'_>, load: &Load) -> Result<Wanted, &'static str> {
-    let Scaled { scale, resources, .. } = service;
-    let percent = |percent: u64, of: u64| u128::from(percent) * u128::from(of) / 100;
-    let kinds = [
-        ("CPU use", scale.cpu.map(|target| percent(target, scale::cpus_of(resources))), load.cpu),
-        (
-            "memory use",
-            scale.memory.map(|it| percent(it, scale::memory_of(resources).unwrap_or(1))),
-            load.memory,
-        ),
-        ("requests", scale.requests.map(|target| u128::from(target) * 1000), load.requests),
-    ];
-    let mut most = Wanted { thousandths: 0, by: "load" };
-    for (by, target, sum) in kinds {
-        let Some(target) = target else { continue };
-        let sum = sum.filter(|sum| sum.tasks > 0).ok_or(by)?;
-        let thousandths = thousandths(load.running, sum, target.max(1));
-        if thousandths >= most.thousandths {
-            most = Wanted { thousandths, by };
+/// Looks at a service with these labels, and notes in its history what was seen. `use_of` says what is known of a task.
+pub fn look(
+    view: &View<'_>,
+    (service, scale): (&Service, &Scale),
+    use_of: impl Fn(TaskId) -> Option<Use>,
+    history: &mut History,
+    now: Timestamp,
+) -> Decision {
+    let ServiceMode::Replicated { replicas } = service.spec.mode else {
+        return history.hold("it is not replicated", 0, (scale, now));
+    };
+    match obstacle(view, service, replicas) {
+        Some(obstacle) => history.hold(obstacle, replicas, (scale, now)),
+        None => {
+            let seen = Scaled {
+                scale,
+                resources: &service.spec.task.resources,
+                replicas,
+                changed_at: service.replicas_changed_at,
+            };
+            history.decide(seen, &load(view, service, use_of), now)
         }
     }
-    Ok(most)
 }
 
-/// Those of which nothing was told are taken to have just what they should have.
-fn thousandths(running: u64, sum: Sum, target: u128) -> u64 {
-    let untold = u128::from(running.saturating_sub(sum.tasks));
-    let told = u128::from(sum.amount).saturating_mul(1000) / target;
-    u64::try_from(told.saturating_add(untold * 1000)).unwrap_or(u64::MAX)
+/// The service with so many replicas instead of `from`; nothing when it is not as it was looked at any more. It is no update by the
+/// user: what `docker service rollback` goes back to stays, and no task is outdated by it.
+#[must_use]
+pub fn scaled(view: &View<'_>, id: ServiceId, (from, to): (u64, u64), now: Timestamp) -> Vec<StoreAction> {
+    let service = view.service(id).filter(|service| {
+        let is_as_seen = service.spec.mode == ServiceMode::Replicated { replicas: from };
+        is_as_seen
+            && scale_of(service).is_some_and(|scale| (scale.min..=scale.max).contains(&to))
+            && obstacle(view, service, from).is_none()
+    });
+    let scaled = service.map(|service| {
+        let mut scaled = Service::clone(service);
+        scaled.meta.updated_at = now;
+        scaled.spec.mode = ServiceMode::Replicated { replicas: to };
+        scaled.note_replicas(service.spec.mode, now);
+        StoreAction::Update(scaled.into())
+    });
+    scaled.into_iter().collect()
 }
 
-#[cfg(test)]
-mod tests;
+/// Why nothing may be changed, whatever the load is.
+fn obstacle(view: &View<'_>, service: &Service, replicas: u64) -> Option<&'static str> {
+    if replicas == 0 {
+        return Some("it was given 0 replicas, and is scaled again once it is given others");
+    }
+    update::is_under_way(view, service).then_some("an update or rollback of it has not come to its end")
+}
+
+/// What is known of the tasks that run.
+fn load(view: &View<'_>, service: &Service, use_of: impl Fn(TaskId) -> Option<Use>) -> Load {
+    let mut load = Load::default();
+    let runs = |task: &&std::sync::Arc<crate::objects::Task>| {
+        task.desired_state == TaskState::Running && view.state(task) == TaskState::Running
+    };
+    for task in view.tasks_of(service.id).filter(runs) {
+        load.add(use_of(task.id).unwrap_or_default());
+    }
+    load
+}

@@ -86,6 +86,7 @@ pub(crate) fn service(number: u128, mode: ServiceMode) -> Service {
         endpoint: Endpoint::default(),
         update_status: None,
         job: None,
+        replicas_changed_at: None,
     }
 }
 

@@ -95,7 +95,7 @@ impl Labels {
         }
         depends_on::fits(view, spec)?;
         schedule::fits(spec)?;
-        scale::fits(spec)?;
+        scale::fits(view, spec)?;
         self.publish.fits(view, spec)
     }
 }

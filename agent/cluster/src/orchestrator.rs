@@ -26,7 +26,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 pub mod texts;
-mod update;
+pub(crate) mod update;
 
 use crate::id::{NewBits, NodeId, ServiceId};
 use crate::objects::{ServiceMode, Task, TaskState};

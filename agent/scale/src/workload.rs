@@ -194,6 +194,7 @@ fn service(number: usize, spec: TaskSpec, random: &mut Random) -> Service {
         previous_spec_version: None,
         endpoint: Endpoint::default(),
         update_status: None,
+        replicas_changed_at: None,
         job: None,
     }
 }

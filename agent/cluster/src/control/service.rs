@@ -69,6 +69,7 @@ pub fn create_service(
         previous_spec_version: None,
         endpoint: Endpoint::default(),
         update_status: None,
+        replicas_changed_at: None,
     };
     Ok((id, vec![StoreAction::Create(service.into())]))
 }
@@ -100,6 +101,7 @@ pub fn update_service(
         Rollback::None => rotation::replace(view, &mut service, next),
         Rollback::Previous => rotation::exchange(&mut service, next),
     }
+    service.note_replicas(old.spec.mode, now);
     service.update_status = (update.rollback == Rollback::Previous).then(|| rollback_started(now));
     service.job = old.job.map(|job| next_job(job, (&old.spec, &service.spec), now));
     Ok(vec![StoreAction::Update(service.into())])

@@ -3,15 +3,17 @@
 //!
 //! - `min`, `max`: how many replicas, both needed.
 //! - `cpu`, `memory`: percent of what each task reserves (else of its limit, else of one CPU) that its use should be at.
-//! - `requests`: how many requests a second each task should have, as the mesh counts them.
+//! - `requests`: how many requests a second each task should have. Counted are TCP connections that are opened to the task's network
+//!   interfaces, whichever way they come (virtual address, published port, its own address); what follows on one is not.
 //! - `window`: for how long fewer must have been enough before there are fewer; 5 minutes when not said.
 
 use std::time::Duration;
 
-use super::Refusal;
+use super::{Refusal, is_in_host};
 use crate::objects::resources::ResourceRequirements;
 use crate::objects::{Labels, ServiceMode, ServiceSpec};
 use crate::orchestrator::fence;
+use crate::view::View;
 
 pub const CPU: &str = "ketch.scale.cpu";
 pub const MAX: &str = "ketch.scale.max";
@@ -40,7 +42,7 @@ pub struct Scale {
     pub cpu: Option<u64>,
     /// Percent.
     pub memory: Option<u64>,
-    /// A second and task.
+    /// Connections that are opened, a second and task.
     pub requests: Option<u64>,
     pub window: Duration,
 }
@@ -76,7 +78,7 @@ pub fn parse(labels: &Labels) -> Result<Option<Scale>, Refusal> {
 }
 
 /// Whether there is something to scale, and to measure by.
-pub(super) fn fits(spec: &ServiceSpec) -> Result<(), Refusal> {
+pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     let Some(scale) = parse(&spec.labels)? else { return Ok(()) };
     if !matches!(spec.mode, ServiceMode::Replicated { .. }) {
         return Err(Refusal::new(MIN, "only replicated services are scaled"));
@@ -85,6 +87,12 @@ pub(super) fn fits(spec: &ServiceSpec) -> Result<(), Refusal> {
         return Err(Refusal::new(
             MEMORY,
             "the service reserves no memory, and has no limit that it could be a part of",
+        ));
+    }
+    if scale.requests.is_some() && is_in_host(view, spec) {
+        return Err(Refusal::new(
+            REQUESTS,
+            "what comes to tasks that have the network of their nodes is not counted",
         ));
     }
     Ok(())
@@ -123,6 +131,8 @@ fn window(labels: &Labels) -> Result<Duration, Refusal> {
 mod tests {
     use super::*;
     use crate::fixture;
+    use crate::store::Store;
+    use crate::view::Observed;
 
     fn labels(pairs: &[(&str, &str)]) -> Labels {
         pairs.iter().map(|(key, value)| (format!("ketch.scale.{key}"), (*value).to_owned())).collect()
@@ -180,6 +190,8 @@ mod tests {
 
     #[test]
     fn only_replicated_services_whose_memory_has_a_measure() {
+        let (store, observed) = (Store::default(), Observed::default());
+        let fits = |spec: &ServiceSpec| fits(&View::new(&store, &observed), spec);
         let mut spec = fixture::replicated(1, 1).spec;
         spec.labels = labels(&[("min", "1"), ("max", "3"), ("cpu", "70")]);
         assert_eq!(fits(&spec), Ok(()));

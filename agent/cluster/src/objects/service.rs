@@ -24,6 +24,19 @@ pub struct Service {
     pub update_status: Option<UpdateStatus>,
     /// Of a job.
     pub job: Option<JobStatus>,
+    /// When its replicas were last made more or fewer, by a user or by its load (`ketch.scale.*`): none while they are as it was made
+    /// with. There are not fewer before its window has passed since, whoever leads.
+    #[serde(default)]
+    pub replicas_changed_at: Option<Timestamp>,
+}
+
+impl Service {
+    /// Notes that the spec has other replicas than this mode, if it has.
+    pub(crate) fn note_replicas(&mut self, before: ServiceMode, now: Timestamp) {
+        if matches!(self.spec.mode, ServiceMode::Replicated { .. }) && self.spec.mode != before {
+            self.replicas_changed_at = Some(now);
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

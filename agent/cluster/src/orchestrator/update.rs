@@ -27,6 +27,7 @@ use crate::objects::task::Gate;
 use crate::objects::{Service, Task, TaskState, UpdateConfig, Version};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
+use crate::view::View;
 
 /// Settles every slot, and updates those whose turn it is.
 pub(super) fn roll(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<'_>) -> Reconciled {
@@ -55,6 +56,19 @@ pub(super) fn roll(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<
         }
     }
     wanted
+}
+
+/// Whether an update or a rollback has begun and not come to its end, paused ones too, or is about to begin.
+pub(crate) fn is_under_way(view: &View<'_>, service: &Service) -> bool {
+    let has_ended = |status: &UpdateStatus| {
+        matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted)
+    };
+    if service.update_status.as_ref().is_some_and(|status| !has_ended(status)) {
+        return true;
+    }
+    // Nothing that is asked of it here hangs on the moment.
+    let looked_at = ServiceView { view: *view, service, now: Timestamp::default() };
+    view.tasks_of(service.id).any(|task| looked_at.stays(task) && is_dirty(&looked_at, task))
 }
 
 enum Decision {

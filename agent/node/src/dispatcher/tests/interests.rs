@@ -132,6 +132,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 previous_spec_version: None,
                 endpoint: Endpoint { virtual_ips: vec![virtual_ip], ..Endpoint::default() },
                 update_status: None,
+                replicas_changed_at: None,
                 job: None,
             }
             .into()
