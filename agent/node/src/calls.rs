@@ -8,7 +8,7 @@
 //! | `/ketch/v1/renew` | members | the leader |
 //! | `/ketch/v1/raft/...` | managers | a manager |
 //! | `/ketch/v1/enter` | managers | the leader |
-//! | `/ketch/v1/session`, `heartbeat`, `tell`, `logs`, `attach`, `tunnel`, `leave` | members | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `uses`, `logs`, `attach`, `tunnel`, `leave` | members | the leader |
 //! | `/ketch/v1/reach` | managers | the leader |
 //! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
 
@@ -17,6 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ketch_cluster::assignment::AssignmentChanges;
+use ketch_cluster::autoscale::Use;
 use ketch_cluster::id::{NodeId, TaskId};
 use ketch_cluster::objects::node::{Availability, CaKeyId, NodeDescription, NodeRole};
 use ketch_cluster::time::Timestamp;
@@ -184,6 +185,8 @@ pub enum SessionMessage {
     LogsEnd { subscription: u64 },
     /// A manager wants to reach containers here: the worker asks for the tunnel.
     Tunnel(TunnelWanted),
+    /// What of its tasks the node is to measure from now on, whenever that changes.
+    Measures(MeasuresWanted),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,6 +308,33 @@ pub struct TellTaken {
     pub committed: Vec<TaskId>,
 }
 
+/// All that a node is to measure.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MeasuresWanted {
+    /// Between two measurements.
+    pub every: Duration,
+    pub tasks: Vec<(TaskId, Measure)>,
+}
+
+/// What of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Measure {
+    /// CPU and memory.
+    Resources,
+    /// These, and the connections that are opened to it.
+    Requests,
+}
+
+/// What tasks use that were asked for by [`MeasuresWanted`], those that could be measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UsesTell {
+    pub session: u128,
+    pub uses: Vec<(TaskId, Use)>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UsesTaken {}
+
 /// Lines that were asked for by [`LogsWanted`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogsTell {
@@ -383,14 +413,24 @@ requests! {
     EnterAsked => "/ketch/v1/enter" -> Entered;
     Heartbeat => "/ketch/v1/heartbeat" -> HeartbeatTaken;
     Tell => "/ketch/v1/tell" -> TellTaken;
+    UsesTell => "/ketch/v1/uses" -> UsesTaken;
     LogsTell => "/ketch/v1/logs" -> LogsTaken;
     AttachAsked => "/ketch/v1/attach" -> Attached;
     Leave => "/ketch/v1/leave" -> Left;
 }
 
 impl StreamMessage for SessionMessage {
-    const KINDS: &'static [&'static str] =
-        &["Begun", "Managers", "Membership", "Assignment", "AssignmentPart", "Logs", "LogsEnd", "Tunnel"];
+    const KINDS: &'static [&'static str] = &[
+        "Begun",
+        "Managers",
+        "Membership",
+        "Assignment",
+        "AssignmentPart",
+        "Logs",
+        "LogsEnd",
+        "Tunnel",
+        "Measures",
+    ];
 }
 
 impl StreamRequest for SessionAsked {

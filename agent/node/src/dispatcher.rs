@@ -16,6 +16,7 @@ mod interests;
 mod logs;
 mod membership;
 mod reached;
+mod scaling;
 mod sessions;
 mod texts;
 mod tunnels;
@@ -44,7 +45,7 @@ pub use logs::{LogHandle, LogMessage, LogStream};
 
 use crate::calls::{
     AttachAsked, Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked,
-    StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest,
+    StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest, UsesTaken, UsesTell,
 };
 use crate::manager::{Changes, LeadError, Leader, Wake};
 use crate::wire::{Answer, Call, Refusal};
@@ -53,6 +54,7 @@ use bell::Topic;
 use feeder::Feeder;
 use interests::{Interests, Rings};
 use logs::Logs;
+use scaling::Scaling;
 use sessions::{News, Process, Session, Sessions};
 use tunnels::Tunnels;
 use verdict::Registration;
@@ -75,6 +77,7 @@ pub struct Dispatcher {
     writer: Writer,
     logs: Logs,
     tunnels: Tunnels,
+    scaling: Scaling,
 }
 
 /// What a node may say of itself: it enters the log.
@@ -101,6 +104,7 @@ impl Dispatcher {
             writer: Writer::new(),
             logs: Logs::default(),
             tunnels: Tunnels::default(),
+            scaling: Scaling::default(),
         });
         let changes = dispatcher.leader.changes();
         dispatcher.look();
@@ -115,6 +119,7 @@ impl Dispatcher {
             SessionAsked::PATH,
             Heartbeat::PATH,
             Tell::PATH,
+            UsesTell::PATH,
             LogsTell::PATH,
             AttachAsked::PATH,
             TunnelAsked::PATH,
@@ -142,6 +147,7 @@ impl Dispatcher {
             }
             Heartbeat::PATH => Answer::of(&self.beat(&caller, &call.read()?)?),
             Tell::PATH => Answer::of(&self.tell(caller.node, call.read()?).await?),
+            UsesTell::PATH => Answer::of(&self.take_uses(caller.node, call.read()?)?),
             LogsTell::PATH => Answer::of(&self.take_logs(caller.node, call.read()?).await?),
             AttachAsked::PATH => Answer::of(&self.attach(caller.node, call.read()?).await?),
             TunnelAsked::PATH => self.open(caller.node, &call.read_head()?),
@@ -215,6 +221,12 @@ impl Dispatcher {
         Ok(TellTaken { committed: committed.into_iter().collect() })
     }
 
+    fn take_uses(&self, node: NodeId, told: UsesTell) -> Result<UsesTaken, Refusal> {
+        self.is_session(node, told.session)?;
+        self.scaling.take(node, told.uses);
+        Ok(UsesTaken {})
+    }
+
     async fn take_logs(&self, node: NodeId, told: LogsTell) -> Result<LogsTaken, Refusal> {
         self.is_session(node, told.session)?;
         Ok(LogsTaken { go_on: self.take_lines(node, told).await })
@@ -261,6 +273,7 @@ impl Dispatcher {
                 self.follow(changes),
                 self.follow_renewals(),
                 self.watch(),
+                self.scale(),
                 self.writer.run(&self.leader, &self.sessions),
             )
         };
@@ -300,6 +313,7 @@ impl Dispatcher {
         for change in changes {
             match change.id() {
                 Some(ObjectId::Node(node)) => self.take_in_node(node, change),
+                Some(ObjectId::Service(service)) => self.scaling.take_in(service, change),
                 Some(ObjectId::Cluster(_)) => self.leader.view(|view| self.sessions.set_period(view)),
                 _ => {}
             }
@@ -341,6 +355,7 @@ impl Dispatcher {
     fn look(&self) {
         let nodes = self.leader.view(|view| {
             self.logs.look(view);
+            self.scaling.look_for(view);
             self.sessions.look(view)
         });
         self.writer.add_nodes(nodes);

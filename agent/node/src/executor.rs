@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
 use ketch_cluster::id::{NodeId, TaskId};
@@ -19,7 +20,7 @@ use ketch_cluster::time::Timestamp;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use crate::calls::Visit;
+use crate::calls::{Measure, Visit};
 
 /// A task with the secrets and configs that it names, of those that the node was given.
 #[derive(Debug, Clone)]
@@ -58,6 +59,17 @@ pub struct Ended {
     /// Why, where the exit code does not say it: `unhealthy container`, `OOM`. Empty otherwise.
     pub error: String,
     pub container: ContainerStatus,
+}
+
+/// What a task has used up to now, as far as it can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Of all processors, since it began: nanoseconds.
+    pub cpu: Option<u64>,
+    /// Now: bytes, without files that the kernel has read and can drop.
+    pub memory: Option<u64>,
+    /// TCP connections that others have opened to it since it was first asked for.
+    pub connections: Option<u64>,
 }
 
 /// What is asked of a task's output.
@@ -136,6 +148,14 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// Answers requests of the Engine API that come by `stream`, until it ends: those that `visit` may make, of containers that
     /// are tasks. Whether managers may at all is this node's own setting, and each request is told in its log.
     fn serve(&self, visit: Visit, stream: DuplexStream) -> BoxFuture<'_, ()>;
+
+    /// What a task's container has used; connections only if they are asked for.
+    ///
+    /// # Errors
+    /// It does not run, or nobody measures here.
+    fn measure(&self, _task: TaskId, _what: Measure) -> BoxFuture<'_, Result<Reading, String>> {
+        std::future::ready(Err("nothing is measured here".to_owned())).boxed()
+    }
 
     /// A task's output, line by line, until its end or until the receiver is dropped.
     ///

@@ -13,6 +13,7 @@ pub mod executor;
 #[cfg(test)]
 mod fixture;
 pub mod manager;
+pub mod news;
 pub mod node;
 pub mod wire;
 pub mod worker;

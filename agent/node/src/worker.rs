@@ -12,6 +12,7 @@ mod events;
 mod hands;
 mod kept;
 mod logs;
+mod measures;
 mod moment;
 mod networks;
 mod roster;

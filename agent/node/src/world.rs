@@ -20,6 +20,8 @@ use ketch_raft::SnapshotFiles;
 use redb::StorageBackend;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::news::News;
+
 /// One node's surroundings.
 pub trait World: fmt::Debug + Send + Sync + 'static {
     /// The wall clock. It may be wrong and may jump: spans are measured by tokio's clock.
@@ -39,6 +41,9 @@ pub trait World: fmt::Debug + Send + Sync + 'static {
 
     /// The node's own part of the disk.
     fn disk(&self) -> Arc<dyn Disk>;
+
+    /// Told to whoever listens here, if anybody does.
+    fn announce(&self, _news: News) {}
 }
 
 /// A connection's bytes.

@@ -64,6 +64,7 @@ pub(crate) fn service(view: &View<'_>, spec: ServiceSpec, shown: swarm::service:
             last_execution: moment(&job.last_execution),
             schedule: None,
         }),
+        replicas_changed_at: None,
     }
 }
 

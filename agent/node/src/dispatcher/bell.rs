@@ -14,13 +14,14 @@ pub(super) enum Topic {
     Membership,
     Logs,
     Tunnels,
+    Measures,
     /// The dearest, and the only one that is held back.
     Assignment,
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Managers, Self::Membership, Self::Logs, Self::Tunnels, Self::Assignment];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Managers, Self::Membership, Self::Logs, Self::Tunnels, Self::Measures, Self::Assignment];
 }
 
 /// Rung by whoever sees a change, read by one feeder.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::bell::{Bell, Topic};
 use super::membership::{managers, membership};
-use crate::calls::{ManagerAddress, Membership, SessionMessage};
+use crate::calls::{ManagerAddress, MeasuresWanted, Membership, SessionMessage};
 use crate::wire::Answer;
 
 /// Between two assignments of a node.
@@ -42,6 +42,7 @@ struct Told {
     held: Held,
     logs: BTreeSet<u64>,
     tunnels: BTreeSet<u128>,
+    measures: MeasuresWanted,
 }
 
 /// Nobody reads any more.
@@ -103,6 +104,7 @@ impl Feeder {
             Topic::Assignment => self.assignment(),
             Topic::Logs => self.dispatcher.logs.news(self.node, &mut self.told.logs),
             Topic::Tunnels => self.dispatcher.tunnels.news(self.node, &mut self.told.tunnels),
+            Topic::Measures => self.measures().into_iter().collect(),
         }
     }
 
@@ -120,6 +122,14 @@ impl Feeder {
         (self.told.membership.as_ref() != Some(&membership)).then(|| {
             self.told.membership = Some(membership.clone());
             SessionMessage::Membership(membership)
+        })
+    }
+
+    fn measures(&mut self) -> Option<SessionMessage> {
+        let wanted = self.dispatcher.scaling.wanted_of(self.node);
+        (wanted != self.told.measures).then(|| {
+            self.told.measures.clone_from(&wanted);
+            SessionMessage::Measures(wanted)
         })
     }
 

@@ -7,6 +7,7 @@ mod heartbeats;
 mod interests;
 mod logs;
 mod registration;
+mod scaling;
 mod tunnels;
 mod workers;
 
@@ -28,7 +29,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::calls::{LogsWanted, ManagerAddress, Membership, SessionMessage, TunnelWanted};
+use crate::calls::{LogsWanted, ManagerAddress, MeasuresWanted, Membership, SessionMessage, TunnelWanted};
 use crate::fixture::{Managers, objects, until};
 
 const PERIOD: Duration = Duration::from_secs(2);
@@ -159,6 +160,7 @@ struct Worker {
     logs: Vec<LogsWanted>,
     logs_ended: Vec<u64>,
     tunnels: Vec<TunnelWanted>,
+    measures: Vec<MeasuresWanted>,
     assignments: usize,
     parts: usize,
 }
@@ -187,6 +189,7 @@ impl Worker {
             logs: Vec::new(),
             logs_ended: Vec::new(),
             tunnels: Vec::new(),
+            measures: Vec::new(),
             assignments: 0,
             parts: 0,
         };
@@ -215,6 +218,7 @@ impl Worker {
             SessionMessage::Logs(wanted) => self.logs.push(wanted),
             SessionMessage::LogsEnd { subscription } => self.logs_ended.push(subscription),
             SessionMessage::Tunnel(wanted) => self.tunnels.push(wanted),
+            SessionMessage::Measures(wanted) => self.measures.push(wanted),
         }
         true
     }

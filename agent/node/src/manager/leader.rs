@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::changes::{Changes, Wake};
 use super::error::{ChangeError, LeadError};
 use super::members;
+use crate::news::News;
 use crate::world::World;
 
 /// How long a change, or a read, waits for a quorum.
@@ -87,6 +88,11 @@ impl Leader {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.world.now()
+    }
+
+    /// Lets users of this machine know.
+    pub(crate) fn announce(&self, news: News) {
+        self.world.announce(news);
     }
 
     /// The source of new ids.

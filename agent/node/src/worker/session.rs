@@ -16,6 +16,7 @@ use super::backoff::Backoff;
 use super::events::WorkerEvent;
 use super::hands::Hands;
 use super::logs::Readers;
+use super::measures::Measures;
 use super::roster::Roster;
 use super::store::Row;
 use super::tunnels::Tunnels;
@@ -217,6 +218,7 @@ impl Sessions {
         let mut following = Following {
             held: Held::default(),
             readers: Readers::new(session.clone()),
+            measures: Measures::new(session.clone()),
             tunnels: Tunnels::new(session),
         };
         loop {
@@ -252,6 +254,7 @@ impl Sessions {
             }
             SessionMessage::LogsEnd { subscription } => following.readers.end(subscription),
             SessionMessage::Tunnel(wanted) => following.tunnels.begin(wanted),
+            SessionMessage::Measures(wanted) => following.measures.set(wanted),
         }
         Ok(())
     }
@@ -285,6 +288,7 @@ struct Begun {
 struct Following {
     held: Held,
     readers: Readers,
+    measures: Measures,
     tunnels: Tunnels,
 }
 

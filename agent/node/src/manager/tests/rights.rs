@@ -17,7 +17,7 @@ use ketch_raft::Kind;
 
 use crate::calls::{
     API, AttachAsked, EnterAsked, Heartbeat, JoinAsked, Leave, LogsTell, ReachAsked, RenewAsked, Request,
-    RootAsked, SessionAsked, StreamRequest, Tell, TunnelAsked, TunnelRequest, raft_path,
+    RootAsked, SessionAsked, StreamRequest, Tell, TunnelAsked, TunnelRequest, UsesTell, raft_path,
 };
 use crate::fixture::{Managers, SOON, Site, TestWorld, objects};
 use crate::manager::{Leader, Manager};
@@ -36,11 +36,12 @@ fn paths() -> Vec<&'static str> {
 }
 
 /// The dispatcher's, and those of users' requests, which the node answers: it looks at the caller's rights by the manager, first of all.
-const NODES: [&str; 9] = [
+const NODES: [&str; 10] = [
     SessionAsked::PATH,
     AttachAsked::PATH,
     Heartbeat::PATH,
     Tell::PATH,
+    UsesTell::PATH,
     LogsTell::PATH,
     TunnelAsked::PATH,
     Leave::PATH,
@@ -71,7 +72,7 @@ fn none_is_forgotten() {
     for path in paths() {
         assert!(Manager::answers(path), "{path}");
     }
-    for path in &NODES[..7] {
+    for path in &NODES[..8] {
         assert!(crate::dispatcher::Dispatcher::answers(path), "{path}");
     }
     assert!(Manager::answers(RootAsked::PATH) && Manager::answers(JoinAsked::PATH), "those of strangers");
