@@ -27,7 +27,7 @@ pub struct Event {
     /// The same: the container's image.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
-    /// `container`, `image`, `network`, `volume`, `daemon`.
+    /// `container`, `image`, `network`, `volume`, `daemon`, `service`.
     #[serde(rename = "Type")]
     pub kind: &'static str,
     /// `create`, `start`, `die`...; some end in `: ` and an operand.
@@ -36,7 +36,7 @@ pub struct Event {
     /// Whom it happened to.
     #[serde(rename = "Actor")]
     pub actor: Actor,
-    /// `local`.
+    /// `local`; of what is the cluster's, `swarm`.
     pub scope: &'static str,
     /// Seconds since 1970.
     pub time: u64,
@@ -90,7 +90,7 @@ impl Events {
             kind,
             action,
             actor: Actor { id: id.to_owned(), attributes },
-            scope: "local",
+            scope: if kind == "service" { "swarm" } else { "local" },
             time: since.as_secs(),
             time_nano: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
         };

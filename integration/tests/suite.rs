@@ -153,6 +153,7 @@ modules![
     mesh_full(waits),
     mesh_foreign(waits),
     mesh_labels(waits),
+    mesh_scale(waits),
     mesh_ports(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),

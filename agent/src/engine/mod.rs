@@ -61,6 +61,7 @@ pub mod takeover;
 pub mod task;
 pub mod top;
 pub mod update;
+pub mod used;
 pub mod user_namespace;
 pub mod users;
 pub mod validate;

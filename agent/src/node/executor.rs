@@ -9,6 +9,7 @@ mod describe;
 mod files;
 mod image;
 mod logs;
+mod measure;
 mod mounts;
 mod networks;
 mod overlay;
@@ -26,8 +27,10 @@ use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
-use ketch_node::calls::Visit;
-use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_node::calls::{Measure, Visit};
+use ketch_node::executor::{
+    DataPath, Ended, Executor, LogLine, LogOptions, Reading, Started, TaskError, Work,
+};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -283,6 +286,10 @@ impl Executor for EngineExecutor {
     fn serve(&self, visit: Visit, stream: DuplexStream) -> BoxFuture<'_, ()> {
         let place = visits::Place { daemon: Arc::clone(&self.daemon), router: Arc::clone(&self.router) };
         visits::serve(place, visit, stream).boxed()
+    }
+
+    fn measure(&self, task: TaskId, what: Measure) -> BoxFuture<'_, Result<Reading, String>> {
+        measure::measure(&self.daemon, task, what).boxed()
     }
 
     fn logs(

@@ -1,11 +1,13 @@
 //! This machine as a node of a cluster: what `ketch-node` reaches outside itself. [`world`] is its clock, its connections and
 //! its disk; [`executor`] runs its tasks by the engine; [`address`] says where it is reached; [`api`] sends requests to whoever
-//! leads; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
+//! leads; [`news`] makes events
+//! of what a leader decides by itself; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
 
 pub(crate) mod address;
 pub(crate) mod api;
 pub(crate) mod attaching;
 pub mod executor;
+mod news;
 pub mod world;
 
 use std::net::SocketAddr;
@@ -52,7 +54,7 @@ async fn moved(daemon: &Arc<Daemon>, picked: &Picked) -> Option<String> {
 /// The node of a daemon that has begun.
 pub(crate) fn of(daemon: &Arc<Daemon>) -> Arc<Node> {
     Node::new(NodeParts {
-        world: Arc::new(SystemWorld::new(&daemon.config.data_root)),
+        world: Arc::new(SystemWorld::of(daemon)),
         executor: Arc::new(EngineExecutor::new(Arc::clone(daemon))),
         api: Arc::new(api::Forwarded::new(Arc::downgrade(daemon))),
         blocking: Blocking::Threads,

@@ -11,17 +11,20 @@ mod tests;
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::time::Timestamp;
+use ketch_node::news::News;
 use ketch_node::world::{Credentials, DialError, Disk, Listener, Stream, Terms, World};
 
 use self::credentials::Held;
 use self::disk::Folder;
 use self::listener::Tcp;
+use super::news;
+use crate::daemon::Daemon;
 use crate::random;
 
 /// Of one daemon.
@@ -31,17 +34,22 @@ pub struct SystemWorld {
     /// Whose turn it is to listen.
     listening: Arc<tokio::sync::Mutex<()>>,
     disk: Arc<Folder>,
+    /// Whose events tell of news; of none nobody hears them.
+    daemon: Weak<Daemon>,
 }
 
 impl SystemWorld {
     /// Keeps what it has in `<data_root>/swarm`, as dockerd does; the folder is made when it is first written to.
     #[must_use]
     pub fn new(data_root: &Path) -> Self {
-        Self {
-            held: Arc::default(),
-            listening: Arc::default(),
-            disk: Arc::new(Folder::new(data_root.join("swarm"))),
-        }
+        let disk = Arc::new(Folder::new(data_root.join("swarm")));
+        Self { held: Arc::default(), listening: Arc::default(), disk, daemon: Weak::new() }
+    }
+
+    /// The same, whose news are the daemon's events.
+    #[must_use]
+    pub fn of(daemon: &Arc<Daemon>) -> Self {
+        Self { daemon: Arc::downgrade(daemon), ..Self::new(&daemon.config.data_root) }
     }
 }
 
@@ -75,6 +83,12 @@ impl World for SystemWorld {
 
     fn disk(&self) -> Arc<dyn Disk> {
         Arc::clone(&self.disk) as Arc<dyn Disk>
+    }
+
+    fn announce(&self, news: News) {
+        if let Some(daemon) = self.daemon.upgrade() {
+            news::publish(&daemon.events, news);
+        }
     }
 }
 

@@ -50,6 +50,11 @@ const ASSOCIATION_REQUEST: u32 = 5;
 const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
+/// Flags of TCP's header.
+const TCP_SYN: u8 = 2;
+const TCP_ACK: u8 = 16;
+/// The kind of an object that a rule names.
+pub(super) const OBJECT_IS_COUNTER: u32 = 1;
 /// Which address is translated.
 const SOURCE: u32 = 0;
 const DESTINATION: u32 = 1;
@@ -92,6 +97,12 @@ pub(super) enum Expression {
     /// Of a connection whose destination was translated.
     Translated,
     Protocol(u8),
+    /// Of TCP, the first packet of a connection.
+    Opening,
+    /// Counts it.
+    Counted {
+        counter: String,
+    },
     DestinationPort(u16),
     /// Both ends are in it.
     DestinationPorts(RangeInclusive<u16>),
@@ -431,6 +442,14 @@ impl Writer {
                 self.meta(META_L4PROTO, REGISTER);
                 self.compare(Compare::Equal, &[*number]);
             }
+            Expression::Opening => {
+                self.payload(TRANSPORT, (13, 1), REGISTER);
+                self.mask(&[TCP_SYN | TCP_ACK]);
+                self.compare(Compare::Equal, &[TCP_SYN]);
+            }
+            Expression::Counted { counter } => self.add("objref", |data| {
+                data.ordered(1, OBJECT_IS_COUNTER).text(2, counter);
+            }),
             Expression::DestinationPort(port) => {
                 self.payload(2, (2, 2), REGISTER);
                 self.compare(Compare::Equal, &port.to_be_bytes());

@@ -2,7 +2,7 @@
 
 use super::Family;
 use super::expression::{self, Expression, Verdict};
-use crate::network::netlink::{Attributes, Batch, NLM_F_ACK, NLM_F_CREATE, NetlinkError, Socket};
+use crate::network::netlink::{Attributes, Batch, NLM_F_ACK, NLM_F_CREATE, NetlinkError, Socket, attributes};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -18,6 +18,8 @@ const NEW_SET: u16 = 9;
 const DELETE_SET: u16 = 11;
 const NEW_ELEMENT: u16 = 12;
 const DELETE_ELEMENT: u16 = 14;
+const NEW_OBJECT: u16 = 18;
+const GET_OBJECT: u16 = 19;
 /// To the end of what a chain has.
 const NLM_F_APPEND: u16 = 0x800;
 
@@ -33,6 +35,29 @@ pub(super) const TYPE_ETHERNET: u32 = 9;
 pub(super) const TYPE_PROTOCOL: u32 = 12;
 pub(super) const TYPE_PORT: u32 = 13;
 pub(super) const TYPE_INTERFACE: u32 = 41;
+
+/// How many packets a counter has counted.
+///
+/// # Errors
+/// The kernel's; `ENOENT`: there is none.
+pub(super) fn counted(
+    socket: &mut Socket,
+    family: Family,
+    (table, counter): (&str, &str),
+) -> Result<u64, NetlinkError> {
+    let mut list = Attributes::default();
+    list.text(1, table).text(2, counter).ordered(3, expression::OBJECT_IS_COUNTER);
+    let number = if family == Family::Ipv4 { 2 } else { 10 };
+    let action = format!("reading the counter {counter}");
+    let message = socket.one(&action, (SUBSYSTEM << 8) | GET_OBJECT, &[number, 0, 0, 0], &list)?;
+    Ok(packets(message.body.get(4..).unwrap_or_default()).unwrap_or_default())
+}
+
+/// Of a counter as the kernel tells it.
+fn packets(list: &[u8]) -> Option<u64> {
+    let part = |list, kind| attributes(list).find(|(found, _)| *found == kind).map(|(_, value)| value);
+    Some(u64::from_be_bytes(part(part(list, 4)?, 2)?.try_into().ok()?))
+}
 
 /// Several types behind each other are one type.
 pub(super) fn concatenated(types: &[u32]) -> u32 {
@@ -145,6 +170,18 @@ impl Transaction {
         self.push(format!("making the table {table}"), (NEW_TABLE, NLM_F_CREATE | NLM_F_ACK), family, &list);
     }
 
+    /// A counter that rules name, at zero.
+    pub(super) fn counter(&mut self, family: Family, (table, counter): (&str, &str)) {
+        let mut list = Attributes::default();
+        list.text(1, table).text(2, counter).ordered(3, expression::OBJECT_IS_COUNTER).nest(4, |_| {});
+        self.push(
+            format!("making the counter {counter}"),
+            (NEW_OBJECT, NLM_F_CREATE | NLM_F_ACK),
+            family,
+            &list,
+        );
+    }
+
     pub(super) fn chain(&mut self, family: Family, (table, chain): (&str, &str), hook: Option<Hook>) {
         let mut list = Attributes::default();
         list.text(1, table).text(3, chain);
@@ -252,6 +289,23 @@ impl Transaction {
                 }
             });
             self.push(format!("{action} the set {set}"), request, family, &list);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counters_packets_are_read_and_a_cut_answer_is_none() {
+        let mut list = Attributes::default();
+        list.text(2, "opened").nest(4, |data| {
+            data.bytes(1, &900_u64.to_be_bytes()).bytes(2, &7_u64.to_be_bytes());
+        });
+        assert_eq!(packets(list.as_slice()), Some(7));
+        for length in 0..list.len() {
+            assert!(matches!(packets(&list.as_slice()[..length]), None | Some(7)), "{length}");
         }
     }
 }

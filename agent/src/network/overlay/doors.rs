@@ -11,7 +11,7 @@ use super::Held;
 use super::access::{Access, Resident, access, is_asked};
 use crate::error::Result;
 use crate::locks::locked;
-use crate::network::firewall::{Admission, Narrowed, admit};
+use crate::network::firewall::{Admission, Narrowed, admit, opened};
 use crate::network::record::{Driver, OfService, Sandbox};
 use crate::network::{Networks, State, namespace, refused};
 
@@ -32,6 +32,17 @@ impl Networks {
             .into_iter()
             .find(|(container, _)| *container == of.container)
             .map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// How many TCP connections were opened to a container since it was first asked for; none of one without a network namespace of
+    /// its own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn opened_to(&self, container: &str) -> Result<Option<u64>> {
+        let namespace = self.state().sandboxes.get(container).and_then(|it| it.namespace.clone());
+        let Some(namespace) = namespace else { return Ok(None) };
+        namespace::enter(&namespace, || opened().map(Some).map_err(|error| refused(&error)))
     }
 
     /// Of all tasks of this node: those whose ports could not be closed or opened, and why.

@@ -1,9 +1,10 @@
 //! `make bench-mesh`: three ketchds as managers of one cluster, each in namespaces of its own, and a dockerd as a cluster of one.
 //!
 //! [`replicas`] is beside dockerd, whose routing mesh can't work without IPVS; the others are bounds of their own:
-//! [`failover`], [`rest`] with a hundred nodes that have no containers, and [`routing`]. Called by `main`; knobs are in
+//! [`failover`], [`autoscale`], [`rest`] with a hundred nodes that have no containers, and [`routing`]. Called by `main`; knobs are in
 //! `integration/bench/README.md`.
 
+mod autoscale;
 mod failover;
 mod replicas;
 mod rest;
@@ -59,9 +60,10 @@ pub(crate) fn measure() {
         peer: (listed("ONLY", PEER) && listed("CASES", "replicas")).then(|| formed(&peers, &[Maker::Docker])),
         fakes: None,
     };
-    let steps: [(&str, Step); 4] = [
+    let steps: [(&str, Step); 5] = [
         ("replicas", replicas::measure),
         ("failover", failover::measure),
+        ("autoscale", autoscale::measure),
         ("rest", rest::measure),
         ("routing", routing::measure),
     ];
@@ -116,6 +118,7 @@ pub(crate) fn promises(samples: &Samples) -> Vec<Promise> {
             most(0.0),
             worst(failover::FAILED),
         ),
+        promise("a step in load to more replicas of its service (`ketch.scale.cpu`), s", most(15.0), ours(autoscale::REACTED)),
         promise(
             "the mesh's port with a local task, throughput, over a plain route to it",
             least(0.9),
