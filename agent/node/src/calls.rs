@@ -8,7 +8,8 @@
 //! | `/ketch/v1/renew` | members | the leader |
 //! | `/ketch/v1/raft/...` | managers | a manager |
 //! | `/ketch/v1/enter` | managers | the leader |
-//! | `/ketch/v1/session`, `heartbeat`, `tell`, `uses`, `logs`, `attach`, `tunnel`, `leave` | members | the leader |
+//! | `/ketch/v1/session`, `heartbeat`, `tell`, `uses`, `logs`, `attach`, `tunnel`, `leave`, `layer`, `layer/right` | members | the leader |
+//! | `/ketch/v1/layer/piece` | members, of images of their own tasks | a node that shares layers, at a port of its own |
 //! | `/ketch/v1/reach` | managers | the leader |
 //! | `/ketch/v1/api` and what follows | managers | the leader: a request of the Engine API that came to another manager |
 
@@ -163,6 +164,9 @@ pub struct SessionAsked {
     /// Whether it knows [`SessionMessage::Tunnel`]: workers of before don't.
     #[serde(default)]
     pub tunnels: bool,
+    /// TCP port at which the node gives layers to others; zero: it shares none.
+    #[serde(default)]
+    pub layers: u16,
 }
 
 /// What a session's stream brings.
@@ -388,6 +392,84 @@ pub enum Attached {
     NotGiven(String),
 }
 
+/// A blob of an image, both by their digests (`sha256:` and 64 digits). The image is what services name: its manifest, or its index.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlobName {
+    pub image: String,
+    pub blob: String,
+}
+
+/// A node that shares layers says how it is with a blob of an image that a task of its own names by digest.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerAsked {
+    pub session: u128,
+    pub name: BlobName,
+    pub step: LayerStep,
+    /// Nodes that it will not ask: they did not deliver, or not what was asked for.
+    #[serde(default)]
+    pub avoid: Vec<NodeId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LayerStep {
+    /// It wants to know who has the blob.
+    Seeks,
+    /// It fetches it from the registry, as it was told to: said again every few seconds.
+    Fetches,
+    /// It has it, verified.
+    Has,
+    /// The registry did not give it.
+    GivesUp,
+    /// That node gave other bytes than the blob's.
+    Blames(NodeId),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LayerFound {
+    /// Whom to ask for pieces: who has it, who fetches it, who gets it from these.
+    pub sources: Vec<LayerSource>,
+    /// Nobody has it, and nobody else fetches it: the node is to get it from the registry, for all.
+    pub registry: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerSource {
+    pub node: NodeId,
+    /// `host:port`.
+    pub address: String,
+}
+
+/// A node that is asked for pieces of an image wants to know whether the other one has a right to them: both have a task of it,
+/// with the same credentials.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerRightAsked {
+    pub session: u128,
+    /// Who wants the image.
+    pub node: NodeId,
+    /// Its digest.
+    pub image: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerRight {
+    pub may: bool,
+}
+
+/// A part of a blob. The answer is its bytes: fewer where the blob, what has arrived of it, or the sender's rate ends; refused as
+/// [`Refusal::NotFound`](crate::wire::Refusal::NotFound) of what is not there, as `Unavailable` of what is not there yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PieceAsked {
+    pub name: BlobName,
+    pub offset: u64,
+    /// In bytes, at most [`PieceAsked::MOST`].
+    pub length: u32,
+}
+
+impl PieceAsked {
+    pub const PATH: &'static str = "/ketch/v1/layer/piece";
+    pub const MOST: u32 = 8 << 20;
+}
+
 /// A node leaves the cluster: its tasks have ended, its session ends, and it is down at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Leave {
@@ -416,6 +498,8 @@ requests! {
     UsesTell => "/ketch/v1/uses" -> UsesTaken;
     LogsTell => "/ketch/v1/logs" -> LogsTaken;
     AttachAsked => "/ketch/v1/attach" -> Attached;
+    LayerAsked => "/ketch/v1/layer" -> LayerFound;
+    LayerRightAsked => "/ketch/v1/layer/right" -> LayerRight;
     Leave => "/ketch/v1/leave" -> Left;
 }
 

@@ -13,11 +13,13 @@ mod bell;
 mod deadlines;
 mod feeder;
 mod interests;
+mod layers;
 mod logs;
 mod membership;
 mod reached;
 mod scaling;
 mod sessions;
+mod sought;
 mod texts;
 mod tunnels;
 mod verdict;
@@ -44,8 +46,8 @@ use tokio::time::{Instant, sleep_until};
 pub use logs::{LogHandle, LogMessage, LogStream};
 
 use crate::calls::{
-    AttachAsked, Heartbeat, HeartbeatTaken, Leave, Left, LogsTaken, LogsTell, Request, SessionAsked,
-    StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest, UsesTaken, UsesTell,
+    AttachAsked, Heartbeat, HeartbeatTaken, LayerAsked, LayerRightAsked, Leave, Left, LogsTaken, LogsTell,
+    Request, SessionAsked, StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest, UsesTaken, UsesTell,
 };
 use crate::manager::{Changes, LeadError, Leader, Wake};
 use crate::wire::{Answer, Call, Refusal};
@@ -53,6 +55,7 @@ use crate::world::Caller;
 use bell::Topic;
 use feeder::Feeder;
 use interests::{Interests, Rings};
+use layers::Layers;
 use logs::Logs;
 use scaling::Scaling;
 use sessions::{News, Process, Session, Sessions};
@@ -78,6 +81,7 @@ pub struct Dispatcher {
     logs: Logs,
     tunnels: Tunnels,
     scaling: Scaling,
+    layers: Layers,
 }
 
 /// What a node may say of itself: it enters the log.
@@ -105,6 +109,7 @@ impl Dispatcher {
             logs: Logs::default(),
             tunnels: Tunnels::default(),
             scaling: Scaling::default(),
+            layers: Layers::default(),
         });
         let changes = dispatcher.leader.changes();
         dispatcher.look();
@@ -122,6 +127,8 @@ impl Dispatcher {
             UsesTell::PATH,
             LogsTell::PATH,
             AttachAsked::PATH,
+            LayerAsked::PATH,
+            LayerRightAsked::PATH,
             TunnelAsked::PATH,
             Leave::PATH,
         ]
@@ -150,6 +157,8 @@ impl Dispatcher {
             UsesTell::PATH => Answer::of(&self.take_uses(caller.node, call.read()?)?),
             LogsTell::PATH => Answer::of(&self.take_logs(caller.node, call.read()?).await?),
             AttachAsked::PATH => Answer::of(&self.attach(caller.node, call.read()?).await?),
+            LayerAsked::PATH => Answer::of(&self.find_layer(caller.node, call.read()?)?),
+            LayerRightAsked::PATH => Answer::of(&self.layer_right(caller.node, &call.read()?)?),
             TunnelAsked::PATH => self.open(caller.node, &call.read_head()?),
             Leave::PATH => Answer::of(&self.leave(caller.node, &call.read()?)?),
             path => Err(Refusal::Invalid(format!("a dispatcher does not answer {path}"))),
@@ -172,7 +181,7 @@ impl Dispatcher {
         }
         let process = Process { number: asked.process, from: from.to_owned() };
         let registration = Registration::of(&asked, caller, from);
-        let tunnels = asked.tunnels;
+        let (tunnels, layers) = (asked.tunnels, asked.layers);
         let words = self.sorted(node, asked.words)?;
         self.leader.note(words.taken);
         let session = self.leader.bits()();
@@ -180,7 +189,11 @@ impl Dispatcher {
         let feeder = Feeder::new(Arc::clone(self), (node, session), sender);
         let bell = Arc::clone(&feeder.bell);
         let feeder = tokio::spawn(feeder.run()).abort_handle();
-        self.sessions.begin(node, Session { id: session, process, bell, feeder, tunnels }, registration);
+        self.sessions.begin(
+            node,
+            Session { id: session, process, bell, feeder, tunnels, layers },
+            registration,
+        );
         self.tunnels.end_others(node, session);
         // What has ended before the session was there has not seen it.
         if self.leader.has_ended() {
@@ -285,6 +298,7 @@ impl Dispatcher {
         self.sessions.clear();
         self.logs.clear();
         self.tunnels.clear();
+        self.layers.clear();
     }
 
     /// Lets sessions know what has changed.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
@@ -20,7 +21,7 @@ use ketch_cluster::time::Timestamp;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
-use crate::calls::{Measure, Visit};
+use crate::calls::{Measure, PieceAsked, Visit};
 
 /// A task with the secrets and configs that it names, of those that the node was given.
 #[derive(Debug, Clone)]
@@ -107,6 +108,27 @@ pub struct DataPath {
     pub port: u16,
 }
 
+/// Why a piece of a blob is not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPiece {
+    /// It is no blob of that image, or not here.
+    #[error("there is no such layer here")]
+    NotHere,
+    /// It is on its way, or others are given what this node gives in a second.
+    #[error("not now")]
+    NotYet,
+}
+
+/// What a node gives of its images to others of its cluster.
+pub trait LayerStore: fmt::Debug + Send + Sync + 'static {
+    /// TCP: where it gives them.
+    fn port(&self) -> u16;
+
+    /// Bytes of a blob, if it is one of that image: whoever asks may have the image. They are as the disk has them: the other end
+    /// verifies.
+    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Bytes, NoPiece>>;
+}
+
 /// Runs tasks.
 pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// Said before the worker begins, and as soon as the node knows that it belongs to a cluster; none when it has left: nothing of
@@ -155,6 +177,11 @@ pub trait Executor: fmt::Debug + Send + Sync + 'static {
     /// It does not run, or nobody measures here.
     fn measure(&self, _task: TaskId, _what: Measure) -> BoxFuture<'_, Result<Reading, String>> {
         std::future::ready(Err("nothing is measured here".to_owned())).boxed()
+    }
+
+    /// What the node gives of its images to others; none when it shares none.
+    fn layers(&self) -> Option<Arc<dyn LayerStore>> {
+        None
     }
 
     /// A task's output, line by line, until its end or until the receiver is dropped.

@@ -8,6 +8,7 @@ mod document;
 mod error;
 mod found;
 mod join;
+mod layers;
 mod member;
 mod reaching;
 #[cfg(test)]

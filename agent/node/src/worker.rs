@@ -11,6 +11,7 @@ mod contact;
 mod events;
 mod hands;
 mod kept;
+mod layers;
 mod logs;
 mod measures;
 mod moment;

@@ -147,6 +147,7 @@ impl Agent {
             address: String::new(),
             process: self.process,
             tunnels: false,
+            layers: 0,
         };
         let mut messages = match links.open(&leader, &asked, ANSWER).await {
             Ok(messages) => messages,

@@ -47,6 +47,8 @@ pub(super) struct Session {
     pub(super) feeder: AbortHandle,
     /// Whether the worker can be asked for tunnels.
     pub(super) tunnels: bool,
+    /// Where the node gives layers to others: a TCP port; zero: nowhere.
+    pub(super) layers: u16,
 }
 
 impl Drop for Session {
@@ -189,6 +191,16 @@ impl Sessions {
     pub(super) fn of(&self, node: NodeId) -> Option<Known> {
         let table = self.table();
         table.open.get(&node).map(|session| Known { id: session.id, tunnels: session.tunnels })
+    }
+
+    /// Where a node gives layers to others, `host:port`; none when it does not, or is not here.
+    #[must_use]
+    pub(super) fn layers_at(&self, node: NodeId) -> Option<String> {
+        let table = self.table();
+        let port = table.open.get(&node).map(|session| session.layers).filter(|port| *port != 0)?;
+        let Standing::Here(registration) = table.standings.get(&node)? else { return None };
+        let host = &registration.address;
+        Some(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
     }
 
     /// The node leaves: its session ends, and it is down. False when there is no such session.

@@ -5,6 +5,7 @@ mod attaching;
 mod ends;
 mod heartbeats;
 mod interests;
+mod layers;
 mod logs;
 mod registration;
 mod scaling;
@@ -140,6 +141,7 @@ fn asked(number: u128) -> SessionAsked {
         address: String::new(),
         process: 0,
         tunnels: true,
+        layers: 0,
     }
 }
 

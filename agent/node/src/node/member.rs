@@ -4,6 +4,7 @@ mod failing;
 mod following;
 mod keys;
 mod managing;
+mod sharing;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,6 +144,9 @@ impl Member {
         member.spawn(member.clone().follow_worker());
         member.spawn(member.clone().renew_in_time());
         member.spawn(member.clone().begin_again_when_failed());
+        if let Some(layers) = member.parts.executor.layers() {
+            member.spawn(member.clone().share_layers(layers));
+        }
         Ok(member)
     }
 

@@ -138,6 +138,7 @@ async fn a_stream_brings_its_messages_without_those_of_later_versions_and_ends()
         address: String::new(),
         process: 0,
         tunnels: true,
+        layers: 0,
     };
     let mut messages = links.open(&to, &asked, SOON).await.unwrap();
     for expected in 0..3 {

@@ -189,6 +189,7 @@ impl Sessions {
             address: self.address.clone(),
             process: self.process,
             tunnels: true,
+            layers: self.hands.executor.layers().map_or(0, |layers| layers.port()),
         };
         let sent = Instant::now();
         let opened = self.hands.links.open(&leader, &asked, ANSWER).await;

@@ -105,8 +105,7 @@ impl Member {
         // A connection that the log's beginning has waited for is not lost: the listener takes it now.
         let mut running = lock(&self.managers);
         let answering = Arc::new(Answering(Arc::downgrade(self)));
-        let judge = Judge { world: Arc::clone(&self.parts.world), believed: self.believed.subscribe() };
-        running.spawn(accept(listener, answering, judge));
+        running.spawn(accept(listener, answering, Judge::new(self)));
         running.spawn(self.clone().follow_terms(Arc::clone(&manager)));
         running.spawn(self.clone().follow_trust(Arc::clone(&manager)));
         running.spawn(self.clone().follow_seal(Arc::clone(&manager)));
@@ -247,7 +246,7 @@ impl Member {
 }
 
 /// Takes connections, and answers what comes in by them.
-async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judge: Judge) {
+pub(super) async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Service>, judge: Judge) {
     let mut open = JoinSet::new();
     let strangers = Arc::new(Semaphore::new(MOST_STRANGERS));
     let mut members = Places::default();
@@ -308,12 +307,16 @@ impl Places {
 
 /// Judges connections that are open, whenever the cluster's roots have changed.
 #[derive(Clone)]
-struct Judge {
+pub(super) struct Judge {
     world: Arc<dyn World>,
     believed: watch::Receiver<Option<Arc<Trust>>>,
 }
 
 impl Judge {
+    pub(super) fn new(member: &Member) -> Self {
+        Self { world: Arc::clone(&member.parts.world), believed: member.believed.subscribe() }
+    }
+
     /// Returns when no root that the cluster believes leads to who has shown this. What else there is to say of him is looked at in
     /// each call.
     async fn distrusts(mut self, chain: Vec<CertificateDer<'static>>) {

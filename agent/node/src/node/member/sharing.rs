@@ -1,0 +1,124 @@
+//! What a node gives of its layers to others: a listener of its own, on managers and workers alike, while the node shares any.
+//!
+//! Nothing else is answered there. Who asks is known by his certificate; whether he may have the image is the leader's word, which
+//! is believed for half a minute. A port that can't be had keeps the node from giving, and from nothing else.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::id::NodeId;
+use tokio::time::{Instant, sleep};
+
+use super::managing::{Judge, accept};
+use super::{Member, lock};
+use crate::calls::PieceAsked;
+use crate::executor::{LayerStore, NoPiece};
+use crate::wire::{Answer, Call, Refusal, Service};
+use crate::world::Caller;
+
+/// Between two tries to listen.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long a right is believed in that the leader has told.
+const BELIEVED: Duration = Duration::from_secs(30);
+/// As many are remembered.
+const MOST_RIGHTS: usize = 1024;
+
+impl Member {
+    /// Listens for as long as the node is of its cluster.
+    pub(super) async fn share_layers(self: Arc<Self>, layers: Arc<dyn LayerStore>) {
+        let mut told = false;
+        loop {
+            let listen = self.document().listen;
+            let host = listen.rsplit_once(':').map_or("0.0.0.0", |(host, _)| host);
+            let address = format!("{host}:{}", layers.port());
+            match self.parts.world.listen(&address).await {
+                Ok(listener) => {
+                    told = false;
+                    tracing::info!(address, "layers are given to other nodes");
+                    let service = Sharing {
+                        member: Arc::downgrade(&self),
+                        layers: Arc::clone(&layers),
+                        rights: Arc::default(),
+                    };
+                    accept(listener, Arc::new(service), Judge::new(&self)).await;
+                }
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(address, %error, "layers are not given to other nodes");
+                }
+                Err(_) => {}
+            }
+            sleep(RETRY).await;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Sharing {
+    member: Weak<Member>,
+    layers: Arc<dyn LayerStore>,
+    /// Who may have which image, and until when that is believed.
+    rights: Arc<Mutex<BTreeMap<(NodeId, String), Instant>>>,
+}
+
+impl Sharing {
+    async fn give(&self, member: &Member, call: &Call) -> Result<Answer, Refusal> {
+        let Caller::Member(caller) = call.caller else {
+            return Err(Refusal::Denied("a certificate of this cluster is needed".to_owned()));
+        };
+        if caller.expires < member.parts.world.now() {
+            return Err(Refusal::Unavailable(format!("the certificate of node {} has expired", caller.node)));
+        }
+        if call.path() != PieceAsked::PATH {
+            return Err(Refusal::Invalid(format!("layers are given here, and no {}", call.path())));
+        }
+        let asked: PieceAsked = call.read()?;
+        if asked.length == 0 || asked.length > PieceAsked::MOST {
+            return Err(Refusal::Invalid(format!("a piece of {} bytes", asked.length)));
+        }
+        self.may_have(member, caller.node, &asked.name.image).await?;
+        match self.layers.piece(asked).await {
+            Ok(bytes) => Ok(Answer::Bytes(bytes)),
+            Err(error @ NoPiece::NotHere) => Err(Refusal::NotFound(error.to_string())),
+            Err(error @ NoPiece::NotYet) => Err(Refusal::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn may_have(&self, member: &Member, node: NodeId, image: &str) -> Result<(), Refusal> {
+        let key = (node, image.to_owned());
+        if lock(&self.rights).get(&key).is_some_and(|until| Instant::now() < *until) {
+            return Ok(());
+        }
+        match member.worker.has_right_to_layers(node, image.to_owned()).await {
+            Some(true) => {}
+            Some(false) => {
+                tracing::warn!(%node, image, "a node asks for an image that it has no right to");
+                return Err(Refusal::Denied(format!("node {node} has no task of image {image}")));
+            }
+            None => return Err(Refusal::Failed("no manager says whether you may".to_owned())),
+        }
+        let mut rights = lock(&self.rights);
+        let now = Instant::now();
+        if rights.len() >= MOST_RIGHTS {
+            rights.retain(|_, until| now < *until);
+        }
+        rights.insert(key, now + BELIEVED);
+        Ok(())
+    }
+}
+
+impl Service for Sharing {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        let sharing = self.clone();
+        async move {
+            let member = sharing.member.upgrade();
+            let member =
+                member.ok_or_else(|| Refusal::Unavailable("this node is about to end".to_owned()))?;
+            sharing.give(&member, &call).await
+        }
+        .boxed()
+    }
+}
