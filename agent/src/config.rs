@@ -21,7 +21,7 @@ use crate::logs::LogConfig;
 pub use crate::daemon_json::without_credentials;
 pub use crate::host::Host;
 pub use live::Live;
-pub use sections::{Containers, DaemonLog, Network, Proxies, Tls};
+pub use sections::{Containers, DaemonLog, LayerSharing, Network, Proxies, Tls};
 
 /// The file that is read where no flag names one, and which may be missing.
 pub const DEFAULT_FILE: &str = "/etc/ketchd/daemon.json";
@@ -74,6 +74,8 @@ pub struct Config {
     pub swarm_advertise: String,
     /// Whether managers of its cluster may reach its tasks' containers.
     pub cluster_access: ClusterAccess,
+    /// What the node gives of its images to others of its cluster; none: it gives nothing, and asks only registries.
+    pub layer_sharing: Option<LayerSharing>,
     /// What a reload may change.
     pub live: Arc<RwLock<Arc<Live>>>,
     /// The file of settings, and whether a flag names it.
@@ -147,6 +149,7 @@ impl Config {
                 true => ClusterAccess::Managers,
                 false => ClusterAccess::Nobody,
             },
+            layer_sharing: values.layer_sharing()?,
             live: Arc::new(RwLock::new(Arc::new(live))),
             file,
             given,

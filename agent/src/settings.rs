@@ -257,6 +257,22 @@ pub const SETTINGS: &[Setting] = &[
         Flag,
         "Let users of the cluster's managers reach tasks' containers here: exec, logs, cp (default true)",
     ),
+    setting(
+        "cluster-layer-port",
+        Number,
+        "TCP port at which other nodes get layers from this one (default 7947)",
+    ),
+    setting(
+        "cluster-layer-rate",
+        Bytes,
+        "Bytes of layers that other nodes get in a second (default: no limit)",
+    ),
+    setting(
+        "cluster-layer-sharing",
+        Flag,
+        "Give layers to other nodes of the cluster that share them, and get them there before the registry",
+    ),
+    setting("cluster-layer-uploads", Number, "Pieces of layers that other nodes get at once (default 16)"),
     setting("containerd", Text, "Without effect: ketchd drives shims itself").accepted(),
     setting("containerd-namespace", Text, "Without effect").accepted(),
     setting("containerd-plugins-namespace", Text, "Without effect")

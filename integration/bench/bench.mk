@@ -37,8 +37,8 @@ bench-ketchd: build peers ## ketchd beside dockerd 28.5: ROUNDS=40 HEAVY_ROUNDS=
 	$(BUILD_DIR)/$(TARGET)/release/engine_bench
 
 # The hundred nodes that have no containers are an example of ketchd's crate: the very node and worker over real connections.
-bench-mesh: build peers ## A cluster of three ketchds, beside dockerd 28.5 where that can: HEAVY_ROUNDS=3 CASES=replicas,failover,autoscale,rest,routing QUICK=1 (10 minutes)
-	@integration/setup/packages.sh busybox-static docker-registry python3 util-linux iproute2 nftables strace
+bench-mesh: build peers ## A cluster of three ketchds, beside dockerd 28.5 where that can: HEAVY_ROUNDS=3 CASES=layers,replicas,failover,autoscale,rest,routing QUICK=1 (14 minutes)
+	@integration/setup/packages.sh busybox-static docker-registry curl python3 util-linux iproute2 nftables strace
 	cargo build --quiet --release --package ketchd --example fake_nodes
 	@install -m 755 $(BUILD_DIR)/$(TARGET)/release/examples/fake_nodes target/release/fake_nodes
 	cargo build --quiet --release --package ketch-integration --bin engine_bench

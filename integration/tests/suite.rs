@@ -154,6 +154,7 @@ modules![
     mesh_foreign(waits),
     mesh_labels(waits),
     mesh_scale(waits),
+    mesh_layers(waits),
     mesh_ports(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),

@@ -6,9 +6,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::{Containers, Live, Network, Tls};
+use super::{Containers, LayerSharing, Live, Network, Tls};
 use crate::daemon_json::Values;
 use crate::settings::Setting;
+
+/// Of TCP, which the firewalls between nodes of a Swarm let through: Docker gossips there, and ketch does not.
+const LAYER_PORT: usize = 7947;
+const LAYER_UPLOADS: usize = 16;
 
 /// Values as types; that they have them, `daemon_json` and `settings` have seen.
 pub(super) struct Read<'a>(pub(super) &'a Values);
@@ -71,6 +75,18 @@ impl Read<'_> {
             None | Some(0) => Ok(default),
             Some(number) => usize::try_from(number).map_err(|_| format!("invalid {what}: {number}")),
         }
+    }
+
+    /// Where nothing asks for it, its other settings are judged all the same.
+    pub(super) fn layer_sharing(&self) -> Result<Option<LayerSharing>, String> {
+        let port = self.positive("cluster-layer-port", "cluster-layer-port", LAYER_PORT)?;
+        let rate = self.value("cluster-layer-rate").and_then(Value::as_u64).filter(|rate| *rate > 0);
+        let sharing = LayerSharing {
+            port: u16::try_from(port).map_err(|_| format!("invalid cluster-layer-port: {port}"))?,
+            rate,
+            uploads: self.positive("cluster-layer-uploads", "cluster-layer-uploads", LAYER_UPLOADS)?,
+        };
+        Ok(self.flag("cluster-layer-sharing", false).then_some(sharing))
     }
 
     pub(super) fn live(&self) -> Result<Live, String> {

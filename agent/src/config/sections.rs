@@ -28,6 +28,17 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
+/// How layers are given to other nodes of the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerSharing {
+    /// TCP.
+    pub port: u16,
+    /// Bytes in a second for all others together; none: as many as there are.
+    pub rate: Option<u64>,
+    /// Pieces that are given at once.
+    pub uploads: usize,
+}
+
 /// What networks depend on.
 #[derive(Clone, Debug)]
 pub struct Network {

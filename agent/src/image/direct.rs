@@ -115,6 +115,7 @@ fn set(file: &File, on: bool) -> io::Result<()> {
 pub(super) struct DirectFile {
     file: File,
     direct: Direct,
+    passed: u64,
 }
 
 impl DirectFile {
@@ -124,7 +125,12 @@ impl DirectFile {
         if size >= LARGE {
             direct.begin(&file);
         }
-        Self { file, direct }
+        Self { file, direct, passed: 0 }
+    }
+
+    /// As many bytes can be read from the file.
+    pub(super) fn readable(&self) -> u64 {
+        self.passed - self.direct.filled as u64
     }
 }
 
@@ -133,6 +139,7 @@ impl Write for DirectFile {
         let room = self.direct.room();
         let count = bytes.len().min(room.len());
         room[..count].copy_from_slice(&bytes[..count]);
+        self.passed += count as u64;
         self.direct.fill(count, &mut self.file)?;
         Ok(count)
     }

@@ -9,6 +9,7 @@ use super::Images;
 use super::ahead::read_ahead;
 use super::digest::{Digest, Summing};
 use super::direct::DirectFile;
+use super::giving::Growing;
 use super::inflate::Inflate;
 use super::spec::{Descriptor, OCI_LAYER};
 use super::staging::Staged;
@@ -62,6 +63,34 @@ impl<R: Read, W: Write> Read for Copying<R, W> {
     }
 }
 
+/// Writes a file, and tells how much of it can be read.
+struct Giving {
+    file: DirectFile,
+    growing: Option<Growing>,
+}
+
+impl Giving {
+    fn tell(&self) {
+        if let Some(growing) = &self.growing {
+            growing.written(self.file.readable());
+        }
+    }
+}
+
+impl Write for Giving {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.file.write(bytes)?;
+        self.tell();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.tell();
+        Ok(())
+    }
+}
+
 /// A layer that is not yet believed.
 struct Unpacked {
     folder: Staged,
@@ -87,6 +116,26 @@ impl Images {
         let (file, staged) = self.staging().file().map_err(|error| failed("staging a layer", &error))?;
         let unpacked = self
             .unpack(Summing::new(Copying { from: stream, to: DirectFile::new(file, u64::MAX) }), promised)?;
+        self.keep_layer(unpacked, staged, promised)
+    }
+
+    /// The same, and other nodes are given what has come of it. It is left in the page cache: they read it there.
+    ///
+    /// # Errors
+    /// As [`Images::add_layer`].
+    pub(super) fn add_given_layer(
+        &self,
+        stream: impl Read + Send,
+        promised: &Promised,
+    ) -> Result<Arc<Layer>> {
+        let staging = |error: io::Error| failed("staging a layer", &error);
+        let (file, staged) = self.staging().file().map_err(staging)?;
+        let growing = match promised.blob {
+            Some(blob) => Some(self.grow(blob, fs::File::open(staged.path()).map_err(staging)?)),
+            None => None,
+        };
+        let to = Giving { file: DirectFile::new(file, 0), growing };
+        let unpacked = self.unpack(Summing::new(Copying { from: stream, to }), promised)?;
         self.keep_layer(unpacked, staged, promised)
     }
 
@@ -225,6 +274,7 @@ impl Images {
         file.keep(&self.folders().blob(digest)).map_err(|error| failed("keeping a blob", &error))?;
         let blob = Arc::new(Blob { digest, size });
         let _none = self.state().blobs.insert(digest, Arc::clone(&blob));
+        self.0.giving.tell();
         Ok(blob)
     }
 

@@ -26,6 +26,7 @@ mod ahead;
 pub mod changes;
 pub mod digest;
 mod direct;
+pub mod giving;
 mod ground;
 pub mod import;
 pub(crate) mod inflate;
@@ -39,6 +40,7 @@ pub mod reference;
 pub mod registry;
 mod remove;
 pub mod save;
+pub mod sharing;
 mod snapshot;
 pub mod spec;
 mod staging;
@@ -78,6 +80,7 @@ struct Inner {
     /// Held by whoever changes what is on the disk, from its look at the state to the state's own change: one at a time.
     changing: Mutex<()>,
     registries: registry::Registries,
+    giving: giving::Giving,
     bounds: Mutex<Bounds>,
     ids: Ids,
     /// Held by the one prune that runs.
@@ -147,6 +150,7 @@ impl Images {
             state,
             changing: Mutex::default(),
             registries: registry::Registries::default(),
+            giving: giving::Giving::default(),
             bounds: Mutex::default(),
             ids: ids.clone(),
             pruning: Mutex::default(),
@@ -307,3 +311,6 @@ impl State {
 #[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod sharing_tests;

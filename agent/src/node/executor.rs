@@ -29,12 +29,13 @@ use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_node::calls::{Measure, Visit};
 use ketch_node::executor::{
-    DataPath, Ended, Executor, LogLine, LogOptions, Reading, Started, TaskError, Work,
+    DataPath, Ended, Executor, LayerStore, LogLine, LogOptions, Reading, Started, TaskError, Work,
 };
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use self::image::Pull;
 use self::networks::Known;
 use self::overlay::Trying;
 use self::request::Request;
@@ -51,6 +52,7 @@ use crate::engine::wait::{self, Condition};
 use crate::error::{Error, Kind};
 use crate::locks::{reading, writing};
 use crate::node::attaching::{container_of, is_taken, vacated};
+use crate::node::layers::{Others, Uploads};
 
 /// Of one daemon.
 #[derive(Debug)]
@@ -65,13 +67,17 @@ pub struct EngineExecutor {
     trying: Trying,
     /// What managers may ask of tasks' containers.
     router: Arc<Router>,
+    /// What other nodes may have, and where they are asked; none where the settings don't say so.
+    layers: Option<(Arc<Uploads>, Arc<Others>)>,
 }
 
 impl EngineExecutor {
     /// Over a daemon that has begun: containers of before are known.
     #[must_use]
     pub fn new(daemon: Arc<Daemon>) -> Self {
+        let layers = Uploads::of(&daemon).map(|uploads| (uploads, Others::new(&daemon)));
         Self {
+            layers,
             daemon,
             turns: Turns::default(),
             known: RwLock::default(),
@@ -80,6 +86,10 @@ impl EngineExecutor {
             trying: Trying::default(),
             router: Arc::new(routes::of_containers()),
         }
+    }
+
+    fn others(&self) -> Option<Arc<Others>> {
+        self.layers.as_ref().map(|(_, others)| Arc::clone(others))
     }
 
     fn known(&self) -> Arc<Known> {
@@ -117,7 +127,11 @@ impl EngineExecutor {
         // container has its image.
         let pulled = match task::container_of(&self.daemon, &work.task.id.to_string()) {
             Some(_) => Ok(()),
-            None => image::pull(&self.daemon, &request.image, work.task.spec.container()).await,
+            None => {
+                let pull =
+                    Pull { image: &request.image, spec: work.task.spec.container(), others: self.others() };
+                pull.run(&self.daemon).await
+            }
         };
         if let Err(error) = &pulled {
             warn!(task = %work.task.id, "pulling image failed: {error}");
@@ -290,6 +304,10 @@ impl Executor for EngineExecutor {
 
     fn measure(&self, task: TaskId, what: Measure) -> BoxFuture<'_, Result<Reading, String>> {
         measure::measure(&self.daemon, task, what).boxed()
+    }
+
+    fn layers(&self) -> Option<Arc<dyn LayerStore>> {
+        self.layers.as_ref().map(|(uploads, _)| Arc::clone(uploads) as Arc<dyn LayerStore>)
     }
 
     fn logs(

@@ -1,12 +1,13 @@
 //! This machine as a node of a cluster: what `ketch-node` reaches outside itself. [`world`] is its clock, its connections and
 //! its disk; [`executor`] runs its tasks by the engine; [`address`] says where it is reached; [`api`] sends requests to whoever
 //! leads; [`news`] makes events
-//! of what a leader decides by itself; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
+//! of what a leader decides by itself; [`layers`] shares images' layers with other nodes; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
 
 pub(crate) mod address;
 pub(crate) mod api;
 pub(crate) mod attaching;
 pub mod executor;
+mod layers;
 mod news;
 pub mod world;
 

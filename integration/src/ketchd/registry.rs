@@ -15,6 +15,7 @@ pub struct Registry {
     pub address: String,
     /// Its folder of blobs.
     pub folder: PathBuf,
+    log: PathBuf,
     daemon: Daemon,
 }
 
@@ -49,7 +50,7 @@ impl Registry {
             // Loopback is asked without a look at certificates, the client's own too.
             Guard::Certificate => "10.97.0.1:5444",
         };
-        let mut text = settings(&folder, address);
+        let mut text = settings(&folder, address, AccessLog::Off);
         if guard != Guard::None {
             let script = r#"
                 set -e
@@ -88,7 +89,7 @@ impl Registry {
             .needs(site.case.has_program("docker-registry"), "no docker-registry (package docker-registry)");
         let folder = site.path("registry");
         fs::create_dir_all(&folder).expect("make the registry's folder");
-        let text = settings(&folder, address);
+        let text = settings(&folder, address, AccessLog::On);
         Self::serve(site, address, folder, &text)
     }
 
@@ -99,7 +100,19 @@ impl Registry {
         let log = site.path("docker-registry.log");
         let listens = format!("listening on {address}");
         daemon.wait_ready(|| fs::read_to_string(&log).is_ok_and(|text| text.contains(&listens)));
-        Self { address: address.into(), folder, daemon }
+        Self { address: address.into(), folder, log, daemon }
+    }
+
+    /// What it was asked for, of one that is for others: each line has the method and the path.
+    ///
+    /// # Panics
+    /// When its log can't be read.
+    #[must_use]
+    pub fn asked(&self) -> Vec<String> {
+        let text = fs::read_to_string(&self.log).expect("read the registry's log");
+        text.lines()
+            .filter_map(|line| Some(line.split_once("] \"")?.1.split_once(" HTTP/")?.0.to_owned()))
+            .collect()
     }
 
     /// Puts a certificate that it accepts where daemons look for theirs.
@@ -121,10 +134,18 @@ impl Registry {
     }
 }
 
+/// Whether each request is told in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AccessLog {
+    Off,
+    On,
+}
+
 /// The beginning of its configuration.
-fn settings(folder: &Path, address: &str) -> String {
+fn settings(folder: &Path, address: &str, log: AccessLog) -> String {
+    let is_off = log == AccessLog::Off;
     format!(
-        "version: 0.1\nlog:\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+        "version: 0.1\nlog:\n  accesslog:\n    disabled: {is_off}\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
         folder.display()
     )
 }

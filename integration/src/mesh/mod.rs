@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub struct Mesh<'a> {
     nodes: Vec<Node<'a>>,
-    registry: Registry,
+    /// Until it is stopped.
+    registry: Option<Registry>,
     wire: Wire<'a>,
     /// The first node's.
     pub maker: Maker,
@@ -79,7 +80,7 @@ impl<'a> Mesh<'a> {
         let nodes = at_once(makers.iter().zip(sites), |(maker, (number, site))| {
             Node::start(site, maker, number, flags)
         });
-        let mesh = Self { nodes, registry, wire, maker: makers[0].clone() };
+        let mesh = Self { nodes, registry: Some(registry), wire, maker: makers[0].clone() };
         mesh.node(1).fill_registry();
         mesh
     }
@@ -130,6 +131,23 @@ impl<'a> Mesh<'a> {
     #[must_use]
     pub fn nodes(&self) -> &[Node<'a>] {
         &self.nodes
+    }
+
+    /// The registry.
+    ///
+    /// # Panics
+    /// When it was stopped.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        self.registry.as_ref().expect("a registry that runs")
+    }
+
+    /// Has the registry end: from now on nobody answers there.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop_registry(&mut self) {
+        self.registry.take().into_iter().for_each(Registry::stop);
     }
 
     /// The bridge.
@@ -323,7 +341,7 @@ impl<'a> Mesh<'a> {
         self.heal();
         self.part();
         let _ = at_once(self.nodes.into_iter(), Node::end);
-        self.registry.stop();
+        self.registry.into_iter().for_each(Registry::stop);
     }
 }
 

@@ -12,7 +12,9 @@ use tokio::sync::Semaphore;
 
 pub mod auth;
 mod connection;
+mod gather;
 mod login;
+mod origin;
 pub mod proxy;
 pub mod pull;
 pub mod push;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::auth::Credentials;
+use super::origin::Origin;
 use super::repository::{Distribution, Fetched, Repository, reference_name};
 use super::transfer::Wanted;
 use crate::blocking::blocking;
@@ -11,6 +12,7 @@ use crate::image::Images;
 use crate::image::digest::Digest;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
+use crate::image::sharing::{Peers, Shared, Step};
 use crate::image::spec::{Descriptor, ImageFile, Platform};
 use crate::image::state::{Blob, Image, ImageRecord};
 
@@ -49,6 +51,25 @@ impl Images {
         Err(last)
     }
 
+    /// The same of an image that is named by digest, from other nodes that have it, or from the registry for them.
+    ///
+    /// # Errors
+    /// As [`Images::pull`], which may have it all the same.
+    pub async fn pull_shared(
+        &self,
+        options: &PullOptions,
+        peers: Arc<dyn Peers>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let reference = &options.reference;
+        let Some(image) = reference.digest else { return self.pull(options, progress).await };
+        let _sweep = Sweep(self.clone());
+        let origin = Arc::new(Origin::shared(self, options, Shared { image, peers }));
+        let newer = self.pull_one(&origin, reference, options, progress).await?;
+        told(newer, reference, progress);
+        Ok(())
+    }
+
     async fn pull_from(
         &self,
         repository: &Arc<Repository>,
@@ -63,28 +84,28 @@ impl Images {
             let tags = repository.tags().await.map_err(|error| answered(translated(error, reference)))?;
             wanted = tags.iter().filter_map(|tag| reference.with_tag(tag).ok()).collect();
         }
+        let origin = Arc::new(Origin::of(self, options, Arc::clone(repository)));
         let mut newer = false;
         for one in &wanted {
-            newer |= self.pull_one(repository, one, options, progress).await.map_err(answered)?;
+            newer |= self.pull_one(&origin, one, options, progress).await.map_err(answered)?;
         }
-        let text = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
-        progress.status(&format!("Status: {text} {}", reference.familiar()));
+        told(newer, reference, progress);
         Ok(())
     }
 
     /// One tag or digest. Gives whether it is new here.
     async fn pull_one(
         &self,
-        repository: &Arc<Repository>,
+        origin: &Arc<Origin>,
         reference: &Reference,
         options: &PullOptions,
         progress: &Progress,
     ) -> Result<bool> {
         let name = reference_name(reference);
-        let fetched = repository.manifest(&name, reference.digest).await;
+        let fetched = origin.manifest(&name, reference.digest).await;
         let fetched = fetched.map_err(|error| translated(error, reference))?;
         progress.headline(&name, &format!("Pulling from {}", familiar_path(reference)));
-        let (image, newer) = self.pull_image(repository, &fetched, reference, options, progress).await?;
+        let (image, newer) = self.pull_image(origin, &fetched, reference, options, progress).await?;
         progress.status(&format!("Digest: {}", fetched.digest));
         self.publish_as("pull", &reference.familiar(), &image, &reference.familiar_name());
         Ok(newer)
@@ -93,7 +114,7 @@ impl Images {
     /// The image, by the name that was asked for and by digest, and whether anything is new.
     async fn pull_image(
         &self,
-        repository: &Arc<Repository>,
+        origin: &Arc<Origin>,
         named: &Fetched,
         reference: &Reference,
         options: &PullOptions,
@@ -104,19 +125,23 @@ impl Images {
         for _ in 0..DEPTH {
             let Some(manifests) = &fetched.manifest.manifests else { break };
             let best = self.choose(manifests, options)?;
+            origin.offer([best]);
             fetched = match self.local_manifest(best).await {
                 Some(local) => local,
-                None => repository.manifest(&best.to_string(), Some(best)).await?,
+                None => origin.manifest(&best.to_string(), Some(best)).await?,
             };
             kept.push(self.keep_document(&fetched.bytes).await?);
         }
         let (Some(config), Some(layers)) = (&fetched.manifest.config, &fetched.manifest.layers) else {
             return Err(Error::invalid(format!("unsupported media type {}", fetched.media_type)));
         };
+        origin.offer(layers.iter().map(|layer| layer.digest).chain([config.digest]));
+        origin.offers_all();
         let bytes = match self.local_document(config.digest).await {
-            Some(bytes) => bytes,
-            None => repository.document(config.digest).await?.to_vec(),
+            Some(bytes) => bytes.into(),
+            None => origin.document(config.digest).await?,
         };
+        let config = self.keep_document(&bytes).await?;
         let file = ImageFile::read(&bytes)
             .map_err(|error| Error::invalid(format!("invalid rootfs in image configuration: {error}")))?;
         if file.rootfs.diff_ids.len() != layers.len() {
@@ -133,7 +158,7 @@ impl Images {
             .zip(&file.rootfs.diff_ids)
             .map(|(descriptor, diff_id)| Wanted { descriptor: descriptor.clone(), diff_id: *diff_id })
             .collect();
-        let held = self.pull_layers(repository, &wanted, progress).await?;
+        let held = self.pull_layers(origin, &wanted, progress).await?;
         let record = ImageRecord {
             manifests: kept.iter().map(|blob| blob.digest).collect(),
             ..ImageRecord::default()
@@ -150,13 +175,13 @@ impl Images {
             Ok((image, newer))
         });
         let added = added.await?;
-        drop((held, kept));
+        drop((held, kept, config));
         Ok(added)
     }
 
     async fn pull_layers(
         &self,
-        repository: &Arc<Repository>,
+        origin: &Arc<Origin>,
         wanted: &[Wanted],
         progress: &Progress,
     ) -> Result<Vec<Arc<crate::image::Layer>>> {
@@ -172,11 +197,14 @@ impl Images {
         for (index, one) in wanted.iter().enumerate() {
             if let Some(layer) = self.layer(one.diff_id) {
                 progress.part(&one.descriptor.digest.short(), "Already exists");
+                if let Some(shared) = origin.peers().filter(|_| self.blob(one.descriptor.digest).is_some()) {
+                    shared.tell(one.descriptor.digest, Step::Has);
+                }
                 layers[index] = Some(layer);
                 continue;
             }
             progress.part(&one.descriptor.digest.short(), "Pulling fs layer");
-            let transfer = self.transfer(repository, one);
+            let transfer = self.transfer(origin, one);
             let (one, progress) = (one.clone(), progress.clone());
             let _handle = on_their_way.spawn(async move { (index, transfer.follow(&one, &progress).await) });
         }
@@ -241,6 +269,11 @@ impl Images {
         }
         Err(last)
     }
+}
+
+fn told(newer: bool, reference: &Reference, progress: &Progress) {
+    let text = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
+    progress.status(&format!("Status: {text} {}", reference.familiar()));
 }
 
 /// Takes away what a pull has fetched and no image has, however it ends: a client may have left.

@@ -27,7 +27,7 @@ use crate::locks::locked;
 /// The most that a manifest may have, in bytes: distribution's.
 const MANIFEST_LIMIT: usize = 4 << 20;
 /// The most that a config or an error may have.
-const DOCUMENT_LIMIT: usize = 8 << 20;
+pub(super) const DOCUMENT_LIMIT: usize = 8 << 20;
 const REDIRECTS: usize = 5;
 /// New tokens for one request.
 const TOKENS: usize = 3;
@@ -91,6 +91,23 @@ pub(super) struct Ask<'a> {
     pub(super) headers: Vec<(HeaderName, String)>,
     /// Made anew for each try.
     pub(super) body: &'a (dyn Fn() -> Body + Send + Sync),
+}
+
+impl Fetched {
+    /// Of its bytes, and the type that it is said to have where it says none itself.
+    ///
+    /// # Errors
+    /// It is no manifest.
+    pub(super) fn read(bytes: Bytes, stated: String) -> Result<Self> {
+        let digest = Digest::of(&bytes);
+        let manifest: Manifest = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::invalid(format!("the manifest {digest} can't be read: {error}")))?;
+        if manifest.schema_version == 1 {
+            return Err(Error::invalid(crate::compat::SCHEMA_1));
+        }
+        let media_type = manifest.media_type.clone().unwrap_or(stated);
+        Ok(Self { bytes, digest, media_type, manifest })
+    }
 }
 
 pub(super) fn nothing() -> Body {
@@ -171,17 +188,10 @@ impl Repository {
         let stated = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let stated = stated.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = read(response, MANIFEST_LIMIT).await?;
-        let found = Digest::of(&bytes);
-        if let Some(wanted) = digest.filter(|wanted| *wanted != found) {
-            return Err(Error::invalid(format!("manifest verification failed for digest {wanted}")));
+        match digest.filter(|wanted| *wanted != Digest::of(&bytes)) {
+            Some(wanted) => Err(Error::invalid(format!("manifest verification failed for digest {wanted}"))),
+            None => Fetched::read(bytes, stated),
         }
-        let manifest: Manifest = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::invalid(format!("the manifest {found} can't be read: {error}")))?;
-        if manifest.schema_version == 1 {
-            return Err(Error::invalid(crate::compat::SCHEMA_1));
-        }
-        let media_type = manifest.media_type.clone().unwrap_or(stated);
-        Ok(Fetched { bytes, digest: found, media_type, manifest })
     }
 
     /// A small blob, verified.

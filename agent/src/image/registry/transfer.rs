@@ -1,7 +1,10 @@
 //! One layer on its way from a registry: fetched once for all who want it, summed, inflated and unpacked as it arrives, and
 //! begun again where it broke.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +14,17 @@ use hyper::StatusCode;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
+use super::gather::{Gather, Served, Sink, Way};
+use super::origin::Origin;
 use super::pull::Sweep;
 use super::repository::Repository;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::Digest;
 use crate::image::layers::Promised;
 use crate::image::progress::Progress;
+use crate::image::sharing::{Shared, Source, Step};
 use crate::image::spec::Descriptor;
 use crate::image::state::Layer;
 use crate::locks::locked;
@@ -62,7 +69,7 @@ pub(super) struct Wanted {
 
 impl Images {
     /// The transfer of a layer: the one that is on its way, or a new one.
-    pub(super) fn transfer(&self, repository: &Arc<Repository>, wanted: &Wanted) -> Arc<Transfer> {
+    pub(super) fn transfer(&self, origin: &Arc<Origin>, wanted: &Wanted) -> Arc<Transfer> {
         let registries = self.registries();
         let mut transfers = locked(&registries.transfers);
         transfers.retain(|_, transfer| transfer.strong_count() > 0);
@@ -74,10 +81,10 @@ impl Images {
         let (sender, phase) = watch::channel(Phase::Begun);
         let transfer = Arc::new(Transfer { phase });
         let _none = transfers.insert(wanted.diff_id, Arc::downgrade(&transfer));
-        let (images, repository, wanted) = (self.clone(), Arc::clone(repository), wanted.clone());
+        let (images, origin, wanted) = (self.clone(), Arc::clone(origin), wanted.clone());
         drop(tokio::spawn(async move {
             let outcome = tokio::select! {
-                outcome = images.fetch(&repository, &wanted, &sender) => outcome,
+                outcome = images.fetch(&origin, &wanted, &sender) => outcome,
                 () = sender.closed() => return,
             };
             let _nobody = sender.send(match outcome {
@@ -90,7 +97,7 @@ impl Images {
 
     async fn fetch(
         &self,
-        repository: &Repository,
+        origin: &Origin,
         wanted: &Wanted,
         phase: &watch::Sender<Phase>,
     ) -> Result<Arc<Layer>> {
@@ -100,6 +107,82 @@ impl Images {
         }
         let _slot =
             slots.acquire_owned().await.map_err(|error| Error::internal("waiting for a slot", &error))?;
+        let attempts = self.registries().attempts();
+        if let Some(shared) = origin.peers() {
+            return self.fetch_shared((origin, shared), wanted, (phase, attempts)).await;
+        }
+        let repository = origin.repository().await?;
+        self.take(wanted, &Bringer::Registry(repository), (phase, attempts)).await
+    }
+
+    /// From other nodes, and from the registry when the leader says so. Content that is not the layer's came from somebody: then one
+    /// node after the other is asked alone, at last the registry, and who lied is told.
+    async fn fetch_shared(
+        &self,
+        (origin, shared): (&Origin, &Shared),
+        wanted: &Wanted,
+        (phase, attempts): (&watch::Sender<Phase>, usize),
+    ) -> Result<Arc<Layer>> {
+        let digest = wanted.descriptor.digest;
+        let mut doubts = Doubts::default();
+        loop {
+            let mut gather = Gather::new(origin, shared, wanted, doubts.next(shared, digest).await);
+            gather.avoid.clone_from(&doubts.avoid);
+            let gather = Bringer::Nodes(gather);
+            let taken = self.take(wanted, &gather, (phase, attempts)).await;
+            let Bringer::Nodes(gather) = &gather else { return taken };
+            let served = std::mem::take(&mut *locked(&gather.served));
+            match taken {
+                Ok(layer) => {
+                    shared.tell(digest, Step::Has);
+                    self.find_liars(shared, digest, doubts.failed).await;
+                    return Ok(layer);
+                }
+                // Nobody but the registry has given anything: that is its last word.
+                Err(error) if served.is_empty() && !matches!(gather.way, Way::One(_)) => return Err(error),
+                // Whatever a node gives is its own fault at first; what this machine can't do is not.
+                Err(error) if !matches!(error.kind, Kind::InvalidArgument | Kind::Unavailable) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    debug!("layer {digest} came wrong, or not, from other nodes: {}", error.message);
+                    doubts.add(&gather.way, served, error.kind);
+                }
+            }
+        }
+    }
+
+    /// With the layer here it is known which bytes were wrong.
+    async fn find_liars(&self, shared: &Shared, digest: Digest, failed: Vec<Vec<Served>>) {
+        if failed.is_empty() {
+            return;
+        }
+        let images = self.clone();
+        let liars = blocking(move || Ok(images.liars(digest, &failed))).await.unwrap_or_default();
+        for node in liars {
+            shared.peers.blame(&node, shared.part(digest));
+        }
+    }
+
+    fn liars(&self, digest: Digest, failed: &[Vec<Served>]) -> BTreeSet<String> {
+        let Some(_held) = self.blob(digest) else { return BTreeSet::new() };
+        let Ok(file) = File::open(self.folders().blob(digest)) else { return BTreeSet::new() };
+        let is_right = |served: &Served| {
+            let mut bytes = vec![0; usize::try_from(served.length).unwrap_or(0)];
+            let sum = file.read_exact_at(&mut bytes, served.from).map(|()| Digest::of(&bytes));
+            served.sum.is_some() && sum.ok() == served.sum
+        };
+        let all = failed.iter().flatten();
+        all.filter(|served| !is_right(served)).map(|served| served.node.clone()).collect()
+    }
+
+    /// Unpacks what is brought, and keeps it if it is what was wanted.
+    async fn take(
+        &self,
+        wanted: &Wanted,
+        bringer: &Bringer<'_>,
+        (phase, attempts): (&watch::Sender<Phase>, usize),
+    ) -> Result<Arc<Layer>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (images, promised) = (
             self.clone(),
@@ -110,13 +193,21 @@ impl Images {
             },
         );
         let stream = Arriving { receiver, present: Bytes::new() };
+        let is_given = matches!(bringer, Bringer::Nodes(_));
         let unpacking = tokio::task::spawn_blocking(move || {
             // Behind the layer, which nobody may be waiting for any more.
             let sweep = Sweep(images.clone());
-            (images.add_layer(stream, &promised), sweep)
+            let added = match is_given {
+                true => images.add_given_layer(stream, &promised),
+                false => images.add_layer(stream, &promised),
+            };
+            (added, sweep)
         });
-        let attempts = self.registries().attempts();
-        let fetched = download(repository, wanted, attempts, &sender, phase).await;
+        let sink = Sink { to: &sender, phase, attempts };
+        let fetched = match bringer {
+            Bringer::Registry(repository) => download(repository, wanted, 0, &sink).await,
+            Bringer::Nodes(gather) => gather.run(&sink).await,
+        };
         if let Err(error) = &fetched {
             let _gone = sender.send(Err(io::Error::other(error.message.clone()))).await;
         }
@@ -132,16 +223,70 @@ impl Images {
     }
 }
 
-/// Fetches a blob to its end, again and again from where it broke.
-async fn download(
+/// Who brings a layer.
+enum Bringer<'a> {
+    Registry(&'a Repository),
+    /// And what has come is given to others.
+    Nodes(Gather<'a>),
+}
+
+/// Tries with single nodes, before the registry is asked.
+const SINGLE: usize = 4;
+
+/// What came to nothing.
+#[derive(Debug, Default)]
+struct Doubts {
+    tries: usize,
+    /// Each has given wrong bytes alone, or did not go on.
+    avoid: BTreeSet<String>,
+    /// One of them did.
+    suspects: BTreeSet<String>,
+    failed: Vec<Vec<Served>>,
+}
+
+impl Doubts {
+    /// Whom to ask next. All at first; then who is not under suspicion before who is.
+    async fn next(&mut self, shared: &Shared, digest: Digest) -> Way {
+        self.tries += 1;
+        if self.tries == 1 {
+            return Way::All;
+        }
+        if self.tries > 1 + SINGLE {
+            return Way::Registry;
+        }
+        let found = shared.peers.find(shared.part(digest), Step::Seeks, self.avoid.clone()).await;
+        let sources = found.unwrap_or_default().sources;
+        let is_trusted = |source: &&Source| !self.suspects.contains(&source.node);
+        let chosen = sources.iter().find(is_trusted).or_else(|| sources.first());
+        chosen.map_or(Way::Registry, |source| Way::One(source.clone()))
+    }
+
+    fn add(&mut self, way: &Way, served: Vec<Served>, kind: Kind) {
+        let nodes: BTreeSet<String> = served.iter().map(|served| served.node.clone()).collect();
+        if let Way::One(source) = way {
+            let _new = self.avoid.insert(source.node.clone());
+        } else if nodes.len() == 1 {
+            self.avoid.extend(nodes);
+        } else {
+            self.suspects.extend(nodes);
+        }
+        // Those of which it is known that they are wrong, and not only that they ended.
+        if kind == Kind::InvalidArgument {
+            self.failed.push(served);
+        }
+    }
+}
+
+/// Fetches a blob from `from` to its end, again and again from where it broke.
+pub(super) async fn download(
     repository: &Repository,
     wanted: &Wanted,
-    attempts: usize,
-    to: &mpsc::Sender<io::Result<Bytes>>,
-    phase: &watch::Sender<Phase>,
+    from: u64,
+    sink: &Sink<'_>,
 ) -> Result<()> {
+    let Sink { to, phase, attempts } = *sink;
     let total = wanted.descriptor.size;
-    let (mut done, mut told, mut failures) = (0_u64, 0_u64, 0);
+    let (mut done, mut told, mut failures) = (from, from, 0);
     loop {
         let before = done;
         let broken = match repository.blob(wanted.descriptor.digest, done).await {

@@ -11,6 +11,7 @@ mod client;
 mod contender;
 mod crowd;
 mod life;
+mod link;
 mod mesh;
 mod network;
 mod promises;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("client") => client::run(&arguments[1..]),
+        Some("link") => link::run(&arguments[1..]),
         Some("inside") if arguments.get(1).is_some_and(|word| word == "mesh") => mesh::measure(),
         Some("inside") => measure(),
         // What it makes ends with it, and it needs no namespaces.

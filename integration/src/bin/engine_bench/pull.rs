@@ -18,7 +18,7 @@ pub(crate) const PACKED: [&str; 2] = ["gzip", "zstd"];
 pub(crate) const SKOPEO: &str = "skopeo";
 
 /// Makes the image, once, as a registry's folder that lasts: `integration/bench/image.py` says what is in it.
-fn store() -> PathBuf {
+pub(crate) fn store() -> PathBuf {
     let cache = std::env::var("KETCH_CACHE").ok().filter(|path| !path.is_empty());
     let folder = Path::new(cache.as_deref().unwrap_or("/var/cache/ketch")).join("bench-image");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/bench/image.py");

@@ -31,7 +31,10 @@ pub(super) fn measure(stage: &mut Stage<'_>, extent: Extent, samples: &mut Sampl
 
 /// From the step on. Each round is a service of its own, whose history begins anew.
 fn step(mesh: &Mesh<'_>) -> (Duration, Duration) {
-    let line = format!("service create --detach --quiet --name steps --constraint node.hostname==node2 {LABELS} {} {WORK}", image());
+    let line = format!(
+        "service create --detach --quiet --name steps --constraint node.hostname==node2 {LABELS} {} {WORK}",
+        image()
+    );
     let _id = mesh.docker(1, &line).ok();
     let _one = mesh.wait_running(1, "steps", 1, |_| true);
     std::thread::sleep(RESTS);
@@ -40,7 +43,8 @@ fn step(mesh: &Mesh<'_>) -> (Duration, Duration) {
     let _begun = mesh.docker(2, &format!("exec {container} touch /burn")).ok();
     let since = Instant::now();
     let replicas = "service inspect --format '{{.Spec.Mode.Replicated.Replicas}}' steps";
-    let _more = mesh.wait_output_within(PATIENCE, 1, replicas, |text| text.parse().is_ok_and(|count: usize| count > 1));
+    let _more = mesh
+        .wait_output_within(PATIENCE, 1, replicas, |text| text.parse().is_ok_and(|count: usize| count > 1));
     let reacted = since.elapsed();
     let _all = mesh.wait_running_within(PATIENCE, 1, "steps", MOST, |_| true);
     let run = since.elapsed();

@@ -1,11 +1,12 @@
 //! `make bench-mesh`: three ketchds as managers of one cluster, each in namespaces of its own, and a dockerd as a cluster of one.
 //!
 //! [`replicas`] is beside dockerd, whose routing mesh can't work without IPVS; the others are bounds of their own:
-//! [`failover`], [`autoscale`], [`rest`] with a hundred nodes that have no containers, and [`routing`]. Called by `main`; knobs are in
+//! [`failover`], [`autoscale`], [`rest`] with a hundred nodes that have no containers, [`routing`], and [`layers`] on five nodes of its own. Called by `main`; knobs are in
 //! `integration/bench/README.md`.
 
 mod autoscale;
 mod failover;
+mod layers;
 mod replicas;
 mod rest;
 mod routing;
@@ -61,6 +62,7 @@ pub(crate) fn measure() {
         fakes: None,
     };
     let steps: [(&str, Step); 5] = [
+        ("layers", layers::measure),
         ("replicas", replicas::measure),
         ("failover", failover::measure),
         ("autoscale", autoscale::measure),
@@ -118,7 +120,11 @@ pub(crate) fn promises(samples: &Samples) -> Vec<Promise> {
             most(0.0),
             worst(failover::FAILED),
         ),
-        promise("a step in load to more replicas of its service (`ketch.scale.cpu`), s", most(15.0), ours(autoscale::REACTED)),
+        promise(
+            "a step in load to more replicas of its service (`ketch.scale.cpu`), s",
+            most(15.0),
+            ours(autoscale::REACTED),
+        ),
         promise(
             "the mesh's port with a local task, throughput, over a plain route to it",
             least(0.9),
@@ -133,6 +139,14 @@ pub(crate) fn promises(samples: &Samples) -> Vec<Promise> {
             "new connections a second by the mesh's port of 1,000 services, over the same of 1",
             least(0.9),
             routing::flatness(samples),
+        ),
+        promise(
+            "a 1 GiB image onto five nodes at once that share layers, over one node's pull, the registry at 200 Mbit/s",
+            most(1.5),
+            samples
+                .of(layers::PULLED, layers::FIVE)
+                .zip(samples.of(layers::PULLED, layers::ONE))
+                .map(|(five, one)| five / one),
         ),
         promise("a leader at rest with 100 nodes more: CPU, percent", most(1.0), ours(rest::CPU)),
         promise("the same: memory, PSS, MiB", most(60.0), ours(rest::MEMORY)),

@@ -1,0 +1,237 @@
+//! A layer piece by piece from other nodes, several at once, in the order of its bytes; and from the registry, from where these have
+//! come to, when it is this node's turn to ask it or nobody else has the rest.
+//!
+//! Nothing is verified here: that is done with the whole. What is kept is who gave which bytes, so that it can be found out who lied.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesOrdered;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep};
+
+use super::origin::Origin;
+use super::transfer::{Phase, Wanted, download};
+use crate::error::{Error, Kind, Result};
+use crate::image::digest::Digest;
+use crate::image::sharing::{PieceError, Shared, Source, Step};
+use crate::locks::locked;
+
+/// What one node is asked for at once, in bytes.
+const PIECE: u64 = 2 << 20;
+/// So many pieces are asked for before the first has come.
+const AHEAD: usize = 4;
+/// What goes on to the thread that unpacks at once, in bytes.
+const SLICE: usize = 64 << 10;
+/// Nodes that have brought nothing new for so long are not asked any more.
+const STALL: Duration = Duration::from_secs(20);
+/// Between two questions for what is not there yet.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often it is told that the registry is asked: others wait for it.
+const RENEWAL: Duration = Duration::from_secs(3);
+
+/// Whom one try asks.
+#[derive(Clone, Debug)]
+pub(super) enum Way {
+    /// Whomever the leader names.
+    All,
+    /// One node, and nobody else: what comes is its work.
+    One(Source),
+    Registry,
+}
+
+/// Bytes that a node gave.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) node: String,
+    pub(super) from: u64,
+    pub(super) length: u64,
+    /// Of these bytes, where several nodes were asked.
+    pub(super) sum: Option<Digest>,
+}
+
+/// One try to get a layer.
+#[derive(Debug)]
+pub(super) struct Gather<'a> {
+    pub(super) origin: &'a Origin,
+    pub(super) shared: &'a Shared,
+    pub(super) wanted: &'a Wanted,
+    pub(super) way: Way,
+    /// Nodes that are not asked.
+    pub(super) avoid: BTreeSet<String>,
+    pub(super) served: Mutex<Vec<Served>>,
+    renewing: Mutex<Option<Renewing>>,
+    brought: Mutex<Instant>,
+}
+
+/// Tells again and again that the registry is asked, until it is dropped.
+#[derive(Debug)]
+struct Renewing(AbortHandle);
+
+impl Drop for Renewing {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Where what comes goes.
+pub(super) struct Sink<'a> {
+    pub(super) to: &'a mpsc::Sender<io::Result<Bytes>>,
+    pub(super) phase: &'a watch::Sender<Phase>,
+    /// As often as the registry is asked.
+    pub(super) attempts: usize,
+}
+
+impl<'a> Gather<'a> {
+    pub(super) fn new(origin: &'a Origin, shared: &'a Shared, wanted: &'a Wanted, way: Way) -> Self {
+        Self {
+            origin,
+            shared,
+            wanted,
+            way,
+            avoid: BTreeSet::new(),
+            served: Mutex::default(),
+            renewing: Mutex::default(),
+            brought: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Brings all of it.
+    ///
+    /// # Errors
+    /// Nobody has it; or nobody takes it any more.
+    pub(super) async fn run(&self, sink: &Sink<'_>) -> Result<()> {
+        let total = self.wanted.descriptor.size;
+        let part = self.shared.part(self.wanted.descriptor.digest);
+        let (mut done, mut avoid) = (0, self.avoid.clone());
+        while done < total {
+            let sources = match &self.way {
+                Way::Registry => Vec::new(),
+                Way::One(source) => vec![source.clone()],
+                Way::All => match self.shared.peers.find(part, Step::Seeks, avoid.clone()).await {
+                    Some(found) if found.registry => {
+                        self.renew();
+                        Vec::new()
+                    }
+                    found => found.unwrap_or_default().sources,
+                },
+            };
+            if sources.is_empty() {
+                return self.from_registry(done, sink).await;
+            }
+            done = self.from_nodes(&sources, done, sink).await?;
+            if matches!(self.way, Way::One(_)) && done < total {
+                return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
+            }
+            avoid.extend(sources.into_iter().map(|source| source.node));
+        }
+        Ok(())
+    }
+
+    async fn from_registry(&self, done: u64, sink: &Sink<'_>) -> Result<()> {
+        let fetched = match self.origin.repository().await {
+            Ok(repository) => download(repository, self.wanted, done, sink).await,
+            Err(error) => Err(error),
+        };
+        if fetched.is_err() && locked(&self.renewing).take().is_some() {
+            self.shared.tell(self.wanted.descriptor.digest, Step::GivesUp);
+        }
+        fetched
+    }
+
+    fn renew(&self) {
+        let (shared, digest) = (self.shared.clone(), self.wanted.descriptor.digest);
+        let renewing = tokio::spawn(async move {
+            loop {
+                sleep(RENEWAL).await;
+                let _told = shared.peers.find(shared.part(digest), Step::Fetches, BTreeSet::new()).await;
+            }
+        });
+        *locked(&self.renewing) = Some(Renewing(renewing.abort_handle()));
+    }
+
+    /// Goes on from `done`, and gives where it came to: to the end, or to where none of the nodes goes on.
+    async fn from_nodes(&self, sources: &[Source], mut done: u64, sink: &Sink<'_>) -> Result<u64> {
+        let total = self.wanted.descriptor.size;
+        let struck = Mutex::new(BTreeSet::new());
+        *locked(&self.brought) = Instant::now();
+        let mut pieces = FuturesOrdered::new();
+        let mut next = done;
+        loop {
+            while pieces.len() < AHEAD && next < total {
+                let length = PIECE.min(total - next);
+                pieces.push_back(self.piece((sources, &struck), next, length));
+                next += length;
+            }
+            match pieces.next().await {
+                None => return Ok(done),
+                Some(Err(())) => return Ok(done),
+                Some(Ok(parts)) => {
+                    for bytes in parts {
+                        pass(bytes, &mut done, total, sink).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// All bytes of a piece, of one node after another. Each piece begins with another node.
+    async fn piece(
+        &self,
+        (sources, struck): (&[Source], &Mutex<BTreeSet<usize>>),
+        from: u64,
+        length: u64,
+    ) -> Result<Vec<Bytes>, ()> {
+        let part = self.shared.part(self.wanted.descriptor.digest);
+        let mut turn = usize::try_from(from / PIECE).unwrap_or(0);
+        let (mut parts, mut have) = (Vec::new(), 0);
+        while have < length {
+            let count = sources.len();
+            let chosen = (0..count).map(|step| (turn + step) % count).find(|at| !locked(struck).contains(at));
+            let Some(at) = chosen else { return Err(()) };
+            let source = &sources[at];
+            let asked = u32::try_from(length - have).unwrap_or(u32::MAX);
+            match self.shared.peers.piece(source.clone(), part, (from + have, asked)).await {
+                Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= length - have => {
+                    *locked(&self.brought) = Instant::now();
+                    // By one node alone it is known without sums who gave what.
+                    let sum = (count > 1).then(|| Digest::of(&bytes));
+                    let length = bytes.len() as u64;
+                    let node = source.node.clone();
+                    locked(&self.served).push(Served { node, from: from + have, length, sum });
+                    have += length;
+                    parts.push(bytes);
+                }
+                Err(PieceError::NotYet) => {
+                    if locked(&self.brought).elapsed() >= STALL {
+                        return Err(());
+                    }
+                    turn += 1;
+                    sleep(PAUSE).await;
+                }
+                lost => {
+                    tracing::debug!(node = source.node, layer = %part.blob, "a node gives no piece: {:?}", lost.err());
+                    let _new = locked(struck).insert(at);
+                }
+            }
+        }
+        Ok(parts)
+    }
+}
+
+async fn pass(mut bytes: Bytes, done: &mut u64, total: u64, sink: &Sink<'_>) -> Result<()> {
+    while !bytes.is_empty() {
+        let slice = bytes.split_to(SLICE.min(bytes.len()));
+        *done += slice.len() as u64;
+        if sink.to.send(Ok(slice)).await.is_err() {
+            return Err(Error::new(Kind::NotModified, "unpacking has ended"));
+        }
+    }
+    let _nobody = sink.phase.send(if *done == total { Phase::Downloaded } else { Phase::Downloading(*done) });
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! Images from other nodes, which are other stores of images here: honest ones, liars, slow ones; and a registry that does not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::giving::NotGiven;
+use super::layers::Promised;
+use super::progress::Progress;
+use super::registry::auth::Credentials;
+use super::registry::pull::PullOptions;
+use super::sharing::{Found, Part, Peers, PieceError, Source, Step};
+use super::*;
+use crate::scratch::Folder;
+use crate::tar::{Entry, Writer};
+
+/// Several pieces.
+const SIZE: usize = 9 << 20;
+
+struct Node {
+    images: Images,
+    _folder: Folder,
+}
+
+impl Node {
+    fn new() -> Self {
+        let folder = Folder::new("sharing");
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let images = Images::open(&folder.path().join("root"), store, Arc::default()).unwrap();
+        Self { images, _folder: folder }
+    }
+
+    /// With the image.
+    fn with(image: &Packed) -> Self {
+        let node = Self::new();
+        let images = &node.images;
+        let manifest = images.add_blob(&image.manifest).unwrap();
+        let promised = Promised { blob: Some(Digest::of(&image.layer)), ..Promised::default() };
+        let layer = images.add_layer(image.layer.as_slice(), &promised).unwrap();
+        let record = ImageRecord { manifests: vec![manifest.digest], ..ImageRecord::default() };
+        let name = reference(image);
+        drop(images.add_named_image(&image.config, record, &[name]).unwrap());
+        drop(layer);
+        node
+    }
+
+    async fn pull(&self, image: &Packed, others: Arc<dyn Peers>) -> Result<()> {
+        let options =
+            PullOptions { reference: reference(image), platform: None, credentials: Credentials::default() };
+        self.images.pull_shared(&options, others, &Progress::default()).await
+    }
+
+    fn has(&self, image: &Packed) -> bool {
+        self.images.find(&reference(image).familiar()).is_ok()
+            && self.images.read_blob(Digest::of(&image.layer)).unwrap() == image.layer
+    }
+}
+
+struct Packed {
+    manifest: Vec<u8>,
+    config: Vec<u8>,
+    layer: Vec<u8>,
+}
+
+fn packed() -> Packed {
+    let content: Vec<u8> = (0..SIZE).map(|at| u8::try_from(at * 7 / 1000 % 251).unwrap()).collect();
+    let mut writer = Writer::new(Vec::new());
+    let entry = Entry { path: b"big".to_vec(), mode: 0o644, size: SIZE as u64, ..Entry::default() };
+    writer.append(&entry).unwrap();
+    writer.write_all(&content).unwrap();
+    let layer = writer.finish().unwrap();
+    let about = |bytes: &[u8], media: &str| json!({"mediaType": media, "digest": Digest::of(bytes), "size": bytes.len()});
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]},
+    });
+    let config = serde_json::to_vec(&config).unwrap();
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": spec::OCI_MANIFEST,
+        "config": about(&config, "application/vnd.oci.image.config.v1+json"),
+        "layers": [about(&layer, spec::OCI_LAYER)],
+    });
+    Packed { manifest: serde_json::to_vec(&manifest).unwrap(), config, layer }
+}
+
+/// Of a registry where nobody listens.
+fn reference(image: &Packed) -> Reference {
+    format!("127.0.0.1:1/app@{}", Digest::of(&image.manifest)).parse().unwrap()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    Honest,
+    /// Of layers: a byte of each piece is another one.
+    Liar,
+    /// After so many answers it is gone.
+    Dies(usize),
+    Slow,
+}
+
+/// What the leader and other nodes are to one that pulls.
+#[derive(Debug, Default)]
+struct Others {
+    nodes: BTreeMap<String, (Images, Manner)>,
+    asked: Mutex<BTreeMap<String, usize>>,
+    blamed: Mutex<BTreeSet<String>>,
+}
+
+impl Others {
+    fn of(nodes: &[(&str, &Node, Manner)]) -> Arc<Self> {
+        let nodes =
+            nodes.iter().map(|(name, node, manner)| ((*name).to_owned(), (node.images.clone(), *manner)));
+        Arc::new(Self { nodes: nodes.collect(), ..Self::default() })
+    }
+
+    async fn answer(
+        &self,
+        from: Source,
+        part: Part,
+        (offset, length): (u64, u32),
+    ) -> Result<Bytes, PieceError> {
+        let (images, manner) = &self.nodes[&from.node];
+        let count = {
+            let mut asked = locked(&self.asked);
+            let count = asked.entry(from.node).or_default();
+            *count += 1;
+            *count
+        };
+        match manner {
+            Manner::Dies(after) if count > *after => return Err(PieceError::Lost("gone".to_owned())),
+            Manner::Slow => tokio::time::sleep(Duration::from_millis(30)).await,
+            _ => {}
+        }
+        let given = images.give(part, offset, length as usize).await;
+        let bytes = given.map_err(|why| match why {
+            NotGiven::NotHere => PieceError::NotHere,
+            NotGiven::NotYet => PieceError::NotYet,
+        })?;
+        if *manner != Manner::Liar || bytes.len() < 100_000 {
+            return Ok(bytes);
+        }
+        let mut wrong = bytes.to_vec();
+        wrong[50_000] ^= 1;
+        Ok(wrong.into())
+    }
+}
+
+impl Peers for Others {
+    fn find(&self, _: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
+        let blamed = locked(&self.blamed).clone();
+        let may = |node: &&String| step == Step::Seeks && !avoid.contains(*node) && !blamed.contains(*node);
+        let source = |node: &String| Source { node: node.clone(), address: String::new() };
+        let sources: Vec<_> = self.nodes.keys().filter(may).map(source).collect();
+        let registry = sources.is_empty();
+        std::future::ready(Some(Found { sources, registry })).boxed()
+    }
+
+    fn piece(&self, from: Source, part: Part, range: (u64, u32)) -> BoxFuture<'_, Result<Bytes, PieceError>> {
+        self.answer(from, part, range).boxed()
+    }
+
+    fn blame(&self, node: &str, _: Part) {
+        let _new = locked(&self.blamed).insert(node.to_owned());
+    }
+}
+
+fn blamed(others: &Others) -> Vec<String> {
+    locked(&others.blamed).iter().cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_an_image_comes_from_all_who_have_it() {
+    let image = packed();
+    let (first, second, node) = (Node::with(&image), Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Honest), ("b", &second, Manner::Honest)]);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    let asked = locked(&others.asked).clone();
+    assert!(asked.values().all(|count| *count >= 2), "each gives pieces: {asked:?}");
+    assert_eq!(blamed(&others), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lies_among_others_is_found_out() {
+    let image = packed();
+    let (first, second, node) = (Node::with(&image), Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Liar), ("b", &second, Manner::Honest)]);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    assert_eq!(blamed(&others), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lie_alone_is_never_believed() {
+    let image = packed();
+    let (first, node) = (Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Liar)]);
+    let error = node.pull(&image, others.clone()).await.unwrap_err();
+    assert!(error.message.contains("connection refused"), "the registry's turn: {error}");
+    assert!(node.images.find(&reference(&image).familiar()).is_err());
+    assert_eq!(blamed(&others), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_others_go_on_when_one_dies() {
+    let image = packed();
+    let (first, second, node) = (Node::with(&image), Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Dies(3)), ("b", &second, Manner::Honest)]);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    assert_eq!(blamed(&others), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_arrives_is_given_on() {
+    let image = packed();
+    let (first, second, third) = (Node::with(&image), Node::new(), Node::new());
+    let of_first = Others::of(&[("a", &first, Manner::Slow)]);
+    let of_second = Others::of(&[("b", &second, Manner::Honest)]);
+    let next = async {
+        // Before that it is asked for an image that it has never heard of.
+        let named = Digest::of(&image.manifest);
+        let part = Part { image: named, blob: named };
+        while second.images.give(part, 0, 1).await == Err(NotGiven::NotHere) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        third.pull(&image, of_second.clone()).await
+    };
+    let (second_has, third_has) = tokio::join!(second.pull(&image, of_first), next);
+    second_has.unwrap();
+    third_has.unwrap();
+    assert!(second.has(&image) && third.has(&image));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_belongs_to_the_image_is_given() {
+    let image = packed();
+    let node = Node::with(&image);
+    let other = node.images.add_blob(b"somebody else's").unwrap();
+    let of = |image: Digest, blob: Digest| Part { image, blob };
+    let named = Digest::of(&image.manifest);
+    let config = node.images.give(of(named, Digest::of(&image.config)), 0, 1 << 20).await.unwrap();
+    assert_eq!(config, image.config);
+    let tail = node.images.give(of(named, Digest::of(&image.layer)), image.layer.len() as u64 - 5, 10).await;
+    assert_eq!(tail.unwrap(), image.layer[image.layer.len() - 5..]);
+    for (image, blob, offset) in [
+        (named, other.digest, 0),
+        (Digest::of(&image.config), Digest::of(&image.layer), 0),
+        (named, Digest::of(&image.layer), image.layer.len() as u64),
+    ] {
+        assert_eq!(node.images.give(of(image, blob), offset, 10).await, Err(NotGiven::NotHere));
+    }
+}

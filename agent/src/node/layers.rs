@@ -1,0 +1,169 @@
+//! Layers between nodes, where the setting `cluster-layer-sharing` asks for it: [`Uploads`] gives them to other nodes, [`Others`]
+//! gets them there. Who is asked for what says the leader; that bytes are what they should be is seen to by `image`.
+
+mod rate;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use ketch_cluster::id::NodeId;
+use ketch_node::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
+use ketch_node::executor::{LayerStore, NoPiece};
+use ketch_node::wire::{CallError, Refusal};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout};
+use tracing::warn;
+
+use self::rate::Rate;
+use crate::config::LayerSharing;
+use crate::daemon::Daemon;
+use crate::image::Images;
+use crate::image::giving::NotGiven;
+use crate::image::sharing::{Found, Part, Peers, PieceError, Source, Step};
+use crate::locks::locked;
+
+/// How long a node has for a piece: it waits itself for what has not arrived yet.
+const ANSWER: Duration = Duration::from_secs(20);
+/// How long somebody waits for his turn here.
+const TURN: Duration = Duration::from_secs(4);
+/// How long a node is not asked that gave wrong bytes.
+const BLAMED: Duration = Duration::from_secs(600);
+
+/// What this node gives.
+#[derive(Debug)]
+pub(super) struct Uploads {
+    images: Images,
+    sharing: LayerSharing,
+    turns: Semaphore,
+    rate: Option<Rate>,
+}
+
+impl Uploads {
+    /// None where the settings do not ask for it.
+    pub(super) fn of(daemon: &Daemon) -> Option<Arc<Self>> {
+        let sharing = daemon.config.layer_sharing?;
+        Some(Arc::new(Self {
+            images: daemon.images.clone(),
+            sharing,
+            turns: Semaphore::new(sharing.uploads),
+            rate: sharing.rate.map(Rate::new),
+        }))
+    }
+
+    async fn give(&self, asked: PieceAsked) -> Result<Bytes, NoPiece> {
+        let part = part_of(&asked.name).ok_or(NoPiece::NotHere)?;
+        let turn = timeout(TURN, self.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(NoPiece::NotYet) };
+        let mut length = u64::from(asked.length);
+        if let Some(rate) = &self.rate {
+            length = rate.take(length, TURN).await.ok_or(NoPiece::NotYet)?;
+        }
+        let given = self.images.give(part, asked.offset, usize::try_from(length).unwrap_or(0)).await;
+        if let Some(rate) = &self.rate {
+            rate.give_back(length - given.as_ref().map_or(0, |bytes| bytes.len() as u64));
+        }
+        given.map_err(|why| match why {
+            NotGiven::NotHere => NoPiece::NotHere,
+            NotGiven::NotYet => NoPiece::NotYet,
+        })
+    }
+}
+
+impl LayerStore for Uploads {
+    fn port(&self) -> u16 {
+        self.sharing.port
+    }
+
+    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Bytes, NoPiece>> {
+        self.give(asked).boxed()
+    }
+}
+
+fn part_of(name: &BlobName) -> Option<Part> {
+    Some(Part { image: name.image.parse().ok()?, blob: name.blob.parse().ok()? })
+}
+
+fn name_of(part: Part) -> BlobName {
+    BlobName { image: part.image.to_string(), blob: part.blob.to_string() }
+}
+
+/// The other nodes, as the leader names them.
+#[derive(Debug)]
+pub(super) struct Others {
+    daemon: Weak<Daemon>,
+    blamed: Mutex<BTreeMap<String, Instant>>,
+}
+
+impl Others {
+    pub(super) fn new(daemon: &Arc<Daemon>) -> Arc<Self> {
+        Arc::new(Self { daemon: Arc::downgrade(daemon), blamed: Mutex::default() })
+    }
+
+    fn not_to_be_asked(&self) -> Vec<String> {
+        let mut blamed = locked(&self.blamed);
+        let now = Instant::now();
+        blamed.retain(|_, until| now < *until);
+        blamed.keys().cloned().collect()
+    }
+
+    async fn tell(&self, part: Part, step: LayerStep, avoid: BTreeSet<String>) -> Option<Found> {
+        let daemon = self.daemon.upgrade()?;
+        let node = Arc::clone(daemon.node().ok()?);
+        let avoid =
+            avoid.into_iter().chain(self.not_to_be_asked()).filter_map(|node| node.parse().ok()).collect();
+        let found = node.find_layer(name_of(part), step, avoid).await?;
+        let source = |it: LayerSource| Source { node: it.node.to_string(), address: it.address };
+        Some(Found { sources: found.sources.into_iter().map(source).collect(), registry: found.registry })
+    }
+
+    async fn ask(&self, from: Source, part: Part, (offset, length): (u64, u32)) -> Result<Bytes, PieceError> {
+        let lost = |why: String| PieceError::Lost(why);
+        let daemon = self.daemon.upgrade().ok_or_else(|| lost("the daemon ends".to_owned()))?;
+        let node = Arc::clone(daemon.node().map_err(|error| lost(error.message))?);
+        let to = from.node.parse::<NodeId>().map_err(|error| lost(error.to_string()))?;
+        let source = LayerSource { node: to, address: from.address };
+        let asked = PieceAsked { name: name_of(part), offset, length: length.min(PieceAsked::MOST) };
+        match node.piece(&source, &asked, ANSWER).await {
+            Ok(bytes) if bytes.is_empty() => Err(PieceError::NotHere),
+            Ok(bytes) => Ok(bytes),
+            Err(CallError::Refused(Refusal::NotFound(_))) => Err(PieceError::NotHere),
+            Err(CallError::Refused(Refusal::Unavailable(_))) => Err(PieceError::NotYet),
+            Err(error) => Err(lost(error.to_string())),
+        }
+    }
+}
+
+impl Peers for Others {
+    fn find(&self, part: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
+        let step = match step {
+            Step::Seeks => LayerStep::Seeks,
+            Step::Fetches => LayerStep::Fetches,
+            Step::Has => LayerStep::Has,
+            Step::GivesUp => LayerStep::GivesUp,
+        };
+        self.tell(part, step, avoid).boxed()
+    }
+
+    fn piece(&self, from: Source, part: Part, range: (u64, u32)) -> BoxFuture<'_, Result<Bytes, PieceError>> {
+        self.ask(from, part, range).boxed()
+    }
+
+    fn blame(&self, node: &str, part: Part) {
+        let Some(daemon) = self.daemon.upgrade() else { return };
+        let Part { image, blob } = part;
+        warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
+        let _before = locked(&self.blamed).insert(node.to_owned(), Instant::now() + BLAMED);
+        let told = [("image", image.to_string()), ("layer", blob.to_string())];
+        let attributes = told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        daemon.events.publish("node", "wrong-layer", node, attributes);
+        let (Ok(ours), Ok(theirs)) = (daemon.node(), node.parse::<NodeId>()) else { return };
+        let (ours, name) = (Arc::clone(ours), name_of(part));
+        drop(tokio::spawn(async move {
+            drop(ours.find_layer(name, LayerStep::Blames(theirs), Vec::new()).await);
+        }));
+    }
+}
