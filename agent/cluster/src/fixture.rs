@@ -114,6 +114,8 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: Gate::default(),
         networks: Vec::new(),
         endpoint: None,

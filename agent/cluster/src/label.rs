@@ -8,7 +8,9 @@
 pub mod allow;
 pub mod depends_on;
 pub mod prefer_local;
+pub mod priority;
 pub mod publish;
+pub mod rebalance;
 pub mod roll_on_change;
 pub mod scale;
 pub mod schedule;
@@ -27,13 +29,15 @@ const PREFIX: &str = "ketch.";
 pub const STACK: &str = "com.docker.stack.namespace";
 
 /// Every label that a service may have of ours.
-const KNOWN: [&str; 18] = [
+const KNOWN: [&str; 20] = [
     allow::LABEL,
     depends_on::LABEL,
     fence::LABEL,
     prefer_local::LABEL,
+    priority::LABEL,
     publish::FROM,
     publish::IP,
+    rebalance::LABEL,
     roll_on_change::LABEL,
     scale::CPU,
     scale::MAX,
@@ -77,6 +81,8 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
     all_known(labels)?;
     fence::parse(labels).map_err(|reason| Refusal::new(fence::LABEL, reason))?;
     prefer_local::parse(labels)?;
+    priority::parse(labels)?;
+    rebalance::parse(labels)?;
     depends_on::parse(labels)?;
     roll_on_change::parse(labels)?;
     schedule::parse(labels)?;
@@ -94,6 +100,7 @@ impl Labels {
             allow::fits(view, spec)?;
         }
         depends_on::fits(view, spec)?;
+        rebalance::fits(spec)?;
         schedule::fits(spec)?;
         scale::fits(view, spec)?;
         self.publish.fits(view, spec)
@@ -145,8 +152,8 @@ mod tests {
         assert_eq!(
             told,
             "label ketch.alow: is not known; a service may have ketch.allow, ketch.depends_on, ketch.fence, ketch.mesh.prefer-local, \
-             ketch.publish.from, ketch.publish.ip, ketch.roll_on_change, ketch.scale.cpu, ketch.scale.max, \
-             ketch.scale.memory, ketch.scale.min, ketch.scale.requests, ketch.scale.window, ketch.schedule, \
+             ketch.priority, ketch.publish.from, ketch.publish.ip, ketch.rebalance, ketch.roll_on_change, ketch.scale.cpu, \
+             ketch.scale.max, ketch.scale.memory, ketch.scale.min, ketch.scale.requests, ketch.scale.window, ketch.schedule, \
              ketch.schedule.history, ketch.schedule.missed, ketch.schedule.overlap, ketch.schedule.zone"
         );
         assert!(KNOWN.is_sorted(), "they are told in order");
@@ -159,8 +166,10 @@ mod tests {
             ("ketch.depends_on", "db:healthy,cache", "db:soon"),
             ("ketch.fence", "90s", "soon"),
             ("ketch.mesh.prefer-local", "true", "yes"),
+            ("ketch.priority", "-7", "high"),
             ("ketch.publish.from", "10.0.0.0/8", "10.0.0.0/33"),
             ("ketch.publish.ip", "eth1", "/dev/null"),
+            ("ketch.rebalance", "true", "1"),
             ("ketch.roll_on_change", "true", "on"),
             ("ketch.schedule", "@daily", "daily"),
         ] {

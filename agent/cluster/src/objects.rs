@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod config;
 pub mod container;
+pub mod displacement;
 pub mod endpoint;
 pub mod given;
 pub mod network;

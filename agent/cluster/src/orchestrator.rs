@@ -14,6 +14,7 @@ mod orphans;
 #[cfg(test)]
 mod properties;
 mod reaper;
+mod rebalance;
 mod replicated;
 mod restart;
 mod schedule;
@@ -34,7 +35,7 @@ use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
 use service_view::ServiceView;
-use task::Wish;
+pub(crate) use task::{Wish, stopped};
 
 /// Brings a service's tasks nearer to its spec. Those of a service that is no more are marked to be removed.
 pub fn reconcile_service(

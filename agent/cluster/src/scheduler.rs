@@ -11,6 +11,7 @@ mod batch;
 #[cfg(test)]
 mod clusters;
 mod filter;
+mod fitting;
 mod generic;
 #[cfg(test)]
 mod kept;
@@ -19,8 +20,11 @@ mod nodes;
 mod partition;
 mod pipeline;
 mod platform;
+mod preempt;
+mod promise;
 #[cfg(test)]
 mod reference;
+mod room;
 mod spread;
 mod table;
 #[cfg(test)]
@@ -40,8 +44,11 @@ use crate::time::Timestamp;
 use crate::view::View;
 use batch::{Batch, batches};
 use filter::Filter;
+pub(crate) use fitting::Fitting;
 use nodes::has_failed;
 use pipeline::Pipeline;
+use room::Put;
+pub(crate) use room::host_of;
 use spread::{Candidates, Tree};
 use table::NodeTable;
 
@@ -86,13 +93,14 @@ impl Scheduler {
     /// See [`schedule`].
     #[must_use]
     pub fn schedule(&mut self, view: &View<'_>, now: Timestamp) -> Reconciled {
-        let batches = batches(view);
+        let mut batches = batches(view);
         if batches.is_empty() {
             return Reconciled::default();
         }
+        preempt::highest_first(view, &mut batches);
         self.table.refresh(view);
-        let pass = Pass { view, now, table: &mut self.table, wanted: Reconciled::default() };
-        pass.run(&batches)
+        let (table, wanted, put) = (&mut self.table, Reconciled::default(), Put::default());
+        Pass { view, now, table, wanted, put }.run(&mut batches)
     }
 }
 
@@ -101,13 +109,15 @@ struct Pass<'v> {
     now: Timestamp,
     table: &'v mut NodeTable,
     wanted: Reconciled,
+    put: Put,
 }
 
 impl Pass<'_> {
-    /// Tasks that have no choice come first. Reasons come last, when all that could take a place has one: what a reason
+    /// What a task was promised comes first, then tasks that have no choice. Reasons come last, when all that could take a place has one: what a reason
     /// says is true of the cluster as this pass leaves it.
-    fn run(mut self, batches: &[Batch<'_>]) -> Reconciled {
+    fn run(mut self, batches: &mut [Batch<'_>]) -> Reconciled {
         let pipelines: Vec<_> = batches.iter().map(|batch| Pipeline::of(self.view, batch.sample)).collect();
+        self.keep_promises(batches, &pipelines);
         let mut refused = Vec::new();
         for (batch, pipeline) in batches.iter().zip(&pipelines) {
             refused.extend(self.confirm(batch, pipeline).into_iter().map(|task| (pipeline, task)));
@@ -116,14 +126,16 @@ impl Pass<'_> {
         for (batch, pipeline) in batches.iter().zip(&pipelines) {
             left.push((pipeline, self.place(batch, pipeline)));
         }
-        for (pipeline, task) in refused {
+        let told = self.make_room(&refused, &left);
+        for (pipeline, task) in refused.into_iter().filter(|(_, task)| !told.contains(&task.id)) {
             let is_due = self.may_tell(task);
             self.keep_waiting(task, is_due.then(|| self.reason_of_node(task, pipeline)).as_deref());
         }
         for (pipeline, tasks) in left {
             let is_due = tasks.iter().any(|task| self.may_tell(task));
             let reason = is_due.then(|| pipeline.explain(self.table));
-            tasks.iter().for_each(|task| self.keep_waiting(task, reason.as_deref()));
+            let tasks = tasks.iter().filter(|task| !told.contains(&task.id));
+            tasks.for_each(|task| self.keep_waiting(task, reason.as_deref()));
         }
         self.wanted
     }
@@ -229,6 +241,7 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
         meta: Meta { updated_at: now, ..task.meta },
         node: Some(node.node.id),
         generic_resources: node.choose_generic(&pipeline.of_node().generic).unwrap_or_default(),
+        promised: None,
         status: TaskStatus {
             state: TaskState::Assigned,
             since: now,

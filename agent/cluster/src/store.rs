@@ -27,7 +27,9 @@ pub use object::{Object, ObjectId, ObjectKind};
 pub use snapshot::Snapshot;
 
 use crate::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
+use crate::label::priority::Priority;
 use crate::objects::{Cluster, Config, Network, Node, Secret, Service, Task, TaskState, Version};
+use crate::time::Timestamp;
 use index::Indexes;
 
 /// One change that is wanted. An update carries the whole object, with the version that it was made of.
@@ -233,6 +235,22 @@ impl Store {
     #[must_use]
     pub fn holders_of(&self, network: NetworkId, address: IpAddr) -> Holders {
         self.indexes.addresses.holders_of(network, address)
+    }
+
+    /// The lowest of the priorities that services ask for; none when none asks.
+    #[must_use]
+    pub fn lowest_priority(&self) -> Option<Priority> {
+        self.indexes.lowest_priority()
+    }
+
+    /// Services that ask for their tasks to be moved to nodes that come.
+    pub fn services_rebalanced(&self) -> impl Iterator<Item = ServiceId> {
+        self.indexes.rebalanced()
+    }
+
+    /// The tasks that were displaced at `moment` or later, the earliest first.
+    pub fn displaced_since(&self, moment: Timestamp) -> impl Iterator<Item = &Arc<Task>> {
+        self.indexes.displaced_since(moment).filter_map(|id| self.tasks.get(&id))
     }
 
     /// The secrets and configs in whose place there are others.

@@ -178,7 +178,7 @@ pub fn shown(view: &View<'_>, task: &Arc<Task>) -> api::Task {
         service_id: task.service.map(|id| id.to_string()).unwrap_or_default(),
         slot: task.slot,
         node_id: task.node.map(|id| id.to_string()).unwrap_or_default(),
-        status: status_shown(view.status(task)),
+        status: status_shown(task, view.status(task)),
         desired_state: state_name(task.desired_state).to_owned(),
         networks_attachments: Some(task.networks.iter().map(attached).collect()),
         generic_resources: resources::generics_shown(&task.generic_resources),
@@ -187,7 +187,10 @@ pub fn shown(view: &View<'_>, task: &Arc<Task>) -> api::Task {
     }
 }
 
-fn status_shown(status: &TaskStatus) -> api::TaskStatus {
+/// One that was displaced says so where clients show errors, unless its end was one.
+fn status_shown(task: &Task, status: &TaskStatus) -> api::TaskStatus {
+    let is_asked = task.desired_state > TaskState::Complete && status.error.is_empty();
+    let displaced = task.displaced.as_ref().filter(|_| is_asked);
     let container = |it: &ContainerStatus| api::ContainerStatus {
         container_id: it.id.clone(),
         pid: it.pid.into(),
@@ -197,7 +200,7 @@ fn status_shown(status: &TaskStatus) -> api::TaskStatus {
         timestamp: moment::shown(status.since),
         state: state_name(status.state).to_owned(),
         message: status.message.clone(),
-        err: status.error.clone(),
+        err: displaced.map_or_else(|| status.error.clone(), |it| it.reason.clone()),
         container_status: status.container.as_ref().map(container),
         port_status: api::PortStatus { ports: endpoint::ports_shown(&status.ports) },
     }

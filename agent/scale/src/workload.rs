@@ -222,6 +222,8 @@ pub(crate) fn waiting(service: &Service, slot: u64, (id, born): (TaskId, Timesta
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: Gate::Open,
         networks: Vec::new(),
         endpoint: Some(Endpoint::default()),

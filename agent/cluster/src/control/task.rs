@@ -170,6 +170,8 @@ pub fn attach_network(
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: Gate::default(),
         networks: Vec::new(),
         endpoint: None,

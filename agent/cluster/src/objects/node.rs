@@ -114,6 +114,13 @@ pub struct NodeStatus {
     pub address: String,
     /// When the state last changed.
     pub since: Timestamp,
+    /// How often in a row it went down within an hour of its return: so much longer it must be there before tasks are moved to it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub flaps: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::displacement::{Displacement, Promise};
 use super::node::Platform;
 use super::resources::ResourceRequirements;
 use super::{
@@ -50,6 +51,12 @@ pub struct Task {
     /// a minute of waiting it is started all the same.
     #[serde(default)]
     pub replaces: Option<TaskId>,
+    /// Why managers asked it to leave a node where it could have stayed: the reason of its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub displaced: Option<Box<Displacement>>,
+    /// While it waits for a node: which one it is to have before others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<Box<Promise>>,
     /// Whether it waits for other services before it may have addresses and a node.
     #[serde(default)]
     pub gate: Gate,

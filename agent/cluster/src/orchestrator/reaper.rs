@@ -2,10 +2,11 @@
 //!
 //! Some ended tasks are facts that others are derived from, and stay however short the history: the newest of a slot
 //! (it says whether the slot was given up), what a job has completed, what a restart policy counts, what an update that is
-//! on counts, and, while they are recent, the failures that the scheduler counts against nodes.
+//! on counts, and, while they are recent, the failures that the scheduler counts against nodes, and what was displaced.
 
 use std::collections::BTreeMap;
 
+use super::rebalance::REMEMBERED;
 use super::restart::{is_attempt, policy};
 use crate::id::{NodeId, ServiceId};
 use crate::label::schedule;
@@ -45,6 +46,12 @@ fn key_of(service: &Service, task: &Task) -> (u64, Option<NodeId>) {
     if service.spec.mode.is_bound_to_nodes() { (0, task.node) } else { (task.slot, None) }
 }
 
+/// How long it bounds what is displaced next, if it was.
+fn displaced_until(task: &Task, now: Timestamp) -> Option<Timestamp> {
+    let until = task.displaced.as_ref()?.at.after(REMEMBERED);
+    (!until.is_due(REMEMBERED, now)).then_some(until)
+}
+
 struct SlotHistory<'v> {
     view: &'v View<'v>,
     service: &'v Service,
@@ -70,7 +77,7 @@ impl<'v> SlotHistory<'v> {
             if !is_excess && !self.is_of_removed_node(task) {
                 continue;
             }
-            if let Some(moment) = self.counted_until(task, now) {
+            if let Some(moment) = self.counted_until(task, now).max(displaced_until(task, now)) {
                 wanted.wake(moment);
             } else {
                 wanted.remove(task.id);

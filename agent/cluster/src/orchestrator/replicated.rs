@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::service_view::ServiceView;
 use super::slot::{self, Slot};
 use super::task::{self, Birth};
-use super::update;
+use super::{rebalance, update};
 use crate::id::NewBits;
 use crate::objects::TaskState;
 use crate::reconciled::Reconciled;
@@ -29,6 +29,10 @@ pub(super) fn reconcile(service: &ServiceView<'_>, replicas: u64, bits: NewBits<
     }
     wanted.extend(update::roll(service, &slots, bits));
     wanted.extend(filled(service, &slots, replicas, bits));
+    // Of a service that is as it is to be.
+    if wanted.actions.is_empty() && slots.len() == replicas {
+        wanted.extend(rebalance::step(service, &slots, bits));
+    }
     wanted
 }
 

@@ -381,7 +381,10 @@ impl Simulated {
         let used = |node: NodeId| {
             self.store.tasks_on(node).filter(|task| task.desired_state < TaskState::Shutdown).count()
         };
-        self.store.nodes().filter(is_free).map(|node| node.id).min_by_key(|node| used(*node))
+        let promised = task.promised.as_ref().map(|it| it.node);
+        let free: Vec<_> = self.store.nodes().filter(is_free).map(|node| node.id).collect();
+        let promised = promised.filter(|node| free.contains(node));
+        promised.or_else(|| free.into_iter().min_by_key(|node| used(*node)))
     }
 
     /// One step of every worker that is there: each task goes one state on. Whether any did.

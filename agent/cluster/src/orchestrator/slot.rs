@@ -236,6 +236,10 @@ pub(super) fn create(service: &ServiceView<'_>, slot: &Slot<'_>, task: Task, wan
 /// Whether another task is the one to keep. Where new tasks start first, an outdated one stays until the new one runs.
 fn is_superseded(service: &ServiceView<'_>, task: &Task, best: Option<&Task>) -> bool {
     let Some(best) = best.filter(|best| best.id != task.id) else { return false };
+    // The better one moves, and this one is to take its place.
+    if best.displaced.is_some() && task.replaces == Some(best.id) {
+        return false;
+    }
     let is_needed = service.order() == UpdateOrder::StartFirst
         && is_dirty(service, task)
         && service.state(best) != TaskState::Running;

@@ -57,6 +57,8 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
         stop: Stop::default(),
         start_after: birth.start_after,
         replaces: birth.replaces,
+        displaced: None,
+        promised: None,
         gate: Gate::default(),
         networks: Vec::new(),
         endpoint: Some(Endpoint {
@@ -87,14 +89,14 @@ fn log_driver(service: &ServiceView<'_>) -> Option<Driver> {
 
 /// What a task is asked to become, and when: shutdown or remove.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wish {
-    pub(super) desired: TaskState,
-    pub(super) now: Timestamp,
+pub(crate) struct Wish {
+    pub(crate) desired: TaskState,
+    pub(crate) now: Timestamp,
 }
 
 /// The task, asked to stop. One that is not known to have ended is remembered as asked: how it ends is not its own doing.
 /// One that no worker has been given ends here and now; nobody else would ever end it.
-pub(super) fn stopped(view: &View<'_>, task: &Task, wish: Wish) -> Task {
+pub(crate) fn stopped(view: &View<'_>, task: &Task, wish: Wish) -> Task {
     let Wish { desired, now } = wish;
     let mut task = task.clone();
     if !view.state(&task).is_terminal() {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::Key;
+use crate::label::priority::{self, Priority};
 use crate::objects::task::Gate;
 use crate::objects::{Cluster, Node, Task, TaskState, TaskStatus};
 use crate::payloads::named_by;
@@ -36,7 +37,9 @@ pub(super) fn by_change(view: &View<'_>, change: &Change) -> Vec<Key> {
             // What its specs named and name no more.
             let payloads = view.superseded().next().map(|_| Key::Payloads);
             let waiting = name.into_iter().flat_map(|name| waiting_for(view, name));
-            own.into_iter().chain(payloads).chain(waiting).collect()
+            let ranks = (priority_in(change.old.as_ref()) != priority_in(change.new.as_ref()))
+                .then_some(Key::Scheduler);
+            own.into_iter().chain(payloads).chain(ranks).chain(waiting).collect()
         }
         // What waits for it, what it frees; and tasks that wait are filtered by their networks' drivers.
         Some(ObjectId::Network(_)) => vec![Key::Allocator, Key::Scheduler],
@@ -155,6 +158,8 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
             keys.push(Key::Reaper(service));
         }
     }
+    // Tasks may move there, or from there.
+    keys.extend(view.services_rebalanced().map(Key::Service));
     // A place on each node.
     let on_each = view.services().filter(|service| service.spec.mode.is_bound_to_nodes());
     for service in on_each {
@@ -182,6 +187,14 @@ fn by_cluster(view: &View<'_>, old: Option<&Cluster>, new: Option<&Cluster>) -> 
         keys.extend(view.services().map(|service| Key::Reaper(service.id)));
     }
     keys
+}
+
+/// By which its tasks are placed.
+fn priority_in(object: Option<&Object>) -> Option<Priority> {
+    match object {
+        Some(Object::Service(service)) => priority::asked(&service.spec.labels),
+        _ => None,
+    }
 }
 
 fn task_in(object: Option<&Object>) -> Option<&Task> {

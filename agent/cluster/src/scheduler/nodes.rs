@@ -29,9 +29,9 @@ pub(super) struct NodeRow {
 }
 
 impl NodeRow {
-    /// What the view says of the node and of the tasks there. Those of them that have failed are added to `failed`.
-    pub(super) fn of(view: &View<'_>, node: &Arc<Node>, failed: &mut BTreeSet<(ServiceId, TaskId)>) -> Self {
-        let mut row = Self {
+    /// Of a node without any task.
+    pub(super) fn empty(node: &Arc<Node>) -> Self {
+        Self {
             node: node.clone(),
             nano_cpus: 0,
             memory_bytes: 0,
@@ -39,7 +39,12 @@ impl NodeRow {
             ports: BTreeSet::new(),
             live: 0,
             of_service: BTreeMap::new(),
-        };
+        }
+    }
+
+    /// What the view says of the node and of the tasks there. Those of them that have failed are added to `failed`.
+    pub(super) fn of(view: &View<'_>, node: &Arc<Node>, failed: &mut BTreeSet<(ServiceId, TaskId)>) -> Self {
+        let mut row = Self::empty(node);
         for task in view.tasks_on(node.id) {
             let status = view.status(task);
             if has_failed(status) {

@@ -1,6 +1,7 @@
 //! A scheduler as plain as can be, for tests: one task at a time, every node looked at, every sum made anew from all
 //! tasks. The real one must place as this one does, in every cluster that `cluster()` makes up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,18 +21,18 @@ use crate::time::Timestamp;
 use crate::view::{Observed, View};
 
 /// The moment at which everything here is scheduled.
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     at(1000)
 }
 
 /// Nodes and tasks as plain lists.
-struct World {
-    nodes: Vec<Arc<Node>>,
-    tasks: Vec<Task>,
+pub(super) struct World {
+    pub(super) nodes: Vec<Arc<Node>>,
+    pub(super) tasks: Vec<Task>,
 }
 
 impl World {
-    fn of(store: &Store) -> Self {
+    pub(super) fn of(store: &Store) -> Self {
         Self {
             nodes: store.nodes().cloned().collect(),
             tasks: store.tasks().map(|it| Task::clone(it)).collect(),
@@ -68,7 +69,7 @@ impl World {
     }
 
     /// The words of the first filter that refuses the node.
-    fn refusal(&self, node: &Node, task: &Task) -> Option<&'static str> {
+    pub(super) fn refusal(&self, node: &Node, task: &Task) -> Option<&'static str> {
         let wants = &task.spec.resources.reservations;
         let has = resources_of(node);
         let placement = &task.spec.placement;
@@ -156,14 +157,23 @@ impl World {
         }
     }
 
-    /// Bound tasks first, then all others; services by their oldest waiting task, tasks by slot.
-    fn schedule(&mut self) {
+    /// Bound tasks first, then all others; services by their priority and then their oldest waiting task, tasks by slot.
+    pub(super) fn schedule(&mut self) {
         let mut waiting: Vec<_> = self.tasks.iter().filter(|task| waits(task)).cloned().collect();
         let oldest = |waiting: &[Task], service| {
             waiting.iter().filter(|task| task.service == service).map(|task| task.meta.created_at).min()
         };
         let order = |task: &Task| {
-            (oldest(&waiting, task.service), task.service, task.spec_version, task.slot, task.id)
+            let priority =
+                task.service_labels.get("ketch.priority").map_or(0, |it| it.parse::<i32>().unwrap());
+            (
+                Reverse(priority),
+                oldest(&waiting, task.service),
+                task.service,
+                task.spec_version,
+                task.slot,
+                task.id,
+            )
         };
         let orders: BTreeMap<TaskId, _> = waiting.iter().map(|task| (task.id, order(task))).collect();
         waiting.sort_by_key(|task| (task.node.is_none(), orders[&task.id]));
@@ -185,7 +195,7 @@ impl World {
     }
 }
 
-fn waits(task: &Task) -> bool {
+pub(super) fn waits(task: &Task) -> bool {
     task.status.state == TaskState::Pending && task.desired_state <= TaskState::Complete
 }
 
@@ -218,7 +228,7 @@ fn run(store: &Store) -> Reconciled {
 }
 
 /// Where each task is, and what it has of its node.
-fn places(
+pub(super) fn places(
     tasks: impl Iterator<Item = Task>,
 ) -> BTreeMap<TaskId, (Option<NodeId>, TaskState, BTreeSet<String>)> {
     tasks.map(|task| (task.id, (task.node, task.status.state, gpus_in(&task.generic_resources)))).collect()

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::addresses::Addresses;
 use super::object::{Object, ObjectId, ObjectKind};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
-use crate::label::depends_on;
+use crate::label::{depends_on, priority, rebalance};
 use crate::objects::task::Gate;
 use crate::objects::{Task, TaskState};
+use crate::time::Timestamp;
 
 const FIRST: TaskId = TaskId::of(0);
 const LAST: TaskId = TaskId::of(u128::MAX);
@@ -24,6 +25,12 @@ pub(super) struct Indexes {
     /// The services that wait for one of that name, in lower case.
     dependants: BTreeSet<(String, ServiceId)>,
     using: BTreeSet<(NetworkId, TaskId)>,
+    /// Services with the label `ketch.priority`.
+    prioritised: BTreeSet<(priority::Priority, ServiceId)>,
+    /// Services with the label `ketch.rebalance`.
+    rebalanced: BTreeSet<ServiceId>,
+    /// By when they were.
+    displaced: BTreeSet<(Timestamp, TaskId)>,
     superseded: BTreeSet<ObjectId>,
     pub(super) addresses: Addresses,
     /// With a node and without one.
@@ -40,7 +47,10 @@ impl Indexes {
             self.superseded.insert(object.id());
         }
         if let Object::Service(service) = object {
-            self.dependants.extend(depends_on::names_in(&service.spec.labels).map(|name| (name, service.id)));
+            let labels = &service.spec.labels;
+            self.dependants.extend(depends_on::names_in(labels).map(|name| (name, service.id)));
+            self.prioritised.extend(priority::asked(labels).map(|priority| (priority, service.id)));
+            self.rebalanced.extend((rebalance::parse(labels) == Ok(true)).then_some(service.id));
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
@@ -49,6 +59,7 @@ impl Indexes {
         if task.status.state == TaskState::Pending {
             self.pending.insert(task.id);
         }
+        self.displaced.extend(task.displaced.as_ref().map(|it| (it.at, task.id)));
         if let Some(node) = task.node {
             self.by_node.insert((node, task.id));
         }
@@ -76,6 +87,10 @@ impl Indexes {
             for name in depends_on::names_in(&service.spec.labels) {
                 self.dependants.remove(&(name, service.id));
             }
+            if let Some(priority) = priority::asked(&service.spec.labels) {
+                self.prioritised.remove(&(priority, service.id));
+            }
+            self.rebalanced.remove(&service.id);
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
@@ -86,6 +101,9 @@ impl Indexes {
             self.by_node.remove(&(node, task.id));
         }
         self.new.remove(&task.id);
+        if let Some(displaced) = &task.displaced {
+            self.displaced.remove(&(displaced.at, task.id));
+        }
         for network in networks_named_by(task) {
             self.using.remove(&(network, task.id));
         }
@@ -128,6 +146,18 @@ impl Indexes {
         let name = name.to_ascii_lowercase();
         let first = (name.clone(), ServiceId::of(0));
         self.dependants.range(first..).take_while(move |(of, _)| *of == name).map(|(_, service)| *service)
+    }
+
+    pub(super) fn lowest_priority(&self) -> Option<priority::Priority> {
+        self.prioritised.first().map(|(priority, _)| *priority)
+    }
+
+    pub(super) fn rebalanced(&self) -> impl Iterator<Item = ServiceId> {
+        self.rebalanced.iter().copied()
+    }
+
+    pub(super) fn displaced_since(&self, moment: Timestamp) -> impl Iterator<Item = TaskId> {
+        self.displaced.range((moment, FIRST)..).map(|(_, task)| *task)
     }
 
     pub(super) fn using(&self, network: NetworkId) -> impl Iterator<Item = TaskId> {

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ketch_ca::identity::Identity;
 use ketch_cluster::objects::Node;
@@ -11,6 +12,9 @@ use ketch_cluster::time::Timestamp;
 
 use super::texts;
 use crate::calls::SessionAsked;
+
+/// A node that was there for so long and then goes down does not flap.
+const STAYS: Duration = Duration::from_secs(3600);
 
 /// What a node said of itself when its session began.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub(super) fn written(node: &Node, standing: &Standing, now: Timestamp) -> Optio
         message: message.to_owned(),
         address: registration.map_or_else(|| old.address.clone(), |it| it.address.clone()),
         since: if state == old.state { old.since } else { now },
+        flaps: flaps(old, state, now),
     };
     let description =
         registration.map_or_else(|| node.description.clone(), |it| Some(it.description.clone()));
@@ -71,6 +76,16 @@ pub(super) fn written(node: &Node, standing: &Standing, now: Timestamp) -> Optio
     let mut node = Node { status, description, ..node.clone() };
     node.meta.updated_at = now;
     Some(node)
+}
+
+/// One more when it goes down soon after it came; none of a node that has never gone.
+fn flaps(old: &NodeStatus, state: NodeState, now: Timestamp) -> u32 {
+    let goes = state == NodeState::Down && old.state != NodeState::Down;
+    match (goes, now.since(old.since) < STAYS) {
+        (true, true) => old.flaps.saturating_add(1),
+        (true, false) => 1,
+        (false, _) => old.flaps,
+    }
 }
 
 /// The address without its port.

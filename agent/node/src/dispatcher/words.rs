@@ -54,6 +54,10 @@ pub(super) fn ended(view: &View<'_>, task: TaskId, now: Timestamp) -> Option<Tas
         return None;
     }
     let mut ended = Task { status: status.clone(), ..Task::clone(task) };
+    // Its worker only knows that it was to stop.
+    if let Some(displaced) = task.displaced.as_ref().filter(|_| task.desired_state > TaskState::Complete) {
+        ended.status.message.clone_from(&displaced.reason);
+    }
     ended.meta.updated_at = now;
     Some(ended)
 }

@@ -157,6 +157,8 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 stop: Default::default(),
                 start_after: None,
                 replaces: None,
+                displaced: None,
+                promised: None,
                 gate: ketch_cluster::objects::task::Gate::default(),
                 networks: networks.into_iter().map(|network| attachment(network, 10 + number)).collect(),
                 endpoint: None,

@@ -378,6 +378,8 @@ fn task(number: u128) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: ketch_cluster::objects::task::Gate::default(),
         networks: Vec::new(),
         endpoint: None,

@@ -40,6 +40,8 @@ pub(in crate::node::executor) fn task(container: ContainerSpec) -> Task {
         stop: Default::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: ketch_cluster::objects::task::Gate::default(),
         networks: Vec::new(),
         endpoint: None,

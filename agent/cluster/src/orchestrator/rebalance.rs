@@ -1,0 +1,271 @@
+//! Rebalancing: a service that asks for it (`ketch.rebalance`) has running tasks moved to nodes that have fewer of them, until the
+//! difference is at most 1. So a node that comes or returns gets its share.
+//!
+//! A move is made by the slot: with start-first the task that leaves stays wanted, and is stopped once the one that replaces it runs;
+//! otherwise it is stopped first. Nothing is remembered but in the tasks that left ([`Displacement`]). Whatever this service's update
+//! has to do comes first; nodes that are paused or drained neither give nor get. `design/placement.md` has the bounds.
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::service_view::ServiceView;
+use super::slot::{self, Slot};
+use crate::constraint::Descriptor;
+use crate::id::{NewBits, NodeId};
+use crate::label::rebalance;
+use crate::objects::displacement::{Cause, Displacement, Promise};
+use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::{UpdateOrder, UpdateState};
+use crate::objects::{Node, Task, TaskState};
+use crate::reconciled::Reconciled;
+use crate::scheduler::{Fitting, host_of};
+use crate::time::Timestamp;
+
+/// A node gets tasks once it has been there for so long, twice as long for each time in a row that it did not stay.
+const SETTLES: Duration = Duration::from_secs(30);
+const MOST_DOUBLINGS: u32 = 7;
+
+/// In the whole cluster no more tasks than these move within the window.
+pub(crate) const MOST: usize = 10;
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+
+/// A node that a task of the service was moved to and does not run on is left alone for so long.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(10 * 60);
+
+/// Nodes that are asked in one look whether they have room, and when to look again where none had.
+const ASKED: usize = 16;
+const LOOKS_AGAIN: Duration = Duration::from_secs(30);
+
+/// Moves one task, if one is to move now. The slots are those that the service is to have.
+pub(super) fn step(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<'_>) -> Reconciled {
+    let mut wanted = Reconciled::default();
+    let is_asked = rebalance::parse(&service.service.spec.labels) == Ok(true);
+    if !is_asked || !may_move(service, slots) {
+        return wanted;
+    }
+    let spread = Spread::of(service, slots);
+    let Some(moves) = spread.moves(service, &mut wanted) else { return wanted };
+    if let Some(moment) = full_until(service) {
+        wanted.wake(moment);
+        return wanted;
+    }
+    carry_out(service, slots, &moves, &mut wanted, bits);
+    wanted
+}
+
+/// Whether no update is on, and fewer slots are away than may be.
+fn may_move(service: &ServiceView<'_>, slots: &[Slot<'_>]) -> bool {
+    let update = service.service.update_status.as_ref().map(|it| it.state);
+    let is_over = matches!(update, None | Some(UpdateState::Completed | UpdateState::RollbackCompleted));
+    let is_away = |slot: &&Slot<'_>| !slot.runs(service) || slot.wanted(service).count() > 1;
+    let away = u64::try_from(slots.iter().filter(is_away).count()).unwrap_or(u64::MAX);
+    let most = service.service.spec.update.unwrap_or_default().parallelism.max(1);
+    is_over && away < most && !slots.iter().any(|slot| slot.is_behind(service))
+}
+
+/// When the next move may be made in the cluster, if not now.
+fn full_until(service: &ServiceView<'_>) -> Option<Timestamp> {
+    let of_late = service.view.displaced_since(service.now.before(WINDOW)).filter_map(|task| {
+        let displaced = task.displaced.as_ref()?;
+        let counts = matches!(displaced.cause, Cause::Rebalanced { .. });
+        let until = displaced.at.after(WINDOW);
+        (counts && !until.is_due(WINDOW, service.now)).then_some(until)
+    });
+    let of_late: Vec<_> = of_late.collect();
+    of_late.len().checked_sub(MOST).and_then(|over| of_late.get(over).copied())
+}
+
+/// What is to move, and why.
+struct Move {
+    slot: u64,
+    to: NodeId,
+    reason: String,
+}
+
+/// How many tasks of a service are where.
+struct Spread<'v> {
+    /// The levels over which the service is to be spread, as the user named them.
+    levels: Vec<(&'v str, Descriptor)>,
+    /// Of each branch of the levels.
+    in_branch: BTreeMap<Vec<String>, usize>,
+    on_node: BTreeMap<NodeId, usize>,
+    /// The tasks that may move, by their nodes, each with its slot.
+    movable: BTreeMap<NodeId, Vec<(&'v Task, u64)>>,
+}
+
+impl<'v> Spread<'v> {
+    fn of(service: &'v ServiceView<'_>, slots: &[Slot<'v>]) -> Self {
+        let levels = service.service.spec.task.placement.spread.iter();
+        let levels = levels.filter_map(|text| Some((text.as_str(), Descriptor::parse(text)?))).collect();
+        let (in_branch, on_node, movable) = Default::default();
+        let mut it = Self { levels, in_branch, on_node, movable };
+        for slot in slots {
+            for task in slot.wanted(service) {
+                let Some(node) = task.node.and_then(|node| service.view.node(node)) else { continue };
+                it.count(node);
+                if takes_part(node) && service.state(task) == TaskState::Running {
+                    it.movable.entry(node.id).or_default().push((task, slot.number));
+                }
+            }
+        }
+        it
+    }
+
+    fn count(&mut self, node: &Node) {
+        let way = self.way(node);
+        for depth in 1..=way.len() {
+            *self.in_branch.entry(way[..depth].to_vec()).or_default() += 1;
+        }
+        *self.on_node.entry(node.id).or_default() += 1;
+    }
+
+    /// The branches in which the node is, the outermost first.
+    fn way(&self, node: &Node) -> Vec<String> {
+        self.levels.iter().map(|(_, descriptor)| descriptor.of(node).into_owned()).collect()
+    }
+
+    /// How full the node and what it is in are, as the scheduler compares them.
+    fn fullness(&self, node: &Node) -> Vec<usize> {
+        let way = self.way(node);
+        let in_branch = |depth| self.in_branch.get(&way[..depth]).copied().unwrap_or_default();
+        (1..=way.len()).map(in_branch).chain([self.on(node.id)]).collect()
+    }
+
+    fn on(&self, node: NodeId) -> usize {
+        self.on_node.get(&node).copied().unwrap_or_default()
+    }
+
+    /// The move to the emptiest node that can have the task, from the fullest one. When nodes are to be looked at again is told.
+    fn moves(&self, service: &ServiceView<'_>, wanted: &mut Reconciled) -> Option<Move> {
+        if self.levels.is_empty() && self.on_node.values().all(|count| *count < 2) {
+            return None;
+        }
+        let missed = missed(service, wanted);
+        let mut to: Vec<_> = service.view.nodes().filter(|node| takes_part(node)).collect();
+        let start = service.service.id.bits();
+        to.sort_by_cached_key(|node| (self.fullness(node), node.id.bits().wrapping_sub(start)));
+        let from = self.movable.keys().filter_map(|node| service.view.node(*node));
+        let mut from: Vec<_> = from.collect();
+        from.sort_by_cached_key(|node| (Reverse(self.fullness(node)), node.id));
+        let mut asked = 0;
+        for to in to {
+            let Some(from) = from.iter().find(|from| self.is_fuller(from, to)) else { continue };
+            let settled = settled_at(to);
+            if !settled.is_due(settles(to), service.now) {
+                wanted.wake(settled);
+            } else if !missed.contains(&to.id) {
+                asked += 1;
+                if let Some(found) = self.newest_for(service, from, to) {
+                    return Some(found);
+                }
+                wanted.wake(service.now.after(LOOKS_AGAIN));
+            }
+            if asked == ASKED {
+                break;
+            }
+        }
+        None
+    }
+
+    /// Whether the first thing in which the two differ has at least two tasks more in `from`.
+    fn is_fuller(&self, from: &Node, to: &Node) -> bool {
+        let (level_from, level_to) = self.difference(from, to);
+        level_from >= level_to + 2
+    }
+
+    fn difference(&self, from: &Node, to: &Node) -> (usize, usize) {
+        let (from_way, to_way) = (self.way(from), self.way(to));
+        let depth = from_way.iter().zip(&to_way).position(|(one, other)| one != other);
+        let (from_is, to_is) = (self.fullness(from), self.fullness(to));
+        let depth = depth.unwrap_or(from_way.len());
+        (from_is[depth], to_is[depth])
+    }
+
+    /// The newest task of the one, if the other can have it.
+    fn newest_for(&self, service: &ServiceView<'_>, from: &Node, to: &Arc<Node>) -> Option<Move> {
+        let tasks = self.movable.get(&from.id)?;
+        let (task, slot) = tasks.iter().max_by_key(|(task, _)| (task.meta.created_at, task.id))?;
+        let moved = || Move { slot: *slot, to: to.id, reason: self.reason(service, from, to) };
+        Fitting::of(&service.view, task).allows(&service.view, to).then(moved)
+    }
+
+    fn reason(&self, service: &ServiceView<'_>, from: &Node, to: &Node) -> String {
+        let (from_way, to_way) = (self.way(from), self.way(to));
+        let depth = from_way.iter().zip(&to_way).position(|(one, other)| one != other);
+        let place = |node: &Node, way: &[String]| match depth {
+            Some(depth) => format!("{} {}", self.levels[depth].0, way[depth]),
+            None => host_of(node),
+        };
+        let (many, few) = self.difference(from, to);
+        format!(
+            "moved from {} to {} to spread service {}: {many} of its tasks were on {}, {few} on {}",
+            host_of(from),
+            host_of(to),
+            service.service.spec.name,
+            place(from, &from_way),
+            place(to, &to_way)
+        )
+    }
+}
+
+/// Whether the node may give tasks, and get some.
+fn takes_part(node: &Node) -> bool {
+    node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
+}
+
+fn settles(node: &Node) -> Duration {
+    SETTLES.saturating_mul(1 << node.status.flaps.min(MOST_DOUBLINGS))
+}
+
+fn settled_at(node: &Node) -> Timestamp {
+    node.status.since.after(settles(node))
+}
+
+/// The nodes to which a task was moved of late and on which its slot does not run.
+fn missed(service: &ServiceView<'_>, wanted: &mut Reconciled) -> BTreeSet<NodeId> {
+    let mut missed = BTreeSet::new();
+    let id = service.service.id;
+    for task in service.view.tasks_of(id) {
+        let Some(displaced) = &task.displaced else { continue };
+        let Cause::Rebalanced { to } = displaced.cause else { continue };
+        let until = displaced.at.after(REMEMBERED);
+        let mut slot = service.view.tasks_in(id, task.slot);
+        let has_come = slot.any(|it| it.node == Some(to) && service.stays(it));
+        if !has_come && !until.is_due(REMEMBERED, service.now) {
+            wanted.wake(until);
+            missed.insert(to);
+        }
+    }
+    missed
+}
+
+fn carry_out(
+    service: &ServiceView<'_>,
+    slots: &[Slot<'_>],
+    moves: &Move,
+    wanted: &mut Reconciled,
+    bits: NewBits<'_>,
+) {
+    let Some(slot) = slots.iter().find(|slot| slot.number == moves.slot) else { return };
+    let Some(old) = slot.keeper(service) else { return };
+    let cause = Cause::Rebalanced { to: moves.to };
+    let displaced = Some(Box::new(Displacement { at: service.now, cause, reason: moves.reason.clone() }));
+    let new = Task {
+        promised: Some(Box::new(Promise { node: moves.to })),
+        ..slot::successor(service, slot, old, None, bits)
+    };
+    if service.order() == UpdateOrder::StartFirst {
+        let mut leaves = Task { displaced, ..old.clone() };
+        leaves.meta.updated_at = service.now;
+        wanted.update(leaves);
+        wanted.create(Task { desired_state: service.goal(), ..new });
+    } else {
+        wanted.update(Task { displaced, ..service.stopped(old, TaskState::Shutdown) });
+        slot::create(service, slot, new, wanted);
+    }
+}

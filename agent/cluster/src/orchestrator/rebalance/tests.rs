@@ -1,0 +1,181 @@
+//! Rebalancing by examples. That no move takes a service below what may be away is checked at each commit of `Simulated`, also in
+//! `properties`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{MOST, WINDOW};
+use crate::fixture;
+use crate::label::rebalance::LABEL;
+use crate::objects::displacement::Cause;
+use crate::objects::node::{Availability, NodeState};
+use crate::objects::service::{UpdateOrder, UpdateState};
+use crate::objects::{Service, Task, TaskSpec, TaskState, UpdateConfig};
+use crate::orchestrator::simulated::{BROKEN, Simulated};
+
+fn service(replicas: u64) -> Service {
+    let mut service = fixture::replicated(1, replicas);
+    service.spec.labels.insert(LABEL.to_owned(), "true".to_owned());
+    service
+}
+
+fn starting_first(mut service: Service, parallelism: u64) -> Service {
+    let order = UpdateOrder::StartFirst;
+    service.spec.update = Some(UpdateConfig { parallelism, order, ..UpdateConfig::default() });
+    service
+}
+
+/// Its tasks run on all nodes but those.
+fn running_without(service: Service, nodes: u128, away: &[u128]) -> Simulated {
+    let mut cluster = Simulated::new(nodes, service);
+    away.iter().for_each(|node| cluster.set_node_state(*node, NodeState::Down));
+    cluster.run(100);
+    cluster
+}
+
+/// How many tasks run on each node.
+fn counts(cluster: &Simulated) -> Vec<usize> {
+    let mut counts: BTreeMap<_, usize> = cluster.store.nodes().map(|node| (node.id, 0)).collect();
+    for task in cluster.running() {
+        *counts.entry(task.node.unwrap()).or_default() += 1;
+    }
+    counts.into_values().collect()
+}
+
+fn moved(cluster: &Simulated) -> Vec<Task> {
+    cluster.tasks().into_iter().filter(|task| task.displaced.is_some()).collect()
+}
+
+#[test]
+fn a_node_that_comes_gets_its_share() {
+    for service in [service(6), starting_first(service(6), 1), starting_first(service(6), 2)] {
+        let mut cluster = running_without(service, 3, &[3]);
+        assert_eq!(counts(&cluster), [3, 3, 0]);
+        cluster.set_node_state(3, NodeState::Ready);
+        cluster.settle();
+        assert_eq!(moved(&cluster).len(), 0, "not at once");
+        cluster.run(200);
+        assert_eq!(counts(&cluster), [2, 2, 2]);
+        let reasons: Vec<_> =
+            moved(&cluster).into_iter().map(|task| task.displaced.unwrap().reason).collect();
+        assert_eq!(reasons.len(), 2, "and no more than must");
+        let told = "moved from node-1 to node-3 to spread service service-1: 3 of its tasks were on node-1, 0 on node-3";
+        assert!(reasons.iter().any(|reason| reason == told), "{reasons:?}");
+        assert!(cluster.tasks().iter().all(|task| task.start_after.is_none()), "they are no attempts");
+    }
+}
+
+#[test]
+fn a_difference_of_one_moves_nothing() {
+    let mut cluster = running_without(service(2), 3, &[3]);
+    cluster.set_node_state(3, NodeState::Ready);
+    cluster.run(200);
+    assert_eq!(counts(&cluster), [1, 1, 0]);
+    let mut cluster = running_without(service(4), 3, &[3]);
+    cluster.set_node_state(3, NodeState::Ready);
+    cluster.run(200);
+    let mut even = counts(&cluster);
+    even.sort_unstable();
+    assert_eq!((even, moved(&cluster).len()), (vec![1, 1, 2], 1));
+}
+
+#[test]
+fn nothing_moves_without_the_label_or_while_an_update_is_paused() {
+    let mut plain = running_without(fixture::replicated(1, 6), 3, &[3]);
+    plain.set_node_state(3, NodeState::Ready);
+    plain.run(200);
+    assert_eq!(counts(&plain), [3, 3, 0]);
+
+    let mut paused = running_without(service(6), 3, &[3]);
+    paused.set_image(BROKEN);
+    paused.run(50);
+    assert_eq!(paused.update_state(), Some(UpdateState::Paused));
+    paused.set_node_state(3, NodeState::Ready);
+    paused.run(200);
+    assert_eq!(moved(&paused).len(), 0);
+}
+
+#[test]
+fn paused_and_drained_nodes_neither_give_nor_get() {
+    let mut cluster = running_without(service(6), 4, &[3, 4]);
+    cluster.set_availability(1, Availability::Pause);
+    cluster.set_availability(4, Availability::Drain);
+    [3, 4].into_iter().for_each(|node| cluster.set_node_state(node, NodeState::Ready));
+    cluster.run(200);
+    assert_eq!(counts(&cluster), [3, 2, 1, 0], "node 2 gives, node 3 gets");
+    cluster.set_availability(4, Availability::Active);
+    cluster.set_availability(1, Availability::Active);
+    cluster.run(200);
+    let mut even = counts(&cluster);
+    even.sort_unstable();
+    assert_eq!(even, [1, 1, 2, 2]);
+}
+
+#[test]
+fn a_node_that_comes_and_goes_waits_longer_each_time() {
+    let waits = |flaps| {
+        let mut cluster = running_without(service(6), 3, &[3]);
+        cluster.set_node_state(3, NodeState::Ready);
+        cluster.change_node(3, |node| node.status.flaps = flaps);
+        cluster.settle();
+        cluster.wake_at.unwrap().since(cluster.now)
+    };
+    assert_eq!(waits(0), Duration::from_secs(30));
+    assert_eq!(waits(1), Duration::from_secs(60));
+    assert_eq!(waits(7), Duration::from_secs(30 * 128));
+    assert_eq!(waits(u32::MAX), Duration::from_secs(30 * 128));
+}
+
+#[test]
+fn a_node_to_which_a_move_has_failed_is_left_alone() {
+    let mut cluster = running_without(starting_first(service(6), 1), 3, &[3]);
+    cluster.set_node_state(3, NodeState::Ready);
+    cluster.pass(60);
+    cluster.settle();
+    let new: Vec<_> = cluster.tasks().into_iter().filter(|task| task.replaces.is_some()).collect();
+    let [new] = &new[..] else { panic!("{new:?}") };
+    assert_eq!(new.promised.as_ref().map(|it| it.node).or(new.node), new.node);
+    assert_eq!(counts(&cluster), [3, 3, 0], "the old one still serves");
+    cluster.set_state(new.id, TaskState::Failed);
+    cluster.pass(60);
+    cluster.run(5);
+    assert_eq!(counts(&cluster), [3, 3, 0]);
+    assert_eq!(moved(&cluster).len(), 1, "it is not tried again now");
+    cluster.pass(600);
+    cluster.run(200);
+    assert_eq!(counts(&cluster), [2, 2, 2]);
+}
+
+#[test]
+fn few_move_within_a_minute_in_the_whole_cluster() {
+    let mut cluster = running_without(starting_first(service(80), 20), 4, &[3, 4]);
+    [3, 4].into_iter().for_each(|node| cluster.set_node_state(node, NodeState::Ready));
+    cluster.run(2000);
+    assert_eq!(counts(&cluster), [20, 20, 20, 20]);
+    let times: Vec<_> = moved(&cluster).into_iter().map(|task| task.displaced.unwrap().at).collect();
+    for moment in &times {
+        let within = times.iter().filter(|other| **other >= *moment && **other < moment.after(WINDOW));
+        assert!(within.count() <= MOST);
+    }
+}
+
+#[test]
+fn zones_are_evened_before_nodes() {
+    let mut service = service(6);
+    let mut task = TaskSpec::clone(&service.spec.task);
+    task.placement.spread = vec!["node.labels.zone".to_owned()];
+    service.spec.task = task.into();
+    let mut cluster = running_without(service, 3, &[3]);
+    for (node, zone) in [(1, "a"), (2, "a"), (3, "b")] {
+        cluster.change_node(node, |node| {
+            node.spec.labels.insert("zone".to_owned(), zone.to_owned());
+        });
+    }
+    cluster.set_node_state(3, NodeState::Ready);
+    cluster.run(300);
+    let mut even = counts(&cluster);
+    assert_eq!(even.pop(), Some(3), "as many in each zone");
+    let why = moved(&cluster)[0].displaced.clone().unwrap();
+    assert!(matches!(why.cause, Cause::Rebalanced { .. }));
+    assert!(why.reason.contains("were on node.labels.zone a, 0 on node.labels.zone b"), "{}", why.reason);
+}

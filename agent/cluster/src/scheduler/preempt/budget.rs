@@ -1,0 +1,64 @@
+//! How many tasks may be preempted: in one pass, and within a minute, in the whole cluster and of one service.
+//!
+//! Counted in what was preempted of late, which the reaper keeps: the next leader counts the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::id::ServiceId;
+use crate::objects::Task;
+use crate::objects::displacement::Cause;
+use crate::time::Timestamp;
+use crate::view::View;
+
+/// Whatever was displaced longer ago counts no more.
+pub(crate) const WINDOW: Duration = Duration::from_secs(60);
+/// Within the window.
+pub(crate) const MOST: usize = 30;
+/// Within the window, of one service.
+pub(crate) const MOST_OF_SERVICE: usize = 10;
+/// In one pass.
+pub(crate) const MOST_AT_ONCE: usize = 10;
+
+#[derive(Debug)]
+pub(super) struct Budget {
+    left: usize,
+    of_service: BTreeMap<ServiceId, usize>,
+}
+
+impl Budget {
+    pub(super) fn of(view: &View<'_>, now: Timestamp) -> Self {
+        let mut preempted = 0;
+        let mut of_service = BTreeMap::<_, usize>::new();
+        for task in view.displaced_since(now.before(WINDOW)) {
+            let counts = |it: &Cause, at: Timestamp| {
+                matches!(it, Cause::Preempted { .. }) && !at.after(WINDOW).is_due(WINDOW, now)
+            };
+            if task.displaced.as_ref().is_some_and(|it| counts(&it.cause, it.at)) {
+                preempted += 1;
+                task.service.into_iter().for_each(|id| *of_service.entry(id).or_default() += 1);
+            }
+        }
+        Self { left: MOST.saturating_sub(preempted).min(MOST_AT_ONCE), of_service }
+    }
+
+    pub(super) fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Whether all of them may be taken.
+    pub(super) fn allows(&self, victims: &[Arc<Task>]) -> bool {
+        let mut more = BTreeMap::<_, usize>::new();
+        victims.iter().filter_map(|it| it.service).for_each(|id| *more.entry(id).or_default() += 1);
+        let taken = |id| self.of_service.get(id).copied().unwrap_or_default();
+        victims.len() <= self.left && more.iter().all(|(id, more)| taken(id) + more <= MOST_OF_SERVICE)
+    }
+
+    pub(super) fn spend(&mut self, victims: &[Arc<Task>]) {
+        self.left = self.left.saturating_sub(victims.len());
+        for id in victims.iter().filter_map(|it| it.service) {
+            *self.of_service.entry(id).or_default() += 1;
+        }
+    }
+}

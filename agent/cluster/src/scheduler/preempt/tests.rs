@@ -1,0 +1,405 @@
+//! Preemption by examples, and held against the plain scheduler in random clusters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::budget::{MOST, MOST_AT_ONCE, MOST_OF_SERVICE, WINDOW};
+use crate::fixture::{self, at};
+use crate::id::{NodeId, TaskId};
+use crate::label::priority::{LABEL, Priority};
+use crate::objects::displacement::Cause;
+use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::{Labels, Resources, Service, ServiceMode, Task, TaskSpec, TaskState, TaskStatus};
+use crate::reconciled::Reconciled;
+use crate::scheduler::clusters::{cluster, spread_out};
+use crate::scheduler::reference::{World, now, places, waits};
+use crate::scheduler::{Scheduler, schedule};
+use crate::store::{Object, Store, StoreAction};
+use crate::time::Timestamp;
+use crate::view::{Observed, View};
+
+const CPU: u64 = 1_000_000_000;
+
+/// A service whose tasks reserve so many CPUs of the four that a node has.
+fn service(number: u128, priority: Option<Priority>, cpus: u64) -> Service {
+    let mut service = fixture::replicated(number, 9);
+    service.spec.labels = labels(priority);
+    let mut spec = TaskSpec::default();
+    spec.resources.reservations = Resources { nano_cpus: cpus * CPU, ..Resources::default() };
+    service.spec.task = Arc::new(spec);
+    service
+}
+
+fn labels(priority: Option<Priority>) -> Labels {
+    priority.into_iter().map(|it| (LABEL.to_owned(), it.to_string())).collect()
+}
+
+fn running(number: u128, service: &Service, node: u128) -> Object {
+    let task = fixture::task(number, service, u64::try_from(number).unwrap());
+    fixture::task_on(task, &fixture::node(node), TaskState::Running).into()
+}
+
+fn waiting(number: u128, service: &Service) -> Object {
+    let mut task = fixture::task(number, service, u64::try_from(number).unwrap());
+    task.status.state = TaskState::Pending;
+    task.into()
+}
+
+fn pass(store: &Store, now: Timestamp) -> Reconciled {
+    schedule(&View::new(store, &Observed::default()), now)
+}
+
+/// Passes once, and says which tasks were preempted.
+fn passed(store: &mut Store, now: Timestamp) -> Vec<u128> {
+    let wanted = pass(store, now);
+    let id = |action: &StoreAction| match action {
+        StoreAction::Update(Object::Task(task)) => Some(task.id.bits()),
+        _ => None,
+    };
+    let preempted = wanted.actions.iter().filter(|action| displaces(action)).filter_map(id).collect();
+    fixture::apply(store, wanted);
+    preempted
+}
+
+fn displaces(action: &StoreAction) -> bool {
+    matches!(action, StoreAction::Update(Object::Task(task)) if task.displaced.is_some())
+}
+
+fn change(store: &mut Store, task: TaskId, change: impl FnOnce(&mut Task)) {
+    let mut task = Task::clone(store.task(task).unwrap());
+    change(&mut task);
+    let mut wanted = Reconciled::default();
+    wanted.update(task);
+    fixture::apply(store, wanted);
+}
+
+fn end(store: &mut Store, task: u128) {
+    change(store, TaskId::of(task), |task| {
+        task.status = TaskStatus { state: TaskState::Shutdown, ..task.status.clone() };
+    });
+}
+
+fn task(store: &Store, number: u128) -> &Task {
+    store.task(TaskId::of(number)).unwrap()
+}
+
+/// Node 1 is full of two tasks of the low service; one of the high service waits.
+fn full(low: Option<Priority>, high: Option<Priority>) -> Store {
+    let (low, high) = (service(10, low, 2), service(20, high, 2));
+    let tasks = [running(1, &low, 1), running(2, &low, 1), waiting(3, &high)];
+    fixture::store([fixture::node(1).into(), low.into(), high.into()].into_iter().chain(tasks))
+}
+
+#[test]
+fn the_room_of_a_lower_one_is_waited_for_and_taken() {
+    let mut store = full(None, Some(5));
+    let preempted = passed(&mut store, at(100));
+    assert_eq!(preempted.len(), 1, "one is enough");
+    let victim = task(&store, preempted[0]);
+    assert_eq!(victim.desired_state, TaskState::Shutdown);
+    let displaced = victim.displaced.as_ref().unwrap();
+    assert_eq!(displaced.reason, "preempted on node-1 by service-20.3 of priority 5: its own is 0");
+    let cause = Cause::Preempted { by: TaskId::of(3), its_priority: 5, own_priority: 0 };
+    assert_eq!(displaced.cause, cause);
+    let told = format!("waiting for room on node-1, where service-10.{} must stop first", preempted[0]);
+    assert_eq!(task(&store, 3).status.error, told);
+    assert_eq!(pass(&store, at(101)).actions, [], "it waits, and takes nothing more");
+
+    // The one that takes its place finds none, and what was promised is not given away.
+    let low = Service::clone(store.services().next().unwrap());
+    let mut wanted = Reconciled::default();
+    wanted.create(waiting(4, &low));
+    fixture::apply(&mut store, wanted);
+    assert_eq!(passed(&mut store, at(102)), [0; 0]);
+    assert_eq!(task(&store, 4).status.error, "no suitable node (insufficient resources on 1 node)");
+    end(&mut store, preempted[0]);
+    assert_eq!(passed(&mut store, at(103)), [0; 0]);
+    let taker = task(&store, 3);
+    assert_eq!((taker.status.state, taker.node), (TaskState::Assigned, Some(NodeId::of(1))));
+    assert_eq!(taker.promised, None);
+    assert_eq!(task(&store, 4).status.state, TaskState::Pending);
+    assert_eq!(passed(&mut store, at(300)), [0; 0], "and takes nobody's place back");
+}
+
+#[test]
+fn nobody_goes_for_an_equal_or_lower_one() {
+    for (low, high) in
+        [(None, None), (Some(5), Some(5)), (Some(6), Some(5)), (None, Some(0)), (None, Some(-3))]
+    {
+        assert_eq!(passed(&mut full(low, high), at(100)), [0; 0], "{low:?} {high:?}");
+    }
+    assert_eq!(passed(&mut full(Some(-3), None), at(100)).len(), 1, "without the label it is 0");
+}
+
+#[test]
+fn nobody_goes_while_there_is_room_elsewhere() {
+    let mut store = full(None, Some(5));
+    let mut wanted = Reconciled::default();
+    wanted.create(fixture::node(2));
+    fixture::apply(&mut store, wanted);
+    assert_eq!(passed(&mut store, at(100)), [0; 0]);
+    assert_eq!(task(&store, 3).node, Some(NodeId::of(2)));
+}
+
+#[test]
+fn what_is_being_stopped_is_waited_for_before_anybody_goes() {
+    let mut store = full(None, Some(5));
+    change(&mut store, TaskId::of(2), |task| {
+        task.desired_state = TaskState::Shutdown;
+        task.meta.updated_at = at(95);
+    });
+    assert_eq!(passed(&mut store, at(100)), [0; 0]);
+    assert_eq!(
+        task(&store, 3).status.error,
+        "waiting for room on node-1, where service-10.2 must stop first"
+    );
+    assert_eq!(passed(&mut store, at(150)), [0; 0]);
+    // It does not stop: somebody else goes.
+    assert_eq!(passed(&mut store, at(180)), [1]);
+}
+
+#[test]
+fn those_that_would_not_come_back_stay() {
+    let mut low = service(10, None, 2);
+    let policy = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+    low.spec.task = Arc::new(TaskSpec { restart: Some(policy), ..TaskSpec::clone(&low.spec.task) });
+    let mut global = service(11, None, 2);
+    global.spec.mode = ServiceMode::Global;
+    let high = service(20, Some(9), 2);
+    let objects = |global: &Service| {
+        let objects: [Object; 4] =
+            [fixture::node(1).into(), low.clone().into(), global.clone().into(), high.clone().into()];
+        objects.into_iter().chain([running(1, &low, 1), running(2, global, 1), waiting(3, &high)])
+    };
+    assert_eq!(passed(&mut fixture::store(objects(&global)), at(100)), [0; 0]);
+    global.spec.labels = labels(Some(3));
+    assert_eq!(passed(&mut fixture::store(objects(&global)), at(100)), [2], "one that says how it ranks");
+}
+
+#[test]
+fn the_lowest_go_and_of_these_the_fewest_and_those_that_can_be_spared() {
+    let (lower, low) = (service(10, Some(-1), 1), service(11, None, 4));
+    let high = service(20, Some(9), 3);
+    let mut objects: Vec<Object> = (1..=2).map(|number| fixture::node(number).into()).collect();
+    objects.extend([lower.clone().into(), low.clone().into(), high.clone().into()]);
+    objects.extend((1..=4).map(|number| running(number, &lower, 1)));
+    objects.extend([running(5, &low, 2), waiting(6, &high)]);
+    let mut store = fixture::store(objects);
+    assert_eq!(
+        passed(&mut store, at(100)),
+        [2, 3, 4],
+        "three of the lowest rather than one of a higher priority"
+    );
+
+    let (alone, many) = (service(10, None, 2), service(11, None, 2));
+    let mut alone = Service { spec: alone.spec, ..alone };
+    alone.spec.mode = ServiceMode::Replicated { replicas: 1 };
+    let mut many = Service { spec: many.spec, ..many };
+    many.spec.mode = ServiceMode::Replicated { replicas: 3 };
+    let high = service(20, Some(1), 2);
+    let mut objects: Vec<Object> = (1..=2).map(|number| fixture::node(number).into()).collect();
+    objects.extend([alone.clone().into(), many.clone().into(), high.clone().into()]);
+    objects.extend([running(1, &alone, 1), running(2, &many, 1), running(3, &many, 2), running(4, &many, 2)]);
+    objects.push(waiting(9, &high));
+    let preempted = passed(&mut fixture::store(objects), at(100));
+    assert_ne!(preempted, [1], "the only one of its service stays");
+    assert_eq!(preempted.len(), 1);
+}
+
+#[test]
+fn no_larger_one_goes_than_need_be() {
+    let (small, large) = (service(10, None, 1), service(11, None, 3));
+    let high = service(20, Some(1), 1);
+    let objects: [Object; 4] =
+        [fixture::node(1).into(), small.clone().into(), large.clone().into(), high.clone().into()];
+    let tasks = [running(1, &small, 1), running(2, &large, 1), waiting(3, &high)];
+    let mut store = fixture::store(objects.into_iter().chain(tasks));
+    assert_eq!(passed(&mut store, at(100)), [1]);
+}
+
+#[test]
+fn a_storm_is_bounded_within_a_minute() {
+    let mut objects: Vec<Object> = (1..=40).map(|number| fixture::node(number).into()).collect();
+    let lows: Vec<_> = (0..4).map(|number| service(100 + number, None, 4)).collect();
+    let high = service(200, Some(1), 4);
+    objects.extend(lows.iter().cloned().map(Object::from));
+    objects.push(high.clone().into());
+    for number in 1..=40 {
+        objects.push(running(number, &lows[usize::try_from(number % 4).unwrap()], number));
+        objects.push(waiting(1000 + number, &high));
+    }
+    let mut store = fixture::store(objects);
+    let mut times = Vec::new();
+    for second in (100..400).step_by(2) {
+        let preempted = passed(&mut store, at(second));
+        assert!(preempted.len() <= MOST_AT_ONCE);
+        for victim in preempted {
+            times.push((second, store.task(TaskId::of(victim)).unwrap().service));
+            end(&mut store, victim);
+        }
+    }
+    assert_eq!(times.len(), 40, "in the end all have room");
+    let window = WINDOW.as_secs();
+    for (moment, _) in &times {
+        let within = || times.iter().filter(|(other, _)| (*moment..moment + window).contains(other));
+        assert!(within().count() <= MOST);
+        for low in &lows {
+            assert!(within().filter(|(_, service)| *service == Some(low.id)).count() <= MOST_OF_SERVICE);
+        }
+    }
+}
+
+/// A random cluster whose services have priorities.
+fn ranked() -> impl Strategy<Value = Vec<Object>> {
+    let priority = select(vec![None, Some(-5), Some(0), Some(3), Some(7)]);
+    (cluster(), vec(priority, 6)).prop_map(|(mut objects, priorities)| {
+        let mut of = BTreeMap::new();
+        for object in &mut objects {
+            if let Object::Service(service) = object {
+                let labels = labels(priorities[of.len() % priorities.len()]);
+                of.insert(service.id, labels.clone());
+                Arc::make_mut(service).spec.labels = labels;
+            }
+        }
+        for object in &mut objects {
+            if let Object::Task(task) = object {
+                let labels = of[&task.service.unwrap()].clone();
+                let task = Arc::make_mut(task);
+                task.service_labels = labels;
+                task.meta.updated_at = now();
+            }
+        }
+        objects
+    })
+}
+
+fn priority_of(task: &Task) -> Priority {
+    task.service_labels.get(LABEL).map_or(0, |text| text.parse().unwrap())
+}
+
+/// Without those that are being stopped.
+fn without_leaving(world: &World) -> World {
+    let stays = |task: &&Task| {
+        let holds = (TaskState::Assigned..=TaskState::Running).contains(&task.status.state);
+        !(holds && task.desired_state > TaskState::Complete)
+    };
+    World { nodes: world.nodes.clone(), tasks: world.tasks.iter().filter(stays).cloned().collect() }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1500))]
+
+    #[test]
+    fn it_places_as_the_plain_one_does_and_takes_no_more_than_it_must(objects in ranked()) {
+        let mut store = fixture::store(objects);
+        let before = World::of(&store);
+        let mut plain = World::of(&store);
+        plain.schedule();
+        let wanted = pass(&store, now());
+        fixture::apply(&mut store, wanted);
+        let after = World::of(&store);
+        prop_assert_eq!(places(after.tasks.iter().cloned()), places(plain.tasks.iter().cloned()));
+
+        let askers: Vec<_> = after.tasks.iter().filter(|task| task.promised.is_some()).collect();
+        let victims: Vec<_> = after.tasks.iter().filter(|task| task.displaced.is_some()).collect();
+        for victim in &victims {
+            let Cause::Preempted { by, its_priority, own_priority } = victim.displaced.as_ref().unwrap().cause else { panic!() };
+            let asker = after.tasks.iter().find(|task| task.id == by).unwrap();
+            prop_assert!(its_priority > own_priority);
+            prop_assert_eq!((its_priority, own_priority), (priority_of(asker), priority_of(victim)));
+            prop_assert_eq!(asker.promised.as_ref().map(|it| it.node), victim.node);
+            prop_assert!(before.tasks.iter().any(|task| task.id == victim.id && task.desired_state <= TaskState::Complete));
+        }
+        for asker in &askers {
+            for node in &after.nodes {
+                // As it was before any room was made.
+                let refusal = before_with(&after, &victims).refusal(node, asker);
+                prop_assert!(refusal.is_some(), "{} could have {}", node.id, asker.id);
+            }
+        }
+        // Where there are more, one may count on what another one has taken.
+        if let [asker] = askers[..] {
+            let promised = asker.promised.as_ref().unwrap().node;
+            let node = after.nodes.iter().find(|node| node.id == promised).unwrap();
+            let rest = without_leaving(&after);
+            prop_assert_eq!(rest.refusal(node, asker), None);
+            for victim in &victims {
+                let mut one_more = without_leaving(&after);
+                one_more.tasks.push(Task { desired_state: TaskState::Running, ..Task::clone(victim) });
+                prop_assert!(one_more.refusal(node, asker).is_some(), "{} need not go", victim.id);
+            }
+            if let Some(highest) = victims.iter().map(|task| priority_of(task)).max() {
+                for node in &after.nodes {
+                    let mut lower = without_leaving(&before_with(&after, &victims));
+                    lower.tasks.retain(|task| task.node != Some(node.id) || waits(task) || priority_of(task) >= highest);
+                    prop_assert!(lower.refusal(node, asker).is_some(), "lower ones would do on {}", node.id);
+                }
+            }
+        }
+        // A place under a bound of replicas may be free now; but nobody else goes.
+        let again = pass(&store, now()).actions;
+        prop_assert!(victims.len() > 2 || !again.iter().any(displaces), "{:?}", again);
+    }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// With an orchestrator that replaces who goes: it comes to rest, nobody goes for an equal or lower one, and who was promised a node has it.
+    #[test]
+    fn it_comes_to_rest(objects in ranked()) {
+        let mut store = fixture::store(objects);
+        let mut scheduler = Scheduler::default();
+        let mut ids = 1_000_000;
+        let mut last = 0;
+        for round in 0..40_u64 {
+            let moment = now().after(Duration::from_secs(11 * round));
+            let observed = Observed::default();
+            let wanted = scheduler.schedule(&View::new(&store, &observed), moment);
+            prop_assert_eq!(&wanted, &pass(&store, moment), "what is kept decides nothing");
+            scheduler.committed(&fixture::apply(&mut store, wanted));
+            let leaving: Vec<_> = store.tasks().filter(|task| task.displaced.is_some() && !task.status.state.is_terminal()).cloned().collect();
+            let mut ends = Reconciled::default();
+            for victim in leaving {
+                last = round;
+                ids += 1;
+                let successor = Task {
+                    id: TaskId::of(spread_out(ids)),
+                    status: TaskStatus { state: TaskState::Pending, ..TaskStatus::default() },
+                    node: None,
+                    displaced: None,
+                    desired_state: TaskState::Running,
+                    generic_resources: Vec::new(),
+                    ..Task::clone(&victim)
+                };
+                ends.create(successor);
+                let mut ended = Task::clone(&victim);
+                ended.status.state = TaskState::Shutdown;
+                ends.update(ended);
+            }
+            scheduler.committed(&fixture::apply(&mut store, ends));
+        }
+        prop_assert!(last < 35, "who goes next never ends");
+        let nodes: BTreeSet<_> = store.nodes().map(|node| node.id).collect();
+        for task in store.tasks() {
+            let gone = task.promised.as_ref().is_some_and(|it| nodes.contains(&it.node) && waits(task));
+            let is_leaving = task.promised.as_ref().is_some_and(|it| store.tasks_on(it.node).any(|other| other.desired_state > TaskState::Complete && !other.status.state.is_terminal()));
+            prop_assert!(!gone || is_leaving, "{} still waits for what it was promised", task.id);
+        }
+    }
+}
+
+/// The world with the victims as they were.
+fn before_with(after: &World, victims: &[&Task]) -> World {
+    let mut tasks = after.tasks.clone();
+    for task in tasks.iter_mut().filter(|task| victims.iter().any(|it| it.id == task.id)) {
+        task.desired_state = TaskState::Running;
+    }
+    World { nodes: after.nodes.clone(), tasks }
+}
