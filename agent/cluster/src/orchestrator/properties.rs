@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::simulated::{BROKEN, SHORT_LIVED, Simulated};
 use crate::fixture;
+use crate::label::rebalance;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{FailureAction, JobStatus, UpdateOrder, UpdateState};
 use crate::objects::task::{RestartCondition, RestartPolicy, Stop};
@@ -224,6 +225,27 @@ proptest! {
         heal(&mut cluster);
         let ServiceMode::Replicated { replicas } = cluster.service().spec.mode else { unreachable!() };
         has_converged(&cluster, replicas as usize);
+    }
+
+    /// Whatever happens no move takes down more than an update may (`Simulated` checks each commit), and moves end.
+    #[test]
+    fn a_service_that_is_rebalanced_comes_to_what_it_asks_for_evenly(
+        replicas in 0..7_u64, config in config(), policy in policy(), history in -1..6_i64,
+        events in prop::collection::vec(event(), 0..60),
+    ) {
+        let mut moving = service(ServiceMode::Replicated { replicas }, config, policy);
+        moving.spec.labels.insert(rebalance::LABEL.to_owned(), "true".to_owned());
+        let mut cluster = Simulated::new(NODES, moving);
+        cluster.set_history(history);
+        cluster.settle();
+        events.into_iter().for_each(|event| happen(&mut cluster, event));
+        heal(&mut cluster);
+        let ServiceMode::Replicated { replicas } = cluster.service().spec.mode else { unreachable!() };
+        has_converged(&cluster, replicas as usize);
+        let on = |node| cluster.running().iter().filter(|task| task.node == Some(node)).count();
+        let counts: Vec<_> = cluster.store.nodes().map(|node| on(node.id)).collect();
+        let difference = counts.iter().max().unwrap() - counts.iter().min().unwrap();
+        prop_assert!(difference <= 1, "{:?} {:#?}", counts, cluster.summary());
     }
 
     #[test]

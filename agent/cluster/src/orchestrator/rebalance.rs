@@ -105,12 +105,16 @@ impl<'v> Spread<'v> {
         let (in_branch, on_node, movable) = Default::default();
         let mut it = Self { levels, in_branch, on_node, movable };
         for slot in slots {
-            for task in slot.wanted(service) {
-                let Some(node) = task.node.and_then(|node| service.view.node(node)) else { continue };
-                it.count(node);
-                if takes_part(node) && service.state(task) == TaskState::Running {
-                    it.movable.entry(node.id).or_default().push((task, slot.number));
-                }
+            // Of one that moves or is replaced, what is there in the end.
+            let Some(task) = slot.wanted(service).max_by_key(|it| (it.meta.created_at, it.id)) else {
+                continue;
+            };
+            let node = task.node.or_else(|| task.promised.as_ref().map(|promise| promise.node));
+            let Some(node) = node.and_then(|node| service.view.node(node)) else { continue };
+            it.count(node);
+            let is_at_rest = service.state(task) == TaskState::Running && slot.wanted(service).count() == 1;
+            if is_at_rest && takes_part(node) {
+                it.movable.entry(node.id).or_default().push((task, slot.number));
             }
         }
         it

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
+use ketch_cluster::objects::displacement::Cause;
 use ketch_cluster::objects::endpoint::PublishMode;
 use ketch_cluster::objects::node::NodeState;
 use ketch_cluster::objects::service::UpdateOrder;
@@ -166,6 +167,26 @@ pub(crate) fn gates_open_in_order(view: &View<'_>, changes: &[Change]) {
             let running: BTreeSet<u64> = view.tasks_of(id).filter(runs).map(|it| it.slot).collect();
             assert!(running.len() as u64 >= replicas, "{name} runs in {running:?}, of {replicas}");
         }
+    }
+}
+
+/// Nobody goes for a task of an equal or lower priority.
+pub(crate) fn higher_ones_preempt(view: &View<'_>, changes: &[Change]) {
+    for change in changes {
+        let (Some(Object::Task(old)), Some(Object::Task(task))) = (&change.old, &change.new) else {
+            continue;
+        };
+        let Some(displaced) = task.displaced.as_ref().filter(|_| old.displaced != task.displaced) else {
+            continue;
+        };
+        let Cause::Preempted { by, .. } = displaced.cause else { continue };
+        let priority = |task: &Task| {
+            let labels = &view.service(task.service.unwrap()).unwrap().spec.labels;
+            labels.get("ketch.priority").map_or(0, |it| it.parse::<i32>().unwrap())
+        };
+        let by = view.task(by).unwrap();
+        assert!(priority(by) > priority(task), "{} by {}: {}", task.id, by.id, displaced.reason);
+        assert_eq!(by.promised.as_ref().map(|it| it.node), task.node);
     }
 }
 

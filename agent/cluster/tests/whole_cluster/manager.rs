@@ -13,7 +13,7 @@ use ketch_cluster::store::{Object, Store, StoreAction, StoreError};
 use ketch_cluster::time::Timestamp;
 use ketch_cluster::view::{Observed, Told, View};
 
-use crate::checks::{Completions, Invariants, gates_open_in_order};
+use crate::checks::{Completions, Invariants, gates_open_in_order, higher_ones_preempt};
 use crate::random::Random;
 
 /// Three heartbeats.
@@ -86,6 +86,7 @@ impl Manager {
         self.queue.committed(&View::new(&self.store, &self.observed), &changes, self.now);
         self.completions.note(&self.store, &changes);
         gates_open_in_order(&self.view(), &changes);
+        higher_ones_preempt(&self.view(), &changes);
         Invariants { view: self.view() }.hold();
         Ok(())
     }

@@ -52,6 +52,8 @@ pub(crate) struct Order {
     pub(crate) fenced: bool,
     /// Whether it waits for the service of the index before, if that is more than none.
     pub(crate) waits: bool,
+    pub(crate) priority: Option<i32>,
+    pub(crate) rebalanced: bool,
 }
 
 impl Default for Order {
@@ -69,6 +71,8 @@ impl Default for Order {
             published: Some(0),
             fenced: false,
             waits: false,
+            priority: None,
+            rebalanced: false,
         }
     }
 }
@@ -120,10 +124,12 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
         published,
         prop::bool::weighted(0.15),
         prop::bool::weighted(0.3),
+        prop_oneof![2 => Just(None), 1 => Just(Some(-1)), 1 => Just(Some(5))],
+        prop::bool::weighted(0.4),
     );
     (what, how).prop_map(|(what, how)| {
         let (kind, replicas, image, starts_first, parallelism, on_failure) = what;
-        let (max_attempts, restart_delay, in_zone, published, fenced, waits) = how;
+        let (max_attempts, restart_delay, in_zone, published, fenced, waits, priority, rebalanced) = how;
         Order {
             kind,
             replicas,
@@ -137,6 +143,8 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
             published,
             fenced,
             waits,
+            priority,
+            rebalanced,
         }
     })
 }
@@ -323,9 +331,12 @@ fn spec(manager: &Manager, index: usize, order: &Order) -> ServiceSpec {
     let fence = order.fenced.then(|| ("ketch.fence".to_owned(), "20s".to_owned()));
     let before = index.checked_sub(1).filter(|_| order.waits);
     let waits = before.map(|index| ("ketch.depends_on".to_owned(), format!("service-{index}:healthy")));
+    let rank = order.priority.map(|it| ("ketch.priority".to_owned(), it.to_string()));
+    let moves = order.rebalanced && order.kind == Kind::Replicated;
+    let moves = moves.then(|| ("ketch.rebalance".to_owned(), "true".to_owned()));
     ServiceSpec {
         name: format!("service-{index}"),
-        labels: fence.into_iter().chain(waits).collect(),
+        labels: fence.into_iter().chain(waits).chain(rank).chain(moves).collect(),
         task: task(manager, order).into(),
         mode,
         update: (!is_job).then_some(config),

@@ -316,7 +316,8 @@ proptest! {
             prop_assert!(before.tasks.iter().any(|task| task.id == victim.id && task.desired_state <= TaskState::Complete));
         }
         for asker in &askers {
-            for node in &after.nodes {
+            let bound = before.tasks.iter().find(|task| task.id == asker.id).and_then(|task| task.node);
+            for node in after.nodes.iter().filter(|node| bound.is_none_or(|bound| bound == node.id)) {
                 // As it was before any room was made.
                 let refusal = before_with(&after, &victims).refusal(node, asker);
                 prop_assert!(refusal.is_some(), "{} could have {}", node.id, asker.id);
@@ -334,7 +335,7 @@ proptest! {
                 prop_assert!(one_more.refusal(node, asker).is_some(), "{} need not go", victim.id);
             }
             if let Some(highest) = victims.iter().map(|task| priority_of(task)).max() {
-                for node in &after.nodes {
+                for node in after.nodes.iter().filter(|node| asker.node.is_none_or(|bound| bound == node.id)) {
                     let mut lower = without_leaving(&before_with(&after, &victims));
                     lower.tasks.retain(|task| task.node != Some(node.id) || waits(task) || priority_of(task) >= highest);
                     prop_assert!(lower.refusal(node, asker).is_some(), "lower ones would do on {}", node.id);
