@@ -156,6 +156,7 @@ modules![
     mesh_scale(waits),
     mesh_layers(waits),
     mesh_ports(waits),
+    mesh_priority(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),
     soak,

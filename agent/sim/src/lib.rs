@@ -6,6 +6,7 @@
 
 mod cluster;
 mod disk;
+mod displaced;
 mod faults;
 mod invariants;
 mod jobs;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::displaced::Displaced;
 use crate::faults::Faults;
 use crate::invariants;
 use crate::jobs::Jobs;
@@ -102,12 +103,14 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     })?;
     let mut users = Users::new(scene, Arc::clone(&known));
     let (mut faults, mut jobs, mut seen) = (Faults::new(scene), Jobs::default(), Seen::default());
+    let mut displaced = Displaced::new(scene);
     let end = cluster.elapsed() + STORM;
     while cluster.elapsed() < end {
         cluster.pass()?;
         invariants::always(cluster, &known)?;
         jobs.look(cluster)?;
         seen.look(cluster)?;
+        displaced.look(cluster)?;
         faults.go_on(cluster, random, &known);
         users.go_on(cluster, random);
     }
@@ -115,6 +118,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
+    displaced.look(cluster)?;
     jobs.look(cluster)?;
     seen.look(cluster)
 }

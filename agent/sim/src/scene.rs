@@ -13,6 +13,7 @@ pub(crate) struct Scene {
     pub(crate) nodes: Nodes,
     pub(crate) power: Power,
     pub(crate) beyond: Beyond,
+    pub(crate) room: Room,
 }
 
 /// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
@@ -42,6 +43,14 @@ pub(crate) enum Nodes {
     Changed,
 }
 
+/// Whether services reserve so much of their nodes that some must wait, or make room, while nodes are away; then they have priorities, and
+/// some move to nodes that come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Plenty,
+    Scarce,
+}
+
 /// Whether all machines lose power at once, just after a request was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
@@ -69,14 +78,16 @@ impl Scene {
         let nodes = if random.below(2) == 0 { Nodes::Kept } else { Nodes::Changed };
         let power = if random.below(2) == 0 { Power::FailsSomewhere } else { Power::FailsEverywhere };
         let beyond = if random.below(2) == 0 { Beyond::Docker } else { Beyond::Labels };
-        Self { managers, workers, clocks, work, nodes, power, beyond }
+        let room = if random.below(3) == 0 { Room::Scarce } else { Room::Plenty };
+        Self { managers, workers, clocks, work, nodes, power, beyond, room }
     }
 
     /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
     pub(crate) fn of_managers(random: &mut Random) -> Self {
         let managers = if random.below(4) == 0 { 5 } else { 3 };
         let (work, nodes, power) = (Work::Bare, Nodes::Kept, Power::FailsSomewhere);
-        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond: Beyond::Docker }
+        let (beyond, room) = (Beyond::Docker, Room::Plenty);
+        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond, room }
     }
 
     /// The pool of the network that services join: with few addresses, so that they are soon given again.

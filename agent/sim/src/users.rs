@@ -15,9 +15,9 @@ use crate::cluster::Cluster;
 use crate::labels::Extras;
 use crate::random::Random;
 use crate::requests::{Known, NodeChange, Want, lock, want};
-use crate::scene::{Beyond, Clocks, Nodes, Scene, Work};
+use crate::scene::{Beyond, Clocks, Nodes, Room, Scene, Work};
 use crate::site::Site;
-use crate::wishes::{Creation, Fence, Files};
+use crate::wishes::{Creation, Fence, Files, Ranked};
 
 /// Founds the cluster at a site, again until it works.
 pub(crate) fn found(site: &Site) -> bool {
@@ -145,12 +145,18 @@ impl Users {
         // On each node one task is to run, so a fence of a global service has nothing to wait for.
         let is_fenced =
             self.scene.clocks == Clocks::Good && !mode.is_bound_to_nodes() && random.below(2) == 0;
+        let is_scarce = self.scene.room == Room::Scarce;
+        let ranks = [None, Some(-3), Some(5), Some(9)];
+        let rank =
+            is_scarce.then(|| ranks.get(usize::try_from(random.below(4)).unwrap_or(0)).copied().flatten());
+        let is_moved = is_scarce && matches!(mode, ServiceMode::Replicated { .. }) && random.below(2) == 0;
         let starts_first = self.scene.work != Work::Tight && random.below(4) == 0;
         Creation {
             number: self.number,
             mode,
             fence: if is_fenced { Fence::Some } else { Fence::None },
             order: if starts_first && !is_fenced { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst },
+            room: rank.map(|priority| Ranked { priority, rebalanced: is_moved }),
             files: if random.below(2) == 0 { Files::None } else { Files::Some },
             extras: self.extras(mode, random),
         }

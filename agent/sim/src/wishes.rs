@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_cluster::id::{ConfigId, NetworkId, SecretId};
+use ketch_cluster::label::{priority, rebalance};
 use ketch_cluster::objects::config::ConfigSpec;
 use ketch_cluster::objects::container::{ConfigReference, ConfigTarget, FileTarget, SecretReference};
 use ketch_cluster::objects::node::Availability;
+use ketch_cluster::objects::resources::ResourceRequirements;
 use ketch_cluster::objects::service::{FailureAction, UpdateOrder};
 use ketch_cluster::objects::task::{NetworkAttachmentConfig, RestartCondition, RestartPolicy, TaskRuntime};
 use ketch_cluster::objects::{
@@ -28,6 +30,8 @@ const SETTING: &str = "verbosity ";
 pub(crate) fn takes_tasks(node: &Node) -> bool {
     node.spec.availability == Availability::Active
 }
+/// Where room is scarce: of the eight CPUs of a node. All services have room on four nodes, and not on two.
+const RESERVED: u64 = 500_000_000;
 
 /// A service that is to be made.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +42,15 @@ pub(crate) struct Creation {
     pub(crate) order: UpdateOrder,
     pub(crate) files: Files,
     pub(crate) extras: Extras,
+    /// Where room is scarce.
+    pub(crate) room: Option<Ranked>,
+}
+
+/// How a service ranks where room is scarce.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ranked {
+    pub(crate) priority: Option<i32>,
+    pub(crate) rebalanced: bool,
 }
 
 /// Whether a service has the label `ketch.fence`.
@@ -83,6 +96,10 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
         labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
     }
     creation.extras.write(&mut labels);
+    if let Some(room) = creation.room {
+        labels.extend(room.priority.map(|it| (priority::LABEL.to_owned(), it.to_string())));
+        labels.extend(room.rebalanced.then(|| (rebalance::LABEL.to_owned(), "true".to_owned())));
+    }
     let is_job = creation.mode.is_job();
     ServiceSpec {
         name: name_of(creation.number),
@@ -121,7 +138,12 @@ fn task(creation: Creation, surroundings: &Surroundings) -> TaskSpec {
         delay: Duration::from_secs(1),
         ..RestartPolicy::default()
     });
+    let mut resources = ResourceRequirements::default();
+    if creation.room.is_some() {
+        resources.reservations.nano_cpus = RESERVED;
+    }
     TaskSpec {
+        resources,
         runtime: TaskRuntime::Container(Box::new(container)),
         networks: joined.into_iter().collect(),
         restart,

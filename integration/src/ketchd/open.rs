@@ -46,6 +46,9 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_ports::labels_that_can_not_be_are_refused", NEW),
     ("mesh_ports::closed_ports_are_for_those_who_are_named", NEW),
     ("mesh_ports::published_ports_are_for_some", NEW),
+    ("mesh_priority::a_higher_priority_takes_room_and_says_so", NEW),
+    ("mesh_priority::a_worker_that_joins_and_returns_gets_its_share", NEW),
+    ("mesh_priority::labels_that_can_not_be_are_refused", NEW),
 ];
 
 /// Why the test is not asked of ketchd.

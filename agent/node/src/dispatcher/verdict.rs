@@ -104,6 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_node_that_goes_soon_after_it_came_flaps() {
+        let hours = |count: u64| Timestamp::default().after(STAYS * u32::try_from(count).unwrap_or_default());
+        let old = |state, flaps| NodeStatus { state, flaps, since: hours(10), ..NodeStatus::default() };
+        let soon = hours(10).after(Duration::from_secs(60));
+        assert_eq!(flaps(&old(NodeState::Ready, 0), NodeState::Down, soon), 1);
+        assert_eq!(flaps(&old(NodeState::Ready, 3), NodeState::Down, soon), 4);
+        assert_eq!(flaps(&old(NodeState::Ready, 3), NodeState::Down, hours(12)), 1, "it had stayed");
+        assert_eq!(flaps(&old(NodeState::Down, 3), NodeState::Ready, soon), 3);
+        assert_eq!(flaps(&old(NodeState::Ready, 3), NodeState::Unknown, soon), 3, "nobody has seen it go");
+    }
+
+    #[test]
     fn an_address_loses_its_port() {
         for (given, host) in [
             ("10.0.0.1:2377", "10.0.0.1"),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use ketch_cluster::objects::Version;
 use ketch_cluster::reconcilers::{Outcome, Turn};
+use ketch_cluster::store::{Object, StoreAction};
 use ketch_raft::{Notice, Notices, ProposeError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
@@ -83,6 +84,7 @@ async fn commit(
         let (back, settled) = leader.settled(held, part.to_vec()).await;
         match (back, settled) {
             (Some(back), Ok(committed)) => {
+                tell_displaced(part);
                 take_in_until(leader, notices, committed.version).await;
                 held = back;
             }
@@ -94,6 +96,17 @@ async fn commit(
         }
     }
     Outcome::Committed
+}
+
+/// Who was asked to make room or to move by this part, and why.
+fn tell_displaced(part: &[StoreAction]) {
+    for action in part {
+        let StoreAction::Update(Object::Task(task)) = action else { continue };
+        // Written once: later changes of the task are later than that.
+        if let Some(displaced) = task.displaced.as_ref().filter(|it| it.at == task.meta.updated_at) {
+            tracing::info!(service = task.service_name, task = %task.id, "{}", displaced.reason);
+        }
+    }
 }
 
 /// Takes in what was committed up to this version: its notice was sent before its proposer was told.
