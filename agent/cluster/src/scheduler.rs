@@ -10,6 +10,7 @@
 mod batch;
 #[cfg(test)]
 mod clusters;
+mod effort;
 mod filter;
 mod fitting;
 mod generic;
@@ -21,6 +22,7 @@ mod partition;
 mod pipeline;
 mod platform;
 mod preempt;
+mod presence;
 mod promise;
 #[cfg(test)]
 mod reference;
@@ -166,15 +168,18 @@ impl Pass<'_> {
         let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
         let partition = self.table.partition_by(&levels, pipeline);
         let start = self.table.start_of(batch.sample.service);
+        self.table.arrange(batch.sample.service, partition);
+        let layout = Arc::clone(self.table.partition(partition).shared_layout());
         let Self { table, wanted, now, .. } = self;
         let mut candidates = Candidates { table, pipeline, failures: &failures, partition, start };
-        let mut tree = Tree::of(&mut candidates);
+        let mut tree = Tree::of(layout.shape(), &candidates);
         let placed = batch.free.iter().take_while(|task| {
             tree.place(&mut candidates, &mut |table, row| {
                 wanted.update(assign(table, row, Order { task, pipeline, now: *now }));
             })
         });
         let placed = placed.count();
+        self.table.end_arrangement(batch.sample.service);
         &batch.free[placed..]
     }
 

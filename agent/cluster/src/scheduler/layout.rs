@@ -2,6 +2,7 @@
 //! or not it may have a task: what a service has there counts all the same.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::nodes::NodeRow;
 use crate::constraint::Descriptor;
@@ -15,12 +16,13 @@ pub(super) struct Layout {
     leaves: usize,
 }
 
-/// The tree over the descriptors' values. What has the same value everywhere is no level of it.
+/// A part of the tree over the descriptors' values. What has the same value everywhere is no level of it.
 #[derive(Debug)]
-pub(super) enum Shape {
-    /// By its number.
-    Leaf(usize),
-    Inner(Vec<Shape>),
+pub(super) struct Shape {
+    /// The numbers of its leaves: those of one part are next to each other.
+    pub(super) leaves: Range<usize>,
+    /// None of a leaf.
+    pub(super) branches: Vec<Shape>,
 }
 
 impl Layout {
@@ -64,6 +66,7 @@ fn shape_of(
     rows: &[NodeRow],
     leaves: &mut Vec<Vec<usize>>,
 ) -> Shape {
+    let first = leaves.len();
     for (index, descriptor) in levels.iter().enumerate() {
         let mut parts = BTreeMap::<_, Vec<usize>>::new();
         for row in &members {
@@ -71,11 +74,10 @@ fn shape_of(
         }
         if parts.len() > 1 {
             let deeper = &levels[index + 1..];
-            return Shape::Inner(
-                parts.into_values().map(|part| shape_of(part, deeper, rows, leaves)).collect(),
-            );
+            let branches = parts.into_values().map(|part| shape_of(part, deeper, rows, leaves)).collect();
+            return Shape { leaves: first..leaves.len(), branches };
         }
     }
     leaves.push(members);
-    Shape::Leaf(leaves.len() - 1)
+    Shape { leaves: first..leaves.len(), branches: Vec::new() }
 }

@@ -109,19 +109,15 @@ impl NodeRow {
         service.and_then(|service| self.of_service.get(&service)).copied().unwrap_or_default()
     }
 
-    /// The services that have live tasks here.
-    pub(super) fn services(&self) -> impl Iterator<Item = ServiceId> {
-        self.of_service.keys().copied()
+    /// The services that have live tasks here, and how many.
+    pub(super) fn services(&self) -> impl Iterator<Item = (ServiceId, u32)> {
+        self.of_service.iter().map(|(service, live)| (*service, *live))
     }
 
-    /// Its rank for a task of the service, when too many of them failed here of late: so many.
-    pub(super) fn rank(&self, service: Option<ServiceId>, failures: u32) -> Rank {
-        Rank {
-            failures,
-            of_service: self.live_of(service),
-            live: self.live,
-            distance: self.node.id.bits().wrapping_sub(start_of(service)),
-        }
+    /// Its rank for a task of a service that begins at `start` on the ring, has so many live tasks here, and has failed here so often
+    /// of late if that was too often.
+    pub(super) fn rank(&self, start: u128, (failures, of_service): (u32, u32)) -> Rank {
+        Rank { failures, of_service, live: self.live, distance: self.node.id.bits().wrapping_sub(start) }
     }
 }
 

@@ -91,8 +91,8 @@ impl Partition {
         &self.layout
     }
 
-    pub(super) fn shared_layout(&self) -> Arc<Layout> {
-        Arc::clone(&self.layout)
+    pub(super) fn shared_layout(&self) -> &Arc<Layout> {
+        &self.layout
     }
 
     /// A row that was made anew, of a node that is in the same leaf.

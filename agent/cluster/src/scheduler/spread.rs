@@ -1,14 +1,17 @@
 //! The choice among the nodes: down the emptier branch of each spread preference, then the best node of the leaf.
 //!
-//! A leaf asks the filters about no node before its turn. Nodes that have a task of the service, or on which it failed
-//! too often, come after all others: they wait in a heap, the others in the order of the
+//! It is lazy: a branch is looked into when it is one of the emptiest, so that few tasks of a large service cost a look at the few leaves
+//! that lack one; and a leaf asks the filters about no node before its turn. Nodes that have a task of the service, or on which it failed
+//! too often, come after all others: they are looked at when their leaf has no other node left, the others in the order of the
 //! [`Partition`](super::partition::Partition).
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::Range;
 
-use super::layout::{Layout, Shape};
-use super::nodes::Rank;
+use super::effort;
+use super::layout::Shape;
+use super::nodes::{Rank, start_of};
 use super::partition::Place;
 use super::pipeline::Pipeline;
 use super::table::{NodeTable, Walk};
@@ -27,18 +30,16 @@ pub(super) struct Candidates<'p> {
 }
 
 impl Candidates<'_> {
-    fn layout(&self) -> &Layout {
-        self.table.partition(self.partition).layout()
-    }
-
     /// The place after `last` in a leaf, of those that nobody has been refused.
     fn after(&mut self, leaf: usize, last: Option<Place>) -> Option<Place> {
+        effort::look();
         self.table.after(Walk { partition: self.partition, leaf, start: self.start }, last)
     }
 
     fn rank(&self, row: usize) -> Rank {
         let failures = self.failures.get(&row).copied().unwrap_or_default();
-        self.table.rows()[row].rank(self.pipeline.wants.service, failures)
+        let of_service = self.table.presence(self.pipeline.wants.service).map_or(0, |it| it.on(row));
+        self.table.rows()[row].rank(start_of(self.pipeline.wants.service), (failures, of_service))
     }
 
     /// Asks the filters, and remembers for others what they will be told as well.
@@ -52,85 +53,65 @@ impl Candidates<'_> {
 
     /// Whether it comes after all nodes that have neither tasks nor failures of the service.
     fn comes_late(&self, row: usize) -> bool {
-        self.table.rows()[row].live_of(self.pipeline.wants.service) > 0 || self.failures.contains_key(&row)
+        let presence = self.table.presence(self.pipeline.wants.service);
+        presence.is_some_and(|it| it.on(row) > 0) || self.failures.contains_key(&row)
     }
 
-    /// The rows that come late, by their leaf.
-    fn late_ones(&self) -> BTreeMap<usize, Vec<usize>> {
-        let with_tasks = self.table.rows_with(self.pipeline.wants.service);
-        let with_failures = self
-            .failures
-            .keys()
-            .copied()
-            .filter(|row| self.table.rows()[*row].live_of(self.pipeline.wants.service) == 0);
-        let mut late = BTreeMap::<usize, Vec<usize>>::new();
-        for row in with_tasks.chain(with_failures) {
-            late.entry(self.layout().leaf_of(row)).or_default().push(row);
-        }
-        late
+    /// The rows of a leaf that come late.
+    fn late_ones(&self, leaf: usize) -> BinaryHeap<Reverse<(Rank, usize)>> {
+        let presence = self.table.presence(self.pipeline.wants.service);
+        let layout = self.table.partition(self.partition).layout();
+        let with_tasks = presence.into_iter().flat_map(|it| it.rows_of(leaf));
+        let has_none = |row: &usize| presence.is_none_or(|it| it.on(*row) == 0);
+        let failed = self.failures.keys().copied().filter(|row| layout.leaf_of(*row) == leaf);
+        let late = with_tasks.chain(failed.filter(has_none));
+        late.inspect(|_| effort::look()).map(|row| Reverse((self.rank(row), row))).collect()
+    }
+
+    /// Live tasks of the service in these leaves, on nodes that are refused too.
+    fn tasks_within(&self, leaves: Range<usize>) -> u64 {
+        self.table.presence(self.pipeline.wants.service).map_or(0, |it| it.within(leaves))
     }
 }
 
+/// A branch, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Tree {
-    /// Live tasks of the service in it, on nodes that are refused too.
+pub(super) struct Tree<'s> {
+    shape: &'s Shape,
+    /// Live tasks of the service in it.
     of_service: u64,
-    below: Below,
+    below: Below<'s>,
 }
 
 #[derive(Debug)]
-enum Below {
+enum Below<'s> {
+    Unseen,
     Leaf(Leaf),
-    /// `open` holds the branches that have a node for the next task by what they are chosen by: the tasks in each, then its
-    /// best node.
-    Inner {
-        branches: Vec<Tree>,
-        open: BinaryHeap<Reverse<(u64, Rank, usize)>>,
-    },
+    Inner(Inner<'s>),
 }
 
 #[derive(Debug)]
+struct Inner<'s> {
+    branches: Vec<Tree<'s>>,
+    /// Branches by their tasks, whose best node is not known.
+    unknown: BinaryHeap<Reverse<(u64, usize)>>,
+    /// Branches that have a node for the next task by what they are chosen by: the tasks in each, then its best node.
+    known: BinaryHeap<Reverse<(u64, Rank, usize)>>,
+}
+
+#[derive(Debug, Default)]
 struct Leaf {
-    number: usize,
     /// How far the partition's order has been walked.
     walked: Option<Place>,
-    late: BinaryHeap<Reverse<(Rank, usize)>>,
-    /// The node that gets the next task; none when no node can have it.
+    /// None before they are needed.
+    late: Option<BinaryHeap<Reverse<(Rank, usize)>>>,
+    /// The node that gets the next task, once it was asked for.
     next: Option<(Rank, usize)>,
 }
 
-impl Tree {
-    pub(super) fn of(candidates: &mut Candidates<'_>) -> Self {
-        let mut late = candidates.late_ones();
-        let layout = candidates.table.partition(candidates.partition).shared_layout();
-        Self::of_shape(layout.shape(), &mut late, candidates)
-    }
-
-    fn of_shape(
-        shape: &Shape,
-        late: &mut BTreeMap<usize, Vec<usize>>,
-        candidates: &mut Candidates<'_>,
-    ) -> Self {
-        match shape {
-            Shape::Leaf(number) => {
-                let late = late.remove(number).unwrap_or_default();
-                let service = candidates.pipeline.wants.service;
-                let rows = late.iter().map(|row| &candidates.table.rows()[*row]);
-                let of_service = rows.map(|row| u64::from(row.live_of(service))).sum();
-                let late = late.into_iter().map(|row| Reverse((candidates.rank(row), row))).collect();
-                let mut leaf = Leaf { number: *number, walked: None, late, next: None };
-                leaf.find_next(candidates);
-                Self { of_service, below: Below::Leaf(leaf) }
-            }
-            Shape::Inner(shapes) => {
-                let branches: Vec<_> =
-                    shapes.iter().map(|shape| Self::of_shape(shape, late, candidates)).collect();
-                let open =
-                    branches.iter().enumerate().filter_map(|(index, it)| it.as_choice(index)).collect();
-                let of_service = branches.iter().map(|branch| branch.of_service).sum();
-                Self { of_service, below: Below::Inner { branches, open } }
-            }
-        }
+impl<'s> Tree<'s> {
+    pub(super) fn of(shape: &'s Shape, candidates: &Candidates<'_>) -> Self {
+        Self { shape, of_service: candidates.tasks_within(shape.leaves.clone()), below: Below::Unseen }
     }
 
     /// Has `put` place one task on the row that comes next. False when no row can have it.
@@ -139,48 +120,98 @@ impl Tree {
         candidates: &mut Candidates<'_>,
         put: &mut dyn FnMut(&mut NodeTable, usize),
     ) -> bool {
+        if self.best(candidates).is_none() {
+            return false;
+        }
         let placed = match &mut self.below {
-            Below::Leaf(leaf) => leaf.next.take().is_some_and(|(_, row)| {
-                put(candidates.table, row);
-                leaf.late.push(Reverse((candidates.rank(row), row)));
-                leaf.find_next(candidates);
-                true
-            }),
-            Below::Inner { branches, open } => open.pop().is_some_and(|Reverse((_, _, index))| {
-                let placed = branches[index].place(candidates, put);
-                open.extend(branches[index].as_choice(index));
-                placed
-            }),
+            Below::Unseen => false,
+            Below::Leaf(leaf) => leaf.place(candidates, put),
+            Below::Inner(inner) => inner.place(candidates, put),
         };
         self.of_service += u64::from(placed);
         placed
     }
 
-    fn as_choice(&self, index: usize) -> Option<Reverse<(u64, Rank, usize)>> {
-        let best = match &self.below {
-            Below::Leaf(leaf) => leaf.next.map(|(rank, _)| rank),
-            Below::Inner { open, .. } => open.peek().map(|Reverse((_, rank, _))| *rank),
-        };
-        best.map(|rank| Reverse((self.of_service, rank, index)))
+    /// The rank of the node that comes next; none when no node can have a task.
+    fn best(&mut self, candidates: &mut Candidates<'_>) -> Option<Rank> {
+        if matches!(self.below, Below::Unseen) {
+            self.below = Below::of(self.shape, candidates);
+        }
+        match &mut self.below {
+            Below::Unseen => None,
+            Below::Leaf(leaf) => leaf.best(self.shape.leaves.start, candidates),
+            Below::Inner(inner) => inner.best(candidates),
+        }
+    }
+}
+
+impl<'s> Below<'s> {
+    fn of(shape: &'s Shape, candidates: &Candidates<'_>) -> Self {
+        if shape.branches.is_empty() {
+            return Self::Leaf(Leaf::default());
+        }
+        let branches: Vec<_> = shape.branches.iter().map(|branch| Tree::of(branch, candidates)).collect();
+        let unknown =
+            branches.iter().enumerate().map(|(index, it)| Reverse((it.of_service, index))).collect();
+        Self::Inner(Inner { branches, unknown, known: BinaryHeap::new() })
+    }
+}
+
+impl Inner<'_> {
+    /// Looks into the branches that have as few tasks as the first known one.
+    fn best(&mut self, candidates: &mut Candidates<'_>) -> Option<Rank> {
+        while let Some(Reverse((tasks, index))) = self.unknown.peek().copied()
+            && self.known.peek().is_none_or(|Reverse((fewest, ..))| tasks <= *fewest)
+        {
+            self.unknown.pop();
+            let best = self.branches[index].best(candidates);
+            self.known.extend(best.map(|rank| Reverse((tasks, rank, index))));
+        }
+        self.known.peek().map(|Reverse((_, rank, _))| *rank)
+    }
+
+    fn place(&mut self, candidates: &mut Candidates<'_>, put: &mut dyn FnMut(&mut NodeTable, usize)) -> bool {
+        let Some(Reverse((_, _, index))) = self.known.pop() else { return false };
+        let placed = self.branches[index].place(candidates, put);
+        self.unknown.push(Reverse((self.branches[index].of_service, index)));
+        placed
     }
 }
 
 impl Leaf {
+    fn place(&mut self, candidates: &mut Candidates<'_>, put: &mut dyn FnMut(&mut NodeTable, usize)) -> bool {
+        let Some((_, row)) = self.next.take() else { return false };
+        put(candidates.table, row);
+        if let Some(late) = &mut self.late {
+            late.push(Reverse((candidates.rank(row), row)));
+        }
+        true
+    }
+
+    fn best(&mut self, number: usize, candidates: &mut Candidates<'_>) -> Option<Rank> {
+        if self.next.is_none() {
+            self.next = self.find_next(number, candidates);
+        }
+        self.next.map(|(rank, _)| rank)
+    }
+
     /// A node that a filter refuses is passed over for good: it can't get better while this batch is placed.
-    fn find_next(&mut self, candidates: &mut Candidates<'_>) {
-        while let Some(place) = candidates.after(self.number, self.walked) {
-            self.walked = Some(place);
-            let row = place.row();
-            if !candidates.comes_late(row) && candidates.may_have_one(row) {
-                self.next = Some((candidates.rank(row), row));
-                return;
+    fn find_next(&mut self, number: usize, candidates: &mut Candidates<'_>) -> Option<(Rank, usize)> {
+        if self.late.is_none() {
+            while let Some(place) = candidates.after(number, self.walked) {
+                self.walked = Some(place);
+                let row = place.row();
+                if !candidates.comes_late(row) && candidates.may_have_one(row) {
+                    return Some((candidates.rank(row), row));
+                }
             }
         }
-        while let Some(Reverse((rank, row))) = self.late.pop() {
+        let late = self.late.get_or_insert_with(|| candidates.late_ones(number));
+        while let Some(Reverse((rank, row))) = late.pop() {
             if candidates.may_have_one(row) {
-                self.next = Some((rank, row));
-                return;
+                return Some((rank, row));
             }
         }
+        None
     }
 }

@@ -13,6 +13,7 @@ use super::layout::Layout;
 use super::nodes::NodeRow;
 use super::partition::{Partition, Place};
 use super::pipeline::Pipeline;
+use super::presence::Presence;
 use crate::constraint::Descriptor;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{GenericResource, Node, PortConfig, Task, TaskState, TaskStatus};
@@ -27,8 +28,8 @@ const MOST_PARTITIONS: usize = 64;
 pub(super) struct NodeTable {
     /// In the order of the nodes' ids.
     rows: Vec<NodeRow>,
-    /// The rows on which each service has live tasks.
-    of_service: BTreeMap<ServiceId, BTreeSet<usize>>,
+    /// Where each service has live tasks, if it has any.
+    presences: BTreeMap<ServiceId, Presence>,
     /// Tasks that have failed on some node, and perhaps some that are not there any more.
     failed: BTreeSet<(ServiceId, TaskId)>,
     layouts: Vec<Arc<Layout>>,
@@ -125,11 +126,11 @@ impl NodeTable {
             let kept = known.next_if(|row| row.node.id == node.id && !self.outdated.contains(&node.id));
             rows.push(kept.unwrap_or_else(|| NodeRow::of(view, node, &mut self.failed)));
         }
-        self.of_service.clear();
+        self.presences.clear();
         for (index, row) in rows.iter().enumerate() {
-            row.services().for_each(|service| {
-                self.of_service.entry(service).or_default().insert(index);
-            });
+            for (service, live) in row.services() {
+                self.presences.entry(service).or_default().set(index, live);
+            }
         }
         self.rows = rows;
         self.layouts.clear();
@@ -143,18 +144,22 @@ impl NodeTable {
         let row = NodeRow::of(view, node, &mut self.failed);
         let old = std::mem::replace(&mut self.rows[index], row);
         let row = &self.rows[index];
-        for service in old.services().filter(|service| row.live_of(Some(*service)) == 0) {
-            if let Some(rows) = self.of_service.get_mut(&service) {
-                rows.remove(&index);
-                if rows.is_empty() {
-                    self.of_service.remove(&service);
-                }
+        let gone = old.services().filter(|(service, _)| row.live_of(Some(*service)) == 0);
+        let others = row.services().filter(|(service, live)| old.live_of(Some(*service)) != *live);
+        for (service, live) in gone.map(|(service, _)| (service, 0)).chain(others) {
+            let presence = self.presences.entry(service).or_default();
+            presence.set(index, live);
+            if presence.is_empty() {
+                self.presences.remove(&service);
             }
         }
-        for service in row.services().filter(|service| old.live_of(Some(*service)) == 0) {
-            self.of_service.entry(service).or_default().insert(index);
-        }
-        self.layouts.retain(|layout| layout.has_same_place(&old.node, &row.node));
+        self.layouts.retain(|layout| {
+            let stays = layout.has_same_place(&old.node, &row.node);
+            if !stays {
+                self.presences.values_mut().for_each(|presence| presence.forget(layout));
+            }
+            stays
+        });
         self.partitions.retain_mut(|partition| {
             let stays = partition.layout().has_same_place(&old.node, &row.node);
             if stays {
@@ -178,9 +183,24 @@ impl NodeTable {
         self.rows.partition_point(|row| row.node.id.bits() < start)
     }
 
-    /// The rows on which the service has live tasks.
-    pub(super) fn rows_with(&self, service: Option<ServiceId>) -> impl Iterator<Item = usize> {
-        service.and_then(|service| self.of_service.get(&service)).into_iter().flatten().copied()
+    /// Where the service has live tasks; none when it has none, unless it is being placed.
+    pub(super) fn presence(&self, service: Option<ServiceId>) -> Option<&Presence> {
+        service.and_then(|service| self.presences.get(&service))
+    }
+
+    /// Before tasks of the service are placed by that partition: has those that it has apart by its leaves.
+    pub(super) fn arrange(&mut self, service: Option<ServiceId>, partition: usize) {
+        let Some(service) = service else { return };
+        self.presences.entry(service).or_default().arrange(self.partitions[partition].shared_layout());
+    }
+
+    /// After they were placed, if any were.
+    pub(super) fn end_arrangement(&mut self, service: Option<ServiceId>) {
+        if let Some(service) = service
+            && self.presences.get(&service).is_some_and(Presence::is_empty)
+        {
+            self.presences.remove(&service);
+        }
     }
 
     /// Tasks of the service that may have failed.
@@ -192,12 +212,11 @@ impl NodeTable {
     /// Counts a task that is placed there, see [`NodeRow::add`]. Partitions see it when they come to the row.
     pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
         let row = &mut self.rows[index];
+        let live = row.live();
         row.add(task, status);
         self.placed.push_back((task.id, row.node.id));
-        if let Some(service) = task.service
-            && row.live_of(Some(service)) == 1
-        {
-            self.of_service.entry(service).or_default().insert(index);
+        if let Some(service) = task.service.filter(|_| row.live() > live) {
+            self.presences.entry(service).or_default().add(index);
         }
     }
 
