@@ -122,9 +122,9 @@ impl<'a> Gather<'a> {
                 },
             };
             if sources.is_empty() {
-                return self.from_registry(done, sink).await;
+                return self.ask_registry(done, sink).await;
             }
-            done = self.from_nodes(&sources, done, sink).await?;
+            done = self.ask_nodes(&sources, done, sink).await?;
             if matches!(self.way, Way::One(_)) && done < total {
                 return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
             }
@@ -133,7 +133,7 @@ impl<'a> Gather<'a> {
         Ok(())
     }
 
-    async fn from_registry(&self, done: u64, sink: &Sink<'_>) -> Result<()> {
+    async fn ask_registry(&self, done: u64, sink: &Sink<'_>) -> Result<()> {
         let fetched = match self.origin.repository().await {
             Ok(repository) => download(repository, self.wanted, done, sink).await,
             Err(error) => Err(error),
@@ -156,7 +156,7 @@ impl<'a> Gather<'a> {
     }
 
     /// Goes on from `done`, and gives where it came to: to the end, or to where none of the nodes goes on.
-    async fn from_nodes(&self, sources: &[Source], mut done: u64, sink: &Sink<'_>) -> Result<u64> {
+    async fn ask_nodes(&self, sources: &[Source], mut done: u64, sink: &Sink<'_>) -> Result<u64> {
         let total = self.wanted.descriptor.size;
         let struck = Mutex::new(BTreeSet::new());
         *locked(&self.brought) = Instant::now();

@@ -61,7 +61,7 @@ pub(crate) fn measure() {
         peer: (listed("ONLY", PEER) && listed("CASES", "replicas")).then(|| formed(&peers, &[Maker::Docker])),
         fakes: None,
     };
-    let steps: [(&str, Step); 5] = [
+    let steps: [(&str, Step); 6] = [
         ("layers", layers::measure),
         ("replicas", replicas::measure),
         ("failover", failover::measure),
