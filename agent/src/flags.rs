@@ -171,7 +171,7 @@ impl Flags {
 #[must_use]
 pub fn usage(program: &str) -> String {
     let mut text = format!(
-        "Usage:\t{program} [OPTIONS]\n\t{program} check\n\nA Docker Engine over the ketch runtime.\n\nOptions:\n"
+        "Usage:\t{program} [OPTIONS]\n\t{program} check\n\t{program} cluster COMMAND\n\nA Docker Engine over the ketch runtime.\n\nOptions:\n"
     );
     let own = [
         (None, "config-file", "string", "The file of settings (default \"/etc/ketchd/daemon.json\")"),

@@ -8,6 +8,7 @@ pub mod archive;
 mod blocking;
 pub mod build;
 pub mod check;
+pub mod command;
 pub mod compat;
 pub mod config;
 pub mod daemon;

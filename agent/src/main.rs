@@ -1,4 +1,4 @@
-//! ketchd's command line: dockerd's, and `check`; under the name `docker-init` it is a container's first process,
+//! ketchd's command line: dockerd's, `check` and `cluster`; under the name `docker-init` it is a container's first process,
 //! and under another one holds a user namespace.
 
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use ketchd::config::{self, Config};
 use ketchd::engine::user_namespace;
 use ketchd::flags::{Action, Flags, usage};
-use ketchd::{check, life};
+use ketchd::{check, command, life};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
     }
     if program == user_namespace::NAME {
         return user_namespace::hold(std::env::args_os().skip(1));
+    }
+    let mut arguments = arguments.peekable();
+    if arguments.next_if(|word| word == "cluster").is_some() {
+        return command::run(arguments);
     }
     match act(&program, arguments) {
         Ok(code) => code,

@@ -122,6 +122,7 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: service.job.map(|job| job.iteration),
+        decision: crate::objects::Decision::default(),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod autoscale;
 pub mod constraint;
 pub mod control;
 pub mod data_keys;
+pub mod explain;
 pub mod fault;
 #[cfg(test)]
 mod fixture;

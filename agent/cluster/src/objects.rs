@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod config;
 pub mod container;
+pub mod decision;
 pub mod displacement;
 pub mod endpoint;
 pub mod given;
@@ -27,6 +28,7 @@ use crate::time::Timestamp;
 pub use cluster::{Cluster, ClusterSpec};
 pub use config::{Config, ConfigSpec};
 pub use container::ContainerSpec;
+pub use decision::Decision;
 pub use endpoint::{Endpoint, EndpointSpec, PortConfig};
 pub use given::Given;
 pub use network::{Network, NetworkAttachment, NetworkSpec};

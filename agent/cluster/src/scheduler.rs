@@ -26,6 +26,7 @@ mod presence;
 mod promise;
 #[cfg(test)]
 mod reference;
+pub mod refusals;
 mod room;
 mod spread;
 mod table;
@@ -38,6 +39,7 @@ use std::time::Duration;
 
 use crate::constraint::Descriptor;
 use crate::id::NodeId;
+use crate::objects::decision::{Decision, Placed};
 use crate::objects::{Meta, Task, TaskState, TaskStatus};
 use crate::reconciled::Reconciled;
 use crate::reconcilers::Word;
@@ -242,6 +244,11 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
     let Order { task, pipeline, now } = order;
     let node = &table.rows()[row];
     let message = if task.node.is_some() { CONFIRMED } else { ASSIGNED };
+    let placed = task.node.is_none().then(|| Placed {
+        nodes: u32::try_from(table.rows().len()).unwrap_or(u32::MAX),
+        of_service: node.live_of(task.service),
+        live: node.live(),
+    });
     let assigned = Task {
         meta: Meta { updated_at: now, ..task.meta },
         node: Some(node.node.id),
@@ -253,6 +260,7 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
             message: message.to_owned(),
             ..TaskStatus::default()
         },
+        decision: Decision { placed, ..task.decision },
         ..task.clone()
     };
     table.add(row, &assigned, &assigned.status);

@@ -230,5 +230,6 @@ pub(crate) fn waiting(service: &Service, slot: u64, (id, born): (TaskId, Timesta
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: None,
+        decision: ketch_cluster::objects::Decision::default(),
     }
 }

@@ -109,7 +109,8 @@ pub fn update_service(
 
 /// A job with a schedule waits for its first due time.
 fn new_job(spec: &ServiceSpec, now: Timestamp) -> JobStatus {
-    let schedule = is_scheduled(spec).then_some(ScheduleStatus { decided_until: now, ran: false });
+    let schedule =
+        is_scheduled(spec).then_some(ScheduleStatus { decided_until: now, ran: false, passed: None });
     JobStatus { iteration: 0, last_execution: now, schedule }
 }
 
@@ -126,9 +127,9 @@ fn next_job(job: JobStatus, (old, new): (&ServiceSpec, &ServiceSpec), now: Times
     }
     let is_same = schedule::ALL.iter().all(|label| old.labels.get(*label) == new.labels.get(*label));
     let is_forced = new.task.force_update > old.task.force_update;
-    let known = job.schedule.unwrap_or(ScheduleStatus { decided_until: now, ran: true });
+    let known = job.schedule.unwrap_or(ScheduleStatus { decided_until: now, ran: true, passed: None });
     let decided_until = if is_same { known.decided_until } else { known.decided_until.max(now) };
-    let schedule = Some(ScheduleStatus { decided_until, ran: known.ran || is_forced });
+    let schedule = Some(ScheduleStatus { decided_until, ran: known.ran || is_forced, passed: known.passed });
     if is_forced { JobStatus { schedule, ..anew } } else { JobStatus { schedule, ..job } }
 }
 

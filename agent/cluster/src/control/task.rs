@@ -178,6 +178,7 @@ pub fn attach_network(
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: None,
+        decision: crate::objects::Decision::default(),
     };
     validate::fits_object(ObjectKind::Task, &task)?;
     Ok((id, vec![StoreAction::Create(task.into())]))

@@ -28,6 +28,7 @@ pub mod conversion;
 texts! {
     Dockerd Unavailable no_swarm() "This node is not part of a swarm";
     Dockerd NotFound not_found(kind: ObjectKind, text: &str) "{kind} {text} not found";
+    Dockerd NotFound nothing_to_explain(text: &str) "no such service, task or node: {text}";
     Dockerd InvalidArgument ambiguous(kind: ObjectKind, text: &str, matches: usize) "{kind} {text} is ambiguous ({matches} matches found)";
     Dockerd InvalidArgument filter_unknown(key: &str) "invalid filter '{key}'";
     Dockerd InvalidArgument filter_value(key: &str, value: &str) "Invalid {key} filter: '{value}'";

@@ -185,4 +185,34 @@ pub struct ScheduleStatus {
     pub decided_until: Timestamp,
     /// Whether the present iteration is a run: a job that was made with a schedule has none before its first due time.
     pub ran: bool,
+    /// The last due time that made no run, to be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed: Option<Passed>,
+}
+
+/// A due time that made no run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    pub due: Timestamp,
+    pub why: PassedBecause,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PassedBecause {
+    /// It was found late, and `ketch.schedule.missed` is `skip`.
+    Missed,
+    /// The run before goes on, and `ketch.schedule.overlap` is `forbid`.
+    Overlaps,
+}
+
+impl PassedBecause {
+    /// As events and `ketchd cluster explain` say it.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Missed => "it was missed",
+            Self::Overlaps => "the run before goes on",
+        }
+    }
 }

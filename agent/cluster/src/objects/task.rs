@@ -10,8 +10,8 @@ use super::displacement::{Displacement, Promise};
 use super::node::Platform;
 use super::resources::ResourceRequirements;
 use super::{
-    ContainerSpec, Driver, Endpoint, GenericResource, Given, Labels, Meta, NetworkAttachment, PortConfig,
-    Version,
+    ContainerSpec, Decision, Driver, Endpoint, GenericResource, Given, Labels, Meta, NetworkAttachment,
+    PortConfig, Version,
 };
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::time::Timestamp;
@@ -70,6 +70,9 @@ pub struct Task {
     /// Of a job's task.
     #[serde(default)]
     pub job_iteration: Option<u64>,
+    /// Why it was made and why it is where it is, for `ketchd cluster explain`; no decision is made of it.
+    #[serde(default, skip_serializing_if = "Decision::is_unknown")]
+    pub decision: Decision,
 }
 
 impl Task {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::jobs;
 use super::service_view::ServiceView;
 use crate::label::schedule::{self, Missed, Overlap, Schedule};
-use crate::objects::service::{JobStatus, ScheduleStatus};
+use crate::objects::service::{JobStatus, Passed, PassedBecause, ScheduleStatus};
 use crate::objects::{Service, Task};
 use crate::time::Timestamp;
 
@@ -45,9 +45,10 @@ pub(super) fn decide(service: &ServiceView<'_>) -> Decision {
             Decision::Wait(next.map_or(now.after(LOOK), |next| next.min(now.after(LOOK))))
         }
         Some(due) => {
-            let runs = is_to_run(service, &schedule, due);
-            let ran = status.ran || runs;
-            write(service, ScheduleStatus { decided_until: due, ran }, runs.then_some(now))
+            let why = passes(service, &schedule, due);
+            let ran = status.ran || why.is_none();
+            let passed = why.map(|why| Passed { due, why }).or(status.passed);
+            write(service, ScheduleStatus { decided_until: due, ran, passed }, why.is_none().then_some(now))
         }
     }
 }
@@ -61,10 +62,13 @@ fn status(service: &Service) -> Option<ScheduleStatus> {
     service.job.and_then(|job| job.schedule)
 }
 
-fn is_to_run(service: &ServiceView<'_>, schedule: &Schedule, due: Timestamp) -> bool {
-    let is_missed = service.now.since(due) > ON_TIME && schedule.missed == Missed::Skip;
+/// Why a due time makes no run, if it makes none.
+fn passes(service: &ServiceView<'_>, schedule: &Schedule, due: Timestamp) -> Option<PassedBecause> {
+    if service.now.since(due) > ON_TIME && schedule.missed == Missed::Skip {
+        return Some(PassedBecause::Missed);
+    }
     let overlaps = || has_begun(service.service) && !jobs::is_over(service);
-    !is_missed && (schedule.overlap != Overlap::Forbid || !overlaps())
+    (schedule.overlap == Overlap::Forbid && overlaps()).then_some(PassedBecause::Overlaps)
 }
 
 fn write(service: &ServiceView<'_>, status: ScheduleStatus, run_at: Option<Timestamp>) -> Decision {

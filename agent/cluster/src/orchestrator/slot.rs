@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use super::dirty::is_dirty;
 use super::restart::{self, Start, Verdict};
-use super::service_view::ServiceView;
+use super::service_view::{Ground, ServiceView};
 use super::task::{self, Birth};
 use crate::id::{NewBits, NodeId, TaskId};
+use crate::objects::decision::Cause;
 use crate::objects::service::UpdateOrder;
 use crate::objects::{Task, TaskState};
 use crate::reconciled::Reconciled;
@@ -195,11 +196,34 @@ fn succeed(
             Some(head.id)
         }
         Verdict::Replace { start_after } => {
-            let successor = successor(service, slot, head, start_after, bits);
+            let cause = cause_of(service, head, start_after);
+            let successor = successor(service, slot, head, Succession { start_after, cause }, bits);
             create(service, slot, successor, wanted);
             None
         }
     }
+}
+
+/// Why a head that has ended or can't stay has a successor.
+fn cause_of(service: &ServiceView<'_>, head: &Task, start_after: Option<crate::time::Timestamp>) -> Cause {
+    if start_after.is_some() {
+        let container = service.status(head).container.as_ref();
+        return Cause::Restarted { exit_code: container.map(|container| container.exit_code) };
+    }
+    let is_there = head.node.is_none_or(|node| service.view.node(node).is_some());
+    match service.ground(head) {
+        Ground::Lost if is_there => Cause::NodeDown,
+        Ground::Lost => Cause::NodeRemoved,
+        Ground::Drained => Cause::Drained,
+        Ground::Sound => Cause::Moved,
+    }
+}
+
+/// What is particular about a task that takes another one's place.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Succession {
+    pub(super) start_after: Option<crate::time::Timestamp>,
+    pub(super) cause: Cause,
 }
 
 /// A new task that takes the head's place; it is held until the head has stopped.
@@ -207,16 +231,17 @@ pub(super) fn successor(
     service: &ServiceView<'_>,
     slot: &Slot<'_>,
     head: &Task,
-    start_after: Option<crate::time::Timestamp>,
+    succession: Succession,
     bits: NewBits<'_>,
 ) -> Task {
     let birth = Birth {
         slot: slot.number,
         node: slot.node,
         desired: TaskState::Ready,
-        start_after,
+        start_after: succession.start_after,
         replaces: Some(head.id),
         newer_than: slot.newest().map(|newest| newest.meta.created_at),
+        cause: Some(succession.cause),
     };
     task::new(service, birth, bits)
 }

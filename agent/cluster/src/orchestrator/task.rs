@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::service_view::ServiceView;
 use super::{restart, texts};
 use crate::id::{NewBits, NodeId, TaskId};
+use crate::objects::decision::{Cause, Decision};
 use crate::objects::task::{Gate, Stop};
 use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
 use crate::time::Timestamp;
@@ -21,12 +22,28 @@ pub(super) struct Birth {
     pub(super) replaces: Option<TaskId>,
     /// When the slot's newest task was made: this one is newer, so that a slot's tasks always have an order.
     pub(super) newer_than: Option<Timestamp>,
+    /// None of the first one in a slot: the service says it.
+    pub(super) cause: Option<Cause>,
 }
 
 impl Birth {
     /// The first one in a slot.
     pub(super) fn first(slot: u64, node: Option<NodeId>, desired: TaskState) -> Self {
-        Self { slot, node, desired, start_after: None, replaces: None, newer_than: None }
+        Self { slot, node, desired, start_after: None, replaces: None, newer_than: None, cause: None }
+    }
+}
+
+/// Why a slot of the service has its first task.
+fn first_cause(service: &ServiceView<'_>, node: Option<NodeId>) -> Cause {
+    let of = service.service;
+    if of.spec.mode.is_job() {
+        return Cause::Run;
+    }
+    let node = node.and_then(|node| service.view.node(node));
+    match node {
+        Some(node) if node.status.since > of.meta.created_at => Cause::NodeCame,
+        None if of.previous_spec.is_some() => Cause::Scaled,
+        _ => Cause::Created,
     }
 }
 
@@ -68,6 +85,10 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
         log_driver: log_driver(service),
         generic_resources: Vec::new(),
         job_iteration: of.spec.mode.is_job().then(|| of.job.map_or(0, |job| job.iteration)),
+        decision: Decision {
+            cause: birth.cause.unwrap_or_else(|| first_cause(service, birth.node)),
+            placed: None,
+        },
     };
     if restart::is_held_at_birth(service, &task) {
         return Task { desired_state: TaskState::Ready, ..task };

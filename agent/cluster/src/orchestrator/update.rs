@@ -19,9 +19,10 @@ use std::time::Duration;
 use super::dirty::is_dirty;
 use super::restart::{self, Verdict};
 use super::service_view::{ServiceView, ended_by_itself};
-use super::slot::{self, Room, Slot, settle};
+use super::slot::{self, Room, Slot, Succession, settle};
 use super::texts;
 use crate::id::{NewBits, TaskId};
+use crate::objects::decision::Cause;
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
 use crate::objects::task::Gate;
 use crate::objects::{Service, Task, TaskState, UpdateConfig, Version};
@@ -206,7 +207,8 @@ fn replace(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled, 
     for old in slot.wanted(service).filter(|old| !starts_first || old.id != head.id) {
         wanted.update(service.stopped(old, TaskState::Shutdown));
     }
-    let new = slot::successor(service, slot, head, None, bits);
+    let cause = if service.rolls_back() { Cause::RolledBack } else { Cause::Updated };
+    let new = slot::successor(service, slot, head, Succession { start_after: None, cause }, bits);
     if starts_first {
         wanted.create(Task { desired_state: service.goal(), ..new });
     } else {

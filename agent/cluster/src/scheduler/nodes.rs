@@ -90,6 +90,13 @@ impl NodeRow {
         fits(self.nano_cpus, wanted.nano_cpus, cpus) && fits(self.memory_bytes, wanted.memory_bytes, bytes)
     }
 
+    /// What is not reserved of its processors, in billionths, and of its memory, in bytes.
+    pub(super) fn free(&self) -> (u128, u128) {
+        let (cpus, bytes) =
+            self.description().map_or((0, 0), |it| (it.resources.nano_cpus, it.resources.memory_bytes));
+        (u128::from(cpus).saturating_sub(self.nano_cpus), u128::from(bytes).saturating_sub(self.memory_bytes))
+    }
+
     /// Which of its generic resources a task that wants these would get; none when there are not enough.
     pub(super) fn choose_generic(&self, wanted: &GenericWants) -> Option<Vec<GenericResource>> {
         let all = self.description().map_or(&[][..], |it| &it.resources.generic);

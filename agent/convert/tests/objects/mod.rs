@@ -131,6 +131,7 @@ pub(crate) fn task(view: &View<'_>, shown: swarm::task::Task) -> Task {
         log_driver: None,
         generic_resources: generic(shown.generic_resources),
         job_iteration: shown.job_iteration.map(|it| it.index),
+        decision: ketch_cluster::objects::Decision::default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod archive;
 mod attach;
 mod build;
 mod checkpoints;
+mod cluster;
 mod commits;
 mod containers;
 mod events;
@@ -44,6 +45,7 @@ pub fn all() -> Router {
     exec::add(&mut router);
     networks::add(&mut router);
     swarm::add(&mut router);
+    cluster::add(&mut router);
     nodes::add(&mut router);
     services::add(&mut router);
     tasks::add(&mut router);
@@ -59,6 +61,7 @@ pub fn all() -> Router {
 pub(crate) fn of_cluster() -> Router {
     let mut router = Router::default();
     swarm::add_of_cluster(&mut router);
+    cluster::add(&mut router);
     nodes::add(&mut router);
     services::add(&mut router);
     tasks::add(&mut router);

@@ -171,7 +171,7 @@ fn a_job_with_a_schedule_runs_when_it_is_due_or_forced() {
     };
     let id = created(&mut store, job(Some("@daily")));
     let status = |iteration, last_execution, decided_until, ran| {
-        let schedule = Some(ScheduleStatus { decided_until, ran });
+        let schedule = Some(ScheduleStatus { decided_until, ran, passed: None });
         Some(JobStatus { iteration, last_execution, schedule })
     };
     assert_eq!(store.service(id).unwrap().job, status(0, at(1), at(1), false));

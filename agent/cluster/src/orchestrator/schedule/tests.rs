@@ -14,7 +14,7 @@ const TEN_MINUTES: &str = "*/10 * * * *";
 
 fn job(labels: &[(&str, &str)]) -> Service {
     let mut job = fixture::service(1, ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 1 });
-    let schedule = Some(ScheduleStatus { decided_until: at(1000), ran: false });
+    let schedule = Some(ScheduleStatus { decided_until: at(1000), ran: false, passed: None });
     job.job = Some(JobStatus { iteration: 0, last_execution: at(1000), schedule });
     let every = [(schedule::LABEL, TEN_MINUTES)];
     let labels = every.iter().chain(labels).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));

@@ -165,6 +165,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 log_driver: None,
                 generic_resources: Vec::new(),
                 job_iteration: None,
+                decision: ketch_cluster::objects::Decision::default(),
             }
             .into()
         }

@@ -386,6 +386,7 @@ fn task(number: u128) -> Task {
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: None,
+        decision: ketch_cluster::objects::Decision::default(),
     }
 }
 

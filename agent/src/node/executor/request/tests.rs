@@ -48,6 +48,7 @@ pub(in crate::node::executor) fn task(container: ContainerSpec) -> Task {
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: None,
+        decision: ketch_cluster::objects::Decision::default(),
     }
 }
 
