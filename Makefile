@@ -52,7 +52,7 @@ help: ## This list
 setup: ## Install the Debian packages that building and testing need, when missing
 	@integration/setup/packages.sh gcc libc6-dev libseccomp-dev busybox-static procps util-linux iproute2 strace jq \
 		containerd containernetworking-plugins docker.io podman buildah uidmap slirp4netns fuse-overlayfs dbus-daemon nftables \
-		docker-compose docker-registry skopeo zstd bzip2 curl attr apache2-utils openssl python3-venv
+		docker-compose docker-registry prometheus skopeo zstd bzip2 curl attr apache2-utils openssl python3-venv
 
 build: ## Static release binaries at target/release/
 	@integration/setup/packages.sh gcc libc6-dev

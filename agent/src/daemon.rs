@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::exec_root;
 use crate::image::Images;
 use crate::image::registry::proxy::Proxies;
+use crate::metrics::Counted;
 use crate::network::Networks;
 use crate::network::settings::Settings;
 use crate::node;
@@ -49,6 +50,8 @@ pub struct Daemon {
     pub store: Store,
     /// Containers.
     pub engine: Engine,
+    /// What was done, for metrics.
+    pub counted: Counted,
     /// Containers that come into networks of the cluster.
     pub(crate) attaching: Attaching,
     /// What this machine is in a cluster; there from [`Daemon::begin`] on.
@@ -100,6 +103,7 @@ impl Daemon {
         let seccomp = DefaultSeccomp::read(&config.containers.seccomp_profile)?;
         let engine = Engine::new(launch, Host::look(), seccomp);
         Ok(Arc::new(Self {
+            counted: Counted::default(),
             attaching: Attaching::default(),
             node: OnceLock::new(),
             begun: watch::Sender::default(),

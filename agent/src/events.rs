@@ -27,7 +27,7 @@ pub struct Event {
     /// The same: the container's image.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub from: String,
-    /// `container`, `image`, `network`, `volume`, `daemon`, `service`.
+    /// `container`, `image`, `network`, `volume`, `daemon`; of the cluster `service`, `node`, `secret`, `config`, `network`.
     #[serde(rename = "Type")]
     pub kind: &'static str,
     /// `create`, `start`, `die`...; some end in `: ` and an operand.
@@ -36,7 +36,7 @@ pub struct Event {
     /// Whom it happened to.
     #[serde(rename = "Actor")]
     pub actor: Actor,
-    /// `local`; of what is the cluster's, `swarm`.
+    /// `local`, or `swarm`.
     pub scope: &'static str,
     /// Seconds since 1970.
     pub time: u64,
@@ -71,7 +71,7 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells everyone.
+    /// Tells everyone of something that happened here.
     pub fn publish(
         &self,
         kind: &'static str,
@@ -79,18 +79,32 @@ impl Events {
         id: &str,
         attributes: BTreeMap<String, String>,
     ) {
+        self.tell(kind, "local", action.into(), Actor { id: id.to_owned(), attributes });
+    }
+
+    /// Tells everyone of something that happened to the cluster.
+    pub fn publish_of_cluster(
+        &self,
+        kind: &'static str,
+        action: &'static str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
+    ) {
+        self.tell(kind, "swarm", action.to_owned(), Actor { id: id.to_owned(), attributes });
+    }
+
+    fn tell(&self, kind: &'static str, scope: &'static str, action: String, actor: Actor) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let action = action.into();
         let legacy = matches!(kind, "container" | "image");
+        let from = if kind == "container" { actor.attributes.get("image").cloned() } else { None };
         let event = Event {
             status: if legacy { action.clone() } else { String::new() },
-            id: if legacy { id.to_owned() } else { String::new() },
-            from: if kind == "container" { attributes.get("image").cloned() } else { None }
-                .unwrap_or_default(),
+            id: if legacy { actor.id.clone() } else { String::new() },
+            from: from.unwrap_or_default(),
             kind,
             action,
-            actor: Actor { id: id.to_owned(), attributes },
-            scope: if kind == "service" { "swarm" } else { "local" },
+            actor,
+            scope,
             time: since.as_secs(),
             time_nano: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
         };

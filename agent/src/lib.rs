@@ -42,6 +42,7 @@ pub mod settings;
 pub mod shim;
 pub mod size;
 mod spare;
+pub mod stack;
 pub mod store;
 pub mod system;
 pub mod tar;

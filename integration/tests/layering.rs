@@ -134,6 +134,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "prost",
             "redb",
             "regex-lite",
+            "saphyr-parser",
             "rustix",
             "rustix-libc-wrappers",
             "serde",

@@ -151,6 +151,7 @@ modules![
     mesh_cluster(waits),
     mesh_onehost(waits),
     mesh_full(waits),
+    mesh_explain(waits),
     mesh_foreign(waits),
     mesh_labels(waits),
     mesh_scale(waits),

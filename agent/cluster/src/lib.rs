@@ -24,6 +24,7 @@ pub mod payloads;
 pub mod reconciled;
 pub mod reconcilers;
 pub mod scheduler;
+pub mod simulate;
 pub mod store;
 pub mod template;
 pub mod time;

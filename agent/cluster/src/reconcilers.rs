@@ -22,8 +22,9 @@ pub use touched::Word;
 
 use crate::control::{MAX_TRANSACTION_BYTES, size_of};
 use crate::id::NewBits;
+use crate::objects::TaskState;
 use crate::scheduler::Scheduler;
-use crate::store::{Change, ObjectId, StoreAction};
+use crate::store::{Change, Object, ObjectId, StoreAction};
 use crate::time::Timestamp;
 use crate::view::View;
 
@@ -61,6 +62,17 @@ pub struct Turn {
 }
 
 impl Turn {
+    /// How many tasks it gives a node, and of how many it says why they wait: of the scheduler's.
+    #[must_use]
+    pub fn placements(&self) -> (usize, usize) {
+        let is_placed = |action: &StoreAction| match action {
+            StoreAction::Update(Object::Task(task)) => task.status.state >= TaskState::Assigned,
+            _ => false,
+        };
+        let placed = self.actions.iter().filter(|action| is_placed(action)).count();
+        (placed, self.actions.len() - placed)
+    }
+
     /// At least one part, none of them empty.
     pub fn parts(&self) -> impl Iterator<Item = &[StoreAction]> {
         Parts(&self.actions)
@@ -213,6 +225,12 @@ impl Reconcilers {
                 }
             }
         }
+    }
+
+    /// How many keys are to be looked at now, and how many at a later moment.
+    #[must_use]
+    pub fn lengths(&self) -> (usize, usize) {
+        (self.ready.len(), self.later.len())
     }
 
     /// When to call [`Self::next`] again although nothing changes; none when only a change can matter.

@@ -102,6 +102,12 @@ impl<'a> View<'a> {
         Self { store, observed }
     }
 
+    /// What workers have told, without the store.
+    #[must_use]
+    pub fn observed(&self) -> &'a Observed {
+        self.observed
+    }
+
     /// A task's status: the worker's word, unless the log is further.
     #[must_use]
     pub fn status<'t>(&self, task: &'t Task) -> &'t TaskStatus

@@ -50,6 +50,7 @@ use crate::calls::{
     Request, SessionAsked, StreamRequest, Tell, TellTaken, TunnelAsked, TunnelRequest, UsesTaken, UsesTell,
 };
 use crate::manager::{Changes, LeadError, Leader, Wake};
+use crate::measure::OfDispatcher;
 use crate::wire::{Answer, Call, Refusal};
 use crate::world::Caller;
 use bell::Topic;
@@ -82,6 +83,7 @@ pub struct Dispatcher {
     tunnels: Tunnels,
     scaling: Scaling,
     layers: Layers,
+    counted: OfDispatcher,
 }
 
 /// What a node may say of itself: it enters the log.
@@ -110,11 +112,24 @@ impl Dispatcher {
             tunnels: Tunnels::default(),
             scaling: Scaling::default(),
             layers: Layers::default(),
+            counted: OfDispatcher::default(),
         });
         let changes = dispatcher.leader.changes();
         dispatcher.look();
         drop(tokio::spawn(Arc::clone(&dispatcher).run(changes)));
         dispatcher
+    }
+
+    /// What it has counted in its term.
+    #[must_use]
+    pub fn counted(&self) -> &OfDispatcher {
+        &self.counted
+    }
+
+    /// How many workers have a session.
+    #[must_use]
+    pub fn open_sessions(&self) -> usize {
+        self.sessions.count()
     }
 
     /// Whether calls of that path are a dispatcher's.
@@ -183,6 +198,8 @@ impl Dispatcher {
         let registration = Registration::of(&asked, caller, from);
         let (tunnels, layers) = (asked.tunnels, asked.layers);
         let words = self.sorted(node, asked.words)?;
+        self.counted.sessions.add(1);
+        self.counted.words.add(words.taken.len());
         self.leader.note(words.taken);
         let session = self.leader.bits()();
         let (sender, receiver) = mpsc::channel(AHEAD);
@@ -212,6 +229,7 @@ impl Dispatcher {
     fn beat(&self, caller: &Identity, heartbeat: &Heartbeat) -> Result<HeartbeatTaken, Refusal> {
         let beat = self.sessions.beat(caller, heartbeat.session);
         let beat = beat.ok_or_else(|| self.no_session(caller.node))?;
+        self.counted.heartbeats.add(1);
         if beat.news == News::Certificate {
             self.writer.add_nodes([caller.node]);
         }
@@ -222,6 +240,7 @@ impl Dispatcher {
     async fn tell(&self, node: NodeId, told: Tell) -> Result<TellTaken, Refusal> {
         self.is_session(node, told.session)?;
         let mut words = self.sorted(node, told.words)?;
+        self.counted.words.add(words.taken.len());
         self.leader.note(words.taken);
         let mut committed = words.settled;
         if Fault::EndForgotten.is_made() {
@@ -412,6 +431,7 @@ impl Dispatcher {
                 continue;
             }
             let silent = self.sessions.take_silent(&self.unreached());
+            self.counted.silent.add(silent.len());
             self.writer.add_nodes(silent);
         }
     }

@@ -14,17 +14,19 @@ mod reaching;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ketch_ca::folder::{Folder, Kept, RaftKeys};
 use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::TaskState;
 use ketch_cluster::objects::cluster::RaftConfig;
 use ketch_cluster::objects::node::NodeRole;
 use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
-use ketch_raft::{Blocking, Start};
+use ketch_raft::{Blocking, Notices, Start};
 use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 
@@ -111,6 +113,17 @@ pub struct Picked {
     pub advertise: String,
     /// The managers that the node knows, `host:port`: it is reached where its way to them begins.
     pub managers: Vec<String>,
+}
+
+/// Figures for metrics.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// The tasks that this node has, by state.
+    pub tasks: BTreeMap<TaskState, usize>,
+    /// Of a manager.
+    pub log: Option<ketch_raft::Status>,
+    /// When this manager leads.
+    pub leads: Option<(Arc<Leader>, Arc<Dispatcher>)>,
 }
 
 /// What is told of the node itself.
@@ -316,6 +329,35 @@ impl Node {
     /// Reads what this manager has of the cluster, which may be older than what the leader has; none of a worker.
     pub fn view<T>(&self, reader: impl FnOnce(&Store) -> T) -> Option<T> {
         self.managing().ok()?.view(reader)
+    }
+
+    /// What it counts; nothing of a node of no cluster.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.member().map(|member| member.figures()).unwrap_or_default()
+    }
+
+    /// What is committed from now on, once this node is a manager. It ends when it is none any more.
+    pub async fn notices(&self) -> Notices {
+        let mut states = self.state.subscribe();
+        loop {
+            let member = match &*states.borrow_and_update() {
+                State::Active(member) => Some(Arc::clone(member)),
+                _ => None,
+            };
+            let notices = async {
+                match &member {
+                    Some(member) => member.notices().await,
+                    None => None,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(notices) = notices => return notices,
+                // The sender is here as well.
+                _ = states.changed() => {}
+            }
+        }
     }
 
     /// The connections to other nodes.

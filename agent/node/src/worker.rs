@@ -26,11 +26,13 @@ mod texts;
 mod tunnels;
 mod word;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use ketch_cluster::id::NodeId;
+use ketch_cluster::objects::TaskState;
 use ketch_cluster::objects::node::CaKeyId;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -140,6 +142,12 @@ impl Worker {
     #[must_use]
     pub fn events(&self) -> mpsc::UnboundedReceiver<WorkerEvent> {
         self.hands.events.listen()
+    }
+
+    /// How many tasks of this node are in each state.
+    #[must_use]
+    pub fn states(&self) -> BTreeMap<TaskState, usize> {
+        self.hands.words.states()
     }
 
     /// The managers, as the leader said last.

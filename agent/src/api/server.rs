@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
@@ -178,6 +178,7 @@ pub(crate) async fn answer(
         return response;
     }
     let is_ancient = ApiVersion::of_path(parts.uri.path()).is_some_and(|version| version < version::MINIMUM);
+    let (counting, path, began) = (Arc::clone(&daemon), parts.uri.path().to_owned(), Instant::now());
     // In a task of its own: a client that goes does not stop a start half way.
     let called = tokio::spawn(call(daemon, router, parts, body)).await;
     let called =
@@ -193,6 +194,7 @@ pub(crate) async fn answer(
             if is_ancient { old_error(&error) } else { response::error(&error) }
         }
     };
+    counting.counted.answered(&path, response.status(), began.elapsed());
     said(response)
 }
 

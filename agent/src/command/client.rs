@@ -56,7 +56,7 @@ impl Host {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failed(error.to_string()))?;
         let sent = Sent { method, path: path.to_owned(), body };
-        let asked = runtime.block_on(timeout(PATIENCE, self.send(sent)));
+        let asked = runtime.block_on(async { timeout(PATIENCE, self.send(sent)).await });
         let (is_success, body) = asked
             .map_err(|_| failed("it does not answer".to_owned()))?
             .map_err(|error| failed(error.to_string()))?;

@@ -5,7 +5,9 @@
 
 mod client;
 mod explain;
+mod simulate;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub use client::Host;
@@ -15,11 +17,17 @@ const USAGE: &str = "Usage:\tketchd cluster COMMAND
 Ask a ketchd about its cluster
 
 Commands:
-  explain     Why tasks are where they are, wait, moved or were restarted
+  explain SERVICE|TASK|NODE   Why tasks are where they are, wait, moved or were restarted
+  simulate                    What docker stack deploy of a file would do, without doing it
 
 Options of each:
   -H, --host string     The daemon's socket (default DOCKER_HOST, or unix:///run/ketchd.sock)
       --format string   json, or a text without it
+
+Options of simulate:
+  -f, --file string     The Compose file of version 3
+      --stack string    The stack's name (default the file's)
+      --prune           As if services of the stack that are not in the file were to be removed
 ";
 
 /// A wrong command line, as docker ends for one.
@@ -38,6 +46,8 @@ pub enum CommandError {
     /// The daemon's own words.
     #[error("Error response from daemon: {0}")]
     Refused(String),
+    #[error("{path}: {why}")]
+    File { path: String, why: String },
     #[error("the daemon's answer can't be read: {0}")]
     Unreadable(String),
 }
@@ -75,6 +85,9 @@ struct Asked {
     command: String,
     host: Host,
     format: Format,
+    file: Option<PathBuf>,
+    stack: Option<String>,
+    prune: bool,
     operands: Vec<String>,
 }
 
@@ -84,6 +97,7 @@ impl Asked {
         let misuse = CommandError::Misuse;
         let mut arguments = arguments;
         let (mut words, mut host, mut format) = (Vec::new(), None, Format::Text);
+        let (mut file, mut stack, mut prune) = (None, None, false);
         while let Some(argument) = arguments.next() {
             let (flag, mut given) = match argument.split_once('=') {
                 Some((flag, value)) if flag.starts_with("--") => (flag.to_owned(), Some(value.to_owned())),
@@ -96,6 +110,9 @@ impl Asked {
             match flag.as_str() {
                 "--help" | "-h" => return Ok(None),
                 "--host" | "-H" => host = Some(value()?),
+                "--file" | "-f" | "--compose-file" | "-c" => file = Some(PathBuf::from(value()?)),
+                "--stack" => stack = Some(value()?),
+                "--prune" => prune = true,
                 "--format" => {
                     format = match value()?.as_str() {
                         "json" => Format::Json,
@@ -113,12 +130,13 @@ impl Asked {
         }
         let command = words.remove(0);
         let host = Host::of(host, std::env::var("DOCKER_HOST").ok()).map_err(misuse)?;
-        Ok(Some(Self { command, host, format, operands: words }))
+        Ok(Some(Self { command, host, format, file, stack, prune, operands: words }))
     }
 
     fn answer(self) -> Result<String, CommandError> {
         match self.command.as_str() {
             "explain" => explain::answer(&self),
+            "simulate" => simulate::answer(&self),
             other => Err(CommandError::Misuse(format!("unknown command: ketchd cluster {other}"))),
         }
     }

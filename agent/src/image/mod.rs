@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use ketch_engine_api::image::ImageConfig;
+use ketch_node::measure::{Counter, Spans};
 
 use crate::blocking::drop_later;
 use crate::compat;
@@ -85,6 +86,14 @@ struct Inner {
     ids: Ids,
     /// Held by the one prune that runs.
     pruning: Mutex<()>,
+    pulls: Pulls,
+}
+
+/// Pulls so far.
+#[derive(Debug, Default)]
+pub struct Pulls {
+    pub(crate) took: Spans,
+    pub(crate) failed: Counter,
 }
 
 impl Image {
@@ -154,6 +163,7 @@ impl Images {
             bounds: Mutex::default(),
             ids: ids.clone(),
             pruning: Mutex::default(),
+            pulls: Pulls::default(),
         })))
     }
 

@@ -1,11 +1,12 @@
 //! This machine as a node of a cluster: what `ketch-node` reaches outside itself. [`world`] is its clock, its connections and
 //! its disk; [`executor`] runs its tasks by the engine; [`address`] says where it is reached; [`api`] sends requests to whoever
-//! leads; [`news`] makes events
-//! of what a leader decides by itself; [`layers`] shares images' layers with other nodes; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
+//! leads; [`events`] tells of what happens to the cluster, [`news`] of what a leader decides by itself; [`layers`] shares images' layers with
+//! other nodes; [`attaching`] has containers that are no tasks come into networks of the cluster. Nothing here decides about the cluster.
 
 pub(crate) mod address;
 pub(crate) mod api;
 pub(crate) mod attaching;
+mod events;
 pub mod executor;
 mod layers;
 mod news;
@@ -32,6 +33,7 @@ pub(crate) async fn begin(daemon: &Arc<Daemon>, node: &Arc<Node>) {
         }
     }
     node.begin();
+    drop(tokio::spawn(events::tell(Arc::clone(daemon), Arc::clone(node))));
 }
 
 /// The address to be reached at instead of the known one; none while that is right, or no way to a manager says of another one.

@@ -38,6 +38,20 @@ impl Key {
         of_services.chain(nodes.map(Self::Node)).chain(of_cluster).collect()
     }
 
+    /// Which reconciler it is, whatever it is called for: for metrics.
+    #[must_use]
+    pub fn reconciler(self) -> &'static str {
+        match self {
+            Self::Service(_) => "service",
+            Self::Node(_) => "node",
+            Self::Allocator => "allocator",
+            Self::Scheduler => "scheduler",
+            Self::Reaper(_) => "reaper",
+            Self::DataKeys => "data_keys",
+            Self::Payloads => "payloads",
+        }
+    }
+
     /// What it wants changed. Without memory: called twice on the same view, it wants the same, but for the ids of new objects.
     pub fn run(self, view: &View<'_>, now: Timestamp, bits: NewBits<'_>) -> Reconciled {
         match self {

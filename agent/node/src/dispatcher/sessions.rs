@@ -231,6 +231,11 @@ impl Sessions {
         silent
     }
 
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.table().open.len()
+    }
+
     /// When the next node's time passes.
     #[must_use]
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::changes::{Changes, Wake};
 use super::error::{ChangeError, LeadError};
 use super::members;
+use crate::measure::OfLeader;
 use crate::news::News;
 use crate::world::World;
 
@@ -49,6 +50,7 @@ pub struct Leader {
     over: watch::Sender<bool>,
     /// Held while raft's members change.
     pub(super) membership: AsyncMutex<()>,
+    pub(super) counted: OfLeader,
     pub(super) renewals: watch::Sender<Arc<std::collections::BTreeSet<ketch_cluster::id::NodeId>>>,
 }
 
@@ -74,6 +76,7 @@ impl Leader {
             wakes: Mutex::new(Some(broadcast::Sender::new(BACKLOG))),
             over: watch::Sender::new(false),
             membership: AsyncMutex::default(),
+            counted: OfLeader::default(),
             renewals: watch::Sender::default(),
         }
     }
@@ -82,6 +85,18 @@ impl Leader {
     #[must_use]
     pub fn term(&self) -> u64 {
         self.term
+    }
+
+    /// What it has counted since it leads.
+    #[must_use]
+    pub fn counted(&self) -> &OfLeader {
+        &self.counted
+    }
+
+    /// How many keys wait to be reconciled now, and how many for a moment.
+    #[must_use]
+    pub fn queue_lengths(&self) -> (usize, usize) {
+        lock(&self.reconcilers).lengths()
     }
 
     /// The leader's clock, by which all moments in the cluster are made.
@@ -233,6 +248,7 @@ impl Leader {
         actions: Vec<StoreAction>,
     ) -> (Option<OwnedMutexGuard<()>>, Result<Arc<Committed>, ProposeError>) {
         let (log, mut over) = (Arc::clone(&self.log), self.over.subscribe());
+        let began = self.now();
         let (tell, told) = oneshot::channel();
         tokio::spawn(async move {
             let settled = tokio::select! {
@@ -242,7 +258,10 @@ impl Leader {
             };
             drop(tell.send((Some(turn), settled)));
         });
-        told.await.unwrap_or((None, Err(ProposeError::Uncertain)))
+        let settled = told.await.unwrap_or((None, Err(ProposeError::Uncertain)));
+        self.counted.proposals.took(self.now().since(began));
+        self.counted.failed_proposals.add(usize::from(settled.1.is_err()));
+        settled
     }
 
     /// Lets the reconcilers and their state know what was committed, and then everybody else.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ketch_cluster::objects::Version;
-use ketch_cluster::reconcilers::{Outcome, Turn};
+use ketch_cluster::reconcilers::{Key, Outcome, Turn};
 use ketch_cluster::store::{Object, StoreAction};
 use ketch_raft::{Notice, Notices, ProposeError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 
 use super::leader::{Leader, lock};
+use crate::measure::TurnsNow;
 
 /// It looks at the clock at least so often: the wall clock, by which reconcilers wait, may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -61,10 +62,24 @@ async fn turn(leader: &Leader, notices: &mut Notices) -> Went {
     while let Some(Some(notice)) = notices.next().now_or_never() {
         leader.take_in(notice);
     }
+    let began = leader.now();
     let Some(turn) = next(leader) else { return Went::ToRest };
+    let decided = leader.now();
     let outcome = commit(leader, held, &turn, notices).await;
+    count(leader, &turn, outcome, (decided.since(began), leader.now().since(decided)));
     lock(&leader.reconcilers).settle(turn.key, outcome, leader.now());
     Went::On
+}
+
+fn count(leader: &Leader, turn: &Turn, outcome: Outcome, (deciding, committing): (Duration, Duration)) {
+    let is_committed = outcome == Outcome::Committed;
+    if turn.key == Key::Scheduler && is_committed {
+        let (placed, unplaced) = turn.placements();
+        leader.counted.placed.add(placed);
+        leader.counted.unplaced.add(unplaced);
+    }
+    let (committed, refused) = (u64::from(is_committed), u64::from(!is_committed));
+    leader.counted.turn(turn.key.reconciler(), &TurnsNow { committed, refused, deciding, committing });
 }
 
 fn next(leader: &Leader) -> Option<Turn> {

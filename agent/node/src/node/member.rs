@@ -17,14 +17,14 @@ use ketch_cluster::objects::node::{NodeRole, NodeState};
 use ketch_cluster::objects::{Cluster, Node};
 use ketch_cluster::store::Store;
 use ketch_cluster::token::UnlockKey;
-use ketch_raft::Start;
+use ketch_raft::{Notices, Start};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::document::Document;
 use super::error::NodeError;
-use super::{Information, Lead, NodeParts, join};
+use super::{Figures, Information, Lead, NodeParts, join};
 use crate::calls::{ManagerAddress, Membership};
 use crate::wire::Links;
 use crate::worker::{Worker, WorkerEvent, WorkerParts};
@@ -174,6 +174,22 @@ impl Member {
     pub(super) fn view<T>(&self, reader: impl FnOnce(&Store) -> T) -> Option<T> {
         let managing = self.managing.borrow().clone()?;
         Some(managing.manager.view(reader))
+    }
+
+    pub(super) fn figures(&self) -> Figures {
+        let managing = self.managing.borrow().clone();
+        Figures {
+            tasks: self.worker.states(),
+            log: managing.as_ref().map(|it| it.manager.status()),
+            leads: managing.and_then(|it| it.term()),
+        }
+    }
+
+    /// The manager here, now and later.
+    pub(super) async fn notices(&self) -> Option<Notices> {
+        let mut managing = self.managing.subscribe();
+        let found = managing.wait_for(Option::is_some).await.ok()?;
+        found.as_ref().map(|it| it.manager.notices())
     }
 
     pub(super) fn unlock_key(&self) -> Option<UnlockKey> {

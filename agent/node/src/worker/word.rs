@@ -118,6 +118,13 @@ impl Words {
         self.lock().get(&task).map(|(word, _)| word.clone())
     }
 
+    /// How many tasks are in each state.
+    pub(super) fn states(&self) -> BTreeMap<TaskState, usize> {
+        let mut states = BTreeMap::new();
+        self.lock().values().for_each(|(word, _)| *states.entry(word.state).or_default() += 1);
+        states
+    }
+
     pub(super) fn forget(&self, task: TaskId) {
         self.lock().remove(&task);
     }

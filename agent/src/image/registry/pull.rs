@@ -1,6 +1,7 @@
 //! `docker pull`: a manifest, the one for this machine if it is an index, its config, and its layers at once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::auth::Credentials;
 use super::origin::Origin;
@@ -8,13 +9,13 @@ use super::repository::{Distribution, Fetched, Repository, reference_name};
 use super::transfer::Wanted;
 use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::image::Images;
 use crate::image::digest::Digest;
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::sharing::{Peers, Shared, Step};
 use crate::image::spec::{Descriptor, ImageFile, Platform};
 use crate::image::state::{Blob, Image, ImageRecord};
+use crate::image::{Images, Pulls};
 
 /// Indexes that lead to indexes.
 const DEPTH: usize = 4;
@@ -36,6 +37,14 @@ impl Images {
     /// # Errors
     /// In dockerd's words: no such manifest, no access, a registry that does not answer, content that is not what it says.
     pub async fn pull(&self, options: &PullOptions, progress: &Progress) -> Result<()> {
+        let began = Instant::now();
+        let pulled = self.pull_named(options, progress).await;
+        self.pulls().took.took(began.elapsed());
+        self.pulls().failed.add(usize::from(pulled.is_err()));
+        pulled
+    }
+
+    async fn pull_named(&self, options: &PullOptions, progress: &Progress) -> Result<()> {
         let _sweep = Sweep(self.clone());
         let reference = &options.reference;
         let mut last = Error::new(Kind::Internal, format!("no endpoints found for {}", reference.familiar()));
@@ -68,6 +77,12 @@ impl Images {
         let newer = self.pull_one(&origin, reference, options, progress).await?;
         told(newer, reference, progress);
         Ok(())
+    }
+
+    /// How pulls went so far.
+    #[must_use]
+    pub fn pulls(&self) -> &Pulls {
+        &self.0.pulls
     }
 
     async fn pull_from(

@@ -1,7 +1,7 @@
 //! Networks that span the cluster, as the node is to have them.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ketch_cluster::assignment::Item;
 use ketch_node::executor::DataPath;
@@ -101,6 +101,10 @@ async fn applied(
     underlay: &Underlay,
     items: &Arc<[Item]>,
 ) -> Result<Vec<Problem>, String> {
-    let (daemon, underlay, items) = (Arc::clone(daemon), underlay.clone(), Arc::clone(items));
-    blocking(move || daemon.networks.apply(&underlay, &items)).await.map_err(|error| error.message)
+    let (owner, underlay, items) = (Arc::clone(daemon), underlay.clone(), Arc::clone(items));
+    let began = Instant::now();
+    let applied = blocking(move || owner.networks.apply(&underlay, &items)).await;
+    daemon.counted.networks.took(began.elapsed());
+    daemon.counted.network_problems.add(applied.as_ref().map_or(1, Vec::len));
+    applied.map_err(|error| error.message)
 }

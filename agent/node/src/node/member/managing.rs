@@ -59,6 +59,11 @@ impl Managing {
         (node != own).then_some(Lead::There(ManagerAddress { node, address }))
     }
 
+    /// The leader here with its dispatcher, when this manager leads.
+    pub(super) fn term(&self) -> Option<(Arc<Leader>, Arc<Dispatcher>)> {
+        self.term.clone()
+    }
+
     /// Which manager calls.
     fn is_manager(&self, caller: Caller) -> Result<NodeId, Refusal> {
         let caller = self.manager.manager(caller)?;

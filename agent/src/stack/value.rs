@@ -1,0 +1,236 @@
+//! A value of the file with the place where it stands, so that what is wrong with it can be said with its place.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Why a file is no stack.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StackError {
+    #[error("the file is no YAML: {0}")]
+    Yaml(String),
+    #[error("{place}: {why}")]
+    At { place: String, why: String },
+    #[error("{place}: reading {path}: {why}")]
+    File { place: String, path: String, why: String },
+}
+
+/// What a missing key has.
+static NULL: Value = Value::Null;
+
+#[derive(Debug, Clone)]
+pub(super) struct Place<'v> {
+    path: String,
+    pub(super) value: &'v Value,
+}
+
+impl<'v> Place<'v> {
+    pub(super) fn root(value: &'v Value) -> Self {
+        Self { path: String::new(), value }
+    }
+
+    /// What is there below a key; nothing where it is null.
+    pub(super) fn get(&self, key: &str) -> Option<Self> {
+        self.value
+            .get(key)
+            .filter(|value| !value.is_null())
+            .map(|value| Self { path: self.below(key), value })
+    }
+
+    /// The same of one that is there, be it null.
+    pub(super) fn at(&self, key: &str) -> Self {
+        Self { path: self.below(key), value: self.value.get(key).unwrap_or(&NULL) }
+    }
+
+    pub(super) fn items(&self) -> Result<Vec<Self>, StackError> {
+        let items = self.value.as_array().ok_or_else(|| self.wrong("must be a list"))?;
+        Ok(items
+            .iter()
+            .enumerate()
+            .map(|(index, value)| Self { path: self.below(&index.to_string()), value })
+            .collect())
+    }
+
+    /// The last word of its place.
+    pub(super) fn key(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+
+    pub(super) fn path(&self) -> String {
+        self.path.clone()
+    }
+
+    pub(super) fn wrong(&self, why: &str) -> StackError {
+        StackError::At { place: self.path.clone(), why: why.to_owned() }
+    }
+
+    pub(super) fn unknown(&self) -> StackError {
+        self.wrong("is not something that a stack can have here")
+    }
+
+    /// A text, or a number or truth value as one.
+    pub(super) fn text(&self) -> Result<String, StackError> {
+        match self.value {
+            Value::String(text) => Ok(text.clone()),
+            Value::Number(number) => Ok(number.to_string()),
+            Value::Bool(truth) => Ok(truth.to_string()),
+            _ => Err(self.wrong("must be a text")),
+        }
+    }
+
+    pub(super) fn number(&self) -> Result<i64, StackError> {
+        self.text()?.parse().map_err(|_| self.wrong("must be a whole number"))
+    }
+
+    pub(super) fn truth(&self) -> Result<bool, StackError> {
+        self.text()?.parse().map_err(|_| self.wrong("must be true or false"))
+    }
+
+    /// A list, or a text whose words are split as a shell would.
+    pub(super) fn words(&self) -> Result<Vec<String>, StackError> {
+        match self.value {
+            Value::String(text) => split(text).ok_or_else(|| self.wrong("has a quote without its end")),
+            _ => self.texts(),
+        }
+    }
+
+    pub(super) fn texts(&self) -> Result<Vec<String>, StackError> {
+        self.items()?.iter().map(Self::text).collect()
+    }
+
+    /// A map, or a list of `key=value`; a key without a value has none.
+    pub(super) fn pairs(&self) -> Result<Vec<(String, Option<String>)>, StackError> {
+        if self.value.is_array() {
+            let texts = self.texts()?.into_iter();
+            return Ok(texts
+                .map(|text| match text.split_once('=') {
+                    Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                    None => (text, None),
+                })
+                .collect());
+        }
+        keys(self)?
+            .iter()
+            .map(|key| Ok((key.clone(), self.get(key).map(|it| it.text()).transpose()?)))
+            .collect()
+    }
+
+    /// Nanoseconds.
+    pub(super) fn span(&self) -> Result<i64, StackError> {
+        let span = span(&self.text()?).ok_or_else(|| self.wrong("must be a duration such as 1m30s"))?;
+        i64::try_from(span.as_nanos()).map_err(|_| self.wrong("is too long"))
+    }
+
+    /// Bytes, with a letter or without.
+    pub(super) fn bytes(&self) -> Result<i64, StackError> {
+        let text = self.text()?.to_ascii_lowercase();
+        let bare = text.trim_end_matches('b').trim_end_matches('i');
+        let (digits, shift) = match bare.char_indices().last() {
+            Some((at, 'k')) => (&bare[..at], 10),
+            Some((at, 'm')) => (&bare[..at], 20),
+            Some((at, 'g')) => (&bare[..at], 30),
+            Some((at, 't')) => (&bare[..at], 40),
+            _ => (bare, 0),
+        };
+        let wrong = || self.wrong("must be a size such as 512M");
+        let whole: f64 = digits.trim().parse().map_err(|_| wrong())?;
+        scaled(whole, f64::from(1_u32 << 20) * 2_f64.powi(shift - 20)).ok_or_else(wrong)
+    }
+
+    /// Billionths of a CPU.
+    pub(super) fn cpus(&self) -> Result<i64, StackError> {
+        let wrong = || self.wrong("must be a number of CPUs such as 0.5");
+        let cpus: f64 = self.text()?.parse().map_err(|_| wrong())?;
+        scaled(cpus, 1e9).ok_or_else(wrong)
+    }
+
+    fn below(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+}
+
+/// The keys of a map.
+pub(super) fn keys(place: &Place<'_>) -> Result<Vec<String>, StackError> {
+    let map = place.value.as_object().ok_or_else(|| place.wrong("must be a map"))?;
+    Ok(map.keys().cloned().collect())
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the bounds were looked at")]
+fn scaled(number: f64, by: f64) -> Option<i64> {
+    let product = (number * by).round();
+    (0.0..9e18).contains(&product).then_some(product as i64)
+}
+
+fn span(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?);
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        total =
+            total.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?)?;
+        rest = tail;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// As a shell splits words; none where a quote does not end.
+fn split(text: &str) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match (letter, quote) {
+            (letter, Some(open)) if letter == open => quote = None,
+            ('\\', None | Some('"')) => word.get_or_insert_default().extend(letters.next()),
+            ('\'' | '"', None) => {
+                let _begun = word.get_or_insert_default();
+                quote = Some(letter);
+            }
+            (letter, None) if letter.is_whitespace() => words.extend(word.take()),
+            (letter, _) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn sizes_spans_and_cpus() {
+        for (text, bytes) in
+            [("512M", 512 << 20), ("1g", 1 << 30), ("100", 100), ("2kb", 2048), ("1.5MiB", 3 << 19)]
+        {
+            assert_eq!(Place::root(&json!(text)).bytes(), Ok(bytes), "{text}");
+        }
+        for (text, nanos) in [("1m30s", 90_000_000_000), ("500ms", 500_000_000), ("1.5s", 1_500_000_000)] {
+            assert_eq!(Place::root(&json!(text)).span(), Ok(nanos), "{text}");
+        }
+        assert_eq!(Place::root(&json!(0.5)).cpus(), Ok(500_000_000));
+        for text in ["", "x", "1x", "-1"] {
+            let value = json!(text);
+            let place = Place::root(&value);
+            assert!(place.bytes().is_err() && place.span().is_err() && place.cpus().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_as_a_shell_has_them() {
+        let value = json!(r#"sh -c 'echo "a b"' c\ d "" e"#);
+        let wanted = ["sh", "-c", "echo \"a b\"", "c d", "", "e"].map(str::to_owned);
+        assert_eq!(Place::root(&value).words(), Ok(wanted.to_vec()));
+        assert!(Place::root(&json!("a 'b")).words().is_err());
+    }
+}
