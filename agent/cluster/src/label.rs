@@ -9,11 +9,14 @@ pub mod allow;
 pub mod depends_on;
 pub mod prefer_local;
 pub mod priority;
+pub mod proxy;
 pub mod publish;
 pub mod rebalance;
 pub mod roll_on_change;
 pub mod scale;
 pub mod schedule;
+
+use std::collections::BTreeSet;
 
 use crate::objects::{Labels as Raw, ServiceSpec};
 use crate::orchestrator::fence;
@@ -29,7 +32,7 @@ const PREFIX: &str = "ketch.";
 pub const STACK: &str = "com.docker.stack.namespace";
 
 /// Every label that a service may have of ours.
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 21] = [
     allow::LABEL,
     depends_on::LABEL,
     fence::LABEL,
@@ -37,6 +40,7 @@ const KNOWN: [&str; 20] = [
     priority::LABEL,
     publish::FROM,
     publish::IP,
+    proxy::LABEL,
     rebalance::LABEL,
     roll_on_change::LABEL,
     scale::CPU,
@@ -57,6 +61,8 @@ const KNOWN: [&str; 20] = [
 pub struct Labels {
     pub allow: Option<Allow>,
     pub publish: Publish,
+    /// Ports of the task before whose connections the client's address is told.
+    pub proxied: BTreeSet<u16>,
 }
 
 /// A label that can't be read, or that contradicts the rest of its service.
@@ -87,7 +93,11 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
     roll_on_change::parse(labels)?;
     schedule::parse(labels)?;
     scale::parse(labels)?;
-    Ok(Labels { allow: allow::parse(labels)?, publish: publish::parse(labels)? })
+    Ok(Labels {
+        allow: allow::parse(labels)?,
+        publish: publish::parse(labels)?,
+        proxied: proxy::parse(labels)?,
+    })
 }
 
 impl Labels {
@@ -103,6 +113,7 @@ impl Labels {
         rebalance::fits(spec)?;
         schedule::fits(spec)?;
         scale::fits(view, spec)?;
+        proxy::fits(&self.proxied, view, spec)?;
         self.publish.fits(view, spec)
     }
 }
@@ -152,8 +163,8 @@ mod tests {
         assert_eq!(
             told,
             "label ketch.alow: is not known; a service may have ketch.allow, ketch.depends_on, ketch.fence, ketch.mesh.prefer-local, \
-             ketch.priority, ketch.publish.from, ketch.publish.ip, ketch.rebalance, ketch.roll_on_change, ketch.scale.cpu, \
-             ketch.scale.max, ketch.scale.memory, ketch.scale.min, ketch.scale.requests, ketch.scale.window, ketch.schedule, \
+             ketch.priority, ketch.publish.from, ketch.publish.ip, ketch.publish.proxy, ketch.rebalance, ketch.roll_on_change, \
+             ketch.scale.cpu, ketch.scale.max, ketch.scale.memory, ketch.scale.min, ketch.scale.requests, ketch.scale.window, ketch.schedule, \
              ketch.schedule.history, ketch.schedule.missed, ketch.schedule.overlap, ketch.schedule.zone"
         );
         assert!(KNOWN.is_sorted(), "they are told in order");
@@ -169,6 +180,7 @@ mod tests {
             ("ketch.priority", "-7", "high"),
             ("ketch.publish.from", "10.0.0.0/8", "10.0.0.0/33"),
             ("ketch.publish.ip", "eth1", "/dev/null"),
+            ("ketch.publish.proxy", "80/tcp", "80/udp"),
             ("ketch.rebalance", "true", "1"),
             ("ketch.roll_on_change", "true", "on"),
             ("ketch.schedule", "@daily", "daily"),

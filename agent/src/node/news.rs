@@ -1,5 +1,5 @@
-//! What this machine, as the cluster's leader, has decided by itself, as events of services. dockerd has none of the kind but `update`,
-//! whose `replicas.old` and `replicas.new` are the same here.
+//! Why this machine, as the cluster's leader, has given a service other replicas, or has not, as events of services. That they are other
+//! ones now is an `update` at every manager ([`super::events`]).
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ pub(super) fn publish(events: &Events, news: News) {
         What::Scaled { from, to } => {
             attributes.insert("replicas.old".to_owned(), from.to_string());
             attributes.insert("replicas.new".to_owned(), to.to_string());
-            "update"
+            "scale"
         }
         What::ScaleHeld => "scale_hold",
         What::ScaleAtMost => "scale_max",
     };
-    events.publish("service", action, &service.to_string(), attributes);
+    events.publish_of_cluster("service", action, &service.to_string(), attributes);
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
         let actions: Vec<_> =
             told.iter().map(|event| (event.kind, event.action.as_str(), event.scope)).collect();
         let of = |action| ("service", action, "swarm");
-        assert_eq!(actions, [of("update"), of("scale_hold"), of("scale_max")]);
+        assert_eq!(actions, [of("scale"), of("scale_hold"), of("scale_max")]);
         let attributes = &told[0].actor.attributes;
         let wanted =
             [("ketch.scale", "because"), ("name", "web"), ("replicas.new", "4"), ("replicas.old", "2")];
