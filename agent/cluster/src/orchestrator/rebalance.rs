@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::service_view::ServiceView;
-use super::slot::{self, Slot};
+use super::slot::{self, Slot, Succession};
 use crate::constraint::Descriptor;
 use crate::id::{NewBits, NodeId};
 use crate::label::rebalance;
+use crate::objects::decision;
 use crate::objects::displacement::{Cause, Displacement, Promise};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
@@ -261,7 +262,13 @@ fn carry_out(
     let displaced = Some(Box::new(Displacement { at: service.now, cause, reason: moves.reason.clone() }));
     let new = Task {
         promised: Some(Box::new(Promise { node: moves.to })),
-        ..slot::successor(service, slot, old, None, bits)
+        ..slot::successor(
+            service,
+            slot,
+            old,
+            Succession { start_after: None, cause: decision::Cause::Moved },
+            bits,
+        )
     };
     if service.order() == UpdateOrder::StartFirst {
         let mut leaves = Task { displaced, ..old.clone() };
