@@ -32,6 +32,8 @@ KETCHD_PATH = $(if $(findstring /,$(KETCHD)),$(abspath $(KETCHD)),$(KETCHD))
 # Of the whole workspace everywhere: of one package, what it depends on would be built once more, with fewer features.
 TEST_PROGRAM = cargo test --quiet --workspace
 SUITE = RUNTIME=$(RUNTIME_PATH) SHIM=$(SHIM_PATH) KETCHD=$(KETCHD_PATH) $(TEST_PROGRAM) --test suite --
+# What of the suite is about more than the runtime, which another runtime is not asked for.
+OF_OURS = shim_ ketchd_ mesh_
 # Only our own binary is ours to build.
 BUILD_OF_RUNTIME = $(if $(filter target/release/%,$(RUNTIME)),build)
 
@@ -117,7 +119,7 @@ fault-injection: ## The build for fault_sweep::, which lets the n-th system call
 	cargo build --quiet --profile quick --bin ketch --features fault-injection --target-dir target/fault-injection
 
 integration: setup $(BUILD_OF_RUNTIME) ## The privileged suite: RUNTIME=runc SHIM=peer LAYOUT=native|v2 CALLER=root|user FILTER='hooks exec::' JOBS=1
-	$(SUITE) $(SUITE_ARGS)
+	$(SUITE) $(SUITE_ARGS) $(if $(BUILD_OF_RUNTIME)$(FILTER),,$(addprefix --without ,$(OF_OURS)))
 
 suite-native: $(BUILD_OF_RUNTIME) fault-injection
 	$(SUITE) --layout native --without shim_ --without ketchd_ --without mesh_ $(FILTER)
