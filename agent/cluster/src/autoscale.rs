@@ -33,6 +33,19 @@ pub struct Use {
     pub requests: Option<u64>,
 }
 
+impl Use {
+    /// No more than that, of each kind that is there.
+    fn at_most(self, most: Self) -> Self {
+        let least =
+            |told: Option<u64>, most: Option<u64>| told.map(|it| most.map_or(it, |most| it.min(most)));
+        Self {
+            cpu: least(self.cpu, most.cpu),
+            memory: least(self.memory, most.memory),
+            requests: least(self.requests, most.requests),
+        }
+    }
+}
+
 /// What comes of a look.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -79,6 +92,8 @@ pub fn look(
                 replicas,
                 changed_at: service.replicas_changed_at,
             };
+            let most = most_of_one(&seen);
+            let use_of = |task| use_of(task).map(|used| used.at_most(most));
             history.decide(seen, &load(view, service, use_of), now)
         }
     }
@@ -110,6 +125,19 @@ fn obstacle(view: &View<'_>, service: &Service, replicas: u64) -> Option<&'stati
         return Some("it was given 0 replicas, and is scaled again once it is given others");
     }
     update::is_under_way(view, service).then_some("an update or rollback of it has not come to its end")
+}
+
+/// What one task counts for at most: ten times what it should have. A node that lies about one task can't have the service at its
+/// most for long.
+fn most_of_one(service: &Scaled<'_>) -> Use {
+    const TIMES: u64 = 10;
+    let Scaled { scale, resources, .. } = service;
+    let of = |percent: u64, whole: u64| (whole / 100).saturating_mul(percent).saturating_mul(TIMES);
+    Use {
+        cpu: scale.cpu.map(|percent| of(percent, scale::cpus_of(resources))),
+        memory: scale.memory.map(|percent| of(percent, scale::memory_of(resources).unwrap_or(u64::MAX))),
+        requests: scale.requests.map(|target| target.saturating_mul(1000 * TIMES)),
+    }
 }
 
 /// What is known of the tasks that run.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::fault::Fault;
 use crate::id::{NewBits, ServiceId};
-use crate::label::schedule;
+use crate::label::{scale, schedule};
 use crate::objects::service::{JobStatus, ScheduleStatus, UpdateState, UpdateStatus};
 use crate::objects::task::TaskRuntime;
 use crate::objects::{Endpoint, Meta, SecretText, Service, ServiceMode, ServiceSpec, TaskState, Version};
@@ -146,7 +146,10 @@ fn found<'v>(view: &'v View<'_>, id: ServiceId) -> Result<&'v Arc<Service>, Cont
 /// The spec that the service is to have.
 fn next_spec(old: &Service, update: &ServiceUpdate) -> Result<ServiceSpec, ControlError> {
     match update.rollback {
-        Rollback::Previous => old.previous_spec.clone().ok_or_else(|| texts::no_previous_spec(old.id)),
+        Rollback::Previous => {
+            let previous = old.previous_spec.clone().ok_or_else(|| texts::no_previous_spec(old.id))?;
+            Ok(scale::rolled_back(&old.spec, previous))
+        }
         Rollback::None => {
             let auth = registry_auth(old, &update.registry_auth)?;
             let mut spec = update.spec.clone();

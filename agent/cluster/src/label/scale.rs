@@ -98,6 +98,20 @@ pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What a service goes back to: where its replicas follow its load before and after, those that it has now, within the bounds of then.
+#[must_use]
+pub fn rolled_back(now: &ServiceSpec, mut previous: ServiceSpec) -> ServiceSpec {
+    let is_scaled = |spec: &ServiceSpec| parse(&spec.labels).ok().flatten();
+    if let (Some(_), Some(bounds)) = (is_scaled(now), is_scaled(&previous))
+        && let (ServiceMode::Replicated { replicas }, ServiceMode::Replicated { .. }) =
+            (now.mode, previous.mode)
+        && replicas > 0
+    {
+        previous.mode = ServiceMode::Replicated { replicas: replicas.clamp(bounds.min, bounds.max) };
+    }
+    previous
+}
+
 /// Billionths of a CPU of which `ketch.scale.cpu` is a part.
 #[must_use]
 pub fn cpus_of(resources: &ResourceRequirements) -> u64 {
@@ -163,6 +177,23 @@ mod tests {
         );
         let window = parse(&labels(&[bounds[0], bounds[1], ("requests", "100")])).unwrap().unwrap().window;
         assert_eq!(window, Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_rollback_keeps_the_replicas_that_the_load_asks_for() {
+        let spec = |replicas, max| ServiceSpec {
+            mode: ServiceMode::Replicated { replicas },
+            labels: labels(&[("min", "2"), ("max", max), ("cpu", "70")]),
+            ..fixture::replicated(1, replicas).spec
+        };
+        let plain = |replicas| ServiceSpec { labels: Labels::new(), ..spec(replicas, "50") };
+        let mode = |now: &ServiceSpec, previous| rolled_back(now, previous).mode;
+        let replicas = |replicas| ServiceMode::Replicated { replicas };
+        assert_eq!(mode(&spec(40, "50"), spec(3, "50")), replicas(40));
+        assert_eq!(mode(&spec(40, "50"), spec(3, "20")), replicas(20), "within its bounds");
+        assert_eq!(mode(&spec(0, "50"), spec(3, "50")), replicas(3));
+        assert_eq!(mode(&plain(40), spec(3, "50")), replicas(3));
+        assert_eq!(mode(&spec(40, "50"), plain(3)), replicas(3));
     }
 
     #[test]

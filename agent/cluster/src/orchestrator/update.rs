@@ -22,6 +22,7 @@ use super::service_view::{ServiceView, ended_by_itself};
 use super::slot::{self, Room, Slot, Succession, settle};
 use super::texts;
 use crate::id::{NewBits, TaskId};
+use crate::label::scale;
 use crate::objects::decision::Cause;
 use crate::objects::service::{FailureAction, UpdateOrder, UpdateState, UpdateStatus};
 use crate::objects::task::Gate;
@@ -396,7 +397,7 @@ fn fail(
                 ..status.clone()
             };
             let mut service = with_status(service, status);
-            service.spec = previous.clone();
+            service.spec = scale::rolled_back(&service.spec, previous.clone());
             service.previous_spec = None;
             service.previous_spec_version = None;
             Decision::RollBack(Box::new(service))
