@@ -423,7 +423,7 @@ proptest! {
 fn a_task_counts_for_ten_times_what_it_should_have() {
     let scale = Scale { requests: Some(7), ..scale() };
     let resources = one_cpu();
-    let most = most_of_one(&Scaled { scale, resources: &resources, replicas: 3, changed_at: None });
+    let most = most_of_one(&Scaled { scale: &scale, resources: &resources, replicas: 3, changed_at: None });
     let lie = Use { cpu: Some(u64::MAX), memory: Some(u64::MAX), requests: Some(u64::MAX) };
     let told = Use { cpu: Some(5_000_000_000), memory: Some(u64::MAX), requests: Some(70_000) };
     assert_eq!(lie.at_most(most), told);
