@@ -170,6 +170,11 @@ impl Store {
         self.nodes.values()
     }
 
+    /// The nodes that have a place in raft, in the order of their ids.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.indexes.managers().filter_map(|id| self.nodes.get(&id))
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }

@@ -32,6 +32,8 @@ pub(super) struct Indexes {
     /// By when they were.
     displaced: BTreeSet<(Timestamp, TaskId)>,
     superseded: BTreeSet<ObjectId>,
+    /// Of ten thousand nodes a few are.
+    managers: BTreeSet<NodeId>,
     pub(super) addresses: Addresses,
     /// With a node and without one.
     pending: BTreeSet<TaskId>,
@@ -45,6 +47,11 @@ impl Indexes {
         }
         if object.is_superseded() {
             self.superseded.insert(object.id());
+        }
+        if let Object::Node(node) = object
+            && node.manager.is_some()
+        {
+            self.managers.insert(node.id);
         }
         if let Object::Service(service) = object {
             let labels = &service.spec.labels;
@@ -83,6 +90,9 @@ impl Indexes {
             self.names.remove(&(object.kind(), name.to_ascii_lowercase()));
         }
         self.superseded.remove(&object.id());
+        if let Object::Node(node) = object {
+            self.managers.remove(&node.id);
+        }
         if let Object::Service(service) = object {
             for name in depends_on::names_in(&service.spec.labels) {
                 self.dependants.remove(&(name, service.id));
@@ -112,6 +122,10 @@ impl Indexes {
 
     pub(super) fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
         self.names.get(&(kind, name.to_ascii_lowercase())).copied()
+    }
+
+    pub(super) fn managers(&self) -> impl Iterator<Item = NodeId> {
+        self.managers.iter().copied()
     }
 
     pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {

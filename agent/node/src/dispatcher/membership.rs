@@ -14,7 +14,7 @@ use crate::calls::{ManagerAddress, Membership};
 pub(super) fn managers(store: &Store) -> Vec<ManagerAddress> {
     let address =
         |node: &Node| Some(ManagerAddress { node: node.id, address: node.manager.as_ref()?.address.clone() });
-    store.nodes().filter_map(|node| address(node)).collect()
+    store.managers().filter_map(|node| address(node)).collect()
 }
 
 /// What the node is to be; `renewals` are the nodes that are to have a certificate of the next root by now. None while the node
