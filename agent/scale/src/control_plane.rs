@@ -15,12 +15,17 @@ use crate::{Extent, Failure};
 
 const SEED: u64 = 50_000;
 const NAMES: [&str; 3] = ["m1", "m2", "m3"];
+/// How long managers may be without a leader.
+const ELECTION: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(20);
 /// What is extrapolated to.
 const FAR: f64 = 50_000.0;
 
 /// How much of it.
-struct Plan {
-    sizes: &'static [usize],
+#[derive(Clone, Copy)]
+struct Plan<'s> {
+    sizes: &'s [usize],
     /// Services and tasks of each, to fill the cluster.
     filling: (usize, u64),
     /// The same for the latency, and services a second.
@@ -28,29 +33,31 @@ struct Plan {
     rest: Duration,
 }
 
-const WHOLE: Plan = Plan {
+const WHOLE: Plan<'static> = Plan {
     sizes: &[1_000, 3_000, 10_000],
     filling: (500, 200),
     beside: (300, 10, 20.0),
     rest: Duration::from_secs(30),
 };
-const QUICK: Plan = Plan {
+const QUICK: Plan<'static> = Plan {
     sizes: &[100, 300, 1_000],
     filling: (50, 200),
     beside: (100, 10, 20.0),
     rest: Duration::from_secs(5),
 };
 
-pub(crate) fn measure(extent: Extent) -> Result<(), Failure> {
+/// Of all sizes, one grown from the other, or of the ones that are given.
+pub(crate) fn measure(extent: Extent, sizes: &[usize]) -> Result<(), Failure> {
     let plan = if extent == Extent::Quick { &QUICK } else { &WHOLE };
+    let plan = Plan { sizes: if sizes.is_empty() { plan.sizes } else { sizes }, ..*plan };
     let folder = std::env::temp_dir().join(format!("ketch-scale-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("sockets"))?;
-    let measured = measure_in(&folder, plan);
+    let measured = measure_in(&folder, &plan);
     drop(std::fs::remove_dir_all(&folder));
     measured
 }
 
-fn measure_in(folder: &Path, plan: &Plan) -> Result<(), Failure> {
+fn measure_in(folder: &Path, plan: &Plan<'_>) -> Result<(), Failure> {
     let mut cluster = Cluster::found(folder)?;
     let mut at_rest = Vec::new();
     for size in plan.sizes {
@@ -60,29 +67,32 @@ fn measure_in(folder: &Path, plan: &Plan) -> Result<(), Failure> {
     tell_slope(&at_rest);
     let (services, replicas) = plan.filling;
     let tasks = number(services) * number(usize::try_from(replicas)?);
-    let filled = cluster.leader().ask(&format!("services fill {services} {replicas} 0"))?;
+    let filled = cluster.leader()?.ask(&format!("services fill {services} {replicas} 0"))?;
     sample("control plane, tasks", tasks);
     sample("control plane, tasks from create to running a second", tasks / value(&filled, "running_in")?);
     sample("control plane, the same a second of the leader's processor", tasks / value(&filled, "cpu")?);
     sample("control plane, create to assigned while filling, p99, ms", value(&filled, "assigned_p99")?);
     std::thread::sleep(plan.rest);
     let (services, replicas, rate) = plan.beside;
-    let beside = cluster.leader().ask(&format!("services beside {services} {replicas} {rate}"))?;
+    let beside = cluster.leader()?.ask(&format!("services beside {services} {replicas} {rate}"))?;
     sample("control plane, create to assigned beside all tasks, p50, ms", value(&beside, "assigned_p50")?);
     sample("control plane, create to assigned beside all tasks, p99, ms", value(&beside, "assigned_p99")?);
     sample(
         "control plane, the leader's processor for that, part",
         value(&beside, "cpu")? / value(&beside, "running_in")?,
     );
-    let usage = cluster.leader().ask("usage")?;
+    let usage = cluster.leader()?.ask("usage")?;
     sample("control plane, leader's memory, MiB", value(&usage, "resident")?);
     sample("control plane, leader's memory, the most, MiB", value(&usage, "peak")?);
     cluster.rest_with_tasks(plan)?;
     cluster.change_leader(plan.sizes.last().copied().unwrap_or_default())
 }
 
-/// A leader at rest: so many nodes, and what part of a processor.
+/// A leader at rest: so many nodes, and what part of a processor. One size has no slope.
 fn tell_slope(at_rest: &[(f64, f64)]) {
+    if at_rest.len() < 2 {
+        return;
+    }
     let count = number(at_rest.len());
     let mean = |of: fn(&(f64, f64)) -> f64| at_rest.iter().map(of).sum::<f64>() / count;
     let (nodes, cost) = (mean(|it| it.0), mean(|it| it.1));
@@ -185,14 +195,25 @@ impl Cluster {
         Ok(Self { folder: folder.to_owned(), managers, agents: Vec::new(), id, size: 0 })
     }
 
-    /// The first manager leads until it is killed.
-    fn leader(&mut self) -> &mut Process {
-        &mut self.managers[0]
+    /// The manager that leads now; it comes first. On a machine that others use as well an election may be lost at any time.
+    fn leader(&mut self) -> Result<&mut Process, Failure> {
+        let began = Instant::now();
+        loop {
+            let leads = self.managers.iter_mut().position(|manager| manager.ask("leads").is_ok());
+            if let Some(leads) = leads {
+                self.managers.swap(0, leads);
+                return Ok(&mut self.managers[0]);
+            }
+            if began.elapsed() > ELECTION {
+                return Err("no manager leads".into());
+            }
+            std::thread::sleep(LOOK);
+        }
     }
 
     fn grow(&mut self, size: usize) -> Result<(), Failure> {
         let (first, more) = (self.size, size - self.size);
-        self.leader().ask(&format!("nodes {SEED} {first} {more}"))?;
+        self.leader()?.ask(&format!("nodes {SEED} {first} {more}"))?;
         let folder = self.folder.to_str().ok_or("a folder without a name")?.to_owned();
         let (seed, first, more) = (SEED.to_string(), first.to_string(), more.to_string());
         let managers = NAMES.map(|name| format!("{name}:2377"));
@@ -201,9 +222,9 @@ impl Cluster {
         let agents = Process::start(&words)?;
         self.agents.push(agents);
         self.size = size;
-        let began = self.leader().ask("usage")?;
-        let ready = self.leader().ask(&format!("ready {}", size + NAMES.len()))?;
-        let ended = self.leader().ask("usage")?;
+        let began = self.leader()?.ask("usage")?;
+        let ready = self.leader()?.ask(&format!("ready {}", size + NAMES.len()))?;
+        let ended = self.leader()?.ask("usage")?;
         sample(&format!("control plane, {size} nodes, until all are ready, s"), value(&ready, "ready_in")?);
         sample(
             &format!("control plane, {size} nodes, the leader's processor until all are ready, s"),
@@ -216,21 +237,25 @@ impl Cluster {
     fn idle(&mut self, span: Duration) -> Result<f64, Failure> {
         std::thread::sleep(span / 3);
         let began = Instant::now();
-        let before = value(&self.leader().ask("usage")?, "cpu")?;
+        let before = value(&self.leader()?.ask("usage")?, "cpu")?;
+        let leads = self.leader()?.child.id();
         std::thread::sleep(span);
-        let after = value(&self.leader().ask("usage")?, "cpu")?;
+        let after = value(&self.leader()?.ask("usage")?, "cpu")?;
+        if self.leader()?.child.id() != leads {
+            return Err("another manager leads than at the beginning".into());
+        }
         Ok((after - before) / began.elapsed().as_secs_f64() * 100.0)
     }
 
     fn rest(&mut self, size: usize, span: Duration) -> Result<(f64, f64), Failure> {
         let part = self.idle(span)?;
         sample(&format!("control plane, {size} nodes, leader at rest, percent of a processor"), part);
-        let resident = value(&self.leader().ask("usage")?, "resident")?;
+        let resident = value(&self.leader()?.ask("usage")?, "resident")?;
         sample(&format!("control plane, {size} nodes, leader's memory, MiB"), resident);
         Ok((number(size), part))
     }
 
-    fn rest_with_tasks(&mut self, plan: &Plan) -> Result<(), Failure> {
+    fn rest_with_tasks(&mut self, plan: &Plan<'_>) -> Result<(), Failure> {
         let part = self.idle(plan.rest)?;
         sample("control plane, leader at rest with all tasks, percent of a processor", part);
         Ok(())
@@ -238,27 +263,22 @@ impl Cluster {
 
     /// The leader is killed; another one serves, and hears of all nodes again.
     fn change_leader(mut self, size: usize) -> Result<(), Failure> {
+        let killed = self.leader().map(|_| Instant::now())?;
         drop(self.managers.remove(0));
-        let killed = Instant::now();
-        let next = loop {
-            let wrote = self.managers.iter_mut().position(|manager| manager.ask("write").is_ok());
-            if let Some(next) = wrote {
-                break next;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        };
+        while !self.managers.iter_mut().any(|manager| manager.ask("write").is_ok()) {
+            std::thread::sleep(LOOK);
+        }
         sample(
             "control plane, the leader is killed: until the next one writes, s",
             killed.elapsed().as_secs_f64(),
         );
-        self.managers.swap(0, next);
-        self.leader().ask("services after 1 10 0")?;
+        self.leader()?.ask("services after 1 10 0")?;
         sample(
             "control plane, the leader is killed: until tasks of a new service run, s",
             killed.elapsed().as_secs_f64(),
         );
         // The killed one's node is down.
-        self.leader().ask(&format!("ready {}", size + NAMES.len() - 1))?;
+        self.leader()?.ask(&format!("ready {}", size + NAMES.len() - 1))?;
         sample(
             "control plane, the leader is killed: until all nodes are heard, s",
             killed.elapsed().as_secs_f64(),

@@ -33,11 +33,15 @@ fn main() -> Result<(), Failure> {
     let extent = if quick { Extent::Quick } else { Extent::Whole };
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["scheduler"] => scheduler::measure(extent),
-        ["cluster"] => control_plane::measure(extent),
+        ["scheduler", sizes @ ..] => scheduler::measure(extent, &numbers(sizes)?),
+        ["cluster", sizes @ ..] => control_plane::measure(extent, &numbers(sizes)?),
         // Parts of a cluster.
         ["manager", words @ ..] => manager::run(words),
         ["agents", words @ ..] => agents::run(words),
-        _ => Err("ketch-scale scheduler | cluster".into()),
+        _ => Err("ketch-scale scheduler | cluster [<nodes>...]".into()),
     }
+}
+
+fn numbers(words: &[&str]) -> Result<Vec<usize>, Failure> {
+    words.iter().map(|word| Ok(word.parse()?)).collect()
 }

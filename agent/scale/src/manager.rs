@@ -122,6 +122,7 @@ async fn obey(node: &Node, words: &[&str]) -> Result<(), Failure> {
             println!("resident {}", resident());
             println!("peak {}", peak());
         }
+        ["leads"] => drop(leader(node).await?),
         ["write"] => {
             let leader = leader(node).await?;
             leader.change(|view, now, _| touched(view, now)).await?;

@@ -1,8 +1,7 @@
 //! The scheduler's workload of issue 7: services of 1 to 2,000 tasks, a third of them with constraints, a third with
 //! reservations that fill the nodes to 85 %, all spread over two levels, one in twenty that no node can have.
 //!
-//! A node has a zone of five, a rack of ten in its zone, one disk of two kinds and one size of three; there are a hundred tasks
-//! for each node.
+//! A node has a zone of five, a rack of ten in its zone, one disk of two kinds and one size of three.
 
 use std::sync::Arc;
 
@@ -20,7 +19,6 @@ use crate::random::Random;
 
 const ZONES: usize = 5;
 const RACKS: usize = 10;
-const TASKS_FOR_EACH_NODE: usize = 100;
 const LARGEST_SERVICE: f64 = 2000.0;
 /// Above 1 there are more small services: by this there are more than 5,000 of a million tasks.
 const SMALLNESS: f64 = 1.35;
@@ -58,16 +56,17 @@ const CONSTRAINTS: [&str; 4] = [
 ];
 
 impl Workload {
-    pub(crate) fn new(nodes: usize, seed: u64) -> Self {
+    /// So many tasks over so many nodes. A seed draws the same services whatever the nodes are.
+    pub(crate) fn new(nodes: usize, tasks: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let nodes: Vec<Node> = (0..nodes).map(|number| node(number, &mut random)).collect();
         let mut sizes = Vec::new();
-        let mut left = nodes.len() * TASKS_FOR_EACH_NODE;
+        let mut left = tasks;
         while left > 0 {
             let size = size_of_service(&mut random).min(left);
             sizes.push((wants(sizes.len(), &mut random), size));
             left -= size;
         }
+        let nodes: Vec<Node> = (0..nodes).map(|number| node(number, &mut random)).collect();
         let share = share(&nodes, &sizes);
         let mut services = Vec::new();
         let mut tasks = Vec::new();

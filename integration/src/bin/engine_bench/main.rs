@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Some("inside") if arguments.get(1).is_some_and(|word| word == "mesh") => mesh::measure(),
         Some("inside") => measure(),
         // What it makes ends with it, and it needs no namespaces.
-        Some("scale") => scale::measure(),
+        Some("scale") => return scale::measure(),
         Some("watch") => return supervisor::watch(&arguments[1..]),
         _ => return supervisor::run(&arguments),
     }

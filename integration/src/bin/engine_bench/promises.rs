@@ -14,6 +14,8 @@ const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bench");
 pub(crate) enum Bound {
     AtMost(f64),
     AtLeast(f64),
+    /// It is only told.
+    None,
 }
 
 pub(crate) struct Promise {
@@ -35,6 +37,7 @@ impl Promise {
         match self.bound {
             Bound::AtMost(bound) => format!("at most {bound}"),
             Bound::AtLeast(bound) => format!("at least {bound}"),
+            Bound::None => "-".to_owned(),
         }
     }
 
@@ -48,6 +51,7 @@ impl Promise {
     fn verdict(&self) -> &'static str {
         match (self.measured, self.bound) {
             (None, _) => "not measured",
+            (Some(_), Bound::None) => "told",
             (Some(value), Bound::AtMost(bound)) if value <= bound => "met",
             (Some(value), Bound::AtLeast(bound)) if value >= bound => "met",
             _ => "NOT MET",
