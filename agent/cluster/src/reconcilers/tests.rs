@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::fixture;
-use crate::id::{NodeId, ServiceId};
-use crate::objects::{Cluster, ServiceMode, Task, TaskState, TaskStatus};
+use crate::id::{NetworkId, NodeId, ServiceId};
+use crate::objects::{Cluster, Labels, NetworkAttachment, ServiceMode, Task, TaskState, TaskStatus};
 use crate::store::{Object, Store};
 use crate::view::Observed;
 
@@ -202,8 +202,31 @@ fn a_task_wakes_what_reads_it() {
     assert_eq!(woken(&view, changed(task.clone(), stopped)), more(&[Key::Scheduler]));
     let ended =
         Task { status: TaskStatus { state: TaskState::Failed, ..TaskStatus::default() }, ..task.clone() };
-    assert_eq!(woken(&view, changed(task, ended.clone())), more(&[Key::Scheduler, Key::Allocator]));
-    assert_eq!(woken(&view, Change { old: Some(ended.into()), new: None }), its_own);
+    assert_eq!(woken(&view, changed(task.clone(), ended.clone())), more(&[Key::Scheduler]));
+    assert_eq!(woken(&view, Change { old: Some(ended.clone().into()), new: None }), its_own);
+    // What was in a network frees its addresses.
+    let place = NetworkAttachment {
+        network: NetworkId::of(1),
+        addresses: Vec::new(),
+        aliases: Vec::new(),
+        driver_options: Labels::new(),
+    };
+    let networked = |task: &Task| Task { networks: vec![place.clone()], ..task.clone() };
+    let end = changed(networked(&task), networked(&ended));
+    assert_eq!(woken(&view, end), more(&[Key::Scheduler, Key::Allocator]));
+}
+
+#[test]
+fn the_allocator_is_woken_by_tasks_that_it_can_give_something() {
+    let (store, task) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let at =
+        |state| Task { node: None, status: TaskStatus { state, ..TaskStatus::default() }, ..task.clone() };
+    let wakes = |change: Change| woken(&view, change).contains(&Key::Allocator);
+    assert!(wakes(Change { old: None, new: Some(at(TaskState::New).into()) }));
+    assert!(!wakes(changed(at(TaskState::New), at(TaskState::Pending))));
+    assert!(!wakes(changed(at(TaskState::Pending), Task { node: task.node, ..at(TaskState::Assigned) })));
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn by_task(view: &View<'_>, old: Option<&Task>, new: Option<&Task>) -> Vec<Key> 
     }
     // It claims resources of a node, or is lost with it.
     keys.extend(either.iter().flatten().find_map(|task| task.node).map(Key::Node));
-    if allocation(old) != allocation(new) {
+    if (is_to_be_allocated(new) && !is_to_be_allocated(old)) || allocation(old) != allocation(new) {
         keys.push(Key::Allocator);
     }
     if names_superseded(view, old) && !names_superseded(view, new) {
@@ -108,11 +108,17 @@ fn names_superseded(view: &View<'_>, task: Option<&Task>) -> bool {
     view.superseded().any(|id| task.is_some_and(|task| named_by(&task.spec).any(|named| named == id)))
 }
 
-/// What the allocator reads of a task: whether it is new (and its gate open), and what it holds where, until it has ended. Its networks are
-/// given with the state pending; its node's own addresses follow it to its node.
+/// What the allocator gives its share, if it has any: new, and its gate is open.
+fn is_to_be_allocated(task: Option<&Task>) -> bool {
+    task.is_some_and(|task| task.status.state == TaskState::New && task.gate == Gate::Open)
+}
+
+/// What the allocator reads of a task that is in networks, until it has ended: whether it has its addresses, and where it is, since its
+/// node's own addresses follow it. One in no network holds nothing.
 fn allocation(task: Option<&Task>) -> Option<(bool, Option<crate::id::NodeId>)> {
     let task = task.filter(|task| !task.status.state.is_terminal())?;
-    Some((task.status.state == TaskState::New && task.gate == Gate::Open, task.node))
+    let is_networked = !task.networks.is_empty() || !task.spec.networks.is_empty();
+    is_networked.then_some((!task.networks.is_empty(), task.node))
 }
 
 /// What the scheduler places, or says why not.
