@@ -12,6 +12,7 @@ mod invariants;
 mod jobs;
 mod labels;
 mod linear;
+mod loads;
 mod machine;
 mod model;
 mod random;

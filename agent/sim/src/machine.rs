@@ -17,12 +17,15 @@ use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform}
 use ketch_cluster::objects::resources::Resources;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::orchestrator::fence;
-use ketch_node::calls::Visit;
-use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_node::calls::{Measure, Visit};
+use ketch_node::executor::{
+    DataPath, Ended, Executor, LogLine, LogOptions, Reading, Started, TaskError, Work,
+};
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
+use crate::loads;
 use crate::random::Random;
 use crate::wishes;
 
@@ -56,6 +59,7 @@ struct Container {
     fenced: Option<Fenced>,
     addresses: Vec<(NetworkId, IpAddr)>,
     is_of_job: bool,
+    service: Option<ServiceId>,
     /// After how long it will end by itself, and with which exit code; none if it runs for ever.
     fate: Option<(Duration, i32)>,
 }
@@ -236,6 +240,7 @@ impl Executor for Machine {
                 fenced,
                 addresses: addresses.collect(),
                 is_of_job: task.job_iteration.is_some(),
+                service: task.service,
                 fate,
             };
             lock(&self.containers).entry(task.id).or_insert(container);
@@ -320,6 +325,18 @@ impl Executor for Machine {
     /// The model's containers have no API: the tunnel ends.
     fn serve(&self, _: Visit, _: DuplexStream) -> BoxFuture<'_, ()> {
         async {}.boxed()
+    }
+
+    fn measure(&self, task: TaskId, _: Measure) -> BoxFuture<'_, Result<Reading, String>> {
+        let container = lock(&self.containers).get(&task).cloned();
+        let reading = match container.map(|it| (it.phase, it.service)) {
+            _ if loads::is_silent(now()) => Err("nothing is measured now".to_owned()),
+            Some((Phase::Running(since), Some(service))) => {
+                Ok(Reading { cpu: Some(loads::used(service, since, now())), ..Reading::default() })
+            }
+            _ => Err("it does not run".to_owned()),
+        };
+        async { reading }.boxed()
     }
 
     fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {

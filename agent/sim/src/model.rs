@@ -6,6 +6,8 @@ use ketch_cluster::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
 use ketch_cluster::objects::task::TaskRuntime;
 use ketch_cluster::objects::{NodeSpec, ServiceMode, ServiceSpec};
 
+use crate::loads;
+
 /// What is known of what users asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
@@ -51,6 +53,14 @@ pub(crate) enum Asked<V> {
 pub(crate) struct Present {
     pub(crate) mode: ServiceMode,
     pub(crate) image: String,
+    pub(crate) replicas: Replicas,
+}
+
+/// Whose a service's replicas are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replicas {
+    Users,
+    Loads,
 }
 
 impl Present {
@@ -59,7 +69,12 @@ impl Present {
             TaskRuntime::Container(container) => container.image.clone(),
             TaskRuntime::Attachment { .. } => String::new(),
         };
-        Self { mode: spec.mode, image }
+        if loads::is_followed(spec) {
+            // However many there are at the moment.
+            let mode = ServiceMode::Replicated { replicas: 0 };
+            return Self { mode, image, replicas: Replicas::Loads };
+        }
+        Self { mode: spec.mode, image, replicas: Replicas::Users }
     }
 }
 

@@ -13,6 +13,7 @@ use crate::invariants;
 use crate::jobs::Jobs;
 use crate::labels::Seen;
 use crate::linear;
+use crate::loads::Followed;
 use crate::random::Random;
 use crate::requests::{self, Known};
 use crate::scene::Scene;
@@ -64,7 +65,7 @@ pub enum Play {
 pub fn run(seed: u64, what: Play, loud: bool) -> Result<Outcome, Failure> {
     let mut random = Random::new(seed);
     let scene = match what {
-        Play::Services => Scene::drawn(&mut random),
+        Play::Services => Scene::drawn(seed, &mut random),
         Play::Linear => Scene::of_managers(&mut random),
     };
     let mut cluster = Cluster::new(random.bits(), scene, Trace::new(loud));
@@ -103,7 +104,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     })?;
     let mut users = Users::new(scene, Arc::clone(&known));
     let (mut faults, mut jobs, mut seen) = (Faults::new(scene), Jobs::default(), Seen::default());
-    let mut displaced = Displaced::new(scene);
+    let (mut displaced, mut followed) = (Displaced::new(scene), Followed::new(scene));
     let end = cluster.elapsed() + STORM;
     while cluster.elapsed() < end {
         cluster.pass()?;
@@ -111,6 +112,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
         jobs.look(cluster)?;
         seen.look(cluster)?;
         displaced.look(cluster)?;
+        followed.look(cluster)?;
         faults.go_on(cluster, random, &known);
         users.go_on(cluster, random);
     }
@@ -119,6 +121,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
     displaced.look(cluster)?;
+    followed.look(cluster)?;
     jobs.look(cluster)?;
     seen.look(cluster)
 }

@@ -14,6 +14,7 @@ pub(crate) struct Scene {
     pub(crate) power: Power,
     pub(crate) beyond: Beyond,
     pub(crate) room: Room,
+    pub(crate) loads: Loads,
 }
 
 /// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
@@ -51,6 +52,13 @@ pub(crate) enum Room {
     Scarce,
 }
 
+/// Whether half of the replicated services follow their load (`ketch.scale.*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loads {
+    Ignored,
+    Followed,
+}
+
 /// Whether all machines lose power at once, just after a request was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
@@ -66,7 +74,7 @@ pub(crate) enum Beyond {
 }
 
 impl Scene {
-    pub(crate) fn drawn(random: &mut Random) -> Self {
+    pub(crate) fn drawn(seed: u64, random: &mut Random) -> Self {
         let (managers, workers) = if random.below(4) == 0 { (5, 1) } else { (3, 2) };
         let clocks = if random.below(2) == 0 { Clocks::Good } else { Clocks::Jump };
         let work = match random.below(8) {
@@ -79,15 +87,17 @@ impl Scene {
         let power = if random.below(2) == 0 { Power::FailsSomewhere } else { Power::FailsEverywhere };
         let beyond = if random.below(2) == 0 { Beyond::Docker } else { Beyond::Labels };
         let room = if random.below(3) == 0 { Room::Scarce } else { Room::Plenty };
-        Self { managers, workers, clocks, work, nodes, power, beyond, room }
+        // Not drawn: the other seeds are what they were.
+        let loads = if seed % 4 == 3 && work != Work::Tight { Loads::Followed } else { Loads::Ignored };
+        Self { managers, workers, clocks, work, nodes, power, beyond, room, loads }
     }
 
     /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
     pub(crate) fn of_managers(random: &mut Random) -> Self {
         let managers = if random.below(4) == 0 { 5 } else { 3 };
         let (work, nodes, power) = (Work::Bare, Nodes::Kept, Power::FailsSomewhere);
-        let (beyond, room) = (Beyond::Docker, Room::Plenty);
-        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond, room }
+        let (beyond, room, loads) = (Beyond::Docker, Room::Plenty, Loads::Ignored);
+        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond, room, loads }
     }
 
     /// The pool of the network that services join: with few addresses, so that they are soon given again.

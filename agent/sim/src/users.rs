@@ -13,9 +13,10 @@ use ketch_node::node::{Advertised, Founding, JoinOrder};
 
 use crate::cluster::Cluster;
 use crate::labels::Extras;
+use crate::model::Replicas;
 use crate::random::Random;
 use crate::requests::{Known, NodeChange, Want, lock, want};
-use crate::scene::{Beyond, Clocks, Nodes, Room, Scene, Work};
+use crate::scene::{Beyond, Clocks, Loads, Nodes, Room, Scene, Work};
 use crate::site::Site;
 use crate::wishes::{Creation, Fence, Files, Ranked};
 
@@ -108,8 +109,8 @@ impl Users {
         if self.scene.beyond == Beyond::Labels && random.below(6) == 0 {
             return Some(Want::Configure(self.number));
         }
-        let present: Vec<(ServiceId, ServiceMode)> =
-            lock(&self.known).services.present().map(|(id, it)| (id, it.mode)).collect();
+        let present: Vec<(ServiceId, ServiceMode, Replicas)> =
+            lock(&self.known).services.present().map(|(id, it)| (id, it.mode, it.replicas)).collect();
         let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
         let service = choice.and_then(|it| present.get(it)).copied();
         let number = self.number;
@@ -120,12 +121,13 @@ impl Users {
                 self.created.push(creation);
                 Some(Want::Create(creation))
             }
-            (2..=4, Some((service, ServiceMode::Replicated { .. }))) => {
+            (2..=4 | 7, Some((service, _, Replicas::Loads))) => Some(Want::Update { service, image: number }),
+            (2..=4, Some((service, ServiceMode::Replicated { .. }, _))) => {
                 Some(Want::Scale { service, replicas: random.below(self.scene.most_replicas() + 1) })
             }
-            (2..=6, Some((service, _))) => Some(Want::Update { service, image: number }),
-            (7, Some((service, _))) => Some(Want::RollBack { service }),
-            (_, Some((service, _))) => Some(Want::Remove { service }),
+            (2..=6, Some((service, ..))) => Some(Want::Update { service, image: number }),
+            (7, Some((service, ..))) => Some(Want::RollBack { service }),
+            (_, Some((service, ..))) => Some(Want::Remove { service }),
         }
     }
 
@@ -150,6 +152,8 @@ impl Users {
         let rank =
             is_scarce.then(|| ranks.get(usize::try_from(random.below(4)).unwrap_or(0)).copied().flatten());
         let is_moved = is_scarce && matches!(mode, ServiceMode::Replicated { .. }) && random.below(2) == 0;
+        let is_replicated = matches!(mode, ServiceMode::Replicated { .. });
+        let is_followed = self.scene.loads == Loads::Followed && is_replicated && self.number % 2 == 0;
         let starts_first = self.scene.work != Work::Tight && random.below(4) == 0;
         Creation {
             number: self.number,
@@ -157,6 +161,7 @@ impl Users {
             fence: if is_fenced { Fence::Some } else { Fence::None },
             order: if starts_first && !is_fenced { UpdateOrder::StartFirst } else { UpdateOrder::StopFirst },
             room: rank.map(|priority| Ranked { priority, rebalanced: is_moved }),
+            replicas: if is_followed { Replicas::Loads } else { Replicas::Users },
             files: if random.below(2) == 0 { Files::None } else { Files::Some },
             extras: self.extras(mode, random),
         }

@@ -21,7 +21,8 @@ use ketch_cluster::view::View;
 use ketch_node::executor::Work;
 
 use crate::labels::Extras;
-use crate::model::Model;
+use crate::loads;
+use crate::model::{Model, Replicas};
 
 const FENCE: &str = "8s";
 pub(crate) const CONFIG: &str = "settings";
@@ -40,6 +41,7 @@ pub(crate) struct Creation {
     pub(crate) mode: ServiceMode,
     pub(crate) fence: Fence,
     pub(crate) order: UpdateOrder,
+    pub(crate) replicas: Replicas,
     pub(crate) files: Files,
     pub(crate) extras: Extras,
     /// Where room is scarce.
@@ -99,6 +101,9 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
     if let Some(room) = creation.room {
         labels.extend(room.priority.map(|it| (priority::LABEL.to_owned(), it.to_string())));
         labels.extend(room.rebalanced.then(|| (rebalance::LABEL.to_owned(), "true".to_owned())));
+    }
+    if creation.replicas == Replicas::Loads {
+        labels.extend(loads::labels());
     }
     let is_job = creation.mode.is_job();
     ServiceSpec {
