@@ -192,9 +192,10 @@ impl Teller<'_> {
         named.take(MOST_NODES).collect()
     }
 
-    /// Whether it is no history: it is wanted, or may still run.
+    /// Whether it is no history: it is wanted, may still run, or is the last of a slot that was given up.
     fn is_present(&self, task: &Task) -> bool {
-        task.desired_state <= TaskState::Complete || !self.view.state(task).is_terminal()
+        let is_live = task.desired_state <= TaskState::Complete || !self.view.state(task).is_terminal();
+        is_live || self.is_given_up(task)
     }
 }
 

@@ -131,13 +131,16 @@ impl Teller<'_> {
         (!self.view.state(before).is_terminal()).then(|| format!("held until task {} has stopped", before.id))
     }
 
+    /// Whether it has ended by itself, and nothing came after it in its slot.
+    pub(super) fn is_given_up(&self, task: &Task) -> bool {
+        let ended = self.view.state(task).is_terminal() && task.stop == Stop::NotAsked;
+        let is_newest = || !self.of_slot(task).any(|other| other.meta.created_at > task.meta.created_at);
+        ended && task.desired_state < TaskState::Remove && is_newest()
+    }
+
     /// Why nothing replaces a task that has ended, if nothing does.
     fn given_up(&self, task: &Task) -> Option<String> {
-        let service = self.view.service(task.service?)?;
-        let is_newest = !self.of_slot(task).any(|other| other.meta.created_at > task.meta.created_at);
-        if !is_newest || task.stop == Stop::Asked || task.desired_state > TaskState::Complete {
-            return None;
-        }
+        let service = self.view.service(task.service?).filter(|_| self.is_given_up(task))?;
         if service.spec.mode.is_job() && self.view.state(task) == TaskState::Complete {
             return Some("it is done".to_owned());
         }
@@ -147,7 +150,8 @@ impl Teller<'_> {
             most => format!(", at most {most} time{}", if most == 1 { "" } else { "s" }),
         };
         let is_forever = policy.max_attempts == 0 && policy.condition == RestartCondition::Any;
-        (!is_forever).then(|| format!("its restart policy: {}{attempts}", condition(policy.condition)))
+        let policy = condition(policy.condition);
+        (!is_forever).then(|| format!("not replaced: its restart policy is {policy}{attempts}"))
     }
 
     fn earlier(&self, task: &Task) -> Vec<String> {

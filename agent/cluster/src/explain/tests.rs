@@ -104,6 +104,22 @@ fn a_held_task_says_until_when() {
 }
 
 #[test]
+fn what_is_given_up_is_told_with_its_policy() {
+    let (mut service, node) = (fixture::replicated(1, 1), fixture::node(1));
+    let policy = crate::objects::task::RestartPolicy { max_attempts: 2, ..Default::default() };
+    Arc::make_mut(&mut service.spec.task).restart = Some(policy);
+    let mut first = on(fixture::task(1, &service, 1), &node, TaskState::Failed, Decision::default());
+    first.desired_state = TaskState::Shutdown;
+    let mut last = on(fixture::task(2, &service, 1), &node, TaskState::Failed, Decision::default());
+    last.desired_state = TaskState::Shutdown;
+    last.meta.created_at = fixture::at(90);
+    let text = shown([service.into(), node.into(), first.into(), last.into()], "service-1");
+    assert!(text.contains("not replaced: its restart policy is always, at most 2 times"), "{text}");
+    assert!(text.contains("before:\n    task 0000000000000000000000001 on node-1: failed"), "{text}");
+    assert_eq!(text.matches("service-1.1").count(), 1, "{text}");
+}
+
+#[test]
 fn nothing_of_that_name() {
     let error = told([], "nobody").unwrap_err();
     assert_eq!(error.to_string(), "no such service, task or node: nobody");

@@ -144,7 +144,8 @@ fn update_of(service: &Service) -> Option<String> {
     Some(match status.state {
         UpdateState::Completed => "completes".to_owned(),
         UpdateState::RollbackCompleted => "the rollback completes".to_owned(),
-        _ => status.message.clone(),
+        UpdateState::Updating | UpdateState::RollbackStarted => "does not come to its end".to_owned(),
+        UpdateState::Paused | UpdateState::RollbackPaused => status.message.clone(),
     })
 }
 
@@ -197,7 +198,7 @@ impl fmt::Display for ServiceOutcome {
         };
         writeln!(f, "service {}: {fate}", self.name)?;
         if let Some(update) = &self.update {
-            writeln!(f, "  update: {update}, if the tasks run")?;
+            writeln!(f, "  update: {update}, if every task runs")?;
         }
         self.stopped.iter().try_for_each(|it| writeln!(f, "  - {} on {}", it.task, it.node))?;
         self.placed.iter().try_for_each(|it| writeln!(f, "  + {} on {}", it.task, it.node))?;
