@@ -137,6 +137,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "saphyr-parser",
             "rustix",
             "rustix-libc-wrappers",
+            "seccompiler",
             "serde",
             "serde_json",
             "sha2",

@@ -43,6 +43,7 @@ mod publish;
 mod reconcile;
 pub mod record;
 mod records;
+pub mod relay;
 mod request;
 mod resolver;
 pub mod settings;
@@ -73,6 +74,7 @@ use self::netlink::NetlinkError;
 use self::ports::Ports;
 use self::record::{NETWORKS, Network, Sandbox};
 use self::records::Records;
+use self::relay::Relay;
 use self::settings::Settings;
 use self::taken::Taken;
 use crate::error::{Error, Kind, Result};
@@ -108,6 +110,8 @@ struct Shared {
     narrows: Narrows,
     /// Some service says who reaches it.
     is_closing: AtomicBool,
+    /// Of the mesh's ports whose tasks are told who connects.
+    relay: Relay,
     /// Taken before the state's.
     overlays: Mutex<overlay::Held>,
     state: Mutex<State>,

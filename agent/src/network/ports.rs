@@ -39,6 +39,17 @@ pub(super) struct Wanted {
     pub(super) hosts: Vec<(IpAddr, SocketAddr)>,
     /// `None`: any.
     pub(super) ports: Option<RangeInclusive<u16>>,
+    pub(super) carried: Carried,
+}
+
+/// Who takes what reaches the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// This daemon.
+    #[default]
+    Here,
+    /// [`super::relay`], of TCP.
+    ByRelay,
 }
 
 /// Those that are taken by containers.
@@ -58,7 +69,7 @@ pub(super) struct Ports {
 struct Held {
     host: IpAddr,
     container: String,
-    _socket: Kept,
+    socket: Kept,
 }
 
 /// Closed when it is dropped.
@@ -66,7 +77,7 @@ struct Held {
 enum Kept {
     Datagrams { _held: UdpSocket, carrier: Option<AbortHandle> },
     Associations(#[expect(dead_code, reason = "held open only")] Option<OwnedFd>),
-    Connections { listener: OwnedFd, carrier: AbortHandle },
+    Connections { listener: OwnedFd, carrier: Option<AbortHandle> },
 }
 
 impl Drop for Kept {
@@ -75,7 +86,7 @@ impl Drop for Kept {
             Self::Connections { listener, carrier } => {
                 // The runtime drops the carrier's socket when it comes to it; the port is wanted again at once.
                 let _ended = rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both);
-                carrier.abort();
+                carrier.iter().for_each(AbortHandle::abort);
             }
             Self::Datagrams { carrier: Some(carrier), .. } => carrier.abort(),
             Self::Datagrams { .. } | Self::Associations(_) => {}
@@ -114,7 +125,7 @@ impl Ports {
         for (host, to) in &wanted.hosts {
             let forward =
                 Forward { transport: wanted.transport, host: SocketAddr::new(*host, port), container: *to };
-            match self.take_one(container, forward) {
+            match self.take_carried(container, forward, wanted.carried) {
                 Ok(()) => forwards.push(forward),
                 Err(error) => {
                     self.give_back(container, &forwards);
@@ -127,6 +138,10 @@ impl Ports {
 
     /// Takes this very one.
     pub(super) fn take_one(&mut self, container: &str, forward: Forward) -> Result<(), PortError> {
+        self.take_carried(container, forward, Carried::Here)
+    }
+
+    fn take_carried(&mut self, container: &str, forward: Forward, carried: Carried) -> Result<(), PortError> {
         let host = forward.host.ip();
         let key = (forward.transport, forward.host.port());
         let blocked = self.held.get(&key).into_iter().flatten().any(|held| {
@@ -136,13 +151,13 @@ impl Ports {
         if blocked {
             return Err(PortError::Allocated(forward.host));
         }
-        let socket = self.open(&forward).map_err(|error| PortError::Taken {
+        let socket = self.open(&forward, carried).map_err(|error| PortError::Taken {
             host: forward.host,
             container: forward.container,
             transport: forward.transport,
             reason: reason(&error),
         })?;
-        let held = Held { host, container: container.to_owned(), _socket: socket };
+        let held = Held { host, container: container.to_owned(), socket };
         self.held.entry(key).or_default().push(held);
         Ok(())
     }
@@ -159,7 +174,20 @@ impl Ports {
         }
     }
 
-    fn open(&self, forward: &Forward) -> io::Result<Kept> {
+    /// The sockets that take a container's connections at a port.
+    ///
+    /// # Errors
+    /// There are no descriptors left.
+    pub(super) fn listeners(&self, container: &str, port: u16) -> io::Result<Vec<OwnedFd>> {
+        let held = self.held.get(&(Transport::Tcp, port)).into_iter().flatten();
+        let listeners = held.filter(|one| one.container == container).filter_map(|one| match &one.socket {
+            Kept::Connections { listener, .. } => Some(listener.try_clone()),
+            Kept::Datagrams { .. } | Kept::Associations(_) => None,
+        });
+        listeners.collect()
+    }
+
+    fn open(&self, forward: &Forward, carried: Carried) -> io::Result<Kept> {
         let host = forward.host;
         let (kind, protocol) = match forward.transport {
             Transport::Tcp => (SocketType::STREAM, None),
@@ -199,6 +227,9 @@ impl Ports {
             Transport::Sctp => Kept::Associations(Some(socket)),
             Transport::Tcp => {
                 rustix::net::listen(&socket, 1024)?;
+                if carried == Carried::ByRelay {
+                    return Ok(Kept::Connections { listener: socket, carrier: None });
+                }
                 let _entered = self.runtime.enter();
                 let listener = socket.try_clone()?;
                 let accepting = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
@@ -206,7 +237,7 @@ impl Ports {
                     .runtime
                     .spawn(carrier::connections(accepting, forward.container, Arc::clone(&self.share)))
                     .abort_handle();
-                Kept::Connections { listener, carrier }
+                Kept::Connections { listener, carrier: Some(carrier) }
             }
         })
     }
@@ -232,6 +263,7 @@ mod tests {
             transport: Transport::Udp,
             hosts: vec![(here, SocketAddr::from(([172, 17, 0, 2], 53)))],
             ports,
+            carried: Carried::Here,
         }
     }
 

@@ -7,7 +7,7 @@ use ketch_engine_api::network::PortBinding;
 
 use super::firewall::{Forward, GatewayMode, Transport};
 use super::options::BridgeOptions;
-use super::ports::Wanted;
+use super::ports::{Carried, Wanted};
 use super::record::{Endpoint, Published, Sandbox};
 use super::{Networks, State, bridge_of};
 use crate::error::{Error, Kind, Result};
@@ -129,7 +129,7 @@ impl Networks {
             }
         }
         if !wanted.is_empty() {
-            let wanted = Wanted { transport, hosts: wanted, ports };
+            let wanted = Wanted { transport, hosts: wanted, ports, carried: Carried::Here };
             let taken = state.ports.take(&sandbox.container, &wanted).map_err(|error| {
                 let message = format!(
                     "driver failed programming external connectivity on endpoint {} ({}): {error}",

@@ -71,6 +71,7 @@ impl Networks {
             guard: Guard::of(&instance),
             narrows: Narrows::of(&instance),
             is_closing: AtomicBool::new(false),
+            relay: super::relay::Relay::default(),
             instance,
             overlays: Mutex::default(),
             state: Mutex::new(state),

@@ -27,7 +27,6 @@ mod way_out;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 
 use ketch_cluster::assignment::Item;
@@ -37,7 +36,7 @@ use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tracing::warn;
 
 use self::plan::{Known, Locals, Overlay, Plan};
-use self::publish::Published;
+use self::publish::{Entrance, Published};
 use self::sealing::{Sealing, Stage, Wear};
 use super::firewall::{Admission, Guarded, Narrowed, OwnedPort};
 use super::ipam::{Prefix, Subnet};
@@ -307,27 +306,28 @@ impl Networks {
 
     /// The routing mesh, as far as this node is part of it.
     fn publish_ports(&self, held: &mut Held, plan: &mut Plan) -> Result<()> {
-        let door = match self.open_door(held) {
-            Ok(door) => door,
+        let entrance = match self.open_door(held) {
+            Ok(entrance) => entrance,
             Err(error) => {
                 plan.problems.push(Problem::Failed("of the routing mesh".to_owned(), error.to_string()));
                 None
             }
         };
-        let problems = self.publish_mesh(&mut held.published, &plan.mesh, door)?;
+        let problems = self.publish_mesh(&mut held.published, &plan.mesh, entrance.as_ref())?;
         plan.problems.extend(problems);
         Ok(())
     }
 
     /// Where the mesh's network is reached, if this node forwards for it.
-    fn open_door(&self, held: &Held) -> Result<Option<IpAddr>> {
+    fn open_door(&self, held: &Held) -> Result<Option<Entrance>> {
         let mut made = held.made.iter();
         let Some((id, _)) = made.find(|(_, overlay)| overlay.ingress && !overlay.own.is_empty()) else {
             return Ok(None);
         };
         let door = self.door(&self.way_out()?)?;
-        door.make(&self.0.settings.spaces.join(id))?;
-        Ok(Some(door.address.address()))
+        let space = self.0.settings.spaces.join(id);
+        door.make(&space)?;
+        Ok(Some(Entrance { door: door.address.address(), space }))
     }
 
     /// Networks have names and ids here for as long as the node is told of them, or has endpoints in them.

@@ -19,6 +19,7 @@ use crate::network::firewall::{Pass, Transport};
 use crate::network::ipam::Prefix;
 use crate::network::link::{Mac, mac_of};
 use crate::network::options::MTU;
+use crate::network::relay::Leads;
 
 /// What an outer header takes of a frame's length: Ethernet, IP, UDP, VXLAN.
 const OVERHEAD_IPV4: u32 = 50;
@@ -65,6 +66,9 @@ pub enum Problem {
     /// Another has it on this node.
     #[error("the published port {0} leads nowhere on this node: {1}")]
     Port(String, String),
+    /// The others of the mesh are served.
+    #[error("published ports with the label ketch.publish.proxy lead nowhere on this node: {0}")]
+    Relay(String),
     /// The kernel's word of a task's container.
     #[error("the ports of the container {0} can't be closed or opened: {1}")]
     Ports(String, String),
@@ -126,6 +130,8 @@ pub(in crate::network) struct MeshPort {
     pub(in crate::network) elsewhere: usize,
     /// Tasks of this node whose streams go on.
     pub(in crate::network) draining: BTreeSet<IpAddr>,
+    /// Its tasks are told the client's address: no rule leads there, the relay does.
+    pub(in crate::network) relayed: Option<Leads>,
 }
 
 /// What is known of a task's traffic; of none that is [`Traffic::Unknown`].

@@ -1,63 +1,107 @@
-//! The routing mesh's ports at the host: kept from others by sockets, and led to tasks by rules.
+//! The routing mesh's ports at the host: kept from others by sockets, and led to tasks by rules, or by the relay where tasks are told
+//! who connects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 use super::plan::{MeshPort, Problem};
 use crate::error::Result;
 use crate::network::firewall::{Connection, Forward, Mesh, Transport, forget_those};
-use crate::network::ports::Wanted;
+use crate::network::ports::{Carried, Wanted};
+use crate::network::relay::Leads;
 use crate::network::{Networks, State, refused};
 
 /// Whose the ports are, among containers.
 const OWNER: &str = "the routing mesh";
 
+/// By port.
+type Ports = BTreeMap<(Transport, u16), MeshPort>;
+
+/// Where the mesh's network is reached from the host.
+#[derive(Debug)]
+pub(super) struct Entrance {
+    pub(super) door: IpAddr,
+    /// Its namespace.
+    pub(super) space: PathBuf,
+}
+
 /// What is published now.
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    held: BTreeMap<(Transport, u16), Vec<Forward>>,
+    held: BTreeMap<(Transport, u16), (Carried, Vec<Forward>)>,
     /// Those that somebody else has on this node.
     refused: BTreeSet<(Transport, u16)>,
-    ports: BTreeMap<(Transport, u16), MeshPort>,
+    ports: Ports,
 }
 
 impl Networks {
-    /// Publishes these and no others. `door`: where the mesh's network is reached; without it only this node's tasks are.
+    /// Publishes these and no others. Without an entrance only this node's tasks are reached, and no port that is carried by the relay.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn publish_mesh(
         &self,
         published: &mut Published,
-        ports: &BTreeMap<(Transport, u16), MeshPort>,
-        door: Option<IpAddr>,
+        ports: &Ports,
+        entrance: Option<&Entrance>,
     ) -> Result<Vec<Problem>> {
         let mut problems = Vec::new();
         let mut state = self.state();
-        published.give_back(&mut state, |key| ports.contains_key(key));
+        self.give_back(published, &mut state, ports);
         published.refused.clear();
-        for key in ports.keys().filter(|_| door.is_some()) {
-            if let (false, Some(door)) = (published.held.contains_key(key), door) {
-                match take(&mut state, *key, door) {
-                    Ok(held) => drop(published.held.insert(*key, held)),
-                    Err(problem) => {
-                        problems.push(problem);
-                        let _new = published.refused.insert(*key);
-                    }
+        for (key, port) in ports {
+            let Some(entrance) = entrance.filter(|_| !published.held.contains_key(key)) else { continue };
+            match take(&mut state, *key, (entrance.door, carried(port))) {
+                Ok(held) => drop(published.held.insert(*key, (carried(port), held))),
+                Err(problem) => {
+                    problems.push(problem);
+                    let _new = published.refused.insert(*key);
                 }
             }
         }
         drop(state);
-        let is_held = |key: &(Transport, u16)| door.is_none() || published.held.contains_key(key);
-        let mesh: Mesh = ports
-            .iter()
-            .filter(|(key, _)| is_held(key))
-            .map(|(key, port)| (*key, turns(port, door.map(|door| SocketAddr::new(door, key.1)))))
-            .collect();
+        let is_led = |(key, port): &(&(Transport, u16), &MeshPort)| {
+            port.relayed.is_none() && (entrance.is_none() || published.held.contains_key(key))
+        };
+        let door = |key: &(Transport, u16)| entrance.map(|it| SocketAddr::new(it.door, key.1));
+        let mesh: Mesh =
+            ports.iter().filter(is_led).map(|(key, port)| (*key, turns(port, door(key)))).collect();
         self.0.firewall.set_mesh(mesh).map_err(|error| refused(&error))?;
+        if let Err(error) = self.relay_ports(published, ports, entrance) {
+            problems.push(Problem::Relay(error.to_string()));
+        }
         forget_gone(&published.ports, ports)?;
         published.ports.clone_from(ports);
         Ok(problems)
+    }
+
+    fn relay_ports(&self, published: &Published, ports: &Ports, entrance: Option<&Entrance>) -> Result<()> {
+        let Some(entrance) = entrance else {
+            self.0.relay.end();
+            return Ok(());
+        };
+        let relayed: BTreeMap<u16, Leads> = ports
+            .iter()
+            .filter(|(key, _)| published.held.contains_key(key))
+            .filter_map(|((_, port), leads)| Some((*port, leads.relayed.clone()?)))
+            .collect();
+        let listeners = |port| self.state().ports.listeners(OWNER, port);
+        self.0.relay.set(&entrance.space, &relayed, listeners)
+    }
+
+    /// Those that are published no more, or are carried by another from now on.
+    fn give_back(&self, published: &mut Published, state: &mut State, ports: &Ports) {
+        published.held.retain(|key, (by, held)| {
+            let stays = ports.get(key).is_some_and(|port| carried(port) == *by);
+            if !stays {
+                state.ports.give_back(OWNER, held);
+                if *by == Carried::ByRelay {
+                    self.0.relay.forget(key.1);
+                }
+            }
+            stays
+        });
     }
 
     /// Gives all of them back.
@@ -65,7 +109,8 @@ impl Networks {
     /// # Errors
     /// The kernel's.
     pub(super) fn unpublish_mesh(&self, published: &mut Published) -> Result<()> {
-        published.give_back(&mut self.state(), |_| false);
+        self.give_back(published, &mut self.state(), &Ports::new());
+        self.0.relay.end();
         self.0.firewall.set_mesh(Mesh::new()).map_err(|error| refused(&error))
     }
 }
@@ -75,30 +120,24 @@ impl Published {
     pub(super) fn is_refused(&self, port: &(Transport, u16)) -> bool {
         self.refused.contains(port)
     }
+}
 
-    fn give_back(&mut self, state: &mut State, stays: impl Fn(&(Transport, u16)) -> bool) {
-        self.held.retain(|key, held| {
-            let stays = stays(key);
-            if !stays {
-                state.ports.give_back(OWNER, held);
-            }
-            stays
-        });
-    }
+fn carried(port: &MeshPort) -> Carried {
+    if port.relayed.is_some() { Carried::ByRelay } else { Carried::Here }
 }
 
 /// Keeps a port from others, at all addresses. What comes by IPv6 the daemon carries to the door.
 fn take(
     state: &mut State,
     (transport, port): (Transport, u16),
-    door: IpAddr,
+    (door, carried): (IpAddr, Carried),
 ) -> Result<Vec<Forward>, Problem> {
     let to = SocketAddr::new(door, port);
     let mut hosts = vec![(IpAddr::V4(Ipv4Addr::UNSPECIFIED), to)];
     if transport != Transport::Sctp && crate::network::publish::host_has_ipv6() {
         hosts.push((IpAddr::V6(Ipv6Addr::UNSPECIFIED), to));
     }
-    let wanted = Wanted { transport, hosts, ports: Some(port..=port) };
+    let wanted = Wanted { transport, hosts, ports: Some(port..=port), carried };
     state
         .ports
         .take(OWNER, &wanted)
@@ -112,11 +151,7 @@ fn turns(port: &MeshPort, door: Option<SocketAddr>) -> Vec<SocketAddr> {
 }
 
 /// Connections to tasks of this node that get no new ones: datagrams are led to others at once, streams when the task has gone.
-fn forget_gone(
-    before: &BTreeMap<(Transport, u16), MeshPort>,
-    now: &BTreeMap<(Transport, u16), MeshPort>,
-) -> Result<()> {
-    type Ports = BTreeMap<(Transport, u16), MeshPort>;
+fn forget_gone(before: &Ports, now: &Ports) -> Result<()> {
     let here = |ports: &Ports| -> BTreeSet<IpAddr> {
         ports.values().flat_map(|port| port.here.iter().map(SocketAddr::ip)).collect()
     };

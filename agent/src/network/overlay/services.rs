@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ketch_cluster::assignment::{Neighbour, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, ServiceId};
-use ketch_cluster::label::prefer_local;
+use ketch_cluster::label::{prefer_local, proxy};
 use ketch_cluster::objects::endpoint::{Protocol, ResolutionMode};
 use ketch_cluster::objects::{Labels, NetworkAttachment, PortConfig};
 
@@ -16,6 +16,7 @@ use super::access;
 use super::plan::{Locals, MeshPort, Overlay, Told, Underlay};
 use crate::network::dns;
 use crate::network::firewall::Transport;
+use crate::network::relay::Leads;
 
 /// A network as this node sees it: itself, the network, its own sandboxes.
 type Here<'a> = (&'a Underlay, NetworkId, &'a Locals);
@@ -35,7 +36,7 @@ pub(super) fn balance(overlay: &mut Overlay, told: &Told<'_>, here: Here<'_>) {
     for service in &told.services {
         let backends = serving(told, service.service, here);
         if overlay.ingress {
-            for port in published(service) {
+            for port in published(service).filter(|port| !is_relayed(service, port)) {
                 let key = (transport(port.protocol), port.published_port);
                 let _none = overlay.ports.insert(key, by_door(&backends, port.target_port, here));
             }
@@ -82,7 +83,8 @@ pub(super) fn mesh(told: &Told<'_>, here: Here<'_>) -> BTreeMap<(Transport, u16)
     let mut ports = BTreeMap::new();
     for service in &told.services {
         for port in published(service) {
-            let leads = mesh_port(told, service, port.target_port, here);
+            let mut leads = mesh_port(told, service, port.target_port, here);
+            leads.relayed = is_relayed(service, port).then(|| relayed(told, service, port.target_port, here));
             let _none = ports.insert((transport(port.protocol), port.published_port), leads);
         }
     }
@@ -105,7 +107,26 @@ fn mesh_port(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_
     if prefers_local(&service.labels) && !near.is_empty() {
         elsewhere = 0;
     }
-    MeshPort { here: near, elsewhere, draining: draining(told, service.service, here) }
+    MeshPort { here: near, elsewhere, draining: draining(told, service.service, here), relayed: None }
+}
+
+/// Whether its tasks are told who connects.
+fn is_relayed(service: &ServiceEntry, port: &PortConfig) -> bool {
+    port.protocol == Protocol::Tcp && proxy::in_force(&service.labels).contains(&port.target_port)
+}
+
+/// Where the relay leads: by the mesh's network to tasks of this node and of others alike.
+fn relayed(told: &Told<'_>, service: &ServiceEntry, target: u16, here: Here<'_>) -> Leads {
+    let serving = serving(told, service.service, here).into_iter().filter(IpAddr::is_ipv4);
+    let (near, far): (Vec<_>, Vec<_>) = serving.partition(|address| here.2.contains_key(&(here.1, *address)));
+    let leaving =
+        told.of_service(service.service, here.1).filter(|(_, traffic, _)| *traffic == Traffic::Draining);
+    let leaving = leaving.flat_map(|(_, _, attachment)| addresses(attachment));
+    let port_of = |address: IpAddr| SocketAddr::new(address, target);
+    let stay = near.iter().chain(&far).copied().chain(leaving).map(port_of).collect();
+    let prefers = prefers_local(&service.labels) && !near.is_empty();
+    let far = far.into_iter().filter(|_| !prefers);
+    Leads { backends: near.iter().copied().chain(far).map(port_of).collect(), stay }
 }
 
 /// The addresses by the host of a service's tasks here that are about to stop.

@@ -64,10 +64,11 @@ pub(super) fn make(
 /// The kernel's.
 pub(super) fn remove(path: &Path) -> Result<()> {
     if namespace::is_bound(path) {
-        // At once: the namespace ends in its own time, and until then nobody else on the node has this VXLAN identifier.
+        // At once: the namespace ends in its own time, with connections that are carried there, and until then nobody else on the node
+        // has this VXLAN identifier, or the door's address.
         namespace::enter(path, || {
             let mut links = Links::open().map_err(|error| refused(&error))?;
-            links.remove(VXLAN).map_err(|error| refused(&error))
+            [VXLAN, DOOR].into_iter().try_for_each(|link| links.remove(link)).map_err(|error| refused(&error))
         })?;
     }
     namespace::remove(path)

@@ -13,6 +13,7 @@ use super::fixture::{FRONT, INGRESS, Told, VIRTUAL, data_address, task, underlay
 use super::plan::{Known, Locals, MeshPort, Plan, Problem, Underlay, known, mac_for, plan};
 use super::sealing::Sealing;
 use crate::network::firewall::Transport;
+use crate::network::relay::Leads;
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -158,6 +159,29 @@ fn the_mesh_leads_to_tasks_here_by_the_bridge_and_to_others_by_the_door() {
     assert_eq!(of_node_one(&cluster).mesh[&key], MeshPort::default());
     let elsewhere = plan(&underlay(3), &mesh().0.items(3), &Known::new(), &Locals::new());
     assert_eq!(elsewhere.mesh[&key], MeshPort { elsewhere: 2, ..MeshPort::default() });
+}
+
+#[test]
+fn a_port_whose_tasks_are_told_who_connects_leads_to_their_own_addresses() {
+    let (mut cluster, locals) = mesh();
+    cluster.labels = Labels::from([("ketch.publish.proxy".to_owned(), "80".to_owned())]);
+    let (tcp, udp) = ((Transport::Tcp, 8080), (Transport::Udp, 8080));
+    let at = |last: u8| SocketAddr::from(([10, 0, 0, last], 80));
+    let planned = |cluster: &Told| plan(&underlay(1), &cluster.items(1), &Known::new(), &locals);
+    let leads = |cluster: &Told| planned(cluster).mesh[&tcp].relayed.clone().unwrap();
+    let both = Leads { backends: vec![at(11), at(12)], stay: [at(11), at(12)].into() };
+    assert_eq!(leads(&cluster), both);
+    assert_eq!(planned(&cluster).mesh[&udp].relayed, None);
+    let ports = planned(&cluster).networks[&INGRESS.to_string()].ports.clone();
+    assert_eq!(ports.keys().copied().collect::<Vec<_>>(), [udp], "nobody comes by the door");
+    let _none = cluster.labels.insert("ketch.mesh.prefer-local".to_owned(), "true".to_owned());
+    assert_eq!(leads(&cluster), Leads { backends: vec![at(11)], ..both.clone() }, "who is there stays");
+    cluster.tasks[1].traffic = Traffic::Draining;
+    assert_eq!(leads(&cluster), Leads { backends: vec![at(12)], ..both });
+    cluster.tasks[1].traffic = Traffic::None;
+    assert_eq!(leads(&cluster), Leads { backends: vec![at(12)], stay: [at(12)].into() });
+    cluster.labels = Labels::from([("ketch.publish.proxy".to_owned(), "8080".to_owned())]);
+    assert_eq!(planned(&cluster).mesh[&tcp].relayed, None, "a port of the task is meant");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod access;
 mod overlay;
 mod ports;
+mod relay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
