@@ -1,10 +1,5 @@
-<<<<<<< HEAD
 //! ketchd's command line: dockerd's, `check` and `cluster`; under the name `docker-init` it is a container's first process,
-//! and under another one holds a user namespace.
-=======
-//! ketchd's command line: dockerd's, and `check`; under the name `docker-init` it is a container's first process,
 //! under another one holds a user namespace, and under a third carries connections of published ports.
->>>>>>> bd889372 (ketchd: ports with ketch.publish.proxy are carried by a relay of the node: PROXY protocol v2, then splice(2), in a process of its own in the mesh's namespace, jailed by seccompiler; the daemon keeps the sockets and starts it again)
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,12 +7,8 @@ use std::process::ExitCode;
 use ketchd::config::{self, Config};
 use ketchd::engine::user_namespace;
 use ketchd::flags::{Action, Flags, usage};
-<<<<<<< HEAD
-use ketchd::{check, command, life};
-=======
 use ketchd::network::relay;
-use ketchd::{check, life};
->>>>>>> bd889372 (ketchd: ports with ketch.publish.proxy are carried by a relay of the node: PROXY protocol v2, then splice(2), in a process of its own in the mesh's namespace, jailed by seccompiler; the daemon keeps the sockets and starts it again)
+use ketchd::{check, command, life};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
@@ -30,14 +21,12 @@ fn main() -> ExitCode {
     if program == user_namespace::NAME {
         return user_namespace::hold(std::env::args_os().skip(1));
     }
-<<<<<<< HEAD
+    if program == relay::process::NAME {
+        return relay::process::run();
+    }
     let mut arguments = arguments.peekable();
     if arguments.next_if(|word| word == "cluster").is_some() {
         return command::run(arguments);
-=======
-    if program == relay::process::NAME {
-        return relay::process::run();
->>>>>>> bd889372 (ketchd: ports with ketch.publish.proxy are carried by a relay of the node: PROXY protocol v2, then splice(2), in a process of its own in the mesh's namespace, jailed by seccompiler; the daemon keeps the sockets and starts it again)
     }
     match act(&program, arguments) {
         Ok(code) => code,

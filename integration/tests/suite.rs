@@ -158,6 +158,7 @@ modules![
     mesh_layers(waits),
     mesh_ports(waits),
     mesh_priority(waits),
+    mesh_proxy(waits),
     mesh_recovery(waits),
     mesh_traffic(waits),
     soak,

@@ -53,6 +53,10 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_priority::a_higher_priority_takes_room_and_says_so", NEW),
     ("mesh_priority::a_worker_that_joins_and_returns_gets_its_share", NEW),
     ("mesh_priority::labels_that_can_not_be_are_refused", NEW),
+    ("mesh_proxy::labels_that_can_not_be_are_refused", NEW),
+    ("mesh_proxy::tasks_are_told_who_connects", NEW),
+    ("mesh_proxy::an_update_under_load_fails_no_request", NEW),
+    ("mesh_proxy::a_killed_relay_and_a_killed_agent", NEW),
 ];
 
 /// Why the test is not asked of ketchd.

@@ -37,15 +37,24 @@ pub(crate) fn run(arguments: &[String]) {
     }
 }
 
-/// Takes everything of a connection, then says how much that was: one connection after another.
+/// Takes everything of a connection, then says how much that was: one connection after another. At the second port connections begin
+/// with a header of the PROXY protocol, from a client of IPv4, which is not counted.
 fn serve() {
-    let listener = TcpListener::bind("0.0.0.0:8080").expect("listen");
+    const HEADER: usize = 28;
+    drop(std::thread::spawn(|| serve_at(8081, HEADER)));
+    serve_at(8080, 0);
+}
+
+fn serve_at(port: u16, header: usize) {
+    let listener = TcpListener::bind(("0.0.0.0", port)).expect("listen");
     let mut buffer = vec![0; 1 << 20];
     loop {
         let Ok((mut stream, _)) = listener.accept() else { continue };
         let mut total: u64 = 0;
-        while let Ok(count @ 1..) = stream.read(&mut buffer) {
-            total += count as u64;
+        if stream.read_exact(&mut buffer[..header]).is_ok() {
+            while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                total += count as u64;
+            }
         }
         let _gone = stream.write_all(&total.to_be_bytes());
     }

@@ -10,8 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::serve;
+
 /// How long the answer to a check may take.
-pub(crate) const CHECK: Duration = Duration::from_secs(5);
+const CHECK: Duration = Duration::from_secs(5);
 /// How long one may take under load: clients and servers that share two cpus with forty others were seen to need more than five
 /// seconds, and what is lost for good has no answer after thirty either.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,16 +22,23 @@ const OPEN: usize = 100;
 /// Between two datagrams.
 const BEAT: Duration = Duration::from_millis(50);
 
+/// Whether the server is well: it is asked as one asks for oneself (the command LOCAL) where it wants headers.
+pub(crate) async fn check(at: SocketAddr) -> io::Result<String> {
+    let before = if serve::is_proxied() { [serve::SIGNATURE, &[0x20, 0, 0, 0]].concat() } else { Vec::new() };
+    timeout(CHECK, fetch(at, &before)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 /// One page, by a connection of its own.
 ///
 /// # Errors
 /// It is not all there in time.
 pub(crate) async fn page(at: SocketAddr, within: Duration) -> io::Result<String> {
-    timeout(within, fetch(at)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(within, fetch(at, &[])).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn fetch(at: SocketAddr) -> io::Result<String> {
+async fn fetch(at: SocketAddr, before: &[u8]) -> io::Result<String> {
     let mut stream = TcpStream::connect(at).await?;
+    stream.write_all(before).await?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: mesh\r\n\r\n").await?;
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text).await?;

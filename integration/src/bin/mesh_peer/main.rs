@@ -1,6 +1,6 @@
 //! Both ends of the traffic that is sent through a cluster's ports: `serve` in the tasks, the others outside of the nodes.
 //!
-//! Static, like every program of the workspace: it is all that its image has. Called by the `mesh_traffic` tests.
+//! Static, like every program of the workspace: it is all that its image has. Called by the `mesh_traffic` and `mesh_proxy` tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test's program: a failure is its message")]
 
 mod ask;
@@ -21,7 +21,7 @@ async fn main() {
         ["serve"] => serve::serve().await,
         ["check"] => {
             let own = SocketAddr::from(([127, 0, 0, 1], PAGES));
-            assert!(ask::page(own, ask::CHECK).await.is_ok(), "no page");
+            assert!(ask::check(own).await.is_ok(), "no page");
         }
         ["load", rate, addresses @ ..] => {
             let addresses: Vec<SocketAddr> = addresses.iter().map(|text| address(text)).collect();

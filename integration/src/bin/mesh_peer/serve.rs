@@ -2,17 +2,21 @@
 //!
 //! At SIGTERM it takes those connections that the kernel has for it already, which on a busy machine may be some, and none
 //! afterwards: they are refused, and whoever sends it one then sees it. It ends once the open ones have ended, or is killed.
-//! Datagrams are answered to the last.
+//! Datagrams are answered to the last. With PROXY=1 in its environment each connection begins with a header of the PROXY protocol,
+//! version 2, and the client is who that says; a connection without one is ended.
 
 use std::io;
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::{DATABASE, DATAGRAMS, PAGES};
+
+/// How a header begins.
+pub(crate) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Serves until SIGTERM.
 pub(crate) async fn serve() {
@@ -56,8 +60,38 @@ fn word(peer: SocketAddr) -> String {
     format!("{} {}, to {}", part("TASK"), part("VERSION"), peer.ip())
 }
 
+/// Whether connections begin with a header.
+pub(crate) fn is_proxied() -> bool {
+    std::env::var_os("PROXY").is_some()
+}
+
+/// Who the client is, by the header where there is one.
+async fn client(stream: &mut BufReader<TcpStream>, peer: SocketAddr) -> io::Result<SocketAddr> {
+    if !is_proxied() {
+        return Ok(peer);
+    }
+    let mut fixed = [0; 16];
+    let _ = stream.read_exact(&mut fixed).await?;
+    let mut rest = vec![0; usize::from(u16::from_be_bytes([fixed[14], fixed[15]]))];
+    let _ = stream.read_exact(&mut rest).await?;
+    let port = |at: usize| u16::from_be_bytes([rest[at], rest[at + 1]]);
+    match (&fixed[..12], fixed[12], fixed[13], rest.len()) {
+        (SIGNATURE, 0x20, ..) => Ok(peer),
+        (SIGNATURE, 0x21, 0x11, 12) => {
+            let from: [u8; 4] = rest[..4].try_into().expect("four bytes");
+            Ok((from, port(8)).into())
+        }
+        (SIGNATURE, 0x21, 0x21, 36) => {
+            let from: [u8; 16] = rest[..16].try_into().expect("sixteen bytes");
+            Ok((from, port(32)).into())
+        }
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 async fn answer_page(stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let peer = client(&mut stream, peer).await?;
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 0 && line.trim() != "" {
         line.clear();
@@ -71,6 +105,7 @@ async fn answer_page(stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
 
 async fn answer_lines(stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
+    let peer = client(&mut stream, peer).await?;
     let mut line = String::new();
     while stream.read_line(&mut line).await? > 0 {
         line.clear();

@@ -24,6 +24,8 @@ use super::{Extent, OURS, PEER, knob, listed};
 
 /// What is compared with, where it is no engine.
 const PLAIN: &str = "plain";
+/// By a port whose tasks are told who connects.
+const RELAYED: &str = "relayed";
 /// The managers of ours.
 const MANAGERS: usize = 3;
 
@@ -98,6 +100,7 @@ pub(crate) fn promises(samples: &Samples) -> Vec<Promise> {
     let over = |case: &str| Some(samples.of(case, OURS)? / samples.of(case, PEER)?);
     let in_turns = |case: &str| samples.by_turns(case, OURS, PLAIN);
     let (most, least) = (Bound::AtMost, Bound::AtLeast);
+    let relayed = |case: &str| samples.by_turns(case, RELAYED, OURS);
     let promise = |what, bound, measured| Promise { what, bound, measured };
     vec![
         promise(
@@ -147,6 +150,21 @@ pub(crate) fn promises(samples: &Samples) -> Vec<Promise> {
                 .of(layers::PULLED, layers::FIVE)
                 .zip(samples.of(layers::PULLED, layers::ONE))
                 .map(|(five, one)| five / one),
+        ),
+        promise(
+            "`ketch.publish.proxy`: throughput with a local task, over the plain mesh port's",
+            Bound::None,
+            relayed(routing::LOCAL),
+        ),
+        promise(
+            "`ketch.publish.proxy`: throughput with a remote task, over the plain mesh port's",
+            Bound::None,
+            relayed(routing::REMOTE),
+        ),
+        promise(
+            "`ketch.publish.proxy`: new connections a second with a remote task, over the plain mesh port's",
+            Bound::None,
+            relayed(routing::ONE),
         ),
         promise("a leader at rest with 100 nodes more: CPU, percent", most(1.0), ours(rest::CPU)),
         promise("the same: memory, PSS, MiB", most(60.0), ours(rest::MEMORY)),

@@ -3,7 +3,7 @@
 //! The client is a machine on the bridge that is no node. `node2` has the task. Beside it is a namespace of the bench's own with
 //! the same server, reached by routes alone: through `node2` and a bridge of it; and through `node1`, a VXLAN device between the two
 //! and a bridge in a namespace, as an overlay network's is. Nothing is translated on these ways. The thousand services' tasks are
-//! on a node without containers.
+//! on a node without containers. By another port of the same task, which is told who connects, all goes through the nodes' relays.
 
 use std::time::Duration;
 
@@ -16,16 +16,18 @@ use super::super::contender::call;
 use super::super::samples::Samples;
 use super::super::{Extent, OURS, client, knob};
 use super::rest::Fakes;
-use super::{PLAIN, Stage, image};
+use super::{PLAIN, RELAYED, Stage, image};
 
 pub(super) const LOCAL: &str = "mesh port, local task, GiB a second";
 pub(super) const REMOTE: &str = "mesh port, remote task, GiB a second";
-const ONE: &str = "mesh port, remote task, of 1 service, new connections a second";
+pub(super) const ONE: &str = "mesh port, remote task, of 1 service, new connections a second";
 const MANY: &str = "mesh port, remote task, of 1000 services, new connections a second";
 const CREATED: &str = "1000 services with a port each, made and in the rules, s";
 
 const MESH_LOCAL: &str = "10.99.0.2:8080";
 const MESH_REMOTE: &str = "10.99.0.1:8080";
+const RELAYED_LOCAL: &str = "10.99.0.2:8081";
+const RELAYED_REMOTE: &str = "10.99.0.1:8081";
 const PLAIN_LOCAL: &str = "10.98.0.2:8080";
 const PLAIN_REMOTE: &str = "10.98.1.2:8080";
 const MILLISECONDS: &str = "200";
@@ -52,6 +54,8 @@ pub(super) fn measure(stage: &mut Stage<'_>, extent: Extent, samples: &mut Sampl
         (PLAIN_LOCAL, LOCAL, PLAIN),
         (MESH_REMOTE, REMOTE, OURS),
         (PLAIN_REMOTE, REMOTE, PLAIN),
+        (RELAYED_LOCAL, LOCAL, RELAYED),
+        (RELAYED_REMOTE, REMOTE, RELAYED),
     ];
     for line in
         by_turns(mesh, &["throughput", MILLISECONDS], extent.rounds, &paths.map(|(address, ..)| address))
@@ -87,9 +91,9 @@ fn widen(mesh: &Mesh<'_>) {
 }
 
 fn connect(mesh: &Mesh<'_>, extent: Extent, (case, samples): (&str, &mut Samples)) {
-    let taken = by_turns(mesh, &["connections", CONNECTIONS], extent.rounds, &[MESH_REMOTE, PLAIN_REMOTE]);
-    for line in taken {
-        [OURS, PLAIN].iter().zip(line).for_each(|(key, value)| samples.keep(case, key, value));
+    let ways = [MESH_REMOTE, PLAIN_REMOTE, RELAYED_REMOTE];
+    for line in by_turns(mesh, &["connections", CONNECTIONS], extent.rounds, &ways) {
+        [OURS, PLAIN, RELAYED].iter().zip(line).for_each(|(key, value)| samples.keep(case, key, value));
     }
 }
 
@@ -98,7 +102,7 @@ fn serve(mesh: &Mesh<'_>) {
     let this = std::env::current_exe().expect("find this program").display().to_string();
     let line = format!(
         "service create --detach --quiet --name way --constraint node.hostname==node2 --publish 8080:8080
-            --mount type=bind,source={this},target=/serve,readonly --stop-grace-period 1s {} /serve client serve",
+            --publish 8081:8081 --label ketch.publish.proxy=8081 --mount type=bind,source={this},target=/serve,readonly --stop-grace-period 1s {} /serve client serve",
         image()
     );
     let _id = mesh.docker(1, &line).ok();
@@ -109,7 +113,7 @@ fn serve(mesh: &Mesh<'_>) {
         last_cpu()
     );
     let _out = engine.sh(&script).ok();
-    for address in [MESH_LOCAL, MESH_REMOTE] {
+    for address in [MESH_LOCAL, MESH_REMOTE, RELAYED_LOCAL, RELAYED_REMOTE] {
         wait_answered(mesh, address);
     }
 }
