@@ -20,8 +20,9 @@ pub(super) async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Contain
     let Ok(node) = daemon.node() else { return };
     let mut session = pin!(node.in_session());
     let was_alone = poll_immediate(session.as_mut()).await.is_none();
-    let left = start_in_order(&daemon, containers).await;
-    if !(was_alone && left.iter().any(|container| container.read(|it| places::needs_cluster(&daemon, it)))) {
+    let mut left = start_in_order(&daemon, containers, |_, _| true).await;
+    left.retain(|container| container.read(|it| places::needs_cluster(&daemon, it)));
+    if !was_alone || left.is_empty() {
         return;
     }
     let mut ending = daemon.ending.subscribe();
@@ -30,8 +31,7 @@ pub(super) async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Contain
         () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
     };
     if is_begun {
-        let left = left.into_iter().filter(|it| is_still_to_run(&daemon, it)).collect();
-        let _still = start_in_order(&daemon, left).await;
+        let _still = start_in_order(&daemon, left, is_still_to_run).await;
     }
 }
 
@@ -45,7 +45,11 @@ fn is_still_to_run(daemon: &Daemon, container: &Arc<Container>) -> bool {
 }
 
 /// First what needs no other container, all at once, then what lives with another; those that could not be started.
-async fn start_in_order(daemon: &Arc<Daemon>, containers: Vec<Arc<Container>>) -> Vec<Arc<Container>> {
+async fn start_in_order(
+    daemon: &Arc<Daemon>,
+    containers: Vec<Arc<Container>>,
+    is_to_run: fn(&Daemon, &Arc<Container>) -> bool,
+) -> Vec<Arc<Container>> {
     let lives_with_another = |container: &Arc<Container>| {
         container.read(|Record { host_config, .. }| {
             let modes = [&host_config.network_mode, &host_config.ipc_mode, &host_config.pid_mode];
@@ -59,8 +63,9 @@ async fn start_in_order(daemon: &Arc<Daemon>, containers: Vec<Arc<Container>>) -
         let mut starts = JoinSet::new();
         for container in round {
             let daemon = Arc::clone(daemon);
-            let _task =
-                starts.spawn(async move { (!start_one(&daemon, &container).await).then_some(container) });
+            let _task = starts.spawn(async move {
+                (!start_one(&daemon, &container, is_to_run).await).then_some(container)
+            });
         }
         while let Some(started) = starts.join_next().await {
             left.extend(started.ok().flatten());
@@ -70,9 +75,13 @@ async fn start_in_order(daemon: &Arc<Daemon>, containers: Vec<Arc<Container>>) -
 }
 
 /// Whether there is nothing left to be done for it.
-async fn start_one(daemon: &Arc<Daemon>, container: &Arc<Container>) -> bool {
+async fn start_one(
+    daemon: &Arc<Daemon>,
+    container: &Arc<Container>,
+    is_to_run: fn(&Daemon, &Arc<Container>) -> bool,
+) -> bool {
     let _changing = container.changing.lock().await;
-    if container.is_running() || daemon.is_ending() {
+    if container.is_running() || daemon.is_ending() || !is_to_run(daemon, container) {
         return true;
     }
     container.change(|record| record.was_stopped = false);

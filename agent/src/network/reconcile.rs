@@ -109,6 +109,7 @@ impl Networks {
             }
         }
         self.remove_strangers()?;
+        self.narrow_residents()?;
         let mut state = self.state();
         let forwards: Vec<Forward> = state
             .sandboxes

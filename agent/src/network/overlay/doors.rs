@@ -9,11 +9,20 @@ use ketch_cluster::objects::Labels;
 
 use super::Held;
 use super::access::{Access, Resident, access, is_asked};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::locks::locked;
 use crate::network::firewall::{Admission, Narrowed, admit, opened};
 use crate::network::record::{Driver, OfService, Sandbox};
 use crate::network::{Networks, State, namespace, refused};
+
+/// What could not be done.
+#[derive(Debug)]
+pub(super) struct Doors {
+    /// Containers whose ports could not be closed or opened, and why.
+    pub(super) failed: Vec<(String, Error)>,
+    /// Whether published ports are narrowed.
+    pub(super) narrowed: Result<()>,
+}
 
 impl Networks {
     /// A task is about to run, or has gone. Of services that say nothing of who reaches them nothing is looked at.
@@ -27,7 +36,8 @@ impl Networks {
         }
         let mut held = locked(&self.0.overlays);
         let items = held.told.as_ref().map(|(_, items)| items.clone()).unwrap_or_default();
-        let failed = self.set_doors(&mut held, &items)?;
+        let Doors { failed, narrowed } = self.set_doors(&mut held, &items)?;
+        narrowed?;
         failed
             .into_iter()
             .find(|(container, _)| *container == of.container)
@@ -45,20 +55,32 @@ impl Networks {
         namespace::enter(&namespace, || opened().map(Some).map_err(|error| refused(&error)))
     }
 
-    /// Of all tasks of this node: those whose ports could not be closed or opened, and why.
+    /// What containers publish themselves is narrowed as it was, before anything leads to them again: whoever has taken rules away
+    /// while there was no agent has taken these too, and a locked manager is told of no service for long.
     ///
     /// # Errors
-    /// The kernel's, of published ports.
-    pub(super) fn set_doors(
-        &self,
-        held: &mut Held,
-        items: &[Item],
-    ) -> Result<Vec<(String, crate::error::Error)>> {
+    /// The kernel's.
+    pub(in crate::network) fn narrow_residents(&self) -> Result<()> {
+        let own = access(&[], &self.state().residents()).narrowed;
+        if own.0.is_empty() {
+            return Ok(());
+        }
+        let mut held = locked(&self.0.overlays);
+        held.narrowing = (Narrowed::default(), own);
+        self.narrow(&mut held)
+    }
+
+    /// Of all tasks of this node.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub(super) fn set_doors(&self, held: &mut Held, items: &[Item]) -> Result<Doors> {
         let residents = self.state().residents();
         let Access { admissions, mesh, narrowed, labels, is_asked } = access(items, &residents);
         self.0.is_closing.store(is_asked, Relaxed);
-        held.narrowing = (mesh, narrowed);
-        self.narrow(held)?;
+        let before = std::mem::replace(&mut held.narrowing, (mesh, narrowed)).0;
+        // A port that is published no more is led to tasks still: it opens to nobody before it has gone.
+        let narrowed = self.narrow_with(held, &before);
         for (resident, labels) in residents.iter().zip(labels) {
             self.remember_labels(resident, labels)?;
         }
@@ -69,7 +91,7 @@ impl Networks {
                 failed.push((resident.container.clone(), error));
             }
         }
-        Ok(failed)
+        Ok(Doors { failed, narrowed })
     }
 
     /// Narrows the ports that are led to tasks. One of the mesh's that somebody else has on this node stays his.
@@ -77,8 +99,13 @@ impl Networks {
     /// # Errors
     /// The kernel's.
     pub(super) fn narrow(&self, held: &mut Held) -> Result<()> {
+        self.narrow_with(held, &Narrowed::default())
+    }
+
+    /// The same, with more of the mesh's.
+    fn narrow_with(&self, held: &mut Held, more: &Narrowed) -> Result<()> {
         let (mesh, own) = &held.narrowing;
-        let led = mesh.0.iter().filter(|(port, _)| !held.published.is_refused(port));
+        let led = more.0.iter().chain(&mesh.0).filter(|(port, _)| !held.published.is_refused(port));
         let narrowed = Narrowed(led.chain(&own.0).map(|(port, how)| (*port, how.clone())).collect());
         if held.narrowed.as_ref() == Some(&narrowed) {
             return Ok(());

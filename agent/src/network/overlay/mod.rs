@@ -35,6 +35,7 @@ use ketch_cluster::objects as cluster;
 use ketch_engine_api::network::{Ipam, IpamConfig, Map};
 use tracing::warn;
 
+use self::doors::Doors;
 use self::plan::{Known, Locals, Overlay, Plan};
 use self::publish::{Entrance, Published};
 use self::sealing::{Sealing, Stage, Wear};
@@ -176,7 +177,7 @@ impl Networks {
         if super::can_encrypt() {
             sealing::seal(&sealing::Wanted::default())?;
         }
-        self.set_doors(held, &[])?;
+        self.set_doors(held, &[])?.narrowed?;
         self.0.guard.set(None).map_err(|error| refused(&error))?;
         self.0.store.remove(DAEMON_GUARD, GUARD)?;
         let mut state = self.state();
@@ -213,14 +214,22 @@ impl Networks {
         self.let_in(&underlay, &plan, &held.encrypted)?;
         Self::seal(held, &underlay, &mut plan);
         // Before anything leads to it.
-        for (container, error) in self.set_doors(held, &items)? {
-            plan.problems.push(Problem::Ports(container, error.to_string()));
+        let Doors { failed, narrowed } = self.set_doors(held, &items)?;
+        let failed =
+            failed.into_iter().map(|(container, error)| Problem::Ports(container, error.to_string()));
+        plan.problems.extend(failed);
+        if let Err(error) = narrowed {
+            // All else of the node is served; these would be open to everybody.
+            plan.problems.push(Problem::Narrowing(error.to_string()));
+            plan.mesh.retain(|port, _| !held.narrowing.0.0.contains_key(port));
         }
         self.make_spaces(held, &underlay, &mut plan)?;
         self.tell_of_overlays(&plan);
         self.publish_ports(held, &mut plan)?;
-        // Who has a port is known now.
-        self.narrow(held)?;
+        // Who has a port is known now, and what is published no more has gone.
+        if let Err(error) = self.narrow(held) {
+            plan.problems.push(Problem::Narrowing(error.to_string()));
+        }
         Ok(plan.problems)
     }
 

@@ -69,6 +69,9 @@ pub enum Problem {
     /// The others of the mesh are served.
     #[error("published ports with the label ketch.publish.proxy lead nowhere on this node: {0}")]
     Relay(String),
+    /// Ports that are to be narrowed are not published.
+    #[error("published ports that are not for everybody lead nowhere on this node: {0}")]
+    Narrowing(String),
     /// The kernel's word of a task's container.
     #[error("the ports of the container {0} can't be closed or opened: {1}")]
     Ports(String, String),

@@ -245,3 +245,33 @@ fn published_ports_are_for_some_and_open_in_some_places() {
         }
     });
 }
+
+#[test]
+fn what_a_container_publishes_itself_is_narrowed_before_anybody_tells_of_its_service() {
+    alone(|world: &World| {
+        let mut node = Node::new(world, 1);
+        let told = Told { nodes: vec![1], tasks: vec![task("web.1", 1, 11)], ..Told::default() };
+        apply(&node, &told);
+        let mut wanted = node.world.wanted("web1", "front", &[("80/tcp", "", "8081")]);
+        let _none = wanted.endpoints.insert("front".to_owned(), asked("10.0.1.11"));
+        let from = labels(&[("ketch.publish.from", "192.168.77.100")]);
+        wanted.service = Some(OfService { task: TaskId::of(1).to_string(), labels: from.clone() });
+        let web = node.on(|networks| networks.join(&wanted).unwrap());
+        let _server = listening(&web, 80);
+        let mut lan = Links::open().unwrap();
+        let bridge = lan.index("lan").unwrap().unwrap();
+        for last in [100, 101] {
+            lan.address(bridge, Prefix::new([192, 168, 77, last].into(), 24).unwrap()).unwrap();
+        }
+        let mut narrowed = told.clone();
+        narrowed.labels = from;
+        apply(&node, &narrowed);
+        assert!(comes_to_ask("192.168.77.100", 1, 8081) && !asks("192.168.77.101", 1, 8081));
+        let _flushed = within(&node.space, || nft(&["flush", "ruleset"]));
+        node.start();
+        assert!(comes_to_ask("192.168.77.100", 1, 8081), "it is led to the container again");
+        assert!(!asks("192.168.77.101", 1, 8081), "nobody has told of the service yet");
+        apply(&node, &narrowed);
+        assert!(comes_to_ask("192.168.77.100", 1, 8081) && !asks("192.168.77.101", 1, 8081));
+    });
+}

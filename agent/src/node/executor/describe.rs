@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::system::{self, Machine};
 use crate::{logs, network, volume};
 use ketch_node::executor::DataPath;
+use tracing::warn;
 
 const NETWORKS: [&str; 6] = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"];
 
@@ -23,7 +24,12 @@ pub(super) async fn describe(daemon: &Arc<Daemon>, path: Option<DataPath>) -> Re
     // Files of /proc and /etc.
     let networks = daemon.networks.clone();
     let (machine, encryption, worn_key) =
-        blocking(move || Ok((system::machine(), network::can_encrypt(), networks.worn_key()?))).await?;
+        blocking(move || Ok((system::machine(), network::can_encrypt(), networks.worn_key()))).await?;
+    // All else is known: a node that says nothing of itself gets no tasks.
+    let worn_key = worn_key.unwrap_or_else(|error| {
+        warn!("how far the data key is used up: {error}");
+        None
+    });
     let Machine { hostname, architecture, cpus, memory, .. } = machine;
     Ok(NodeDescription {
         hostname,
