@@ -77,7 +77,8 @@ impl Heard {
     pub(super) fn read(&mut self, channel: impl AsFd) -> io::Result<Option<Vec<Told>>> {
         let is_open = loop {
             match self.receive(&channel) {
-                Ok(0) => break false,
+                // The daemon has gone; the second, without having read all that was said to it.
+                Ok(0) | Err(Errno::CONNRESET) => break false,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break true,
                 Err(error) => return Err(error.into()),
@@ -169,6 +170,14 @@ mod tests {
         }
         teller.join().unwrap();
         assert_eq!(told[0].0, leads(20_000));
+    }
+
+    #[test]
+    fn a_daemon_that_was_killed_before_it_had_read_all_has_gone() {
+        let (daemon, mut relay) = UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut relay, b"something goes wrong\n").unwrap();
+        drop(daemon);
+        assert!(Heard::default().read(&relay).unwrap().is_none());
     }
 
     #[test]

@@ -83,10 +83,11 @@ fn carried(at: SocketAddr, backend: &TcpListener) -> (TcpStream, TcpStream) {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
         let client = connected(at);
-        if let Some(mut its) = accepted_within(backend, 200)
-            && is_greeted(&mut its, &client)
-        {
-            return (client, its);
+        // Before it there may be some that were given up.
+        while let Some(mut its) = accepted_within(backend, 200) {
+            if is_greeted(&mut its, &client) {
+                return (client, its);
+            }
         }
     }
     panic!("nobody comes to the backend with his header");
