@@ -4,11 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::Images;
@@ -38,6 +38,8 @@ pub(super) struct Giving {
     arriving: Mutex<HashMap<Digest, Arc<Arriving>>>,
     /// Counts what changes.
     news: watch::Sender<u64>,
+    /// Of each image that is pulled by several, one after another.
+    turns: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
 }
 
 /// Of one image: how often at once, and what belongs to it.
@@ -84,6 +86,21 @@ enum Place {
 }
 
 impl Images {
+    /// Waits until nobody else pulls this image with other nodes: tasks of a service come to a node many at once, and the second
+    /// finds what the first has pulled.
+    pub(super) async fn turn_of(&self, image: Digest) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = locked(&self.0.giving.turns);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            turns.get(&image).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let turn = Arc::default();
+                let _none = turns.insert(image, Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
     /// Begins to give what a pull of this image gets.
     pub(super) fn offer(&self, image: Digest) -> Offer {
         locked(&self.0.giving.pulls).entry(image).or_default().count += 1;

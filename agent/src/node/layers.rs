@@ -4,6 +4,7 @@
 mod rate;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -96,11 +97,22 @@ fn name_of(part: Part) -> BlobName {
 pub(super) struct Others {
     daemon: Weak<Daemon>,
     blamed: Mutex<BTreeMap<String, Instant>>,
+    /// Whether the leader has not answered the last time.
+    unheard: AtomicBool,
 }
 
 impl Others {
     pub(super) fn new(daemon: &Arc<Daemon>) -> Arc<Self> {
-        Arc::new(Self { daemon: Arc::downgrade(daemon), blamed: Mutex::default() })
+        Arc::new(Self {
+            daemon: Arc::downgrade(daemon),
+            blamed: Mutex::default(),
+            unheard: AtomicBool::default(),
+        })
+    }
+
+    /// Whether nobody has said, the last time, whom to ask: another node may have what the registry does not give.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.load(Ordering::Relaxed)
     }
 
     fn not_to_be_asked(&self) -> Vec<String> {
@@ -115,7 +127,9 @@ impl Others {
         let node = Arc::clone(daemon.node().ok()?);
         let avoid =
             avoid.into_iter().chain(self.not_to_be_asked()).filter_map(|node| node.parse().ok()).collect();
-        let found = node.find_layer(name_of(part), step, avoid).await?;
+        let found = node.find_layer(name_of(part), step, avoid).await;
+        self.unheard.store(found.is_none(), Ordering::Relaxed);
+        let found = found?;
         let source = |it: LayerSource| Source { node: it.node.to_string(), address: it.address };
         Some(Found { sources: found.sources.into_iter().map(source).collect(), registry: found.registry })
     }

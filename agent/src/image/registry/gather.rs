@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,8 @@ pub(super) struct Gather<'a> {
     /// Nodes that are not asked.
     pub(super) avoid: BTreeSet<String>,
     pub(super) served: Mutex<Vec<Served>>,
+    /// Whether the registry has been asked for some of it.
+    pub(super) asked_registry: AtomicBool,
     renewing: Mutex<Option<Renewing>>,
     brought: Mutex<Instant>,
 }
@@ -96,6 +99,7 @@ impl<'a> Gather<'a> {
             way,
             avoid: BTreeSet::new(),
             served: Mutex::default(),
+            asked_registry: AtomicBool::default(),
             renewing: Mutex::default(),
             brought: Mutex::new(Instant::now()),
         }
@@ -134,6 +138,7 @@ impl<'a> Gather<'a> {
     }
 
     async fn ask_registry(&self, done: u64, sink: &Sink<'_>) -> Result<()> {
+        self.asked_registry.store(true, Ordering::Relaxed);
         let fetched = match self.origin.repository().await {
             Ok(repository) => download(repository, self.wanted, done, sink).await,
             Err(error) => Err(error),

@@ -72,6 +72,11 @@ impl Images {
     ) -> Result<()> {
         let reference = &options.reference;
         let Some(image) = reference.digest else { return self.pull(options, progress).await };
+        let _turn = self.turn_of(image).await;
+        if self.find(&reference.familiar()).is_ok() {
+            told(false, reference, progress);
+            return Ok(());
+        }
         let _sweep = Sweep(self.clone());
         let origin = Arc::new(Origin::shared(self, options, Shared { image, peers }));
         let newer = self.pull_one(&origin, reference, options, progress).await?;

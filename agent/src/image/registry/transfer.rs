@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,7 +147,7 @@ impl Images {
                 }
                 Err(error) => {
                     debug!("layer {digest} came wrong, or not, from other nodes: {}", error.message);
-                    doubts.add(&gather.way, served, error.kind);
+                    doubts.add(gather, served, error.kind);
                 }
             }
         }
@@ -261,9 +262,13 @@ impl Doubts {
         chosen.map_or(Way::Registry, |source| Way::One(source.clone()))
     }
 
-    fn add(&mut self, way: &Way, served: Vec<Served>, kind: Kind) {
+    fn add(&mut self, gather: &Gather<'_>, mut served: Vec<Served>, kind: Kind) {
         let nodes: BTreeSet<String> = served.iter().map(|served| served.node.clone()).collect();
-        if let Way::One(source) = way {
+        // What has no sum is proven to be wrong only where nobody else has given anything.
+        if nodes.len() > 1 || gather.asked_registry.load(Ordering::Relaxed) {
+            served.retain(|served| served.sum.is_some());
+        }
+        if let Way::One(source) = &gather.way {
             let _new = self.avoid.insert(source.node.clone());
         } else if nodes.len() == 1 {
             self.avoid.extend(nodes);

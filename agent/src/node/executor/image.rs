@@ -1,8 +1,10 @@
 //! A task's image: its name, and its pull with the credentials that the service brings.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ketch_cluster::objects::ContainerSpec;
+use tokio::time::sleep;
 use tracing::warn;
 
 use crate::daemon::Daemon;
@@ -11,7 +13,12 @@ use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::registry::auth::Credentials;
 use crate::image::registry::pull::PullOptions;
+use crate::image::sharing::Peers;
 use crate::node::layers::Others;
+
+/// As often an image is looked for at other nodes while the leader does not say at which, and the registry does not give it.
+const TRIES: usize = 4;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Docker's: what is on the node is used, and nothing is pulled.
 const OFFLINE: &str = "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE";
@@ -48,13 +55,30 @@ impl Pull<'_> {
         let auth = self.spec.and_then(|spec| spec.registry_auth.as_ref());
         let credentials = Credentials::of_header(auth.map(|auth| auth.as_str()));
         let options = PullOptions { reference, platform: None, credentials };
-        if let Some(others) = self.others.filter(|_| options.reference.digest.is_some()) {
-            match daemon.images.pull_shared(&options, others, &Progress::default()).await {
-                Ok(()) => return Ok(()),
-                // Whatever it is: without other nodes it may be there all the same.
-                Err(error) => warn!(image = self.image, "not pulled with other nodes: {}", error.message),
+        let Some(others) = self.others.filter(|_| options.reference.digest.is_some()) else {
+            return daemon.images.pull(&options, &Progress::default()).await;
+        };
+        for _ in 1..TRIES {
+            match with_others(daemon, &options, &others).await {
+                Err(error) if others.is_unheard() => {
+                    warn!(image = self.image, "once more: {}", error.message)
+                }
+                done => return done,
             }
+            sleep(PAUSE).await;
         }
-        daemon.images.pull(&options, &Progress::default()).await
+        with_others(daemon, &options, &others).await
+    }
+}
+
+/// Nothing fails that the registry would have given without others.
+async fn with_others(daemon: &Daemon, options: &PullOptions, others: &Arc<Others>) -> Result<()> {
+    let others = Arc::clone(others) as Arc<dyn Peers>;
+    match daemon.images.pull_shared(options, others, &Progress::default()).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            warn!(image = options.reference.familiar(), "not pulled with other nodes: {}", error.message);
+            daemon.images.pull(options, &Progress::default()).await
+        }
     }
 }
