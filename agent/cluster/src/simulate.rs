@@ -26,6 +26,8 @@ use crate::view::{Observed, Told, View};
 
 /// Turns that are looked at at most: what has not come to rest by then never will.
 const MOST_TURNS: usize = 20_000;
+/// Moments in a row at which nobody wants anything: who waits for a node is looked at every 10 s.
+const MOST_IDLE: usize = 1_000;
 /// How far ahead an update is followed.
 const HORIZON: Duration = Duration::from_secs(24 * 3600);
 
@@ -92,11 +94,14 @@ impl Simulation {
 
     /// Runs the reconcilers until they want nothing, and updates until they are over.
     pub fn settle(&mut self) -> Ended {
+        let mut idle = 0;
         for _ in 0..MOST_TURNS {
             if self.turn() || self.work() {
+                idle = 0;
                 continue;
             }
-            let next = self.reconcilers.next_at(self.now).filter(|_| self.goes_on());
+            idle += 1;
+            let next = self.reconcilers.next_at(self.now).filter(|_| idle < MOST_IDLE && self.goes_on());
             match next {
                 Some(moment) if moment.since(self.began) < HORIZON => {
                     self.now = moment.max(self.now.after(Duration::from_nanos(1)));

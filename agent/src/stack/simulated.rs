@@ -24,7 +24,7 @@ impl fmt::Display for Simulated {
         write!(f, "{}", self.outcome)?;
         self.left.iter().try_for_each(|name| writeln!(f, "service {name}: is not in the file, and stays"))?;
         if self.unfinished {
-            writeln!(f, "it does not come to rest within a day, or within 20,000 steps")?;
+            writeln!(f, "it does not come to rest as far as it was followed")?;
         }
         Ok(())
     }
