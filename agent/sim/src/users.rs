@@ -153,7 +153,8 @@ impl Users {
             is_scarce.then(|| ranks.get(usize::try_from(random.below(4)).unwrap_or(0)).copied().flatten());
         let is_moved = is_scarce && matches!(mode, ServiceMode::Replicated { .. }) && random.below(2) == 0;
         let is_replicated = matches!(mode, ServiceMode::Replicated { .. });
-        let is_followed = self.scene.loads == Loads::Followed && is_replicated && self.number.is_multiple_of(2);
+        let is_followed =
+            self.scene.loads == Loads::Followed && is_replicated && self.number.is_multiple_of(2);
         let starts_first = self.scene.work != Work::Tight && random.below(4) == 0;
         Creation {
             number: self.number,

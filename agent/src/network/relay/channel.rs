@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn a_word_may_be_larger_than_what_is_read_at_once() {
         let (daemon, relay) = UnixStream::pair().unwrap();
-        let teller = std::thread::spawn(move || tell(&daemon, &leads(20_000), &[]).unwrap());
+        let teller =
+            std::thread::Builder::new().spawn(move || tell(&daemon, &leads(20_000), &[]).unwrap()).unwrap();
         let mut heard = Heard::default();
         let mut told = Vec::new();
         while told.is_empty() {

@@ -112,10 +112,7 @@ fn leads(backends: &[SocketAddr], stay: &[SocketAddr]) -> Leads {
 
 /// Whether it is ended by the other side before it says anything.
 fn is_reset(client: &mut TcpStream) -> bool {
-    match client.read(&mut [0]) {
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-        Ok(_) => false,
-    }
+    client.read_exact(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::ConnectionReset)
 }
 
 fn talk(from: &mut TcpStream, to: &mut TcpStream, text: &[u8]) {
@@ -134,7 +131,7 @@ struct Looping {
 impl Looping {
     fn new(most: usize) -> Self {
         let (daemon, its) = UnixStream::pair().unwrap();
-        let thread = thread::spawn(move || Server::new(its.as_fd(), most)?.run());
+        let thread = thread::Builder::new().spawn(move || Server::new(its.as_fd(), most)?.run()).unwrap();
         Self { daemon: Some(daemon), thread: Some(thread) }
     }
 
@@ -166,16 +163,18 @@ fn bytes_go_both_ways_and_each_end_is_passed_on_alone() {
     let much: Vec<u8> = (0..5_000_000_u32).map(|number| number.to_le_bytes()[1]).collect();
     let sent = much.clone();
     let mut sender = client.try_clone().unwrap();
-    let writer = thread::spawn(move || {
-        sender.write_all(&sent).unwrap();
-        sender.shutdown(Shutdown::Write).unwrap();
-    });
+    let writer = thread::Builder::new()
+        .spawn(move || {
+            sender.write_all(&sent).unwrap();
+            sender.shutdown(Shutdown::Write).unwrap();
+        })
+        .unwrap();
     let mut got = Vec::new();
     let _length = its.read_to_end(&mut got).unwrap();
     writer.join().unwrap();
     assert!(got == much, "{} bytes of {}", got.len(), much.len());
     // The client has ended, and hears what comes after that.
-    let back = thread::spawn(move || its.write_all(&much).map(|()| much).unwrap());
+    let back = thread::Builder::new().spawn(move || its.write_all(&much).map(|()| much).unwrap()).unwrap();
     let mut got = Vec::new();
     let _length = client.read_to_end(&mut got).unwrap();
     assert!(got == back.join().unwrap());

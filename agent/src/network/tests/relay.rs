@@ -33,11 +33,15 @@ fn serve(joined: &Joined, name: &'static str) {
         // Until the client has ended.
         connection.read(&mut bytes).map(drop)
     };
-    drop(std::thread::spawn(move || {
-        for connection in listener.incoming().flatten() {
-            drop(std::thread::spawn(move || answer(connection)));
-        }
-    }));
+    drop(
+        std::thread::Builder::new()
+            .spawn(move || {
+                for connection in listener.incoming().flatten() {
+                    drop(std::thread::Builder::new().spawn(move || answer(connection)).unwrap());
+                }
+            })
+            .unwrap(),
+    );
 }
 
 fn connected(to: SocketAddr) -> std::io::Result<TcpStream> {
