@@ -121,7 +121,9 @@ impl Users {
                 self.created.push(creation);
                 Some(Want::Create(creation))
             }
-            (2..=4 | 7, Some((service, _, Replicas::Loads))) => Some(Want::Update { service, image: number }),
+            (2, Some((service, _, Replicas::Loads))) => Some(Want::Update { service, image: number }),
+            // It is to have the time to follow.
+            (3..=8, Some((.., Replicas::Loads))) => None,
             (2..=4, Some((service, ServiceMode::Replicated { .. }, _))) => {
                 Some(Want::Scale { service, replicas: random.below(self.scene.most_replicas() + 1) })
             }
