@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::plan::{MeshPort, Problem};
 use crate::error::Result;
@@ -14,6 +15,9 @@ use crate::network::{Networks, State, refused};
 
 /// Whose the ports are, among containers.
 const OWNER: &str = "the routing mesh";
+
+/// How long a task that serves no more is looked for among connections.
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// By port.
 type Ports = BTreeMap<(Transport, u16), MeshPort>;
@@ -33,6 +37,8 @@ pub(super) struct Published {
     /// Those that somebody else has on this node.
     refused: BTreeSet<(Transport, u16)>,
     ports: Ports,
+    /// Tasks of this node that serve no more, and since when.
+    gone: BTreeMap<IpAddr, Instant>,
 }
 
 impl Networks {
@@ -71,7 +77,7 @@ impl Networks {
         if let Err(error) = self.relay_ports(published, ports, entrance) {
             problems.push(Problem::Relay(error.to_string()));
         }
-        forget_gone(&published.ports, ports)?;
+        published.forget_gone(ports)?;
         published.ports.clone_from(ports);
         Ok(problems)
     }
@@ -150,23 +156,37 @@ fn turns(port: &MeshPort, door: Option<SocketAddr>) -> Vec<SocketAddr> {
     port.here.iter().copied().chain(elsewhere).collect()
 }
 
-/// Connections to tasks of this node that get no new ones: datagrams are led to others at once, streams when the task has gone.
-fn forget_gone(before: &Ports, now: &Ports) -> Result<()> {
-    let here = |ports: &Ports| -> BTreeSet<IpAddr> {
-        ports.values().flat_map(|port| port.here.iter().map(SocketAddr::ip)).collect()
-    };
-    let draining = |ports: &Ports| -> BTreeSet<IpAddr> {
-        ports.values().flat_map(|port| port.draining.clone()).collect()
-    };
-    let had: BTreeSet<IpAddr> = here(before).union(&draining(before)).copied().collect();
-    let (serving, stay) = (here(now), draining(now));
-    let gone: BTreeSet<IpAddr> = had.difference(&serving).copied().collect();
-    if gone.is_empty() {
-        return Ok(());
+impl Published {
+    /// Connections to tasks of this node that get no new ones: datagrams are led to others at once, streams when the task has gone.
+    /// Datagrams' are looked for again for a while: a packet that was under way while the rules changed makes one that nobody has
+    /// listed, and its client keeps it alive. Not so streams': the address may be another container's by then.
+    fn forget_gone(&mut self, now: &Ports) -> Result<()> {
+        let (serving, stay) = (here(now), draining(now));
+        let had = here(&self.ports).into_iter().chain(draining(&self.ports));
+        let gone: BTreeSet<IpAddr> = had.filter(|it| !serving.contains(it)).collect();
+        let noted = Instant::now();
+        self.gone.extend(gone.iter().map(|address| (*address, noted)));
+        self.gone.retain(|address, noted| !serving.contains(address) && noted.elapsed() < REMEMBERED);
+        if self.gone.is_empty() {
+            return Ok(());
+        }
+        let unwanted = |it: &Connection| {
+            let is_translated = it.to != it.answered_by;
+            let is_over = if it.is_udp {
+                self.gone.contains_key(&it.answered_by)
+            } else {
+                gone.contains(&it.answered_by) && !stay.contains(&it.answered_by)
+            };
+            is_translated && is_over
+        };
+        forget_those(unwanted).map_err(|error| refused(&error))
     }
-    let unwanted = |it: &Connection| {
-        let is_to_one = it.to != it.answered_by && gone.contains(&it.answered_by);
-        is_to_one && (it.is_udp || !stay.contains(&it.answered_by))
-    };
-    forget_those(unwanted).map_err(|error| refused(&error))
+}
+
+fn here(ports: &Ports) -> BTreeSet<IpAddr> {
+    ports.values().flat_map(|port| port.here.iter().map(SocketAddr::ip)).collect()
+}
+
+fn draining(ports: &Ports) -> BTreeSet<IpAddr> {
+    ports.values().flat_map(|port| port.draining.clone()).collect()
 }
