@@ -149,10 +149,12 @@ impl<'v> Place<'v> {
     }
 }
 
-/// The keys of a map.
+/// The keys of a map, sorted: the order in which a file has them says nothing, and requests of the same stack are the same.
 pub(super) fn keys(place: &Place<'_>) -> Result<Vec<String>, StackError> {
     let map = place.value.as_object().ok_or_else(|| place.wrong("must be a map"))?;
-    Ok(map.keys().cloned().collect())
+    let mut keys: Vec<_> = map.keys().cloned().collect();
+    keys.sort_unstable();
+    Ok(keys)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the bounds were looked at")]
