@@ -55,6 +55,26 @@ fn check_against_reference(profile: &Seccomp, native: Arch) -> usize {
     compared
 }
 
+/// i386 has `accept` by socketcall(2) alone, whose number is above all that this profile names there.
+#[test]
+fn a_multiplexer_above_all_that_is_named_is_newer() {
+    let argument = SeccompArg { index: 0, value: 203, value_two: 0, op: "SCMP_CMP_MASKED_EQ".to_owned() };
+    let rule = SeccompRule {
+        names: vec!["accept".to_owned(), "truncate".to_owned()],
+        action: "SCMP_ACT_ALLOW".to_owned(),
+        errno_ret: None,
+        args: vec![argument],
+    };
+    for default in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL"] {
+        let profile = Seccomp {
+            default_action: default.to_owned(),
+            syscalls: vec![rule.clone()],
+            ..serde_json::from_str("{\"defaultAction\": \"\"}").unwrap()
+        };
+        assert!(check_against_reference(&profile, Arch::X86) > 0);
+    }
+}
+
 #[test]
 fn dockers_profile_on_its_architectures() {
     let newer = include_str!("../../../oci-bundles/docker-default/seccomp-28.5.json");
