@@ -156,14 +156,13 @@ echo "$requests requests through 3 nodes, $failures failed"
 
 say "Beyond Docker: of a service one port is open, to one neighbour; and any manager reaches a task's container, wherever that is"
 typed 1 stack deploy --resolve-image never --compose-file integration/setup/demo-beyond.yaml bank 2>&1 | grep -v -e --detach
-until_is "the replicas" "1/1 1/1 1/1" eval "on 1 stack services --format '{{.Replicas}}' bank | paste -sd ' '"
+until_is "the replicas" "1/1 1/1 1/1 1/1" eval "on 1 stack services --format '{{.Replicas}}' bank | paste -sd ' '"
 grep ketch.allow integration/setup/demo-beyond.yaml
+task_of() { on 1 service ps --no-trunc --filter desired-state=running --format '{{.Name}}.{{.ID}}' "bank_$1"; }
 # asks <service> <port>: from inside of the task of that service, whichever node has it.
 asks() {
-    local task
-    task=bank_$1.1.$(on 1 service ps --quiet --no-trunc --filter desired-state=running "bank_$1")
     # Debian's static wget can't look names up, and has no working timeout of its own.
-    typed 2 exec "$task" sh -c "timeout 3 wget -q -O - \$(nslookup -type=a vault | sed -n 's/^Address: //p'):$2 || echo refused" 2>&1
+    typed 2 exec "$(task_of "$1")" sh -c "timeout 3 wget -q -O - \$(nslookup -type=a vault | sed -n 's/^Address: //p'):$2 || echo refused" 2>&1
 }
 asks till 8080 | tee "$dir/page"
 grep -q '^gold$' "$dir/page" || fail "the till does not get it"
@@ -171,6 +170,19 @@ for try in "till 8081" "thief 8080"; do
     # shellcheck disable=SC2086 # two words
     if asks $try | tee "$dir/page" && grep -q '^gold$' "$dir/page"; then fail "$try gets the gold"; fi
 done
+
+say "A service that follows its load, between bounds"
+grep ketch.scale integration/setup/demo-beyond.yaml
+mint() { on 1 service ls --filter name=bank_mint --format '{{.Replicas}}'; }
+begun=$SECONDS
+typed 1 exec "$(task_of mint)" touch /tmp/work
+until_is "replicas for the work" 2/2 mint
+echo "2 replicas after $((SECONDS - begun)) s"
+
+say "Why is it so?"
+printf 'node1$ ketchd cluster explain bank_mint\n'
+"$ketchd" cluster explain -H "unix://$dir/node1/docker.sock" bank_mint | tee "$dir/explained" | sed -n 1,12p
+grep -q . "$dir/explained" || fail "nothing is explained"
 on 1 stack rm bank >/dev/null
 
 say "node3 loses its power: its agent and its containers are gone at once"
