@@ -58,7 +58,11 @@ impl Teller<'_> {
             Cause::NodeRemoved => format!("moved: {on} was removed from the cluster"),
             Cause::Drained => format!("moved: {on} is drained"),
             Cause::Moved => {
-                let said = before.map(|before| before.status.error.as_str()).filter(|text| !text.is_empty());
+                // Who is preempted or rebalanced says so in its record; its end alone is no error.
+                let displaced = before.and_then(|before| before.displaced.as_ref());
+                let said = displaced.map(|it| it.reason.as_str());
+                let error = before.map(|before| before.status.error.as_str());
+                let said = said.into_iter().chain(error).find(|text| !text.is_empty());
                 let said = said.unwrap_or("it did not fit there any more");
                 format!("moved: the one before was asked to leave {on}: {said}")
             }

@@ -3,7 +3,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::fixture;
+use crate::id::{NodeId, TaskId};
 use crate::objects::decision::{Decision, Placed};
+use crate::objects::displacement::{self, Displacement};
 use crate::objects::node::NodeState;
 use crate::objects::task::ContainerStatus;
 use crate::objects::{TaskStatus, node::Availability};
@@ -91,6 +93,33 @@ fn a_moved_task_names_the_node_that_was_lost() {
     let text = shown(objects, "node-2");
     assert!(text.starts_with("node node-2 (0000000000000000000000002): down\n"), "{text}");
     assert!(text.contains("takes no new tasks: it is down"), "{text}");
+}
+
+#[test]
+fn a_displaced_task_is_told_of_with_its_reason() {
+    let preempted = displacement::Cause::Preempted { by: TaskId::of(9), its_priority: 5, own_priority: 0 };
+    for (cause, reason) in [
+        (preempted, "preempted on node-2 by high.1 of priority 5: its own is 0"),
+        (
+            displacement::Cause::Rebalanced { to: NodeId::of(3) },
+            "moved from node-2 to node-3 to spread service s",
+        ),
+    ] {
+        let (service, node) = (fixture::replicated(1, 1), fixture::node(2));
+        let mut old = on(fixture::task(1, &service, 1), &node, TaskState::Shutdown, Decision::default());
+        old.desired_state = TaskState::Shutdown;
+        old.displaced =
+            Some(Box::new(Displacement { at: fixture::at(80), cause, reason: reason.to_owned() }));
+        let decision = Decision { cause: Cause::Moved, placed: None };
+        let mut new = on(fixture::task(2, &service, 1), &fixture::node(3), TaskState::Running, decision);
+        new.replaces = Some(old.id);
+        let text = shown(
+            [service.into(), node.into(), fixture::node(3).into(), old.into(), new.into()],
+            "service-1",
+        );
+        let told = format!("moved: the one before was asked to leave node node-2: {reason}");
+        assert!(text.contains(&told), "{text}");
+    }
 }
 
 #[test]
