@@ -196,7 +196,9 @@ impl<'v> Spread<'v> {
         let tasks = self.movable.get(&from.id)?;
         let (task, slot) = tasks.iter().max_by_key(|(task, _)| (task.meta.created_at, task.id))?;
         let moved = || Move { slot: *slot, to: to.id, reason: self.reason(service, from, to) };
-        Fitting::of(&service.view, task).allows(&service.view, to).then(moved)
+        // It is made anew of the service's spec, which may name another placement than the one that this task has.
+        let new = Task { spec: Arc::clone(&service.service.spec.task), ..Task::clone(task) };
+        Fitting::of(&service.view, &new).allows(&service.view, to).then(moved)
     }
 
     fn reason(&self, service: &ServiceView<'_>, from: &Node, to: &Node) -> String {

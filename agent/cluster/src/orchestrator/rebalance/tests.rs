@@ -183,3 +183,27 @@ fn zones_are_evened_before_nodes() {
     let told = "6 of its tasks were on node.labels.zone a, 0 on node.labels.zone b";
     assert!(reasons.iter().any(|why| why.reason.ends_with(told)), "{reasons:?}");
 }
+
+/// Tasks of before are as good as new ones where they are; what moves is made by the present spec.
+#[test]
+fn nothing_moves_to_where_the_present_spec_forbids_it() {
+    let mut cluster = running_without(service(6), 3, &[3]);
+    for (node, zone) in [(1, "a"), (2, "a"), (3, "b")] {
+        cluster.change_node(node, |node| {
+            node.spec.labels.insert("zone".to_owned(), zone.to_owned());
+        });
+    }
+    cluster.update_spec(|spec| {
+        let mut task = TaskSpec::clone(&spec.task);
+        task.placement.constraints = vec!["node.labels.zone==a".to_owned()];
+        spec.task = task.into();
+    });
+    cluster.run(100);
+    assert_eq!(counts(&cluster), [3, 3, 0], "nothing is replaced");
+    cluster.set_node_state(3, NodeState::Ready);
+    for _ in 0..30 {
+        cluster.run(10);
+        cluster.pass(10);
+    }
+    assert_eq!(moved(&cluster).len(), 0);
+}
