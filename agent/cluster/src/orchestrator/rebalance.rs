@@ -22,6 +22,7 @@ use crate::objects::decision;
 use crate::objects::displacement::{Cause, Displacement, Promise};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
+use crate::objects::task::Stop;
 use crate::objects::{Node, Task, TaskState};
 use crate::reconciled::Reconciled;
 use crate::scheduler::{Fitting, host_of};
@@ -35,7 +36,7 @@ const MOST_DOUBLINGS: u32 = 7;
 pub(crate) const MOST: usize = 10;
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// A node that a task of the service was moved to and does not run on is left alone for so long.
+/// A node that a task of the service was moved to and never ran on is left alone for so long.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
 /// Nodes that are asked in one look whether they have room, and when to look again where none had.
@@ -233,7 +234,8 @@ fn settled_at(node: &Node) -> Timestamp {
     node.status.since.after(settles(node))
 }
 
-/// The nodes to which a task was moved of late and on which its slot does not run.
+/// The nodes to which a task was moved of late, and on which nothing of its slot has come to run. What ran there and was asked to stop
+/// since, with its node lost too, had come: whether the node stays is what its flaps say.
 fn missed(service: &ServiceView<'_>, wanted: &mut Reconciled) -> BTreeSet<NodeId> {
     let mut missed = BTreeSet::new();
     let id = service.service.id;
@@ -242,13 +244,21 @@ fn missed(service: &ServiceView<'_>, wanted: &mut Reconciled) -> BTreeSet<NodeId
         let Cause::Rebalanced { to } = displaced.cause else { continue };
         let until = displaced.at.after(REMEMBERED);
         let mut slot = service.view.tasks_in(id, task.slot);
-        let has_come = slot.any(|it| it.node == Some(to) && service.stays(it));
+        let is_later = |it: &Task| (it.meta.created_at, it.id) > (task.meta.created_at, task.id);
+        let has_come = slot.any(|it| it.node == Some(to) && is_later(it) && has_come(service, it));
         if !has_come && !until.is_due(REMEMBERED, service.now) {
             wanted.wake(until);
             missed.insert(to);
         }
     }
     missed
+}
+
+/// Whether the task has its place, or had it until it was asked to leave.
+fn has_come(service: &ServiceView<'_>, task: &Task) -> bool {
+    let status = service.status(task);
+    let has_run = status.running_since.is_some() || status.state == TaskState::Running;
+    service.stays(task) || (has_run && (task.stop == Stop::Asked || !status.state.is_terminal()))
 }
 
 fn carry_out(

@@ -149,6 +149,32 @@ fn a_node_to_which_a_move_has_failed_is_left_alone() {
     assert_eq!(counts(&cluster), [2, 2, 2]);
 }
 
+/// A move that has come about is no reason to leave the node alone when it is lost, and comes back.
+#[test]
+fn a_node_that_is_lost_after_a_good_move_gets_its_share_again() {
+    for service in [service(6), starting_first(service(6), 1)] {
+        let mut cluster = running_without(service, 3, &[3]);
+        cluster.set_node_state(3, NodeState::Ready);
+        let begun = cluster.now;
+        let go_on = |cluster: &mut Simulated, seconds: u64| {
+            for _ in 0..seconds {
+                cluster.settle();
+                cluster.work();
+                cluster.pass(1);
+            }
+        };
+        go_on(&mut cluster, 60);
+        assert_eq!(counts(&cluster), [2, 2, 2]);
+        cluster.set_node_state(3, NodeState::Down);
+        go_on(&mut cluster, 60);
+        assert_eq!(counts(&cluster), [3, 3, 0]);
+        cluster.set_node_state(3, NodeState::Ready);
+        go_on(&mut cluster, 120);
+        assert_eq!(counts(&cluster), [2, 2, 2]);
+        assert!(cluster.now.since(begun) < super::REMEMBERED);
+    }
+}
+
 #[test]
 fn few_move_within_a_minute_in_the_whole_cluster() {
     let mut cluster = running_without(starting_first(service(80), 20), 4, &[3, 4]);
