@@ -39,7 +39,7 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// A node that a task of the service was moved to and never ran on is left alone for so long.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
-/// Nodes that are asked in one look whether they have room, and when to look again where none had.
+/// Nodes that are asked in one look whether they have room, of those that could have the task were they empty, and when to look again where none had.
 const ASKED: usize = 16;
 const LOOKS_AGAIN: Duration = Duration::from_secs(30);
 
@@ -158,16 +158,21 @@ impl<'v> Spread<'v> {
         let from = self.movable.keys().filter_map(|node| service.view.node(*node));
         let mut from: Vec<_> = from.collect();
         from.sort_by_cached_key(|node| (Reverse(self.fullness(node)), node.id));
+        let fitting = self.fitting(service)?;
         let mut asked = 0;
         for to in to {
             let Some(from) = from.iter().find(|from| self.is_fuller(from, to)) else { continue };
+            // Nodes that are not for this service are no answers: of many pools all may come before the one that is.
+            if !fitting.would_allow_empty(to) {
+                continue;
+            }
             let settled = settled_at(to);
             if !settled.is_due(settles(to), service.now) {
                 wanted.wake(settled);
             } else if !missed.contains(&to.id) {
                 asked += 1;
-                if let Some(found) = self.newest_for(service, from, to) {
-                    return Some(found);
+                if fitting.allows(&service.view, to) {
+                    return self.newest_of(service, from, to);
                 }
                 wanted.wake(service.now.after(LOOKS_AGAIN));
             }
@@ -176,6 +181,14 @@ impl<'v> Spread<'v> {
             }
         }
         None
+    }
+
+    /// What a task that moves asks of a node: it is made anew of the service's spec, which may name another placement than the one that
+    /// those which run have.
+    fn fitting(&self, service: &ServiceView<'_>) -> Option<Fitting> {
+        let (task, _) = self.movable.values().flatten().next()?;
+        let new = Task { spec: Arc::clone(&service.service.spec.task), ..Task::clone(task) };
+        Some(Fitting::of(&service.view, &new))
     }
 
     /// Whether the first thing in which the two differ has at least two tasks more in `from`.
@@ -192,14 +205,11 @@ impl<'v> Spread<'v> {
         (from_is[depth], to_is[depth])
     }
 
-    /// The newest task of the one, if the other can have it.
-    fn newest_for(&self, service: &ServiceView<'_>, from: &Node, to: &Arc<Node>) -> Option<Move> {
+    /// The newest task of the one moves to the other.
+    fn newest_of(&self, service: &ServiceView<'_>, from: &Node, to: &Node) -> Option<Move> {
         let tasks = self.movable.get(&from.id)?;
-        let (task, slot) = tasks.iter().max_by_key(|(task, _)| (task.meta.created_at, task.id))?;
-        let moved = || Move { slot: *slot, to: to.id, reason: self.reason(service, from, to) };
-        // It is made anew of the service's spec, which may name another placement than the one that this task has.
-        let new = Task { spec: Arc::clone(&service.service.spec.task), ..Task::clone(task) };
-        Fitting::of(&service.view, &new).allows(&service.view, to).then(moved)
+        let (_, slot) = tasks.iter().max_by_key(|(task, _)| (task.meta.created_at, task.id))?;
+        Some(Move { slot: *slot, to: to.id, reason: self.reason(service, from, to) })
     }
 
     fn reason(&self, service: &ServiceView<'_>, from: &Node, to: &Node) -> String {

@@ -17,6 +17,11 @@ impl Fitting {
         Self(Pipeline::of(view, task))
     }
 
+    /// Whether the node could have it if nothing ran there: by what the node is, which is asked without a look at its tasks.
+    pub(crate) fn would_allow_empty(&self, node: &Arc<Node>) -> bool {
+        self.0.refusal(&NodeRow::empty(node)).is_none()
+    }
+
     /// Whether no filter refuses the node with all that its tasks hold of it.
     pub(crate) fn allows(&self, view: &View<'_>, node: &Arc<Node>) -> bool {
         self.0.refusal(&NodeRow::of(view, node, &mut BTreeSet::new())).is_none()

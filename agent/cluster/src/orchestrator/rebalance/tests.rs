@@ -233,3 +233,24 @@ fn nothing_moves_to_where_the_present_spec_forbids_it() {
     }
     assert_eq!(moved(&cluster).len(), 0);
 }
+
+#[test]
+fn nodes_that_are_not_for_the_service_hide_none_that_is() {
+    let mut service = service(6);
+    let mut task = TaskSpec::clone(&service.spec.task);
+    task.placement.constraints = vec!["node.labels.disk==ssd".to_owned()];
+    service.spec.task = task.into();
+    let mut cluster = Simulated::new(40, service);
+    // The one that comes is the last one on the ring.
+    for node in [1, 2, 40] {
+        cluster.change_node(node, |node| {
+            node.spec.labels.insert("disk".to_owned(), "ssd".to_owned());
+        });
+    }
+    cluster.set_node_state(40, NodeState::Down);
+    cluster.run(100);
+    assert_eq!((counts(&cluster)[..2].to_vec(), counts(&cluster)[39]), (vec![3, 3], 0));
+    cluster.set_node_state(40, NodeState::Ready);
+    cluster.run(200);
+    assert_eq!((counts(&cluster)[..2].to_vec(), counts(&cluster)[39]), (vec![2, 2], 2));
+}
