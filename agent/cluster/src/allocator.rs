@@ -6,7 +6,8 @@
 //! difference: an address is free once the end of the task that held it is committed.
 //!
 //! - **Held** is an address by every service, node and task that names it, as long as the task has not ended: whatever its
-//!   desired state, and whether or not its node is down. A virtual address is held by the service's tasks too, which know it.
+//!   desired state, and whether or not its node is down. A virtual address is held by the service's tasks on its network too,
+//!   which know it.
 //! - **Chosen** is the first free one from a start that the new holder's id gives, around the pool. Addresses that ended
 //!   tasks had come last, as long as the store keeps those tasks: somebody's cache may still name them.
 //! - **Freed in one pass, given in the next**: so the actions are valid in any split, and a pass that frees something is
@@ -160,8 +161,8 @@ impl<'a> Pass<'a> {
         let mut allocated = Task::clone(task);
         match given {
             Ok((networks, endpoint)) => {
+                allocated.endpoint = endpoint.map(|endpoint| endpoint::told_at(&networks, endpoint));
                 allocated.networks = networks;
-                allocated.endpoint = endpoint;
                 allocated.status.state = TaskState::Pending;
                 allocated.status.since = self.now;
                 allocated.status.message = ALLOCATED.to_owned();

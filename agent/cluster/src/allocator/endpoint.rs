@@ -1,11 +1,11 @@
-//! A service's virtual addresses: on which networks it has them, and whether they are there.
+//! A service's virtual addresses: on which networks it has them, whether they are there, and which of them a task is told.
 
 use super::addresses::{Addresses, Claim};
 use super::networks::Networks;
 use super::refusal::Refusal;
 use crate::id::NetworkId;
 use crate::objects::endpoint::{PublishMode, ResolutionMode, VirtualIp};
-use crate::objects::{Endpoint, EndpointSpec, PortConfig, Service};
+use crate::objects::{Endpoint, EndpointSpec, NetworkAttachment, PortConfig, Service};
 
 /// Whether the service's endpoint is the one that its spec asks for.
 pub(super) fn is_current(service: &Service, networks: &Networks<'_>, ingress: Option<NetworkId>) -> bool {
@@ -68,6 +68,14 @@ pub(super) fn virtual_ips(
         }
     }
     Ok(virtual_ips)
+}
+
+/// The service's endpoint as a task with these places is told of it: a virtual address holds only where the task is. A
+/// task whose spec is older than its service's would else hold an address of a network that it does not use, and that may
+/// go before it.
+pub(super) fn told_at(places: &[NetworkAttachment], mut endpoint: Endpoint) -> Endpoint {
+    endpoint.virtual_ips.retain(|virtual_ip| places.iter().any(|place| place.network == virtual_ip.network));
+    endpoint
 }
 
 /// Whether the service is to be reached by the routing mesh.

@@ -61,7 +61,7 @@ pub struct Task {
     #[serde(default)]
     pub gate: Gate,
     pub networks: Vec<NetworkAttachment>,
-    /// The service's endpoint as it was allocated when the task was.
+    /// The service's endpoint as it was allocated when the task was; of its virtual addresses those on the task's networks.
     pub endpoint: Option<Endpoint>,
     pub log_driver: Option<Driver>,
     /// What the scheduler has given it of the node's.

@@ -106,6 +106,26 @@ fn a_virtual_address_outlives_its_service_while_a_task_knows_it() {
 }
 
 #[test]
+fn a_task_that_is_older_than_its_services_networks_holds_no_address_of_theirs() {
+    let new = fixture::task(1, &service_on(1, &[1]), 1);
+    let joined = service_on(1, &[1, 2]);
+    let networks = [1, 2].map(|number| Object::from(fixture::network(number)));
+    let store = settled_with(networks.into_iter().chain([joined.into(), new.into()]));
+    let virtual_ips = service(&store, 1).endpoint.virtual_ips.clone();
+    assert_eq!(virtual_ips.iter().map(|it| it.network).collect::<Vec<_>>(), [1, 2].map(NetworkId::of));
+    let told = |store: &Store| task(store, 1).endpoint.clone().unwrap().virtual_ips;
+    assert_eq!(told(&store), virtual_ips[..1]);
+
+    let left = service(&store, 1).clone();
+    let store = after(store, &left, |it| it.spec.task = service_on(1, &[1]).spec.task);
+    let going = store.network(NetworkId::of(2)).unwrap().clone();
+    let store = after(store, &going, |network| network.pending_delete = true);
+    assert!(store.network(NetworkId::of(2)).is_none());
+    let address = virtual_ips[1].addresses[0].address;
+    assert_eq!(store.holders_of(NetworkId::of(2), address).live, 0, "the task, which has not ended");
+}
+
+#[test]
 fn an_attachment_gets_the_address_that_it_asks_for_or_says_why_not() {
     let store = settled_with([
         with_subnets(1, &["10.7.0.0/24"]).into(),

@@ -35,10 +35,13 @@ pub(super) fn nobody_shares_an_address(store: &Store) -> Result<(), TestCaseErro
     Ok(())
 }
 
-/// No network goes before the last task that may run on it.
+/// No network goes before the last task that may run on it, and a task knows virtual addresses of its own networks alone.
 pub(super) fn no_task_has_lost_its_network(store: &Store) -> Result<(), TestCaseError> {
     for task in store.tasks().filter(|task| !task.status.state.is_terminal()) {
-        prop_assert!(task.networks.iter().all(|attachment| store.network(attachment.network).is_some()));
+        let on: BTreeSet<NetworkId> = task.networks.iter().map(|attachment| attachment.network).collect();
+        prop_assert!(on.iter().all(|network| store.network(*network).is_some()));
+        let mut told = task.endpoint.iter().flat_map(|endpoint| &endpoint.virtual_ips);
+        prop_assert!(told.all(|virtual_ip| on.contains(&virtual_ip.network)), "{:?}", task);
     }
     Ok(())
 }
