@@ -193,6 +193,8 @@ pub struct Container {
     pub unwell: AtomicBool,
     /// Somebody wants it killed: it does not live on for want of a shim.
     pub doomed: watch::Sender<bool>,
+    /// Its start with the daemon waits for its networks' cluster: to stop it then is to say that it is not to be started.
+    pub waits_for_cluster: AtomicBool,
     /// It is known what it does; of one of an earlier daemon's not before its shim has said so, or is known not to.
     pub known: watch::Sender<bool>,
     /// How often the shim has told of its end on its own: what it had told before has been heard by then.
@@ -222,6 +224,7 @@ impl Container {
             comes_back: AtomicU32::new(0),
             unwell: AtomicBool::new(false),
             doomed: watch::Sender::new(false),
+            waits_for_cluster: AtomicBool::new(false),
             known: watch::Sender::new(true),
             told: watch::Sender::new(0),
             log: Mutex::default(),

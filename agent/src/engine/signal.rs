@@ -177,9 +177,11 @@ pub struct Stop {
 /// It does not run; it can't be ended.
 pub async fn stop(daemon: &Arc<Daemon>, container: &Arc<Container>, how: Stop) -> Result<()> {
     if !container.is_running() {
-        // One that waits for its networks' cluster is not started when that is there.
-        by_hand(daemon, container);
-        note(daemon, container).await;
+        // Of any other it is remembered neither here nor by dockerd: its policy starts it with the next daemon.
+        if container.waits_for_cluster.load(Ordering::Relaxed) {
+            by_hand(daemon, container);
+            note(daemon, container).await;
+        }
         return Err(Error::new(Kind::NotModified, "container is already stopped"));
     }
     end(daemon, container, how).await?;

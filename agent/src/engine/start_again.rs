@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use futures_util::future::poll_immediate;
 use tokio::task::JoinSet;
@@ -20,19 +21,21 @@ pub(super) async fn start_again(daemon: Arc<Daemon>, containers: Vec<Arc<Contain
     let Ok(node) = daemon.node() else { return };
     let mut session = pin!(node.in_session());
     let was_alone = poll_immediate(session.as_mut()).await.is_none();
+    let waiting = |container: &Arc<Container>| container.read(|it| places::needs_cluster(&daemon, it));
+    let waiting: Vec<_> = containers.iter().filter(|it| was_alone && waiting(it)).cloned().collect();
+    waiting.iter().for_each(|it| it.waits_for_cluster.store(true, Relaxed));
     let mut left = start_in_order(&daemon, containers, |_, _| true).await;
-    left.retain(|container| container.read(|it| places::needs_cluster(&daemon, it)));
-    if !was_alone || left.is_empty() {
-        return;
-    }
+    left.retain(|container| container.waits_for_cluster.load(Relaxed));
     let mut ending = daemon.ending.subscribe();
-    let is_begun = tokio::select! {
-        () = session => true,
-        () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
-    };
+    let is_begun = !left.is_empty()
+        && tokio::select! {
+            () = session => true,
+            () = async { drop(ending.wait_for(|ending| *ending).await) } => false,
+        };
     if is_begun {
         let _still = start_in_order(&daemon, left, is_still_to_run).await;
     }
+    waiting.iter().for_each(|it| it.waits_for_cluster.store(false, Relaxed));
 }
 
 /// Whether nobody has said anything else meanwhile.
@@ -86,7 +89,10 @@ async fn start_one(
     }
     container.change(|record| record.was_stopped = false);
     match run(daemon, container).await {
-        Ok(_) => true,
+        Ok(_) => {
+            container.waits_for_cluster.store(false, Relaxed);
+            true
+        }
         Err(error) => {
             warn!("starting {} again: {error}", container.id);
             false
