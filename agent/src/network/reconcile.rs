@@ -109,8 +109,11 @@ impl Networks {
             }
         }
         self.remove_strangers()?;
-        self.narrow_residents()?;
-        let mut state = self.state();
+        // The mesh's ports lead to tasks by the rules of the daemon before, until ours are there: its table narrows them, too.
+        if !self.0.narrows.is_there().map_err(|error| refused(&error))? {
+            self.narrow_residents()?;
+        }
+        let state = self.state();
         let forwards: Vec<Forward> = state
             .sandboxes
             .values()
@@ -118,6 +121,9 @@ impl Networks {
             .collect();
         let begun = self.0.firewall.begin(state.bridges(), &forwards, closed);
         begun.map_err(|error| refused(&error))?;
+        drop(state);
+        self.narrow_residents()?;
+        let mut state = self.state();
         let containers: Vec<String> = state.sandboxes.keys().cloned().collect();
         for container in containers {
             if let Err(error) = self.resume(&mut state, &container) {

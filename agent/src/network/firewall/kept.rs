@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 
-use super::table::Transaction;
+use super::table::{Transaction, is_there};
 use super::{Family, Socket, watch};
 use crate::locks::locked;
 use crate::network::netlink::NetlinkError;
@@ -61,6 +61,16 @@ impl<C: Content> Kept<C> {
         }
         state.wanted = wanted;
         watched.write(&mut state)
+    }
+
+    /// Whether the kernel has it, of this daemon or of one before.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(in crate::network) fn is_there(&self) -> Result<bool, NetlinkError> {
+        let mut socket = Socket::open(Some(rustix::net::netlink::NETFILTER), 0)?;
+        Ok(is_there(&mut socket, Family::Ipv4, &self.table)?
+            && is_there(&mut socket, Family::Ipv6, &self.table)?)
     }
 
     /// Whether it says that, as far as anybody knows.

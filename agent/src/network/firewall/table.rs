@@ -1,5 +1,7 @@
 //! Tables, chains, sets, rules and elements as requests of one nf_tables transaction.
 
+use rustix::io::Errno;
+
 use super::Family;
 use super::expression::{self, Expression, Verdict};
 use crate::network::netlink::{Attributes, Batch, NLM_F_ACK, NLM_F_CREATE, NetlinkError, Socket, attributes};
@@ -9,6 +11,7 @@ const BATCH_END: u16 = 0x11;
 /// nf_tables among netfilter's subsystems; the high byte of a request's type.
 pub(super) const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = 0;
+const GET_TABLE: u16 = 1;
 pub(super) const DELETE_TABLE: u16 = 2;
 const NEW_CHAIN: u16 = 3;
 const DELETE_CHAIN: u16 = 5;
@@ -51,6 +54,22 @@ pub(super) fn counted(
     let action = format!("reading the counter {counter}");
     let message = socket.one(&action, (SUBSYSTEM << 8) | GET_OBJECT, &[number, 0, 0, 0], &list)?;
     Ok(packets(message.body.get(4..).unwrap_or_default()).unwrap_or_default())
+}
+
+/// Whether there is such a table, whoever has made it.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn is_there(socket: &mut Socket, family: Family, table: &str) -> Result<bool, NetlinkError> {
+    let mut list = Attributes::default();
+    list.text(1, table);
+    let number = if family == Family::Ipv4 { 2 } else { 10 };
+    let action = format!("looking for the table {table}");
+    match socket.one(&action, (SUBSYSTEM << 8) | GET_TABLE, &[number, 0, 0, 0], &list) {
+        Ok(_) => Ok(true),
+        Err(error) if error.errno == Errno::NOENT => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Of a counter as the kernel tells it.
