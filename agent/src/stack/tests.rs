@@ -120,3 +120,16 @@ fn ports_come_in_ranges() {
         .collect();
     assert_eq!(pairs, [(0, 90), (8000, 80), (8001, 81)]);
 }
+
+#[test]
+fn keys_may_have_dots() {
+    let stack = read(
+        "services: {web.v2: {image: a, configs: [nginx.conf]}}\nconfigs: {nginx.conf: {external: true}}\nnetworks: {a.b: {}}",
+    )
+    .unwrap();
+    let web = &stack.services[0];
+    assert_eq!(web["Name"], "shop_web.v2");
+    assert_eq!(web["TaskTemplate"]["ContainerSpec"]["Configs"][0]["ConfigName"], "nginx.conf");
+    assert_eq!(web["TaskTemplate"]["Networks"][0]["Aliases"], json!(["web.v2"]));
+    assert_eq!(stack.networks[0]["Name"], "shop_a.b");
+}

@@ -21,39 +21,34 @@ static NULL: Value = Value::Null;
 #[derive(Debug, Clone)]
 pub(super) struct Place<'v> {
     path: String,
+    /// Keys may have dots: it can't be read of the path.
+    key: String,
     pub(super) value: &'v Value,
 }
 
 impl<'v> Place<'v> {
     pub(super) fn root(value: &'v Value) -> Self {
-        Self { path: String::new(), value }
+        Self { path: String::new(), key: String::new(), value }
     }
 
     /// What is there below a key; nothing where it is null.
     pub(super) fn get(&self, key: &str) -> Option<Self> {
-        self.value
-            .get(key)
-            .filter(|value| !value.is_null())
-            .map(|value| Self { path: self.below(key), value })
+        self.value.get(key).filter(|value| !value.is_null()).map(|value| self.child(key, value))
     }
 
     /// The same of one that is there, be it null.
     pub(super) fn at(&self, key: &str) -> Self {
-        Self { path: self.below(key), value: self.value.get(key).unwrap_or(&NULL) }
+        self.child(key, self.value.get(key).unwrap_or(&NULL))
     }
 
     pub(super) fn items(&self) -> Result<Vec<Self>, StackError> {
         let items = self.value.as_array().ok_or_else(|| self.wrong("must be a list"))?;
-        Ok(items
-            .iter()
-            .enumerate()
-            .map(|(index, value)| Self { path: self.below(&index.to_string()), value })
-            .collect())
+        Ok(items.iter().enumerate().map(|(index, value)| self.child(&index.to_string(), value)).collect())
     }
 
-    /// The last word of its place.
+    /// By which it is in the map above.
     pub(super) fn key(&self) -> &str {
-        self.path.rsplit('.').next().unwrap_or_default()
+        &self.key
     }
 
     pub(super) fn path(&self) -> String {
@@ -144,8 +139,9 @@ impl<'v> Place<'v> {
         scaled(cpus, 1e9).ok_or_else(wrong)
     }
 
-    fn below(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    fn child(&self, key: &str, value: &'v Value) -> Self {
+        let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
+        Self { path, key: key.to_owned(), value }
     }
 }
 
