@@ -19,6 +19,8 @@ use super::CommandError;
 /// How long the daemon may take for its answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 const DEFAULT: &str = "unix:///run/ketchd.sock";
+/// What docker listens at with TLS.
+const TLS_PORT: &str = ":2376";
 
 /// Where a daemon listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,18 +31,28 @@ pub enum Host {
 }
 
 impl Host {
-    /// Of the option, else of `DOCKER_HOST`.
-    pub(super) fn of(option: Option<String>, environment: Option<String>) -> Result<Self, String> {
-        let text =
-            option.or(environment.filter(|text| !text.is_empty())).unwrap_or_else(|| DEFAULT.to_owned());
+    /// Of the option, else of `DOCKER_HOST`. Where docker would speak TLS nothing is sent at all: secrets are in what is asked.
+    pub(super) fn of(
+        option: Option<String>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, String> {
+        let environment = |name: &str| environment(name).filter(|text| !text.is_empty());
+        let text = option.or_else(|| environment("DOCKER_HOST")).unwrap_or_else(|| DEFAULT.to_owned());
         if let Some(path) = text.strip_prefix("unix://") {
             return Ok(Self::Unix(path.into()));
         }
-        match text.strip_prefix("tcp://") {
-            Some(address) if address.contains(':') => Ok(Self::Tcp(address.trim_end_matches('/').to_owned())),
-            Some(address) => Ok(Self::Tcp(format!("{address}:2375"))),
-            None => Err(format!("unable to parse docker host `{text}`")),
+        let Some(address) = text.strip_prefix("tcp://").map(|address| address.trim_end_matches('/')) else {
+            return Err(format!("unable to parse docker host `{text}`"));
+        };
+        let is_tls = address.ends_with(TLS_PORT)
+            || ["DOCKER_TLS_VERIFY", "DOCKER_TLS"].iter().any(|name| environment(name).is_some());
+        if is_tls {
+            return Err(format!(
+                "{text} is to be asked by TLS, which this command does not speak: use the daemon's own socket, or a tunnel to it"
+            ));
         }
+        let has_port = address.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        Ok(Self::Tcp(if has_port { address.to_owned() } else { format!("{address}:2375") }))
     }
 
     fn shown(&self) -> String {
@@ -116,14 +128,35 @@ mod tests {
 
     #[test]
     fn hosts_as_docker_has_them() {
-        let of = |text: &str| Host::of(Some(text.to_owned()), None);
+        let of = |text: &str| Host::of(Some(text.to_owned()), |_| None);
+        let by = |text: &str| {
+            let text = text.to_owned();
+            Host::of(None, move |name| (name == "DOCKER_HOST").then(|| text.clone()))
+        };
         assert_eq!(of("unix:///run/x.sock"), Ok(Host::Unix("/run/x.sock".into())));
         assert_eq!(of("tcp://10.0.0.1:2375/"), Ok(Host::Tcp("10.0.0.1:2375".to_owned())));
         assert_eq!(of("tcp://10.0.0.1"), Ok(Host::Tcp("10.0.0.1:2375".to_owned())));
         assert_eq!(of("x"), Err("unable to parse docker host `x`".to_owned()));
-        assert_eq!(Host::of(None, Some("tcp://a:1".to_owned())), Ok(Host::Tcp("a:1".to_owned())));
-        assert_eq!(Host::of(None, None), Ok(Host::Unix("/run/ketchd.sock".into())));
-        assert_eq!(Host::of(None, Some(String::new())), Ok(Host::Unix("/run/ketchd.sock".into())));
+        assert_eq!(by("tcp://a:1"), Ok(Host::Tcp("a:1".to_owned())));
+        assert_eq!(by(""), Ok(Host::Unix("/run/ketchd.sock".into())));
+        assert_eq!(Host::of(None, |_| None), Ok(Host::Unix("/run/ketchd.sock".into())));
+    }
+
+    #[test]
+    fn nothing_goes_in_clear_text_where_docker_speaks_tls() {
+        assert!(Host::of(Some("tcp://manager:2376".to_owned()), |_| None).is_err());
+        for set in ["DOCKER_TLS_VERIFY", "DOCKER_TLS"] {
+            let environment = |name: &str| match name {
+                "DOCKER_HOST" => Some("tcp://manager:2375".to_owned()),
+                name => (name == set).then(|| "1".to_owned()),
+            };
+            let why = Host::of(None, environment).unwrap_err();
+            assert!(why.starts_with("tcp://manager:2375 is to be asked by TLS"), "{why}");
+            let own = Host::of(Some("unix:///run/x.sock".to_owned()), environment);
+            assert_eq!(own, Ok(Host::Unix("/run/x.sock".into())));
+        }
+        let unset = |name: &str| (name == "DOCKER_TLS_VERIFY").then(String::new);
+        assert!(Host::of(Some("tcp://a:1".to_owned()), unset).is_ok());
     }
 
     #[test]

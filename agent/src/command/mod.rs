@@ -129,7 +129,7 @@ impl Asked {
             return Ok(None);
         }
         let command = words.remove(0);
-        let host = Host::of(host, std::env::var("DOCKER_HOST").ok()).map_err(misuse)?;
+        let host = Host::of(host, |name| std::env::var(name).ok()).map_err(misuse)?;
         Ok(Some(Self { command, host, format, file, stack, prune, operands: words }))
     }
 
