@@ -2,6 +2,8 @@
 //! sums come from the leader alone, so that no scraper adds them up three times.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use ketch_cluster::objects::TaskState;
 use ketch_cluster::view::View;
@@ -10,8 +12,39 @@ use ketch_node::manager::Leader;
 use ketch_node::node::{Figures, Node};
 
 use super::page::{Family, Page};
+use crate::locks::locked;
 
-pub(super) fn add(page: &mut Page, node: &Node) {
+/// Counting all tasks costs a look at each while the store is held, some 0.1 s of a million: whoever asks so soon is told the same.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// The sums over the cluster, and when they were made.
+#[derive(Debug, Default)]
+pub(super) struct LastSums(Mutex<Option<(Instant, Sums)>>);
+
+/// How many of each there are.
+#[derive(Debug, Clone, Default)]
+struct Sums {
+    nodes: BTreeMap<String, usize>,
+    tasks: BTreeMap<TaskState, usize>,
+    services: usize,
+}
+
+impl LastSums {
+    /// Those of less than [`FRESH`] ago, or new ones; one at a time makes them, and the others wait for his.
+    fn now(&self, make: impl FnOnce() -> Sums) -> Sums {
+        let mut last = locked(&self.0);
+        if let Some((made, sums)) = &*last
+            && made.elapsed() < FRESH
+        {
+            return sums.clone();
+        }
+        let sums = make();
+        *last = Some((Instant::now(), sums.clone()));
+        sums
+    }
+}
+
+pub(super) fn add(page: &mut Page, node: &Node, sums: &LastSums) {
     let Figures { tasks, log, leads } = node.figures();
     for (state, count) in tasks {
         let family = Family::gauge("ketch_worker_tasks", "Tasks of this node, by state");
@@ -23,7 +56,7 @@ pub(super) fn add(page: &mut Page, node: &Node) {
     if let Some((leader, dispatcher)) = leads {
         add_reconcilers(page, &leader);
         add_dispatcher(page, &dispatcher);
-        leader.view(|view| add_objects(page, view));
+        add_objects(page, &sums.now(|| leader.view(Sums::of)));
     }
 }
 
@@ -53,11 +86,12 @@ fn add_log(page: &mut Page, status: &ketch_raft::Status) {
 }
 
 fn add_reconcilers(page: &mut Page, leader: &Leader) {
-    let (ready, later) = leader.queue_lengths();
-    let queue =
-        Family::gauge("ketch_reconciler_queue_length", "What is to be reconciled, now or at its moment");
-    page.number(queue, &[("when", "now")], ready);
-    page.number(queue, &[("when", "later")], later);
+    if let Some((ready, later)) = leader.queue_lengths() {
+        let queue =
+            Family::gauge("ketch_reconciler_queue_length", "What is to be reconciled, now or at its moment");
+        page.number(queue, &[("when", "now")], ready);
+        page.number(queue, &[("when", "later")], later);
+    }
     let counted = leader.counted();
     let turns = counted.turns();
     let family =
@@ -104,24 +138,48 @@ fn add_dispatcher(page: &mut Page, dispatcher: &Dispatcher) {
     }
 }
 
-/// Counting all tasks costs a look at each: some 0.1 s of a million, once for each scrape.
-fn add_objects(page: &mut Page, view: &View<'_>) {
-    let mut nodes = BTreeMap::<String, usize>::new();
-    for node in view.nodes() {
-        *nodes.entry(format!("{:?}", node.status.state).to_lowercase()).or_default() += 1;
+impl Sums {
+    fn of(view: &View<'_>) -> Self {
+        let mut sums = Self { services: view.services().count(), ..Self::default() };
+        for node in view.nodes() {
+            *sums.nodes.entry(format!("{:?}", node.status.state).to_lowercase()).or_default() += 1;
+        }
+        for task in view.tasks() {
+            *sums.tasks.entry(view.state(task)).or_default() += 1;
+        }
+        sums
     }
+}
+
+fn add_objects(page: &mut Page, Sums { nodes, tasks, services }: &Sums) {
     let family = Family::gauge("ketch_cluster_nodes", "Nodes of the cluster, by state");
     nodes.iter().for_each(|(state, count)| page.number(family, &[("state", state.as_str())], count));
-    let mut tasks = BTreeMap::<TaskState, usize>::new();
-    for task in view.tasks() {
-        *tasks.entry(view.state(task)).or_default() += 1;
-    }
     let family = Family::gauge("ketch_cluster_tasks", "Tasks of the cluster, by state; those of history too");
     tasks.iter().for_each(|(state, count)| page.number(family, &[("state", word(*state).as_str())], count));
     let family = Family::gauge("ketch_cluster_services", "Services of the cluster");
-    page.number(family, &[], view.services().count());
+    page.number(family, &[], services);
 }
 
 fn word(state: TaskState) -> String {
     format!("{state:?}").to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_soon_costs_no_look_at_all_tasks() {
+        let last = LastSums::default();
+        let made = std::cell::Cell::new(0);
+        let make = || {
+            made.set(made.get() + 1);
+            Sums { services: made.get(), ..Sums::default() }
+        };
+        let begun = Instant::now();
+        let both = [last.now(make).services, last.now(make).services];
+        assert!(both == [1, 1] || begun.elapsed() > FRESH, "{both:?}");
+        *locked(&last.0) = None;
+        assert!(last.now(make).services > 1);
+    }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use hyper::StatusCode;
 use ketch_node::measure::{Counter, Spans, SpansNow};
 
+use super::cluster::LastSums;
+
 /// The classes of requests: the first word of the path behind the version, and `other`.
 pub(super) const CLASSES: [&str; 20] = [
     "_ping",
@@ -38,6 +40,8 @@ pub struct Counted {
     pub(crate) networks: Spans,
     /// What kept one of them from it.
     pub(crate) network_problems: Counter,
+    /// Of the cluster, where this node leads it.
+    pub(super) sums: LastSums,
 }
 
 #[derive(Debug, Default)]

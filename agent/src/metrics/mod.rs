@@ -6,12 +6,16 @@ mod counted;
 mod page;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tracing::debug;
 
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
+use crate::error::Result;
 use crate::system;
 pub use counted::Counted;
 use counted::STATUSES;
@@ -19,19 +23,28 @@ use page::{Family, Page};
 
 /// The content type of the text.
 pub const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// So many are answered at once, each within so long.
+const AT_ONCE: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest request that is read, in bytes.
 const LONGEST: usize = 8 << 10;
 
-/// The numbers now.
-#[must_use]
-pub fn text(daemon: &Daemon) -> String {
+/// The numbers now, made where it may wait for the store.
+///
+/// # Errors
+/// It panicked.
+pub async fn text(daemon: Arc<Daemon>) -> Result<String> {
+    blocking(move || Ok(written(&daemon))).await
+}
+
+fn written(daemon: &Daemon) -> String {
     let mut page = Page::default();
     add_engine(&mut page, daemon);
     add_containers(&mut page, daemon);
     add_work(&mut page, daemon);
     // Of no node before the daemon has begun.
     if let Ok(node) = daemon.node() {
-        cluster::add(&mut page, node);
+        cluster::add(&mut page, node, &daemon.counted.sums);
     }
     page.text()
 }
@@ -104,11 +117,19 @@ fn add_work(page: &mut Page, daemon: &Daemon) {
     page.number(family, &[], daemon.counted.network_problems.count());
 }
 
-/// Answers `GET /metrics`, and nothing else.
+/// Answers `GET /metrics`, and nothing else, to some at once: the others wait to be taken.
 pub async fn serve(listener: TcpListener, daemon: Arc<Daemon>) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
     loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(answer(stream, Arc::clone(&daemon)))),
+            Ok((stream, _)) => {
+                let answered = answer(stream, Arc::clone(&daemon));
+                drop(tokio::spawn(async move {
+                    let _late = tokio::time::timeout(PATIENCE, answered).await;
+                    drop(place);
+                }));
+            }
             Err(error) => {
                 debug!("accepting a connection for metrics: {error}");
                 tokio::time::sleep(std::time::Duration::from_millis(10)).await;
@@ -129,12 +150,14 @@ async fn answer(mut stream: TcpStream, daemon: Arc<Daemon>) {
             }
         }
     };
-    if tokio::time::timeout(std::time::Duration::from_secs(10), head).await.is_err() {
-        return;
-    }
+    head.await;
     let wanted = request.starts_with(b"GET /metrics ") || request.starts_with(b"GET /metrics?");
-    let (status, body) =
-        if wanted { ("200 OK", text(&daemon)) } else { ("404 Not Found", "404 page not found\n".to_owned()) };
+    let (status, body) = if wanted {
+        let Ok(text) = text(daemon).await else { return };
+        ("200 OK", text)
+    } else {
+        ("404 Not Found", "404 page not found\n".to_owned())
+    };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {TEXT}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()

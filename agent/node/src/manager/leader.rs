@@ -5,7 +5,7 @@
 //! with the one before in it. Whoever waits for his turn when the leadership ends is told so.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
 use ketch_cluster::fault::Fault;
@@ -93,10 +93,14 @@ impl Leader {
         &self.counted
     }
 
-    /// How many keys wait to be reconciled now, and how many for a moment.
+    /// How many keys wait to be reconciled now, and how many for a moment; nothing while a reconciler decides, which may take long.
     #[must_use]
-    pub fn queue_lengths(&self) -> (usize, usize) {
-        lock(&self.reconcilers).lengths()
+    pub fn queue_lengths(&self) -> Option<(usize, usize)> {
+        match self.reconcilers.try_lock() {
+            Ok(reconcilers) => Some(reconcilers.lengths()),
+            Err(TryLockError::Poisoned(reconcilers)) => Some(reconcilers.into_inner().lengths()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The leader's clock, by which all moments in the cluster are made.

@@ -115,7 +115,7 @@ async fn show_info(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 }
 
 async fn show_metrics(daemon: Arc<Daemon>, _: Request) -> Result<Response> {
-    Ok(response::bytes(StatusCode::OK, metrics::TEXT, metrics::text(&daemon)))
+    Ok(response::bytes(StatusCode::OK, metrics::TEXT, metrics::text(daemon).await?))
 }
 
 async fn no_plugins(_: Arc<Daemon>, _: Request) -> Result<Response> {
