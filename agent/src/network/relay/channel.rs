@@ -112,7 +112,11 @@ impl Heard {
         for line in whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             let word: Word = serde_json::from_slice(line)?;
             let count = match &word {
-                Word::Opened { listeners, .. } => (*listeners).min(self.sockets.len()),
+                // The kernel gives none where there is no room for descriptors: the next word's are not for this one.
+                Word::Opened { listeners, .. } if *listeners > self.sockets.len() => {
+                    return Err(io::Error::other("there is no room for more sockets"));
+                }
+                Word::Opened { listeners, .. } => *listeners,
                 Word::Leads { .. } | Word::Closed { .. } => 0,
             };
             told.push((word, self.sockets.drain(..count).collect()));
@@ -157,6 +161,15 @@ mod tests {
         assert!(heard.read(&relay).unwrap().unwrap().is_empty());
         drop(daemon);
         assert!(heard.read(&relay).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_word_without_its_sockets_takes_none_of_the_next() {
+        let (daemon, relay) = UnixStream::pair().unwrap();
+        let next = TcpListener::bind("127.0.0.1:0").unwrap();
+        tell(&daemon, &Word::Opened { port: 80, listeners: 1 }, &[]).unwrap();
+        tell(&daemon, &Word::Opened { port: 81, listeners: 1 }, &[next.into()]).unwrap();
+        assert!(Heard::default().read(&relay).is_err());
     }
 
     #[test]
