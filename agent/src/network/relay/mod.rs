@@ -26,7 +26,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -36,7 +36,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 use tracing::{info, warn};
 
 use self::channel::{Word, tell};
@@ -72,6 +72,8 @@ struct State {
     space: Option<Space>,
     running: Option<Running>,
     started: u64,
+    /// Before the last one was started again.
+    pause: Duration,
 }
 
 #[derive(Debug)]
@@ -184,30 +186,33 @@ impl Relay {
         state.started += 1;
         let number = state.started;
         info!("published ports with the label ketch.publish.proxy are carried by the process {}", child.id());
-        state.running =
-            Some(Running { number, channel: own, process, since: Instant::now(), told: BTreeMap::new() });
         let relay = Arc::downgrade(&self.0);
         let watch = move || watch(&relay, number, (child, said));
-        let _thread = thread::Builder::new()
-            .name("relay".to_owned())
-            .stack_size(256 << 10)
-            .spawn(watch)
-            .map_err(failed)?;
+        let watching = thread::Builder::new().name("relay".to_owned()).stack_size(256 << 10).spawn(watch);
+        if let Err(error) = watching {
+            // Nobody would know of its end.
+            let _gone = rustix::process::pidfd_send_signal(&process, Signal::KILL);
+            let _ended = rustix::process::waitid(WaitId::PidFd(process.as_fd()), WaitIdOptions::EXITED);
+            return Err(failed(error));
+        }
+        // He who watches waits for the lock.
+        state.running =
+            Some(Running { number, channel: own, process, since: Instant::now(), told: BTreeMap::new() });
         Ok(())
     }
 
     /// Starts another after one that has ended but was not to.
     fn start_again(&self, number: u64, ended: io::Result<ExitStatus>) {
-        let since = {
+        let mut pause = {
             let mut state = locked(&self.0);
             let Some(running) = state.running.take_if(|it| it.number == number) else { return };
             match ended {
                 Ok(status) => warn!("the relay of published ports has ended ({status}): another is started"),
                 Err(error) => warn!("the relay of published ports is lost ({error}): another is started"),
             }
-            running.since
+            state.pause = pause(state.pause, running.since.elapsed());
+            state.pause
         };
-        let mut pause = if since.elapsed() < WELL { LONGEST_PAUSE / 10 } else { PAUSE };
         loop {
             thread::sleep(pause);
             let mut state = locked(&self.0);
@@ -221,6 +226,11 @@ impl Relay {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
+}
+
+/// Before another is started after one that has served for so long: what keeps it from living keeps the next one too.
+fn pause(before: Duration, served: Duration) -> Duration {
+    if served < WELL { (before * 2).clamp(LONGEST_PAUSE / 10, LONGEST_PAUSE) } else { PAUSE }
 }
 
 /// Logs what a process says, and has another started when it ends, if there is a daemon still.

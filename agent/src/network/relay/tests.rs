@@ -390,3 +390,15 @@ fn its_process_is_told_of_changes_and_ends_when_there_is_nothing_to_carry() {
         }
     });
 }
+
+#[test]
+fn one_that_dies_at_once_is_started_ever_more_rarely() {
+    let at_once = Duration::from_millis(20);
+    let mut pauses = vec![Duration::ZERO];
+    for _ in 0..6 {
+        pauses.push(pause(pauses[pauses.len() - 1], at_once));
+    }
+    let wanted = [0, 500, 1000, 2000, 4000, 5000, 5000].map(Duration::from_millis);
+    assert_eq!(pauses, wanted);
+    assert_eq!(pause(LONGEST_PAUSE, WELL), PAUSE);
+}
