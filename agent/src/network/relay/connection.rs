@@ -19,6 +19,8 @@ pub(super) struct Connection {
     pub(super) port: u16,
     pub(super) client: End,
     pub(super) stage: Stage,
+    /// It has more to do at once, and waits for its turn.
+    pub(super) is_busy: bool,
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The relay's loop: it takes connections of clients, joins each to a backend, and moves what comes, as the kernel says that it can.
 //! One thread, and nothing in it waits but for the kernel's next word.
 //!
-//! Whatever waits is bounded: as many connections as there are descriptors for, and of one port half of them; the others wait to be
+//! Whatever waits is bounded: as many connections as there are descriptors for, and of one port a quarter of them; the others wait to be
 //! taken, as they do before any program. A backend that does not answer has [`ANSWERS_WITHIN`], and then the next is asked.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -56,7 +56,7 @@ pub(super) struct Server<'a> {
     pipes: Pipes,
     /// When backends were asked, each with its connection's place: all have the same time, so the first is the first to have none.
     asked: VecDeque<(Instant, usize)>,
-    /// Those that have more to do at once.
+    /// Those that have more to do at once, each once.
     busy: VecDeque<usize>,
     /// The kernel had no room until then.
     waits_until: Option<Instant>,
@@ -276,7 +276,7 @@ impl<'a> Server<'a> {
         }
         self.asked.push_back((until, place));
         let stage = Stage::Connecting(Connecting { backend, to, until, others, header });
-        self.connections[place] = Some(Connection { port, client, stage });
+        self.connections[place] = Some(Connection { port, client, stage, is_busy: false });
         self.count += 1;
         if let Some(known) = self.ports.get_mut(&port) {
             known.carried += 1;
@@ -302,7 +302,9 @@ impl<'a> Server<'a> {
             Stage::Joined(joined) => {
                 let end = if is_client { &mut connection.client } else { &mut joined.backend };
                 (end.is_readable, end.is_writable) = (true, true);
-                self.pump(place);
+                if !connection.is_busy {
+                    self.pump(place);
+                }
             }
             Stage::Connecting(_) if is_client => {}
             Stage::Connecting(_) => self.finish(place),
@@ -311,7 +313,8 @@ impl<'a> Server<'a> {
 
     /// A backend may have answered.
     fn finish(&mut self, place: usize) {
-        let Some(Connection { port, client, stage }) = self.connections.get_mut(place).and_then(Option::take)
+        let Some(Connection { port, client, stage, is_busy }) =
+            self.connections.get_mut(place).and_then(Option::take)
         else {
             return;
         };
@@ -323,7 +326,7 @@ impl<'a> Server<'a> {
                 Answer::Refused(connecting, error) => (Stage::Connecting(connecting), Some(error)),
             },
         };
-        self.connections[place] = Some(Connection { port, client, stage });
+        self.connections[place] = Some(Connection { port, client, stage, is_busy });
         match refused {
             None => self.pump(place),
             Some(error) => self.ask_another(place, &error),
@@ -365,7 +368,10 @@ impl<'a> Server<'a> {
         let Stage::Joined(joined) = &mut connection.stage else { return };
         match joined.pump(&mut connection.client, &mut self.pipes) {
             Ok(Progress::Waits) => {}
-            Ok(Progress::More) => self.busy.push_back(place),
+            Ok(Progress::More) => {
+                connection.is_busy = true;
+                self.busy.push_back(place);
+            }
             Ok(Progress::Ended) => drop(self.leave(place)),
             Err(_) => self.leave(place).into_iter().for_each(Connection::reset),
         }
@@ -374,9 +380,11 @@ impl<'a> Server<'a> {
     /// Those that had more to do: each has its turn before the first has its next.
     fn go_on(&mut self) {
         for _ in 0..self.busy.len() {
-            if let Some(place) = self.busy.pop_front() {
-                self.pump(place);
+            let Some(place) = self.busy.pop_front() else { return };
+            if let Some(Some(connection)) = self.connections.get_mut(place) {
+                connection.is_busy = false;
             }
+            self.pump(place);
         }
     }
 
@@ -408,7 +416,7 @@ impl<'a> Server<'a> {
 
     fn is_full(&self, port: u16) -> bool {
         let of_port = self.ports.get(&port).map_or(0, |known| known.carried);
-        self.count >= self.most || of_port >= self.most.div_ceil(2) || self.waits_until.is_some()
+        self.count >= self.most || of_port >= self.most.div_ceil(4) || self.waits_until.is_some()
     }
 
     /// Sockets of ports that have as many connections as they may are not looked at.

@@ -261,7 +261,7 @@ fn a_broken_end_breaks_the_other() {
 #[test]
 fn as_many_are_carried_as_there_is_room_for_and_the_others_wait() {
     let ((at, listeners), (to, backend)) = (published(), listen());
-    let looping = Looping::new(4);
+    let looping = Looping::new(8);
     looping.open(80, &listeners, &[to]);
     let (one, _one) = carried(at, &backend);
     let two = carried(at, &backend);
@@ -272,7 +272,7 @@ fn as_many_are_carried_as_there_is_room_for_and_the_others_wait() {
         assert_eq!(
             backend.accept().unwrap_err().kind(),
             ErrorKind::WouldBlock,
-            "half of the room for one port"
+            "a quarter of the room for one port"
         );
     }
     backend.set_nonblocking(false).unwrap();

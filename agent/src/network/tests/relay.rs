@@ -7,13 +7,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ketch_cluster::assignment::Traffic;
+use ketch_cluster::id::TaskId;
 use ketch_cluster::objects::Labels;
 
 use super::overlay::{Node, both_tasks_of_the_mesh, within};
 use super::{Joined, alone, listen, nft};
 use crate::network::ipam::Prefix;
 use crate::network::link::Links;
-use crate::network::overlay::fixture::{Told, data_address, underlay};
+use crate::network::overlay::fixture::{INGRESS, Told, data_address, task, underlay};
+use crate::network::record::OfService;
 
 const CLIENT: [u8; 4] = [192, 168, 77, 100];
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,11 +84,17 @@ fn apply(nodes: &[Node], told: &Told) {
 }
 
 fn join(node: &Node, name: &str, last: u8) -> Joined {
+    join_of(node, name, (last, None))
+}
+
+/// Of a service's task, whose labels are asked for.
+fn join_of(node: &Node, name: &str, (last, service): (u8, Option<OfService>)) -> Joined {
     let mut wanted = node.world.wanted(name, "ingress", &[]);
     for (network, third) in [("ingress", 0), ("front", 1)] {
         let address = super::overlay::asked(&format!("10.0.{third}.{last}"));
         let _none = wanted.endpoints.insert(network.to_owned(), address);
     }
+    wanted.service = service;
     node.on(|networks| networks.join(&wanted).unwrap())
 }
 
@@ -180,6 +188,59 @@ fn narrowed_ports_are_so_by_the_clients_own_address() {
         let deadline = Instant::now() + PATIENCE;
         while word(port_of(1), b"") != "web.1 192.168.77.100" {
             assert!(Instant::now() < deadline, "one who may");
+        }
+    });
+}
+
+/// What a neighbour gets for a header of his own making, by an address of a task.
+fn forged(neighbour: &Joined, to: [u8; 4]) -> std::io::Result<String> {
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c".to_vec();
+    header.extend([203, 0, 113, 9, 10, 0, 0, 1, 0, 80, 0, 80]);
+    within(neighbour.namespace.as_deref().unwrap(), || {
+        let to = SocketAddr::from((to, 80));
+        let mut connection = TcpStream::connect_timeout(&to, Duration::from_millis(700))?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        connection.write_all(&header)?;
+        let mut bytes = [0; 64];
+        let length = connection.read(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    })
+}
+
+#[test]
+fn a_neighbour_forges_no_header_where_ports_are_closed_to_him() {
+    alone(|world| {
+        let nodes = [1, 2].map(|number| Node::new(world, number));
+        let mut told =
+            Told { nodes: vec![1, 2], tasks: both_tasks_of_the_mesh(), ingress: true, ..Told::default() };
+        let mut other = task("other.1", 1, 30);
+        other.addresses.push((INGRESS, [10, 0, 0, 30]));
+        told.tasks.push(other);
+        let labels = [("ketch.publish.proxy", "80/tcp"), ("ketch.allow", "")];
+        told.labels = labels.map(|(label, value)| (label.to_owned(), value.to_owned())).into();
+        apply(&nodes, &told);
+        let of = |number| Some(OfService { task: TaskId::of(number).to_string(), labels: Labels::new() });
+        serve(&join_of(&nodes[0], "web.1", (11, of(1))), "web.1");
+        serve(&join_of(&nodes[1], "web.2", (12, of(2))), "web.2");
+        let neighbour = join_of(&nodes[0], "other.1", (30, of(3)));
+        apply(&nodes, &told);
+        let mut lan = Links::open().unwrap();
+        let bridge = lan.index("lan").unwrap().unwrap();
+        lan.address(bridge, Prefix::new(CLIENT.into(), 24).unwrap()).unwrap();
+
+        let both = BTreeMap::from(["web.1", "web.2"].map(|name| (format!("{name} 192.168.77.100"), 2_usize)));
+        for node in [1, 2] {
+            assert_eq!(words(port_of(node), 4), both, "the mesh is let in, by node{node}");
+        }
+        let places = [[10, 0, 0, 11], [10, 0, 0, 12], [10, 0, 1, 11], [10, 0, 1, 12]];
+        for to in places {
+            assert!(forged(&neighbour, to).is_err(), "{to:?}");
+        }
+        // Without it nobody can tell his from the mesh's.
+        let _closed = told.labels.remove("ketch.allow");
+        apply(&nodes, &told);
+        for to in places {
+            assert!(forged(&neighbour, to).unwrap().ends_with(" 203.0.113.9"), "{to:?}");
         }
     });
 }
