@@ -37,8 +37,13 @@ impl Images {
     /// # Errors
     /// In dockerd's words: no such manifest, no access, a registry that does not answer, content that is not what it says.
     pub async fn pull(&self, options: &PullOptions, progress: &Progress) -> Result<()> {
+        self.counted(self.pull_named(options, progress)).await
+    }
+
+    /// One pull, however it goes.
+    async fn counted(&self, pull: impl Future<Output = Result<()>>) -> Result<()> {
         let began = Instant::now();
-        let pulled = self.pull_named(options, progress).await;
+        let pulled = pull.await;
         self.pulls().took.took(began.elapsed());
         self.pulls().failed.add(usize::from(pulled.is_err()));
         pulled
@@ -70,15 +75,24 @@ impl Images {
         peers: Arc<dyn Peers>,
         progress: &Progress,
     ) -> Result<()> {
+        let Some(image) = options.reference.digest else { return self.pull(options, progress).await };
+        self.counted(self.pull_with_others(options, Shared { image, peers }, progress)).await
+    }
+
+    async fn pull_with_others(
+        &self,
+        options: &PullOptions,
+        shared: Shared,
+        progress: &Progress,
+    ) -> Result<()> {
         let reference = &options.reference;
-        let Some(image) = reference.digest else { return self.pull(options, progress).await };
-        let _turn = self.turn_of(image).await;
+        let _turn = self.turn_of(shared.image).await;
         if self.find(&reference.familiar()).is_ok() {
             told(false, reference, progress);
             return Ok(());
         }
         let _sweep = Sweep(self.clone());
-        let origin = Arc::new(Origin::shared(self, options, Shared { image, peers }));
+        let origin = Arc::new(Origin::shared(self, options, shared));
         let newer = self.pull_one(&origin, reference, options, progress).await?;
         told(newer, reference, progress);
         Ok(())
