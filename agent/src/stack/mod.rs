@@ -2,8 +2,8 @@
 //!
 //! [`yaml`] reads the text, [`interpolate`] fills variables in, [`service`] and [`parts`] write what the Engine API has for
 //! services, networks, secrets and configs. `ketchd cluster simulate` reads a file by it and sends it; the route there makes the
-//! requests in a copy of the cluster. What a stack can't have is refused with its place; what `docker stack deploy` passes over
-//! (`build`, `container_name`, ...) is passed over.
+//! requests in a copy of the cluster. What a stack can't have is refused with its place, and so are `credential_spec` and `isolation`,
+//! which are Windows' alone; what `docker stack deploy` passes over (`build`, `container_name`, ...) is passed over.
 
 mod interpolate;
 mod parts;

@@ -1,5 +1,7 @@
 //! One service of the file as the API's spec.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::parts::{self, Networks, labels};
@@ -7,7 +9,7 @@ use super::value::{Place, StackError, keys};
 use super::{Around, IMAGE};
 
 /// What `docker stack deploy` passes over in a service.
-const PASSED_OVER: [&str; 13] = [
+const PASSED_OVER: [&str; 19] = [
     "build",
     "container_name",
     "depends_on",
@@ -21,14 +23,21 @@ const PASSED_OVER: [&str; 13] = [
     "restart",
     "security_opt",
     "cgroup_parent",
+    "cgroupns_mode",
+    "domainname",
+    "ipc",
+    "mac_address",
+    "shm_size",
+    "userns_mode",
 ];
 
 /// What is understood.
-const KNOWN: [&str; 31] = [
+const KNOWN: [&str; 32] = [
     "image",
     "command",
     "entrypoint",
     "environment",
+    "env_file",
     "deploy",
     "ports",
     "networks",
@@ -140,7 +149,7 @@ fn container(
     spec.set("Labels", Some(json!(labels(stack, service.get("labels").as_ref())?)));
     spec.set("Command", words("entrypoint")?);
     spec.set("Args", words("command")?);
-    spec.set("Env", service.get("environment").map(|it| environment(&it, around)).transpose()?);
+    spec.set("Env", environment(service, around)?);
     for (key, name) in
         [("hostname", "Hostname"), ("working_dir", "Dir"), ("user", "User"), ("stop_signal", "StopSignal")]
     {
@@ -172,18 +181,44 @@ fn container(
     Ok(Value::Object(spec.0))
 }
 
-/// Sorted, as Docker's client sends it. What has no value is the client's own variable.
-fn environment(place: &Place<'_>, around: &Around<'_>) -> Result<Vec<String>, StackError> {
-    let mut all: Vec<_> = place
-        .pairs()?
+/// Sorted, as Docker's client sends it: of files, one after the other, and then of the service itself. What has no value is the
+/// client's own variable.
+fn environment(service: &Place<'_>, around: &Around<'_>) -> Result<Option<Vec<String>>, StackError> {
+    let mut all = BTreeMap::new();
+    for path in one_or_more(service, "env_file")?.unwrap_or_default() {
+        all.extend(variables(&service.at("env_file"), &path, around)?);
+    }
+    let own = service.get("environment");
+    all.extend(own.as_ref().map(Place::pairs).transpose()?.unwrap_or_default());
+    let is_given = own.is_some() || !all.is_empty();
+    let mut lines: Vec<_> = all
         .into_iter()
         .map(|(key, value)| match value.or_else(|| around.environment.get(&key).cloned()) {
             Some(value) => format!("{key}={value}"),
             None => key,
         })
         .collect();
-    all.sort();
-    Ok(all)
+    lines.sort();
+    Ok(is_given.then_some(lines))
+}
+
+/// A file of `key=value` in lines, and of keys alone, for the client's own variables; what begins with # is a comment.
+fn variables(
+    place: &Place<'_>,
+    path: &str,
+    around: &Around<'_>,
+) -> Result<Vec<(String, Option<String>)>, StackError> {
+    let text = std::fs::read_to_string(around.folder.join(path)).map_err(|error| StackError::File {
+        place: place.path(),
+        path: path.to_owned(),
+        why: error.to_string(),
+    })?;
+    let lines = text.lines().map(str::trim_start).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let variable = |line: &str| match line.split_once('=') {
+        Some((key, value)) => Some((key.to_owned(), value.to_owned())),
+        None => Some((line.to_owned(), around.environment.get(line)?.clone())),
+    };
+    Ok(lines.filter_map(variable).map(|(key, value)| (key, Some(value))).collect())
 }
 
 fn map(place: &Place<'_>) -> Result<Value, StackError> {

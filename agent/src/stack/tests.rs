@@ -133,3 +133,17 @@ fn keys_may_have_dots() {
     assert_eq!(web["TaskTemplate"]["Networks"][0]["Aliases"], json!(["web.v2"]));
     assert_eq!(stack.networks[0]["Name"], "shop_a.b");
 }
+
+#[test]
+fn variables_of_files_come_before_the_services_own() {
+    let folder = crate::scratch::Folder::new("stack");
+    std::fs::write(folder.path().join("a.env"), "# all\nA=1\nB=x=y\n\nTAG\nNONE\n").unwrap();
+    let text = "services: {web: {image: a, env_file: a.env, environment: {A: 2}, shm_size: 1g}}";
+    let environment = BTreeMap::from([("TAG".to_owned(), "2".to_owned())]);
+    let around = Around { folder: folder.path(), environment: &environment };
+    let stack = Stack::read("shop", text, &around).unwrap();
+    let container = &stack.services[0]["TaskTemplate"]["ContainerSpec"];
+    assert_eq!(container["Env"], json!(["A=2", "B=x=y", "TAG=2"]));
+    let missing = read("services: {web: {image: a, env_file: [b.env]}}").unwrap_err().to_string();
+    assert!(missing.starts_with("services.web.env_file: reading b.env: No such file"), "{missing}");
+}
