@@ -309,6 +309,11 @@ fn verify_rest<R: Read>(inflate: Inflate<Summing<R>>, promised: &Promised) -> Re
     }
 }
 
+/// Whether a layer was refused because its bytes are another blob's, whatever they are.
+pub(super) fn is_another_blob(error: &Error) -> bool {
+    error.message.starts_with(NOT_THE_BLOB)
+}
+
 fn failed(action: &str, error: &io::Error) -> Error {
     Error::internal(action, error)
 }

@@ -108,15 +108,22 @@ enum Manner {
 #[derive(Debug, Default)]
 struct Others {
     nodes: BTreeMap<String, (Images, Manner)>,
+    /// Named when there are no others.
+    later: BTreeSet<String>,
     asked: Mutex<BTreeMap<String, usize>>,
     blamed: Mutex<BTreeSet<String>>,
 }
 
 impl Others {
     fn of(nodes: &[(&str, &Node, Manner)]) -> Arc<Self> {
-        let nodes =
-            nodes.iter().map(|(name, node, manner)| ((*name).to_owned(), (node.images.clone(), *manner)));
-        Arc::new(Self { nodes: nodes.collect(), ..Self::default() })
+        Self::in_turn(nodes, &[])
+    }
+
+    fn in_turn(first: &[(&str, &Node, Manner)], later: &[(&str, &Node, Manner)]) -> Arc<Self> {
+        let nodes = first.iter().chain(later);
+        let nodes = nodes.map(|(name, node, manner)| ((*name).to_owned(), (node.images.clone(), *manner)));
+        let later = later.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        Arc::new(Self { nodes: nodes.collect(), later, ..Self::default() })
     }
 
     async fn answer(
@@ -156,7 +163,10 @@ impl Peers for Others {
         let blamed = locked(&self.blamed).clone();
         let may = |node: &&String| step == Step::Seeks && !avoid.contains(*node) && !blamed.contains(*node);
         let source = |node: &String| Source { node: node.clone(), address: String::new() };
-        let sources: Vec<_> = self.nodes.keys().filter(may).map(source).collect();
+        let (later, first): (Vec<_>, Vec<_>) =
+            self.nodes.keys().filter(may).partition(|node| self.later.contains(*node));
+        let named = if first.is_empty() { later } else { first };
+        let sources: Vec<_> = named.into_iter().map(source).collect();
         let registry = sources.is_empty();
         std::future::ready(Some(Found { sources, registry })).boxed()
     }
@@ -205,6 +215,20 @@ async fn a_lie_alone_is_never_believed() {
     assert!(error.message.contains("connection refused"), "the registry's turn: {error}");
     assert!(node.images.find(&reference(&image).familiar()).is_err());
     assert!(blamed(&others).is_empty(), "without the right bytes nobody is proven to lie");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_began_rightly_is_not_taken_for_the_liar_that_went_on() {
+    let image = packed();
+    let (first, second, third, node) =
+        (Node::with(&image), Node::with(&image), Node::with(&image), Node::new());
+    // The manifest, the config, and a piece.
+    let begins = [("a", &first, Manner::Dies(3))];
+    let goes_on = [("b", &second, Manner::Liar), ("c", &third, Manner::Honest)];
+    let others = Others::in_turn(&begins, &goes_on);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    assert_eq!(blamed(&others), ["b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

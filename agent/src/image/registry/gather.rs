@@ -52,8 +52,8 @@ pub(super) struct Served {
     pub(super) node: String,
     pub(super) from: u64,
     pub(super) length: u64,
-    /// Of these bytes, where several nodes were asked.
-    pub(super) sum: Option<Digest>,
+    /// Of these bytes: another node, or the registry, may give the rest.
+    pub(super) sum: Digest,
 }
 
 /// One try to get a layer.
@@ -204,8 +204,7 @@ impl<'a> Gather<'a> {
             match self.shared.peers.piece(source.clone(), part, (from + have, asked)).await {
                 Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= length - have => {
                     *locked(&self.brought) = Instant::now();
-                    // By one node alone it is known without sums who gave what.
-                    let sum = (count > 1).then(|| Digest::of(&bytes));
+                    let sum = Digest::of(&bytes);
                     let length = bytes.len() as u64;
                     let node = source.node.clone();
                     locked(&self.served).push(Served { node, from: from + have, length, sum });

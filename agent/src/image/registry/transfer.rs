@@ -23,7 +23,7 @@ use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::Digest;
-use crate::image::layers::Promised;
+use crate::image::layers::{Promised, is_another_blob};
 use crate::image::progress::Progress;
 use crate::image::sharing::{Shared, Source, Step};
 use crate::image::spec::Descriptor;
@@ -136,7 +136,7 @@ impl Images {
             match taken {
                 Ok(layer) => {
                     shared.tell(digest, Step::Has);
-                    self.find_liars(shared, digest, doubts.failed).await;
+                    self.find_liars(shared, digest, doubts).await;
                     return Ok(layer);
                 }
                 // Nobody but the registry has given anything: that is its last word.
@@ -147,21 +147,24 @@ impl Images {
                 }
                 Err(error) => {
                     debug!("layer {digest} came wrong, or not, from other nodes: {}", error.message);
-                    doubts.add(gather, served, error.kind);
+                    if let Some(liar) = doubts.add(gather, served, &error) {
+                        shared.peers.blame(&liar, shared.part(digest));
+                    }
                 }
             }
         }
     }
 
     /// With the layer here it is known which bytes were wrong.
-    async fn find_liars(&self, shared: &Shared, digest: Digest, failed: Vec<Vec<Served>>) {
+    async fn find_liars(&self, shared: &Shared, digest: Digest, doubts: Doubts) {
+        let Doubts { failed, told, .. } = doubts;
         if failed.is_empty() {
             return;
         }
         let images = self.clone();
         let liars = blocking(move || Ok(images.liars(digest, &failed))).await.unwrap_or_default();
-        for node in liars {
-            shared.peers.blame(&node, shared.part(digest));
+        for node in liars.difference(&told) {
+            shared.peers.blame(node, shared.part(digest));
         }
     }
 
@@ -171,7 +174,7 @@ impl Images {
         let is_right = |served: &Served| {
             let mut bytes = vec![0; usize::try_from(served.length).unwrap_or(0)];
             let sum = file.read_exact_at(&mut bytes, served.from).map(|()| Digest::of(&bytes));
-            served.sum.is_some() && sum.ok() == served.sum
+            sum.is_ok_and(|sum| sum == served.sum)
         };
         let all = failed.iter().flatten();
         all.filter(|served| !is_right(served)).map(|served| served.node.clone()).collect()
@@ -243,6 +246,8 @@ struct Doubts {
     /// One of them did.
     suspects: BTreeSet<String>,
     failed: Vec<Vec<Served>>,
+    /// Those that lied by what they gave alone, which has been told.
+    told: BTreeSet<String>,
 }
 
 impl Doubts {
@@ -262,12 +267,11 @@ impl Doubts {
         chosen.map_or(Way::Registry, |source| Way::One(source.clone()))
     }
 
-    fn add(&mut self, gather: &Gather<'_>, mut served: Vec<Served>, kind: Kind) {
+    /// Who is proven to lie already: all of the bytes were his, and they are not the blob's. Of several it is known with the right bytes.
+    fn add(&mut self, gather: &Gather<'_>, served: Vec<Served>, error: &Error) -> Option<String> {
         let nodes: BTreeSet<String> = served.iter().map(|served| served.node.clone()).collect();
-        // What has no sum is proven to be wrong only where nobody else has given anything.
-        if nodes.len() > 1 || gather.asked_registry.load(Ordering::Relaxed) {
-            served.retain(|served| served.sum.is_some());
-        }
+        let is_alone = nodes.len() == 1 && !gather.asked_registry.load(Ordering::Relaxed);
+        let liar = nodes.first().filter(|_| is_alone && is_another_blob(error)).cloned();
         if let Way::One(source) = &gather.way {
             let _new = self.avoid.insert(source.node.clone());
         } else if nodes.len() == 1 {
@@ -276,9 +280,10 @@ impl Doubts {
             self.suspects.extend(nodes);
         }
         // Those of which it is known that they are wrong, and not only that they ended.
-        if kind == Kind::InvalidArgument {
+        if error.kind == Kind::InvalidArgument {
             self.failed.push(served);
         }
+        liar.filter(|liar| self.told.insert(liar.clone()))
     }
 }
 
