@@ -1,3 +1,5 @@
+//! What is told of tasks, services and nodes, by how they came to be so.
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What would become of a cluster, and that nothing of it does.
+
 use std::sync::Arc;
 
 use super::*;
