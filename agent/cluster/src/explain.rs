@@ -10,13 +10,14 @@ mod story;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::{ControlError, ErrorKind, find_node, find_service, find_task, texts};
-use crate::id::ServiceId;
+use crate::id::{NodeId, ServiceId};
 use crate::objects::decision::Cause;
 use crate::objects::{Node, Service, ServiceMode, Task, TaskState, Version};
 use crate::scheduler::refusals::{Answer, answers, is_closed};
@@ -85,7 +86,7 @@ pub struct NodeAnswer {
 /// # Errors
 /// When nothing is called so, or several things of the first kind are.
 pub fn explain(view: &View<'_>, text: &str, now: Timestamp) -> Result<Explained, ControlError> {
-    let teller = Teller { view, now };
+    let teller = Teller { view, now, newest: RefCell::default() };
     if let Some(service) = found(find_service(view, text))? {
         return Ok(Explained::Service(teller.service(&service)));
     }
@@ -105,10 +106,11 @@ fn found<T>(looked: Result<T, ControlError>) -> Result<Option<T>, ControlError> 
     }
 }
 
-#[derive(Clone, Copy)]
 struct Teller<'v> {
     view: &'v View<'v>,
     now: Timestamp,
+    /// When the newest task of each node was made, of those services bound to nodes that were asked for.
+    newest: RefCell<BTreeMap<ServiceId, BTreeMap<Option<NodeId>, Timestamp>>>,
 }
 
 impl Teller<'_> {

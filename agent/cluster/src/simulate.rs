@@ -1,8 +1,8 @@
 //! What a change would do, without doing it: the change is made in a copy of the store, and the very reconcilers run there
 //! until they want nothing, with workers that do at once what they are asked.
 //!
-//! Nothing of it reaches the store that it was copied of. `ketchd`'s route makes a [`Simulation`] of the leader's view, gives it the
-//! actions of requests that `control` has judged, one request after another, and tells what [`Simulation::outcome`] says;
+//! Nothing of it reaches the store that it was copied of. `ketchd`'s route makes a [`Copied`] of the leader's view while that is held,
+//! and beside it a [`Simulation`] of that, gives it the actions of requests that `control` has judged, one request after another, and tells what [`Simulation::outcome`] says;
 //! [`outcome`] compares before and after. `design/explain.md`.
 
 mod outcome;
@@ -39,6 +39,20 @@ pub enum Ended {
     Unfinished,
 }
 
+/// The cluster as it was at a moment: all that is made while its store is held.
+#[derive(Debug)]
+pub struct Copied {
+    store: Store,
+    observed: Observed,
+}
+
+impl Copied {
+    #[must_use]
+    pub fn of(view: &View<'_>) -> Self {
+        Self { store: Store::clone(view), observed: view.observed().clone() }
+    }
+}
+
 /// A copy of the cluster, to be changed.
 #[derive(Debug, Clone)]
 pub struct Simulation {
@@ -53,10 +67,9 @@ pub struct Simulation {
 }
 
 impl Simulation {
-    /// Of the cluster as it is, at `now`. What others have under way goes on in it.
+    /// Of the cluster as it was at `now`. What others have under way goes on in it.
     #[must_use]
-    pub fn of(view: &View<'_>, now: Timestamp) -> Self {
-        let (store, observed) = (Store::clone(view), view.observed().clone());
+    pub fn of(Copied { store, observed }: Copied, now: Timestamp) -> Self {
         let reconcilers = Reconcilers::of_leader(&View::new(&store, &observed));
         Self {
             before: store.clone(),
@@ -92,10 +105,14 @@ impl Simulation {
         View::new(&self.store, &self.observed)
     }
 
-    /// Runs the reconcilers until they want nothing, and updates until they are over.
-    pub fn settle(&mut self) -> Ended {
+    /// Runs the reconcilers until they want nothing, and updates until they are over. `has_time` is asked before each turn: whoever
+    /// waits for it does not wait for ever.
+    pub fn settle(&mut self, has_time: impl Fn() -> bool) -> Ended {
         let mut idle = 0;
         for _ in 0..MOST_TURNS {
+            if !has_time() {
+                break;
+            }
             if self.turn() || self.work() {
                 idle = 0;
                 continue;

@@ -1,8 +1,10 @@
 //! One task in sentences. Called by [`Teller`] alone.
 
+use std::collections::BTreeMap;
+
 use super::{TaskStory, Teller};
 use crate::constraint::Descriptor;
-use crate::id::NodeId;
+use crate::id::{NodeId, ServiceId};
 use crate::objects::decision::{Cause, Placed};
 use crate::objects::node::NodeState;
 use crate::objects::task::{Gate, RestartCondition, Stop};
@@ -138,8 +140,31 @@ impl Teller<'_> {
     /// Whether it has ended by itself, and nothing came after it in its slot.
     pub(super) fn is_given_up(&self, task: &Task) -> bool {
         let ended = self.view.state(task).is_terminal() && task.stop == Stop::NotAsked;
-        let is_newest = || !self.of_slot(task).any(|other| other.meta.created_at > task.meta.created_at);
-        ended && task.desired_state < TaskState::Remove && is_newest()
+        ended && task.desired_state < TaskState::Remove && self.newest_of_slot(task) <= task.meta.created_at
+    }
+
+    /// When the newest task of its slot was made. Of a service that is bound to nodes a node is one, and its tasks are found among all
+    /// of the service's: once for each answer.
+    fn newest_of_slot(&self, task: &Task) -> Timestamp {
+        let made = task.meta.created_at;
+        let Some(service) = task.service else { return made };
+        if !self.is_bound_to_nodes(service) {
+            return self.of_slot(task).map(|other| other.meta.created_at).fold(made, Ord::max);
+        }
+        let mut newest = self.newest.borrow_mut();
+        let of_service = newest.entry(service).or_insert_with(|| {
+            let mut newest = BTreeMap::new();
+            for task in self.view.tasks_of(service) {
+                let last = newest.entry(task.node).or_insert(task.meta.created_at);
+                *last = task.meta.created_at.max(*last);
+            }
+            newest
+        });
+        of_service.get(&task.node).copied().unwrap_or(made)
+    }
+
+    fn is_bound_to_nodes(&self, service: ServiceId) -> bool {
+        self.view.service(service).is_some_and(|service| service.spec.mode.is_bound_to_nodes())
     }
 
     /// Why nothing replaces a task that has ended, if nothing does.
@@ -168,8 +193,7 @@ impl Teller<'_> {
     /// The tasks of its slot.
     fn of_slot<'t>(&'t self, task: &'t Task) -> impl Iterator<Item = &'t Task> {
         let of = task.service.map(|service| self.view.tasks_in(service, task.slot));
-        let is_global = task.service.and_then(|id| self.view.service(id));
-        let is_global = is_global.is_some_and(|service| service.spec.mode.is_bound_to_nodes());
+        let is_global = task.service.is_some_and(|service| self.is_bound_to_nodes(service));
         of.into_iter()
             .flatten()
             .map(AsRef::as_ref)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Names;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::service::UpdateState;
-use crate::objects::{Service, Task, TaskState};
+use crate::objects::{Service, Task, TaskState, Version};
 use crate::scheduler::refusals::answers;
 use crate::view::View;
 
@@ -112,7 +112,7 @@ fn service(before: &View<'_>, after: &View<'_>, id: ServiceId) -> Option<Service
         fate,
         placed: placed.iter().map(|task| named(after, task)).collect(),
         stopped: gone.iter().map(|task| named(before, task)).collect(),
-        waiting: waiting.iter().take(MOST_NAMED).map(|task| waits(after, task)).collect(),
+        waiting: all_waits(after, &waiting),
         update: new.and_then(|service| update_of(service)),
         left_out: 0,
     };
@@ -149,16 +149,28 @@ fn update_of(service: &Service) -> Option<String> {
     })
 }
 
-fn waits(view: &View<'_>, task: &Task) -> Waiting {
-    let error = view.status(task).error.clone();
-    let is_pending = view.state(task) == TaskState::Pending;
-    let answers = if is_pending { answers(view, task) } else { Vec::new() };
-    let nodes = answers.into_iter().filter_map(|it| Some((name_of(view, Some(it.node)), it.refusal?)));
-    Waiting {
-        task: called(view, task),
-        why: if error.is_empty() { "waits".to_owned() } else { error },
-        nodes: nodes.take(MOST_NAMED).collect(),
+/// Tasks of one spec are told the same: a look at all nodes for each were many.
+fn all_waits(view: &View<'_>, tasks: &[&Task]) -> Vec<Waiting> {
+    let mut refused = BTreeMap::<(Version, Option<NodeId>), Vec<(String, String)>>::new();
+    let mut all = Vec::new();
+    for task in tasks.iter().take(MOST_NAMED) {
+        let error = view.status(task).error.clone();
+        let nodes = match view.state(task) {
+            TaskState::Pending => {
+                refused.entry((task.spec_version, task.node)).or_insert_with(|| refusals(view, task)).clone()
+            }
+            _ => Vec::new(),
+        };
+        let why = if error.is_empty() { "waits".to_owned() } else { error };
+        all.push(Waiting { task: called(view, task), why, nodes });
     }
+    all
+}
+
+fn refusals(view: &View<'_>, task: &Task) -> Vec<(String, String)> {
+    let refused = answers(view, task).into_iter();
+    let named = refused.filter_map(|it| Some((name_of(view, Some(it.node)), it.refusal?)));
+    named.take(MOST_NAMED).collect()
 }
 
 fn called(view: &View<'_>, task: &Task) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hyper::{Method, StatusCode};
 use ketch_cluster::control::{
@@ -10,7 +11,7 @@ use ketch_cluster::control::{
 };
 use ketch_cluster::explain;
 use ketch_cluster::objects::Service;
-use ketch_cluster::simulate::{Ended, Simulation};
+use ketch_cluster::simulate::{Copied, Ended, Simulation};
 use ketch_cluster::store::{ObjectId, ObjectKind};
 use ketch_cluster::view::View;
 use ketch_convert::{config, network, secret, service};
@@ -19,38 +20,57 @@ use ketch_engine_api::swarm::payload::{ConfigSpec, SecretSpec};
 use ketch_engine_api::swarm::service::ServiceSpec;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::blocking::blocking;
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::node::api::{Led, led};
 use crate::stack::{IMAGE, NAMESPACE, Simulated, Stack};
+
+/// Simulations on this manager.
+static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+const BUSY: &str = "another simulation is under way on this manager: ask again when it has ended";
+/// So long is one worked on: another manager that has sent it on gives up after 20 s.
+const LONGEST: Duration = Duration::from_secs(15);
 
 pub(super) fn add(router: &mut Router) {
     router.on(Method::GET, "/cluster/explain/{}", |daemon, request| led(daemon, request, explained));
     router.on(Method::POST, "/cluster/simulate", |daemon, request| led(daemon, request, simulated));
 }
 
-async fn explained(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
-    let now = led.leader.now();
-    let explained = led.read(|view| explain::explain(view, request.operand(0), now)).await?;
-    response::json(StatusCode::OK, &explained)
+/// What each node says is a sum over all tasks.
+async fn explained(_: Arc<Daemon>, Led { leader, .. }: Led, request: Request) -> Result<Response> {
+    leader.read().await?;
+    let text = request.operand(0).to_owned();
+    let explained = blocking(move || {
+        let now = leader.now();
+        Ok(leader.view(|view| explain::explain(view, &text, now))?)
+    });
+    response::json(StatusCode::OK, &explained.await?)
 }
 
-/// The copy is made while the store is held, and worked on beside it.
-async fn simulated(_: Arc<Daemon>, led: Led, request: Request) -> Result<Response> {
+/// The copy is made while the store is held, and worked on beside it: one at a time, as it has the size of the cluster.
+async fn simulated(_: Arc<Daemon>, Led { leader, .. }: Led, request: Request) -> Result<Response> {
     let stack: Stack = request.json().await?;
-    let now = led.leader.now();
-    let simulation = led.read(|view| Ok(Simulation::of(view, now))).await?;
-    let simulated = blocking(move || deploy(simulation, stack)).await?;
-    response::json(StatusCode::OK, &simulated)
+    let turn = ONE_AT_A_TIME.try_acquire().map_err(|_| Error::new(Kind::Unavailable, BUSY))?;
+    leader.read().await?;
+    let simulated = blocking(move || {
+        // A client who has gone away does not make room for another while this one is at work.
+        let _turn = turn;
+        let until = Instant::now() + LONGEST;
+        let now = leader.now();
+        let copied = leader.view(Copied::of);
+        deploy(Simulation::of(copied, now), stack, until)
+    });
+    response::json(StatusCode::OK, &simulated.await?)
 }
 
 /// As `docker stack deploy` would: what it would end at is told, and gone on from.
-fn deploy(mut simulation: Simulation, stack: Stack) -> Result<Simulated> {
+fn deploy(mut simulation: Simulation, stack: Stack, until: Instant) -> Result<Simulated> {
     let mut refused = Vec::new();
     let mut wanted = BTreeSet::new();
     let Stack { name, prune, networks, secrets, configs, services } = stack;
@@ -79,7 +99,7 @@ fn deploy(mut simulation: Simulation, stack: Stack) -> Result<Simulated> {
             let _new = left.insert(service.spec.name.clone());
         }
     }
-    let unfinished = simulation.settle() == Ended::Unfinished;
+    let unfinished = simulation.settle(|| Instant::now() < until) == Ended::Unfinished;
     Ok(Simulated { outcome: simulation.outcome(), refused, left, unfinished })
 }
 
