@@ -13,12 +13,12 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Pass;
 use super::batch::Batch;
 use super::filter::Filter;
 use super::nodes::NodeRow;
 use super::pipeline::Pipeline;
 use super::room::{host_of, name_of};
+use super::{Pass, REASON_HOLDS};
 use crate::id::TaskId;
 use crate::label::priority::{self, Priority};
 use crate::objects::displacement::{Cause, Displacement, Promise};
@@ -150,6 +150,8 @@ impl Pass<'_> {
         told.promised = Some(Box::new(Promise { node: node.id }));
         told.status.error = self.waits_for(&node, &leaving);
         self.wanted.update(told);
+        // Who has told a reason looks at it again.
+        self.wanted.wake(self.now.after(REASON_HOLDS));
         for victim in &chosen.victims {
             let rank = making.ranks.of_task(victim).priority;
             let preempted = self.preempted(victim, rank, asker, &node);
