@@ -12,7 +12,8 @@ pub struct Displacement {
     /// By the clock of the leader that decided it.
     pub at: Timestamp,
     pub cause: Cause,
-    /// One sentence with the names, to be shown with the task's end.
+    /// One sentence with the names, to be shown with the task's end; empty of one that stopped for something else before its move came
+    /// about.
     pub reason: String,
 }
 

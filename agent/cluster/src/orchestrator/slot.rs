@@ -168,8 +168,14 @@ pub(super) fn settle(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Re
     let postponed = succeed(service, slot, wanted, bits);
     let best = slot.head(service).filter(|head| service.stays(head));
     for task in slot.wanted(service).filter(|task| Some(task.id) != postponed) {
-        if !service.stays(task) || is_superseded(service, task, best) {
+        if !service.stays(task) {
             wanted.update(stop(task));
+        } else if is_superseded(service, task, best) {
+            let displaced = task.displaced.clone().filter(|_| has_moved(task, best));
+            wanted.update(match displaced {
+                Some(displaced) => Task { displaced: Some(displaced), ..stop(task) },
+                None => stop(task),
+            });
         } else {
             release(service, slot, task, wanted);
         }
@@ -269,6 +275,11 @@ fn is_superseded(service: &ServiceView<'_>, task: &Task, best: Option<&Task>) ->
         && is_dirty(service, task)
         && service.state(best) != TaskState::Running;
     !is_needed
+}
+
+/// Whether the better one is there since this one moves.
+fn has_moved(task: &Task, best: Option<&Task>) -> bool {
+    best.is_some_and(|best| best.replaces == Some(task.id) && best.decision.cause == Cause::Moved)
 }
 
 fn release(service: &ServiceView<'_>, slot: &Slot<'_>, task: &Task, wanted: &mut Reconciled) {

@@ -123,6 +123,10 @@ pub(crate) fn stopped(view: &View<'_>, task: &Task, wish: Wish) -> Task {
     if !view.state(&task).is_terminal() {
         task.stop = Stop::Asked;
     }
+    // It was to move, and goes on until the one that replaces it runs: who asks it to stop knows whether it moves by that.
+    if let Some(displaced) = task.displaced.as_mut().filter(|_| task.desired_state <= TaskState::Complete) {
+        displaced.reason.clear();
+    }
     task.desired_state = desired;
     task.meta.updated_at = now;
     if task.status.state < TaskState::Assigned {

@@ -55,7 +55,8 @@ pub(super) fn ended(view: &View<'_>, task: TaskId, now: Timestamp) -> Option<Tas
     }
     let mut ended = Task { status: status.clone(), ..Task::clone(task) };
     // Its worker only knows that it was to stop.
-    if let Some(displaced) = task.displaced.as_ref().filter(|_| task.desired_state > TaskState::Complete) {
+    let displaced = task.displaced.as_ref().filter(|it| !it.reason.is_empty());
+    if let Some(displaced) = displaced.filter(|_| task.desired_state > TaskState::Complete) {
         ended.status.message.clone_from(&displaced.reason);
     }
     ended.meta.updated_at = now;

@@ -10,7 +10,7 @@ use crate::label::rebalance::LABEL;
 use crate::objects::displacement::Cause;
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
-use crate::objects::{Service, Task, TaskSpec, TaskState, UpdateConfig};
+use crate::objects::{Service, ServiceMode, Task, TaskSpec, TaskState, UpdateConfig};
 use crate::orchestrator::simulated::{BROKEN, Simulated};
 
 fn service(replicas: u64) -> Service {
@@ -172,6 +172,37 @@ fn a_node_that_is_lost_after_a_good_move_gets_its_share_again() {
         go_on(&mut cluster, 120);
         assert_eq!(counts(&cluster), [2, 2, 2]);
         assert!(cluster.now.since(begun) < super::REMEMBERED);
+    }
+}
+
+/// Its move did not come about, and it stops much later for something else.
+#[test]
+fn who_stops_for_something_else_does_not_say_that_it_moved() {
+    for (scaled, image) in [(0, None), (6, Some("other"))] {
+        let mut cluster = running_without(starting_first(service(6), 1), 3, &[3]);
+        cluster.set_node_state(3, NodeState::Ready);
+        cluster.pass(60);
+        cluster.settle();
+        let new = cluster.tasks().into_iter().find(|task| task.replaces.is_some()).unwrap();
+        cluster.set_state(new.id, TaskState::Failed);
+        cluster.settle();
+        let [marked] = &moved(&cluster)[..] else { panic!() };
+        assert!(
+            marked.desired_state == TaskState::Running
+                && !marked.displaced.as_ref().unwrap().reason.is_empty()
+        );
+        cluster.update_spec(|spec| spec.mode = ServiceMode::Replicated { replicas: scaled });
+        image.into_iter().for_each(|image| cluster.set_image(image));
+        let mut stopped = None;
+        for _ in 0..60 {
+            cluster.settle();
+            let is_it = |task: &Task| task.id == marked.id && task.desired_state > TaskState::Complete;
+            stopped = stopped.or_else(|| cluster.tasks().into_iter().find(is_it));
+            cluster.work();
+            cluster.pass(1);
+        }
+        let stopped = stopped.unwrap();
+        assert_eq!(stopped.displaced.as_ref().unwrap().reason, "");
     }
 }
 
