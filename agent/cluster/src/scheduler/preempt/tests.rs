@@ -13,6 +13,7 @@ use crate::fixture::{self, at};
 use crate::id::{NodeId, TaskId};
 use crate::label::priority::{LABEL, Priority};
 use crate::objects::displacement::Cause;
+use crate::objects::service::JobStatus;
 use crate::objects::task::{RestartCondition, RestartPolicy};
 use crate::objects::{Labels, Resources, Service, ServiceMode, Task, TaskSpec, TaskState, TaskStatus};
 use crate::reconciled::Reconciled;
@@ -179,6 +180,26 @@ fn those_that_would_not_come_back_stay() {
     assert_eq!(passed(&mut fixture::store(objects(&global)), at(100)), [0; 0]);
     global.spec.labels = labels(Some(3));
     assert_eq!(passed(&mut fixture::store(objects(&global)), at(100)), [2], "one that says how it ranks");
+}
+
+#[test]
+fn earlier_runs_of_a_job_stay_and_the_present_one_goes() {
+    let mut low = service(10, None, 2);
+    low.spec.mode = ServiceMode::ReplicatedJob { max_concurrent: 9, total_completions: 9 };
+    low.job = Some(JobStatus { iteration: 3, last_execution: at(1), schedule: None });
+    let high = service(20, Some(5), 2);
+    let run = |number, iteration| {
+        let mut task = fixture::task(number, &low, 1);
+        task.job_iteration = Some(iteration);
+        task.desired_state = TaskState::Complete;
+        Object::from(fixture::task_on(task, &fixture::node(1), TaskState::Running))
+    };
+    for (first, second, preempted) in [(2, 2, &[][..]), (2, 3, &[2]), (3, 2, &[1])] {
+        let objects: [Object; 3] = [fixture::node(1).into(), low.clone().into(), high.clone().into()];
+        let tasks = [run(1, first), run(2, second), waiting(3, &high)];
+        let mut store = fixture::store(objects.into_iter().chain(tasks));
+        assert_eq!(passed(&mut store, at(100)), preempted);
+    }
 }
 
 #[test]

@@ -207,11 +207,19 @@ impl Pass<'_> {
         candidates
     }
 
-    /// Whether it is there to stay, as far as anybody has decided.
+    /// Whether it is there to stay, as far as anybody has decided, and comes back if it goes.
     fn may_yield(&self, task: &Task, making: &Making<'_>) -> bool {
         room::holds_room(self.view, task)
             && task.desired_state <= TaskState::Complete
             && !making.taken.contains(&task.id)
+            && self.is_of_present_run(task)
+    }
+
+    /// Runs of a scheduled job may overlap: a slot of an earlier one is not filled again.
+    fn is_of_present_run(&self, task: &Task) -> bool {
+        let service = task.service.and_then(|id| self.view.service(id));
+        let present = service.map(|service| service.job.map_or(0, |job| job.iteration));
+        task.job_iteration.is_none() || task.job_iteration == present
     }
 
     /// The node without those that may go, and those that are on their way.
