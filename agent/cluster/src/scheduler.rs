@@ -51,6 +51,7 @@ use filter::Filter;
 pub(crate) use fitting::Fitting;
 use nodes::has_failed;
 use pipeline::Pipeline;
+use preempt::Step;
 use room::Put;
 pub(crate) use room::host_of;
 use spread::{Candidates, Tree};
@@ -130,16 +131,17 @@ impl Pass<'_> {
         for (batch, pipeline) in batches.iter().zip(&pipelines) {
             left.push((pipeline, self.place(batch, pipeline)));
         }
-        let told = self.make_room(&refused, &left);
-        for (pipeline, task) in refused.into_iter().filter(|(_, task)| !told.contains(&task.id)) {
+        let made = self.make_room(&refused, &left);
+        for (pipeline, task) in refused.into_iter().filter(|(_, task)| made.leaves(task)) {
             let is_due = self.may_tell(task);
-            self.keep_waiting(task, is_due.then(|| self.reason_of_node(task, pipeline)).as_deref());
+            let reason = is_due.then(|| self.reason_of_node(task, pipeline));
+            self.keep_waiting(task, reason.as_deref(), made.step_of(task));
         }
         for (pipeline, tasks) in left {
             let is_due = tasks.iter().any(|task| self.may_tell(task));
             let reason = is_due.then(|| pipeline.explain(self.table));
-            let tasks = tasks.iter().filter(|task| !told.contains(&task.id));
-            tasks.for_each(|task| self.keep_waiting(task, reason.as_deref()));
+            let tasks = tasks.iter().filter(|task| made.leaves(task));
+            tasks.for_each(|task| self.keep_waiting(task, reason.as_deref(), made.step_of(task)));
         }
         self.wanted
     }
@@ -215,20 +217,20 @@ impl Pass<'_> {
             || task.meta.updated_at.after(REASON_HOLDS).is_due(REASON_HOLDS, self.now)
     }
 
-    /// Writes why the task waits, unless it says so already. What was told a moment ago is looked at again later.
-    fn keep_waiting(&mut self, task: &Task, reason: Option<&str>) {
-        let again = task.meta.updated_at.after(REASON_HOLDS);
+    /// Writes why the task waits, unless it says so already and does not step back. What was told a moment ago is looked at again later.
+    fn keep_waiting(&mut self, task: &Task, reason: Option<&str>, step: Step) {
         match reason.filter(|_| self.may_tell(task)) {
-            Some(reason) if task.status.error == reason => {}
-            Some(reason) => {
-                let mut told = task.clone();
-                told.meta.updated_at = self.now;
-                told.status.error = reason.to_owned();
-                self.wanted.update(told);
-                self.wanted.wake(self.now.after(REASON_HOLDS));
-            }
-            None => self.wanted.wake(again),
+            Some(reason) if task.status.error == reason && step == Step::Stays => {}
+            Some(reason) => self.tell(task.clone(), reason),
+            None => self.wanted.wake(task.meta.updated_at.after(REASON_HOLDS)),
         }
+    }
+
+    fn tell(&mut self, mut task: Task, reason: &str) {
+        task.meta.updated_at = self.now;
+        task.status.error = reason.to_owned();
+        self.wanted.update(task);
+        self.wanted.wake(self.now.after(REASON_HOLDS));
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) struct NodeRow {
     generic: Given,
     ports: BTreeSet<HostPort>,
     live: u32,
+    leaving: u32,
     of_service: BTreeMap<ServiceId, u32>,
 }
 
@@ -38,6 +39,7 @@ impl NodeRow {
             generic: Given::default(),
             ports: BTreeSet::new(),
             live: 0,
+            leaving: 0,
             of_service: BTreeMap::new(),
         }
     }
@@ -72,6 +74,8 @@ impl NodeRow {
             if let Some(service) = task.service {
                 *self.of_service.entry(service).or_default() += 1;
             }
+        } else {
+            self.leaving += 1;
         }
     }
 
@@ -109,6 +113,11 @@ impl NodeRow {
 
     pub(super) fn live(&self) -> u32 {
         self.live
+    }
+
+    /// Whether some task here is being stopped, and holds its room until then.
+    pub(super) fn has_leaving(&self) -> bool {
+        self.leaving > 0
     }
 
     /// How many live tasks of the service are here.

@@ -10,7 +10,7 @@ mod tests;
 mod victims;
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::batch::Batch;
@@ -25,11 +25,13 @@ use crate::objects::displacement::{Cause, Displacement, Promise};
 use crate::objects::{Node, Task, TaskState};
 use crate::orchestrator::{Wish, stopped};
 use crate::view::View;
-use budget::Budget;
+use budget::{Budget, MOST_AT_ONCE};
 use victims::{Chosen, Ranks};
 
-/// How many batches a pass looks at all nodes for: others wait for the next one.
+/// How many batches a pass looks at all nodes for, and for how many tasks at the one node that they are bound to. Others have their turn in
+/// the next one, which comes at once: who has looked in vain is written, and steps back.
 const SEARCHES: usize = 4;
+const LOOKS: usize = 64;
 
 /// Of so many nodes on which it can be done the best one is taken, as in Kubernetes: which is best of thousands is worth no look at all.
 const WEIGHED: usize = 100;
@@ -55,48 +57,100 @@ struct Making<'v> {
     budget: Budget,
     /// Asked to stop in this pass.
     taken: BTreeSet<TaskId>,
+    /// The lowest priority by which a task yields, of each row that was asked for it.
+    lowest: BTreeMap<usize, Option<Priority>>,
     searches: usize,
+    looks: usize,
+}
+
+/// What came of it, of those that waited.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// They were told for whose room they wait.
+    told: BTreeSet<TaskId>,
+    /// They have looked in vain.
+    vain: BTreeSet<TaskId>,
+    /// They have not had their turn. Until then they are told nothing: that would put their turn off.
+    later: BTreeSet<TaskId>,
+}
+
+/// Whether a task that waits steps back behind others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Stays,
+    Back,
+}
+
+impl Made {
+    /// Whether the task is still to be told why it waits.
+    pub(super) fn leaves(&self, task: &Task) -> bool {
+        !self.told.contains(&task.id) && !self.later.contains(&task.id)
+    }
+
+    pub(super) fn step_of(&self, task: &Task) -> Step {
+        if self.vain.contains(&task.id) { Step::Back } else { Step::Stays }
+    }
+}
+
+/// What a turn of an asker came to.
+enum Turn {
+    Found(usize, Chosen),
+    /// It has looked in vain.
+    Vain,
+    /// Too many have looked in this pass.
+    Later,
+    /// There is nothing to look at.
+    None,
 }
 
 impl Pass<'_> {
-    /// Makes room for what is left of a pass. Those that were told what they wait for are returned.
+    /// Makes room for what is left of a pass.
     pub(super) fn make_room(
         &mut self,
         bound: &[(&Pipeline, &Task)],
         free: &[(&Pipeline, &[&Arc<Task>])],
-    ) -> BTreeSet<TaskId> {
-        let mut told = BTreeSet::new();
+    ) -> Made {
+        let mut made = Made::default();
+        let askers = self.askers(bound, free);
+        if askers.is_empty() {
+            return made;
+        }
         let mut making = Making {
             ranks: Ranks::of(*self.view),
             budget: Budget::of(self.view, self.now),
             taken: BTreeSet::new(),
+            lowest: BTreeMap::new(),
             searches: SEARCHES,
+            looks: LOOKS,
         };
-        let mut failed: Option<&Pipeline> = None;
-        for asker in self.askers(bound, free) {
-            let has_failed = failed.is_some_and(|it| std::ptr::eq(it, asker.pipeline));
-            if making.budget.is_spent() || making.searches == 0 {
+        // All free tasks of a batch are alike: where one finds no room, none does.
+        let mut over: Option<&Pipeline> = None;
+        for asker in askers {
+            if making.budget.is_spent() {
+                self.wanted.wake(making.budget.grows_at());
                 break;
             }
-            if has_failed && asker.task.node.is_none() {
+            let is_free = asker.task.node.is_none();
+            if is_free && over.is_some_and(|it| std::ptr::eq(it, asker.pipeline)) {
                 continue;
             }
-            match self.best_for(asker, &mut making) {
-                Some((row, chosen)) => {
+            match self.turn_of(asker, &mut making) {
+                Turn::Found(row, chosen) => {
                     self.take(row, chosen, asker, &mut making);
-                    told.insert(asker.task.id);
+                    made.told.insert(asker.task.id);
+                    continue;
                 }
-                None => {
-                    making.searches -= 1;
-                    failed = Some(asker.pipeline);
-                }
-            }
+                Turn::Vain => made.vain.insert(asker.task.id),
+                Turn::Later => made.later.insert(asker.task.id),
+                Turn::None => continue,
+            };
+            over = is_free.then_some(asker.pipeline).or(over);
         }
-        told
+        made
     }
 
-    /// The tasks for which somebody of a lower priority may be there, the highest first. One that has looked in vain looks again when
-    /// its reason may be out of date.
+    /// The tasks for which somebody of a lower priority may be there, the highest first. Who has looked in vain looks again when its reason
+    /// may be out of date: each bound task by itself, of others the first one for its batch.
     fn askers<'t>(
         &self,
         bound: &[(&'t Pipeline, &'t Task)],
@@ -104,26 +158,46 @@ impl Pass<'_> {
     ) -> Vec<Asker<'t>> {
         let Some(lowest) = self.view.lowest_priority() else { return Vec::new() };
         let lowest = lowest.min(0);
-        let free = free.iter().flat_map(|(pipeline, tasks)| tasks.iter().map(|task| (*pipeline, &***task)));
-        let all = bound.iter().copied().chain(free).filter(|(_, task)| self.may_tell(task));
+        let bound = bound.iter().copied().filter(|(_, task)| self.may_tell(task));
+        let free = free.iter().filter(|(_, tasks)| tasks.first().is_some_and(|first| self.may_tell(first)));
+        let free = free
+            .flat_map(|(pipeline, tasks)| tasks.iter().take(MOST_AT_ONCE).map(|task| (*pipeline, &***task)));
         let asker = |(pipeline, task)| Asker { task, pipeline, priority: priority::of(self.view, task) };
-        let mut askers: Vec<_> = all.map(asker).filter(|asker| asker.priority > lowest).collect();
+        let mut askers: Vec<_> =
+            bound.chain(free).map(asker).filter(|asker| asker.priority > lowest).collect();
         askers.sort_by_key(|asker| Reverse(asker.priority));
         askers
     }
 
-    /// The node where it costs least, with who would have to go. Among equal ones the first on the way around the ring of nodes.
+    fn turn_of(&mut self, asker: Asker<'_>, making: &mut Making<'_>) -> Turn {
+        let left = match asker.task.node {
+            // Where nothing can be had at its node, that is seen at once, and costs no turn.
+            Some(node) if !self.table.find(node).is_some_and(|row| self.could_have(row, asker, making)) => {
+                return Turn::None;
+            }
+            Some(_) => &mut making.looks,
+            None => &mut making.searches,
+        };
+        let Some(fewer) = left.checked_sub(1) else { return Turn::Later };
+        match self.best_for(asker, making) {
+            Some((row, chosen)) => Turn::Found(row, chosen),
+            None => {
+                let left = if asker.task.node.is_some() { &mut making.looks } else { &mut making.searches };
+                *left = fewer;
+                Turn::Vain
+            }
+        }
+    }
+
+    /// The node where it costs least, with who would have to go. Among equal ones the first on its way.
     fn best_for(&mut self, asker: Asker<'_>, making: &mut Making<'_>) -> Option<(usize, Chosen)> {
         self.put.follow(&self.wanted.actions);
-        let rows = self.table.rows();
-        let start = self.table.start_of(asker.task.service);
-        let ring: Vec<usize> = match asker.task.node {
-            Some(node) => self.table.find(node).into_iter().collect(),
-            None => (start..rows.len()).chain(0..start).collect(),
-        };
         let mut best: Option<(usize, Chosen)> = None;
         let mut weighed = 0;
-        for row in ring.into_iter().filter(|row| could_have(&rows[*row], asker)) {
+        for row in self.way_of(asker) {
+            if !self.could_have(row, asker, making) {
+                continue;
+            }
             let Some(chosen) = self.victims_on(row, asker, making) else { continue };
             weighed += 1;
             if best.as_ref().is_none_or(|(_, best)| chosen.cost() < best.cost()) {
@@ -134,6 +208,25 @@ impl Pass<'_> {
             }
         }
         best.map(|(row, chosen)| (row, self.smaller(row, chosen, asker, making)))
+    }
+
+    /// The rows in the order in which they are looked at: around the ring of nodes from the service's place.
+    fn way_of(&self, asker: Asker<'_>) -> Vec<usize> {
+        if let Some(node) = asker.task.node {
+            return self.table.find(node).into_iter().collect();
+        }
+        let start = self.table.start_of(asker.task.service);
+        (start..self.table.rows().len()).chain(0..start).collect()
+    }
+
+    /// Whether room may come free on the node of that row, by what is being stopped there or by who yields, and it is for what lower
+    /// priorities may hold alone that it can't have the task.
+    fn could_have(&self, index: usize, asker: Asker<'_>, making: &mut Making<'_>) -> bool {
+        let Some(row) = self.table.rows().get(index) else { return false };
+        let Making { ranks, lowest, .. } = making;
+        let mut lowest = || *lowest.entry(index).or_insert_with(|| ranks.lowest_on(row));
+        (row.has_leaving() || lowest().is_some_and(|lowest| lowest < asker.priority))
+            && suits(row, asker.pipeline)
     }
 
     /// Asks the victims to stop, and promises their room.
@@ -174,15 +267,15 @@ impl Pass<'_> {
     }
 }
 
-/// Whether it is for what lower priorities may hold alone that the node can't have the task: not for what the node is, nor for tasks of
-/// its own service.
-fn could_have(row: &NodeRow, asker: Asker<'_>) -> bool {
-    let wants = &asker.pipeline.wants;
-    let others = Filter::ALL.into_iter().filter(|it| !matches!(it, Filter::Resources | Filter::HostPorts));
-    let mut others = others.filter(|filter| filter.applies(wants));
-    let wanted = &asker.task.spec.resources.reservations;
-    let has = row.node.description.as_ref().map(|it| &it.resources);
-    let is_large_enough =
-        has.is_some_and(|it| wanted.nano_cpus <= it.nano_cpus && wanted.memory_bytes <= it.memory_bytes);
-    is_large_enough && others.all(|filter| filter.passes(wants, row))
+/// Whether it is for room alone that the node can't have such a task, of which it has enough when it is empty: not for what the node is, nor
+/// for tasks of the same service.
+fn suits(row: &NodeRow, pipeline: &Pipeline) -> bool {
+    let wants = &pipeline.wants;
+    let is_room = |filter: &Filter| matches!(filter, Filter::Resources | Filter::HostPorts);
+    let mut others = Filter::ALL.into_iter().filter(|filter| !is_room(filter) && filter.applies(wants));
+    let is_large_enough = || {
+        let empty = NodeRow::empty(&row.node);
+        !Filter::Resources.applies(wants) || Filter::Resources.passes(wants, &empty)
+    };
+    others.all(|filter| filter.passes(wants, row)) && is_large_enough()
 }

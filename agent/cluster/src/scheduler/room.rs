@@ -67,9 +67,17 @@ pub(super) fn holds_room(view: &View<'_>, task: &Task) -> bool {
 
 /// Whether it is being stopped, and has not taken longer than it may: its room will be free.
 pub(super) fn is_leaving(task: &Task, now: Timestamp) -> bool {
+    task.desired_state > TaskState::Complete && !overdue_at(task).is_due(patience_with(task), now)
+}
+
+/// From when on nobody counts on the end of a task that is being stopped.
+pub(super) fn overdue_at(task: &Task) -> Timestamp {
+    task.meta.updated_at.after(patience_with(task))
+}
+
+fn patience_with(task: &Task) -> Duration {
     let grace = task.spec.container().and_then(|it| it.stop_grace_period).unwrap_or(GRACE);
-    let most = grace.saturating_add(PATIENCE);
-    task.desired_state > TaskState::Complete && !task.meta.updated_at.after(most).is_due(most, now)
+    grace.saturating_add(PATIENCE)
 }
 
 /// As clients show it: by its slot, or by its node where each node has one.

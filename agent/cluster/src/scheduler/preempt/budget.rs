@@ -24,6 +24,8 @@ pub(crate) const MOST_AT_ONCE: usize = 10;
 #[derive(Debug)]
 pub(super) struct Budget {
     left: usize,
+    /// When it may be more again.
+    grows_at: Timestamp,
     of_service: BTreeMap<ServiceId, usize>,
 }
 
@@ -31,20 +33,27 @@ impl Budget {
     pub(super) fn of(view: &View<'_>, now: Timestamp) -> Self {
         let mut preempted = 0;
         let mut of_service = BTreeMap::<_, usize>::new();
+        let mut grows_at = now.after(WINDOW);
         for task in view.displaced_since(now.before(WINDOW)) {
             let counts = |it: &Cause, at: Timestamp| {
                 matches!(it, Cause::Preempted { .. }) && !at.after(WINDOW).is_due(WINDOW, now)
             };
-            if task.displaced.as_ref().is_some_and(|it| counts(&it.cause, it.at)) {
+            if let Some(displaced) = task.displaced.as_ref().filter(|it| counts(&it.cause, it.at)) {
                 preempted += 1;
+                grows_at = grows_at.min(displaced.at.after(WINDOW));
                 task.service.into_iter().for_each(|id| *of_service.entry(id).or_default() += 1);
             }
         }
-        Self { left: MOST.saturating_sub(preempted).min(MOST_AT_ONCE), of_service }
+        Self { left: MOST.saturating_sub(preempted).min(MOST_AT_ONCE), grows_at, of_service }
     }
 
     pub(super) fn is_spent(&self) -> bool {
         self.left == 0
+    }
+
+    /// When the first of those that count counts no more.
+    pub(super) fn grows_at(&self) -> Timestamp {
+        self.grows_at
     }
 
     /// Whether all of them may be taken.

@@ -15,9 +15,13 @@ use crate::label::priority::{LABEL, Priority};
 use crate::objects::displacement::Cause;
 use crate::objects::service::JobStatus;
 use crate::objects::task::{RestartCondition, RestartPolicy};
-use crate::objects::{Labels, Resources, Service, ServiceMode, Task, TaskSpec, TaskState, TaskStatus};
+use crate::objects::{
+    GenericResource, Labels, Node, Resources, Service, ServiceMode, Task, TaskSpec, TaskState, TaskStatus,
+};
 use crate::reconciled::Reconciled;
 use crate::scheduler::clusters::{cluster, spread_out};
+use crate::scheduler::nodes::NodeRow;
+use crate::scheduler::pipeline::Pipeline;
 use crate::scheduler::reference::{World, now, places, waits};
 use crate::scheduler::{Scheduler, schedule};
 use crate::store::{Object, Store, StoreAction};
@@ -273,6 +277,136 @@ fn a_storm_is_bounded_within_a_minute() {
             assert!(within().filter(|(_, service)| *service == Some(low.id)).count() <= MOST_OF_SERVICE);
         }
     }
+}
+
+/// Passes until the last moment as a manager does, which looks again when something has changed or when it was asked to: never by a fixed
+/// step. Victims end at once, but for those.
+fn driven(store: &mut Store, (from, until): (u64, u64), never_end: &[u128]) -> Timestamp {
+    let mut moment = at(from);
+    for _ in 0..10_000 {
+        let wanted = pass(store, moment);
+        let (has_changed, wake_at) = (!wanted.actions.is_empty(), wanted.wake_at);
+        fixture::apply(store, wanted);
+        let is_over = |task: &Task| task.status.state.is_terminal() || never_end.contains(&task.id.bits());
+        let victims: Vec<_> = store.tasks().filter(|it| it.displaced.is_some() && !is_over(it)).collect();
+        let victims: Vec<_> = victims.into_iter().map(|it| it.id.bits()).collect();
+        victims.into_iter().for_each(|victim| end(store, victim));
+        if has_changed {
+            continue;
+        }
+        match wake_at {
+            Some(next) if next <= at(until) => moment = moment.max(next),
+            _ => return moment,
+        }
+    }
+    panic!("it never comes to rest");
+}
+
+fn placed(store: &Store, service: &Service) -> usize {
+    store.tasks_of(service.id).filter(|it| it.status.state == TaskState::Assigned).count()
+}
+
+#[test]
+fn those_that_look_in_vain_step_back_behind_others() {
+    let low = service(10, None, 4);
+    let mut objects: Vec<Object> = vec![fixture::node(1).into(), low.clone().into(), running(1, &low, 1)];
+    // More of them than a pass looks for, older than the one that can be helped.
+    for number in 0..9 {
+        let mut nowhere = service(20 + number, Some(5), 1);
+        let mut spec = TaskSpec::clone(&nowhere.spec.task);
+        spec.placement.constraints = vec!["node.labels.is==nowhere".to_owned()];
+        nowhere.spec.task = Arc::new(spec);
+        objects.extend([nowhere.clone().into(), waiting(100 + number, &nowhere)]);
+    }
+    let high = service(50, Some(5), 1);
+    let mut young = fixture::task(200, &high, 1);
+    young.status.state = TaskState::Pending;
+    young.meta.created_at = at(90);
+    objects.extend([high.clone().into(), young.into()]);
+    let mut store = fixture::store(objects);
+    driven(&mut store, (100, 109), &[]);
+    assert_eq!(placed(&store, &high), 1);
+    // Looking again writes the same reason at a later moment.
+    driven(&mut store, (110, 125), &[]);
+    assert!((100..109).all(|number| task(&store, number).meta.updated_at >= at(110)));
+}
+
+#[test]
+fn bound_ones_that_cannot_be_helped_keep_nobody_else_from_it() {
+    let (full, low) = (service(10, Some(9), 4), service(11, None, 4));
+    let mut all = service(20, Some(5), 1);
+    all.spec.mode = ServiceMode::Global;
+    let high = service(30, Some(3), 4);
+    let mut objects: Vec<Object> = (1..=9).map(|number| fixture::node(number).into()).collect();
+    objects.extend([full.clone().into(), low.clone().into(), all.clone().into(), high.clone().into()]);
+    for number in 1..=8_u128 {
+        let mut bound = fixture::task(100 + number, &all, 0);
+        (bound.node, bound.status.state) = (Some(NodeId::of(number)), TaskState::Pending);
+        objects.extend([running(number, &full, number), bound.into()]);
+    }
+    objects.extend([running(9, &low, 9), waiting(200, &high)]);
+    assert_eq!(passed(&mut fixture::store(objects), at(100)), [9]);
+}
+
+#[test]
+fn a_backlog_goes_on_when_the_minute_is_over_though_nothing_else_happens() {
+    let (low, high) = (service(10, None, 4), service(20, Some(1), 4));
+    let mut objects: Vec<Object> = (1..=40).map(|number| fixture::node(number).into()).collect();
+    objects.extend([low.clone().into(), high.clone().into()]);
+    for number in 1..=40 {
+        objects.extend([running(number, &low, number), waiting(1000 + number, &high)]);
+    }
+    let mut store = fixture::store(objects);
+    driven(&mut store, (100, 150), &[]);
+    assert_eq!(placed(&store, &high), MOST_OF_SERVICE);
+    driven(&mut store, (151, 360), &[]);
+    assert_eq!(placed(&store, &high), 40);
+
+    // The whole cluster's.
+    let lows: Vec<_> = (0..4).map(|number| service(100 + number, None, 4)).collect();
+    let mut objects: Vec<Object> = (1..=40).map(|number| fixture::node(number).into()).collect();
+    objects.extend(lows.iter().cloned().map(Object::from).chain([high.clone().into()]));
+    for number in 1..=40 {
+        let low = &lows[usize::try_from(number % 4).unwrap()];
+        objects.extend([running(number, low, number), waiting(1000 + number, &high)]);
+    }
+    let mut store = fixture::store(objects);
+    driven(&mut store, (100, 155), &[]);
+    assert_eq!(placed(&store, &high), MOST);
+    driven(&mut store, (156, 250), &[]);
+    assert_eq!(placed(&store, &high), 40);
+}
+
+#[test]
+fn who_waits_for_one_that_does_not_stop_looks_elsewhere_though_nothing_else_happens() {
+    let (low, high) = (service(10, None, 4), service(20, Some(5), 4));
+    let objects: [Object; 4] =
+        [fixture::node(1).into(), fixture::node(2).into(), low.clone().into(), high.clone().into()];
+    let tasks = [running(1, &low, 1), running(2, &low, 2), waiting(3, &high)];
+    let mut store = fixture::store(objects.into_iter().chain(tasks));
+    let stuck = passed(&mut store, at(100));
+    assert_eq!(stuck.len(), 1);
+    driven(&mut store, (101, 169), &stuck);
+    assert_eq!(placed(&store, &high), 0);
+    driven(&mut store, (169, 200), &stuck);
+    assert_eq!(placed(&store, &high), 1);
+}
+
+#[test]
+fn a_node_is_looked_at_only_where_it_would_do_when_it_is_empty() {
+    let mut high = service(20, Some(5), 1);
+    let mut spec = TaskSpec::clone(&high.spec.task);
+    spec.resources.reservations.generic = vec![GenericResource::Count { kind: "gpu".to_owned(), amount: 1 }];
+    high.spec.task = Arc::new(spec);
+    let store = fixture::store([high.clone().into()]);
+    let task = fixture::task(1, &high, 1);
+    let pipeline = Pipeline::of(&View::new(&store, &Observed::default()), &task);
+    let mut node = fixture::node(1);
+    let suits = |node: &Node| super::suits(&NodeRow::empty(&Arc::new(node.clone())), &pipeline);
+    assert!(!suits(&node));
+    let description = node.description.as_mut().unwrap();
+    description.resources.generic = vec![GenericResource::Count { kind: "gpu".to_owned(), amount: 1 }];
+    assert!(suits(&node));
 }
 
 /// A random cluster whose services have priorities.

@@ -5,7 +5,7 @@
 //! So none goes that need not.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Asker, Making, Pass};
@@ -57,11 +57,12 @@ pub(super) enum Going {
 pub(super) struct Ranks<'v> {
     view: View<'v>,
     known: BTreeMap<ServiceId, Rank>,
+    yielding: BTreeMap<ServiceId, Option<Priority>>,
 }
 
 impl<'v> Ranks<'v> {
     pub(super) fn of(view: View<'v>) -> Self {
-        Self { view, known: BTreeMap::new() }
+        Self { view, known: BTreeMap::new(), yielding: BTreeMap::new() }
     }
 
     pub(super) fn of_task(&mut self, task: &Task) -> Rank {
@@ -72,9 +73,19 @@ impl<'v> Ranks<'v> {
             None => Rank { priority: priority::of(&view, task), may_go: Going::Never },
         }
     }
+
+    /// The lowest priority by which a task yields on the node of that row; none when none does.
+    pub(super) fn lowest_on(&mut self, row: &NodeRow) -> Option<Priority> {
+        let view = self.view;
+        let yields = |id: ServiceId| {
+            *self.yielding.entry(id).or_insert_with(|| view.service(id).and_then(|it| yields_by(it)))
+        };
+        row.services().map(|(service, _)| service).filter_map(yields).min()
+    }
 }
 
-fn rank(view: &View<'_>, service: &Service) -> Rank {
+/// The priority by which tasks of the service yield; none when they never do.
+fn yields_by(service: &Service) -> Option<Priority> {
     let asked = priority::asked(&service.spec.labels);
     let is_kept = match service.spec.mode {
         // A place on each node: only a service that speaks of priorities has said that it may yield there.
@@ -85,7 +96,12 @@ fn rank(view: &View<'_>, service: &Service) -> Rank {
         }
         ServiceMode::ReplicatedJob { .. } => false,
     };
-    let may_go = if is_kept { Going::Never } else { Going::Spare(spare(view, service)) };
+    (!is_kept).then(|| asked.unwrap_or_default())
+}
+
+fn rank(view: &View<'_>, service: &Service) -> Rank {
+    let asked = priority::asked(&service.spec.labels);
+    let may_go = yields_by(service).map_or(Going::Never, |_| Going::Spare(spare(view, service)));
     Rank { priority: asked.unwrap_or_default(), may_go }
 }
 
@@ -224,7 +240,8 @@ impl Pass<'_> {
 
     /// The node without those that may go, and those that are on their way.
     fn row_without(&self, node: &Arc<Node>, candidates: &[Candidate], making: &Making<'_>) -> NodeRow {
-        let may_go = |task: &Task| candidates.iter().any(|it| it.task.id == task.id);
+        let may_go: BTreeSet<_> = candidates.iter().map(|it| it.task.id).collect();
+        let may_go = |task: &Task| may_go.contains(&task.id);
         self.put.row(self.view, node, |task| !may_go(task) && !is_gone(task, self.now, making))
     }
 
