@@ -211,18 +211,34 @@ impl Pass<'_> {
         refusal.explain(1)
     }
 
-    /// Whether the task has no reason yet, or one that may be out of date.
+    /// Whether the task has no reason yet, or one that may be out of date. What waits for a promise that can't be kept has such a one.
     fn may_tell(&self, task: &Task) -> bool {
         task.status.error.is_empty()
+            || task.promised.is_some()
             || task.meta.updated_at.after(REASON_HOLDS).is_due(REASON_HOLDS, self.now)
     }
 
     /// Writes why the task waits, unless it says so already and does not step back. What was told a moment ago is looked at again later.
+    /// Whatever it was promised is forgotten: it could not be kept.
     fn keep_waiting(&mut self, task: &Task, reason: Option<&str>, step: Step) {
         match reason.filter(|_| self.may_tell(task)) {
-            Some(reason) if task.status.error == reason && step == Step::Stays => {}
-            Some(reason) => self.tell(task.clone(), reason),
+            Some(reason) if task.status.error == reason && step == Step::Stays && task.promised.is_none() => {
+            }
+            Some(reason) => self.tell(Task { promised: None, ..task.clone() }, reason),
             None => self.wanted.wake(task.meta.updated_at.after(REASON_HOLDS)),
+        }
+    }
+
+    /// The same for one whose promise holds.
+    fn keep_promised(&mut self, task: &Task, reason: &str) {
+        let again = task.meta.updated_at.after(REASON_HOLDS);
+        if task.status.error == reason {
+            return;
+        }
+        if task.status.error.is_empty() || again.is_due(REASON_HOLDS, self.now) {
+            self.tell(task.clone(), reason);
+        } else {
+            self.wanted.wake(again);
         }
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::pipeline::Pipeline;
-use super::preempt::Step;
 use super::room::{self, host_of, name_of};
 use super::{Order, Pass, assign};
 use crate::id::TaskId;
@@ -57,7 +56,7 @@ impl Pass<'_> {
         }
         let reason = self.waits_for(&node, &leaving);
         self.keep_room(row, task, pipeline, &leaving);
-        self.keep_waiting(task, Some(&reason), Step::Stays);
+        self.keep_promised(task, &reason);
         // Who does not stop in time is counted on no more, and the task looks elsewhere.
         let overdue =
             leaving.iter().filter_map(|id| self.view.task(*id)).map(|it| room::overdue_at(it)).min();

@@ -13,6 +13,7 @@ use crate::fixture::{self, at};
 use crate::id::{NodeId, TaskId};
 use crate::label::priority::{LABEL, Priority};
 use crate::objects::displacement::Cause;
+use crate::objects::node::Availability;
 use crate::objects::service::JobStatus;
 use crate::objects::task::{RestartCondition, RestartPolicy};
 use crate::objects::{
@@ -390,6 +391,23 @@ fn who_waits_for_one_that_does_not_stop_looks_elsewhere_though_nothing_else_happ
     assert_eq!(placed(&store, &high), 0);
     driven(&mut store, (169, 200), &stuck);
     assert_eq!(placed(&store, &high), 1);
+}
+
+#[test]
+fn a_promise_that_cannot_be_kept_is_forgotten() {
+    let mut store = full(None, Some(5));
+    let preempted = passed(&mut store, at(100));
+    let mut node = Node::clone(store.nodes().next().unwrap());
+    node.spec.availability = Availability::Pause;
+    let mut wanted = Reconciled::default();
+    wanted.update(node);
+    fixture::apply(&mut store, wanted);
+    assert_eq!(passed(&mut store, at(101)), [0; 0]);
+    let asker = task(&store, 3);
+    assert_eq!(asker.promised, None);
+    assert_eq!(asker.status.error, "no suitable node (1 node not available for new tasks)");
+    assert_eq!(pass(&store, at(102)).actions, []);
+    assert_eq!(preempted.len(), 1);
 }
 
 #[test]
