@@ -210,13 +210,20 @@ impl Pass<'_> {
         best.map(|(row, chosen)| (row, self.smaller(row, chosen, asker, making)))
     }
 
-    /// The rows in the order in which they are looked at: around the ring of nodes from the service's place.
+    /// The rows in the order in which they are looked at: that of the task before, whose room comes free by itself, others where something is
+    /// being stopped, then around the ring of nodes from the service's place.
     fn way_of(&self, asker: Asker<'_>) -> Vec<usize> {
         if let Some(node) = asker.task.node {
             return self.table.find(node).into_iter().collect();
         }
         let start = self.table.start_of(asker.task.service);
-        (start..self.table.rows().len()).chain(0..start).collect()
+        let rows = self.table.rows();
+        let before = asker.task.replaces.and_then(|id| self.view.task(id)?.node);
+        let before = before.and_then(|node| self.table.find(node));
+        let ring = || (start..rows.len()).chain(0..start).filter(|row| Some(*row) != before);
+        let leaving = ring().filter(|row| rows[*row].has_leaving());
+        let others = ring().filter(|row| !rows[*row].has_leaving());
+        before.into_iter().chain(leaving).chain(others).collect()
     }
 
     /// Whether room may come free on the node of that row, by what is being stopped there or by who yields, and it is for what lower

@@ -238,6 +238,26 @@ fn the_lowest_go_and_of_these_the_fewest_and_those_that_can_be_spared() {
 }
 
 #[test]
+fn room_that_comes_free_by_itself_is_found_on_any_of_many_nodes() {
+    for replaces in [None, Some(TaskId::of(500))] {
+        let (low, high) = (service(10, None, 4), service(20, Some(5), 4));
+        let mut objects: Vec<Object> = (1..=125).map(|number| fixture::node(number).into()).collect();
+        objects.extend([low.clone().into(), high.clone().into()]);
+        // On the way around the ring its own node comes after more than are weighed.
+        objects.extend((1..=124).map(|number| running(number, &low, number)));
+        let old = fixture::task_on(fixture::task(500, &high, 1), &fixture::node(125), TaskState::Running);
+        let mut old = Task { desired_state: TaskState::Shutdown, ..old };
+        old.meta.updated_at = at(99);
+        let mut new = fixture::task(501, &high, 1);
+        (new.status.state, new.replaces) = (TaskState::Pending, replaces);
+        objects.extend([old.into(), new.into()]);
+        let mut store = fixture::store(objects);
+        assert_eq!(passed(&mut store, at(100)), [0; 0]);
+        assert_eq!(task(&store, 501).promised.as_ref().map(|it| it.node), Some(NodeId::of(125)));
+    }
+}
+
+#[test]
 fn no_larger_one_goes_than_need_be() {
     let (small, large) = (service(10, None, 1), service(11, None, 3));
     let high = service(20, Some(1), 1);
