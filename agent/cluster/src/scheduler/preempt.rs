@@ -54,7 +54,7 @@ struct Asker<'t> {
 /// What is known while a pass makes room.
 struct Making<'v> {
     ranks: Ranks<'v>,
-    budget: Budget,
+    budget: Budget<'v>,
     /// Asked to stop in this pass.
     taken: BTreeSet<TaskId>,
     /// The lowest priority by which a task yields, of each row that was asked for it.
@@ -117,7 +117,7 @@ impl Pass<'_> {
         }
         let mut making = Making {
             ranks: Ranks::of(*self.view),
-            budget: Budget::of(self.view, self.now),
+            budget: Budget::of(*self.view, self.table.rows().len(), self.now),
             taken: BTreeSet::new(),
             lowest: BTreeMap::new(),
             searches: SEARCHES,

@@ -7,30 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::id::ServiceId;
-use crate::objects::Task;
 use crate::objects::displacement::Cause;
+use crate::objects::{ServiceMode, Task};
 use crate::time::Timestamp;
 use crate::view::View;
 
 /// Whatever was displaced longer ago counts no more.
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
-/// Within the window.
+/// Within the window; in a large cluster a hundredth of its nodes.
 pub(crate) const MOST: usize = 30;
-/// Within the window, of one service.
+const NODES_FOR_ONE: usize = 100;
+/// Within the window, of one service; of a large one a tenth of what it asks for.
 pub(crate) const MOST_OF_SERVICE: usize = 10;
-/// In one pass.
+const REPLICAS_FOR_ONE: u64 = 10;
+/// In one pass; in a large cluster a third of what may be in the window.
 pub(crate) const MOST_AT_ONCE: usize = 10;
+const PASSES: usize = 3;
 
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(super) struct Budget<'v> {
+    view: View<'v>,
     left: usize,
     /// When it may be more again.
     grows_at: Timestamp,
     of_service: BTreeMap<ServiceId, usize>,
 }
 
-impl Budget {
-    pub(super) fn of(view: &View<'_>, now: Timestamp) -> Self {
+impl<'v> Budget<'v> {
+    pub(super) fn of(view: View<'v>, nodes: usize, now: Timestamp) -> Self {
         let mut preempted = 0;
         let mut of_service = BTreeMap::<_, usize>::new();
         let mut grows_at = now.after(WINDOW);
@@ -44,7 +48,14 @@ impl Budget {
                 task.service.into_iter().for_each(|id| *of_service.entry(id).or_default() += 1);
             }
         }
-        Self { left: MOST.saturating_sub(preempted).min(MOST_AT_ONCE), grows_at, of_service }
+        let most = MOST.max(nodes / NODES_FOR_ONE);
+        let left = most.saturating_sub(preempted).min(MOST_AT_ONCE.max(most / PASSES));
+        Self { view, left, grows_at, of_service }
+    }
+
+    #[cfg(test)]
+    pub(super) fn left(&self) -> usize {
+        self.left
     }
 
     pub(super) fn is_spent(&self) -> bool {
@@ -61,7 +72,16 @@ impl Budget {
         let mut more = BTreeMap::<_, usize>::new();
         victims.iter().filter_map(|it| it.service).for_each(|id| *more.entry(id).or_default() += 1);
         let taken = |id| self.of_service.get(id).copied().unwrap_or_default();
-        victims.len() <= self.left && more.iter().all(|(id, more)| taken(id) + more <= MOST_OF_SERVICE)
+        victims.len() <= self.left && more.iter().all(|(id, more)| taken(id) + more <= self.most_of(*id))
+    }
+
+    fn most_of(&self, service: ServiceId) -> usize {
+        let asked = self.view.service(service).map_or(0, |service| match service.spec.mode {
+            ServiceMode::Replicated { replicas } => replicas,
+            ServiceMode::ReplicatedJob { max_concurrent, .. } => max_concurrent,
+            ServiceMode::Global | ServiceMode::GlobalJob => 0,
+        });
+        MOST_OF_SERVICE.max(usize::try_from(asked / REPLICAS_FOR_ONE).unwrap_or(usize::MAX))
     }
 
     pub(super) fn spend(&mut self, victims: &[Arc<Task>]) {

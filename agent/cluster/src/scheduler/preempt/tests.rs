@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::budget::{MOST, MOST_AT_ONCE, MOST_OF_SERVICE, WINDOW};
+use super::budget::{Budget, MOST, MOST_AT_ONCE, MOST_OF_SERVICE, WINDOW};
 use crate::fixture::{self, at};
 use crate::id::{NodeId, TaskId};
 use crate::label::priority::{LABEL, Priority};
@@ -428,6 +428,24 @@ fn a_promise_that_cannot_be_kept_is_forgotten() {
     assert_eq!(asker.status.error, "no suitable node (1 node not available for new tasks)");
     assert_eq!(pass(&store, at(102)).actions, []);
     assert_eq!(preempted.len(), 1);
+}
+
+#[test]
+fn a_large_cluster_and_a_large_service_give_more_in_a_minute() {
+    let mut low = service(10, None, 4);
+    low.spec.mode = ServiceMode::Replicated { replicas: 240 };
+    let high = service(20, Some(1), 4);
+    let mut objects: Vec<Object> = (1..=240).map(|number| fixture::node(number).into()).collect();
+    objects.extend([low.clone().into(), high.clone().into()]);
+    objects.extend((1..=240).map(|number| running(number, &low, number)));
+    objects.extend((1..=40).map(|number| waiting(1000 + number, &high)));
+    let mut store = fixture::store(objects);
+    driven(&mut store, (100, 155), &[]);
+    assert_eq!(placed(&store, &high), 24, "a tenth");
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let left = |nodes| Budget::of(view, nodes, at(1000)).left();
+    assert_eq!([100, 3000, 10_000].map(left), [10, 10, 33]);
 }
 
 #[test]
