@@ -42,6 +42,13 @@ fn a_higher_priority_takes_room_and_says_so(case: &Case) {
     create(&mesh, &format!("--name low {there}"), "sh -c 'trap \"\" TERM; while true; do sleep 1; done'");
     let _ = mesh.wait_running(1, "low", 1, |number| number == 4);
 
+    // These would have room made anywhere but where they may be: none of them keeps another one from it.
+    for number in 1..=5 {
+        let nowhere = "--constraint node.labels.is==nowhere --label ketch.priority=10";
+        create(&mesh, &format!("--name nowhere{number} {nowhere}"), "sleep 1000");
+    }
+    let _ = mesh.wait_output(1, &told("nowhere5"), |text| text.contains("scheduling constraints not satisfied on 4 nodes"));
+
     // Without a priority there is no room.
     create(&mesh, &format!("--name equal {there}"), "sleep 1000");
     let _ = mesh.wait_output(2, &told("equal"), |text| {
@@ -67,6 +74,10 @@ fn a_higher_priority_takes_room_and_says_so(case: &Case) {
     let _ = mesh.docker(1, "service rm equal").ok();
     let _ = mesh.docker(1, "service rm high").ok();
     let _ = mesh.wait_running(2, "low", 1, |number| number == 4);
+    let engine = &mesh.node(2).engine;
+    let explained = engine.program(engine.command_line().0).args(["cluster", "explain", "low"]).run();
+    let why = "moved: the one before was asked to leave node node4: preempted on node4 by high.1 of priority 10: its own is 0";
+    assert!(explained.stdout.contains(why), "{explained}");
     mesh.end();
 }
 
