@@ -23,6 +23,9 @@ use crate::tar::{Entry, Writer};
 /// Several pieces.
 const SIZE: usize = 9 << 20;
 
+/// As many nodes as the leader names at once.
+const NAMED: usize = 8;
+
 struct Node {
     images: Images,
     _folder: Folder,
@@ -102,6 +105,10 @@ enum Manner {
     /// After so many answers it is gone.
     Dies(usize),
     Slow,
+    /// Of layers: a byte at once.
+    Drips,
+    /// It can't be reached.
+    Gone,
 }
 
 /// What the leader and other nodes are to one that pulls.
@@ -142,6 +149,7 @@ impl Others {
         match manner {
             Manner::Dies(after) if count > *after => return Err(PieceError::Lost("gone".to_owned())),
             Manner::Slow => tokio::time::sleep(Duration::from_millis(30)).await,
+            Manner::Gone => return Err(PieceError::Lost("no route to host".to_owned())),
             _ => {}
         }
         let given = images.give(part, offset, length as usize).await;
@@ -149,8 +157,14 @@ impl Others {
             NotGiven::NotHere => PieceError::NotHere,
             NotGiven::NotYet => PieceError::NotYet,
         })?;
-        if *manner != Manner::Liar || bytes.len() < 100_000 {
+        // Documents are smaller.
+        if bytes.len() < 100_000 {
             return Ok(bytes);
+        }
+        match manner {
+            Manner::Liar => {}
+            Manner::Drips => return Ok(bytes.slice(..1)),
+            _ => return Ok(bytes),
         }
         let mut wrong = bytes.to_vec();
         wrong[50_000] ^= 1;
@@ -166,7 +180,7 @@ impl Peers for Others {
         let (later, first): (Vec<_>, Vec<_>) =
             self.nodes.keys().filter(may).partition(|node| self.later.contains(*node));
         let named = if first.is_empty() { later } else { first };
-        let sources: Vec<_> = named.into_iter().map(source).collect();
+        let sources: Vec<_> = named.into_iter().map(source).take(NAMED).collect();
         let registry = sources.is_empty();
         std::future::ready(Some(Found { sources, registry })).boxed()
     }
@@ -229,6 +243,49 @@ async fn who_began_rightly_is_not_taken_for_the_liar_that_went_on() {
     node.pull(&image, others.clone()).await.unwrap();
     assert!(node.has(&image));
     assert_eq!(blamed(&others), ["b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_crumbs_is_passed_over() {
+    let image = packed();
+    let (first, second, node) = (Node::with(&image), Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Drips), ("b", &second, Manner::Honest)]);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    assert_eq!(blamed(&others), Vec::<String>::new());
+    let asked = locked(&others.asked).clone();
+    // Those of the documents too, and those that are on their way when it is enough.
+    assert!(asked["a"] < 40, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn crumbs_alone_end_at_the_registry() {
+    let image = packed();
+    let (first, node) = (Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Drips)]);
+    let error = node.pull(&image, others.clone()).await.unwrap_err();
+    assert!(error.message.contains("connection refused"), "the registry's turn: {error}");
+    let asked = locked(&others.asked).clone();
+    assert!(asked["a"] < 40, "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_nobody_reaches_do_not_keep_the_registry_waiting() {
+    let image = packed();
+    let (first, node) = (Node::with(&image), Node::new());
+    let gone: Vec<String> = (10..74).map(|number| format!("n{number}")).collect();
+    let gone: Vec<_> = gone.iter().map(|name| (name.as_str(), &first, Manner::Gone)).collect();
+    // It gives the documents and dies.
+    let others = Others::in_turn(&[("a", &first, Manner::Dies(2))], &gone);
+    let error = node.pull(&image, others.clone()).await.unwrap_err();
+    assert!(error.message.contains("connection refused"), "{error}");
+    let asked = locked(&others.asked).len();
+    assert!(asked <= 1 + 2 * NAMED, "{asked} nodes were asked for the layer");
+    let others = Others::of(&gone);
+    let error = node.pull(&image, others.clone()).await.unwrap_err();
+    assert!(error.message.contains("connection refused"), "{error}");
+    let asked = locked(&others.asked).len();
+    assert!(asked <= 4, "{asked} nodes were asked for the manifest");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 //!
 //! Nothing is verified here: that is done with the whole. What is kept is who gave which bytes, so that it can be found out who lied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,8 +29,16 @@ const PIECE: u64 = 2 << 20;
 const AHEAD: usize = 4;
 /// What goes on to the thread that unpacks at once, in bytes.
 const SLICE: usize = 64 << 10;
-/// Nodes that have brought nothing new for so long are not asked any more.
+/// Nodes that together have brought less than [`LEAST`] in so long are not asked any more.
 const STALL: Duration = Duration::from_secs(20);
+/// In bytes: with less a layer would take hours, and the registry is the better one to ask.
+const LEAST: u64 = 512 << 10;
+/// Who gives less at once, in bytes, and less than he was asked for, is passed over for the next.
+const CRUMB: u64 = 64 << 10;
+/// And is not asked any more after so many.
+const MOST_CRUMBS: usize = 16;
+/// The registry is asked after so many rounds in which no node has given anything.
+const IDLE_ROUNDS: usize = 2;
 /// Between two questions for what is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often it is told that the registry is asked: others wait for it.
@@ -69,7 +77,6 @@ pub(super) struct Gather<'a> {
     /// Whether the registry has been asked for some of it.
     pub(super) asked_registry: AtomicBool,
     renewing: Mutex<Option<Renewing>>,
-    brought: Mutex<Instant>,
 }
 
 /// Tells again and again that the registry is asked, until it is dropped.
@@ -101,7 +108,6 @@ impl<'a> Gather<'a> {
             served: Mutex::default(),
             asked_registry: AtomicBool::default(),
             renewing: Mutex::default(),
-            brought: Mutex::new(Instant::now()),
         }
     }
 
@@ -112,10 +118,14 @@ impl<'a> Gather<'a> {
     pub(super) async fn run(&self, sink: &Sink<'_>) -> Result<()> {
         let total = self.wanted.descriptor.size;
         let part = self.shared.part(self.wanted.descriptor.digest);
-        let (mut done, mut avoid) = (0, self.avoid.clone());
+        let (mut done, mut avoid, mut idle) = (0, self.avoid.clone(), 0);
         while done < total {
             let sources = match &self.way {
                 Way::Registry => Vec::new(),
+                Way::All if idle == IDLE_ROUNDS => {
+                    self.renew();
+                    Vec::new()
+                }
                 Way::One(source) => vec![source.clone()],
                 Way::All => match self.shared.peers.find(part, Step::Seeks, avoid.clone()).await {
                     Some(found) if found.registry => {
@@ -128,7 +138,9 @@ impl<'a> Gather<'a> {
             if sources.is_empty() {
                 return self.ask_registry(done, sink).await;
             }
+            let before = done;
             done = self.ask_nodes(&sources, done, sink).await?;
+            idle = if done == before { idle + 1 } else { 0 };
             if matches!(self.way, Way::One(_)) && done < total {
                 return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
             }
@@ -160,71 +172,122 @@ impl<'a> Gather<'a> {
         *locked(&self.renewing) = Some(Renewing(renewing.abort_handle()));
     }
 
-    /// Goes on from `done`, and gives where it came to: to the end, or to where none of the nodes goes on.
+    /// Goes on from `done`, and gives where it came to: to the end, or to where none of the nodes goes on, or not fast enough.
     async fn ask_nodes(&self, sources: &[Source], mut done: u64, sink: &Sink<'_>) -> Result<u64> {
         let total = self.wanted.descriptor.size;
-        let struck = Mutex::new(BTreeSet::new());
-        *locked(&self.brought) = Instant::now();
+        let round = Round::new(sources);
         let mut pieces = FuturesOrdered::new();
         let mut next = done;
         loop {
             while pieces.len() < AHEAD && next < total {
                 let length = PIECE.min(total - next);
-                pieces.push_back(self.piece((sources, &struck), next, length));
+                pieces.push_back(self.piece(&round, next, length));
                 next += length;
             }
-            match pieces.next().await {
-                None => return Ok(done),
-                Some(Err(())) => return Ok(done),
-                Some(Ok(parts)) => {
-                    for bytes in parts {
-                        pass(bytes, &mut done, total, sink).await?;
-                    }
-                }
+            let Some(Piece { parts, is_whole }) = pieces.next().await else { return Ok(done) };
+            let begun = Instant::now();
+            for bytes in parts {
+                pass(bytes, &mut done, total, sink).await?;
+            }
+            // The nodes are not asked while the disk is waited for.
+            locked(&round.pace).since += begun.elapsed();
+            if !is_whole {
+                return Ok(done);
             }
         }
     }
 
-    /// All bytes of a piece, of one node after another. Each piece begins with another node.
-    async fn piece(
-        &self,
-        (sources, struck): (&[Source], &Mutex<BTreeSet<usize>>),
-        from: u64,
-        length: u64,
-    ) -> Result<Vec<Bytes>, ()> {
+    /// A piece, of one node after another. Each piece begins with another node.
+    async fn piece(&self, round: &Round<'_>, from: u64, length: u64) -> Piece {
         let part = self.shared.part(self.wanted.descriptor.digest);
         let mut turn = usize::try_from(from / PIECE).unwrap_or(0);
         let (mut parts, mut have) = (Vec::new(), 0);
         while have < length {
-            let count = sources.len();
-            let chosen = (0..count).map(|step| (turn + step) % count).find(|at| !locked(struck).contains(at));
-            let Some(at) = chosen else { return Err(()) };
-            let source = &sources[at];
-            let asked = u32::try_from(length - have).unwrap_or(u32::MAX);
-            match self.shared.peers.piece(source.clone(), part, (from + have, asked)).await {
-                Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= length - have => {
-                    *locked(&self.brought) = Instant::now();
-                    let sum = Digest::of(&bytes);
-                    let length = bytes.len() as u64;
-                    let node = source.node.clone();
-                    locked(&self.served).push(Served { node, from: from + have, length, sum });
-                    have += length;
+            let chosen = round.choose(turn).filter(|_| !locked(&round.pace).is_too_slow(Instant::now()));
+            let Some((at, source)) = chosen else { return Piece { parts, is_whole: false } };
+            let asked = length - have;
+            let range = (from + have, u32::try_from(asked).unwrap_or(u32::MAX));
+            match self.shared.peers.piece(source.clone(), part, range).await {
+                Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= asked => {
+                    let count = bytes.len() as u64;
+                    locked(&round.pace).bytes += count;
+                    let (node, sum) = (source.node.clone(), Digest::of(&bytes));
+                    locked(&self.served).push(Served { node, from: from + have, length: count, sum });
+                    have += count;
                     parts.push(bytes);
+                    if count < asked.min(CRUMB) {
+                        round.crumb(at);
+                        turn += 1;
+                    }
                 }
                 Err(PieceError::NotYet) => {
-                    if locked(&self.brought).elapsed() >= STALL {
-                        return Err(());
-                    }
                     turn += 1;
                     sleep(PAUSE).await;
                 }
                 lost => {
                     tracing::debug!(node = source.node, layer = %part.blob, "a node gives no piece: {:?}", lost.err());
-                    let _new = locked(struck).insert(at);
+                    round.strike(at);
                 }
             }
         }
-        Ok(parts)
+        Piece { parts, is_whole: true }
+    }
+}
+
+/// What came of a piece.
+struct Piece {
+    parts: Vec<Bytes>,
+    /// Otherwise nobody goes on.
+    is_whole: bool,
+}
+
+/// Nodes that are asked, until none of them goes on.
+struct Round<'a> {
+    sources: &'a [Source],
+    /// How often each has given a crumb; as often as it takes where it is not asked any more.
+    crumbs: Mutex<BTreeMap<usize, usize>>,
+    pace: Mutex<Pace>,
+}
+
+impl<'a> Round<'a> {
+    fn new(sources: &'a [Source]) -> Self {
+        Self { sources, crumbs: Mutex::default(), pace: Mutex::new(Pace { since: Instant::now(), bytes: 0 }) }
+    }
+
+    /// Whose turn it is, of those that are asked.
+    fn choose(&self, turn: usize) -> Option<(usize, &'a Source)> {
+        let count = self.sources.len();
+        let crumbs = locked(&self.crumbs);
+        let is_asked = |at: &usize| crumbs.get(at).is_none_or(|it| *it < MOST_CRUMBS);
+        let at = (0..count).map(|step| (turn + step) % count).find(is_asked)?;
+        self.sources.get(at).map(|source| (at, source))
+    }
+
+    fn crumb(&self, at: usize) {
+        *locked(&self.crumbs).entry(at).or_default() += 1;
+    }
+
+    fn strike(&self, at: usize) {
+        let _before = locked(&self.crumbs).insert(at, MOST_CRUMBS);
+    }
+}
+
+/// What all of them have brought since then.
+struct Pace {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn is_too_slow(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.since) < STALL {
+            return false;
+        }
+        let is_slow = self.bytes < LEAST;
+        if !is_slow {
+            *self = Self { since: now, bytes: 0 };
+        }
+        is_slow
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::OnceCell;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pull::PullOptions;
 use super::repository::{DOCUMENT_LIMIT, Fetched, Repository};
@@ -16,8 +16,14 @@ use crate::image::digest::Digest;
 use crate::image::giving::Offer;
 use crate::image::sharing::{Part, PieceError, Shared, Source, Step};
 
-/// How long a document is waited for that others fetch: it has some kilobytes.
+/// How long a document is waited for that others have or fetch: it has some kilobytes.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// As many nodes may not answer before the registry is asked.
+const MOST_LOST: usize = 3;
+/// What one node is asked for at once, in bytes.
+const PIECE: u32 = 1 << 20;
+/// As many answers of a document may be shorter: it is summed up after each.
+const MOST_SHORT: usize = 16;
 /// Between two questions for what is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -116,50 +122,69 @@ async fn document(
     registry: impl Future<Output = Result<Bytes>> + Send,
 ) -> Result<Bytes> {
     let part = shared.part(digest);
-    let (mut avoid, mut since) = (BTreeSet::new(), Instant::now());
-    loop {
+    let until = Instant::now() + PATIENCE;
+    let mut avoid = BTreeSet::new();
+    let mut lost = 0;
+    while lost < MOST_LOST && Instant::now() < until {
         let Some(found) = shared.peers.find(part, Step::Seeks, avoid.clone()).await else {
             return registry.await;
         };
         if found.registry || found.sources.is_empty() {
-            let fetched = registry.await;
-            shared.tell(digest, if fetched.is_ok() { Step::Has } else { Step::GivesUp });
-            return fetched;
+            break;
         }
-        for source in &found.sources {
-            match collect(shared, source, part).await {
-                Ok(Some(bytes)) => {
+        for source in found.sources {
+            match timeout_at(until, collect(shared, &source, part)).await {
+                Ok(Ok(Some(bytes))) => {
                     shared.tell(digest, Step::Has);
                     return Ok(bytes);
                 }
-                Ok(None) => {
+                Ok(Ok(None)) => {
                     shared.peers.blame(&source.node, part);
-                    let _new = avoid.insert(source.node.clone());
+                    let _new = avoid.insert(source.node);
                 }
-                Err(PieceError::NotYet) if since.elapsed() < PATIENCE => {}
-                Err(_) => drop(avoid.insert(source.node.clone())),
+                Ok(Err(PieceError::NotYet)) => {}
+                Ok(Err(PieceError::NotHere)) => drop(avoid.insert(source.node)),
+                Ok(Err(PieceError::Lost(_))) => {
+                    lost += 1;
+                    let _new = avoid.insert(source.node);
+                }
+                Err(_late) => break,
             }
-        }
-        if since.elapsed() >= PATIENCE {
-            since = Instant::now();
+            if lost == MOST_LOST {
+                break;
+            }
         }
         sleep(PAUSE).await;
     }
+    let fetched = registry.await;
+    shared.tell(digest, if fetched.is_ok() { Step::Has } else { Step::GivesUp });
+    fetched
 }
 
 /// All of a document as a node has it; none when that is another one.
 async fn collect(shared: &Shared, source: &Source, part: Part) -> Result<Option<Bytes>, PieceError> {
-    let most = u32::try_from(DOCUMENT_LIMIT).unwrap_or(u32::MAX);
     let mut all = BytesMut::new();
+    let mut short = 0;
     while all.len() < DOCUMENT_LIMIT {
-        match shared.peers.piece(source.clone(), part, (all.len() as u64, most)).await {
-            Ok(bytes) => all.extend_from_slice(&bytes),
-            // It ends there, and is not what it should be.
-            Err(PieceError::NotHere) if !all.is_empty() => return Ok(None),
+        match shared.peers.piece(source.clone(), part, (all.len() as u64, PIECE)).await {
+            Ok(bytes) => {
+                all.extend_from_slice(&bytes);
+                if bytes.len() == PIECE as usize {
+                    continue;
+                }
+            }
+            // It ends there.
+            Err(PieceError::NotHere) if !all.is_empty() => {
+                return Ok((Digest::of(&all) == part.blob).then(|| all.freeze()));
+            }
             Err(error) => return Err(error),
         }
         if Digest::of(&all) == part.blob {
             return Ok(Some(all.freeze()));
+        }
+        short += 1;
+        if short == MOST_SHORT {
+            return Err(PieceError::Lost("it gives a document in crumbs".to_owned()));
         }
     }
     Ok(None)
