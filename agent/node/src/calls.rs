@@ -467,7 +467,7 @@ pub struct PieceAsked {
 
 impl PieceAsked {
     pub const PATH: &'static str = "/ketch/v1/layer/piece";
-    pub const MOST: u32 = 8 << 20;
+    pub const MOST: u32 = 2 << 20;
 }
 
 /// A node leaves the cluster: its tasks have ended, its session ends, and it is down at once.

@@ -19,7 +19,7 @@ use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::objects::{Config, PortConfig, Secret, Task};
 use ketch_cluster::time::Timestamp;
 use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::calls::{Measure, PieceAsked, Visit};
 
@@ -119,6 +119,14 @@ pub enum NoPiece {
     NotYet,
 }
 
+/// A piece of a blob.
+#[derive(Debug)]
+pub struct Piece {
+    pub bytes: Bytes,
+    /// The giver's turn: it is over when the other end has taken the bytes, or is not waited for any more.
+    pub turn: OwnedSemaphorePermit,
+}
+
 /// What a node gives of its images to others of its cluster.
 pub trait LayerStore: fmt::Debug + Send + Sync + 'static {
     /// TCP: where it gives them.
@@ -126,7 +134,7 @@ pub trait LayerStore: fmt::Debug + Send + Sync + 'static {
 
     /// Bytes of a blob, if it is one of that image: whoever asks may have the image. They are as the disk has them: the other end
     /// verifies.
-    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Bytes, NoPiece>>;
+    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Piece, NoPiece>>;
 }
 
 /// Runs tasks.

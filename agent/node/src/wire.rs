@@ -2,6 +2,7 @@
 //! them; what they say is [`calls`](crate::calls)'.
 
 mod body;
+mod held;
 mod links;
 mod refusal;
 mod server;
@@ -10,7 +11,8 @@ mod tests;
 mod tunnel;
 
 pub use body::{Answer, Body, Messages};
+pub use held::Held;
 pub use links::{CallError, Destination, Links};
 pub use refusal::Refusal;
-pub use server::{Call, Service, serve};
+pub use server::{Bounds, Call, Service, serve};
 pub use tunnel::{splice, tunnel};

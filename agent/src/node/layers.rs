@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::id::NodeId;
 use ketch_node::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
-use ketch_node::executor::{LayerStore, NoPiece};
+use ketch_node::executor::{LayerStore, NoPiece, Piece};
 use ketch_node::wire::{CallError, Refusal};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
@@ -39,7 +39,7 @@ const BLAMED: Duration = Duration::from_secs(600);
 pub(super) struct Uploads {
     images: Images,
     sharing: LayerSharing,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
     rate: Option<Rate>,
 }
 
@@ -50,15 +50,15 @@ impl Uploads {
         Some(Arc::new(Self {
             images: daemon.images.clone(),
             sharing,
-            turns: Semaphore::new(sharing.uploads),
+            turns: Arc::new(Semaphore::new(sharing.uploads)),
             rate: sharing.rate.map(Rate::new),
         }))
     }
 
-    async fn give(&self, asked: PieceAsked) -> Result<Bytes, NoPiece> {
+    async fn give(&self, asked: PieceAsked) -> Result<Piece, NoPiece> {
         let part = part_of(&asked.name).ok_or(NoPiece::NotHere)?;
-        let turn = timeout(TURN, self.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(NoPiece::NotYet) };
+        let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else { return Err(NoPiece::NotYet) };
         let mut length = u64::from(asked.length);
         if let Some(rate) = &self.rate {
             length = rate.take(length, TURN).await.ok_or(NoPiece::NotYet)?;
@@ -67,10 +67,11 @@ impl Uploads {
         if let Some(rate) = &self.rate {
             rate.give_back(length - given.as_ref().map_or(0, |bytes| bytes.len() as u64));
         }
-        given.map_err(|why| match why {
-            NotGiven::NotHere => NoPiece::NotHere,
-            NotGiven::NotYet => NoPiece::NotYet,
-        })
+        match given {
+            Ok(bytes) => Ok(Piece { bytes, turn }),
+            Err(NotGiven::NotHere) => Err(NoPiece::NotHere),
+            Err(NotGiven::NotYet) => Err(NoPiece::NotYet),
+        }
     }
 }
 
@@ -79,7 +80,7 @@ impl LayerStore for Uploads {
         self.sharing.port
     }
 
-    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Bytes, NoPiece>> {
+    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Piece, NoPiece>> {
         self.give(asked).boxed()
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
+use super::held::Held;
 use super::links::CallError;
 use super::refusal::{REFUSED, Refusal};
 use super::tunnel::parts;
@@ -27,6 +28,8 @@ const MOST_MESSAGE: usize = 64 << 20;
 #[derive(Debug)]
 pub enum Answer {
     Bytes(Bytes),
+    /// Bytes that are not kept for who does not take them.
+    Held(Held),
     /// The messages of a stream, encoded by [`Answer::message`]; it ends when the sender is dropped.
     Stream(mpsc::Receiver<Bytes>),
     /// Whatever HTTP can say: of the Engine API.
@@ -62,6 +65,7 @@ impl Answer {
     pub(super) fn response(self) -> Response<Body> {
         match self {
             Self::Bytes(bytes) => Response::new(whole(bytes)),
+            Self::Held(held) => Response::new(held.body()),
             Self::Stream(messages) => Response::new(streamed(messages)),
             Self::Http(response) => response,
             Self::Tunnel(far) => Response::new(parts(far).0),

@@ -77,14 +77,37 @@ impl Call {
     }
 }
 
+/// What one connection may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Calls at once.
+    pub streams: u32,
+    /// Of each call, in bytes.
+    pub body: usize,
+}
+
+impl Bounds {
+    /// Where managers answer.
+    #[must_use]
+    pub fn of(caller: &Caller) -> Self {
+        Self { streams: streams_of(caller), body: most_of(caller) }
+    }
+}
+
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
     fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>>;
+
+    /// What is taken in of that caller before anybody looks at it.
+    fn bounds(&self, caller: &Caller) -> Bounds {
+        Bounds::of(caller)
+    }
 }
 
 /// Answers until the connection ends. Dropped, it ends it.
 pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
     let Accepted { stream, caller, address, .. } = accepted;
+    let bounds = service.bounds(&caller);
     let answer = service_fn(|request| {
         let (service, from) = (Arc::clone(&service), address.clone());
         async move { Ok::<_, Infallible>(spoken(answered(service, caller, from, request).await)) }
@@ -96,7 +119,7 @@ pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
         .keep_alive_timeout(KEEP_ALIVE)
         // It would be the machine's clock, not the world's, and nobody reads it.
         .auto_date_header(false)
-        .max_concurrent_streams(streams_of(&caller))
+        .max_concurrent_streams(bounds.streams)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     let connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
@@ -127,7 +150,8 @@ async fn answered(
     if calls::is_tunnel(request.uri().path()) {
         return tunnelled(service, caller, from, request).await;
     }
-    match call_of(caller, from, request).await {
+    let most = service.bounds(&caller).body;
+    match call_of((caller, from), request, most).await {
         Err(refusal) => refusal.response(),
         Ok(call) => match service.answer(call).await {
             Ok(answer) => answer.response(),
@@ -179,11 +203,10 @@ fn most_of(caller: &Caller) -> usize {
 }
 
 fn call_of(
-    caller: Caller,
-    from: String,
+    (caller, from): (Caller, String),
     request: HttpRequest<Incoming>,
+    most: usize,
 ) -> impl Future<Output = Result<Call, Refusal>> {
-    let most = most_of(&caller);
     async move {
         let (head, body) = request.into_parts();
         let body = Limited::new(body, most).collect().await;

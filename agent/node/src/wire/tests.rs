@@ -97,15 +97,32 @@ impl Service for Echo {
     }
 }
 
+/// Takes in next to nothing.
+struct Narrow;
+
+impl Service for Narrow {
+    fn answer(&self, call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
+        Echo.answer(call)
+    }
+
+    fn bounds(&self, _: &Caller) -> Bounds {
+        Bounds { streams: 1, body: 8 }
+    }
+}
+
 /// Links that reach servers of [`Echo`], so many times.
 fn links(connections: usize, caller: Caller) -> (Links, Destination) {
+    links_to(Arc::new(Echo), connections, caller)
+}
+
+fn links_to(service: Arc<dyn Service>, connections: usize, caller: Caller) -> (Links, Destination) {
     let pipes = Pipes::default();
     for _ in 0..connections {
         let (here, there) = duplex(1 << 16);
         pipes.0.lock().unwrap().push_back(here);
         let accepted =
             Accepted { stream: Box::new(there), caller, chain: Vec::new(), address: "10.0.0.1".to_owned() };
-        tokio::spawn(serve(accepted, Arc::new(Echo)));
+        tokio::spawn(serve(accepted, Arc::clone(&service)));
     }
     let to = Destination::member("10.0.0.2:2377", Expected::Node(NodeId::of(2)));
     (Links::new(Arc::new(pipes)), to)
@@ -117,6 +134,14 @@ async fn calls_share_a_connection_and_answers_may_be_long() {
     let (first, second) =
         tokio::join!(links.ask(&to, &RootAsked {}, SOON), links.ask(&to, &RootAsked {}, SOON));
     assert_eq!((first.unwrap().roots.len(), second.unwrap().roots.len()), (3_000_000, 3_000_000));
+}
+
+#[tokio::test]
+async fn a_service_has_bounds_of_its_own() {
+    let (links, to) = links_to(Arc::new(Narrow), 1, Caller::Stranger);
+    let refused = links.ask(&to, &Heartbeat { session: 2 }, SOON).await.unwrap_err();
+    assert!(matches!(refused, CallError::Refused(Refusal::Invalid(_))), "{refused:?}");
+    assert!(links.ask(&to, &RootAsked {}, SOON).await.is_ok(), "`{{}}` is short");
 }
 
 #[tokio::test]

@@ -10,13 +10,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::id::NodeId;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::managing::{Judge, accept};
 use super::{Member, lock};
 use crate::calls::PieceAsked;
-use crate::executor::{LayerStore, NoPiece};
-use crate::wire::{Answer, Call, Refusal, Service};
+use crate::executor::{LayerStore, NoPiece, Piece};
+use crate::wire::{Answer, Bounds, Call, Held, Refusal, Service};
 use crate::world::Caller;
 
 /// Between two tries to listen.
@@ -25,6 +26,11 @@ const RETRY: Duration = Duration::from_secs(5);
 const BELIEVED: Duration = Duration::from_secs(30);
 /// As many are remembered.
 const MOST_RIGHTS: usize = 1024;
+/// What one connection brings: only calls for pieces.
+const BOUNDS: Bounds = Bounds { streams: 32, body: 4 << 10 };
+/// As many pieces one node gets at once, and as long it waits for the next.
+const OF_ONE: usize = 8;
+const TURN: Duration = Duration::from_secs(4);
 
 impl Member {
     /// Listens for as long as the node is of its cluster.
@@ -42,6 +48,7 @@ impl Member {
                         member: Arc::downgrade(&self),
                         layers: Arc::clone(&layers),
                         rights: Arc::default(),
+                        turns: Arc::default(),
                     };
                     accept(listener, Arc::new(service), Judge::new(&self)).await;
                 }
@@ -62,6 +69,26 @@ struct Sharing {
     layers: Arc<dyn LayerStore>,
     /// Who may have which image, and until when that is believed.
     rights: Arc<Mutex<BTreeMap<(NodeId, String), Instant>>>,
+    turns: Arc<Mutex<Turns>>,
+}
+
+/// Of each node that asks: nobody keeps others waiting for longer than it takes to give him a few pieces.
+#[derive(Debug, Default)]
+struct Turns {
+    of: BTreeMap<NodeId, Arc<Semaphore>>,
+    /// With so many it is looked who asks no more.
+    swept_at: usize,
+}
+
+impl Turns {
+    fn of(&mut self, node: NodeId) -> Arc<Semaphore> {
+        if self.of.len() >= self.swept_at {
+            // Whoever has a turn, or waits for one, holds it.
+            self.of.retain(|_, turns| Arc::strong_count(turns) > 1);
+            self.swept_at = self.of.len().saturating_mul(2).max(64);
+        }
+        Arc::clone(self.of.entry(node).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE))))
+    }
 }
 
 impl Sharing {
@@ -79,11 +106,20 @@ impl Sharing {
         if asked.length == 0 || asked.length > PieceAsked::MOST {
             return Err(Refusal::Invalid(format!("a piece of {} bytes", asked.length)));
         }
+        let own = self.turn_of(caller.node).await?;
         self.may_have(member, caller.node, &asked.name.image).await?;
         match self.layers.piece(asked).await {
-            Ok(bytes) => Ok(Answer::Bytes(bytes)),
+            Ok(Piece { bytes, turn }) => Ok(Answer::Held(Held { bytes, turns: vec![own, turn] })),
             Err(error @ NoPiece::NotHere) => Err(Refusal::NotFound(error.to_string())),
             Err(error @ NoPiece::NotYet) => Err(Refusal::Unavailable(error.to_string())),
+        }
+    }
+
+    async fn turn_of(&self, node: NodeId) -> Result<OwnedSemaphorePermit, Refusal> {
+        let turns = lock(&self.turns).of(node);
+        match timeout(TURN, turns.acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Refusal::Unavailable(format!("node {node} has {OF_ONE} pieces on their way"))),
         }
     }
 
@@ -120,5 +156,27 @@ impl Service for Sharing {
             sharing.give(&member, &call).await
         }
         .boxed()
+    }
+
+    fn bounds(&self, _: &Caller) -> Bounds {
+        BOUNDS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_node_has_a_few_turns_and_leaves_others_theirs() {
+        let mut turns = Turns::default();
+        let (one, other) = (NodeId::of(1), NodeId::of(2));
+        let held: Vec<_> = (0..OF_ONE).map(|_| turns.of(one).try_acquire_owned().unwrap()).collect();
+        assert!(turns.of(one).try_acquire_owned().is_err());
+        assert!(turns.of(other).try_acquire_owned().is_ok());
+        turns.swept_at = 0;
+        assert!(turns.of(one).try_acquire_owned().is_err(), "a sweep forgets nobody who has turns");
+        drop(held);
+        assert!(turns.of(one).try_acquire_owned().is_ok());
     }
 }
