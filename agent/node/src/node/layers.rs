@@ -35,6 +35,7 @@ impl Node {
         let links = self.links().map_err(|error| CallError::Lost(error.to_string()))?;
         let to = Destination::member(from.address.as_str(), Expected::Node(from.node));
         let body = serde_json::to_vec(asked).map_err(|error| CallError::Unreadable(error.to_string()))?;
-        links.send(&to, PieceAsked::PATH, body.into(), within).await
+        let most = usize::try_from(asked.length).unwrap_or(0);
+        links.fetch(&to, (PieceAsked::PATH, body.into()), (within, most)).await
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper::{Request as HttpRequest, Response, StatusCode};
@@ -24,6 +24,8 @@ use crate::world::{DialError, Expected, Terms, World};
 
 /// An answer is at most so long.
 const MOST_ANSWER: usize = 64 << 20;
+/// A refusal's text, and who leads.
+const MOST_REFUSAL: usize = 1 << 20;
 /// Until a connection is made.
 const DIAL: Duration = Duration::from_secs(10);
 /// How often a connection is tried while a call waits on it, and for how long until it counts as lost.
@@ -129,9 +131,22 @@ impl Links {
         body: Bytes,
         within: Duration,
     ) -> Result<Bytes, CallError> {
+        self.fetch(to, (path, body), (within, MOST_ANSWER)).await
+    }
+
+    /// Makes a call of bytes whose answer has at most so many: nobody is believed that they are no more.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn fetch(
+        &self,
+        to: &Destination,
+        (path, body): (&str, Bytes),
+        (within, most): (Duration, usize),
+    ) -> Result<Bytes, CallError> {
         let call = async {
             let response = accepted(self.request(to, post(to, path, body)?).await?)?;
-            collect(response.into_body()).await
+            collect(response.into_body(), most).await
         };
         timeout(within, call).await.unwrap_or(Err(CallError::Late))
     }
@@ -294,16 +309,21 @@ fn accepted(response: Response<Incoming>) -> Result<Response<Incoming>, CallErro
 
 async fn refusal(response: Response<Incoming>) -> CallError {
     let status = response.status();
-    match collect(response.into_body()).await.map(|body| serde_json::from_slice(&body)) {
+    match collect(response.into_body(), MOST_REFUSAL).await.map(|body| serde_json::from_slice(&body)) {
         Ok(Ok(refusal)) => CallError::Refused(refusal),
         Ok(Err(_)) => CallError::Unreadable(format!("status {status}")),
         Err(error) => error,
     }
 }
 
-async fn collect(body: Incoming) -> Result<Bytes, CallError> {
-    let collected = Limited::new(body, MOST_ANSWER).collect().await;
-    collected.map(http_body_util::Collected::to_bytes).map_err(|error| CallError::Lost(error.to_string()))
+async fn collect(body: Incoming, most: usize) -> Result<Bytes, CallError> {
+    let collected = Limited::new(body, most).collect().await;
+    collected.map(http_body_util::Collected::to_bytes).map_err(|error| {
+        match error.downcast_ref::<LengthLimitError>() {
+            Some(_) => CallError::Unreadable(format!("it has more than {most} bytes")),
+            None => CallError::Lost(error.to_string()),
+        }
+    })
 }
 
 fn lost(error: &hyper::Error) -> CallError {

@@ -145,6 +145,15 @@ async fn a_service_has_bounds_of_its_own() {
 }
 
 #[tokio::test]
+async fn more_than_was_asked_for_is_not_taken() {
+    let (links, to) = links(1, Caller::Stranger);
+    let root = || (RootAsked::PATH, bytes::Bytes::from_static(b"{}"));
+    let error = links.fetch(&to, root(), (SOON, 2_000_000)).await.unwrap_err();
+    assert_eq!(error, CallError::Unreadable("it has more than 2000000 bytes".to_owned()));
+    assert!(links.fetch(&to, root(), (SOON, 4_000_000)).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_refusal_says_who_leads() {
     let (links, to) = links(1, Caller::Stranger);
     let error = links.ask(&to, &Heartbeat { session: 1 }, SOON).await.unwrap_err();
