@@ -2,8 +2,9 @@
 //! gets them there. Who is asked for what says the leader; that bytes are what they should be is seen to by `image`.
 
 mod rate;
+mod shunned;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
@@ -16,10 +17,11 @@ use ketch_node::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
 use ketch_node::executor::{LayerStore, NoPiece, Piece};
 use ketch_node::wire::{CallError, Refusal};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use self::rate::Rate;
+use self::shunned::Shunned;
 use crate::config::LayerSharing;
 use crate::daemon::Daemon;
 use crate::image::Images;
@@ -33,6 +35,8 @@ const ANSWER: Duration = Duration::from_secs(20);
 const TURN: Duration = Duration::from_secs(4);
 /// How long a node is not asked that gave wrong bytes.
 const BLAMED: Duration = Duration::from_secs(600);
+/// How long one is not asked that did not answer.
+const LOST: Duration = Duration::from_secs(60);
 
 /// What this node gives.
 #[derive(Debug)]
@@ -97,7 +101,7 @@ fn name_of(part: Part) -> BlobName {
 #[derive(Debug)]
 pub(super) struct Others {
     daemon: Weak<Daemon>,
-    blamed: Mutex<BTreeMap<String, Instant>>,
+    shunned: Mutex<Shunned>,
     /// Whether the leader has not answered the last time.
     unheard: AtomicBool,
 }
@@ -106,7 +110,7 @@ impl Others {
     pub(super) fn new(daemon: &Arc<Daemon>) -> Arc<Self> {
         Arc::new(Self {
             daemon: Arc::downgrade(daemon),
-            blamed: Mutex::default(),
+            shunned: Mutex::default(),
             unheard: AtomicBool::default(),
         })
     }
@@ -116,18 +120,14 @@ impl Others {
         self.unheard.load(Ordering::Relaxed)
     }
 
-    fn not_to_be_asked(&self) -> Vec<String> {
-        let mut blamed = locked(&self.blamed);
-        let now = Instant::now();
-        blamed.retain(|_, until| now < *until);
-        blamed.keys().cloned().collect()
-    }
-
     async fn tell(&self, part: Part, step: LayerStep, avoid: BTreeSet<String>) -> Option<Found> {
         let daemon = self.daemon.upgrade()?;
         let node = Arc::clone(daemon.node().ok()?);
-        let avoid =
-            avoid.into_iter().chain(self.not_to_be_asked()).filter_map(|node| node.parse().ok()).collect();
+        let avoid = avoid
+            .into_iter()
+            .chain(locked(&self.shunned).present())
+            .filter_map(|node| node.parse().ok())
+            .collect();
         let found = node.find_layer(name_of(part), step, avoid).await;
         self.unheard.store(found.is_none(), Ordering::Relaxed);
         let found = found?;
@@ -140,14 +140,20 @@ impl Others {
         let daemon = self.daemon.upgrade().ok_or_else(|| lost("the daemon ends".to_owned()))?;
         let node = Arc::clone(daemon.node().map_err(|error| lost(error.message))?);
         let to = from.node.parse::<NodeId>().map_err(|error| lost(error.to_string()))?;
-        let source = LayerSource { node: to, address: from.address };
+        let source = LayerSource { node: to, address: from.address.clone() };
         let asked = PieceAsked { name: name_of(part), offset, length: length.min(PieceAsked::MOST) };
         match node.piece(&source, &asked, ANSWER).await {
             Ok(bytes) if bytes.is_empty() => Err(PieceError::NotHere),
             Ok(bytes) => Ok(bytes),
             Err(CallError::Refused(Refusal::NotFound(_))) => Err(PieceError::NotHere),
             Err(CallError::Refused(Refusal::Unavailable(_))) => Err(PieceError::NotYet),
-            Err(error) => Err(lost(error.to_string())),
+            // It is there, and has a reason.
+            Err(error @ CallError::Refused(_)) => Err(lost(error.to_string())),
+            Err(error) => {
+                tracing::info!(node = from.node, "another node gives no layers for now: {error}");
+                locked(&self.shunned).add(from.node, LOST);
+                Err(lost(error.to_string()))
+            }
         }
     }
 }
@@ -171,7 +177,7 @@ impl Peers for Others {
         let Some(daemon) = self.daemon.upgrade() else { return };
         let Part { image, blob } = part;
         warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
-        let _before = locked(&self.blamed).insert(node.to_owned(), Instant::now() + BLAMED);
+        locked(&self.shunned).add(node.to_owned(), BLAMED);
         let told = [("image", image.to_string()), ("layer", blob.to_string())];
         let attributes = told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         daemon.events.publish("node", "wrong-layer", node, attributes);

@@ -10,6 +10,9 @@ use crate::calls::{BlobName, LayerFound, LayerSource, LayerStep, PieceAsked};
 use crate::wire::{CallError, Destination};
 use crate::world::Expected;
 
+/// Until another node is reached: those that nobody reaches are passed over for others.
+const DIAL: Duration = Duration::from_secs(2);
+
 impl Node {
     /// Tells the leader how it is with a blob, and hears whom to get it from; none when nobody answers, who is not waited for.
     pub async fn find_layer(
@@ -35,6 +38,7 @@ impl Node {
         let links = self.links().map_err(|error| CallError::Lost(error.to_string()))?;
         let to = Destination::member(from.address.as_str(), Expected::Node(from.node));
         let body = serde_json::to_vec(asked).map_err(|error| CallError::Unreadable(error.to_string()))?;
+        links.reach(&to, DIAL).await?;
         let most = usize::try_from(asked.length).unwrap_or(0);
         links.fetch(&to, (PieceAsked::PATH, body.into()), (within, most)).await
     }

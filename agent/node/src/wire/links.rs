@@ -151,6 +151,14 @@ impl Links {
         timeout(within, call).await.unwrap_or(Err(CallError::Late))
     }
 
+    /// Has a connection be open, or made within that time: what is not reached then may be reached by a later call.
+    ///
+    /// # Errors
+    /// See [`CallError`].
+    pub async fn reach(&self, to: &Destination, within: Duration) -> Result<(), CallError> {
+        timeout(within, self.sender(to)).await.unwrap_or(Err(CallError::Late)).map(drop)
+    }
+
     /// Makes a call that is answered by a stream; `within` is until it begins.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(5);
+/// Somebody drops what is sent there.
+const SILENT: &str = "10.0.0.9:7947";
 
 /// Hands out the ends of pipes.
 #[derive(Debug, Default)]
@@ -38,6 +40,9 @@ impl World for Pipes {
     }
 
     fn dial(&self, address: &str, _: Terms) -> BoxFuture<'static, Result<Box<dyn Stream>, DialError>> {
+        if address == SILENT {
+            return std::future::pending().boxed();
+        }
         let end = self.0.lock().unwrap().pop_front();
         let unreachable =
             DialError::Unreachable { address: address.to_owned(), reason: "no pipe".to_owned() };
@@ -151,6 +156,17 @@ async fn more_than_was_asked_for_is_not_taken() {
     let error = links.fetch(&to, root(), (SOON, 2_000_000)).await.unwrap_err();
     assert_eq!(error, CallError::Unreadable("it has more than 2000000 bytes".to_owned()));
     assert!(links.fetch(&to, root(), (SOON, 4_000_000)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_reached_is_not_waited_for() {
+    let (links, to) = links(1, Caller::Stranger);
+    let silent = Destination::member(SILENT, Expected::Node(NodeId::of(9)));
+    let begun = tokio::time::Instant::now();
+    assert_eq!(links.reach(&silent, Duration::from_secs(2)).await, Err(CallError::Late));
+    assert_eq!(begun.elapsed(), Duration::from_secs(2));
+    assert_eq!(links.reach(&to, Duration::from_secs(2)).await, Ok(()));
+    assert!(links.ask(&to, &RootAsked {}, SOON).await.is_ok(), "by the same connection: there is no other");
 }
 
 #[tokio::test]
