@@ -58,15 +58,15 @@ impl Dispatcher {
         })
     }
 
-    /// Whether another node may have from this one what belongs to an image.
+    /// Whether another node may have from this one what belongs to an image. By which of its tasks' credentials the image came here
+    /// nobody knows: the other one must have them all.
     pub(super) fn layer_right(&self, node: NodeId, asked: &LayerRightAsked) -> Result<LayerRight, Refusal> {
         self.is_session(node, asked.session)?;
         let may = self.leader.view(|view| {
             let wanted = credentials(view, asked.node, &asked.image);
-            let has = |task: &Task| {
-                credentials_for(&task.spec, &asked.image).is_some_and(|it| wanted.contains(&it))
-            };
-            view.tasks_on(node).any(|task| has(task))
+            let given: BTreeSet<_> =
+                view.tasks_on(node).filter_map(|task| credentials_for(&task.spec, &asked.image)).collect();
+            !given.is_empty() && given.is_subset(&wanted)
         });
         Ok(LayerRight { may })
     }

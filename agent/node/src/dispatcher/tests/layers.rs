@@ -82,8 +82,12 @@ async fn other_credentials_are_no_right() {
         of_image(&cluster, "private", (IMAGE, Some("user")), 1).await;
         let has = |worker: &&Worker| !cluster.tasks_on(worker.identity.node).is_empty();
         let holder = workers.iter().find(has).unwrap();
-        // The two that have none yet get one each.
-        of_image(&cluster, "curious", (IMAGE, auth), 2).await;
+        // One each: on the holder's node it finds the image there.
+        of_image(&cluster, "curious", (IMAGE, auth), 3).await;
+        for worker in &workers {
+            let image_tasks = cluster.tasks_on(worker.identity.node).len();
+            assert_eq!(image_tasks, 1 + usize::from(worker.identity.node == holder.identity.node));
+        }
         let others: Vec<_> = workers.iter().filter(|it| it.identity.node != holder.identity.node).collect();
         for other in &others {
             assert!(!may(holder, other.identity.node, IMAGE).await, "{auth:?}");
