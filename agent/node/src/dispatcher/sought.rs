@@ -19,6 +19,11 @@ pub(super) const SOURCES: usize = 8;
 /// A blob that nobody has asked for in so long is forgotten: it has come everywhere, or nobody wants it.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
+/// Of one image: a config has at most 498 layers, and there are its manifests.
+const MOST_OF_IMAGE: usize = 600;
+/// Of all images.
+const MOST: usize = 100_000;
+
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Asker {
@@ -75,6 +80,10 @@ impl Table {
         (now, is_there): (Instant, impl Fn(Asker) -> bool),
     ) -> Way {
         self.sweep(now);
+        // What belongs to an image only its nodes know: somebody who names more than there can be is not kept in mind.
+        if !self.blobs.contains_key(name) && self.is_full(name) {
+            return Way::Registry;
+        }
         let sought = self.blobs.entry(name.clone()).or_insert_with(|| Sought::new(now));
         sought.touched = now;
         sought.fetcher = sought.fetcher.filter(|lease| now < lease.until && is_there(lease.by));
@@ -100,6 +109,12 @@ impl Table {
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
+    }
+
+    fn is_full(&self, name: &BlobName) -> bool {
+        let first = BlobName { image: name.image.clone(), blob: String::new() };
+        let of_image = self.blobs.range(first..).take_while(|(it, _)| it.image == name.image);
+        self.blobs.len() >= MOST || of_image.count() >= MOST_OF_IMAGE
     }
 
     fn sweep(&mut self, now: Instant) {
@@ -259,6 +274,28 @@ mod tests {
         case.now += FORGOTTEN;
         case.table.swept_at = 0;
         assert_eq!(case.seek(2), Way::Registry);
+    }
+
+    #[tokio::test]
+    async fn more_blobs_than_an_image_has_are_not_kept() {
+        let mut case = Case::new(2);
+        let mut say = |image: &str, number: usize, node, step| {
+            let name = BlobName { image: image.to_owned(), blob: format!("sha256:{number}") };
+            case.table.take(
+                &name,
+                (asker(node), step),
+                (&case.peers, &BTreeSet::new()),
+                (case.now, |_: Asker| true),
+            )
+        };
+        for number in 0..2 * MOST_OF_IMAGE {
+            let _ = say("a", number, 1, LayerStep::Has);
+        }
+        assert_eq!(say("a", 0, 2, LayerStep::Seeks), nodes([1]), "what is known is known");
+        assert_eq!(say("a", MOST_OF_IMAGE, 2, LayerStep::Seeks), Way::Registry);
+        let _ = say("b", 0, 1, LayerStep::Has);
+        assert_eq!(say("b", 0, 2, LayerStep::Seeks), nodes([1]), "another image has its own");
+        assert_eq!(case.table.blobs.len(), MOST_OF_IMAGE + 1);
     }
 
     #[derive(Debug, Clone)]
