@@ -399,6 +399,21 @@ pub struct BlobName {
     pub blob: String,
 }
 
+impl BlobName {
+    /// Whether both are digests: names are kept for as long as somebody asks for them.
+    #[must_use]
+    pub fn is_right(&self) -> bool {
+        is_digest(&self.image) && is_digest(&self.blob)
+    }
+}
+
+/// Whether it is `sha256:` and 64 digits.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    text.strip_prefix("sha256:")
+        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')))
+}
+
 /// A node that shares layers says how it is with a blob of an image that a task of its own names by digest.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerAsked {

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::sought::{Asker, Peers, Table, Way};
-use crate::calls::{BlobName, LayerAsked, LayerFound, LayerRight, LayerRightAsked, LayerSource, LayerStep};
+use crate::calls::{
+    BlobName, LayerAsked, LayerFound, LayerRight, LayerRightAsked, LayerSource, LayerStep, is_digest,
+};
 use crate::wire::Refusal;
 
 /// As many nodes are looked at for one blob.
@@ -25,7 +27,7 @@ impl Dispatcher {
     pub(super) fn find_layer(&self, node: NodeId, asked: LayerAsked) -> Result<LayerFound, Refusal> {
         self.is_session(node, asked.session)?;
         let LayerAsked { session, name, step, avoid } = asked;
-        if !is_digest(&name.image) || !is_digest(&name.blob) {
+        if !name.is_right() {
             return Err(Refusal::Invalid("a layer is named by two digests".to_owned()));
         }
         let entitled = self.leader.view(|view| entitled(view, node, &name.image));
@@ -62,6 +64,9 @@ impl Dispatcher {
     /// nobody knows: the other one must have them all.
     pub(super) fn layer_right(&self, node: NodeId, asked: &LayerRightAsked) -> Result<LayerRight, Refusal> {
         self.is_session(node, asked.session)?;
+        if !is_digest(&asked.image) {
+            return Err(Refusal::Invalid("an image is named by its digest".to_owned()));
+        }
         let may = self.leader.view(|view| {
             let wanted = credentials(view, asked.node, &asked.image);
             let given: BTreeSet<_> =
@@ -133,10 +138,4 @@ fn entitled(view: &View<'_>, node: NodeId, image: &str) -> Option<BTreeMap<NodeI
         }
     }
     Some(found)
-}
-
-/// `sha256:` and 64 digits: names are kept for as long as somebody asks for them.
-fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f')))
 }

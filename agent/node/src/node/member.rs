@@ -4,6 +4,7 @@ mod failing;
 mod following;
 mod keys;
 mod managing;
+mod rights;
 mod sharing;
 
 use std::fmt;

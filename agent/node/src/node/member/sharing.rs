@@ -11,9 +11,10 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::id::NodeId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
 use super::managing::{Judge, accept};
+use super::rights::Rights;
 use super::{Member, lock};
 use crate::calls::PieceAsked;
 use crate::executor::{LayerStore, NoPiece, Piece};
@@ -22,10 +23,6 @@ use crate::world::Caller;
 
 /// Between two tries to listen.
 const RETRY: Duration = Duration::from_secs(5);
-/// How long a right is believed in that the leader has told.
-const BELIEVED: Duration = Duration::from_secs(30);
-/// As many are remembered.
-const MOST_RIGHTS: usize = 1024;
 /// What one connection brings: only calls for pieces.
 const BOUNDS: Bounds = Bounds { streams: 32, body: 4 << 10 };
 /// As many pieces one node gets at once, and as long it waits for the next.
@@ -67,8 +64,7 @@ impl Member {
 struct Sharing {
     member: Weak<Member>,
     layers: Arc<dyn LayerStore>,
-    /// Who may have which image, and until when that is believed.
-    rights: Arc<Mutex<BTreeMap<(NodeId, String), Instant>>>,
+    rights: Arc<Mutex<Rights>>,
     turns: Arc<Mutex<Turns>>,
 }
 
@@ -106,6 +102,9 @@ impl Sharing {
         if asked.length == 0 || asked.length > PieceAsked::MOST {
             return Err(Refusal::Invalid(format!("a piece of {} bytes", asked.length)));
         }
+        if !asked.name.is_right() {
+            return Err(Refusal::Invalid("a layer is named by two digests".to_owned()));
+        }
         let own = self.turn_of(caller.node).await?;
         self.may_have(member, caller.node, &asked.name.image).await?;
         match self.layers.piece(asked).await {
@@ -124,25 +123,23 @@ impl Sharing {
     }
 
     async fn may_have(&self, member: &Member, node: NodeId, image: &str) -> Result<(), Refusal> {
-        let key = (node, image.to_owned());
-        if lock(&self.rights).get(&key).is_some_and(|until| Instant::now() < *until) {
-            return Ok(());
-        }
-        match member.worker.has_right_to_layers(node, image.to_owned()).await {
-            Some(true) => {}
-            Some(false) => {
-                tracing::warn!(%node, image, "a node asks for an image that it has no right to");
-                return Err(Refusal::Denied(format!("node {node} has no task of image {image}")));
+        let known = lock(&self.rights).of(node, image);
+        let may = match known {
+            Some(may) => may,
+            None => {
+                let told = member.worker.has_right_to_layers(node, image.to_owned()).await;
+                let told =
+                    told.ok_or_else(|| Refusal::Failed("no manager says whether you may".to_owned()))?;
+                if lock(&self.rights).learn(node, image, told) {
+                    tracing::warn!(%node, image, "a node asks for an image that it has no right to");
+                }
+                told
             }
-            None => return Err(Refusal::Failed("no manager says whether you may".to_owned())),
+        };
+        match may {
+            true => Ok(()),
+            false => Err(Refusal::Denied(format!("node {node} has no right to image {image}"))),
         }
-        let mut rights = lock(&self.rights);
-        let now = Instant::now();
-        if rights.len() >= MOST_RIGHTS {
-            rights.retain(|_, until| now < *until);
-        }
-        rights.insert(key, now + BELIEVED);
-        Ok(())
     }
 }
 
