@@ -30,7 +30,11 @@ impl Dispatcher {
         if !name.is_right() {
             return Err(Refusal::Invalid("a layer is named by two digests".to_owned()));
         }
-        let entitled = self.leader.view(|view| entitled(view, node, &name.image));
+        // Only who seeks is told of others: it takes a look at all services.
+        let entitled = self.leader.view(|view| match step {
+            LayerStep::Seeks => entitled(view, node, &name.image),
+            _ => (!credentials(view, node, &name.image).is_empty()).then(BTreeMap::new),
+        });
         let Some(entitled) = entitled else {
             return Err(Refusal::NotFound(format!("no task of node {node} is of image {}", name.image)));
         };
