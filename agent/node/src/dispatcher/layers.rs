@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ketch_cluster::id::NodeId;
-use ketch_cluster::objects::{Task, TaskSpec, TaskState};
+use ketch_cluster::objects::{TaskSpec, TaskState};
 use ketch_cluster::view::View;
 use tokio::time::Instant;
 
