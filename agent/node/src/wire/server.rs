@@ -1,7 +1,6 @@
 //! Answers calls that come in by one connection.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -202,17 +201,15 @@ fn most_of(caller: &Caller) -> usize {
     }
 }
 
-fn call_of(
+async fn call_of(
     (caller, from): (Caller, String),
     request: HttpRequest<Incoming>,
     most: usize,
-) -> impl Future<Output = Result<Call, Refusal>> {
-    async move {
-        let (head, body) = request.into_parts();
-        let body = Limited::new(body, most).collect().await;
-        let body = body.map_err(|error| Refusal::Invalid(format!("reading a call: {error}")))?.to_bytes();
-        Ok(Call { caller, from, head, body })
-    }
+) -> Result<Call, Refusal> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, most).collect().await;
+    let body = body.map_err(|error| Refusal::Invalid(format!("reading a call: {error}")))?.to_bytes();
+    Ok(Call { caller, from, head, body })
 }
 
 fn spoken(mut response: Response<Body>) -> Response<Body> {
