@@ -46,13 +46,17 @@ impl Slot {
     }
 }
 
-/// Ends with the body.
+/// Ends with the body, and with it what was held: a task that is aborted ends a moment later.
 #[derive(Debug)]
-struct Timer(AbortHandle);
+struct Timer {
+    slot: Slot,
+    task: AbortHandle,
+}
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        drop(self.slot.lock().take());
     }
 }
 
@@ -65,7 +69,8 @@ impl Held {
             sleep(PATIENCE).await;
             drop(kept.lock().take());
         });
-        let state = Some((slot, Timer(timer.abort_handle())));
+        let timer = Timer { slot: slot.clone(), task: timer.abort_handle() };
+        let state = Some((slot, timer));
         let frames = futures_util::stream::unfold(state, async |state| {
             let (slot, timer) = state?;
             match slot.next() {
