@@ -176,8 +176,8 @@ grep ketch.scale integration/setup/demo-beyond.yaml
 mint() { on 1 service ls --filter name=bank_mint --format '{{.Replicas}}'; }
 begun=$SECONDS
 typed 1 exec "$(task_of mint)" touch /tmp/work
-until_is "replicas for the work" 2/2 mint
-echo "2 replicas after $((SECONDS - begun)) s"
+until_is "replicas for the work" 3/3 mint
+echo "3 replicas after $((SECONDS - begun)) s"
 
 say "Why is it so?"
 printf 'node1$ ketchd cluster explain bank_mint\n'
