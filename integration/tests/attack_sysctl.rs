@@ -65,8 +65,10 @@ pub(crate) fn a_false_procfs(case: &Case) {
 /// A second volume is mounted over the sysctl's folder, by a link in the first: a container that shares that swaps the link
 /// and a plain folder all the while, so that no look at the path beforehand helps. crun mounts it there.
 pub(crate) fn a_mount_that_is_led_over_the_file(case: &Case) {
-    case.falls(&[("runc version 1.1", "it writes to the file of the host when it loses the race")]);
-    case.falls(&[("crun version 1", "the volume lies over the sysctl's folder")]);
+    case.falls(&[
+        ("crun version 1", "the volume lies over the sysctl's folder"),
+        ("runc version 1.1", "it writes to the file of the host when it loses the race"),
+    ]);
     let (folder, canary) = volume(case);
     let (plain, link) = (folder.join("a"), folder.join("b"));
     fs::create_dir(&plain).expect("mkdir");
