@@ -117,7 +117,8 @@ impl Seen {
         };
         let now = (job.iteration, status.decided_until);
         if let Some(before) = self.runs.insert(service.id, now) {
-            let minutes = now.1.since(before.1).as_secs().div_ceil(60);
+            let minute = |moment: Timestamp| moment.0 / 60_000_000_000;
+            let minutes = minute(now.1).saturating_sub(minute(before.1));
             if now.0 < before.0 || now.0 - before.0 > minutes {
                 return Err(format!("{} went from {before:?} to {now:?}", service.spec.name));
             }
