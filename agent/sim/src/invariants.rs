@@ -184,7 +184,9 @@ fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
         if labels::waits(store, service)? {
             continue;
         }
-        labels::has_rolled(store, service)?;
+        if !model.rolled_back.contains(&service.id) {
+            labels::has_rolled(store, service)?;
+        }
         jobs::is_done(store, service)?;
         let wanted = match service.spec.mode {
             ServiceMode::Replicated { replicas } => replicas,

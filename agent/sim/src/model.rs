@@ -1,6 +1,6 @@
 //! What users have asked for and were told: nothing of it may be lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ketch_cluster::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
 use ketch_cluster::objects::task::TaskRuntime;
@@ -16,6 +16,8 @@ pub(crate) struct Model {
     pub(crate) secret: Option<SecretId>,
     pub(crate) config: Option<ConfigId>,
     pub(crate) services: Ledger<ServiceId, Present>,
+    /// Services that somebody wanted back as they were: with the config of then.
+    pub(crate) rolled_back: BTreeSet<ServiceId>,
     pub(crate) nodes: Ledger<NodeId, NodeSpec>,
     /// How many requests were acknowledged.
     pub(crate) acknowledged: u64,

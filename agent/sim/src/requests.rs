@@ -181,7 +181,9 @@ async fn roll_back(leader: &Leader, known: &Known, service: ServiceId) {
         let update =
             ServiceUpdate { version, spec, rollback: Rollback::Previous, registry_auth: Default::default() };
         let actions = update_service(view, service, update, now)?;
-        let request = lock(known).services.begin(service).0;
+        let mut model = lock(known);
+        model.rolled_back.insert(service);
+        let request = model.services.begin(service).0;
         Ok::<_, ControlError>((Some((request, Present::of(&previous))), actions))
     });
     if let Ok(Some((request, written))) = changed.await {
