@@ -1,12 +1,11 @@
 //! Containers of no service in a network of the cluster, at several nodes: they and the services there find each other, an address is
 //! one container's, and is another's when that one is gone.
 
-use ketch_integration::mesh::Mesh;
+use ketch_integration::mesh::{IMAGE, Mesh};
 use ketch_integration::{Case, tests};
 
 tests![containers_and_services_reach_each_other, an_address_is_one_containers, an_agent_is_killed_and_the_place_stays];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 
 /// Addresses that nobody has asked for are of its upper half.
 fn network(mesh: &Mesh<'_>) {

@@ -19,7 +19,6 @@ tests![
     prometheus_reads_the_cluster,
 ];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn formed<'a>(case: &'a Case, managers: usize, workers: usize, flags: &[&str]) -> Mesh<'a> {
@@ -27,10 +26,6 @@ fn formed<'a>(case: &'a Case, managers: usize, workers: usize, flags: &[&str]) -
     case.needs(mesh.node(1).engine.is_ketch(), "dockerd explains nothing");
     mesh.form(managers);
     mesh
-}
-
-fn create(mesh: &Mesh<'_>, flags: &str, command: &str) {
-    let _ = mesh.docker(1, &format!("service create -q -d {flags} {IMAGE} {command}")).ok();
 }
 
 /// `ketchd cluster explain` at a node.
@@ -56,15 +51,15 @@ fn wait_explained(mesh: &Mesh<'_>, node: usize, name: &str, wanted: &[&str]) -> 
 fn tasks_and_nodes_are_explained(case: &Case) {
     let mut mesh = formed(case, 3, 1, &[]);
     let follower = if mesh.leader(1, PATIENCE) == 2 { 3 } else { 2 };
-    create(&mesh, "--name big --reserve-memory 4000g", "sleep 1000");
+    mesh.create("--name big --reserve-memory 4000g", "sleep 1000");
     let text = wait_explained(&mesh, follower, "big", &["big.1", "pending for", "no suitable node", "node4: insufficient resources: asked for"]);
     assert!(text.contains("made with the service"), "{text}");
 
-    create(&mesh, "--name crash --restart-delay 200ms --restart-max-attempts 2", "sh -c 'sleep 1; exit 7'");
+    mesh.create("--name crash --restart-delay 200ms --restart-max-attempts 2", "sh -c 'sleep 1; exit 7'");
     let text = wait_explained(&mesh, follower, "crash", &["restarted: task ", "failed for ", "with exit code 7", "at most 2 times", "before:"]);
     assert!(text.contains("chosen of 4 nodes, with 0 tasks of the service"), "{text}");
 
-    create(&mesh, "--name web --replicas 2 --constraint node.hostname!=node1 --constraint node.hostname!=node2 --constraint node.hostname!=node3 --stop-grace-period 1s", "sleep 1000");
+    mesh.create("--name web --replicas 2 --constraint node.hostname!=node1 --constraint node.hostname!=node2 --constraint node.hostname!=node3 --stop-grace-period 1s", "sleep 1000");
     let _ = mesh.wait_running(1, "web", 2, |node| node == 4);
     let out = explain(&mesh, follower, &["--format", "json", "web"]).ok();
     let told: Value = serde_json::from_str(&out.stdout).expect("JSON");
@@ -164,11 +159,11 @@ fn a_stack_is_simulated_and_nothing_is_changed(case: &Case) {
 
 fn what_is_decided_is_told(case: &Case) {
     let mesh = formed(case, 1, 0, &[]);
-    create(&mesh, "--name crash --restart-delay 200ms --restart-max-attempts 1", "sh -c 'exit 7'");
-    create(&mesh, "--name big --reserve-memory 4000g", "sleep 1000");
+    mesh.create("--name crash --restart-delay 200ms --restart-max-attempts 1", "sh -c 'exit 7'");
+    mesh.create("--name big --reserve-memory 4000g", "sleep 1000");
     let _ = mesh.docker(1, "service update -q -d --replicas 2 big").ok();
-    create(&mesh, "--name late --mode replicated-job --label ketch.schedule='* * * * *'", "sleep 200");
-    create(&mesh, "--name gated --label ketch.depends_on=nobody", "sleep 1000");
+    mesh.create("--name late --mode replicated-job --label ketch.schedule='* * * * *'", "sleep 200");
+    mesh.create("--name gated --label ketch.depends_on=nobody", "sleep 1000");
     let line = "events --since 10m --until 0s --filter type=service --format '{{.Action}} {{.Scope}} {{.Actor.Attributes}}'";
     for (action, parts) in [
         ("create", &["swarm", "name:crash"][..]),
@@ -196,8 +191,8 @@ fn prometheus_reads_the_cluster(case: &Case) {
     let prometheus = Path::new("/usr/bin/prometheus");
     case.needs(prometheus.exists(), "no /usr/bin/prometheus (make setup)");
     let mesh = formed(case, 3, 0, &["--metrics-addr", "0.0.0.0:9323"]);
-    create(&mesh, "--name web --replicas 3 --health-cmd true --health-interval 500ms", "sleep 1000");
-    create(&mesh, "--name big --reserve-memory 4000g", "sleep 1000");
+    mesh.create("--name web --replicas 3 --health-cmd true --health-interval 500ms", "sleep 1000");
+    mesh.create("--name big --reserve-memory 4000g", "sleep 1000");
     let _ = mesh.wait_running(1, "web", 3, |_| true);
     let engine = &mesh.node(1).engine;
     let site = &engine.site;

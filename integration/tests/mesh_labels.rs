@@ -4,28 +4,17 @@
 use std::fs;
 use std::time::Duration;
 
-use ketch_integration::mesh::Mesh;
+use ketch_integration::mesh::{IMAGE, Mesh};
 use ketch_integration::{Case, tests};
 
 tests![a_service_waits_for_another, a_changed_secret_rolls_its_service, a_job_runs_by_its_schedule, labels_that_can_not_be_are_refused];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 /// A minute may have just begun, and the tasks take a moment.
 const A_MINUTE: Duration = Duration::from_secs(90);
 
-fn formed(case: &Case) -> Mesh<'_> {
-    let mesh = Mesh::formed(case, 3, 1);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
-    mesh
-}
-
-fn create(mesh: &Mesh<'_>, flags: &str, command: &str) {
-    let _ = mesh.docker(1, &format!("service create -q -d {flags} {IMAGE} {command}")).ok();
-}
-
 fn a_service_waits_for_another(case: &Case) {
-    let mesh = formed(case);
-    create(&mesh, "--name web --replicas 2 --label ketch.depends_on=db:healthy", "sleep 1000");
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
+    mesh.create("--name web --replicas 2 --label ketch.depends_on=db:healthy", "sleep 1000");
     let told = "service ps --no-trunc --format '{{.CurrentState}} {{.Error}}' web";
     let waits = |why: &str| {
         let _ = mesh.wait_output(2, told, |text| {
@@ -34,7 +23,7 @@ fn a_service_waits_for_another(case: &Case) {
     };
     waits("waiting for service db, which does not exist");
     let health = "--health-cmd 'test -e /ready' --health-interval 200ms --health-retries 1000 --constraint node.hostname==node4";
-    create(&mesh, &format!("--name db {health}"), "sleep 1000");
+    mesh.create(&format!("--name db {health}"), "sleep 1000");
     waits("waiting for service db to be healthy");
     let id = mesh.wait_output(4, "ps --quiet --filter label=com.docker.swarm.service.name=db", |text| !text.is_empty());
     let _ = mesh.docker(4, &format!("exec {id} touch /ready")).ok();
@@ -49,18 +38,18 @@ fn a_service_waits_for_another(case: &Case) {
 }
 
 fn a_changed_secret_rolls_its_service(case: &Case) {
-    let mesh = formed(case);
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
     let file = mesh.node(1).engine.site.path("secret.txt");
     let with = |data: &str, line: &str| {
         fs::write(&file, data).expect("write the data");
         mesh.docker(1, &format!("{line} {}", file.display()))
     };
     let _ = with("one", "secret create key").ok();
-    create(&mesh, "--name plain --secret key --constraint node.hostname==node2", "sleep 1000");
+    mesh.create("--name plain --secret key --constraint node.hostname==node2", "sleep 1000");
     mesh.docker(1, "secret rm key").refuses(&["secret 'key' is in use by the following service: plain"]);
     let _ = mesh.docker(1, "service rm plain").ok();
     let flags = "--name web --secret key --label ketch.roll_on_change=true --constraint node.hostname==node2 --stop-grace-period 1s";
-    create(&mesh, flags, "sleep 1000");
+    mesh.create(flags, "sleep 1000");
     let reads = |data: &str| {
         let _ = mesh.wait_output(2, "ps --quiet --filter label=com.docker.swarm.service.name=web", |text| {
             let one = !text.is_empty() && !text.contains('\n');
@@ -78,9 +67,9 @@ fn a_changed_secret_rolls_its_service(case: &Case) {
 }
 
 fn a_job_runs_by_its_schedule(case: &Case) {
-    let mut mesh = formed(case);
+    let mut mesh = Mesh::formed_of_ketch(case, 3, 1);
     let flags = "--name tick --mode replicated-job --label ketch.schedule='* * * * *' --label ketch.schedule.zone=Europe/Berlin";
-    create(&mesh, flags, "true");
+    mesh.create(flags, "true");
     let told = "service ps --format '{{.CurrentState}}' tick";
     let done = |text: &str| text.lines().filter(|line| line.starts_with("Complete")).count();
     let _ = mesh.wait_output_within(A_MINUTE, 1, told, |text| done(text) == 1);
@@ -93,7 +82,7 @@ fn a_job_runs_by_its_schedule(case: &Case) {
 }
 
 fn labels_that_can_not_be_are_refused(case: &Case) {
-    let mesh = formed(case);
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
     for (label, told) in [
         ("ketch.schedule=never", "label ketch.schedule:"),
         ("ketch.roll_on_change=1", "label ketch.roll_on_change: \"1\" is neither true nor false"),
@@ -102,7 +91,7 @@ fn labels_that_can_not_be_are_refused(case: &Case) {
     ] {
         mesh.docker(1, &format!("service create -q -d --name x --label {label} {IMAGE} true")).refuses(&[told]);
     }
-    create(&mesh, "--name x", "sleep 1000");
+    mesh.create("--name x", "sleep 1000");
     mesh.docker(1, "service update -q -d --label-add ketch.depends_on=x x").refuses(&["label ketch.depends_on: the service would wait"]);
     mesh.end();
 }

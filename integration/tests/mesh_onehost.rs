@@ -3,7 +3,7 @@
 use std::fs;
 
 use ketch_integration::console::Terminal;
-use ketch_integration::mesh::{Mesh, node_of};
+use ketch_integration::mesh::{IMAGE, Mesh, node_of};
 use ketch_integration::{Case, tests, wait_until};
 
 tests![
@@ -19,7 +19,6 @@ tests![
     what_is_nobodys_is_answered_as_ever,
 ];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 
 /// A service of one task at that node; its container's name.
 #[track_caller]

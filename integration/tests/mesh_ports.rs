@@ -4,28 +4,26 @@
 
 use std::time::Duration;
 
-use ketch_integration::mesh::Mesh;
+use ketch_integration::mesh::{IMAGE, Mesh};
 use ketch_integration::site::Site;
 use ketch_integration::{Case, tests, wait_within};
 
 tests![labels_that_can_not_be_are_refused, closed_ports_are_for_those_who_are_named, published_ports_are_for_some];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 /// Two ports, by both families.
 const SERVE: &str = "sh -c 'mkdir /www; echo served >/www/index.html; httpd -p 81 -h /www; exec httpd -f -p 80 -h /www'";
 /// A change of labels is to be there by then.
 const SETTLES: Duration = Duration::from_secs(30);
 
 fn formed(case: &Case, workers: usize) -> Mesh<'_> {
-    let mesh = Mesh::formed(case, 1, workers);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
+    let mesh = Mesh::formed_of_ketch(case, 1, workers);
     let subnets = "--ipv6 --subnet 10.31.0.0/24 --subnet fd00:31::/64";
     let _ = mesh.docker(1, &format!("network create -d overlay {subnets} front")).ok();
     mesh
 }
 
 fn create(mesh: &Mesh<'_>, name: &str, flags: &str, command: &str) {
-    let _ = mesh.docker(1, &format!("service create -q -d --name {name} {flags} {IMAGE} {command}")).ok();
+    mesh.create(&format!("--name {name} {flags}"), command);
 }
 
 /// A task's container at a node.

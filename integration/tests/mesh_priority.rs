@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use ketch_integration::mesh::Mesh;
+use ketch_integration::mesh::{IMAGE, Mesh};
 use ketch_integration::{Case, tests};
 
 tests![
@@ -12,13 +12,8 @@ tests![
     labels_that_can_not_be_are_refused,
 ];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 /// A node is left alone for 30 s after it came, twice as long after it went; then one task moves after the other.
 const MOVES: Duration = Duration::from_secs(180);
-
-fn create(mesh: &Mesh<'_>, flags: &str, command: &str) {
-    let _ = mesh.docker(1, &format!("service create -q -d {flags} {IMAGE} {command}")).ok();
-}
 
 /// What clients show of a service's tasks: `web.1 Running Running 3 seconds ago node4 ...`.
 fn told(service: &str) -> String {
@@ -35,26 +30,25 @@ fn most_of(mesh: &Mesh<'_>, node: usize) -> String {
 }
 
 fn a_higher_priority_takes_room_and_says_so(case: &Case) {
-    let mesh = Mesh::formed(case, 3, 1);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
     let there = format!("--constraint node.hostname==node4 --reserve-cpu {} --stop-grace-period 3s", most_of(&mesh, 4));
     // It does not stop on the signal: its grace period is waited for.
-    create(&mesh, &format!("--name low {there}"), "sh -c 'trap \"\" TERM; while true; do sleep 1; done'");
+    mesh.create(&format!("--name low {there}"), "sh -c 'trap \"\" TERM; while true; do sleep 1; done'");
     let _ = mesh.wait_running(1, "low", 1, |number| number == 4);
 
     // These would have room made anywhere but where they may be: none of them keeps another one from it.
     for number in 1..=5 {
         let nowhere = "--constraint node.labels.is==nowhere --label ketch.priority=10";
-        create(&mesh, &format!("--name nowhere{number} {nowhere}"), "sleep 1000");
+        mesh.create(&format!("--name nowhere{number} {nowhere}"), "sleep 1000");
     }
     let _ = mesh.wait_output(1, &told("nowhere5"), |text| text.contains("scheduling constraints not satisfied on 4 nodes"));
 
     // Without a priority there is no room.
-    create(&mesh, &format!("--name equal {there}"), "sleep 1000");
+    mesh.create(&format!("--name equal {there}"), "sleep 1000");
     let _ = mesh.wait_output(2, &told("equal"), |text| {
         text.starts_with("equal.1 Running Pending") && text.contains("insufficient resources on 1 node")
     });
-    create(&mesh, &format!("--name high --label ketch.priority=10 {there}"), "sleep 1000");
+    mesh.create(&format!("--name high --label ketch.priority=10 {there}"), "sleep 1000");
     let _ = mesh.wait_running(2, "high", 1, |number| number == 4);
     let _ = mesh.wait_output(3, &told("low"), |text| {
         let went = |line: &str| {
@@ -68,7 +62,7 @@ fn a_higher_priority_takes_room_and_says_so(case: &Case) {
     });
 
     // An equal one takes nothing; what was preempted comes back when there is room.
-    create(&mesh, &format!("--name peer --label ketch.priority=10 {there}"), "sleep 1000");
+    mesh.create(&format!("--name peer --label ketch.priority=10 {there}"), "sleep 1000");
     let _ = mesh.wait_output(1, &told("peer"), |text| text.contains("insufficient resources on 1 node"));
     let _ = mesh.docker(1, "service rm peer").ok();
     let _ = mesh.docker(1, "service rm equal").ok();
@@ -96,8 +90,8 @@ fn a_worker_that_joins_and_returns_gets_its_share(case: &Case) {
     }
     mesh.wait_ready(1, &[1, 2, 3]);
     let flags = "--replicas 6 --stop-grace-period 1s";
-    create(&mesh, &format!("--name plain {flags}"), "sleep 1000");
-    create(&mesh, &format!("--name even --label ketch.rebalance=true --update-order start-first {flags}"), "sleep 1000");
+    mesh.create(&format!("--name plain {flags}"), "sleep 1000");
+    mesh.create(&format!("--name even --label ketch.rebalance=true --update-order start-first {flags}"), "sleep 1000");
     let _ = mesh.wait_running(1, "plain", 6, |_| true);
     let _ = mesh.wait_running(1, "even", 6, |_| true);
 
@@ -130,9 +124,8 @@ fn a_worker_that_joins_and_returns_gets_its_share(case: &Case) {
 }
 
 fn labels_that_can_not_be_are_refused(case: &Case) {
-    let mesh = Mesh::formed(case, 1, 0);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
-    create(&mesh, "--name x", "sleep 1000");
+    let mesh = Mesh::formed_of_ketch(case, 1, 0);
+    mesh.create("--name x", "sleep 1000");
     for (label, told) in [
         ("ketch.priority=high", "label ketch.priority: \"high\" is no whole number from -1000 to 1000"),
         ("ketch.priority=1001", "label ketch.priority: \"1001\" is no whole number from -1000 to 1000"),
@@ -146,7 +139,7 @@ fn labels_that_can_not_be_are_refused(case: &Case) {
         mesh.docker(1, &format!("service create -q -d --name y --mode {mode} --label ketch.rebalance=true {IMAGE} true"))
             .refuses(&[told]);
     }
-    create(&mesh, "--name g --mode global", "sleep 1000");
+    mesh.create("--name g --mode global", "sleep 1000");
     mesh.docker(1, "service update -q -d --label-add ketch.rebalance=true g").refuses(&[told]);
     mesh.end();
 }

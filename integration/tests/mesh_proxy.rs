@@ -3,10 +3,8 @@
 //!
 //! The servers and the clients are `mesh_peer`. dockerd knows no such label: ketchd alone is asked.
 
-use std::fs;
 use std::time::Duration;
 
-use ketch_integration::ketchd::archive;
 use ketch_integration::mesh::{Mesh, REGISTRY};
 use ketch_integration::runtime::Running;
 use ketch_integration::site::Site;
@@ -30,19 +28,12 @@ const HEALTH: &str = "--health-cmd '/mesh_peer check' --health-interval 300ms --
 
 /// A manager and two workers with addresses of both families; the servers' image is in the registry.
 fn formed(case: &Case) -> Mesh<'_> {
-    let mesh = Mesh::formed(case, 1, 2);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know this label");
+    let mesh = Mesh::formed_of_ketch(case, 1, 2);
     add_address(mesh.wire().site(), "fd99::fe", "wire");
     for node in mesh.nodes() {
         add_address(&node.engine.site, &format!("fd99::{}", node.number), "mesh0");
     }
-    let engine = &mesh.node(1).engine;
-    let root = engine.site.path("busybox");
-    fs::copy(PROGRAM, root.join("mesh_peer")).expect("copy the program");
-    let config = r#""Entrypoint":["/mesh_peer"],"Cmd":["serve"]"#;
-    let tar = archive::docker_archive(&engine.site, &format!("{REGISTRY}/peer:1"), &root, config);
-    let _ = engine.client().args(["load", "--input"]).arg(tar).run().ok();
-    let _ = engine.docker(&format!("push --quiet {REGISTRY}/peer:1")).ok();
+    mesh.push_peer(PROGRAM);
     mesh
 }
 
@@ -94,8 +85,7 @@ fn relays(mesh: &Mesh<'_>, node: usize) -> Vec<i32> {
 }
 
 fn labels_that_can_not_be_are_refused(case: &Case) {
-    let mesh = Mesh::formed(case, 1, 0);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know this label");
+    let mesh = Mesh::formed_of_ketch(case, 1, 0);
     let create = |name: &str, flags: &str| {
         mesh.docker(1, &format!("service create -q -d --name {name} {flags} {REGISTRY}/busybox:1 sleep 1000"))
     };

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use ketch_integration::mesh::Mesh;
+use ketch_integration::mesh::{IMAGE, Mesh};
 use ketch_integration::{Case, tests, wait_within};
 
 tests![
@@ -14,22 +14,11 @@ tests![
     a_service_follows_its_requests,
 ];
 
-const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 /// Window, looks, tasks that begin and end, on a machine that does other things as well.
 const SETTLES: Duration = Duration::from_secs(120);
 /// It burns once there is a file, and is done by a moment's signal otherwise.
 const WORK: &str =
     "sh -c 'while true; do if test -e /burn; then i=0; while test $i -lt 20000; do i=$((i+1)); done; else sleep 1; fi; done'";
-
-fn formed(case: &Case) -> Mesh<'_> {
-    let mesh = Mesh::formed(case, 3, 1);
-    case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
-    mesh
-}
-
-fn create(mesh: &Mesh<'_>, flags: &str, command: &str) {
-    let _ = mesh.docker(1, &format!("service create -q -d {flags} {IMAGE} {command}")).ok();
-}
 
 fn scaled(by: &str) -> String {
     format!("--label ketch.scale.min=1 --label ketch.scale.max=3 --label ketch.scale.window=20s --label ketch.scale.{by}")
@@ -58,9 +47,9 @@ fn wait_told(mesh: &Mesh<'_>, leader: usize, wanted: &str) {
 }
 
 fn a_service_follows_its_cpu_use_also_under_another_leader(case: &Case) {
-    let mut mesh = formed(case);
+    let mut mesh = Mesh::formed_of_ketch(case, 3, 1);
     let flags = format!("--name work --stop-grace-period 1s --reserve-cpu 0.05 --constraint node.hostname==node4 {}", scaled("cpu=50"));
-    create(&mesh, &flags, WORK);
+    mesh.create(&flags, WORK);
     let _ = mesh.wait_running(1, "work", 1, |number| number == 4);
     let leads = mesh.leader(1, SETTLES);
     let id = mesh.wait_output(4, "ps --quiet --filter label=com.docker.swarm.service.name=work", |text| !text.is_empty());
@@ -89,9 +78,9 @@ fn a_service_follows_its_cpu_use_also_under_another_leader(case: &Case) {
 }
 
 fn a_service_follows_its_requests(case: &Case) {
-    let mesh = formed(case);
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
     let serve = "sh -c 'mkdir /www; echo served >/www/index.html; exec httpd -f -p 80 -h /www'";
-    create(&mesh, &format!("--name web --publish 8080:80 --stop-grace-period 1s {}", scaled("requests=1")), serve);
+    mesh.create(&format!("--name web --publish 8080:80 --stop-grace-period 1s {}", scaled("requests=1")), serve);
     let _ = mesh.wait_running(1, "web", 1, |_| true);
     let site = mesh.wire().site();
     let asks = "for i in $(seq 20); do curl --silent --output /dev/null --max-time 2 http://10.99.0.2:8080/; done";
@@ -108,7 +97,7 @@ fn a_service_follows_its_requests(case: &Case) {
 }
 
 fn labels_that_can_not_be_are_refused(case: &Case) {
-    let mesh = formed(case);
+    let mesh = Mesh::formed_of_ketch(case, 3, 1);
     let create_with = |flags: &str| mesh.docker(1, &format!("service create -q -d --name x {flags} {IMAGE} sleep 1000"));
     for (flags, told) in [
         (scaled("cpu=many"), "label ketch.scale.cpu: \"many\" is no number from 1 to 1000"),

@@ -3,10 +3,9 @@
 //!
 //! The servers and the clients are `mesh_peer`. dockerd's routing mesh needs IPVS, which this kernel has not: ketchd alone is asked.
 
-use std::fs;
 use std::time::Duration;
 
-use ketch_integration::ketchd::{Maker, archive};
+use ketch_integration::ketchd::Maker;
 use ketch_integration::mesh::{Mesh, REGISTRY, node_of};
 use ketch_integration::runtime::Running;
 use ketch_integration::{Case, tests, wait_within};
@@ -82,14 +81,7 @@ impl Drop for Client {
 fn formed(case: &Case) -> Mesh<'_> {
     case.needs(Maker::under_test(case) != Maker::Docker, "dockerd: its routing mesh needs IPVS");
     let mesh = Mesh::formed(case, 1, 2);
-    let engine = &mesh.node(1).engine;
-    // The root of the registry's busybox: health checks are a shell's.
-    let root = engine.site.path("busybox");
-    fs::copy(PROGRAM, root.join("mesh_peer")).expect("copy the program");
-    let config = r#""Entrypoint":["/mesh_peer"],"Cmd":["serve"]"#;
-    let tar = archive::docker_archive(&engine.site, &format!("{REGISTRY}/peer:1"), &root, config);
-    let _ = engine.client().args(["load", "--input"]).arg(tar).run().ok();
-    let _ = engine.docker(&format!("push --quiet {REGISTRY}/peer:1")).ok();
+    mesh.push_peer(PROGRAM);
     mesh
 }
 

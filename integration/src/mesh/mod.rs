@@ -11,17 +11,18 @@ pub mod pace;
 pub mod script;
 pub mod wire;
 
+use std::fs;
 use std::time::Duration;
 
 use crate::case::Case;
-use crate::ketchd::Maker;
 use crate::ketchd::registry::Registry;
+use crate::ketchd::{Maker, archive};
 use crate::runtime::Output;
 use crate::wait::wait_within;
 
 pub use node::Node;
 pub use pace::Pace;
-pub use wire::{REGISTRY, Wire};
+pub use wire::{IMAGE, REGISTRY, Wire};
 
 /// How often a client is asked again: each time it is a program of half a tenth of a second, and takes that from what is waited for.
 const BEAT: Duration = Duration::from_millis(150);
@@ -94,6 +95,42 @@ impl<'a> Mesh<'a> {
         let mesh = Self::start(case, managers + workers);
         mesh.form(managers);
         mesh
+    }
+
+    /// The same for what dockerd has not: there the test is skipped.
+    ///
+    /// # Panics
+    /// As [`Self::formed`].
+    #[must_use]
+    pub fn formed_of_ketch(case: &'a Case, managers: usize, workers: usize) -> Self {
+        let mesh = Self::formed(case, managers, workers);
+        case.needs(mesh.node(1).engine.is_ketch(), "dockerd does not know these labels");
+        mesh
+    }
+
+    /// Makes a service of the registry's [`IMAGE`], and waits for nothing.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn create(&self, flags: &str, command: &str) {
+        let _ = self.docker(1, &format!("service create -q -d {flags} {IMAGE} {command}")).ok();
+    }
+
+    /// Puts `peer:1` into the registry: the busybox with this `mesh_peer`, which serves by default.
+    ///
+    /// # Panics
+    /// When it can't be copied, loaded or pushed.
+    #[track_caller]
+    pub fn push_peer(&self, program: &str) {
+        let engine = &self.node(1).engine;
+        // The root of the registry's busybox: health checks are a shell's.
+        let root = engine.site.path("busybox");
+        fs::copy(program, root.join("mesh_peer")).expect("copy the program");
+        let config = r#""Entrypoint":["/mesh_peer"],"Cmd":["serve"]"#;
+        let tar = archive::docker_archive(&engine.site, &format!("{REGISTRY}/peer:1"), &root, config);
+        let _ = engine.client().args(["load", "--input"]).arg(tar).run().ok();
+        let _ = engine.docker(&format!("push --quiet {REGISTRY}/peer:1")).ok();
     }
 
     /// Has the first node make a cluster and the others join it, so many of them managers.

@@ -8,6 +8,8 @@ use crate::site::Site;
 
 /// Where the registry is, as the first part of an image's name.
 pub const REGISTRY: &str = "10.99.0.254:5000";
+/// The busybox that each mesh's registry has.
+pub const IMAGE: &str = "10.99.0.254:5000/busybox:1";
 
 /// A bridge with 10.99.0.254.
 #[derive(Debug)]
