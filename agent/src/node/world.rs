@@ -22,7 +22,7 @@ use ketch_node::world::{Credentials, DialError, Disk, Listener, Stream, Terms, W
 
 use self::credentials::Held;
 use self::disk::Folder;
-use self::listener::Tcp;
+use self::listener::{Sockets, Tcp};
 use super::news;
 use crate::daemon::Daemon;
 use crate::random;
@@ -31,8 +31,7 @@ use crate::random;
 #[derive(Debug)]
 pub struct SystemWorld {
     held: Arc<Held>,
-    /// Whose turn it is to listen.
-    listening: Arc<tokio::sync::Mutex<()>>,
+    sockets: Arc<Sockets>,
     disk: Arc<Folder>,
     /// Whose events tell of news; of none nobody hears them.
     daemon: Weak<Daemon>,
@@ -43,7 +42,7 @@ impl SystemWorld {
     #[must_use]
     pub fn new(data_root: &Path) -> Self {
         let disk = Arc::new(Folder::new(data_root.join("swarm")));
-        Self { held: Arc::default(), listening: Arc::default(), disk, daemon: Weak::new() }
+        Self { held: Arc::default(), sockets: Arc::default(), disk, daemon: Weak::new() }
     }
 
     /// The same, whose news are the daemon's events.
@@ -72,9 +71,9 @@ impl World for SystemWorld {
     }
 
     fn listen(&self, address: &str) -> BoxFuture<'static, io::Result<Box<dyn Listener>>> {
-        let (held, turns, address) =
-            (Arc::clone(&self.held), Arc::clone(&self.listening), address.to_owned());
-        async move { Ok(Box::new(Tcp::bind(held, turns, &address).await?) as Box<dyn Listener>) }.boxed()
+        let (held, sockets, address) =
+            (Arc::clone(&self.held), Arc::clone(&self.sockets), address.to_owned());
+        async move { Ok(Box::new(Tcp::bind(held, &sockets, &address).await?) as Box<dyn Listener>) }.boxed()
     }
 
     fn adopt(&self, credentials: Credentials) {

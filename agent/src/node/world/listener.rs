@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 use ketch_ca::trust::PeerError;
 use ketch_node::world::{Accepted, Caller, Listener};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex as Turns, OwnedMutexGuard as Turn, mpsc};
+use tokio::sync::{Mutex as Opened, OwnedMutexGuard as Open, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -35,6 +35,28 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long the socket before it may take to be closed.
 const CLOSES: Duration = Duration::from_secs(2);
 
+/// Which addresses are listened at. A socket is closed by its task, a moment after it was dropped, and its address is free then.
+#[derive(Debug, Default)]
+pub(super) struct Sockets(Mutex<BTreeMap<String, Arc<Opened<()>>>>);
+
+impl Sockets {
+    /// Until the socket that was there is closed; one that stays is for bind(2) to tell of.
+    async fn wait_for(&self, address: &str) {
+        let before = locked(&self.0).get(address).cloned();
+        if let Some(before) = before {
+            let _closed = timeout(CLOSES, before.lock()).await;
+        }
+    }
+
+    /// Held for as long as the socket is open.
+    fn open(&self, address: &str) -> Option<Open<()>> {
+        let opened = Arc::new(Opened::new(()));
+        let open = Arc::clone(&opened).try_lock_owned().ok();
+        let _closed = locked(&self.0).insert(address.to_owned(), opened);
+        open
+    }
+}
+
 /// A socket that listens. Dropped, it is closed, and so are connections whose handshake is under way.
 #[derive(Debug)]
 pub(super) struct Tcp {
@@ -44,14 +66,14 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
-    /// One at a time listens: the one before is closed by its task, a moment after it was dropped, and the address is free then.
-    pub(super) async fn bind(held: Arc<Held>, turns: Arc<Turns<()>>, address: &str) -> io::Result<Self> {
-        let turn = timeout(CLOSES, turns.lock_owned()).await.ok();
+    pub(super) async fn bind(held: Arc<Held>, sockets: &Sockets, address: &str) -> io::Result<Self> {
+        sockets.wait_for(address).await;
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?.to_string();
+        let open = sockets.open(&address);
         let (sender, accepted) = mpsc::channel(16);
         let accepting = tokio::spawn(accept_all(
-            Socket { listener, _turn: turn },
+            Socket { listener, _open: open },
             Door { held, sender, busy: Arc::default() },
         ));
         Ok(Self { address, accepted, accepting })
@@ -86,10 +108,10 @@ struct Door {
     busy: Arc<Busy>,
 }
 
-/// Closed before its turn is over: fields are dropped in their order.
+/// Closed before it says so: fields are dropped in their order.
 struct Socket {
     listener: TcpListener,
-    _turn: Option<Turn<()>>,
+    _open: Option<Open<()>>,
 }
 
 async fn accept_all(socket: Socket, door: Door) {

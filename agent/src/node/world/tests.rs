@@ -134,10 +134,11 @@ impl Service for Answers {
     }
 }
 
-/// A manager whose log has stopped listens anew in the moment in which it has ended.
+/// A manager whose log has stopped listens anew in the moment in which it has ended, beside what listens elsewhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_listens_no_more_leaves_the_address_to_the_next() {
     let node = Node::new(&cluster(1), 1, NodeRole::Manager);
+    let _of_layers = node.world.listen("127.0.0.1:0").await.unwrap();
     let mut address = "127.0.0.1:0".to_owned();
     for turn in 0..200 {
         let listener = node.world.listen(&address).await.unwrap_or_else(|error| panic!("{turn}: {error}"));
