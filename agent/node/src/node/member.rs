@@ -4,6 +4,7 @@ mod failing;
 mod following;
 mod keys;
 mod managing;
+mod places;
 mod rights;
 mod sharing;
 

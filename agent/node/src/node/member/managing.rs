@@ -1,13 +1,11 @@
 //! A node's manager: when it begins and ends, who answers calls of other nodes, and one dispatcher for each term that it leads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_ca::folder::RaftKeys;
-use ketch_ca::identity::Identity;
 use ketch_ca::trust::{PeerError, Side, Trust};
 use ketch_cluster::control::Reachability;
 use ketch_cluster::id::NodeId;
@@ -17,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::places::Places;
 use super::{Log, Member, end_all, lock};
 use crate::calls::{self, ManagerAddress, ReachAsked, TunnelRequest};
 use crate::dispatcher::Dispatcher;
@@ -264,7 +263,7 @@ pub(super) async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Ser
             Ok(accepted) => {
                 // Everybody has places of his own: nobody keeps others out.
                 let places = match accepted.caller {
-                    Caller::Member(identity) => members.places_of(identity),
+                    Caller::Member(identity) => members.of(identity.node, most_of(identity.role)),
                     Caller::Stranger => Arc::clone(&strangers),
                 };
                 let Ok(place) = places.try_acquire_owned() else { continue };
@@ -287,26 +286,10 @@ pub(super) async fn accept(mut listener: Box<dyn Listener>, service: Arc<dyn Ser
     }
 }
 
-/// Of each node that has connections, those that it may have more of.
-#[derive(Default)]
-struct Places {
-    of: BTreeMap<NodeId, Arc<Semaphore>>,
-    /// With so many it is looked who has gone.
-    swept_at: usize,
-}
-
-impl Places {
-    fn places_of(&mut self, identity: Identity) -> Arc<Semaphore> {
-        if self.of.len() >= self.swept_at {
-            // Each connection holds its node's.
-            self.of.retain(|_, places| Arc::strong_count(places) > 1);
-            self.swept_at = self.of.len().saturating_mul(2).max(64);
-        }
-        let most = match identity.role {
-            NodeRole::Worker => MOST_OF_WORKER,
-            NodeRole::Manager => MOST_OF_MANAGER,
-        };
-        Arc::clone(self.of.entry(identity.node).or_insert_with(|| Arc::new(Semaphore::new(most))))
+fn most_of(role: NodeRole) -> usize {
+    match role {
+        NodeRole::Worker => MOST_OF_WORKER,
+        NodeRole::Manager => MOST_OF_MANAGER,
     }
 }
 

@@ -3,17 +3,17 @@
 //! Nothing else is answered there. Who asks is known by his certificate; whether he may have the image is the leader's word, which
 //! is believed for half a minute. A port that can't be had keeps the node from giving, and from nothing else.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use ketch_cluster::id::NodeId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use super::managing::{Judge, accept};
+use super::places::Places;
 use super::rights::Rights;
 use super::{Member, lock};
 use crate::calls::PieceAsked;
@@ -65,26 +65,8 @@ struct Sharing {
     member: Weak<Member>,
     layers: Arc<dyn LayerStore>,
     rights: Arc<Mutex<Rights>>,
-    turns: Arc<Mutex<Turns>>,
-}
-
-/// Of each node that asks: nobody keeps others waiting for longer than it takes to give him a few pieces.
-#[derive(Debug, Default)]
-struct Turns {
-    of: BTreeMap<NodeId, Arc<Semaphore>>,
-    /// With so many it is looked who asks no more.
-    swept_at: usize,
-}
-
-impl Turns {
-    fn of(&mut self, node: NodeId) -> Arc<Semaphore> {
-        if self.of.len() >= self.swept_at {
-            // Whoever has a turn, or waits for one, holds it.
-            self.of.retain(|_, turns| Arc::strong_count(turns) > 1);
-            self.swept_at = self.of.len().saturating_mul(2).max(64);
-        }
-        Arc::clone(self.of.entry(node).or_insert_with(|| Arc::new(Semaphore::new(OF_ONE))))
-    }
+    /// Nobody keeps others waiting for longer than it takes to give him a few pieces.
+    turns: Arc<Mutex<Places>>,
 }
 
 impl Sharing {
@@ -115,7 +97,7 @@ impl Sharing {
     }
 
     async fn turn_of(&self, node: NodeId) -> Result<OwnedSemaphorePermit, Refusal> {
-        let turns = lock(&self.turns).of(node);
+        let turns = lock(&self.turns).of(node, OF_ONE);
         match timeout(TURN, turns.acquire_owned()).await {
             Ok(Ok(turn)) => Ok(turn),
             _ => Err(Refusal::Unavailable(format!("node {node} has {OF_ONE} pieces on their way"))),
@@ -157,23 +139,5 @@ impl Service for Sharing {
 
     fn bounds(&self, _: &Caller) -> Bounds {
         BOUNDS
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn one_node_has_a_few_turns_and_leaves_others_theirs() {
-        let mut turns = Turns::default();
-        let (one, other) = (NodeId::of(1), NodeId::of(2));
-        let held: Vec<_> = (0..OF_ONE).map(|_| turns.of(one).try_acquire_owned().unwrap()).collect();
-        assert!(turns.of(one).try_acquire_owned().is_err());
-        assert!(turns.of(other).try_acquire_owned().is_ok());
-        turns.swept_at = 0;
-        assert!(turns.of(one).try_acquire_owned().is_err(), "a sweep forgets nobody who has turns");
-        drop(held);
-        assert!(turns.of(one).try_acquire_owned().is_ok());
     }
 }
