@@ -14,6 +14,7 @@ pub mod config;
 pub mod daemon;
 pub mod daemon_json;
 pub mod dockerfile;
+mod duration;
 pub mod engine;
 pub mod error;
 pub mod events;

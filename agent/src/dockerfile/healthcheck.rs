@@ -5,6 +5,7 @@ use ketch_engine_api::container::HealthConfig;
 use super::flags::Flags;
 use super::operands;
 use super::words::quoted;
+use crate::duration;
 
 const FLAGS: [&str; 5] = ["interval", "timeout", "start-period", "start-interval", "retries"];
 const MILLISECOND: i64 = 1_000_000;
@@ -34,7 +35,7 @@ pub(super) fn parse(rest: &str, flags: &Flags) -> Result<HealthConfig, String> {
         if text.is_empty() {
             return Ok(0);
         }
-        let time = duration(&text)?;
+        let time = duration::parse(&text)?;
         if time != 0 && time < MILLISECOND {
             return Err(format!("Interval {} cannot be less than 1ms", quoted(name)));
         }
@@ -59,49 +60,6 @@ pub(super) fn parse(rest: &str, flags: &Flags) -> Result<HealthConfig, String> {
         start_interval: interval("start-interval")?,
         retries,
     })
-}
-
-/// Go's durations, in nanoseconds: `1m30s`, `1.5h`, `-1s`, `0`.
-fn duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quoted(text));
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut sum = 0_f64;
-    while !rest.is_empty() {
-        let is_number = |letter: char| letter.is_ascii_digit() || letter == '.';
-        let end = rest.find(|letter| !is_number(letter)).unwrap_or(rest.len());
-        let number: f64 = rest[..end].parse().map_err(|_| invalid())?;
-        rest = &rest[end..];
-        let end = rest.find(is_number).unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "ns" => 1.0,
-            "us" | "\u{b5}s" | "\u{3bc}s" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 60e9,
-            "h" => 3600e9,
-            "" => return Err(format!("time: missing unit in duration {}", quoted(text))),
-            other => {
-                return Err(format!("time: unknown unit {} in duration {}", quoted(other), quoted(text)));
-            }
-        };
-        rest = &rest[end..];
-        sum += number * unit;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "what is too large saturates")]
-    let time = sum as i64;
-    if time == i64::MAX {
-        return Err(invalid());
-    }
-    Ok(if negative { -time } else { time })
 }
 
 /// Go's text of such a time, without trailing zeros: `1m30s`, `500ms`.
@@ -146,11 +104,8 @@ mod tests {
             ("0", 0, "0s"),
             ("90500ms", 90_500_000_000, "1m30.5s"),
         ] {
-            assert_eq!(duration(text), Ok(time), "{text}");
+            assert_eq!(duration::parse(text), Ok(time), "{text}");
             assert_eq!(shown(time), again);
         }
-        assert_eq!(duration("5").unwrap_err(), "time: missing unit in duration \"5\"");
-        assert_eq!(duration("5x").unwrap_err(), "time: unknown unit \"x\" in duration \"5x\"");
-        assert_eq!(duration("x").unwrap_err(), "time: invalid duration \"x\"");
     }
 }

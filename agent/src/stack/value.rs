@@ -1,8 +1,8 @@
 //! A value of the file with the place where it stands, so that what is wrong with it can be said with its place.
 
-use std::time::Duration;
-
 use serde_json::Value;
+
+use crate::{duration, size};
 
 /// Why a file is no stack.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -112,24 +112,14 @@ impl<'v> Place<'v> {
 
     /// Nanoseconds.
     pub(super) fn span(&self) -> Result<i64, StackError> {
-        let span = span(&self.text()?).ok_or_else(|| self.wrong("must be a duration such as 1m30s"))?;
-        i64::try_from(span.as_nanos()).map_err(|_| self.wrong("is too long"))
+        let span = duration::parse(&self.text()?).ok().filter(|span| *span >= 0);
+        span.ok_or_else(|| self.wrong("must be a duration such as 1m30s"))
     }
 
     /// Bytes, with a letter or without.
     pub(super) fn bytes(&self) -> Result<i64, StackError> {
-        let text = self.text()?.to_ascii_lowercase();
-        let bare = text.trim_end_matches('b').trim_end_matches('i');
-        let (digits, shift) = match bare.char_indices().last() {
-            Some((at, 'k')) => (&bare[..at], 10),
-            Some((at, 'm')) => (&bare[..at], 20),
-            Some((at, 'g')) => (&bare[..at], 30),
-            Some((at, 't')) => (&bare[..at], 40),
-            _ => (bare, 0),
-        };
-        let wrong = || self.wrong("must be a size such as 512M");
-        let whole: f64 = digits.trim().parse().map_err(|_| wrong())?;
-        scaled(whole, f64::from(1_u32 << 20) * 2_f64.powi(shift - 20)).ok_or_else(wrong)
+        let bytes = size::binary(&self.text()?).ok().and_then(|bytes| i64::try_from(bytes).ok());
+        bytes.ok_or_else(|| self.wrong("must be a size such as 512M"))
     }
 
     /// Billionths of a CPU.
@@ -157,28 +147,6 @@ pub(super) fn keys(place: &Place<'_>) -> Result<Vec<String>, StackError> {
 fn scaled(number: f64, by: f64) -> Option<i64> {
     let product = (number * by).round();
     (0.0..9e18).contains(&product).then_some(product as i64)
-}
-
-fn span(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let (number, tail) = rest.split_at(rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?);
-        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        total =
-            total.checked_add(Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?)?;
-        rest = tail;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 /// As a shell splits words; none where a quote does not end.
