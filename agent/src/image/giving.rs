@@ -21,6 +21,8 @@ use crate::locks::locked;
 
 /// How long what is on its way is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long, where none of it has come: another node may have it, and whoever asks may be the one who is waited for.
+const BEGINNING: Duration = Duration::from_millis(200);
 
 /// Why nothing is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +124,8 @@ impl Images {
     /// # Errors
     /// [`NotGiven`].
     pub async fn give(&self, part: Part, offset: u64, length: usize) -> Result<Bytes, NotGiven> {
-        let until = Instant::now() + PATIENCE;
+        let begun = Instant::now();
+        let until = begun + PATIENCE;
         let mut news = self.0.giving.news.subscribe();
         loop {
             news.mark_unchanged();
@@ -134,7 +137,7 @@ impl Images {
                     }
                 }
                 Place::Coming => {
-                    if timeout_at(until, news.changed()).await.is_err() {
+                    if timeout_at(begun + BEGINNING, news.changed()).await.is_err() {
                         return Err(NotGiven::NotYet);
                     }
                 }

@@ -109,6 +109,8 @@ enum Manner {
     Drips,
     /// It can't be reached.
     Gone,
+    /// It had it once, and looks for it as well: the leader names it until it knows that.
+    Waits,
 }
 
 /// What the leader and other nodes are to one that pulls.
@@ -119,6 +121,8 @@ struct Others {
     later: BTreeSet<String>,
     asked: Mutex<BTreeMap<String, usize>>,
     blamed: Mutex<BTreeSet<String>>,
+    /// Those of whom the leader knows that they look for a blob themselves.
+    waited: Mutex<BTreeMap<Digest, BTreeSet<String>>>,
 }
 
 impl Others {
@@ -140,6 +144,7 @@ impl Others {
         (offset, length): (u64, u32),
     ) -> Result<Bytes, PieceError> {
         let (images, manner) = &self.nodes[&from.node];
+        let waiting = from.node.clone();
         let count = {
             let mut asked = locked(&self.asked);
             let count = asked.entry(from.node).or_default();
@@ -150,6 +155,10 @@ impl Others {
             Manner::Dies(after) if count > *after => return Err(PieceError::Lost("gone".to_owned())),
             Manner::Slow => tokio::time::sleep(Duration::from_millis(30)).await,
             Manner::Gone => return Err(PieceError::Lost("no route to host".to_owned())),
+            Manner::Waits => {
+                let _new = locked(&self.waited).entry(part.blob).or_default().insert(waiting);
+                return Err(PieceError::NotYet);
+            }
             _ => {}
         }
         let given = images.give(part, offset, length as usize).await;
@@ -173,9 +182,13 @@ impl Others {
 }
 
 impl Peers for Others {
-    fn find(&self, _: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
+    fn find(&self, part: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
         let blamed = locked(&self.blamed).clone();
-        let may = |node: &&String| step == Step::Seeks && !avoid.contains(*node) && !blamed.contains(*node);
+        let waited = locked(&self.waited).get(&part.blob).cloned().unwrap_or_default();
+        let may = |node: &&String| {
+            let is_left_out = avoid.contains(*node) || blamed.contains(*node) || waited.contains(*node);
+            step == Step::Seeks && !is_left_out
+        };
         let source = |node: &String| Source { node: node.clone(), address: String::new() };
         let (later, first): (Vec<_>, Vec<_>) =
             self.nodes.keys().filter(may).partition(|node| self.later.contains(*node));
@@ -286,6 +299,19 @@ async fn nodes_that_nobody_reaches_do_not_keep_the_registry_waiting() {
     assert!(error.message.contains("connection refused"), "{error}");
     let asked = locked(&others.asked).len();
     assert!(asked <= 4, "{asked} nodes were asked for the manifest");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_it_no_more_is_not_waited_for() {
+    let image = packed();
+    let (first, second, node) = (Node::with(&image), Node::with(&image), Node::new());
+    // The leader learns of each blob anew that the second one looks for it.
+    let waits = [("b", &second, Manner::Waits)];
+    let others = Others::in_turn(&waits, &[("a", &first, Manner::Honest)]);
+    node.pull(&image, others.clone()).await.unwrap();
+    assert!(node.has(&image));
+    let asked = locked(&others.asked).clone();
+    assert!(asked["b"] < 200, "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,7 +145,9 @@ impl Sought {
         // It had it, and looks for it: it does not have it any more.
         self.holders.remove(&own);
         let may = |node: &NodeId| *node != own && peers.all.contains(node) && !avoid.contains(node);
-        let has = |node: &&NodeId| self.holders.contains(node) || peers.complete.contains(node);
+        // Who looks for it has lost what was complete there.
+        let is_complete = |node: &NodeId| peers.complete.contains(node) && !self.seekers.contains_key(node);
+        let has = |node: &&NodeId| self.holders.contains(node) || is_complete(node);
         let mut sources: Vec<NodeId> =
             peers.all.iter().filter(|node| may(node)).filter(has).copied().collect();
         // Each begins with another one: many that look at once do not all come to one.
@@ -264,6 +266,19 @@ mod tests {
         assert_eq!(case.take(2, LayerStep::Seeks, &[3]), Way::Registry);
         let _ = case.take(2, LayerStep::GivesUp, &[]);
         assert_eq!(case.take(1, LayerStep::Seeks, &[3]), Way::Registry);
+    }
+
+    #[tokio::test]
+    async fn nodes_that_have_lost_it_do_not_wait_for_each_other() {
+        let mut case = Case::new(3);
+        for node in 1..=3 {
+            case.peers.complete.insert(NodeId::of(node));
+        }
+        let Way::Nodes(first) = case.seek(1) else { panic!("two others have it, as far as is known") };
+        assert_eq!(first.len(), 2);
+        assert_eq!(case.seek(2), nodes([3, 1]));
+        assert_eq!(case.seek(3), Way::Registry, "the others look for it as well");
+        assert_eq!((case.seek(1), case.seek(2)), (nodes([3]), nodes([3, 1])));
     }
 
     #[tokio::test]

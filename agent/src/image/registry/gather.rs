@@ -41,6 +41,8 @@ const MOST_CRUMBS: usize = 16;
 const IDLE_ROUNDS: usize = 2;
 /// Between two questions for what is not there yet.
 const PAUSE: Duration = Duration::from_millis(50);
+/// A node that has nothing yet may have been named for what it had once: the leader is asked again, and no sooner than after so long.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is told that the registry is asked: others wait for it.
 const RENEWAL: Duration = Duration::from_secs(3);
 
@@ -119,6 +121,7 @@ impl<'a> Gather<'a> {
         let total = self.wanted.descriptor.size;
         let part = self.shared.part(self.wanted.descriptor.digest);
         let (mut done, mut avoid, mut idle) = (0, self.avoid.clone(), 0);
+        let pace = Mutex::new(Pace { since: Instant::now(), bytes: 0 });
         while done < total {
             let sources = match &self.way {
                 Way::Registry => Vec::new(),
@@ -139,12 +142,19 @@ impl<'a> Gather<'a> {
                 return self.ask_registry(done, sink).await;
             }
             let before = done;
-            done = self.ask_nodes(&sources, done, sink).await?;
-            idle = if done == before { idle + 1 } else { 0 };
+            let round = Round::new(&sources, &pace);
+            let ended = self.ask_nodes(&round, &mut done, sink).await?;
             if matches!(self.way, Way::One(_)) && done < total {
                 return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
             }
-            avoid.extend(sources.into_iter().map(|source| source.node));
+            match ended {
+                Ended::Waiting => avoid.extend(round.struck()),
+                Ended::All => {
+                    idle = if done == before { idle + 1 } else { 0 };
+                    avoid.extend(sources.iter().map(|source| source.node.clone()));
+                    *locked(&pace) = Pace { since: Instant::now(), bytes: 0 };
+                }
+            }
         }
         Ok(())
     }
@@ -172,27 +182,29 @@ impl<'a> Gather<'a> {
         *locked(&self.renewing) = Some(Renewing(renewing.abort_handle()));
     }
 
-    /// Goes on from `done`, and gives where it came to: to the end, or to where none of the nodes goes on, or not fast enough.
-    async fn ask_nodes(&self, sources: &[Source], mut done: u64, sink: &Sink<'_>) -> Result<u64> {
+    /// Goes on from `done`: to the end, to where none of the nodes goes on, or not fast enough, or until others may be better ones.
+    async fn ask_nodes(&self, round: &Round<'_>, done: &mut u64, sink: &Sink<'_>) -> Result<Ended> {
         let total = self.wanted.descriptor.size;
-        let round = Round::new(sources);
         let mut pieces = FuturesOrdered::new();
-        let mut next = done;
+        let mut next = *done;
         loop {
-            while pieces.len() < AHEAD && next < total {
+            let is_waiting = matches!(self.way, Way::All) && round.is_waiting();
+            while !is_waiting && pieces.len() < AHEAD && next < total {
                 let length = PIECE.min(total - next);
-                pieces.push_back(self.piece(&round, next, length));
+                pieces.push_back(self.piece(round, next, length));
                 next += length;
             }
-            let Some(Piece { parts, is_whole }) = pieces.next().await else { return Ok(done) };
+            let Some(Piece { parts, ended }) = pieces.next().await else {
+                return Ok(if *done < total { Ended::Waiting } else { Ended::All });
+            };
             let begun = Instant::now();
             for bytes in parts {
-                pass(bytes, &mut done, total, sink).await?;
+                pass(bytes, done, total, sink).await?;
             }
             // The nodes are not asked while the disk is waited for.
-            locked(&round.pace).since += begun.elapsed();
-            if !is_whole {
-                return Ok(done);
+            locked(round.pace).since += begun.elapsed();
+            if let Some(ended) = ended {
+                return Ok(ended);
             }
         }
     }
@@ -201,19 +213,19 @@ impl<'a> Gather<'a> {
     async fn piece(&self, round: &Round<'_>, from: u64, length: u64) -> Piece {
         let part = self.shared.part(self.wanted.descriptor.digest);
         let mut turn = usize::try_from(from / PIECE).unwrap_or(0);
-        let (mut parts, mut have) = (Vec::new(), 0);
+        let (mut parts, mut have, mut vain) = (Vec::new(), 0, 0);
         while have < length {
-            let chosen = round.choose(turn).filter(|_| !locked(&round.pace).is_too_slow(Instant::now()));
-            let Some((at, source)) = chosen else { return Piece { parts, is_whole: false } };
+            let chosen = round.choose(turn).filter(|_| !locked(round.pace).is_too_slow(Instant::now()));
+            let Some((at, source)) = chosen else { return Piece { parts, ended: Some(Ended::All) } };
             let asked = length - have;
             let range = (from + have, u32::try_from(asked).unwrap_or(u32::MAX));
             match self.shared.peers.piece(source.clone(), part, range).await {
                 Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= asked => {
                     let count = bytes.len() as u64;
-                    locked(&round.pace).bytes += count;
+                    locked(round.pace).bytes += count;
                     let (node, sum) = (source.node.clone(), Digest::of(&bytes));
                     locked(&self.served).push(Served { node, from: from + have, length: count, sum });
-                    have += count;
+                    (have, vain) = (have + count, 0);
                     parts.push(bytes);
                     if count < asked.min(CRUMB) {
                         round.crumb(at);
@@ -221,7 +233,11 @@ impl<'a> Gather<'a> {
                     }
                 }
                 Err(PieceError::NotYet) => {
-                    turn += 1;
+                    round.waiting.store(true, Ordering::Relaxed);
+                    (turn, vain) = (turn + 1, vain + 1);
+                    if vain >= round.sources.len() && round.is_waiting() && matches!(self.way, Way::All) {
+                        return Piece { parts, ended: Some(Ended::Waiting) };
+                    }
                     sleep(PAUSE).await;
                 }
                 lost => {
@@ -230,28 +246,58 @@ impl<'a> Gather<'a> {
                 }
             }
         }
-        Piece { parts, is_whole: true }
+        Piece { parts, ended: None }
     }
 }
 
 /// What came of a piece.
 struct Piece {
     parts: Vec<Bytes>,
-    /// Otherwise nobody goes on.
-    is_whole: bool,
+    /// Of one that is not whole: nobody goes on, or not yet.
+    ended: Option<Ended>,
+}
+
+/// Why nodes are not asked any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// All is here, or none of them goes on.
+    All,
+    /// One had nothing yet.
+    Waiting,
 }
 
 /// Nodes that are asked, until none of them goes on.
 struct Round<'a> {
     sources: &'a [Source],
+    begun: Instant,
+    /// Whether one had nothing yet.
+    waiting: AtomicBool,
     /// How often each has given a crumb; as often as it takes where it is not asked any more.
     crumbs: Mutex<BTreeMap<usize, usize>>,
-    pace: Mutex<Pace>,
+    /// Of all rounds one after another in which something is waited for.
+    pace: &'a Mutex<Pace>,
 }
 
 impl<'a> Round<'a> {
-    fn new(sources: &'a [Source]) -> Self {
-        Self { sources, crumbs: Mutex::default(), pace: Mutex::new(Pace { since: Instant::now(), bytes: 0 }) }
+    fn new(sources: &'a [Source], pace: &'a Mutex<Pace>) -> Self {
+        Self {
+            sources,
+            begun: Instant::now(),
+            waiting: AtomicBool::default(),
+            crumbs: Mutex::default(),
+            pace,
+        }
+    }
+
+    /// Whether the leader may know better ones by now.
+    fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) && self.begun.elapsed() >= AGAIN
+    }
+
+    fn struck(&self) -> Vec<String> {
+        let crumbs = locked(&self.crumbs);
+        let struck = crumbs.iter().filter(|(_, times)| **times >= MOST_CRUMBS);
+        struck.filter_map(|(at, _)| Some(self.sources.get(*at)?.node.clone())).collect()
     }
 
     /// Whose turn it is, of those that are asked.
