@@ -98,8 +98,8 @@ sim: ## Whole clusters in a seeded simulation: SEEDS=200 FIRST=1, or SEED=N for 
 sim-faults: ## Which seed is the first to find each fault that is made on purpose: SEEDS=200 FIRST=1
 	$(subst --package,--features faults --package,$(SIM)) --hunt --first $(or $(FIRST),1) --seeds $(or $(SEEDS),200)
 
-sim-sample: sim-linear-sample # As many seeds as half a minute has room for
-	$(SIM) --seconds 30
+sim-sample: sim-linear-sample # As many seeds as a minute has room for
+	$(SIM) --seconds 60
 
 sim-linear: ## The same cluster's store, read and written through all managers: is its history linearizable? SEEDS=200 FIRST=1, or SEED=N
 	$(SIM) linear $(if $(filter command,$(firstword $(origin SEED))),--seed $(SEED),--first $(or $(FIRST),1) --seeds $(or $(SEEDS),200))

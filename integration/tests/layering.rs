@@ -103,6 +103,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
         &[
             "ketch-cluster",
             "base64",
+            "p256",
             "rcgen",
             "ring",
             "rustls",
@@ -330,6 +331,12 @@ fn no_release_has_a_feature_for_tests() {
             assert!(
                 !turned_on.iter().any(|name| name == "fault-injection" || name == "faults"),
                 "{} turns it on",
+                package["name"]
+            );
+            // The release is built of three packages, none of which is the simulation.
+            assert!(
+                package["name"] == "ketch-sim" || !turned_on.iter().any(|name| name == "seeded"),
+                "{} has keys of a seed",
                 package["name"]
             );
         }

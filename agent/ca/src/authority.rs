@@ -11,7 +11,7 @@ use ketch_cluster::objects::Cluster;
 use ketch_cluster::objects::node::NodeRole;
 use ketch_cluster::time::Timestamp;
 use rcgen::{
-    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose,
     PublicKeyData, SanType,
 };
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -21,6 +21,7 @@ use crate::identity::unit_of;
 use crate::key::KeyError;
 use crate::pem::{self, PemError};
 use crate::root::{self, Root, Validity};
+use crate::signer::Signer;
 
 /// No node certificate is shorter.
 pub const LEAST_LIFE: Duration = Duration::from_secs(3600);
@@ -51,7 +52,7 @@ pub enum AuthorityError {
 /// Signs for one cluster. Made anew when the cluster's root or its certificate expiry has changed.
 pub struct Authority {
     cluster: ClusterId,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Issuer<'static, Signer>,
     /// The issuer's: nothing that it signs lives longer.
     expires: Timestamp,
     /// What leads from the issuer to the root that everyone trusts; PEM, empty when that is the issuer.
@@ -145,16 +146,16 @@ mod tests {
     use crate::key::NodeKey;
     use crate::root::BACKDATE;
     use proptest::prelude::*;
-    use rcgen::{CertificateParams, PKCS_ECDSA_P384_SHA384};
+    use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P384_SHA384, SigningKey};
 
-    fn request_of(params: &CertificateParams, key: &KeyPair) -> String {
+    fn request_of(params: &CertificateParams, key: &impl SigningKey) -> String {
         pem::write(pem::REQUEST, params.serialize_request(key).unwrap().der())
     }
 
     #[test]
     fn what_a_request_says_of_itself_is_ignored() {
         let cluster = cluster(1);
-        let key = NodeKey::generate().unwrap().pair();
+        let key = NodeKey::generate().unwrap().signer();
         let mut params = CertificateParams::new([compat::AUTHORITY.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, "root");
         params.distinguished_name.push(DnType::OrganizationalUnitName, compat::MANAGER);

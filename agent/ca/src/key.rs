@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, PublicKeyData};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::pem;
+use crate::signer::Signer;
 
 /// ECDSA P-256. It never leaves its node: only requests that it has signed do.
-pub struct NodeKey(KeyPair);
+pub struct NodeKey(Signer);
 
 /// What can't be done with a key.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +28,7 @@ impl NodeKey {
     /// # Errors
     /// The system has none.
     pub fn generate() -> Result<Self, KeyError> {
-        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Self).map_err(KeyError::Generate)
+        Signer::generate().map(Self).map_err(KeyError::Generate)
     }
 
     /// From its PKCS #8.
@@ -35,8 +36,7 @@ impl NodeKey {
     /// # Errors
     /// It is no key of P-256.
     pub fn read(pkcs8: &[u8]) -> Result<Self, KeyError> {
-        let der = PrivatePkcs8KeyDer::from(pkcs8);
-        KeyPair::from_pkcs8_der_and_sign_algo(&der, &PKCS_ECDSA_P256_SHA256).map(Self).map_err(KeyError::Read)
+        Signer::of_p256(pkcs8).map(Self).map_err(KeyError::Read)
     }
 
     /// A certificate request (PKCS #10) in PEM. It says no more than the public key: the authority sets the rest.
@@ -53,20 +53,20 @@ impl NodeKey {
     /// The key as PKCS #8: a secret.
     #[must_use]
     pub fn pkcs8(&self) -> &[u8] {
-        self.0.serialized_der()
+        self.0.pkcs8()
     }
 
     /// The public key as a point, uncompressed.
     #[must_use]
     pub fn public(&self) -> &[u8] {
-        self.0.public_key_raw()
+        self.0.der_bytes()
     }
 
     pub(crate) fn for_tls(&self) -> PrivateKeyDer<'static> {
         PrivatePkcs8KeyDer::from(self.pkcs8().to_vec()).into()
     }
 
-    pub(crate) fn pair(self) -> KeyPair {
+    pub(crate) fn signer(self) -> Signer {
         self.0
     }
 }

@@ -10,10 +10,8 @@ use ketch_cluster::objects::node::CaKeyId;
 use ketch_cluster::time::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, PublicKeyData, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SerialNumber,
 };
-use ring::rand::{SecureRandom, SystemRandom};
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use sha2::{Digest, Sha256};
 use x509_parser::asn1_rs::Tag;
 use x509_parser::certificate::X509Certificate;
@@ -24,6 +22,8 @@ use crate::authority::AuthorityError;
 use crate::compat;
 use crate::key::{KeyError, NodeKey};
 use crate::pem;
+use crate::randomness;
+use crate::signer::Signer;
 
 /// 20 years of 365 days.
 pub const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -61,14 +61,14 @@ impl Root {
         let key = NodeKey::generate()?;
         let secret = SecretBytes(key.pkcs8().to_vec());
         let params = authority_params(Validity::from(now, ROOT_LIFE), 1)?;
-        let certificate = params.self_signed(&key.pair()).map_err(AuthorityError::Sign)?;
+        let certificate = params.self_signed(&key.signer()).map_err(AuthorityError::Sign)?;
         Ok(Self { certificate: pem::write(pem::CERTIFICATE, certificate.der()), key: secret })
     }
 
     /// Another certificate of a key.
     #[cfg(test)]
     pub(crate) fn of_key(key: &SecretBytes, now: Timestamp) -> Result<String, AuthorityError> {
-        let certificate = authority_params(Validity::from(now, ROOT_LIFE), 1)?.self_signed(&pair_of(key)?);
+        let certificate = authority_params(Validity::from(now, ROOT_LIFE), 1)?.self_signed(&signer_of(key)?);
         Ok(pem::write(pem::CERTIFICATE, certificate.map_err(AuthorityError::Sign)?.der()))
     }
 
@@ -78,7 +78,7 @@ impl Root {
     /// # Errors
     /// One of both is no root, or the system has no randomness.
     pub fn cross_signed_by(&self, old: &Self, now: Timestamp) -> Result<String, AuthorityError> {
-        let key = pair_of(&self.key)?;
+        let key = signer_of(&self.key)?;
         let described = describe(&self.certificate)?;
         let ends = described.expires.min(describe(&old.certificate)?.expires);
         let mut params = authority_params(Validity::from(now, ROOT_LIFE).until(ends), 0)?;
@@ -89,9 +89,9 @@ impl Root {
         Ok(pem::write(pem::CERTIFICATE, certificate.der()))
     }
 
-    pub(crate) fn issuer(&self) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
+    pub(crate) fn issuer(&self) -> Result<Issuer<'static, Signer>, AuthorityError> {
         let certificate = pem::certificates(&self.certificate)?.remove(0);
-        let key = pair_of(&self.key)?;
+        let key = signer_of(&self.key)?;
         let (_, parsed) = X509Certificate::from_der(&certificate).map_err(|_| AuthorityError::Certificate)?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.der_bytes() {
             return Err(AuthorityError::Mismatch);
@@ -101,9 +101,8 @@ impl Root {
 }
 
 /// A root's key may be of any kind that certificates are signed with.
-fn pair_of(key: &SecretBytes) -> Result<KeyPair, AuthorityError> {
-    let pair = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key.0.as_slice()));
-    pair.map_err(|error| KeyError::Read(error).into())
+fn signer_of(key: &SecretBytes) -> Result<Signer, AuthorityError> {
+    Signer::of(&key.0).map_err(|error| KeyError::Read(error).into())
 }
 
 /// The subject of a certificate in PEM, in the kinds of text that it is in: names are compared as bytes.
@@ -217,7 +216,7 @@ fn authority_params(validity: Validity, authorities_below: u8) -> Result<Certifi
 /// 126 random bits, positive and never zero (RFC 5280, 4.1.2.2).
 fn serial_number() -> Result<SerialNumber, AuthorityError> {
     let mut bytes = [0; 16];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| AuthorityError::Randomness)?;
+    randomness::fill(&mut bytes).map_err(|_| AuthorityError::Randomness)?;
     bytes[0] = bytes[0] & 0x3f | 0x40;
     Ok(SerialNumber::from_slice(&bytes))
 }
@@ -236,7 +235,7 @@ mod tests {
         let name =
             [&[0x30, 0x13, 0x31, 0x11, 0x30, 0x0f, 6, 3, 0x55, 4, 3, 0x13, 8][..], b"swarm-ca"].concat();
         assert_eq!(described.subject, name);
-        assert_eq!(root.issuer().unwrap().key().public_key_raw().len(), 65);
+        assert_eq!(root.issuer().unwrap().key().der_bytes().len(), 65);
     }
 
     #[test]

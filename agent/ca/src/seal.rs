@@ -5,9 +5,9 @@
 
 use ketch_cluster::token::UnlockKey;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::compat;
+use crate::randomness;
 
 /// What can't be sealed or opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +27,7 @@ pub enum SealError {
 /// The system has no randomness.
 pub fn seal(key: &UnlockKey, purpose: &str, secret: &[u8]) -> Result<Vec<u8>, SealError> {
     let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new().fill(&mut nonce).map_err(|_| SealError::Randomness)?;
+    randomness::fill(&mut nonce).map_err(|_| SealError::Randomness)?;
     let mut text = secret.to_vec();
     cipher(key)?
         .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(purpose), &mut text)

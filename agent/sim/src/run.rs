@@ -63,6 +63,7 @@ pub enum Play {
 /// # Errors
 /// What did not hold.
 pub fn run(seed: u64, what: Play, loud: bool) -> Result<Outcome, Failure> {
+    ketch_ca::seeded::begin(seed);
     let mut random = Random::new(seed);
     let scene = match what {
         Play::Services => Scene::drawn(seed, &mut random),

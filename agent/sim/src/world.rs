@@ -135,8 +135,7 @@ impl World for SimulatedWorld {
     }
 }
 
-/// What is flushed at once is one message of the network, whatever its length: a signature is of 70 to 72 bytes, by a key that
-/// differs from run to run, and each message draws its delay.
+/// What is flushed at once is one message of the network, whatever its length.
 fn whole(stream: TcpStream) -> Box<dyn Stream> {
     Box::new(BufWriter::with_capacity(WHOLE, stream))
 }
