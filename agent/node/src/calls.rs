@@ -219,6 +219,10 @@ impl ManagerAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Membership {
     pub role: NodeRole,
+    /// Who the node is in raft; none while raft has not let it in. (An older leader tells none: then it is asked once more, and lets in
+    /// whom it has.)
+    #[serde(default)]
+    pub raft_id: Option<u64>,
     /// The roots that the node is to trust (PEM), and which of them is to have signed its certificate: others renew.
     pub roots: String,
     pub issuer: CaKeyId,

@@ -26,7 +26,8 @@ pub(super) fn membership(store: &Store, node: NodeId, renewals: &BTreeSet<NodeId
         issuer.inspect_err(|error| tracing::warn!(%error, "the cluster's roots can't be read")).ok()?;
     // A manager's certificate is needed to be let into raft, and for as long as raft has the node.
     let role = node.spec.role.max(node.role);
-    Some(Membership { role, roots: root::trusted(&cluster.root_ca), issuer })
+    let raft_id = node.manager.as_ref().map(|place| place.raft_id);
+    Some(Membership { role, raft_id, roots: root::trusted(&cluster.root_ca), issuer })
 }
 
 /// Which root is to have signed the node's certificate. While the cluster moves to the next one, a node whose turn has not come
@@ -48,7 +49,7 @@ fn issuer(
 mod tests {
     use ketch_ca::rotation;
     use ketch_cluster::objects::Version;
-    use ketch_cluster::objects::node::{NodeRole, NodeTls};
+    use ketch_cluster::objects::node::{ManagerStatus, NodeRole, NodeTls};
     use ketch_cluster::store::StoreAction;
 
     use super::*;
@@ -110,8 +111,12 @@ mod tests {
         ] {
             let mut node = node(CaKeyId([9; 20]));
             (node.spec.role, node.role) = (wanted, present);
-            assert_eq!(told(&store(&cluster, node), &[]).role, expected);
+            let told = told(&store(&cluster, node), &[]);
+            assert_eq!((told.role, told.raft_id), (expected, None));
         }
+        let place = ManagerStatus { raft_id: 7, address: "10.0.0.5:2377".to_owned() };
+        let manager = Node { manager: Some(place), ..node(CaKeyId([9; 20])) };
+        assert_eq!(told(&store(&cluster, manager), &[]).raft_id, Some(7));
         assert_eq!(membership(&Store::default(), NODE, &BTreeSet::new()), None);
     }
 }

@@ -322,7 +322,7 @@ impl Member {
                 let _one = self.renewing.lock().await;
                 self.follow_role().await
             } else {
-                return;
+                return self.follow_place(membership).await;
             };
             match done {
                 // The leader may have another role for it by now: it will tell.

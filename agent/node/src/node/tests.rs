@@ -21,6 +21,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
+mod promotion;
 mod reaching;
 
 use super::*;

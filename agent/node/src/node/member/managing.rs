@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::places::Places;
 use super::{Log, Member, end_all, lock};
-use crate::calls::{self, ManagerAddress, ReachAsked, TunnelRequest};
+use crate::calls::{self, ManagerAddress, Membership, ReachAsked, TunnelRequest};
 use crate::dispatcher::Dispatcher;
 use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
@@ -209,6 +209,21 @@ impl Member {
         while self.is_manager() && !self.document().entered {
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// A manager that raft has no more asks to be let in again: it was demoted and promoted before it could follow, and its certificate is
+    /// a manager's as before. What it was told may be old by now: who is in is let in at once.
+    pub(super) async fn follow_place(self: &Arc<Self>, told: &Membership) {
+        // Its manager neither begins nor ends meanwhile.
+        let _one = self.renewing.lock().await;
+        let document = self.document();
+        let Some(managing) = self.managing.borrow().clone() else { return };
+        if !document.entered || told.raft_id == document.raft_id {
+            return;
+        }
+        tracing::warn!("raft has this manager no more: it asks to be let in again");
+        self.remember(|document| document.entered = false);
+        lock(&self.managers).spawn(self.clone().enter(managing.manager));
     }
 
     async fn enter(self: Arc<Self>, manager: Arc<Manager>) {

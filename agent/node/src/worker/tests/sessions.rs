@@ -195,8 +195,12 @@ async fn the_node_hears_of_managers_and_membership_and_addresses_are_kept() {
     bench.leader.sessions(1).await;
     let mut events = bench.worker.as_ref().unwrap().events();
     bench.leader.send(&SessionMessage::Managers(other()));
-    let membership =
-        Membership { role: NodeRole::Manager, roots: "roots".to_owned(), issuer: CaKeyId([3; 20]) };
+    let membership = Membership {
+        role: NodeRole::Manager,
+        raft_id: Some(1),
+        roots: "roots".to_owned(),
+        issuer: CaKeyId([3; 20]),
+    };
     bench.leader.send(&SessionMessage::Membership(membership.clone()));
     assert_eq!(events.recv().await, Some(WorkerEvent::Managers(other())));
     assert_eq!(events.recv().await, Some(WorkerEvent::Membership(membership)));
