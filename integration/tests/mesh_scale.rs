@@ -3,6 +3,7 @@
 //!
 //! Loads are many times what is needed, or none: however busy the machine is, a step is a step.
 
+use std::fs;
 use std::time::Duration;
 
 use ketch_integration::mesh::{IMAGE, Mesh};
@@ -10,6 +11,7 @@ use ketch_integration::{Case, tests, wait_within};
 
 tests![
     labels_that_can_not_be_are_refused,
+    a_stack_that_says_no_replicas_leaves_them_to_the_load,
     a_service_follows_its_cpu_use_also_under_another_leader,
     a_service_follows_its_requests,
 ];
@@ -116,5 +118,37 @@ fn labels_that_can_not_be_are_refused(case: &Case) {
     wait_replicas(&mesh, 1, "x", "3");
     wait_told(&mesh, mesh.leader(1, SETTLES), "scale_hold x");
     mesh.docker(1, "service update -q -d --label-add ketch.scale.window=never x").refuses(&["label ketch.scale.window:"]);
+    mesh.end();
+}
+
+/// Its task has no node, so that nothing but what is deployed decides.
+const STACK: &str = r#"
+services:
+  web:
+    image: IMAGE
+    command: sleep 1000
+    deploy:
+      placement: {constraints: ["node.hostname==nowhere"]}
+      labels: {ketch.scale.min: "2", ketch.scale.max: "5", ketch.scale.cpu: "50", deployed: "FIRST"}
+"#;
+
+fn a_stack_that_says_no_replicas_leaves_them_to_the_load(case: &Case) {
+    let mesh = Mesh::formed_of_ketch(case, 3, 0);
+    let file = mesh.node(1).engine.site.path("shop.yml");
+    let deploy = |deployed: &str| {
+        fs::write(&file, STACK.replace("IMAGE", IMAGE).replace("FIRST", deployed)).expect("write the stack");
+        let line = format!("stack deploy --detach=true --resolve-image never -c {} shop", file.display());
+        let _ = mesh.docker(1, &line).ok();
+        let label = "service inspect --format '{{.Spec.Labels.deployed}}' shop_web";
+        let _ = mesh.wait_output_within(SETTLES, 1, label, |text| text == deployed);
+    };
+    deploy("first");
+    wait_replicas(&mesh, 1, "shop_web", "2");
+    let _ = mesh.docker(1, "service scale -d shop_web=4").ok();
+    deploy("second");
+    wait_replicas(&mesh, 1, "shop_web", "4");
+    let _ = mesh.docker(1, "service scale -d shop_web=0").ok();
+    deploy("third");
+    wait_replicas(&mesh, 1, "shop_web", "0");
     mesh.end();
 }

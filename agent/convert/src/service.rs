@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use ketch_cluster::control::{TaskCounts, texts};
+use ketch_cluster::label::scale;
 use ketch_cluster::objects::service::{
     FailureAction, JobStatus, UpdateConfig, UpdateOrder, UpdateState, UpdateStatus,
 };
 use ketch_cluster::objects::task::TaskRuntime;
-use ketch_cluster::objects::{SecretText, Service, ServiceMode, ServiceSpec};
+use ketch_cluster::objects::{Labels, SecretText, Service, ServiceMode, ServiceSpec};
+use ketch_cluster::store::{ObjectId, ObjectKind};
 use ketch_cluster::view::View;
 use ketch_engine_api::swarm::Version;
 use ketch_engine_api::swarm::service as api;
 
 use crate::{Refusal, defaults, endpoint, moment, span, task};
 
-/// The object of a spec, whose networks are found by name. `registry_auth` is of a new service; of an update,
+/// The object of a spec, whose networks are found by name, and so is the service, where it says no replicas. `registry_auth` is of a new service; of an update,
 /// [`query::registry_auth`](crate::query::registry_auth) says where the credentials come from.
 ///
 /// # Errors
@@ -31,18 +33,29 @@ pub fn spec_of(
     if let TaskRuntime::Container(container) = &mut task.runtime {
         container.registry_auth = registry_auth;
     }
+    let labels = spec.labels.unwrap_or_default();
+    let mode = mode_of(&spec.mode, || replicas_unsaid(view, &spec.name, &labels))?;
     Ok(ServiceSpec {
         name: spec.name,
-        labels: spec.labels.unwrap_or_default(),
+        labels,
         task: Arc::new(task),
-        mode: mode_of(&spec.mode)?,
+        mode,
         update: spec.update_config.map(update_of).transpose()?,
         rollback: spec.rollback_config.map(update_of).transpose()?,
         endpoint: spec.endpoint_spec.map(endpoint::spec_of).transpose()?,
     })
 }
 
-fn mode_of(mode: &api::ServiceMode) -> Result<ServiceMode, Refusal> {
+/// Docker's default is one; of a service whose replicas follow its load it is what the load asks for.
+fn replicas_unsaid(view: &View<'_>, name: &str, labels: &Labels) -> u64 {
+    let known = match view.by_name(ObjectKind::Service, name) {
+        Some(ObjectId::Service(id)) => view.service(id),
+        _ => None,
+    };
+    scale::unsaid(labels, known.map(|service| &service.spec)).unwrap_or(1)
+}
+
+fn mode_of(mode: &api::ServiceMode, unsaid: impl FnOnce() -> u64) -> Result<ServiceMode, Refusal> {
     let api::ServiceMode { replicated, global, replicated_job, global_job } = mode;
     let given = [replicated.is_some(), global.is_some(), replicated_job.is_some(), global_job.is_some()];
     if given.iter().filter(|given| **given).count() > 1 {
@@ -60,7 +73,7 @@ fn mode_of(mode: &api::ServiceMode) -> Result<ServiceMode, Refusal> {
         return Ok(ServiceMode::ReplicatedJob { max_concurrent, total_completions });
     }
     let replicas = replicated.as_ref().and_then(|it| it.replicas);
-    Ok(ServiceMode::Replicated { replicas: replicas.unwrap_or(1) })
+    Ok(ServiceMode::Replicated { replicas: replicas.unwrap_or_else(unsaid) })
 }
 
 fn update_of(config: api::UpdateConfig) -> Result<UpdateConfig, Refusal> {

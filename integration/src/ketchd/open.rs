@@ -42,6 +42,7 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_scale::labels_that_can_not_be_are_refused", NEW),
     ("mesh_scale::a_service_follows_its_cpu_use_also_under_another_leader", NEW),
     ("mesh_scale::a_service_follows_its_requests", NEW),
+    ("mesh_scale::a_stack_that_says_no_replicas_leaves_them_to_the_load", NEW),
     ("mesh_layers::each_layer_is_fetched_once_for_all", NEW),
     ("mesh_layers::off_unless_asked_for", NEW),
     ("mesh_layers::the_registry_is_gone", NEW),

@@ -112,6 +112,19 @@ pub fn rolled_back(now: &ServiceSpec, mut previous: ServiceSpec) -> ServiceSpec 
     previous
 }
 
+/// The replicas of a spec with these labels that says none, as the file of a stack that leaves them to the load: those that the service
+/// has, within the bounds, and 0 where it was put to rest; of a new one the fewest that it may have. None without such labels.
+#[must_use]
+pub fn unsaid(labels: &Labels, now: Option<&ServiceSpec>) -> Option<u64> {
+    let bounds = parse(labels).ok().flatten()?;
+    let kept = now.and_then(|now| match now.mode {
+        ServiceMode::Replicated { replicas: 0 } => parse(&now.labels).ok().flatten().map(|_| 0),
+        ServiceMode::Replicated { replicas } => Some(replicas.clamp(bounds.min, bounds.max)),
+        _ => None,
+    });
+    Some(kept.unwrap_or(bounds.min))
+}
+
 /// Billionths of a CPU of which `ketch.scale.cpu` is a part.
 #[must_use]
 pub fn cpus_of(resources: &ResourceRequirements) -> u64 {
@@ -194,6 +207,23 @@ mod tests {
         assert_eq!(mode(&spec(0, "50"), spec(3, "50")), replicas(3));
         assert_eq!(mode(&plain(40), spec(3, "50")), replicas(3));
         assert_eq!(mode(&spec(40, "50"), plain(3)), replicas(3));
+    }
+
+    #[test]
+    fn a_spec_that_says_no_replicas_leaves_them_to_the_load() {
+        let scaled = labels(&[("min", "3"), ("max", "50"), ("cpu", "70")]);
+        let of = |labels: &Labels, replicas| {
+            let spec = fixture::replicated(1, replicas).spec;
+            ServiceSpec { labels: labels.clone(), ..spec }
+        };
+        let plain = Labels::new();
+        assert_eq!(unsaid(&plain, None), None);
+        assert_eq!(unsaid(&plain, Some(&of(&scaled, 40))), None, "Docker's default");
+        assert_eq!(unsaid(&scaled, None), Some(3));
+        assert_eq!(unsaid(&scaled, Some(&of(&scaled, 40))), Some(40));
+        assert_eq!(unsaid(&scaled, Some(&of(&plain, 60))), Some(50), "within its bounds");
+        assert_eq!(unsaid(&scaled, Some(&of(&scaled, 0))), Some(0), "it is at rest");
+        assert_eq!(unsaid(&scaled, Some(&of(&plain, 0))), Some(3));
     }
 
     #[test]
