@@ -1,8 +1,11 @@
 //! The suite's main: picks tests by name, runs each layout, counts, and says why it skipped.
 //!
 //! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--list] [--without part]... [filter]...`; `RUNTIME` names the
-//! binary. A module's tests run side by side, modules one after another, so that a module's wall time means something. The last line is
+//! binary. A module's tests run side by side, modules one after another, so that a module's wall time means something; modules of tests
+//! that wait share their places, so that none of these is empty while one module's longest test is waited for. The last line is
 //! `N passed, N failed, N skipped`, which `.ci/run` adds up.
+
+mod queue;
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,9 +15,9 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Mutex;
 use std::time::Instant;
 
+use self::queue::{Ending, Failure, Queued, run_queue, summed};
 use crate::case::{Case, Skip};
 use crate::layout::Layout;
 use crate::leak::Leaks;
@@ -91,10 +94,10 @@ struct Options {
 }
 
 impl Options {
-    /// How many tests of a module run at once.
-    fn jobs_of(&self, module: &Module) -> usize {
+    /// How many tests of such modules run at once.
+    fn jobs_of(&self, time: Time) -> usize {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.jobs.unwrap_or(match module.time {
+        self.jobs.unwrap_or(match time {
             Time::Works => cpus,
             Time::Waits => cpus + cpus / 2,
         })
@@ -229,50 +232,38 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         PLACE.with_borrow_mut(|last| *last = place);
     }));
-    for module in modules.iter().filter(|module| module.callers.contains(&options.caller)) {
-        let queue: VecDeque<(usize, Test)> = module
-            .tests
+    let chosen: Vec<_> = modules.iter().filter(|module| module.callers.contains(&options.caller)).collect();
+    for group in chosen.chunk_by(|one, next| (one.time, next.time) == (Time::Waits, Time::Waits)) {
+        let queue: VecDeque<Queued> = group
             .iter()
-            .filter(|test| selected(options, module.name, test.name))
-            .map(|test| {
+            .flat_map(|module| module.tests.iter().map(move |test| (*module, *test)))
+            .filter(|(module, test)| selected(options, module.name, test.name))
+            .map(|(module, test)| {
                 number += 1;
-                (number, *test)
+                Queued { module: module.name, number, test }
             })
             .collect();
-        if queue.is_empty() {
+        let Some(time) = group.first().map(|module| module.time).filter(|_| !queue.is_empty()) else {
             continue;
-        }
-        let started = Instant::now();
-        let queue = Mutex::new(queue);
-        let results = Mutex::new((Counts::default(), Vec::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..options.jobs_of(module) {
-                scope.spawn(|| {
-                    while let Some((number, test)) = { queue.lock().expect("no panic holds it").pop_front() }
-                    {
-                        let name = format!("{}::{}", module.name, test.name);
-                        let case = Case::new(&name, number, layout, options.caller, runtime);
-                        run_one(&case, test, &results);
-                    }
-                });
-            }
+        };
+        let outcomes = run_queue(queue, options.jobs_of(time), |queued| {
+            let name = format!("{}::{}", queued.module, queued.test.name);
+            run_one(&Case::new(&name, queued.number, layout, options.caller, runtime), queued.test)
         });
-        let (module_counts, mut module_failures) = results.into_inner().expect("no panic holds it");
-        println!(
-            "module {layout} {}: {:.1} s, {module_counts}",
-            module.name,
-            started.elapsed().as_secs_f64()
-        );
-        counts.add(module_counts);
-        failures.append(&mut module_failures);
+        for module in group {
+            let Some(mut sum) = summed(module.name, &outcomes) else { continue };
+            println!("module {layout} {}: {:.1} s, {}", module.name, sum.seconds, sum.counts);
+            counts.add(sum.counts);
+            failures.append(&mut sum.failures);
+        }
     }
     let _ = std::panic::take_hook();
-    for (name, message) in &failures {
+    for Failure { name, message } in &failures {
         println!("\n---- {layout} {name}\n{message}");
     }
     if !failures.is_empty() {
         println!("\nfailed on {layout}:");
-        failures.iter().for_each(|(name, _)| println!("  {name}"));
+        failures.iter().for_each(|failure| println!("  {}", failure.name));
     }
     counts
 }
@@ -281,7 +272,7 @@ thread_local! {
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-fn run_one(case: &Case, test: Test, results: &Mutex<(Counts, Vec<(String, String)>)>) {
+fn run_one(case: &Case, test: Test) -> Ending {
     let (name, layout) = (&case.name, case.layout);
     let started = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| (test.run)(case)));
@@ -306,22 +297,18 @@ fn run_one(case: &Case, test: Test, results: &Mutex<(Counts, Vec<(String, String
         // Kept for a look after a failure.
         let _ = fs::remove_dir_all(&case.dir);
     }
-    let mut results = results.lock().expect("no panic holds it");
     let time = started.elapsed().as_millis();
-    match (&problem, &skipped) {
-        (Some(_), _) => println!("{layout} {name} ... FAILED ({time} ms), files in {}", case.dir.display()),
-        (None, Some(reason)) => println!("{layout} {name} ... skipped: {reason}"),
-        (None, None) => println!("{layout} {name} ... ok ({time} ms)"),
-    }
-    let _ = std::io::stdout().flush();
-    match (problem, skipped) {
+    let (line, ending) = match (problem, skipped) {
         (Some(message), _) => {
-            results.0.failed += 1;
-            results.1.push((name.to_owned(), message));
+            let line = format!("FAILED ({time} ms), files in {}", case.dir.display());
+            (line, Ending::Failed(Failure { name: name.to_owned(), message }))
         }
-        (None, Some(_)) => results.0.skipped += 1,
-        (None, None) => results.0.passed += 1,
-    }
+        (None, Some(reason)) => (format!("skipped: {reason}"), Ending::Skipped),
+        (None, None) => (format!("ok ({time} ms)"), Ending::Passed),
+    };
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{layout} {name} ... {line}").and_then(|()| out.flush());
+    ending
 }
 
 /// A killed process is gone a moment after the kill returns; what is still there after the grace is a leak.
