@@ -8,6 +8,7 @@ mod refusal;
 mod server;
 #[cfg(test)]
 mod tests;
+mod together;
 mod tunnel;
 
 pub use body::{Answer, Body, Messages};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -14,12 +15,13 @@ use hyper::http::request::Parts;
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
 use hyper::{Request as HttpRequest, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use ketch_cluster::objects::node::NodeRole;
 use tokio::time::timeout;
 
 use super::body::{Answer, Body, whole};
 use super::refusal::Refusal;
+use super::together::Answers;
 use super::tunnel::{fill, parts};
 use crate::calls;
 use crate::world::{Accepted, Caller};
@@ -107,11 +109,13 @@ pub trait Service: Send + Sync + 'static {
 pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
     let Accepted { stream, caller, address, .. } = accepted;
     let bounds = service.bounds(&caller);
-    let answer = service_fn(|request| {
-        let (service, from) = (Arc::clone(&service), address.clone());
+    let from = address.clone();
+    let answer = service_fn(move |request| {
+        let (service, from) = (Arc::clone(&service), from.clone());
         async move { Ok::<_, Infallible>(spoken(answered(service, caller, from, request).await)) }
     });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let answers = answers_of(&caller);
+    let mut builder = Builder::new(answers.clone());
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE)
@@ -121,7 +125,7 @@ pub async fn serve(accepted: Accepted, service: Arc<dyn Service>) {
         .max_concurrent_streams(bounds.streams)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
-    let connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let connection = pin!(answers.beside(builder.serve_connection(TokioIo::new(stream), answer).boxed()));
     let ended = match caller {
         Caller::Member(_) => connection.await,
         Caller::Stranger => timeout(STRANGERS_TIME, connection).await.unwrap_or(Ok(())),
@@ -182,6 +186,14 @@ async fn tunnelled(
 fn other_version(path: &str) -> Option<&str> {
     let version = path.strip_prefix("/ketch/v")?.split('/').next()?;
     (version != VERSION).then_some(version)
+}
+
+/// Of managers come parts of the log, which take long to read; of workers mostly heartbeats.
+fn answers_of(caller: &Caller) -> Answers {
+    match caller {
+        Caller::Member(identity) if identity.role == NodeRole::Worker => Answers::together(),
+        Caller::Stranger | Caller::Member(_) => Answers::Apart,
+    }
 }
 
 /// What one connection may ask at once. Strangers need two calls.

@@ -28,7 +28,7 @@ async fn a_manager_that_was_demoted_and_promoted_while_it_was_away_takes_part_ag
     let away = others[1].clone();
     let id = away.information().node.unwrap();
     let is_in_raft = || leader.view(|view| view.node(id).unwrap().manager.is_some());
-    until("it is told of its place", || is_in_raft()).await;
+    until("it is told of its place", &is_in_raft).await;
 
     hub.partition(&[AWAY], &[HOST, "10.0.0.2"]);
     give(&leader, id, NodeRole::Worker).await;
@@ -36,7 +36,7 @@ async fn a_manager_that_was_demoted_and_promoted_while_it_was_away_takes_part_ag
     give(&leader, id, NodeRole::Manager).await;
     sleep(Duration::from_secs(5)).await;
     hub.heal();
-    until("raft has it again", || is_in_raft()).await;
+    until("raft has it again", &is_in_raft).await;
     let last = leader.view(|view| view.version());
     until("it knows what was done without it", || away.view(|store| store.version() >= last) == Some(true))
         .await;
