@@ -1,8 +1,9 @@
 //! The scheduler: which node each task runs on, or why none can have it. `design/scheduler.md` has the whole of it.
 //!
 //! It looks at pending tasks (the allocator has given them their addresses), and either assigns one or writes into its
-//! status why it waits. It moves no task that has a node, and never one of another service. The manager calls it when a
-//! task or a node has changed; nothing here hangs on time but the count of recent failures, which only orders nodes.
+//! status why it waits. It moves no task that has a node; where services ask for priorities, it asks tasks of lower ones to stop
+//! (`preempt`). The manager calls it when a task or a node has changed, and when a pass has asked for it: recent failures, which only
+//! order nodes, and what priorities bring with them hang on time.
 //!
 //! [`Scheduler`] keeps its table of the nodes from one pass to the next, which decides nothing: [`schedule`] has none, and says
 //! the same.
@@ -32,6 +33,7 @@ mod spread;
 mod table;
 #[cfg(test)]
 mod tests;
+mod vacated;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +58,7 @@ use room::Put;
 pub(crate) use room::host_of;
 use spread::{Candidates, Tree};
 use table::NodeTable;
+use vacated::Vacated;
 
 /// SwarmKit's words, which clients show beside the state.
 const ASSIGNED: &str = "scheduler assigned task to node";
@@ -104,8 +107,9 @@ impl Scheduler {
         }
         preempt::highest_first(view, &mut batches);
         self.table.refresh(view);
+        let vacated = Vacated::of(view, self.table.lately_failed(view, now));
         let (table, wanted, put) = (&mut self.table, Reconciled::default(), Put::default());
-        Pass { view, now, table, wanted, put }.run(&mut batches)
+        Pass { view, now, table, wanted, put, vacated }.run(&mut batches)
     }
 }
 
@@ -115,6 +119,7 @@ struct Pass<'v> {
     table: &'v mut NodeTable,
     wanted: Reconciled,
     put: Put,
+    vacated: Vacated,
 }
 
 impl Pass<'_> {
@@ -122,15 +127,21 @@ impl Pass<'_> {
     /// says is true of the cluster as this pass leaves it.
     fn run(mut self, batches: &mut [Batch<'_>]) -> Reconciled {
         let pipelines: Vec<_> = batches.iter().map(|batch| Pipeline::of(self.view, batch.sample)).collect();
-        self.keep_promises(batches, &pipelines);
+        let mut held = self.keep_promises(batches, &pipelines);
         let mut refused = Vec::new();
         for (batch, pipeline) in batches.iter().zip(&pipelines) {
             refused.extend(self.confirm(batch, pipeline).into_iter().map(|task| (pipeline, task)));
         }
         let mut left = Vec::new();
-        for (batch, pipeline) in batches.iter().zip(&pipelines) {
-            left.push((pipeline, self.place(batch, pipeline)));
+        for (index, (batch, pipeline)) in batches.iter().zip(&pipelines).enumerate() {
+            self.keep_vacated(batch.sample);
+            let rest = self.place(&batch.free, pipeline);
+            if rest.is_empty() {
+                self.place_held(&mut held, index, pipeline);
+            }
+            left.push((pipeline, rest));
         }
+        held.iter().for_each(|it| self.keep_promised(it));
         let made = self.make_room(&refused, &left);
         for (pipeline, task) in refused.into_iter().filter(|(_, task)| made.leaves(task)) {
             let is_due = self.may_tell(task);
@@ -151,7 +162,11 @@ impl Pass<'_> {
         let mut refused = Vec::new();
         for task in &batch.bound {
             let row = task.node.and_then(|node| self.table.find(node));
-            match row.filter(|row| pipeline.refusal(&self.table.rows()[*row]).is_none()) {
+            let may_have = |row: &usize| {
+                pipeline.refusal(&self.table.rows()[*row]).is_none()
+                    && !self.is_kept_from(task, *row, pipeline)
+            };
+            match row.filter(may_have) {
                 Some(row) => {
                     let order = Order { task, pipeline, now: self.now };
                     self.wanted.update(assign(self.table, row, order));
@@ -162,29 +177,27 @@ impl Pass<'_> {
         refused
     }
 
-    /// Chooses nodes for the batch's other tasks. What is left: those that no node can have.
-    fn place<'t, 's>(&mut self, batch: &'t Batch<'s>, pipeline: &Pipeline) -> &'t [&'s Arc<Task>] {
-        if batch.free.is_empty() {
-            return &[];
-        }
-        let failures = self.failures_of(batch.sample);
-        let preferences = &batch.sample.spec.placement.spread;
+    /// Chooses nodes for tasks of one batch. What is left: those that no node can have.
+    fn place<'t, 's>(&mut self, tasks: &'t [&'s Arc<Task>], pipeline: &Pipeline) -> &'t [&'s Arc<Task>] {
+        let Some(sample) = tasks.first() else { return &[] };
+        let failures = self.failures_of(sample);
+        let preferences = &sample.spec.placement.spread;
         let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
         let partition = self.table.partition_by(&levels, pipeline);
-        let start = self.table.start_of(batch.sample.service);
-        self.table.arrange(batch.sample.service, partition);
+        let start = self.table.start_of(sample.service);
+        self.table.arrange(sample.service, partition);
         let layout = Arc::clone(self.table.partition(partition).shared_layout());
         let Self { table, wanted, now, .. } = self;
         let mut candidates = Candidates { table, pipeline, failures: &failures, partition, start };
         let mut tree = Tree::of(layout.shape(), &candidates);
-        let placed = batch.free.iter().take_while(|task| {
+        let placed = tasks.iter().take_while(|task| {
             tree.place(&mut candidates, &mut |table, row| {
                 wanted.update(assign(table, row, Order { task, pipeline, now: *now }));
             })
         });
         let placed = placed.count();
-        self.table.end_arrangement(batch.sample.service);
-        &batch.free[placed..]
+        self.table.end_arrangement(sample.service);
+        &tasks[placed..]
     }
 
     /// How many tasks of this one's service and spec failed within the last minutes, by the nodes' clocks, on each row
@@ -226,19 +239,6 @@ impl Pass<'_> {
             }
             Some(reason) => self.tell(Task { promised: None, ..task.clone() }, reason),
             None => self.wanted.wake(task.meta.updated_at.after(REASON_HOLDS)),
-        }
-    }
-
-    /// The same for one whose promise holds.
-    fn keep_promised(&mut self, task: &Task, reason: &str) {
-        let again = task.meta.updated_at.after(REASON_HOLDS);
-        if task.status.error == reason {
-            return;
-        }
-        if task.status.error.is_empty() || again.is_due(REASON_HOLDS, self.now) {
-            self.tell(task.clone(), reason);
-        } else {
-            self.wanted.wake(again);
         }
     }
 

@@ -163,8 +163,8 @@ impl Pass<'_> {
         let free = free
             .flat_map(|(pipeline, tasks)| tasks.iter().take(MOST_AT_ONCE).map(|task| (*pipeline, &***task)));
         let asker = |(pipeline, task)| Asker { task, pipeline, priority: priority::of(self.view, task) };
-        let mut askers: Vec<_> =
-            bound.chain(free).map(asker).filter(|asker| asker.priority > lowest).collect();
+        let is_needed = |asker: &Asker<'_>| asker.priority > lowest && !self.moves_at_leisure(asker.task);
+        let mut askers: Vec<_> = bound.chain(free).map(asker).filter(is_needed).collect();
         askers.sort_by_key(|asker| Reverse(asker.priority));
         askers
     }

@@ -76,8 +76,12 @@ pub(super) fn overdue_at(task: &Task) -> Timestamp {
 }
 
 fn patience_with(task: &Task) -> Duration {
-    let grace = task.spec.container().and_then(|it| it.stop_grace_period).unwrap_or(GRACE);
-    grace.saturating_add(PATIENCE)
+    grace_of(task).saturating_add(PATIENCE)
+}
+
+/// How long it has to stop.
+pub(super) fn grace_of(task: &Task) -> Duration {
+    task.spec.container().and_then(|it| it.stop_grace_period).unwrap_or(GRACE)
 }
 
 /// As clients show it: by its slot, or by its node where each node has one.

@@ -14,11 +14,13 @@ use super::nodes::NodeRow;
 use super::partition::{Partition, Place};
 use super::pipeline::Pipeline;
 use super::presence::Presence;
+use super::vacated::is_of_late;
 use crate::constraint::Descriptor;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{GenericResource, Node, PortConfig, Task, TaskState, TaskStatus};
 use crate::reconcilers::Word;
 use crate::store::{Change, Object};
+use crate::time::Timestamp;
 use crate::view::View;
 
 /// How many partitions are kept, each for the tasks that ask the same of a node. One has some 20 bytes for each node.
@@ -32,6 +34,8 @@ pub(super) struct NodeTable {
     presences: BTreeMap<ServiceId, Presence>,
     /// Tasks that have failed on some node, and perhaps some that are not there any more.
     failed: BTreeSet<(ServiceId, TaskId)>,
+    /// Those of them that have come to be known so lately that a successor may be on its way.
+    lately_failed: BTreeSet<TaskId>,
     layouts: Vec<Arc<Layout>>,
     partitions: Vec<Partition>,
     /// Grows with each use of a partition.
@@ -124,7 +128,7 @@ impl NodeTable {
         for node in view.nodes() {
             while known.next_if(|row| row.node.id < node.id).is_some() {}
             let kept = known.next_if(|row| row.node.id == node.id && !self.outdated.contains(&node.id));
-            rows.push(kept.unwrap_or_else(|| NodeRow::of(view, node, &mut self.failed)));
+            rows.push(kept.unwrap_or_else(|| self.read_row(view, node)));
         }
         self.presences.clear();
         for (index, row) in rows.iter().enumerate() {
@@ -139,9 +143,18 @@ impl NodeTable {
         self.is = Extent::Whole;
     }
 
+    /// The node's row as the view has it. Of tasks that have failed there a note is taken.
+    fn read_row(&mut self, view: &View<'_>, node: &Arc<Node>) -> NodeRow {
+        let mut failed = BTreeSet::new();
+        let row = NodeRow::of(view, node, &mut failed);
+        let news = failed.into_iter().filter(|it| self.failed.insert(*it));
+        self.lately_failed.extend(news.map(|(_, task)| task));
+        row
+    }
+
     fn make_row_anew(&mut self, view: &View<'_>, id: NodeId) {
         let (Some(index), Some(node)) = (self.find(id), view.node(id)) else { return };
-        let row = NodeRow::of(view, node, &mut self.failed);
+        let row = self.read_row(view, node);
         let old = std::mem::replace(&mut self.rows[index], row);
         let row = &self.rows[index];
         let gone = old.services().filter(|(service, _)| row.live_of(Some(*service)) == 0);
@@ -167,6 +180,12 @@ impl NodeTable {
             }
             stays
         });
+    }
+
+    /// How many rows the next pass makes anew.
+    #[cfg(test)]
+    pub(super) fn outdated(&self) -> usize {
+        self.outdated.len() + self.placed.len()
     }
 
     pub(super) fn rows(&self) -> &[NodeRow] {
@@ -209,12 +228,28 @@ impl NodeTable {
         self.failed.range(first..=last).map(|(_, task)| *task)
     }
 
+    /// The tasks that have failed so lately that a successor may be on its way.
+    pub(super) fn lately_failed(&mut self, view: &View<'_>, now: Timestamp) -> &BTreeSet<TaskId> {
+        self.lately_failed.retain(|id| view.task(*id).is_some_and(|task| is_of_late(view, task, now)));
+        &self.lately_failed
+    }
+
     /// Counts a task that is placed there, see [`NodeRow::add`]. Partitions see it when they come to the row.
     pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
+        self.count(index, task, status);
+        self.placed.push_back((task.id, self.rows[index].node.id));
+    }
+
+    /// The same of one that is not there, for the rest of this pass: nobody commits it.
+    pub(super) fn add_as_if(&mut self, index: usize, task: &Task, status: &TaskStatus) {
+        self.count(index, task, status);
+        self.outdated.insert(self.rows[index].node.id);
+    }
+
+    fn count(&mut self, index: usize, task: &Task, status: &TaskStatus) {
         let row = &mut self.rows[index];
         let live = row.live();
         row.add(task, status);
-        self.placed.push_back((task.id, row.node.id));
         if let Some(service) = task.service.filter(|_| row.live() > live) {
             self.presences.entry(service).or_default().add(index);
         }

@@ -12,12 +12,13 @@ use super::budget::{Budget, MOST, MOST_AT_ONCE, MOST_OF_SERVICE, WINDOW};
 use crate::fixture::{self, at};
 use crate::id::{NodeId, TaskId};
 use crate::label::priority::{LABEL, Priority};
-use crate::objects::displacement::Cause;
+use crate::objects::displacement::{Cause, Displacement};
 use crate::objects::node::Availability;
 use crate::objects::service::JobStatus;
-use crate::objects::task::{RestartCondition, RestartPolicy};
+use crate::objects::task::{RestartCondition, RestartPolicy, TaskRuntime};
 use crate::objects::{
-    GenericResource, Labels, Node, Resources, Service, ServiceMode, Task, TaskSpec, TaskState, TaskStatus,
+    ContainerSpec, GenericResource, Labels, Node, NodeSpec, Resources, Service, ServiceMode, Task, TaskSpec,
+    TaskState, TaskStatus,
 };
 use crate::reconciled::Reconciled;
 use crate::scheduler::clusters::{cluster, spread_out};
@@ -258,6 +259,24 @@ fn room_that_comes_free_by_itself_is_found_on_any_of_many_nodes() {
 }
 
 #[test]
+fn of_equal_ones_those_go_that_stop_soonest() {
+    for slow in [1, 2] {
+        let mut lows = [service(10, None, 4), service(11, None, 4)];
+        let container =
+            ContainerSpec { stop_grace_period: Some(Duration::from_secs(1800)), ..ContainerSpec::default() };
+        let runtime = TaskRuntime::Container(Box::new(container));
+        let spec = &mut lows[slow - 1].spec.task;
+        *spec = Arc::new(TaskSpec { runtime, ..TaskSpec::clone(spec) });
+        let [one, two] = lows;
+        let high = service(20, Some(1), 4);
+        let mut objects = vec![fixture::node(1).into(), fixture::node(2).into()];
+        objects.extend([running(1, &one, 1), running(2, &two, 2), waiting(3, &high)]);
+        objects.extend([one.into(), two.into(), high.into()]);
+        assert_eq!(passed(&mut fixture::store(objects), at(100)), [if slow == 1 { 2 } else { 1 }]);
+    }
+}
+
+#[test]
 fn no_larger_one_goes_than_need_be() {
     let (small, large) = (service(10, None, 1), service(11, None, 3));
     let high = service(20, Some(1), 1);
@@ -411,6 +430,172 @@ fn who_waits_for_one_that_does_not_stop_looks_elsewhere_though_nothing_else_happ
     assert_eq!(placed(&store, &high), 0);
     driven(&mut store, (169, 200), &stuck);
     assert_eq!(placed(&store, &high), 1);
+}
+
+#[test]
+fn who_was_promised_room_takes_another_node_that_has_some_before() {
+    let mut store = full(None, Some(5));
+    let preempted = passed(&mut store, at(100));
+    let low = Service::clone(store.services().next().unwrap());
+    let mut wanted = Reconciled::default();
+    wanted.create(waiting(4, &low));
+    wanted.create(fixture::node(2));
+    fixture::apply(&mut store, wanted);
+    assert_eq!(passed(&mut store, at(101)), [0; 0]);
+    assert_eq!((task(&store, 3).node, &task(&store, 3).promised), (Some(NodeId::of(2)), &None));
+    // What was kept for it is free again.
+    end(&mut store, preempted[0]);
+    assert_eq!(passed(&mut store, at(102)), [0; 0]);
+    let nodes: BTreeSet<_> = [3, 4].map(|number| task(&store, number).node).into();
+    assert!(nodes.iter().all(Option::is_some), "{nodes:?}");
+}
+
+#[test]
+fn those_of_its_batch_that_were_promised_nothing_come_first() {
+    let mut store = full(None, Some(5));
+    assert_eq!(passed(&mut store, at(100)).len(), 1);
+    let high = Service::clone(store.services().last().unwrap());
+    let mut small = fixture::node(2);
+    small.description.as_mut().unwrap().resources.nano_cpus = 2 * CPU;
+    let mut wanted = Reconciled::default();
+    wanted.create(waiting(4, &high));
+    wanted.create(small);
+    fixture::apply(&mut store, wanted);
+    assert_eq!(passed(&mut store, at(101)), [0; 0]);
+    assert_eq!(task(&store, 4).node, Some(NodeId::of(2)));
+    assert_eq!(task(&store, 3).promised.as_ref().map(|it| it.node), Some(NodeId::of(1)));
+}
+
+#[test]
+fn one_that_moves_waits_for_the_node_that_it_is_to_move_to() {
+    let mut store = full(None, Some(5));
+    let preempted = passed(&mut store, at(100));
+    let high = Service::clone(store.services().last().unwrap());
+    let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(3), TaskState::Running);
+    let cause = Cause::Rebalanced { to: NodeId::of(1) };
+    before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+    let mut wanted = Reconciled::default();
+    [2, 3].into_iter().for_each(|number| wanted.create(fixture::node(number)));
+    wanted.create(before);
+    fixture::apply(&mut store, wanted);
+    change(&mut store, TaskId::of(3), |task| task.replaces = Some(TaskId::of(9)));
+    assert_eq!(passed(&mut store, at(101)), [0; 0]);
+    assert_eq!(task(&store, 3).status.state, TaskState::Pending);
+    end(&mut store, preempted[0]);
+    assert_eq!(passed(&mut store, at(102)), [0; 0]);
+    assert_eq!(task(&store, 3).node, Some(NodeId::of(1)));
+}
+
+#[test]
+fn nobody_goes_for_one_that_moves_while_the_one_before_serves() {
+    for desired in [TaskState::Running, TaskState::Shutdown] {
+        let mut store = full(None, Some(5));
+        let high = Service::clone(store.services().last().unwrap());
+        let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(3), TaskState::Running);
+        let cause = Cause::Rebalanced { to: NodeId::of(1) };
+        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+        before.desired_state = desired;
+        let moves = Task { replaces: Some(TaskId::of(9)), ..fixture::task(4, &high, 4) };
+        let mut wanted = Reconciled::default();
+        let closed = Node {
+            spec: NodeSpec { availability: Availability::Pause, ..NodeSpec::default() },
+            ..fixture::node(3)
+        };
+        wanted.create(closed);
+        wanted.create(before);
+        wanted.remove(TaskId::of(3));
+        wanted.create(moves);
+        fixture::apply(&mut store, wanted);
+        change(&mut store, TaskId::of(4), |task| task.status.state = TaskState::Pending);
+        assert_eq!(passed(&mut store, at(101)).len(), usize::from(desired > TaskState::Running));
+    }
+}
+
+#[test]
+fn room_that_is_kept_makes_no_other_row_anew() {
+    let mut store = full(None, Some(5));
+    assert_eq!(passed(&mut store, at(100)).len(), 1);
+    let other = service(30, None, 1);
+    let mut wanted = Reconciled::default();
+    wanted.create(other.clone());
+    (2..=9).for_each(|number| wanted.create(fixture::node(number)));
+    (100..150).for_each(|number| {
+        let mut task = Task { slot: 1, ..fixture::task(number, &other, 1) };
+        task.status.state = TaskState::Pending;
+        wanted.create(task);
+    });
+    fixture::apply(&mut store, wanted);
+    // Bound to its node, so that it waits for it.
+    change(&mut store, TaskId::of(3), |task| task.node = Some(NodeId::of(1)));
+    let mut scheduler = Scheduler::default();
+    let observed = Observed::default();
+    let wanted = scheduler.schedule(&View::new(&store, &observed), at(101));
+    assert!(wanted.actions.len() >= 32);
+    scheduler.committed(&fixture::apply(&mut store, wanted));
+    assert_eq!(scheduler.table.outdated(), 1, "that of the node where room is kept");
+}
+
+/// On a full node one of the high service has failed at 100 s; one of the low service waits.
+fn failed(high: Service, low: Service, waits: impl FnOnce(&Service) -> Object) -> Store {
+    let fails = fixture::task_on(fixture::task(1, &high, 1), &fixture::node(1), TaskState::Failed);
+    let status = TaskStatus { since: at(100), ..fails.status.clone() };
+    let other = running(2, &low, 1);
+    let waits = waits(&low);
+    let fails = Task { status, ..fails };
+    fixture::store([fixture::node(1).into(), low.into(), high.into(), other, waits, fails.into()])
+}
+
+#[test]
+fn who_waits_does_not_get_what_a_higher_one_has_left_by_failing() {
+    let bound = |low: &Service| {
+        let mut task = fixture::task(3, low, 3);
+        (task.node, task.status.state) = (Some(NodeId::of(1)), TaskState::Pending);
+        Object::from(task)
+    };
+    for waits in [&bound as &dyn Fn(&Service) -> Object, &|low| waiting(3, low)] {
+        let high = service(20, Some(5), 2);
+        let mut store = failed(high.clone(), service(10, None, 2), waits);
+        // Its orchestrator has not seen it; then the successor waits for its addresses.
+        let wanted = pass(&store, at(100));
+        assert_eq!(wanted.wake_at, Some(at(101)), "it looks again");
+        fixture::apply(&mut store, wanted);
+        assert_eq!(task(&store, 3).status.state, TaskState::Pending);
+        assert!(task(&store, 3).status.error.contains("insufficient resources on 1 node"));
+        change(&mut store, TaskId::of(1), |task| task.desired_state = TaskState::Shutdown);
+        // Where each has its node, both have.
+        let node = task(&store, 3).node;
+        let new = Task { node, replaces: Some(TaskId::of(1)), ..fixture::task(4, &high, 1) };
+        let mut wanted = Reconciled::default();
+        wanted.create(new);
+        fixture::apply(&mut store, wanted);
+        assert_eq!(passed(&mut store, at(100)), [0; 0]);
+        assert_eq!(task(&store, 3).status.state, TaskState::Pending);
+        change(&mut store, TaskId::of(4), |task| task.status.state = TaskState::Pending);
+        assert_eq!(passed(&mut store, at(100)), [0; 0]);
+        assert_eq!(task(&store, 4).node, Some(NodeId::of(1)));
+        assert_eq!(task(&store, 3).status.state, TaskState::Pending);
+    }
+}
+
+#[test]
+fn what_nobody_comes_back_to_is_given_to_who_waits() {
+    let high = service(20, Some(5), 2);
+    let placed_at = |high: &Service, low: Option<Priority>, second| {
+        let mut store = failed(high.clone(), service(10, low, 2), |low| waiting(3, low));
+        passed(&mut store, at(second));
+        task(&store, 3).status.state == TaskState::Assigned
+    };
+    assert!(!placed_at(&high, None, 100));
+    assert!(placed_at(&high, None, 101), "not for longer than a second");
+    assert!(placed_at(&high, Some(5), 100), "an equal one");
+    let mut never = high.clone();
+    let policy = RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+    never.spec.task = Arc::new(TaskSpec { restart: Some(policy), ..TaskSpec::clone(&never.spec.task) });
+    assert!(placed_at(&never, None, 100));
+    let mut store = failed(high, service(10, None, 2), |low| waiting(3, low));
+    change(&mut store, TaskId::of(1), |task| task.desired_state = TaskState::Shutdown);
+    passed(&mut store, at(100));
+    assert_eq!(task(&store, 3).status.state, TaskState::Assigned, "it was given up");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{Asker, Making, Pass};
 use crate::id::ServiceId;
@@ -29,12 +30,14 @@ pub(super) struct Chosen {
     highest: Option<Priority>,
     /// How many of them their services can't spare.
     missed: usize,
+    /// For so long the asker may have to wait for them.
+    grace: Duration,
 }
 
 impl Chosen {
-    /// The least is chosen: the lowest priorities, then the fewest tasks, then those that are missed least.
-    pub(super) fn cost(&self) -> (Option<Priority>, usize, usize) {
-        (self.highest, self.victims.len(), self.missed)
+    /// The least is chosen: the lowest priorities, then the fewest tasks, then those that are missed least, then those that go soonest.
+    pub(super) fn cost(&self) -> (Option<Priority>, usize, usize, Duration) {
+        (self.highest, self.victims.len(), self.missed, self.grace)
     }
 }
 
@@ -160,6 +163,7 @@ impl Pass<'_> {
             }
             chosen.highest = chosen.highest.max(Some(candidate.priority));
             chosen.missed += usize::from(candidate.is_missed);
+            chosen.grace = chosen.grace.max(room::grace_of(&candidate.task));
             chosen.victims.push(candidate.task);
         }
         (chosen.victims.len() <= MOST_FOR_ONE && making.budget.allows(&chosen.victims)).then_some(chosen)
