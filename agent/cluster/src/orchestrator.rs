@@ -34,6 +34,7 @@ use crate::objects::{ServiceMode, Task, TaskState};
 use crate::reconciled::Reconciled;
 use crate::time::Timestamp;
 use crate::view::View;
+pub(crate) use rebalance::takes_part;
 use service_view::ServiceView;
 pub(crate) use task::{Wish, stopped};
 

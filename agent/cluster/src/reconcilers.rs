@@ -39,6 +39,8 @@ const MOST_DEBOUNCE: Duration = Duration::from_millis(100);
 /// A task has many changes one after the other, and a service many tasks: each look at a service costs all of them. So what
 /// tasks alone have woken waits for so long after the first of them.
 const GATHER_SERVICE: Duration = Duration::from_millis(20);
+/// Nodes come and go in numbers, and nothing moves to one before it has settled.
+const GATHER_SHARES: Duration = Duration::from_millis(500);
 /// What is late here is freed or checked later, and nobody waits for it.
 const GATHER_NODE: Duration = Duration::from_millis(50);
 const GATHER_REAPER: Duration = Duration::from_millis(100);
@@ -166,7 +168,10 @@ impl Reconcilers {
         let keys = |changes: Vec<&Change>| -> BTreeSet<Key> {
             changes.into_iter().flat_map(|change| touched::by_change(view, change)).collect()
         };
+        let shares: BTreeSet<Key> =
+            others.iter().flat_map(|change| touched::shares_by_change(view, change)).collect();
         keys(others).into_iter().for_each(|key| self.wake(key, now));
+        shares.into_iter().for_each(|key| self.gather_for(key, GATHER_SHARES, now));
         keys(of_tasks).into_iter().for_each(|key| self.gather(key, now));
     }
 
@@ -282,6 +287,10 @@ impl Reconcilers {
             Key::Allocator => GATHER_ALLOCATOR,
             Key::Scheduler | Key::DataKeys => return self.wake(key, now),
         };
+        self.gather_for(key, window, now);
+    }
+
+    fn gather_for(&mut self, key: Key, window: Duration, now: Timestamp) {
         let standing = self.standings.entry(key).or_default();
         match standing.phase {
             Phase::Ready | Phase::RunningAndTouched | Phase::RunningAndWoken => {}

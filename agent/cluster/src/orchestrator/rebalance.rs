@@ -36,7 +36,7 @@ const MOST_DOUBLINGS: u32 = 7;
 pub(crate) const MOST: usize = 10;
 pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 
-/// A node that a task of the service was moved to and never ran on is left alone for so long.
+/// A node that a task of the service was moved to and never ran on is left alone for so long; and for so long a move may take.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
 /// Nodes that are asked in one look whether they have room, of those that could have the task were they empty, and when to look again where none had.
@@ -46,8 +46,9 @@ const LOOKS_AGAIN: Duration = Duration::from_secs(30);
 /// Moves one task, if one is to move now. The slots are those that the service is to have.
 pub(super) fn step(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<'_>) -> Reconciled {
     let mut wanted = Reconciled::default();
+    slots.iter().for_each(|slot| give_up(service, slot, &mut wanted));
     let is_asked = rebalance::parse(&service.service.spec.labels) == Ok(true);
-    if !is_asked || !may_move(service, slots) {
+    if !wanted.actions.is_empty() || !is_asked || !may_move(service, slots) {
         return wanted;
     }
     let spread = Spread::of(service, slots);
@@ -58,6 +59,37 @@ pub(super) fn step(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<
     }
     carry_out(service, slots, &moves, &mut wanted, bits);
     wanted
+}
+
+/// Ends a move that has not come about for too long: what was to take the place of a task that serves does not run. That one stays, and
+/// the node that it was to move to is left alone from now on as after any move in vain.
+fn give_up(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled) {
+    let serves = |task: &Task| service.state(task) == TaskState::Running && service.stays(task);
+    let Some(old) = slot.wanted(service).find(|task| serves(task) && task.displaced.is_some()) else {
+        return;
+    };
+    let Some(Displacement { at, cause: cause @ Cause::Rebalanced { to }, .. }) = old.displaced.as_deref()
+    else {
+        return;
+    };
+    let until = at.after(REMEMBERED);
+    for new in slot.wanted(service).filter(|new| new.replaces == Some(old.id) && !serves(new)) {
+        if !until.is_due(REMEMBERED, service.now) {
+            wanted.wake(until);
+            continue;
+        }
+        let mut stopped = service.stopped(new, TaskState::Shutdown);
+        if stopped.status.state.is_terminal() {
+            let host = service.view.node(*to).map_or_else(|| to.to_string(), |node| host_of(node));
+            stopped.status.error =
+                format!("gave up the move to {host}: it has not come to run there in time");
+        }
+        wanted.update(stopped);
+        let displaced = Displacement { at: service.now, cause: *cause, reason: String::new() };
+        let mut stays = Task { displaced: Some(Box::new(displaced)), ..old.clone() };
+        stays.meta.updated_at = service.now;
+        wanted.update(stays);
+    }
 }
 
 /// Whether no update is on, and fewer slots are away than may be.
@@ -148,7 +180,7 @@ impl<'v> Spread<'v> {
 
     /// The move to the emptiest node that can have the task, from the fullest one. When nodes are to be looked at again is told.
     fn moves(&self, service: &ServiceView<'_>, wanted: &mut Reconciled) -> Option<Move> {
-        if self.levels.is_empty() && self.on_node.values().all(|count| *count < 2) {
+        if self.is_even(service) {
             return None;
         }
         let missed = missed(service, wanted);
@@ -181,6 +213,14 @@ impl<'v> Spread<'v> {
             }
         }
         None
+    }
+
+    /// Whether nothing is to move, wherever tasks may be: seen without an order of the nodes. Never where there are levels.
+    fn is_even(&self, service: &ServiceView<'_>) -> bool {
+        let most = self.movable.keys().map(|node| self.on(*node)).max().unwrap_or_default();
+        let is_full = |node: &Node| self.on(node.id) + 2 > most;
+        let mut open = service.view.nodes().filter(|node| takes_part(node));
+        self.levels.is_empty() && (most < 2 || open.all(|node| is_full(node)))
     }
 
     /// What a task that moves asks of a node: it is made anew of the service's spec, which may name another placement than the one that
@@ -232,7 +272,7 @@ impl<'v> Spread<'v> {
 }
 
 /// Whether the node may give tasks, and get some.
-fn takes_part(node: &Node) -> bool {
+pub(crate) fn takes_part(node: &Node) -> bool {
     node.status.state == NodeState::Ready && node.spec.availability == Availability::Active
 }
 

@@ -3,7 +3,9 @@
 use super::*;
 use crate::fixture;
 use crate::id::{NetworkId, NodeId, ServiceId};
-use crate::objects::{Cluster, Labels, NetworkAttachment, ServiceMode, Task, TaskState, TaskStatus};
+use crate::label::rebalance;
+use crate::objects::node::{NodeSpec, NodeState, NodeStatus};
+use crate::objects::{Cluster, Labels, NetworkAttachment, Node, ServiceMode, Task, TaskState, TaskStatus};
 use crate::store::{Object, Store};
 use crate::view::Observed;
 
@@ -261,6 +263,41 @@ fn a_node_wakes_services_there_and_those_on_each_node() {
     let mut attached = node.clone();
     attached.meta.updated_at = milliseconds(1);
     assert_eq!(woken(&view, changed(node, attached)), BTreeSet::from([Key::Allocator]));
+}
+
+#[test]
+fn services_that_are_rebalanced_look_once_at_many_nodes_that_come() {
+    let nodes: Vec<Node> = (1..=50).map(fixture::node).collect();
+    let mut service = fixture::replicated(1, 2);
+    service.spec.labels.insert(rebalance::LABEL.to_owned(), "true".to_owned());
+    let store = fixture::store(nodes.iter().cloned().map(Object::from).chain([service.into()]));
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let with = |state: NodeState, node: &Node| {
+        let status = NodeStatus { state, message: "other".to_owned(), ..node.status.clone() };
+        Node { status, ..node.clone() }
+    };
+    let shares = |old: &Node, new: &Node| {
+        let change = changed(old.clone(), new.clone());
+        touched::shares_by_change(&view, &change).collect::<Vec<_>>()
+    };
+    let ready = &nodes[0];
+    let down = with(NodeState::Down, ready);
+    assert_eq!(shares(&down, ready), [SERVICE]);
+    assert_eq!(shares(ready, &down), [SERVICE]);
+    assert_eq!(shares(ready, &with(NodeState::Ready, ready)), [], "its message");
+    assert_eq!(shares(&down, &with(NodeState::Unknown, ready)), [], "it takes part in neither");
+    let labels = Labels::from([("zone".to_owned(), "a".to_owned())]);
+    let labelled = Node { spec: NodeSpec { labels, ..ready.spec.clone() }, ..ready.clone() };
+    assert_eq!(shares(ready, &labelled), [SERVICE]);
+
+    let changes: Vec<_> =
+        nodes.iter().map(|node| changed(with(NodeState::Down, node), node.clone())).collect();
+    let mut queue = Reconcilers::default();
+    queue.committed(&view, &changes, milliseconds(1));
+    assert!(!turns(&mut queue, milliseconds(400)).contains(&SERVICE));
+    queue.committed(&view, &changes, milliseconds(450));
+    assert_eq!(turns(&mut queue, milliseconds(600)).iter().filter(|key| **key == SERVICE).count(), 1);
 }
 
 #[test]

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use super::Key;
 use crate::label::priority::{self, Priority};
+use crate::objects::node::{NodeDescription, NodeRole, NodeSpec};
 use crate::objects::task::Gate;
 use crate::objects::{Cluster, Node, Task, TaskState, TaskStatus};
+use crate::orchestrator::takes_part;
 use crate::payloads::named_by;
 use crate::store::{Change, Object, ObjectId};
+use crate::time::Timestamp;
 use crate::view::View;
 
 /// What a worker has said of a task that the store has. `before` is the joined status of before, `after` that of now.
@@ -53,6 +56,22 @@ pub(super) fn by_change(view: &View<'_>, change: &Change) -> Vec<Key> {
         }
         None => Vec::new(),
     }
+}
+
+/// Whose tasks may move to a node, or from there: that is not urgent, and may be many services.
+pub(super) fn shares_by_change<'v>(
+    view: &'v View<'_>,
+    change: &Change,
+) -> impl Iterator<Item = Key> + use<'v> {
+    let (old, new) = (node_in(change.old.as_ref()), node_in(change.new.as_ref()));
+    let is_other = share_of(old) != share_of(new);
+    is_other.then(|| view.services_rebalanced().map(Key::Service)).into_iter().flatten()
+}
+
+/// What the node may have of services that are rebalanced, if it takes part: what it is, and how long it has been there.
+fn share_of(node: Option<&Node>) -> Option<(&NodeSpec, Option<&NodeDescription>, NodeRole, Timestamp)> {
+    let node = node.filter(|node| takes_part(node))?;
+    Some((&node.spec, node.description.as_ref(), node.role, node.status.since))
 }
 
 /// A worker's word, and who reads what it has changed of the joined status.
@@ -164,8 +183,6 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
             keys.push(Key::Reaper(service));
         }
     }
-    // Tasks may move there, or from there.
-    keys.extend(view.services_rebalanced().map(Key::Service));
     // A place on each node.
     let on_each = view.services().filter(|service| service.spec.mode.is_bound_to_nodes());
     for service in on_each {

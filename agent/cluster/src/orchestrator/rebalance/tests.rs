@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use super::{MOST, WINDOW};
 use crate::fixture;
+use crate::id::{NodeId, TaskId};
 use crate::label::rebalance::LABEL;
-use crate::objects::displacement::Cause;
+use crate::objects::displacement::{Cause, Displacement};
 use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::{UpdateOrder, UpdateState};
 use crate::objects::{Service, ServiceMode, Task, TaskSpec, TaskState, UpdateConfig};
+use crate::orchestrator::reconcile_service;
 use crate::orchestrator::simulated::{BROKEN, Simulated};
+use crate::store::Store;
+use crate::view::{Observed, View};
 
 fn service(replicas: u64) -> Service {
     let mut service = fixture::replicated(1, replicas);
@@ -204,6 +208,64 @@ fn who_stops_for_something_else_does_not_say_that_it_moved() {
         let stopped = stopped.unwrap();
         assert_eq!(stopped.displaced.as_ref().unwrap().reason, "");
     }
+}
+
+#[test]
+fn a_move_that_does_not_come_about_is_given_up_and_made_later() {
+    let mut cluster = running_without(starting_first(service(6), 1), 3, &[3]);
+    cluster.set_node_state(3, NodeState::Ready);
+    cluster.pass(60);
+    cluster.settle();
+    let is_new = |task: &Task| task.replaces.is_some() && task.desired_state <= TaskState::Running;
+    let new = cluster.tasks().into_iter().find(is_new).unwrap();
+    // It is placed, and never runs.
+    cluster.pass(599);
+    cluster.settle();
+    assert_eq!(cluster.tasks().into_iter().filter(is_new).count(), 1, "it has time");
+    cluster.pass(1);
+    cluster.settle();
+    let stopped = cluster.tasks().into_iter().find(|task| task.id == new.id).unwrap();
+    assert_eq!(stopped.desired_state, TaskState::Shutdown);
+    for _ in 0..50 {
+        cluster.settle();
+        cluster.work();
+        cluster.pass(10);
+    }
+    assert_eq!(counts(&cluster), [3, 3, 0], "the node is left alone");
+    cluster.pass(100);
+    cluster.run(200);
+    assert_eq!(counts(&cluster), [2, 2, 2]);
+}
+
+#[test]
+fn what_finds_no_place_to_move_to_says_that_it_was_given_up() {
+    let service = starting_first(service(1), 1);
+    let id = service.id;
+    let old = fixture::task_on(fixture::task(1, &service, 1), &fixture::node(1), TaskState::Running);
+    let cause = Cause::Rebalanced { to: NodeId::of(2) };
+    let displaced = Displacement { at: fixture::at(100), cause, reason: "moves".to_owned() };
+    let mut new = Task { replaces: Some(old.id), ..fixture::task(2, &service, 1) };
+    new.status.state = TaskState::Pending;
+    let old = Task { displaced: Some(Box::new(displaced)), ..old };
+    let nodes = [1, 2].map(|number| fixture::node(number).into());
+    let mut store = fixture::store(nodes.into_iter().chain([service.into(), old.into(), new.into()]));
+    let look = |store: &Store, second| {
+        let observed = Observed::default();
+        reconcile_service(&View::new(store, &observed), id, fixture::at(second), &mut || 9)
+    };
+    let waits = look(&store, 699);
+    assert_eq!((waits.actions.len(), waits.wake_at), (0, Some(fixture::at(700))));
+    let wanted = look(&store, 700);
+    assert_eq!(wanted.actions.len(), 2);
+    fixture::apply(&mut store, wanted);
+    let ended = store.task(TaskId::of(2)).unwrap();
+    assert_eq!(ended.status.state, TaskState::Shutdown);
+    assert_eq!(ended.status.error, "gave up the move to node-2: it has not come to run there in time");
+    let stays = store.task(TaskId::of(1)).unwrap();
+    let displaced = stays.displaced.as_ref().unwrap();
+    assert_eq!((displaced.at, displaced.reason.as_str()), (fixture::at(700), ""));
+    assert_eq!(stays.desired_state, TaskState::Running);
+    assert_eq!(look(&store, 701).actions, []);
 }
 
 #[test]
