@@ -78,14 +78,14 @@ pub(super) fn written(node: &Node, standing: &Standing, now: Timestamp) -> Optio
     Some(node)
 }
 
-/// One more when it goes down soon after it came; none of a node that has never gone.
+/// One more when it goes down soon after it came; none of a node that has never gone. Of one that this leader has never heard nobody can
+/// tell how long it had stayed, nor by a clock that was ahead: it counts as one that had.
 fn flaps(old: &NodeStatus, state: NodeState, now: Timestamp) -> u32 {
-    let goes = state == NodeState::Down && old.state != NodeState::Down;
-    match (goes, now.since(old.since) < STAYS) {
-        (true, true) => old.flaps.saturating_add(1),
-        (true, false) => 1,
-        (false, _) => old.flaps,
+    if state != NodeState::Down || old.state == NodeState::Down {
+        return old.flaps;
     }
+    let is_known = old.state == NodeState::Ready && !old.since.is_ahead_of(now);
+    if is_known && now.since(old.since) < STAYS { old.flaps.saturating_add(1) } else { 1 }
 }
 
 /// The address without its port.
@@ -113,6 +113,13 @@ mod tests {
         assert_eq!(flaps(&old(NodeState::Ready, 3), NodeState::Down, hours(12)), 1, "it had stayed");
         assert_eq!(flaps(&old(NodeState::Down, 3), NodeState::Ready, soon), 3);
         assert_eq!(flaps(&old(NodeState::Ready, 3), NodeState::Unknown, soon), 3, "nobody has seen it go");
+        assert_eq!(flaps(&old(NodeState::Unknown, 0), NodeState::Down, soon), 1);
+        assert_eq!(
+            flaps(&old(NodeState::Unknown, 7), NodeState::Down, soon),
+            1,
+            "it was lost with the leader"
+        );
+        assert_eq!(flaps(&old(NodeState::Ready, 7), NodeState::Down, hours(9)), 1, "a clock was set back");
     }
 
     #[test]
