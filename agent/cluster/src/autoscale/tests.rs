@@ -250,9 +250,8 @@ impl Scene {
 
     fn look(&self, used: Option<u64>) -> Decision {
         let view = View::new(&self.store, &self.observed);
-        let scale = scale_of(&self.service).unwrap();
         let of = |_| Some(Use { cpu: used, ..Use::default() });
-        look(&view, (&self.service, &scale), of, &mut History::default(), at(1000))
+        see(&view, self.service.id).unwrap().decide(of, &mut History::default(), at(1000))
     }
 
     fn scaled(&self, from: u64, to: u64) -> Option<Service> {
@@ -428,4 +427,95 @@ fn a_task_counts_for_ten_times_what_it_should_have() {
     let told = Use { cpu: Some(5_000_000_000), memory: Some(u64::MAX), requests: Some(70_000) };
     assert_eq!(lie.at_most(most), told);
     assert_eq!(Use::default().at_most(most), Use::default());
+}
+
+#[test]
+fn however_little_is_reserved_one_task_counts_for_something() {
+    let scale = Scale { cpu: None, memory: Some(1), ..scale() };
+    let reservations = Resources { memory_bytes: 7, ..Resources::default() };
+    let resources = ResourceRequirements { reservations, ..ResourceRequirements::default() };
+    let of = |resources| most_of_one(&Scaled { scale: &scale, resources, replicas: 3, changed_at: None });
+    assert_eq!(of(&resources).memory, Some(1));
+    let reservations = Resources { memory_bytes: u64::MAX, ..Resources::default() };
+    let all = ResourceRequirements { reservations, ..ResourceRequirements::default() };
+    assert_eq!(of(&all).memory, Some(u64::MAX / 10));
+}
+
+#[test]
+fn what_is_seen_says_what_is_to_be_measured_where() {
+    let scene = Scene::new(|_, tasks| tasks[0].status.state = TaskState::Preparing);
+    let view = View::new(&scene.store, &scene.observed);
+    let sight = see(&view, scene.service.id).unwrap();
+    let on = |task| (NodeId::of(1), TaskId::of(task));
+    assert_eq!(sight.measured, [on(1), on(2)]);
+    assert_eq!(sight.running, [TaskId::of(2)]);
+    let plain = Scene::new(|service, _| service.spec.labels.clear());
+    assert!(see(&View::new(&plain.store, &plain.observed), plain.service.id).is_none());
+}
+
+#[test]
+fn many_changes_are_written_together() {
+    let services = (1..=450).map(|number| {
+        let mut service = fixture::replicated(number, 2);
+        let labels = [("min", "1"), ("max", "4"), ("cpu", "50")];
+        let labels = labels.iter().map(|(key, value)| (format!("ketch.scale.{key}"), (*value).to_owned()));
+        service.spec.labels = labels.collect();
+        crate::store::Object::from(service)
+    });
+    let (store, observed) = (fixture::store(services), Observed::default());
+    let view = View::new(&store, &observed);
+    let mut changes: Vec<Change> = (1..=450).map(|number| (ServiceId::of(number), (2, 3))).collect();
+    // Somebody has changed these two.
+    changes[0].1 = (1, 3);
+    changes[449].1 = (3, 4);
+    let (mut rest, mut parts) = (&changes[..], Vec::new());
+    while !rest.is_empty() {
+        let together = scaled_together(&view, rest, at(9));
+        assert_eq!(together.given.len(), together.actions.len());
+        parts.push(together.given.len());
+        rest = &rest[together.seen..];
+    }
+    assert_eq!(parts, [200, 200, 48]);
+
+    // Of large ones as many as fit.
+    let large = (1..=3).map(|number| {
+        let mut service = fixture::replicated(number, 2);
+        let labels = [("min", "1"), ("max", "4"), ("cpu", "50")];
+        let labels = labels.iter().map(|(key, value)| (format!("ketch.scale.{key}"), (*value).to_owned()));
+        service.spec.labels = labels.chain([("text".to_owned(), "x".repeat(700_000))]).collect();
+        crate::store::Object::from(service)
+    });
+    let store = fixture::store(large);
+    let changes: Vec<Change> = (1..=3).map(|number| (ServiceId::of(number), (2, 3))).collect();
+    let together = scaled_together(&View::new(&store, &observed), &changes, at(9));
+    assert_eq!((together.given.len(), together.seen), (2, 2));
+}
+
+/// Attempts of the restart policy, and failures against nodes, are counted by it.
+#[test]
+fn what_is_scaled_is_of_no_other_version() {
+    for (labels, is_other) in [(true, false), (false, true)] {
+        let mut scene = Scene::new(|service, _| {
+            if !labels {
+                service.spec.labels.clear();
+            }
+        });
+        let before = scene.store.service(scene.service.id).unwrap().clone();
+        let mut scaled = Service::clone(&before);
+        scaled.spec.mode = ServiceMode::Replicated { replicas: 3 };
+        let mut wanted = crate::reconciled::Reconciled::default();
+        wanted.update(scaled.clone());
+        fixture::apply(&mut scene.store, wanted);
+        let after = scene.store.service(scene.service.id).unwrap().clone();
+        assert_ne!(after.meta.version, before.meta.version);
+        assert_eq!(after.spec_version != before.spec_version, is_other);
+        // Whatever else changes makes it another one.
+        let mut changed = Service::clone(&after);
+        changed.spec.mode = ServiceMode::Replicated { replicas: 4 };
+        std::sync::Arc::make_mut(&mut changed.spec.task).force_update += 1;
+        let mut wanted = crate::reconciled::Reconciled::default();
+        wanted.update(changed);
+        fixture::apply(&mut scene.store, wanted);
+        assert_ne!(scene.store.service(scene.service.id).unwrap().spec_version, after.spec_version);
+    }
 }

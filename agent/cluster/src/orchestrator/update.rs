@@ -60,17 +60,24 @@ pub(super) fn roll(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<
     wanted
 }
 
-/// Whether an update or a rollback has begun and not come to its end, paused ones too, or is about to begin.
-pub(crate) fn is_under_way(view: &View<'_>, service: &Service) -> bool {
+/// Whether an update or a rollback has begun and not come to its end, paused ones too.
+pub(crate) fn has_begun(service: &Service) -> bool {
     let has_ended = |status: &UpdateStatus| {
         matches!(status.state, UpdateState::Completed | UpdateState::RollbackCompleted)
     };
-    if service.update_status.as_ref().is_some_and(|status| !has_ended(status)) {
-        return true;
-    }
+    service.update_status.as_ref().is_some_and(|status| !has_ended(status))
+}
+
+/// Whether one is about to begin.
+pub(crate) fn has_outdated(view: &View<'_>, service: &Service) -> bool {
+    view.tasks_of(service.id).any(|task| is_outdated(view, service, task))
+}
+
+/// Whether the task is to be replaced by an update.
+pub(crate) fn is_outdated(view: &View<'_>, service: &Service, task: &Task) -> bool {
     // Nothing that is asked of it here hangs on the moment.
     let looked_at = ServiceView { view: *view, service, now: Timestamp::default() };
-    view.tasks_of(service.id).any(|task| looked_at.stays(task) && is_dirty(&looked_at, task))
+    is_dirty(&looked_at, task) && looked_at.stays(task)
 }
 
 enum Decision {

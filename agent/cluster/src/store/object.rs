@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, ConfigId, NetworkId, NodeId, SecretId, ServiceId, TaskId};
-use crate::objects::{Cluster, Config, Meta, Network, Node, Secret, Service, Task, Version};
+use crate::label::scale;
+use crate::objects::{Cluster, Config, Meta, Network, Node, Secret, Service, ServiceSpec, Task, Version};
 
 /// Its text is how errors name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -132,12 +133,14 @@ impl Object {
         }
     }
 
-    /// Whether both are services with the same spec, or no services.
+    /// Whether both are services with the same spec, or no services. How many replicas its load asks for is no part of it: no task hangs
+    /// on that, and what is counted of a spec's tasks is not to begin anew each time.
     pub(super) fn has_spec_of(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Service(this), Self::Service(other)) => this.spec == other.spec,
-            _ => true,
-        }
+        let (Self::Service(this), Self::Service(other)) = (self, other) else { return true };
+        this.spec == other.spec
+            || (scale::parse(&this.spec.labels).is_ok_and(|scale| scale.is_some())
+                && ServiceSpec { mode: other.spec.mode, ..this.spec.clone() } == other.spec
+                && std::mem::discriminant(&this.spec.mode) == std::mem::discriminant(&other.spec.mode))
     }
 
     /// Whether it is a secret or config in whose place there is another one.

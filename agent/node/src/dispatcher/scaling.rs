@@ -2,26 +2,26 @@
 //! is looked at ([`autoscale`] decides).
 //!
 //! ```text
-//! a look, every 2 s:  view -> wanted -> Bell {Measures} ==> the worker measures, every 2 s
-//!                     uses <- UsesTell <==================/
-//!                     autoscale::look -> Leader::change(autoscale::scaled), World::announce
+//! a look, every 2 s:  autoscale::see -> wanted -> Bell {Measures} ==> the worker measures, every 2 s
+//!   (of each service) uses <- UsesTell <==============================/
+//!                     Sight::decide -> Leader::change(autoscale::scaled_together), World::announce
 //! ```
+//! The store is locked for one service's tasks at a time, and for nothing but to see them; what was decided is written together.
 //! All of it is this term's and no log's, but for the replicas that come of it: the next leader knows nothing at first, and holds.
 //! Of a service without such labels nothing is kept, and while there is none nobody wakes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use ketch_cluster::autoscale::{self, Decision, History, Standing, Use};
+use ketch_cluster::autoscale::{self, Decision, History, Sight, Standing, Together, Use};
 use ketch_cluster::id::{NodeId, ServiceId, TaskId};
 use ketch_cluster::label::scale::Scale;
-use ketch_cluster::objects::{ServiceMode, TaskState};
 use ketch_cluster::store::{Change, Object, Store};
 use ketch_cluster::time::Timestamp;
-use ketch_cluster::view::View;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep};
 
 use super::Dispatcher;
@@ -49,8 +49,11 @@ pub(super) struct Scaling {
 #[derive(Debug, Default)]
 struct Table {
     services: BTreeMap<ServiceId, Watched>,
+    /// Of tasks that are wanted, and perhaps stale.
     uses: BTreeMap<TaskId, (Instant, Use)>,
     wanted: BTreeMap<NodeId, Wanted>,
+    /// Of these something else is wanted than they were told.
+    changed: BTreeSet<NodeId>,
 }
 
 type Wanted = BTreeMap<TaskId, Measure>;
@@ -59,6 +62,9 @@ type Wanted = BTreeMap<TaskId, Measure>;
 #[derive(Debug)]
 struct Watched {
     history: History,
+    /// What is wanted of its tasks.
+    measured: Vec<(NodeId, TaskId)>,
+    measure: Measure,
     standing: Standing,
     since: Instant,
     /// What users were told last.
@@ -68,7 +74,8 @@ struct Watched {
 impl Watched {
     fn new() -> Self {
         let (standing, told) = (Standing::Fits, Standing::Fits);
-        Self { history: History::default(), standing, since: Instant::now(), told }
+        let (history, measured, measure) = (History::default(), Vec::new(), Measure::Resources);
+        Self { history, measured, measure, standing, since: Instant::now(), told }
     }
 
     /// Whether users are to be told of it now.
@@ -98,11 +105,23 @@ struct Seen {
     decision: Decision,
 }
 
+/// Other replicas that a service is to have.
+struct Scaled {
+    service: ServiceId,
+    name: String,
+    from: u64,
+    to: u64,
+    reason: String,
+}
+
 impl Scaling {
     /// Looks at all services, as a new leader, or when changes were missed.
     pub(super) fn look_for(&self, store: &Store) {
         let mut table = self.table();
-        table.services.retain(|id, _| store.service(*id).is_some_and(|it| autoscale::scale_of(it).is_some()));
+        let is_scaled =
+            |id: &ServiceId| store.service(*id).is_some_and(|it| autoscale::scale_of(it).is_some());
+        let gone: Vec<_> = table.services.keys().copied().filter(|id| !is_scaled(id)).collect();
+        gone.into_iter().for_each(|id| table.forget(id));
         for service in store.services().filter(|service| autoscale::scale_of(service).is_some()) {
             table.services.entry(service.id).or_insert_with(Watched::new);
         }
@@ -119,8 +138,8 @@ impl Scaling {
         if is_scaled {
             table.services.entry(id).or_insert_with(Watched::new);
             self.begun.notify_one();
-        } else if table.services.remove(&id).is_some() {
-            // What was wanted of its tasks is wanted no more.
+        } else if table.services.contains_key(&id) {
+            table.forget(id);
             self.begun.notify_one();
         }
     }
@@ -149,43 +168,32 @@ impl Scaling {
     /// Whether there is anything to look at, or something to be taken back.
     fn is_asked(&self) -> bool {
         let table = self.table();
-        !table.services.is_empty() || !table.wanted.is_empty()
+        !table.services.is_empty() || !table.changed.is_empty()
     }
 
-    /// What is to be measured as of now; gives the nodes for which that is something else than before.
-    fn want(&self, view: &View<'_>) -> Vec<NodeId> {
-        let mut table = self.table();
-        let mut wanted = BTreeMap::<NodeId, Wanted>::new();
-        for service in table.services.keys().filter_map(|id| view.service(*id)) {
-            let Some(scale) = autoscale::scale_of(service) else { continue };
-            for task in view.tasks_of(service.id) {
-                let may_run = (TaskState::Assigned..=TaskState::Running).contains(&view.state(task));
-                if let Some(node) = task.node.filter(|_| may_run) {
-                    wanted.entry(node).or_default().insert(task.id, measure_for(&scale));
-                }
-            }
-        }
-        let (before, now) = (std::mem::replace(&mut table.wanted, wanted), Instant::now());
-        let Table { wanted, uses, .. } = &mut *table;
-        uses.retain(|_, (at, _)| now.duration_since(*at) < STALE);
-        let nodes = before.keys().chain(wanted.keys()).copied();
-        let changed = nodes.filter(|node| before.get(node) != wanted.get(node));
-        changed.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    fn services(&self) -> Vec<ServiceId> {
+        self.table().services.keys().copied().collect()
     }
 
-    fn look(&self, view: &View<'_>, now: Timestamp) -> Vec<Seen> {
+    /// Takes in what was seen of a service, and says what follows; nothing when it is not scaled any more.
+    fn look(&self, id: ServiceId, sight: Option<Sight>, now: Timestamp) -> Option<Seen> {
         let mut table = self.table();
+        let Some(sight) = sight else {
+            table.forget(id);
+            return None;
+        };
+        table.want(id, &sight);
         let Table { services, uses, .. } = &mut *table;
-        let mut all = Vec::new();
-        for (id, watched) in services {
-            let Some(service) = view.service(*id) else { continue };
-            let Some(scale) = autoscale::scale_of(service) else { continue };
-            let ServiceMode::Replicated { replicas } = service.spec.mode else { continue };
-            let use_of = |task| uses.get(&task).map(|(_, used)| *used);
-            let decision = autoscale::look(view, (service, &scale), use_of, &mut watched.history, now);
-            all.push(Seen { service: *id, name: service.spec.name.clone(), replicas, decision });
-        }
-        all
+        let read_at = Instant::now();
+        let is_fresh = |at: &Instant| read_at.duration_since(*at) < STALE;
+        let use_of = |task| uses.get(&task).filter(|(at, _)| is_fresh(at)).map(|(_, used)| *used);
+        let decision = sight.decide(use_of, &mut services.get_mut(&id)?.history, now);
+        Some(Seen { service: id, name: sight.service.spec.name.clone(), replicas: sight.replicas, decision })
+    }
+
+    /// The nodes of which something else is wanted than they were told.
+    fn take_changed(&self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.table().changed)
     }
 
     fn is_news(&self, service: ServiceId, standing: Standing) -> bool {
@@ -194,6 +202,46 @@ impl Scaling {
 
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// What is to be measured of a service's tasks from now on.
+    fn want(&mut self, id: ServiceId, sight: &Sight) {
+        let measure = measure_for(&sight.scale);
+        let Some(watched) = self.services.get_mut(&id) else { return };
+        if watched.measured == sight.measured && watched.measure == measure {
+            return;
+        }
+        watched.measure = measure;
+        let before = std::mem::replace(&mut watched.measured, sight.measured.clone());
+        let stays: BTreeSet<_> = sight.measured.iter().copied().collect();
+        self.unwant(before.into_iter().filter(|it| !stays.contains(it)));
+        for (node, task) in stays {
+            if self.wanted.entry(node).or_default().insert(task, measure) != Some(measure) {
+                self.changed.insert(node);
+            }
+        }
+    }
+
+    fn unwant(&mut self, tasks: impl Iterator<Item = (NodeId, TaskId)>) {
+        for (node, task) in tasks {
+            self.uses.remove(&task);
+            self.changed.insert(node);
+            if let Some(wanted) = self.wanted.get_mut(&node) {
+                wanted.remove(&task);
+                if wanted.is_empty() {
+                    self.wanted.remove(&node);
+                }
+            }
+        }
+    }
+
+    /// A service that is not scaled any more: nothing is wanted of its tasks.
+    fn forget(&mut self, id: ServiceId) {
+        if let Some(watched) = self.services.remove(&id) {
+            self.unwant(watched.measured.into_iter());
+        }
     }
 }
 
@@ -215,23 +263,24 @@ impl Dispatcher {
 
     async fn look_at_load(&self) {
         let now = self.leader.now();
-        let (nodes, seen) = self.leader.view(|view| (self.scaling.want(view), self.scaling.look(view, now)));
-        for node in nodes {
+        let mut scaled = Vec::new();
+        for id in self.scaling.services() {
+            let sight = self.leader.view(|view| autoscale::see(view, id));
+            let seen = self.scaling.look(id, sight, now);
+            scaled.extend(seen.and_then(|seen| self.act_on(seen)));
+            yield_now().await;
+        }
+        for node in self.scaling.take_changed() {
             self.sessions.ring_one(node, Topic::Measures);
         }
-        for seen in seen {
-            self.act_on(seen).await;
-        }
+        self.give_replicas(&scaled).await;
     }
 
-    async fn act_on(&self, seen: Seen) {
+    /// Tells users of replicas that stay, where that is news. Those that are to be others are returned.
+    fn act_on(&self, seen: Seen) -> Option<Scaled> {
         let Seen { service, name, replicas: from, decision } = seen;
         match decision {
-            Decision::Scale { replicas: to, reason } => {
-                if self.give_replicas(service, (from, to)).await {
-                    self.announce(News { service, name, what: What::Scaled { from, to }, reason });
-                }
-            }
+            Decision::Scale { replicas: to, reason } => Some(Scaled { service, name, from, to, reason }),
             Decision::Keep { standing, reason } => {
                 let what = match standing {
                     Standing::Fits => None,
@@ -240,34 +289,35 @@ impl Dispatcher {
                 };
                 let is_news = self.scaling.is_news(service, standing);
                 if let Some(what) = what.filter(|_| is_news) {
-                    self.announce(News { service, name, what, reason });
+                    self.leader.announce(News { service, name, what, reason });
                 }
+                None
             }
         }
     }
 
-    /// Whether they were given: the service may have been changed since it was looked at.
-    async fn give_replicas(&self, service: ServiceId, change: (u64, u64)) -> bool {
-        let given = self.leader.change(|view, now, _| {
-            let actions = autoscale::scaled(view, service, change, now);
-            Ok::<_, Infallible>((!actions.is_empty(), actions))
-        });
-        match given.await {
-            Ok(is_given) => is_given,
-            Err(error) => {
-                tracing::debug!(%service, %error, "a service was not given the replicas that its load asks for");
-                false
+    /// Writes them, as many at once as one transaction holds. A service may have been changed since it was looked at: it stays as it is.
+    async fn give_replicas(&self, scaled: &[Scaled]) {
+        let mut rest: Vec<_> = scaled.iter().map(|it| (it.service, (it.from, it.to))).collect();
+        while !rest.is_empty() {
+            let written = self.leader.change(|view, now, _| {
+                let Together { actions, given, seen } = autoscale::scaled_together(view, &rest, now);
+                Ok::<_, Infallible>(((given, seen), actions))
+            });
+            let (given, seen) = match written.await {
+                Ok(written) => written,
+                Err(error) => {
+                    tracing::debug!(%error, "services were not given the replicas that their load asks for");
+                    return;
+                }
+            };
+            rest.drain(..seen);
+            for it in scaled.iter().filter(|it| given.contains(&it.service)) {
+                let Scaled { service, name, from, to, reason } = it;
+                let (what, name, reason) =
+                    (What::Scaled { from: *from, to: *to }, name.clone(), reason.clone());
+                self.leader.announce(News { service: *service, name, what, reason });
             }
         }
-    }
-
-    fn announce(&self, news: News) {
-        let News { name, what, reason, .. } = &news;
-        match what {
-            What::Scaled { from, to } => tracing::info!(service = name, from, to, "scaled: {reason}"),
-            What::ScaleHeld => tracing::warn!(service = name, "not scaled: {reason}"),
-            What::ScaleAtMost => tracing::warn!(service = name, "not scaled any further: {reason}"),
-        }
-        self.leader.announce(news);
     }
 }
