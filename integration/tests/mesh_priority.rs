@@ -60,6 +60,12 @@ fn a_higher_priority_takes_room_and_says_so(case: &Case) {
         };
         text.lines().count() == 2 && text.lines().any(went) && text.lines().any(waits)
     });
+    let format = "{{.Action}} {{index .Actor.Attributes \"name\"}} {{index .Actor.Attributes \"ketch.priority\"}}";
+    let events = format!("events --since 10m --until 0s --filter type=service --format '{format}'");
+    let leads = mesh.leader(1, MOVES);
+    let _ = mesh.wait_output(leads, &events, |text| {
+        text.contains("preempt low preempted on node4 by high.1 of priority 10: its own is 0")
+    });
 
     // An equal one takes nothing; what was preempted comes back when there is room.
     mesh.create(&format!("--name peer --label ketch.priority=10 {there}"), "sleep 1000");

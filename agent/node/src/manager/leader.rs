@@ -109,8 +109,9 @@ impl Leader {
         self.world.now()
     }
 
-    /// Lets users of this machine know.
+    /// Lets users of this machine know, and whoever reads its log.
     pub(crate) fn announce(&self, news: News) {
+        news.log();
         self.world.announce(news);
     }
 

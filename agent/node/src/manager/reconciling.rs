@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use ketch_cluster::objects::Version;
+use ketch_cluster::objects::displacement::Cause;
 use ketch_cluster::reconcilers::{Key, Outcome, Turn};
 use ketch_cluster::store::{Object, StoreAction};
 use ketch_raft::{Notice, Notices, ProposeError};
@@ -12,6 +13,7 @@ use tokio::time::sleep;
 
 use super::leader::{Leader, lock};
 use crate::measure::TurnsNow;
+use crate::news::{News, What};
 
 /// It looks at the clock at least so often: the wall clock, by which reconcilers wait, may jump.
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -99,7 +101,7 @@ async fn commit(
         let (back, settled) = leader.settled(held, part.to_vec()).await;
         match (back, settled) {
             (Some(back), Ok(committed)) => {
-                tell_displaced(part);
+                tell_displaced(leader, part);
                 take_in_until(leader, notices, committed.version).await;
                 held = back;
             }
@@ -113,15 +115,21 @@ async fn commit(
     Outcome::Committed
 }
 
-/// Who was asked to make room or to move by this part, and why.
-fn tell_displaced(part: &[StoreAction]) {
-    for action in part {
-        let StoreAction::Update(Object::Task(task)) = action else { continue };
-        // Written once: later changes of the task are later than that.
-        if let Some(displaced) = task.displaced.as_ref().filter(|it| it.at == task.meta.updated_at) {
-            tracing::info!(service = task.service_name, task = %task.id, "{}", displaced.reason);
-        }
-    }
+/// Lets users know who was asked to make room or to move by this part, and why.
+fn tell_displaced(leader: &Leader, part: &[StoreAction]) {
+    part.iter().filter_map(displaced_by).for_each(|news| leader.announce(news));
+}
+
+fn displaced_by(action: &StoreAction) -> Option<News> {
+    let StoreAction::Update(Object::Task(task)) = action else { return None };
+    // Written once: later changes of the task are later than that. One that does not move after all has no reason.
+    let displaced = task.displaced.as_ref().filter(|it| it.at == task.meta.updated_at)?;
+    let what = match displaced.cause {
+        Cause::Preempted { .. } => What::Preempted { task: task.id },
+        Cause::Rebalanced { .. } => What::Moves { task: task.id },
+    };
+    let reason = Some(&displaced.reason).filter(|reason| !reason.is_empty())?;
+    Some(News { service: task.service?, name: task.service_name.clone(), what, reason: reason.clone() })
 }
 
 /// Takes in what was committed up to this version: its notice was sent before its proposer was told.
@@ -135,5 +143,54 @@ async fn take_in_until(leader: &Leader, notices: &mut Notices, version: Version)
         if is_last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ketch_cluster::control::create_service;
+    use ketch_cluster::id::{NodeId, TaskId};
+    use ketch_cluster::objects::displacement::Displacement;
+    use ketch_cluster::objects::{Task, Version};
+    use ketch_cluster::orchestrator::reconcile_service;
+    use ketch_cluster::store::Store;
+    use ketch_cluster::time::Timestamp;
+    use ketch_cluster::view::{Observed, View};
+
+    use super::*;
+    use crate::fixture::objects;
+
+    /// The first one of a service.
+    fn task() -> Task {
+        let (mut store, observed) = (Store::default(), Observed::default());
+        let spec = objects::replicated("web", 1);
+        let made = create_service(&View::new(&store, &observed), spec, Timestamp(1), &mut || 1);
+        let (service, actions) = made.unwrap();
+        store.apply(Version(1), &actions).unwrap();
+        let view = View::new(&store, &observed);
+        let wanted = reconcile_service(&view, service, Timestamp(1), &mut || 2);
+        match wanted.actions.into_iter().next() {
+            Some(StoreAction::Create(Object::Task(task))) => Task::clone(&task),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn who_is_displaced_is_told_once_and_with_why() {
+        let at = Timestamp(7);
+        let told = |cause, reason: &str, updated_at| {
+            let displaced = Displacement { at, cause, reason: reason.to_owned() };
+            let mut task = Task { displaced: Some(Box::new(displaced)), ..task() };
+            task.meta.updated_at = updated_at;
+            displaced_by(&StoreAction::Update(task.into())).map(|news| (news.name, news.what, news.reason))
+        };
+        let task = TaskId::of(2);
+        let preempted = Cause::Preempted { by: TaskId::of(9), its_priority: 5, own_priority: 0 };
+        let moves = Cause::Rebalanced { to: NodeId::of(3) };
+        let of = |what, reason: &str| Some(("web".to_owned(), what, reason.to_owned()));
+        assert_eq!(told(preempted, "room", at), of(What::Preempted { task }, "room"));
+        assert_eq!(told(moves, "evens", at), of(What::Moves { task }, "evens"));
+        assert_eq!(told(moves, "evens", Timestamp(8)), None, "it was told when it was decided");
+        assert_eq!(told(moves, "", at), None, "it stays");
     }
 }
