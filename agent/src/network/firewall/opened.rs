@@ -32,11 +32,20 @@ pub(in crate::network) fn opened() -> Result<u64, NetlinkError> {
     for family in Family::BOTH {
         match counted(&mut socket, family, (TABLE, COUNTER)) {
             Ok(count) => sum = sum.saturating_add(count),
-            Err(error) if error.errno == Errno::NOENT => begin(&mut socket, family)?,
+            Err(error) if error.errno == Errno::NOENT => match begin(&mut socket, family) {
+                Err(error) if is_unknown(error.errno) => {}
+                begun => begun?,
+            },
+            Err(error) if is_unknown(error.errno) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(sum)
+}
+
+/// Whether the kernel filters no such family: then nothing comes by it.
+fn is_unknown(error: Errno) -> bool {
+    [Errno::AFNOSUPPORT, Errno::OPNOTSUPP, Errno::PROTONOSUPPORT].contains(&error)
 }
 
 fn begin(socket: &mut Socket, family: Family) -> Result<(), NetlinkError> {
@@ -54,4 +63,15 @@ fn begin(socket: &mut Socket, family: Family) -> Result<(), NetlinkError> {
     ];
     transaction.rule(family, place, &rule);
     transaction.commit(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_that_the_kernel_does_not_have_is_no_fault() {
+        assert!(is_unknown(Errno::AFNOSUPPORT) && is_unknown(Errno::OPNOTSUPP));
+        assert!(!is_unknown(Errno::NOENT) && !is_unknown(Errno::PERM));
+    }
 }

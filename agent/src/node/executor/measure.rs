@@ -21,8 +21,29 @@ pub(super) async fn measure(daemon: &Arc<Daemon>, task: TaskId, what: Measure) -
         Measure::Resources => None,
         Measure::Requests => {
             let (networks, id) = (daemon.networks.clone(), container.id.clone());
-            blocking(move || networks.opened_to(&id)).await.map_err(|error| error.message)?
+            let opened = blocking(move || networks.opened_to(&id)).await;
+            known(opened.map_err(|error| error.message), task)
         }
     };
     Ok(Reading { cpu, memory, connections })
+}
+
+/// What can't be counted is not known, and takes nothing with it that is.
+fn known(opened: Result<Option<u64>, String>, task: TaskId) -> Option<u64> {
+    opened.unwrap_or_else(|reason| {
+        tracing::debug!(%task, reason, "its connections are not counted");
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_can_not_be_counted_are_not_known() {
+        assert_eq!(known(Ok(Some(7)), TaskId::of(1)), Some(7));
+        assert_eq!(known(Ok(None), TaskId::of(1)), None);
+        assert_eq!(known(Err("no such table".to_owned()), TaskId::of(1)), None);
+    }
 }
