@@ -46,6 +46,7 @@ fn a_deployed_file_without_replicas_leaves_them_to_the_load() {
         scaled.spec.mode = mode(40);
         StoreAction::Update(Object::from(scaled))
     };
+    let read = store.service(made.0).unwrap().meta.version;
     apply(&mut store, vec![by_load]);
     let view = View::new(&store, &observed);
     for (replicas, min, wanted) in
@@ -54,10 +55,17 @@ fn a_deployed_file_without_replicas_leaves_them_to_the_load() {
         let spec = spec_of(&view, replicas, min);
         assert_eq!(spec.mode, mode(wanted), "{replicas:?} {min:?}");
         let Meta { version, .. } = view.service(made.0).unwrap().meta;
-        let update = ServiceUpdate { version, spec, rollback: Rollback::None, registry_auth: Default::default() };
+        let update =
+            ServiceUpdate { version, spec, rollback: Rollback::None, registry_auth: Default::default() };
         let actions = update_service(&view, made.0, update, Timestamp::default()).unwrap();
         let [StoreAction::Update(Object::Service(updated))] = &actions[..] else { panic!("{actions:?}") };
         assert_eq!(updated.spec.mode, mode(wanted));
         assert_eq!(service::spec_shown(&updated.spec).mode.replicated.unwrap().replicas, Some(wanted));
     }
+    // Who has read it before its load made it more is told so.
+    let spec = spec_of(&view, None, Some(3));
+    let late =
+        ServiceUpdate { version: read, spec, rollback: Rollback::None, registry_auth: Default::default() };
+    let refused = update_service(&view, made.0, late, Timestamp::default()).unwrap_err();
+    assert!(refused.to_string().contains("update out of sequence"), "{refused}");
 }
