@@ -92,6 +92,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
             "redb",
             "serde",
             "serde_json",
+            "sha2",
             "thiserror",
             "tokio",
             "tracing",

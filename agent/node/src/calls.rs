@@ -28,6 +28,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::executor::{LogLine, LogOptions};
+use crate::mark::{Mark, Marks};
 use crate::world::Expected;
 
 /// A call with one answer.
@@ -458,20 +459,27 @@ pub struct LayerSource {
     pub address: String,
 }
 
-/// A node that is asked for pieces of an image wants to know whether the other one has a right to them: both have a task of it,
-/// with the same credentials.
+/// A node that is asked for pieces of an image wants to know whether the other one has a right to them: a task of the image, with
+/// credentials by which they came here.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerRightAsked {
     pub session: u128,
     /// Who wants the image.
     pub node: NodeId,
+    /// For which of its tasks.
+    pub task: TaskId,
     /// Its digest.
     pub image: String,
+    /// By whose credentials what is asked for came to the node that has it.
+    #[serde(default)]
+    pub marks: Marks,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LayerRight {
-    pub may: bool,
+    /// That of the marks which gives the right; none: there is none.
+    #[serde(default)]
+    pub by: Option<Mark>,
 }
 
 /// A part of a blob. The answer is its bytes: fewer where the blob, what has arrived of it, or the sender's rate ends; refused as
@@ -479,6 +487,8 @@ pub struct LayerRight {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PieceAsked {
     pub name: BlobName,
+    /// For which task of the node that asks.
+    pub task: TaskId,
     pub offset: u64,
     /// In bytes, at most [`PieceAsked::MOST`].
     pub length: u32,

@@ -21,7 +21,8 @@ use ketch_cluster::time::Timestamp;
 use tokio::io::DuplexStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::calls::{Measure, PieceAsked, Visit};
+use crate::calls::{BlobName, Measure, PieceAsked, Visit};
+use crate::mark::{Mark, Marks};
 
 /// A task with the secrets and configs that it names, of those that the node was given.
 #[derive(Debug, Clone)]
@@ -132,9 +133,12 @@ pub trait LayerStore: fmt::Debug + Send + Sync + 'static {
     /// TCP: where it gives them.
     fn port(&self) -> u16;
 
-    /// Bytes of a blob, if it is one of that image: whoever asks may have the image. They are as the disk has them: the other end
-    /// verifies.
-    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Piece, NoPiece>>;
+    /// By whose credentials a blob of that image came here, or comes just now.
+    fn marks(&self, name: &BlobName) -> Marks;
+
+    /// Bytes of a blob, if it is one of that image and came by these credentials: whoever asks has them. They are as the disk has
+    /// them: the other end verifies.
+    fn piece(&self, asked: PieceAsked, by: Mark) -> BoxFuture<'_, Result<Piece, NoPiece>>;
 }
 
 /// Runs tasks.

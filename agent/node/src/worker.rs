@@ -47,6 +47,7 @@ use contact::Contact;
 use events::Events;
 pub use events::WorkerEvent;
 use hands::Hands;
+pub use layers::Right;
 use moment::Moment;
 use networks::Networks;
 use roster::Roster;

@@ -1,5 +1,6 @@
 //! What is given to other nodes: blobs of an image that is here, as they are on the disk, and of one that is pulled just now as far
-//! as they have arrived. Who asks has a right to the image, and gets nothing else than what belongs to it.
+//! as they have arrived. Who asks has a right to the image, and gets nothing else than what belongs to it and came by credentials of
+//! his: a manifest may name what its author could never pull.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ketch_node::mark::{Mark, Marks};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -41,13 +43,20 @@ pub(super) struct Giving {
     /// Counts what changes.
     news: watch::Sender<u64>,
     /// Of each image that is pulled by several, one after another.
-    turns: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
+    turns: Mutex<HashMap<Digest, Weak<AsyncMutex<Before>>>>,
 }
 
-/// Of one image: how often at once, and what belongs to it.
+/// What came of the pulls for which others wait.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Whoever has waited for one that failed would fail as well.
+    pub(super) failed: Option<Error>,
+}
+
+/// Of one image: by whose credentials, once for each pull, and what belongs to it.
 #[derive(Debug, Default)]
 struct Pull {
-    count: usize,
+    by: Vec<Option<Mark>>,
     blobs: HashSet<Digest>,
     /// Whether all of them are known.
     whole: bool,
@@ -57,6 +66,7 @@ struct Pull {
 #[derive(Debug)]
 struct Arriving {
     file: File,
+    by: Option<Mark>,
     written: watch::Sender<Written>,
 }
 
@@ -71,6 +81,7 @@ struct Written {
 pub(super) struct Offer {
     images: Images,
     image: Digest,
+    by: Option<Mark>,
 }
 
 /// A file that is given while it grows, until this is dropped.
@@ -84,13 +95,29 @@ pub(super) struct Growing {
 enum Place {
     Whole(Arc<Blob>),
     Arriving(Arc<Arriving>),
-    Coming,
+    /// Pulls by these look for it.
+    Coming(Vec<Mark>),
+}
+
+/// Bytes that can be read at once.
+#[derive(Debug)]
+pub struct Ready {
+    images: Images,
+    place: Readable,
+    offset: u64,
+    length: usize,
+}
+
+#[derive(Debug)]
+enum Readable {
+    Whole(Arc<Blob>),
+    Arriving(Arc<Arriving>),
 }
 
 impl Images {
     /// Waits until nobody else pulls this image with other nodes: tasks of a service come to a node many at once, and the second
     /// finds what the first has pulled.
-    pub(super) async fn turn_of(&self, image: Digest) -> OwnedMutexGuard<()> {
+    pub(super) async fn turn_of(&self, image: Digest) -> OwnedMutexGuard<Before> {
         let turn = {
             let mut turns = locked(&self.0.giving.turns);
             turns.retain(|_, turn| turn.strong_count() > 0);
@@ -103,44 +130,67 @@ impl Images {
         turn.lock_owned().await
     }
 
-    /// Begins to give what a pull of this image gets.
-    pub(super) fn offer(&self, image: Digest) -> Offer {
-        locked(&self.0.giving.pulls).entry(image).or_default().count += 1;
-        let offer = Offer { images: self.clone(), image };
+    /// Begins to give what a pull of this image gets by these credentials.
+    pub(super) fn offer(&self, image: Digest, by: Option<Mark>) -> Offer {
+        locked(&self.0.giving.pulls).entry(image).or_default().by.push(by);
+        let offer = Offer { images: self.clone(), image, by };
         offer.add([image]);
         offer
     }
 
     /// Begins to give a file that grows.
-    pub(super) fn grow(&self, blob: Digest, file: File) -> Growing {
-        let arriving = Arc::new(Arriving { file, written: watch::Sender::default() });
+    pub(super) fn grow(&self, blob: Digest, file: File, by: Option<Mark>) -> Growing {
+        let arriving = Arc::new(Arriving { file, by, written: watch::Sender::default() });
         let _older = locked(&self.0.giving.arriving).insert(blob, Arc::clone(&arriving));
         self.0.giving.tell();
         Growing { images: self.clone(), blob, arriving }
     }
 
-    /// Bytes of a blob from `offset` on, at most so many, if it belongs to that image. They are not verified.
+    /// By whose credentials a blob of that image came, or comes; none of what is not given to anybody.
+    #[must_use]
+    pub fn marks_of(&self, part: Part) -> Marks {
+        let by = match self.place(part) {
+            Ok(Place::Whole(blob)) => self.marks_on(blob.digest),
+            Ok(Place::Arriving(arriving)) => arriving.by.into_iter().collect(),
+            Ok(Place::Coming(by)) => by,
+            Err(_) => Vec::new(),
+        };
+        self.salted(by)
+    }
+
+    /// Waits until there are bytes of a blob from `offset` on, at most so many, if it belongs to that image and came by these
+    /// credentials. They are not verified.
     ///
     /// # Errors
     /// [`NotGiven`].
-    pub async fn give(&self, part: Part, offset: u64, length: usize) -> Result<Bytes, NotGiven> {
+    pub async fn find_piece(
+        &self,
+        part: Part,
+        by: Mark,
+        (offset, length): (u64, usize),
+    ) -> Result<Ready, NotGiven> {
+        // Both are another node's words.
+        let end = offset.checked_add(length as u64).filter(|end| i64::try_from(*end).is_ok());
+        let end = end.ok_or(NotGiven::NotHere)?;
         let begun = Instant::now();
         let until = begun + PATIENCE;
         let mut news = self.0.giving.news.subscribe();
         loop {
             news.mark_unchanged();
-            match self.place(part)? {
-                Place::Whole(blob) => return self.read_part(blob, offset, length).await,
-                Place::Arriving(arriving) => {
-                    if let Some(bytes) = arriving.read(offset, length, until).await? {
-                        return Ok(bytes);
-                    }
+            let place = match self.place(part)? {
+                Place::Whole(blob) if self.marks_on(blob.digest).contains(&by) => Some(Readable::Whole(blob)),
+                Place::Arriving(arriving) if arriving.by == Some(by) => {
+                    let is_there = arriving.wait((offset, end), until).await?;
+                    is_there.then_some(Readable::Arriving(arriving))
                 }
-                Place::Coming => {
-                    if timeout_at(begun + BEGINNING, news.changed()).await.is_err() {
-                        return Err(NotGiven::NotYet);
-                    }
-                }
+                Place::Whole(_) | Place::Arriving(_) => return Err(NotGiven::NotHere),
+                Place::Coming(_) => timeout_at(begun + BEGINNING, news.changed())
+                    .await
+                    .map(|_news| None)
+                    .map_err(|_late| NotGiven::NotYet)?,
+            };
+            if let Some(place) = place {
+                return Ok(Ready { images: self.clone(), place, offset, length });
             }
             if Instant::now() >= until {
                 return Err(NotGiven::NotYet);
@@ -149,39 +199,58 @@ impl Images {
     }
 
     fn place(&self, part: Part) -> Result<Place, NotGiven> {
-        let coming = {
+        let (coming, is_named) = {
             let pulls = locked(&self.0.giving.pulls);
             let pull = pulls.get(&part.image);
-            pull.is_some_and(|pull| !pull.whole || pull.blobs.contains(&part.blob))
+            let is_named = pull.is_some_and(|pull| pull.blobs.contains(&part.blob));
+            let coming = pull.filter(|pull| !pull.whole || is_named);
+            (coming.map(|pull| pull.by.iter().copied().flatten().collect()), is_named)
         };
-        let here = self.state().images.values().any(|image| has_part(image, part));
-        if !here && !coming {
-            return Err(NotGiven::NotHere);
-        }
+        let coming = coming.map(Place::Coming);
+        let is_here = self.state().images.values().any(|image| has_part(image, part));
         // Only what is known to belong to the image is read: what it is not known of yet is waited for.
-        let known = here
-            || locked(&self.0.giving.pulls).get(&part.image).is_some_and(|it| it.blobs.contains(&part.blob));
-        if !known {
-            return Ok(Place::Coming);
+        if is_here || is_named {
+            if let Some(blob) = self.blob(part.blob) {
+                return Ok(Place::Whole(blob));
+            }
+            if let Some(arriving) = locked(&self.0.giving.arriving).get(&part.blob) {
+                return Ok(Place::Arriving(Arc::clone(arriving)));
+            }
         }
-        if let Some(blob) = self.blob(part.blob) {
-            return Ok(Place::Whole(blob));
-        }
-        if let Some(arriving) = locked(&self.0.giving.arriving).get(&part.blob) {
-            return Ok(Place::Arriving(Arc::clone(arriving)));
-        }
-        if coming { Ok(Place::Coming) } else { Err(NotGiven::NotHere) }
+        coming.ok_or(NotGiven::NotHere)
     }
+}
 
-    async fn read_part(&self, blob: Arc<Blob>, offset: u64, length: usize) -> Result<Bytes, NotGiven> {
-        let path = self.folders().blob(blob.digest);
-        let read = blocking(move || {
-            let read = File::open(&path).and_then(|file| read_at(&file, offset, length));
-            // Held until here: it is not removed meanwhile.
-            drop(blob);
-            read.map_err(|error| Error::internal(format_args!("reading {}", path.display()), &error))
-        });
-        match read.await {
+impl Ready {
+    /// As many of them, at most.
+    ///
+    /// # Errors
+    /// There are none any more.
+    pub async fn read(self, most: usize) -> Result<Bytes, NotGiven> {
+        let Self { images, place, offset, length } = self;
+        let length = length.min(most);
+        let read = match place {
+            Readable::Whole(blob) => {
+                let path = images.folders().blob(blob.digest);
+                blocking(move || {
+                    let read = File::open(&path).and_then(|file| read_at(&file, offset, length));
+                    // Held until here: it is not removed meanwhile.
+                    drop(blob);
+                    read.map_err(|error| Error::internal(format_args!("reading {}", path.display()), &error))
+                })
+                .await
+            }
+            Readable::Arriving(arriving) => {
+                let there = arriving.written.borrow().bytes.saturating_sub(offset);
+                let length = length.min(usize::try_from(there).unwrap_or(usize::MAX));
+                let read = move || {
+                    read_at(&arriving.file, offset, length)
+                        .map_err(|error| Error::internal("reading what has arrived of a layer", &error))
+                };
+                blocking(read).await
+            }
+        };
+        match read {
             Ok(bytes) if bytes.is_empty() && length > 0 => Err(NotGiven::NotHere),
             Ok(bytes) => Ok(bytes),
             Err(error) => {
@@ -215,27 +284,16 @@ fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Bytes> {
 }
 
 impl Arriving {
-    /// Waits until so much is there, or its end; none when it has ended before.
-    async fn read(
-        self: &Arc<Self>,
-        offset: u64,
-        length: usize,
-        until: Instant,
-    ) -> Result<Option<Bytes>, NotGiven> {
+    /// Waits until it has come to the end of what is wanted, or for some of it; not when it has ended before.
+    async fn wait(&self, (offset, end): (u64, u64), until: Instant) -> Result<bool, NotGiven> {
         let mut written = self.written.subscribe();
-        let wanted = offset + length as u64;
-        drop(timeout_at(until, written.wait_for(|it| it.ended || it.bytes >= wanted)).await);
+        drop(timeout_at(until, written.wait_for(|it| it.ended || it.bytes >= end)).await);
         let Written { bytes, ended } = *written.borrow();
-        if bytes <= offset {
-            return if ended { Ok(None) } else { Err(NotGiven::NotYet) };
+        match bytes > offset {
+            true => Ok(true),
+            false if ended => Ok(false),
+            false => Err(NotGiven::NotYet),
         }
-        let length = length.min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
-        let arriving = Arc::clone(self);
-        let read = blocking(move || {
-            read_at(&arriving.file, offset, length)
-                .map_err(|error| Error::internal("reading what has arrived of a layer", &error))
-        });
-        read.await.map(Some).map_err(|_| NotGiven::NotHere)
     }
 }
 
@@ -268,8 +326,10 @@ impl Drop for Offer {
     fn drop(&mut self) {
         let mut pulls = locked(&self.images.0.giving.pulls);
         if let Some(pull) = pulls.get_mut(&self.image) {
-            pull.count -= 1;
-            if pull.count == 0 {
+            if let Some(at) = pull.by.iter().position(|by| *by == self.by) {
+                let _by = pull.by.swap_remove(at);
+            }
+            if pull.by.is_empty() {
                 let _ended = pulls.remove(&self.image);
             }
         }

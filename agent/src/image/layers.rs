@@ -5,6 +5,8 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use ketch_node::mark::Mark;
+
 use super::Images;
 use super::ahead::read_ahead;
 use super::digest::{Digest, Summing};
@@ -44,6 +46,8 @@ pub(super) struct Promised {
     pub(super) diff_id: Option<Digest>,
     /// What a manifest calls it.
     pub(super) media_type: Option<String>,
+    /// By whose credentials it comes.
+    pub(super) by: Option<Mark>,
 }
 
 /// Reads on behalf of two: what passes is written to a file too, which is complete at the end.
@@ -131,7 +135,10 @@ impl Images {
         let staging = |error: io::Error| failed("staging a layer", &error);
         let (file, staged) = self.staging().file().map_err(staging)?;
         let growing = match promised.blob {
-            Some(blob) => Some(self.grow(blob, fs::File::open(staged.path()).map_err(staging)?)),
+            Some(blob) => {
+                let file = fs::File::open(staged.path()).map_err(staging)?;
+                Some(self.grow(blob, file, promised.by))
+            }
             None => None,
         };
         let to = Giving { file: DirectFile::new(file, 0), growing };
@@ -235,6 +242,7 @@ impl Images {
             (None, true) => OCI_LAYER.to_owned(),
             (None, false) => super::spec::DOCKER_LAYER.to_owned(),
         };
+        self.mark(unpacked.blob, promised.by)?;
         let form = Descriptor::new(media_type, unpacked.blob, unpacked.blob_size);
         let blob = self.keep_blob(file, unpacked.blob, unpacked.blob_size)?;
         let _changing = self.changing();

@@ -95,6 +95,7 @@ impl Images {
             blob: Some(file.digest),
             diff_id: Some(*diff_id),
             media_type: descriptor.as_ref().map(|descriptor| descriptor.media_type.clone()),
+            by: None,
         };
         let layer = if options.quiet {
             self.add_staged_layer(staged, stream, file.digest, &promised)

@@ -35,6 +35,7 @@ mod layers;
 mod list;
 pub mod load;
 mod load_layers;
+mod marks;
 pub(crate) mod pack;
 pub mod progress;
 pub mod reference;
@@ -82,6 +83,7 @@ struct Inner {
     changing: Mutex<()>,
     registries: registry::Registries,
     giving: giving::Giving,
+    marked: marks::Marked,
     bounds: Mutex<Bounds>,
     ids: Ids,
     /// Held by the one prune that runs.
@@ -160,6 +162,7 @@ impl Images {
             changing: Mutex::default(),
             registries: registry::Registries::default(),
             giving: giving::Giving::default(),
+            marked: marks::Marked::default(),
             bounds: Mutex::default(),
             ids: ids.clone(),
             pruning: Mutex::default(),
@@ -246,10 +249,11 @@ impl Images {
         }
         let changing = self.changing();
         let garbage = self.state().take_garbage();
+        let unmarked = self.unmark(garbage.blobs());
         let taken = garbage.take_away(self.folders(), self.store(), self.staging());
         drop(changing);
         drop_later(taken?);
-        Ok(())
+        unmarked
     }
 
     fn registries(&self) -> &registry::Registries {

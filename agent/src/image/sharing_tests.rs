@@ -28,7 +28,17 @@ const NAMED: usize = 8;
 
 struct Node {
     images: Images,
-    _folder: Folder,
+    folder: Folder,
+}
+
+async fn given(
+    images: &Images,
+    part: Part,
+    header: Option<&str>,
+    (offset, length): (u64, usize),
+) -> Result<Bytes, NotGiven> {
+    let by = images.marks_of(part).for_credentials(header).ok_or(NotGiven::NotHere)?;
+    images.find_piece(part, by, (offset, length)).await?.read(length).await
 }
 
 impl Node {
@@ -36,13 +46,29 @@ impl Node {
         let folder = Folder::new("sharing");
         let store = Store::open(&folder.path().join("store")).unwrap();
         let images = Images::open(&folder.path().join("root"), store, Arc::default()).unwrap();
-        Self { images, _folder: folder }
+        images.keep_marks().unwrap();
+        Self { images, folder }
     }
 
-    /// With the image.
+    /// With the image, which a registry gives to everybody.
     fn with(image: &Packed) -> Self {
+        Self::with_by(image, None)
+    }
+
+    /// With the image, pulled by these credentials.
+    fn with_by(image: &Packed, header: Option<&str>) -> Self {
         let node = Self::new();
-        let images = &node.images;
+        let mark = node.images.mark_of(&Credentials::of_header(header));
+        for blob in [&image.manifest, &image.config, &image.layer] {
+            node.images.mark(Digest::of(blob), mark).unwrap();
+        }
+        node.load(image);
+        node
+    }
+
+    /// As from an archive.
+    fn load(&self, image: &Packed) {
+        let images = &self.images;
         let manifest = images.add_blob(&image.manifest).unwrap();
         let promised = Promised { blob: Some(Digest::of(&image.layer)), ..Promised::default() };
         let layer = images.add_layer(image.layer.as_slice(), &promised).unwrap();
@@ -50,13 +76,21 @@ impl Node {
         let name = reference(image);
         drop(images.add_named_image(&image.config, record, &[name]).unwrap());
         drop(layer);
-        node
     }
 
     async fn pull(&self, image: &Packed, others: Arc<dyn Peers>) -> Result<()> {
-        let options =
-            PullOptions { reference: reference(image), platform: None, credentials: Credentials::default() };
+        self.pull_by(image, None, others).await
+    }
+
+    async fn pull_by(&self, image: &Packed, header: Option<&str>, others: Arc<dyn Peers>) -> Result<()> {
+        let credentials = Credentials::of_header(header);
+        let options = PullOptions { reference: reference(image), platform: None, credentials };
         self.images.pull_shared(&options, others, &Progress::default()).await
+    }
+
+    /// Bytes of a blob, as for a task with these credentials.
+    async fn give(&self, part: Part, header: Option<&str>, range: (u64, usize)) -> Result<Bytes, NotGiven> {
+        given(&self.images, part, header, range).await
     }
 
     fn has(&self, image: &Packed) -> bool {
@@ -111,6 +145,8 @@ enum Manner {
     Gone,
     /// It had it once, and looks for it as well: the leader names it until it knows that.
     Waits,
+    /// The same, after a moment.
+    Stuck,
 }
 
 /// What the leader and other nodes are to one that pulls.
@@ -123,6 +159,8 @@ struct Others {
     blamed: Mutex<BTreeSet<String>>,
     /// Those of whom the leader knows that they look for a blob themselves.
     waited: Mutex<BTreeMap<Digest, BTreeSet<String>>>,
+    /// The credentials of the task.
+    header: Option<String>,
 }
 
 impl Others {
@@ -154,6 +192,10 @@ impl Others {
         match manner {
             Manner::Dies(after) if count > *after => return Err(PieceError::Lost("gone".to_owned())),
             Manner::Slow => tokio::time::sleep(Duration::from_millis(30)).await,
+            Manner::Stuck => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                return Err(PieceError::Lost("no route to host".to_owned()));
+            }
             Manner::Gone => return Err(PieceError::Lost("no route to host".to_owned())),
             Manner::Waits => {
                 let _new = locked(&self.waited).entry(part.blob).or_default().insert(waiting);
@@ -161,7 +203,7 @@ impl Others {
             }
             _ => {}
         }
-        let given = images.give(part, offset, length as usize).await;
+        let given = given(images, part, self.header.as_deref(), (offset, length as usize)).await;
         let bytes = given.map_err(|why| match why {
             NotGiven::NotHere => PieceError::NotHere,
             NotGiven::NotYet => PieceError::NotYet,
@@ -334,7 +376,7 @@ async fn what_arrives_is_given_on() {
         // Before that it is asked for an image that it has never heard of.
         let named = Digest::of(&image.manifest);
         let part = Part { image: named, blob: named };
-        while second.images.give(part, 0, 1).await == Err(NotGiven::NotHere) {
+        while second.give(part, None, (0, 1)).await == Err(NotGiven::NotHere) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         third.pull(&image, of_second.clone()).await
@@ -352,15 +394,125 @@ async fn only_what_belongs_to_the_image_is_given() {
     let other = node.images.add_blob(b"somebody else's").unwrap();
     let of = |image: Digest, blob: Digest| Part { image, blob };
     let named = Digest::of(&image.manifest);
-    let config = node.images.give(of(named, Digest::of(&image.config)), 0, 1 << 20).await.unwrap();
+    let config = node.give(of(named, Digest::of(&image.config)), None, (0, 1 << 20)).await.unwrap();
     assert_eq!(config, image.config);
-    let tail = node.images.give(of(named, Digest::of(&image.layer)), image.layer.len() as u64 - 5, 10).await;
+    let tail = (image.layer.len() as u64 - 5, 10);
+    let tail = node.give(of(named, Digest::of(&image.layer)), None, tail).await;
     assert_eq!(tail.unwrap(), image.layer[image.layer.len() - 5..]);
     for (image, blob, offset) in [
         (named, other.digest, 0),
         (Digest::of(&image.config), Digest::of(&image.layer), 0),
         (named, Digest::of(&image.layer), image.layer.len() as u64),
+        (named, Digest::of(&image.layer), u64::MAX - 5),
+        (named, Digest::of(&image.layer), u64::MAX / 2 - 5),
     ] {
-        assert_eq!(node.images.give(of(image, blob), offset, 10).await, Err(NotGiven::NotHere));
+        assert_eq!(node.give(of(image, blob), None, (offset, 10)).await, Err(NotGiven::NotHere));
     }
+}
+
+/// `{"username":"user","password":"..."}`.
+const USER: &str = "eyJ1c2VybmFtZSI6InVzZXIiLCJwYXNzd29yZCI6InNlY3JldCJ9";
+const OTHER: &str = "eyJ1c2VybmFtZSI6Im90aGVyIiwicGFzc3dvcmQiOiJzZWNyZXQifQ==";
+
+fn of_layer(image: &Packed) -> Part {
+    Part { image: Digest::of(&image.manifest), blob: Digest::of(&image.layer) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_by_credentials_is_for_those_who_have_them() {
+    let image = packed();
+    let node = Node::with_by(&image, Some(USER));
+    let layer = of_layer(&image);
+    for header in [None, Some(OTHER), Some("e30=")] {
+        assert_eq!(node.give(layer, header, (0, 10)).await, Err(NotGiven::NotHere), "{header:?}");
+    }
+    assert_eq!(node.give(layer, Some(USER), (0, 10)).await.unwrap(), image.layer[..10]);
+    // Whoever gets it for a task gives it on for such tasks only.
+    let others = Others::of(&[("a", &node, Manner::Honest)]);
+    let curious = Node::new();
+    curious.pull(&image, others).await.unwrap_err();
+    let others = Arc::new(Others {
+        nodes: [("a".to_owned(), (node.images.clone(), Manner::Honest))].into(),
+        header: Some(USER.to_owned()),
+        ..Others::default()
+    });
+    let second = Node::new();
+    second.pull_by(&image, Some(USER), others).await.unwrap();
+    assert!(second.has(&image));
+    assert_eq!(second.give(layer, None, (0, 10)).await, Err(NotGiven::NotHere));
+    assert_eq!(second.give(layer, Some(USER), (0, 10)).await.unwrap(), image.layer[..10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_by_no_registry_is_given_to_nobody() {
+    let image = packed();
+    let node = Node::new();
+    node.load(&image);
+    assert!(node.has(&image));
+    for header in [None, Some(USER)] {
+        assert_eq!(node.give(of_layer(&image), header, (0, 10)).await, Err(NotGiven::NotHere));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_whose_credentials_something_came_is_known_after_a_restart_and_goes_with_it() {
+    let image = packed();
+    let Node { images, folder } = Node::with_by(&image, Some(USER));
+    let salt = images.salted(Vec::new()).salt;
+    drop(images);
+    let open = || {
+        let store = Store::open(&folder.path().join("store")).unwrap();
+        let images = Images::open(&folder.path().join("root"), store, Arc::default()).unwrap();
+        images.keep_marks().unwrap();
+        images
+    };
+    let images = open();
+    assert_eq!(images.salted(Vec::new()).salt, salt);
+    assert_eq!(given(&images, of_layer(&image), Some(USER), (0, 10)).await.unwrap(), image.layer[..10]);
+    assert_eq!(given(&images, of_layer(&image), None, (0, 10)).await, Err(NotGiven::NotHere));
+    let _removed = images.remove(&reference(&image).familiar(), &RemoveOptions::default()).unwrap();
+    assert_eq!(images.marks_on(Digest::of(&image.layer)), []);
+    drop(images);
+    assert_eq!(open().marks_on(Digest::of(&image.layer)), []);
+}
+
+/// Somebody's public image lists the layer of a private one, by its digests: on a node that has that one the layer is there at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_a_manifest_merely_names_is_not_given() {
+    let private = packed();
+    let listing = Packed { manifest: [&private.manifest[..], b"\n"].concat(), ..packed() };
+    let node = Node::with_by(&private, Some(USER));
+    for blob in [&listing.manifest, &listing.config] {
+        let anybody = node.images.mark_of(&Credentials::default());
+        node.images.mark(Digest::of(blob), anybody).unwrap();
+    }
+    let named = Digest::of(&listing.manifest);
+    let layer = Part { image: named, blob: Digest::of(&private.layer) };
+    // While it is pulled, and when it is here.
+    let offer = node.images.offer(named, node.images.mark_of(&Credentials::default()));
+    offer.add([Digest::of(&listing.config), layer.blob]);
+    assert_eq!(node.give(layer, None, (0, 10)).await, Err(NotGiven::NotHere));
+    drop(offer);
+    node.load(&listing);
+    let config = Part { image: named, blob: Digest::of(&listing.config) };
+    assert_eq!(node.give(config, None, (0, 5)).await.unwrap(), listing.config[..5]);
+    assert_eq!(node.give(layer, None, (0, 10)).await, Err(NotGiven::NotHere));
+    assert_eq!(node.give(layer, Some(USER), (0, 10)).await.unwrap(), private.layer[..10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_that_wait_for_a_pull_that_fails_do_not_try_it_one_after_another() {
+    let image = packed();
+    let (first, node) = (Node::with(&image), Node::new());
+    let others = Others::of(&[("a", &first, Manner::Stuck)]);
+    let pulls = (0..25).map(|_| node.pull(&image, others.clone()));
+    for pulled in futures_util::future::join_all(pulls).await {
+        let error = pulled.unwrap_err();
+        assert!(error.message.contains("connection refused"), "{error}");
+    }
+    let asked = locked(&others.asked).clone();
+    assert_eq!(asked["a"], 1, "one of them has asked");
+    // And whoever comes later does.
+    drop(node.pull(&image, others.clone()).await.unwrap_err());
+    assert_eq!(locked(&others.asked)["a"], 2);
 }

@@ -412,6 +412,10 @@ pub(super) struct Garbage {
 }
 
 impl Garbage {
+    pub(super) fn blobs(&self) -> &[Digest] {
+        &self.blobs
+    }
+
     /// Out of the store and of its place; it is gone from the disk when what this gives is dropped.
     pub(super) fn take_away(
         self,

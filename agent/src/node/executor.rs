@@ -128,8 +128,7 @@ impl EngineExecutor {
         let pulled = match task::container_of(&self.daemon, &work.task.id.to_string()) {
             Some(_) => Ok(()),
             None => {
-                let pull =
-                    Pull { image: &request.image, spec: work.task.spec.container(), others: self.others() };
+                let pull = Pull { image: &request.image, task: &work.task, others: self.others() };
                 pull.run(&self.daemon).await
             }
         };

@@ -12,9 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ketch_cluster::id::NodeId;
+use ketch_cluster::id::{NodeId, TaskId};
 use ketch_node::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
 use ketch_node::executor::{LayerStore, NoPiece, Piece};
+use ketch_node::mark::{Mark, Marks};
 use ketch_node::wire::{CallError, Refusal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -51,6 +52,10 @@ impl Uploads {
     /// None where the settings do not ask for it.
     pub(super) fn of(daemon: &Daemon) -> Option<Arc<Self>> {
         let sharing = daemon.config.layer_sharing?;
+        // Without knowing by whose credentials things came none of them is given: others ask the registry.
+        if let Err(error) = daemon.images.keep_marks() {
+            warn!("no layers are given to other nodes: {}", error.message);
+        }
         Some(Arc::new(Self {
             images: daemon.images.clone(),
             sharing,
@@ -59,23 +64,29 @@ impl Uploads {
         }))
     }
 
-    async fn give(&self, asked: PieceAsked) -> Result<Piece, NoPiece> {
+    async fn give(&self, asked: PieceAsked, by: Mark) -> Result<Piece, NoPiece> {
         let part = part_of(&asked.name).ok_or(NoPiece::NotHere)?;
+        let length = usize::try_from(asked.length).unwrap_or(0);
+        // What has not come yet is waited for first: nobody's turn passes meanwhile.
+        let ready = self.images.find_piece(part, by, (asked.offset, length)).await.map_err(no_piece)?;
         let turn = timeout(TURN, Arc::clone(&self.turns).acquire_owned()).await;
         let Ok(Ok(turn)) = turn else { return Err(NoPiece::NotYet) };
         let mut length = u64::from(asked.length);
         if let Some(rate) = &self.rate {
             length = rate.take(length, TURN).await.ok_or(NoPiece::NotYet)?;
         }
-        let given = self.images.give(part, asked.offset, usize::try_from(length).unwrap_or(0)).await;
+        let given = ready.read(usize::try_from(length).unwrap_or(0)).await;
         if let Some(rate) = &self.rate {
             rate.give_back(length - given.as_ref().map_or(0, |bytes| bytes.len() as u64));
         }
-        match given {
-            Ok(bytes) => Ok(Piece { bytes, turn }),
-            Err(NotGiven::NotHere) => Err(NoPiece::NotHere),
-            Err(NotGiven::NotYet) => Err(NoPiece::NotYet),
-        }
+        given.map(|bytes| Piece { bytes, turn }).map_err(no_piece)
+    }
+}
+
+fn no_piece(why: NotGiven) -> NoPiece {
+    match why {
+        NotGiven::NotHere => NoPiece::NotHere,
+        NotGiven::NotYet => NoPiece::NotYet,
     }
 }
 
@@ -84,8 +95,12 @@ impl LayerStore for Uploads {
         self.sharing.port
     }
 
-    fn piece(&self, asked: PieceAsked) -> BoxFuture<'_, Result<Piece, NoPiece>> {
-        self.give(asked).boxed()
+    fn marks(&self, name: &BlobName) -> Marks {
+        part_of(name).map(|part| self.images.marks_of(part)).unwrap_or_default()
+    }
+
+    fn piece(&self, asked: PieceAsked, by: Mark) -> BoxFuture<'_, Result<Piece, NoPiece>> {
+        self.give(asked, by).boxed()
     }
 }
 
@@ -102,22 +117,24 @@ fn name_of(part: Part) -> BlobName {
 pub(super) struct Others {
     daemon: Weak<Daemon>,
     shunned: Mutex<Shunned>,
-    /// Whether the leader has not answered the last time.
+}
+
+/// The same for one pull, of a task.
+#[derive(Debug)]
+pub(super) struct ForTask {
+    others: Arc<Others>,
+    task: TaskId,
+    /// Whether the leader has not answered the last time that this pull has looked for something.
     unheard: AtomicBool,
 }
 
 impl Others {
     pub(super) fn new(daemon: &Arc<Daemon>) -> Arc<Self> {
-        Arc::new(Self {
-            daemon: Arc::downgrade(daemon),
-            shunned: Mutex::default(),
-            unheard: AtomicBool::default(),
-        })
+        Arc::new(Self { daemon: Arc::downgrade(daemon), shunned: Mutex::default() })
     }
 
-    /// Whether nobody has said, the last time, whom to ask: another node may have what the registry does not give.
-    pub(super) fn is_unheard(&self) -> bool {
-        self.unheard.load(Ordering::Relaxed)
+    pub(super) fn for_task(self: &Arc<Self>, task: TaskId) -> Arc<ForTask> {
+        Arc::new(ForTask { others: Arc::clone(self), task, unheard: AtomicBool::default() })
     }
 
     async fn tell(&self, part: Part, step: LayerStep, avoid: BTreeSet<String>) -> Option<Found> {
@@ -128,20 +145,17 @@ impl Others {
             .chain(locked(&self.shunned).present())
             .filter_map(|node| node.parse().ok())
             .collect();
-        let found = node.find_layer(name_of(part), step, avoid).await;
-        self.unheard.store(found.is_none(), Ordering::Relaxed);
-        let found = found?;
+        let found = node.find_layer(name_of(part), step, avoid).await?;
         let source = |it: LayerSource| Source { node: it.node.to_string(), address: it.address };
         Some(Found { sources: found.sources.into_iter().map(source).collect(), registry: found.registry })
     }
 
-    async fn ask(&self, from: Source, part: Part, (offset, length): (u64, u32)) -> Result<Bytes, PieceError> {
+    async fn ask(&self, from: Source, asked: PieceAsked) -> Result<Bytes, PieceError> {
         let lost = |why: String| PieceError::Lost(why);
         let daemon = self.daemon.upgrade().ok_or_else(|| lost("the daemon ends".to_owned()))?;
         let node = Arc::clone(daemon.node().map_err(|error| lost(error.message))?);
         let to = from.node.parse::<NodeId>().map_err(|error| lost(error.to_string()))?;
         let source = LayerSource { node: to, address: from.address.clone() };
-        let asked = PieceAsked { name: name_of(part), offset, length: length.min(PieceAsked::MOST) };
         match node.piece(&source, &asked, ANSWER).await {
             Ok(bytes) if bytes.is_empty() => Err(PieceError::NotHere),
             Ok(bytes) => Ok(bytes),
@@ -158,7 +172,14 @@ impl Others {
     }
 }
 
-impl Peers for Others {
+impl ForTask {
+    /// Whether nobody has said, the last time, whom to ask: another node may have what the registry does not give.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.unheard.load(Ordering::Relaxed)
+    }
+}
+
+impl Peers for ForTask {
     fn find(&self, part: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
         let step = match step {
             Step::Seeks => LayerStep::Seeks,
@@ -166,18 +187,31 @@ impl Peers for Others {
             Step::Has => LayerStep::Has,
             Step::GivesUp => LayerStep::GivesUp,
         };
-        self.tell(part, step, avoid).boxed()
+        async move {
+            let found = self.others.tell(part, step, avoid).await;
+            if step == LayerStep::Seeks {
+                self.unheard.store(found.is_none(), Ordering::Relaxed);
+            }
+            found
+        }
+        .boxed()
     }
 
-    fn piece(&self, from: Source, part: Part, range: (u64, u32)) -> BoxFuture<'_, Result<Bytes, PieceError>> {
-        self.ask(from, part, range).boxed()
+    fn piece(
+        &self,
+        from: Source,
+        part: Part,
+        (offset, length): (u64, u32),
+    ) -> BoxFuture<'_, Result<Bytes, PieceError>> {
+        let length = length.min(PieceAsked::MOST);
+        self.others.ask(from, PieceAsked { name: name_of(part), task: self.task, offset, length }).boxed()
     }
 
     fn blame(&self, node: &str, part: Part) {
-        let Some(daemon) = self.daemon.upgrade() else { return };
+        let Some(daemon) = self.others.daemon.upgrade() else { return };
         let Part { image, blob } = part;
-        warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
-        locked(&self.shunned).add(node.to_owned(), BLAMED);
+        warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer, or passed them on: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
+        locked(&self.others.shunned).add(node.to_owned(), BLAMED);
         let told = [("image", image.to_string()), ("layer", blob.to_string())];
         let attributes = told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         daemon.events.publish("node", "wrong-layer", node, attributes);
@@ -188,3 +222,6 @@ impl Peers for Others {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,17 @@
 //! Which node gets a layer from which: the leader knows which nodes have tasks of an image, and so a right to it, and what those
 //! have said of its blobs ([`sought`](super::sought)). Layers themselves go from node to node, never through here.
 
+mod entitled;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ketch_cluster::id::NodeId;
-use ketch_cluster::objects::{TaskSpec, TaskState};
+use ketch_cluster::objects::{Service, Task, TaskSpec, TaskState};
 use ketch_cluster::view::View;
 use tokio::time::Instant;
 
+use self::entitled::Entitled;
 use super::Dispatcher;
 use super::sought::{Asker, Peers, Table, Way};
 use crate::calls::{
@@ -21,7 +24,10 @@ const MOST_PEERS: usize = 64;
 
 /// Of one term.
 #[derive(Debug, Default)]
-pub(super) struct Layers(Mutex<Table>);
+pub(super) struct Layers {
+    table: Mutex<Table>,
+    entitled: Mutex<Entitled>,
+}
 
 impl Dispatcher {
     pub(super) fn find_layer(&self, node: NodeId, asked: LayerAsked) -> Result<LayerFound, Refusal> {
@@ -30,18 +36,19 @@ impl Dispatcher {
         if !name.is_right() {
             return Err(Refusal::Invalid("a layer is named by two digests".to_owned()));
         }
-        // Only who seeks is told of others: it takes a look at all services.
-        let entitled = self.leader.view(|view| match step {
-            LayerStep::Seeks => entitled(view, node, &name.image),
-            _ => (!credentials(view, node, &name.image).is_empty()).then(BTreeMap::new),
-        });
-        let Some(entitled) = entitled else {
+        let wanted = self.leader.view(|view| credentials(view, node, &name.image));
+        if wanted.is_empty() {
             return Err(Refusal::NotFound(format!("no task of node {node} is of image {}", name.image)));
+        }
+        // Only who seeks is told of others.
+        let entitled = match step {
+            LayerStep::Seeks => self.entitled(&name.image, wanted),
+            _ => Arc::default(),
         };
         if let LayerStep::Blames(other) = step {
             tracing::warn!(%node, %other, layer = name.blob, "a node says that another one gave it wrong bytes");
         }
-        let addresses: BTreeMap<NodeId, String> = (entitled.keys())
+        let addresses: BTreeMap<NodeId, String> = (entitled.keys().filter(|it| **it != node))
             .filter_map(|node| Some((*node, self.sessions.layers_at(*node)?)))
             .take(MOST_PEERS)
             .collect();
@@ -64,20 +71,30 @@ impl Dispatcher {
         })
     }
 
-    /// Whether another node may have from this one what belongs to an image. By which of its tasks' credentials the image came here
-    /// nobody knows: the other one must have them all.
+    /// Whether another node may have from this one, for a task of its own, what belongs to an image: by the credentials by which a
+    /// registry gave it here, whatever tasks there are and were.
     pub(super) fn layer_right(&self, node: NodeId, asked: &LayerRightAsked) -> Result<LayerRight, Refusal> {
         self.is_session(node, asked.session)?;
         if !is_digest(&asked.image) {
             return Err(Refusal::Invalid("an image is named by its digest".to_owned()));
         }
-        let may = self.leader.view(|view| {
-            let wanted = credentials(view, asked.node, &asked.image);
-            let given: BTreeSet<_> =
-                view.tasks_on(node).filter_map(|task| credentials_for(&task.spec, &asked.image)).collect();
-            !given.is_empty() && given.is_subset(&wanted)
+        let by = self.leader.view(|view| {
+            let task = view.task(asked.task).filter(|task| task.node == Some(asked.node))?;
+            let credentials = credentials_for(&task.spec, &asked.image).filter(|_| lives(view, task))?;
+            asked.marks.for_credentials(credentials.as_deref())
         });
-        Ok(LayerRight { may })
+        Ok(LayerRight { by })
+    }
+
+    /// Who may have the image by these credentials. It takes a look at all services: many who ask at once are told the same.
+    pub(super) fn entitled(&self, image: &str, wanted: BTreeSet<Credentials>) -> Arc<BTreeMap<NodeId, bool>> {
+        let about = (image.to_owned(), wanted);
+        let known = lock(&self.layers.entitled).of(&about, Instant::now());
+        known.unwrap_or_else(|| {
+            let found = Arc::new(self.leader.view(|view| entitled(view, &about.0, &about.1)));
+            lock(&self.layers.entitled).learn(about, Arc::clone(&found), Instant::now());
+            found
+        })
     }
 }
 
@@ -89,16 +106,17 @@ impl Layers {
         about: (&Peers, &BTreeSet<NodeId>),
         is_there: impl Fn(Asker) -> bool,
     ) -> Way {
-        self.lock().take(name, said, about, (Instant::now(), is_there))
+        lock(&self.table).take(name, said, about, (Instant::now(), is_there))
     }
 
     pub(super) fn clear(&self) {
-        self.lock().clear();
+        lock(&self.table).clear();
+        lock(&self.entitled).clear();
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What tasks of an image have been given for the registry; nothing is something, too: whoever needs none may have it.
@@ -113,25 +131,23 @@ fn credentials_for(spec: &TaskSpec, image: &str) -> Option<Credentials> {
 
 /// By what a node may have the image: its tasks that have not ended.
 fn credentials(view: &View<'_>, node: NodeId, image: &str) -> BTreeSet<Credentials> {
-    let lives = view.tasks_on(node).filter(|task| view.state(task) <= TaskState::Running);
-    lives.filter_map(|task| credentials_for(&task.spec, image)).collect()
+    let of_node = view.tasks_on(node).filter(|task| lives(view, task));
+    of_node.filter_map(|task| credentials_for(&task.spec, image)).collect()
 }
 
-/// The other nodes with tasks of the image by the same credentials, and whether a container of it was made there; none when the node
-/// that asks has no right to the image itself. Somebody who knows a digest alone has none, and neither has a service by whose
-/// credentials, or without any, the image was not fetched.
-fn entitled(view: &View<'_>, node: NodeId, image: &str) -> Option<BTreeMap<NodeId, bool>> {
-    let wanted = credentials(view, node, image);
-    if wanted.is_empty() {
-        return None;
-    }
+fn lives(view: &View<'_>, task: &Task) -> bool {
+    view.state(task) <= TaskState::Running
+}
+
+/// The nodes with tasks of the image by one of these credentials, and whether a container of it was made there. Somebody who knows a
+/// digest alone learns of none, and neither does a service without such credentials.
+fn entitled(view: &View<'_>, image: &str, wanted: &BTreeSet<Credentials>) -> BTreeMap<NodeId, bool> {
     let is_of = |spec: &TaskSpec| credentials_for(spec, image).is_some_and(|it| wanted.contains(&it));
-    let own = view.tasks_on(node).filter(|task| is_of(&task.spec)).filter_map(|task| task.service);
-    let same = view.services().filter(|service| is_of(&service.spec.task)).map(|service| service.id);
-    let services: BTreeSet<_> = own.chain(same).collect();
+    let was = |service: &Service| service.previous_spec.as_ref().is_some_and(|spec| is_of(&spec.task));
+    let services = view.services().filter(|it| is_of(&it.spec.task) || was(it)).map(|service| service.id);
     let mut found = BTreeMap::new();
-    for task in services.into_iter().flat_map(|service| view.tasks_of(service)) {
-        let Some(other) = task.node.filter(|other| *other != node) else { continue };
+    for task in services.flat_map(|service| view.tasks_of(service)) {
+        let Some(other) = task.node else { continue };
         let state = view.state(task);
         if !is_of(&task.spec) || state < TaskState::Assigned {
             continue;
@@ -141,5 +157,5 @@ fn entitled(view: &View<'_>, node: NodeId, image: &str) -> Option<BTreeMap<NodeI
             break;
         }
     }
-    Some(found)
+    found
 }

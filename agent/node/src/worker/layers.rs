@@ -3,13 +3,24 @@
 
 use std::time::Duration;
 
-use ketch_cluster::id::NodeId;
+use ketch_cluster::id::{NodeId, TaskId};
 
 use super::Worker;
 use crate::calls::{BlobName, LayerAsked, LayerFound, LayerRightAsked, LayerStep};
+use crate::mark::{Mark, Marks};
 
 /// How long the leader has: after that the registry is asked.
 const ANSWER: Duration = Duration::from_secs(3);
+
+/// What a node would have from this one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Right {
+    pub node: NodeId,
+    pub task: TaskId,
+    /// By its digest.
+    pub image: String,
+    pub marks: Marks,
+}
 
 impl Worker {
     /// Tells the leader how it is with a blob, and hears whom to get it from; none when nobody answers.
@@ -25,14 +36,15 @@ impl Worker {
         found.inspect_err(|error| tracing::debug!(%error, "the leader says nothing of a layer")).ok()
     }
 
-    /// Whether a node may have from this one what belongs to an image; none when nobody answers.
-    pub async fn has_right_to_layers(&self, node: NodeId, image: String) -> Option<bool> {
+    /// By which of the marks a node may have for a task what has these marks here; none when nobody answers.
+    pub async fn right_to_layers(&self, asked: &Right) -> Option<Option<Mark>> {
         let (leader, session) = self.hands.present.session()?;
-        let asked = LayerRightAsked { session, node, image };
+        let Right { node, task, image, marks } = asked.clone();
+        let asked = LayerRightAsked { session, node, task, image, marks };
         let right = self.hands.links.ask(&leader, &asked, ANSWER).await;
         right
             .inspect_err(|error| tracing::debug!(%error, "the leader says nothing of a right"))
             .ok()
-            .map(|it| it.may)
+            .map(|it| it.by)
     }
 }

@@ -21,6 +21,9 @@ pub struct Credentials {
     pub identitytoken: String,
     /// A bearer token that is used as it is.
     pub registrytoken: String,
+    /// The header that they came by: as managers know them.
+    #[serde(skip)]
+    pub header: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -42,7 +45,8 @@ impl Credentials {
         let text = text.unwrap_or_default().trim();
         let bytes = engine(&URL_SAFE).decode(text).or_else(|_| engine(&STANDARD).decode(text));
         let read = bytes.ok().and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok());
-        read.unwrap_or_default().completed()
+        let header = (!text.is_empty()).then(|| text.to_owned());
+        Self { header, ..read.unwrap_or_default().completed() }
     }
 
     /// With `auth` taken apart.

@@ -70,7 +70,7 @@ pub(super) struct Registries {
     settings: Mutex<Settings>,
     slots: Arc<Semaphore>,
     /// Layers on their way, shared by everyone who wants them.
-    transfers: Mutex<HashMap<Digest, Weak<transfer::Transfer>>>,
+    transfers: Mutex<HashMap<(Digest, transfer::Asked), Weak<transfer::Transfer>>>,
 }
 
 impl Default for Registries {

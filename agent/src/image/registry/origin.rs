@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use ketch_node::mark::Mark;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -34,6 +35,8 @@ pub(super) struct Origin {
     repository: OnceCell<Arc<Repository>>,
     images: Images,
     options: PullOptions,
+    /// Of whoever pulls.
+    mark: Option<Mark>,
     shared: Option<(Shared, Offer)>,
 }
 
@@ -44,17 +47,20 @@ impl Origin {
             repository: OnceCell::new_with(Some(repository)),
             images: images.clone(),
             options: options.clone(),
+            mark: images.mark_of(&options.credentials),
             shared: None,
         }
     }
 
     /// Other nodes first.
     pub(super) fn shared(images: &Images, options: &PullOptions, shared: Shared) -> Self {
-        let offer = images.offer(shared.image);
+        let mark = images.mark_of(&options.credentials);
+        let offer = images.offer(shared.image, mark);
         Self {
             repository: OnceCell::new(),
             images: images.clone(),
             options: options.clone(),
+            mark,
             shared: Some((shared, offer)),
         }
     }
@@ -62,6 +68,11 @@ impl Origin {
     /// The other nodes, where they share.
     pub(super) fn peers(&self) -> Option<&Shared> {
         self.shared.as_ref().map(|(shared, _)| shared)
+    }
+
+    /// By whose credentials all of it comes.
+    pub(super) fn mark(&self) -> Option<Mark> {
+        self.mark
     }
 
     /// These belong to the image.

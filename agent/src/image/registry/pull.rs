@@ -86,15 +86,24 @@ impl Images {
         progress: &Progress,
     ) -> Result<()> {
         let reference = &options.reference;
-        let _turn = self.turn_of(shared.image).await;
+        let mut turn = self.turn_of(shared.image).await;
         if self.find(&reference.familiar()).is_ok() {
             told(false, reference, progress);
             return Ok(());
         }
+        // Many tasks of an image that can't be had do not try it one after another.
+        if let Some(failed) = &turn.failed {
+            return Err(failed.clone());
+        }
         let _sweep = Sweep(self.clone());
         let origin = Arc::new(Origin::shared(self, options, shared));
-        let newer = self.pull_one(&origin, reference, options, progress).await?;
-        told(newer, reference, progress);
+        match self.pull_one(&origin, reference, options, progress).await {
+            Ok(newer) => told(newer, reference, progress),
+            Err(error) => {
+                turn.failed = Some(error.clone());
+                return Err(error);
+            }
+        }
         Ok(())
     }
 
@@ -155,27 +164,35 @@ impl Images {
         progress: &Progress,
     ) -> Result<(Arc<Image>, bool)> {
         let mut fetched = named.clone();
-        let mut kept: Vec<Arc<Blob>> = vec![self.keep_document(&fetched.bytes).await?];
+        let mut kept: Vec<Arc<Blob>> = vec![self.keep_fetched(origin, &fetched.bytes).await?];
         for _ in 0..DEPTH {
             let Some(manifests) = &fetched.manifest.manifests else { break };
             let best = self.choose(manifests, options)?;
             origin.offer([best]);
-            fetched = match self.local_manifest(best).await {
+            let (next, blob) = match self.local_manifest(best).await {
                 Some(local) => local,
-                None => origin.manifest(&best.to_string(), Some(best)).await?,
+                None => {
+                    let next = origin.manifest(&best.to_string(), Some(best)).await?;
+                    let blob = self.keep_fetched(origin, &next.bytes).await?;
+                    (next, blob)
+                }
             };
-            kept.push(self.keep_document(&fetched.bytes).await?);
+            fetched = next;
+            kept.push(blob);
         }
         let (Some(config), Some(layers)) = (&fetched.manifest.config, &fetched.manifest.layers) else {
             return Err(Error::invalid(format!("unsupported media type {}", fetched.media_type)));
         };
         origin.offer(layers.iter().map(|layer| layer.digest).chain([config.digest]));
         origin.offers_all();
-        let bytes = match self.local_document(config.digest).await {
-            Some(bytes) => bytes.into(),
-            None => origin.document(config.digest).await?,
+        let (bytes, config) = match self.local_document(config.digest).await {
+            Some((bytes, blob)) => (bytes.into(), blob),
+            None => {
+                let bytes = origin.document(config.digest).await?;
+                let blob = self.keep_fetched(origin, &bytes).await?;
+                (bytes, blob)
+            }
         };
-        let config = self.keep_document(&bytes).await?;
         let file = ImageFile::read(&bytes)
             .map_err(|error| Error::invalid(format!("invalid rootfs in image configuration: {error}")))?;
         if file.rootfs.diff_ids.len() != layers.len() {
@@ -231,16 +248,22 @@ impl Images {
         for (index, one) in wanted.iter().enumerate() {
             if let Some(layer) = self.layer(one.diff_id) {
                 progress.part(&one.descriptor.digest.short(), "Already exists");
-                if let Some(shared) = origin.peers().filter(|_| self.blob(one.descriptor.digest).is_some()) {
+                let is_given = origin.mark().is_some_and(|by| {
+                    let digest = one.descriptor.digest;
+                    self.blob(digest).is_some() && self.marks_on(digest).contains(&by)
+                });
+                if let Some(shared) = origin.peers().filter(|_| is_given) {
                     shared.tell(one.descriptor.digest, Step::Has);
                 }
                 layers[index] = Some(layer);
                 continue;
             }
             progress.part(&one.descriptor.digest.short(), "Pulling fs layer");
-            let transfer = self.transfer(origin, one);
+            let joined = self.transfer(origin, one);
+            let (images, origin) = (self.clone(), Arc::clone(origin));
             let (one, progress) = (one.clone(), progress.clone());
-            let _handle = on_their_way.spawn(async move { (index, transfer.follow(&one, &progress).await) });
+            let _handle = on_their_way
+                .spawn(async move { (index, images.follow(&origin, joined, &one, &progress).await) });
         }
         while let Some(joined) = on_their_way.join_next().await {
             let (index, layer) = joined.map_err(|error| Error::internal("pulling a layer", &error))?;
@@ -260,22 +283,28 @@ impl Images {
         })
     }
 
-    async fn local_document(&self, digest: Digest) -> Option<Vec<u8>> {
-        let _held = self.blob(digest)?;
+    async fn local_document(&self, digest: Digest) -> Option<(Vec<u8>, Arc<Blob>)> {
+        let blob = self.blob(digest)?;
         let images = self.clone();
-        tokio::task::spawn_blocking(move || images.read_blob(digest).ok()).await.ok()?
+        let bytes = tokio::task::spawn_blocking(move || images.read_blob(digest).ok()).await.ok()??;
+        Some((bytes, blob))
     }
 
-    async fn local_manifest(&self, digest: Digest) -> Option<Fetched> {
-        let bytes = self.local_document(digest).await?;
+    async fn local_manifest(&self, digest: Digest) -> Option<(Fetched, Arc<Blob>)> {
+        let (bytes, blob) = self.local_document(digest).await?;
         let manifest: crate::image::spec::Manifest = serde_json::from_slice(&bytes).ok()?;
         let media_type = manifest.media_type.clone().unwrap_or_default();
-        Some(Fetched { bytes: bytes.into(), digest, media_type, manifest })
+        Some((Fetched { bytes: bytes.into(), digest, media_type, manifest }, blob))
     }
 
-    async fn keep_document(&self, bytes: &bytes::Bytes) -> Result<Arc<Blob>> {
-        let (images, bytes) = (self.clone(), bytes.clone());
-        blocking(move || images.add_blob(&bytes)).await
+    /// What has come, verified, and by whose credentials.
+    async fn keep_fetched(&self, origin: &Origin, bytes: &bytes::Bytes) -> Result<Arc<Blob>> {
+        let (images, bytes, by) = (self.clone(), bytes.clone(), origin.mark());
+        blocking(move || {
+            images.mark(Digest::of(&bytes), by)?;
+            images.add_blob(&bytes)
+        })
+        .await
     }
 
     /// What a registry has by a name, without fetching it.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
+use ketch_node::mark::Mark;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
@@ -61,6 +62,22 @@ pub(super) struct Transfer {
     phase: watch::Receiver<Phase>,
 }
 
+/// Who is asked for a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Registry,
+    /// Other nodes, and the registry when nobody else does.
+    Nodes,
+}
+
+/// One client's part in a transfer.
+#[derive(Debug)]
+pub(super) struct Joined {
+    transfer: Arc<Transfer>,
+    /// Whether he has begun it.
+    is_own: bool,
+}
+
 /// What is fetched.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
@@ -69,19 +86,21 @@ pub(super) struct Wanted {
 }
 
 impl Images {
-    /// The transfer of a layer: the one that is on its way, or a new one.
-    pub(super) fn transfer(&self, origin: &Arc<Origin>, wanted: &Wanted) -> Arc<Transfer> {
+    /// The transfer of a layer: the one that is on its way, or a new one. Who asks the registry alone waits for no other nodes: he
+    /// joins none that does.
+    pub(super) fn transfer(&self, origin: &Arc<Origin>, wanted: &Wanted) -> Joined {
         let registries = self.registries();
         let mut transfers = locked(&registries.transfers);
         transfers.retain(|_, transfer| transfer.strong_count() > 0);
-        let present = transfers.get(&wanted.diff_id).and_then(std::sync::Weak::upgrade);
+        let of = (wanted.diff_id, if origin.peers().is_some() { Asked::Nodes } else { Asked::Registry });
+        let present = transfers.get(&of).and_then(std::sync::Weak::upgrade);
         let failed = |transfer: &Arc<Transfer>| matches!(*transfer.phase.borrow(), Phase::Failed(_));
         if let Some(transfer) = present.filter(|transfer| !failed(transfer)) {
-            return transfer;
+            return Joined { transfer, is_own: false };
         }
         let (sender, phase) = watch::channel(Phase::Begun);
         let transfer = Arc::new(Transfer { phase });
-        let _none = transfers.insert(wanted.diff_id, Arc::downgrade(&transfer));
+        let _none = transfers.insert(of, Arc::downgrade(&transfer));
         let (images, origin, wanted) = (self.clone(), Arc::clone(origin), wanted.clone());
         drop(tokio::spawn(async move {
             let outcome = tokio::select! {
@@ -93,7 +112,27 @@ impl Images {
                 Err(error) => Phase::Failed(error),
             });
         }));
-        transfer
+        Joined { transfer, is_own: true }
+    }
+
+    /// Tells one client how it goes, to the end. What another one began fails by his registry, his credentials, the nodes that he
+    /// asked: then it is begun again.
+    pub(super) async fn follow(
+        &self,
+        origin: &Arc<Origin>,
+        mut joined: Joined,
+        wanted: &Wanted,
+        progress: &Progress,
+    ) -> Result<Arc<Layer>> {
+        loop {
+            match joined.transfer.follow(wanted, progress).await {
+                Err(error) if !joined.is_own => {
+                    debug!("layer {} is fetched again: {}", wanted.descriptor.digest, error.message);
+                    joined = self.transfer(origin, wanted);
+                }
+                done => return done,
+            }
+        }
     }
 
     async fn fetch(
@@ -113,7 +152,7 @@ impl Images {
             return self.fetch_shared((origin, shared), wanted, (phase, attempts)).await;
         }
         let repository = origin.repository().await?;
-        self.take(wanted, &Bringer::Registry(repository), (phase, attempts)).await
+        self.take(wanted, (&Bringer::Registry(repository), origin.mark()), (phase, attempts)).await
     }
 
     /// From other nodes, and from the registry when the leader says so. Content that is not the layer's came from somebody: then one
@@ -130,7 +169,7 @@ impl Images {
             let mut gather = Gather::new(origin, shared, wanted, doubts.next(shared, digest).await);
             gather.avoid.clone_from(&doubts.avoid);
             let gather = Bringer::Nodes(gather);
-            let taken = self.take(wanted, &gather, (phase, attempts)).await;
+            let taken = self.take(wanted, (&gather, origin.mark()), (phase, attempts)).await;
             let Bringer::Nodes(gather) = &gather else { return taken };
             let served = std::mem::take(&mut *locked(&gather.served));
             match taken {
@@ -184,7 +223,7 @@ impl Images {
     async fn take(
         &self,
         wanted: &Wanted,
-        bringer: &Bringer<'_>,
+        (bringer, by): (&Bringer<'_>, Option<Mark>),
         (phase, attempts): (&watch::Sender<Phase>, usize),
     ) -> Result<Arc<Layer>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -194,6 +233,7 @@ impl Images {
                 blob: Some(wanted.descriptor.digest),
                 diff_id: Some(wanted.diff_id),
                 media_type: Some(wanted.descriptor.media_type.clone()),
+                by,
             },
         );
         let stream = Arriving { receiver, present: Bytes::new() };
@@ -380,7 +420,7 @@ impl Read for Arriving {
 
 impl Transfer {
     /// Tells one client how it goes, to the end.
-    pub(super) async fn follow(&self, wanted: &Wanted, progress: &Progress) -> Result<Arc<Layer>> {
+    async fn follow(&self, wanted: &Wanted, progress: &Progress) -> Result<Arc<Layer>> {
         let (id, total) = (wanted.descriptor.digest.short(), wanted.descriptor.size);
         let mut phase = self.phase.clone();
         let mut downloaded = false;
@@ -414,3 +454,6 @@ impl Transfer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

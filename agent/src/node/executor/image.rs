@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ketch_cluster::objects::ContainerSpec;
+use ketch_cluster::objects::Task;
 use tokio::time::sleep;
 use tracing::warn;
 
 use crate::daemon::Daemon;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::image::progress::Progress;
 use crate::image::reference::Reference;
 use crate::image::registry::auth::Credentials;
@@ -34,7 +34,7 @@ pub(super) fn name_of(image: &str) -> String {
 /// A task's pull.
 pub(super) struct Pull<'a> {
     pub(super) image: &'a str,
-    pub(super) spec: Option<&'a ContainerSpec>,
+    pub(super) task: &'a Task,
     /// Nodes that may have it, where they share.
     pub(super) others: Option<Arc<Others>>,
 }
@@ -52,28 +52,34 @@ impl Pull<'_> {
         if std::env::var_os(OFFLINE).is_some_and(|value| value == "1") {
             return Err(Error::not_found(String::new()));
         }
-        let auth = self.spec.and_then(|spec| spec.registry_auth.as_ref());
+        let auth = self.task.spec.container().and_then(|spec| spec.registry_auth.as_ref());
         let credentials = Credentials::of_header(auth.map(|auth| auth.as_str()));
         let options = PullOptions { reference, platform: None, credentials };
         let Some(others) = self.others.filter(|_| options.reference.digest.is_some()) else {
             return daemon.images.pull(&options, &Progress::default()).await;
         };
-        for _ in 1..TRIES {
-            match with_others(daemon, &options, &others).await {
-                Err(error) if others.is_unheard() => {
-                    warn!(image = self.image, "once more: {}", error.message)
+        let mut tries = TRIES;
+        loop {
+            tries -= 1;
+            let others = others.for_task(self.task.id);
+            match with_others(daemon, &options, Arc::clone(&others) as Arc<dyn Peers>).await {
+                Err(error) if tries > 0 && others.is_unheard() && may_change(&error) => {
+                    warn!(image = self.image, "once more: {}", error.message);
                 }
                 done => return done,
             }
             sleep(PAUSE).await;
         }
-        with_others(daemon, &options, &others).await
     }
 }
 
+/// Whether it was not the registry's own word: that will be the same in a moment.
+fn may_change(error: &Error) -> bool {
+    matches!(error.kind, Kind::Unavailable | Kind::Internal)
+}
+
 /// Nothing fails that the registry would have given without others.
-async fn with_others(daemon: &Daemon, options: &PullOptions, others: &Arc<Others>) -> Result<()> {
-    let others = Arc::clone(others) as Arc<dyn Peers>;
+async fn with_others(daemon: &Daemon, options: &PullOptions, others: Arc<dyn Peers>) -> Result<()> {
     match daemon.images.pull_shared(options, others, &Progress::default()).await {
         Ok(()) => Ok(()),
         Err(error) => {

@@ -1,7 +1,9 @@
+use ketch_cluster::objects::Task;
 use ketch_cluster::objects::task::TaskRuntime;
 
 use super::*;
 use crate::calls::{BlobName, LayerAsked, LayerFound, LayerRightAsked, LayerStep};
+use crate::mark::{Mark, Marks};
 
 const IMAGE: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 const BLOB: &str = "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -36,9 +38,13 @@ async fn say(worker: &Worker, image: &str, step: LayerStep) -> Result<LayerFound
     ask(&worker.dispatcher, worker.identity, &asked).await
 }
 
-async fn may(of: &Worker, node: NodeId, image: &str) -> bool {
-    let asked = LayerRightAsked { session: of.session, node, image: image.to_owned() };
-    ask(&of.dispatcher, of.identity, &asked).await.unwrap().may
+/// Whether a node may have, for a task, what came to another one by these credentials.
+async fn may(of: &Worker, by: Option<&str>, (node, task): (NodeId, TaskId), image: &str) -> bool {
+    let marks = Marks { salt: 5, by: vec![Mark::of(5, by)] };
+    let asked = LayerRightAsked { session: of.session, node, task, image: image.to_owned(), marks };
+    let told = ask(&of.dispatcher, of.identity, &asked).await.unwrap().by;
+    assert!(told.is_none_or(|told| told == Mark::of(5, by)), "nothing is told but what was asked for");
+    told.is_some()
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,34 +73,53 @@ async fn a_node_without_a_task_of_the_image_learns_and_gets_nothing() {
     of_image(&cluster, "web", (IMAGE, None), 3).await;
     let refused = say(&workers[0], OTHER, LayerStep::Seeks).await.unwrap_err();
     assert!(matches!(refused, Refusal::NotFound(_)), "{refused:?}");
-    assert!(may(&workers[0], NodeId::of(102), IMAGE).await);
-    assert!(!may(&workers[0], NodeId::of(102), OTHER).await, "knowing a digest is no right to it");
-    assert!(!may(&workers[0], NodeId::of(104), IMAGE).await, "nor is being asked for nobody");
+    let node = NodeId::of(102);
+    let task = cluster.tasks_on(node)[0];
+    assert!(may(&workers[0], None, (node, task), IMAGE).await);
+    assert!(!may(&workers[0], None, (node, task), OTHER).await, "knowing a digest is no right to it");
+    assert!(!may(&workers[0], None, (node, TaskId::of(1)), IMAGE).await, "nor is a task that is none");
+    assert!(!may(&workers[0], None, (NodeId::of(103), task), IMAGE).await, "nor is another node's task");
     let wrong = say(&workers[0], "latest", LayerStep::Seeks).await.unwrap_err();
     assert!(matches!(wrong, Refusal::Invalid(_)), "{wrong:?}");
 }
 
-/// A private image's digest in a service that brings no credentials, or others.
+/// A private image's digest in a service that brings no credentials, or others: whatever tasks the node that has it has or had.
 #[tokio::test(start_paused = true)]
-async fn other_credentials_are_no_right() {
-    for auth in [None, Some("somebody")] {
-        let (cluster, workers) = sharing().await;
-        of_image(&cluster, "private", (IMAGE, Some("user")), 1).await;
-        let has = |worker: &&Worker| !cluster.tasks_on(worker.identity.node).is_empty();
-        let holder = workers.iter().find(has).unwrap();
-        // One each: on the holder's node it finds the image there.
-        of_image(&cluster, "curious", (IMAGE, auth), 3).await;
-        for worker in &workers {
-            let image_tasks = cluster.tasks_on(worker.identity.node).len();
-            assert_eq!(image_tasks, 1 + usize::from(worker.identity.node == holder.identity.node));
-        }
-        let others: Vec<_> = workers.iter().filter(|it| it.identity.node != holder.identity.node).collect();
-        for other in &others {
-            assert!(!may(holder, other.identity.node, IMAGE).await, "{auth:?}");
-        }
-        of_image(&cluster, "same", (IMAGE, Some("user")), 3).await;
-        for other in &others {
-            assert!(may(holder, other.identity.node, IMAGE).await, "{auth:?}");
-        }
+async fn what_came_by_other_credentials_is_for_nobody_else() {
+    let (cluster, workers) = sharing().await;
+    of_image(&cluster, "private", (IMAGE, Some("user")), 3).await;
+    of_image(&cluster, "curious", (IMAGE, None), 3).await;
+    of_image(&cluster, "other", (IMAGE, Some("somebody")), 3).await;
+    let node = NodeId::of(102);
+    let task_by = |auth: Option<&str>| {
+        cluster.leader.view(|view| {
+            let auth_of = |task: &Task| task.spec.container().unwrap().registry_auth.clone();
+            let is_by = |task: &&Arc<Task>| auth_of(task).as_ref().map(|it| it.as_str()) == auth;
+            view.tasks_on(node).find(is_by).unwrap().id
+        })
+    };
+    for (auth, may_have) in [(Some("user"), true), (None, false), (Some("somebody"), false)] {
+        let task = (node, task_by(auth));
+        assert_eq!(may(&workers[0], Some("user"), task, IMAGE).await, may_have, "{auth:?}");
+        assert!(may(&workers[0], None, task, IMAGE).await, "what a registry gave to nobody is everybody's");
     }
+}
+
+/// All ask at once, as when a service comes to all nodes.
+#[tokio::test(start_paused = true)]
+async fn who_has_a_right_is_looked_for_once_for_all_who_ask() {
+    let (cluster, workers) = sharing().await;
+    of_image(&cluster, "web", (IMAGE, None), 3).await;
+    let _first = say(&workers[0], IMAGE, LayerStep::Seeks).await.unwrap();
+    let before = found(&cluster);
+    assert!(say(&workers[1], IMAGE, LayerStep::Seeks).await.is_ok());
+    let after = found(&cluster);
+    assert!(Arc::ptr_eq(&before, &after), "the second was told what was found for the first");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(say(&workers[1], IMAGE, LayerStep::Seeks).await.is_ok());
+    assert!(!Arc::ptr_eq(&before, &found(&cluster)), "and a second later it is looked again");
+}
+
+fn found(cluster: &Cluster) -> Arc<std::collections::BTreeMap<NodeId, bool>> {
+    cluster.dispatcher.entitled(IMAGE, [None].into())
 }

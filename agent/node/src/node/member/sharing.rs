@@ -18,7 +18,9 @@ use super::rights::Rights;
 use super::{Member, lock};
 use crate::calls::PieceAsked;
 use crate::executor::{LayerStore, NoPiece, Piece};
+use crate::mark::Mark;
 use crate::wire::{Answer, Bounds, Call, Held, Refusal, Service};
+use crate::worker::Right;
 use crate::world::Caller;
 
 /// Between two tries to listen.
@@ -88,8 +90,8 @@ impl Sharing {
             return Err(Refusal::Invalid("a layer is named by two digests".to_owned()));
         }
         let own = self.turn_of(caller.node).await?;
-        self.may_have(member, caller.node, &asked.name.image).await?;
-        match self.layers.piece(asked).await {
+        let by = self.right_of(member, caller.node, &asked).await?;
+        match self.layers.piece(asked, by).await {
             Ok(Piece { bytes, turn }) => Ok(Answer::Held(Held { bytes, turns: vec![own, turn] })),
             Err(error @ NoPiece::NotHere) => Err(Refusal::NotFound(error.to_string())),
             Err(error @ NoPiece::NotYet) => Err(Refusal::Unavailable(error.to_string())),
@@ -104,24 +106,28 @@ impl Sharing {
         }
     }
 
-    async fn may_have(&self, member: &Member, node: NodeId, image: &str) -> Result<(), Refusal> {
-        let known = lock(&self.rights).of(node, image);
-        let may = match known {
-            Some(may) => may,
+    /// What came here by other credentials than those of the task that wants it is not for that task.
+    async fn right_of(&self, member: &Member, node: NodeId, asked: &PieceAsked) -> Result<Mark, Refusal> {
+        let marks = self.layers.marks(&asked.name);
+        if marks.by.is_empty() {
+            return Err(Refusal::NotFound(NoPiece::NotHere.to_string()));
+        }
+        let right = Right { node, task: asked.task, image: asked.name.image.clone(), marks };
+        let known = lock(&self.rights).of(&right);
+        let by = match known {
+            Some(by) => by,
             None => {
-                let told = member.worker.has_right_to_layers(node, image.to_owned()).await;
+                let told = member.worker.right_to_layers(&right).await;
                 let told =
                     told.ok_or_else(|| Refusal::Failed("no manager says whether you may".to_owned()))?;
-                if lock(&self.rights).learn(node, image, told) {
+                if lock(&self.rights).learn(&right, told) {
+                    let image = &right.image;
                     tracing::warn!(%node, image, "a node asks for an image that it has no right to");
                 }
                 told
             }
         };
-        match may {
-            true => Ok(()),
-            false => Err(Refusal::Denied(format!("node {node} has no right to image {image}"))),
-        }
+        by.ok_or_else(|| Refusal::Denied(format!("node {node} has no right to image {}", right.image)))
     }
 }
 
