@@ -16,4 +16,4 @@ pub use held::Held;
 pub use links::{CallError, Destination, Links};
 pub use refusal::Refusal;
 pub use server::{Bounds, Call, Service, serve};
-pub use tunnel::{splice, tunnel};
+pub use tunnel::{Flow, splice, tunnel};

@@ -71,6 +71,8 @@ pub(super) async fn answered(
         Some((exec, _)) => asked.with_id(exec),
         None => parts.uri.path().to_owned(),
     };
+    // Without the query, which has what a user types.
+    let line = format!("{} {path}", parts.method);
     // What only reads is asked once more when its tunnel is lost, as with a leader that is replaced; of the rest nobody knows
     // whether it was done.
     let mut tries = if parts.method.is_safe() { TRIES } else { 1 };
@@ -80,7 +82,10 @@ pub(super) async fn answered(
             Ok(tunnel) => tunnel,
             Err(ReachError::NotFound(_)) => return Err(Box::new(request)),
             Err(ReachError::NoLeader(_)) if !is_certain => return Err(Box::new(request)),
-            Err(error) => return Ok(response::error(&error.into())),
+            Err(error) => {
+                tracing::info!("not asked of another node: {line}: {error}");
+                return Ok(response::error(&error.into()));
+            }
         };
         tries -= 1;
         let again = (tries > 0).then(|| request.0.clone());
@@ -93,7 +98,9 @@ pub(super) async fn answered(
             (Ok((task, response)), _) if asked.makes_exec() => named(task, response).await,
             (answered, _) => answered.map(|(_, response)| response),
         };
-        return Ok(answered.unwrap_or_else(|error| response::error(&error)));
+        let response = answered.unwrap_or_else(|error| response::error(&error));
+        tracing::info!(status = response.status().as_u16(), "asked of another node: {line}");
+        return Ok(response);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which node's container is meant by what a manager's user has typed. Pure, over the leader's view: where running tasks'
 //! containers are is known to the leader alone.
 
+use std::collections::BTreeSet;
+
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::Task;
 use ketch_cluster::view::View;
@@ -11,6 +13,8 @@ use crate::wire::Refusal;
 
 /// A container's id, in digits.
 const ID: usize = 64;
+/// As many are looked for: of more than one it is told that there are several.
+const MOST_FOUND: usize = 8;
 
 /// The node, and what of it may be reached.
 ///
@@ -38,11 +42,17 @@ fn of_container(view: &View<'_>, typed: &str) -> Result<(NodeId, Scope), Refusal
     if !may_be_id(typed) {
         return Err(none());
     }
-    // An id that is whole begins nothing else.
-    let mut found = view.tasks().filter(|task| is_container(task) && id_of(view, task).starts_with(typed));
-    match (found.next(), found.next()) {
-        (Some(one), None) => with_node(Some(one)).ok_or_else(none),
-        (None, _) => Err(none()),
+    let found = view.tasks().filter(|task| is_container(task) && id_of(view, task).starts_with(typed));
+    let found: Vec<&Task> = found.take(MOST_FOUND).map(|task| &**task).collect();
+    match found.as_slice() {
+        [one] => with_node(Some(one)).ok_or_else(none),
+        [] => Err(none()),
+        // An id that is whole begins nothing else: one of these nodes says what is not so, and it is not known which.
+        several if typed.len() == ID => {
+            let nodes = several.iter().filter_map(|task| task.node).map(|node| name_of(view, node));
+            let nodes: BTreeSet<String> = nodes.collect();
+            Err(Refusal::Invalid(texts::claimed(typed, &nodes)))
+        }
         _ => Err(Refusal::Invalid(texts::several(typed))),
     }
 }
@@ -56,8 +66,10 @@ fn is_container(task: &Task) -> bool {
     task.spec.container().is_some()
 }
 
+/// As its worker has told it: what is no id is none.
 fn id_of<'v>(view: &'v View<'v>, task: &'v Task) -> &'v str {
-    view.status(task).container.as_ref().map_or("", |container| container.id.as_str())
+    let id = view.status(task).container.as_ref().map_or("", |container| container.id.as_str());
+    if id.len() == ID && may_be_id(id) { id } else { "" }
 }
 
 fn may_be_id(typed: &str) -> bool {

@@ -1,5 +1,7 @@
 //! What the dispatcher says of nodes and tasks to users. Docker's words, where Docker has some: scripts match them.
 
+use std::collections::BTreeSet;
+
 use ketch_cluster::id::{NodeId, TaskId};
 
 /// Of a node whose heartbeats ended.
@@ -29,6 +31,12 @@ pub(super) fn no_container(typed: &str) -> String {
 /// As dockerd says it of its own.
 pub(super) fn several(typed: &str) -> String {
     format!("multiple IDs found with provided prefix: {typed}")
+}
+
+/// Nodes of which at least one says what is not so.
+pub(super) fn claimed(id: &str, nodes: &BTreeSet<String>) -> String {
+    let nodes: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    format!("container {id} is claimed by several tasks, on {}: use the task's name", nodes.join(", "))
 }
 
 pub(super) fn no_task(task: TaskId) -> String {

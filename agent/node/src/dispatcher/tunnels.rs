@@ -12,18 +12,21 @@ use ketch_cluster::id::NodeId;
 use tokio::io::DuplexStream;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::bell::Topic;
 use super::reached::{name_of, reached};
 use super::{Dispatcher, texts};
 use crate::calls::{SessionMessage, Target, TunnelAsked, TunnelWanted, Visit};
-use crate::wire::{Answer, Refusal, splice, tunnel};
+use crate::wire::{Answer, Flow, Refusal, splice, tunnel};
 
 /// Of one node, at once: each is a connection and a request there.
 pub(super) const MOST_OF_NODE: usize = 64;
 /// For one manager's users, at once.
 pub(super) const MOST_OF_MANAGER: usize = 512;
+/// One that has been silent for so long, while one of its ends writes no more, gives its place to who wants one: behind it may be a
+/// client who was killed, and a process that says nothing.
+pub(super) const QUIET: Duration = Duration::from_secs(60);
 /// How long a node has to open one.
 const ARRIVAL: Duration = Duration::from_secs(8);
 
@@ -47,12 +50,21 @@ enum Stage {
     Awaited(oneshot::Sender<DuplexStream>),
     /// The node's half is there.
     Arrived,
-    Open(AbortHandle),
+    Open(AbortHandle, Arc<Flow>),
+}
+
+impl Tunnel {
+    fn quiet_for(&self, now: Instant) -> Option<Duration> {
+        match &self.stage {
+            Stage::Open(_, flow) => flow.quiet_for(now).filter(|quiet| *quiet >= QUIET),
+            Stage::Awaited(_) | Stage::Arrived => None,
+        }
+    }
 }
 
 impl Drop for Tunnel {
     fn drop(&mut self) {
-        if let Stage::Open(open) = &self.stage {
+        if let Stage::Open(open, _) = &self.stage {
             open.abort();
         }
     }
@@ -87,6 +99,7 @@ impl Dispatcher {
             .leader
             .view(|view| reached(view, target).map(|(node, scope)| (node, scope, name_of(view, node))));
         let (node, scope, name) = found?;
+        tracing::info!(manager = %by, node = name, ?scope, "a manager asks for a way to a node's containers");
         let session = self.sessions.of(node);
         let session = session.ok_or_else(|| Refusal::Unavailable(texts::no_session(&name)))?;
         if !session.tunnels {
@@ -101,12 +114,15 @@ impl Dispatcher {
             Err(_) => return Err(Refusal::Unavailable(texts::no_tunnel(&name))),
         };
         let (ours, far) = tunnel();
-        let of = place.of;
-        let open = tokio::spawn(async move {
-            splice(far, theirs).await;
-            drop(place);
-        });
-        self.tunnels.set_open(of, open.abort_handle());
+        let (of, flow) = (place.of, Arc::<Flow>::default());
+        let open = {
+            let flow = Arc::clone(&flow);
+            tokio::spawn(async move {
+                splice(far, theirs, &flow).await;
+                drop(place);
+            })
+        };
+        self.tunnels.set_open(of, (open.abort_handle(), flow));
         Ok(ours)
     }
 
@@ -128,16 +144,26 @@ impl Tunnels {
         session: u128,
         wanted: &TunnelWanted,
     ) -> Result<(Place, oneshot::Receiver<DuplexStream>), Refusal> {
+        let of_node = |(of, _): (&(NodeId, u128), &Tunnel)| of.0 == node;
+        let of_manager = |(_, it): (&(NodeId, u128), &Tunnel)| it.visit.by == wanted.visit.by;
+        // Dropped outside the lock, as all that end.
+        let mut ended = Vec::new();
         let mut table = lock(&self.0);
         if table.range((node, 0)..=(node, u128::MAX)).count() >= MOST_OF_NODE {
-            return Err(Refusal::Unavailable(texts::crowded(name, MOST_OF_NODE)));
+            let quiet = take_quiet(&mut table, of_node);
+            ended.push(quiet.ok_or_else(|| Refusal::Unavailable(texts::crowded(name, MOST_OF_NODE)))?);
         }
-        if table.values().filter(|it| it.visit.by == wanted.visit.by).count() >= MOST_OF_MANAGER {
-            return Err(Refusal::Unavailable(texts::busy(MOST_OF_MANAGER)));
+        if table.iter().filter(|it| of_manager(*it)).count() >= MOST_OF_MANAGER {
+            let quiet = take_quiet(&mut table, of_manager);
+            ended.push(quiet.ok_or_else(|| Refusal::Unavailable(texts::busy(MOST_OF_MANAGER)))?);
         }
         let (waiting, arriving) = oneshot::channel();
         let of = (node, wanted.tunnel);
         table.insert(of, Tunnel { session, visit: wanted.visit, stage: Stage::Awaited(waiting) });
+        drop(table);
+        for tunnel in ended {
+            tracing::warn!(node = name, by = %tunnel.visit.by, "a tunnel that was silent has given its place to another");
+        }
         Ok((Place { of, table: Arc::downgrade(&self.0) }, arriving))
     }
 
@@ -165,9 +191,9 @@ impl Tunnels {
     }
 
     /// One that was ended meanwhile is cut.
-    fn set_open(&self, of: (NodeId, u128), open: AbortHandle) {
+    fn set_open(&self, of: (NodeId, u128), (open, flow): (AbortHandle, Arc<Flow>)) {
         match lock(&self.0).get_mut(&of) {
-            Some(it) => it.stage = Stage::Open(open),
+            Some(it) => it.stage = Stage::Open(open, flow),
             None => open.abort(),
         }
     }
@@ -191,6 +217,12 @@ impl Tunnels {
         self.end(|_, _| true);
     }
 
+    /// As of one that is open.
+    #[cfg(test)]
+    pub(super) fn open_one(&self, place: &Place, flow: Arc<Flow>) {
+        self.set_open(place.of, (tokio::spawn(std::future::pending::<()>()).abort_handle(), flow));
+    }
+
     #[cfg(test)]
     pub(super) fn count(&self) -> usize {
         lock(&self.0).len()
@@ -202,6 +234,14 @@ impl Tunnels {
             lock(&self.0).extract_if(.., |(node, _), it| is_meant(*node, it)).map(|(_, it)| it).collect();
         drop(ended);
     }
+}
+
+/// The one of these that has been silent for the longest time, if any has been for long.
+fn take_quiet(table: &mut Table, is_meant: impl Fn((&(NodeId, u128), &Tunnel)) -> bool) -> Option<Tunnel> {
+    let now = Instant::now();
+    let meant = table.iter().filter(|it| is_meant(*it));
+    let (_, of) = meant.filter_map(|(of, it)| Some((it.quiet_for(now)?, *of))).max()?;
+    table.remove(&of)
 }
 
 fn lock(table: &Mutex<Table>) -> MutexGuard<'_, Table> {

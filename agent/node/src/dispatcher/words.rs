@@ -12,6 +12,9 @@ use ketch_cluster::view::{Told, View};
 /// The states that are a worker's to tell: others are managers'.
 const OF_WORKERS: RangeInclusive<TaskState> = TaskState::Accepted..=TaskState::Rejected;
 
+/// Of a container: what is longer is not kept in mind.
+const LONGEST_ID: usize = 64;
+
 /// A worker's words.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Words {
@@ -27,7 +30,11 @@ pub(super) struct Words {
 impl Words {
     pub(super) fn sorted(store: &Store, node: NodeId, words: Vec<(TaskId, Told)>) -> Self {
         let mut it = Self::default();
-        for (id, told) in words.into_iter().filter(|(_, told)| OF_WORKERS.contains(&told.state)) {
+        for (id, mut told) in words.into_iter().filter(|(_, told)| OF_WORKERS.contains(&told.state)) {
+            if told.container.as_ref().is_some_and(|container| container.id.len() > LONGEST_ID) {
+                tracing::warn!(task = %id, %node, "a node tells a container's id that is none");
+                told.container = None;
+            }
             let is_end = told.state.is_terminal();
             let task = store.task(id);
             if task.is_some_and(|task| task.node != Some(node)) {

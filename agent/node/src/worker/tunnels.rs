@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 
 use super::session::Session;
 use crate::calls::{TunnelAsked, TunnelWanted};
-use crate::wire::{splice, tunnel};
+use crate::wire::{Flow, splice, tunnel};
 
-/// At once. The leader counts as well: this one is for a leader that does not.
-const MOST: usize = 64;
+/// At once. The leader counts as well, to 64: this one is for a leader that does not, and for those that it has cut just now.
+const MOST: usize = 80;
 /// How long the leader has to take one.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -45,6 +45,6 @@ async fn serve(session: Session, wanted: TunnelWanted) {
     };
     let executor = Arc::clone(&session.hands.executor);
     // Whoever answers may hand its end on, as for a terminal: both are cut here when the session ends.
-    let (near, far) = tunnel();
-    tokio::join!(executor.serve(wanted.visit, near), splice(far, theirs));
+    let ((near, far), flow) = (tunnel(), Flow::default());
+    tokio::join!(executor.serve(wanted.visit, near), splice(far, theirs, &flow));
 }

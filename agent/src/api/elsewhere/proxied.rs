@@ -2,6 +2,8 @@
 //! has a tunnel of its own, which ends with its answer or with its client.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -14,7 +16,8 @@ use hyper::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use ketch_cluster::id::TaskId;
 use serde_json::Value;
-use tokio::io::{DuplexStream, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy, split};
+use tokio::time::sleep;
 use tracing::debug;
 
 use super::visits::TASK_ID;
@@ -22,6 +25,11 @@ use crate::api::body::RequestBody;
 use crate::api::request::JSON_LIMIT;
 use crate::api::response::Response;
 use crate::error::{Error, Kind, Result};
+
+/// Of a stream, in bytes.
+const PIECE: usize = 16 << 10;
+/// How often it is looked whether a client who writes no more has gone.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Sends a request; the answer, and whose container has given it.
 ///
@@ -86,13 +94,48 @@ async fn join(ours: Option<OnUpgrade>, theirs: OnUpgrade) {
     let Some(ours) = ours else { return };
     match tokio::join!(ours, theirs) {
         (Ok(ours), Ok(theirs)) => {
-            let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
-            if let Err(error) = copy_bidirectional(&mut ours, &mut theirs).await {
+            if let Err(error) = pass_on(TokioIo::new(ours), TokioIo::new(theirs)).await {
                 debug!("a stream of another node's container ended: {error}");
             }
         }
         (Err(error), _) | (_, Err(error)) => debug!("a stream of another node's container: {error}"),
     }
+}
+
+/// Passes on what comes at either end, until both have ended. A client who writes no more may read still; whether he has gone is
+/// looked for then, or a process that says nothing would keep his tunnel for ever. Of TCP that can't be seen.
+///
+/// # Errors
+/// One of them is gone.
+async fn pass_on(
+    ours: impl AsyncRead + AsyncWrite + Send,
+    theirs: impl AsyncRead + AsyncWrite + Send,
+) -> io::Result<()> {
+    let ((mut from_client, mut to_client), (mut from_node, mut to_node)) = (split(ours), split(theirs));
+    let has_ended = AtomicBool::new(false);
+    let up = async {
+        let _count = copy(&mut from_client, &mut to_node).await?;
+        has_ended.store(true, Ordering::Relaxed);
+        to_node.shutdown().await
+    };
+    let down = async {
+        let mut piece = vec![0; PIECE];
+        loop {
+            tokio::select! {
+                biased;
+                read = from_node.read(&mut piece) => match read? {
+                    0 => break,
+                    length => to_client.write_all(&piece[..length]).await?,
+                },
+                // Nothing is sent; the kernel says whether it could be.
+                () = sleep(LOOK) => if has_ended.load(Ordering::Relaxed) {
+                    let _none = to_client.write(&[]).await?;
+                },
+            }
+        }
+        to_client.shutdown().await
+    };
+    tokio::try_join!(up, down).map(drop)
 }
 
 /// The same answer with another object.
@@ -112,18 +155,18 @@ pub(super) async fn with_json(response: Response, change: impl FnOnce(&mut Value
     Ok(Response::from_parts(parts, body))
 }
 
-/// A JSON answer's whole.
+/// A JSON answer's whole, of so many bytes at most, and of how many it is.
 ///
 /// # Errors
 /// The tunnel ended, or the node refuses: its words.
-pub(super) async fn json(response: Response) -> Result<Value> {
+pub(super) async fn json(response: Response, most: usize) -> Result<(Value, usize)> {
     let status = response.status();
-    let bytes = http_body_util::Limited::new(response.into_body(), JSON_LIMIT).collect().await;
+    let bytes = http_body_util::Limited::new(response.into_body(), most).collect().await;
     let bytes = bytes.map_err(|error| Error::new(Kind::Unavailable, error.to_string()))?.to_bytes();
     let value: Value =
         serde_json::from_slice(&bytes).map_err(|error| Error::internal("reading an answer", &error))?;
     match status {
-        StatusCode::OK => Ok(value),
+        StatusCode::OK => Ok((value, bytes.len())),
         _ => {
             let text = value.get("message").and_then(Value::as_str).unwrap_or("it refuses").to_owned();
             Err(Error::new(Kind::Unavailable, text))
@@ -135,4 +178,33 @@ pub(super) async fn json(response: Response) -> Result<Value> {
 fn lost(path: &str, error: &hyper::Error) -> Error {
     let text = format!("the connection to the container's node was lost, asking for {path}: {error}");
     Error::new(Kind::Unavailable, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::duplex;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_writes_no_more_reads_still_and_who_has_gone_ends_it() {
+        let (ours, mut client) = UnixStream::pair().unwrap();
+        let (theirs, mut node) = duplex(64);
+        let passing = tokio::spawn(async move { pass_on(ours, theirs).await });
+        client.write_all(b"in").await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut text = String::new();
+        node.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "in");
+        sleep(LOOK * 3).await;
+        assert!(!passing.is_finished(), "it may say something yet");
+        node.write_all(b"out").await.unwrap();
+        let mut came = [0; 3];
+        client.read_exact(&mut came).await.unwrap();
+        assert_eq!(&came, b"out");
+        drop(client);
+        let ended = passing.await.unwrap().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::BrokenPipe);
+    }
 }

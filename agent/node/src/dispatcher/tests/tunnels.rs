@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use super::workers::{Mesh, container_id};
 use super::*;
 use crate::calls::{Scope, Target, Visit};
-use crate::dispatcher::tunnels::{MOST_OF_MANAGER, MOST_OF_NODE};
+use crate::dispatcher::tunnels::{MOST_OF_MANAGER, MOST_OF_NODE, QUIET};
+use crate::wire::Flow;
 
 const BY: NodeId = NodeId::of(0xb1);
 
@@ -73,7 +74,7 @@ async fn a_short_id_may_mean_several() {
     worker.settle().await;
     let words = |tasks: &[TaskId]| {
         let of = |(number, task): (usize, &TaskId)| {
-            let id = format!("ab{number}");
+            let id = format!("ab{number:062}");
             let container = Some(ketch_cluster::objects::task::ContainerStatus { id, ..Default::default() });
             (*task, Word { container, ..word(TaskState::Running) })
         };
@@ -82,6 +83,36 @@ async fn a_short_id_may_mean_several() {
     worker.tell(words(&cluster.tasks_on(worker.identity.node))).await.unwrap();
     let error = cluster.dispatcher.reach(BY, &named("ab")).await.unwrap_err();
     assert_eq!(error, Refusal::Invalid("multiple IDs found with provided prefix: ab".to_owned()));
+}
+
+/// A worker says of its own task's container that it is another one's: neither is reached by the id, both are by their names.
+#[tokio::test(start_paused = true)]
+async fn an_id_that_several_claim_is_nobodys() {
+    let cluster = Cluster::with(2).await;
+    let mut workers =
+        [Worker::begin(&cluster.dispatcher, 101).await, Worker::begin(&cluster.dispatcher, 102).await];
+    let service = cluster.service("web", 2).await;
+    cluster.placed(service, 2).await;
+    let id = "ab".repeat(32);
+    for worker in &mut workers {
+        worker.settle().await;
+        let tasks = cluster.tasks_on(worker.identity.node);
+        let told = |id: &str| {
+            let id = id.to_owned();
+            let container = Some(ketch_cluster::objects::task::ContainerStatus { id, ..Default::default() });
+            tasks
+                .iter()
+                .map(move |task| (*task, Word { container: container.clone(), ..word(TaskState::Running) }))
+        };
+        worker.tell(told(&"z".repeat(1000)).collect()).await.unwrap();
+        let error = cluster.dispatcher.reach(BY, &named("zzzzzzzzzzzz")).await.unwrap_err();
+        assert!(matches!(error, Refusal::NotFound(_)), "{error:?}");
+        worker.tell(told(&id).collect()).await.unwrap();
+    }
+    let error = cluster.dispatcher.reach(BY, &named(id.clone())).await.unwrap_err();
+    let nodes = [101, 102].map(|node| NodeId::of(node).to_string()).join(", ");
+    let text = format!("container {id} is claimed by several tasks, on {nodes}: use the task's name");
+    assert_eq!(error, Refusal::Invalid(text));
 }
 
 /// Bytes go both ways, the end of one way leaves the other open, and nothing stays.
@@ -143,6 +174,33 @@ fn a_managers_tunnels_are_bounded() {
     places.truncate(1);
     assert_eq!(tunnels.count(), 1);
     assert!(tunnels.expect((NodeId::of(99), "n"), 1, &wanted(0)).is_ok());
+}
+
+/// What clients leave who are killed while a process says nothing.
+#[tokio::test(start_paused = true)]
+async fn a_silent_half_gives_its_place_to_who_wants_one() {
+    let tunnels = crate::dispatcher::tunnels::Tunnels::default();
+    let wanted = |number: u128| TunnelWanted { tunnel: number, visit: Visit { by: BY, scope: Scope::List } };
+    let node = NodeId::of(1);
+    let flows: Vec<Arc<Flow>> = (0..MOST_OF_NODE).map(|_| Arc::default()).collect();
+    let mut places = Vec::new();
+    for (number, flow) in (0_u128..).zip(&flows) {
+        let (place, _arriving) = tunnels.expect((node, "n"), 1, &wanted(number)).unwrap();
+        tunnels.open_one(&place, Arc::clone(flow));
+        places.push(place);
+    }
+    let another = |number: u128| tunnels.expect((node, "n"), 1, &wanted(number));
+    tokio::time::advance(QUIET * 2).await;
+    assert!(another(100).is_err(), "both ends of all of them may still write");
+    flows[7].ends();
+    assert!(another(100).is_err(), "it may say something yet");
+    tokio::time::advance(QUIET).await;
+    flows[8].ends();
+    let (_place, _arriving) = another(100).unwrap();
+    assert!(another(101).is_err());
+    assert_eq!(tunnels.count(), MOST_OF_NODE);
+    tokio::time::advance(QUIET).await;
+    let (_place, _arriving) = another(101).unwrap();
 }
 
 /// With the leadership, with the session, and with the node.
