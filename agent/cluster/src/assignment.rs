@@ -12,10 +12,12 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{NetworkId, NodeId};
+use crate::id::{NetworkId, NodeId, ServiceId};
+use crate::label::allow::{self, Source};
 use crate::objects::endpoint::PublishMode;
 use crate::objects::node::NodeState;
 use crate::objects::{Network, NetworkAttachment, Node, PortConfig, Service, Task, TaskState};
+use crate::store::{ObjectId, ObjectKind};
 use crate::view::View;
 pub use held::{AssignmentChanges, Base, Held, OutOfStep};
 pub use item::{Item, ItemId, Neighbour, NodeNetwork, OwnAddress, Peer, ServiceEntry, Traffic};
@@ -122,7 +124,11 @@ impl Assignment {
                 || (in_mesh && service.endpoint.ports.iter().any(is_of_mesh))
                 || with_tasks.contains(&service.id);
             if is_seen {
-                self.add(Item::Service(service_entry(service, networks, in_mesh)));
+                let allowed = allowed(view, service);
+                self.add(Item::Service(ServiceEntry {
+                    allowed,
+                    ..service_entry(service, networks, in_mesh)
+                }));
             }
         }
     }
@@ -214,5 +220,25 @@ fn service_entry(service: &Service, networks: &BTreeSet<NetworkId>, in_mesh: boo
         mode: endpoint.spec.mode,
         virtual_ips: here.cloned().collect(),
         ports: endpoint.ports.iter().filter(|port| in_mesh && is_of_mesh(port)).cloned().collect(),
+        allowed: None,
     }
+}
+
+/// By its very name: others are found whatever their letters' case is.
+fn service_named(view: &View<'_>, name: &str) -> Option<ServiceId> {
+    let Some(ObjectId::Service(id)) = view.by_name(ObjectKind::Service, name) else { return None };
+    view.service(id).filter(|service| service.spec.name == name).map(|service| service.id)
+}
+
+/// Whom a service's label `ketch.allow` names: of each name, as it is typed, the first service that it can mean.
+fn allowed(view: &View<'_>, service: &Service) -> Option<BTreeMap<String, ServiceId>> {
+    let allow = allow::in_force(&service.spec.labels)?;
+    let named = allow.entries.iter().filter_map(|entry| match &entry.from {
+        Source::Anybody => None,
+        Source::Service(names) => {
+            let first = names.iter().find_map(|name| service_named(view, name))?;
+            Some((names.last()?.clone(), first))
+        }
+    });
+    Some(named.collect())
 }

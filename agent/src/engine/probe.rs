@@ -1,6 +1,7 @@
 //! One probe of a container's health: a process in it, or a question over HTTP or TCP to its address, without a process.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +9,11 @@ use ketch_engine_api::container::HealthConfig;
 use ketch_engine_api::exec::ExecConfig;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::container::Container;
 use super::{exec, signal};
+use crate::blocking::blocking;
 use crate::daemon::Daemon;
 
 /// `GET :8080/healthz`.
@@ -193,7 +195,7 @@ async fn ask(daemon: &Daemon, container: &Container, kind: &Kind) -> std::io::Re
     let address = address(daemon, container)
         .ok_or_else(|| std::io::Error::other("the container has no address that the daemon can reach"))?;
     let (Kind::Http { port, .. } | Kind::Tcp(port)) = kind else { return Ok(String::new()) };
-    let mut stream = TcpStream::connect((address.as_str(), *port)).await?;
+    let mut stream = connect(daemon, container, (address.as_str(), *port)).await?;
     let Kind::Http { method, path, .. } = kind else { return Ok(String::new()) };
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}:{port}\r\nUser-Agent: ketchd\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -208,6 +210,21 @@ async fn ask(daemon: &Daemon, container: &Container, kind: &Kind) -> std::io::Re
         Some(200..400) => Ok(kept(text.as_bytes())),
         Some(_) => Err(std::io::Error::other(line.to_owned())),
         None => Err(std::io::Error::other("the answer is no HTTP")),
+    }
+}
+
+/// From inside of the container's network: by its own address it is reached there whatever its service lets in (`ketch.allow`), and
+/// in networks that the node itself is not in.
+async fn connect(daemon: &Daemon, container: &Container, to: (&str, u16)) -> std::io::Result<TcpStream> {
+    let Ok(address) = to.0.parse::<IpAddr>() else { return TcpStream::connect(to).await };
+    let (networks, id) = (daemon.networks.clone(), container.id.clone());
+    let socket = blocking(move || networks.socket_in(&id, address)).await;
+    match socket.map_err(|error| std::io::Error::other(error.message))? {
+        Some(socket) => {
+            let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+            socket.connect((address, to.1).into()).await
+        }
+        None => TcpStream::connect(to).await,
     }
 }
 

@@ -58,9 +58,9 @@ mod xfrm;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use ketch_cluster::id::TaskId;
 use ketch_engine_api::network::NetworkCreateRequest;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -108,8 +108,8 @@ struct Shared {
     places: watch::Sender<BTreeSet<String>>,
     guard: Guard,
     narrows: Narrows,
-    /// Some service says who reaches it.
-    is_closing: AtomicBool,
+    /// Tasks of services that say who reaches them.
+    closing: Mutex<BTreeSet<TaskId>>,
     /// Of the mesh's ports whose tasks are told who connects.
     relay: Relay,
     /// Taken before the state's.

@@ -4,10 +4,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::UnmountFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::thread::LinkNameSpaceType;
 
 use crate::blocking::on_a_thread;
@@ -60,6 +62,16 @@ pub(super) fn enter<T: Send>(path: &Path, inside: impl FnOnce() -> Result<T> + S
         rustix::thread::move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
             .map_err(|error| failed("entering", error.into()))?;
         inside()
+    })
+}
+
+/// A TCP socket of the namespace at a path, which has no address yet and never blocks.
+pub(super) fn socket(path: &Path, to: IpAddr) -> Result<OwnedFd> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    enter(path, || {
+        socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None).map_err(
+            |error| Error::internal("making a socket in a container's network", &io::Error::from(error)),
+        )
     })
 }
 

@@ -4,7 +4,6 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use ketch_engine_api::network::{Ipam, IpamConfig, Map};
@@ -70,7 +69,7 @@ impl Networks {
             places: watch::Sender::new(places),
             guard: Guard::of(&instance),
             narrows: Narrows::of(&instance),
-            is_closing: AtomicBool::new(false),
+            closing: Mutex::default(),
             relay: super::relay::Relay::default(),
             instance,
             overlays: Mutex::default(),

@@ -1,5 +1,6 @@
 //! The parts of an assignment: each is sent as a whole, when it is new or has changed.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -98,6 +99,10 @@ pub struct ServiceEntry {
     pub virtual_ips: Vec<VirtualIp>,
     /// Those of the routing mesh, when the node is part of it.
     pub ports: Vec<PortConfig>,
+    /// Whom the names in its label `ketch.allow` mean, as managers know, who know of services that the node is not told of. A name
+    /// that is nobody's is not there. None: it has no such label, or the manager is older.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<BTreeMap<String, ServiceId>>,
 }
 
 /// Another node.

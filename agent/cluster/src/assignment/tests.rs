@@ -411,3 +411,41 @@ fn a_node_is_told_that_a_network_has_no_address_for_it() {
     assert_eq!(own(false, "overlay"), OwnAddress::Missing);
     assert_eq!(own(false, "macvlan"), OwnAddress::NotNeeded);
 }
+
+/// The node is in network 1 alone, where `web` of the stack `x` is, and a stranger's `db`; `x_db` is in network 2.
+#[test]
+fn whom_a_label_allows_is_known_whether_the_node_is_told_of_them_or_not() {
+    let named = |number: u128, name: &str| {
+        let mut service = service(number);
+        service.spec.name = name.to_owned();
+        service
+    };
+    let mut web = named(1, "x_web");
+    web.spec.labels =
+        [(crate::label::allow::LABEL, "db:80,db:81,job:1,DB:5,*:443"), (crate::label::STACK, "x")]
+            .map(|(label, value)| (label.to_owned(), value.to_owned()))
+            .into();
+    let stranger = Service { id: ServiceId::of(9), ..named(1, "db") };
+    let allowed = |more: Option<Service>| {
+        let task = task(10, 1, Some(NODE), TaskState::Running);
+        let all: [Object; 6] = [
+            network(1),
+            network(2),
+            node(1, NodeState::Ready, false).into(),
+            web.clone().into(),
+            stranger.clone().into(),
+            task.into(),
+        ];
+        let store = fixture::store(all.into_iter().chain(more.map(Object::from)));
+        let entries = assigned(&store);
+        let mut entries = entries.items().filter_map(|item| match item {
+            Item::Service(entry) => Some(entry.clone()),
+            _ => None,
+        });
+        let web = entries.find(|entry| entry.service == web.id).unwrap();
+        assert!(entries.all(|entry| entry.allowed.is_none() && entry.name != "x_db"));
+        web.allowed.unwrap()
+    };
+    assert_eq!(allowed(Some(named(2, "x_db"))), [("db".to_owned(), ServiceId::of(2))].into());
+    assert_eq!(allowed(None), [("db".to_owned(), ServiceId::of(9))].into());
+}

@@ -143,6 +143,10 @@ pub(super) enum Expression {
     ByProtocolAndPort {
         map: String,
     },
+    /// Protocol and port are in this set.
+    ProtocolAndPortInSet {
+        set: String,
+    },
     /// The destination is an address of this host.
     ToThisHost,
     /// The destination is this host, or everybody, or whoever listens: it is no other machine alone.
@@ -507,6 +511,11 @@ impl Writer {
                 self.meta(META_L4PROTO, REGISTER);
                 self.payload(2, (2, 2), REGISTER + 1);
                 self.look_up(map, Some(VERDICT));
+            }
+            Expression::ProtocolAndPortInSet { set } => {
+                self.meta(META_L4PROTO, REGISTER);
+                self.payload(2, (2, 2), REGISTER + 1);
+                self.look_up(set, None);
             }
             Expression::ToThisHost => self.destination_type(Compare::Equal, LOCAL),
             Expression::NotToAnother => self.destination_type(Compare::Different, UNICAST),

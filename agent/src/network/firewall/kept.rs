@@ -49,9 +49,14 @@ impl<C: Content> Kept<C> {
         let watched = {
             let mut watched = locked(&self.watched);
             match (&*watched, &wanted) {
-                (Some(watched), _) => Arc::clone(watched),
-                // One of an earlier daemon may be there.
-                (None, None) => return remove(&self.table),
+                (Some(watched), Some(_)) => Arc::clone(watched),
+                (_, None) => {
+                    // The watch ends with the change that follows. One of an earlier daemon may be there.
+                    if let Some(watched) = watched.take() {
+                        locked(&watched.state).wanted = None;
+                    }
+                    return remove(&self.table);
+                }
                 (None, Some(_)) => Arc::clone(watched.insert(self.watch()?)),
             }
         };

@@ -1,7 +1,7 @@
 //! Published ports that are not for everybody, or not open everywhere (the labels `ketch.publish.from` and `ketch.publish.ip`).
 //!
 //! ```text
-//! prerouting,  established: accepted. To an address of this host and such a port: on in `port-<protocol>-<port>`. It is before anything
+//! prerouting,  established: accepted. To such a port and an address of this host: on in `port-<protocol>-<port>`. It is before anything
 //! output       (by multicast and broadcast too, which sockets at all addresses take) is translated, and before the daemon's own sockets, which carry what the packet filter does not.
 //! port-<..>    at an address, or by an interface, where it is open: on in `from-<protocol>-<port>`. The rest is dropped.
 //! from-<..>    from one of the sources: accepted. The rest is dropped.
@@ -15,13 +15,15 @@ use super::expression::{Compare, Expression as E, Verdict};
 use super::kept::{Content, Kept};
 use super::rules::key;
 use super::table::{
-    Answer, Holds, Hook, OUTPUT, PREROUTING, SetKind, TYPE_PORT, TYPE_PROTOCOL, Transaction, concatenated,
+    Answer, Elements, Holds, Hook, OUTPUT, PREROUTING, SetKind, TYPE_PORT, TYPE_PROTOCOL, Transaction,
+    concatenated,
 };
 use super::{Family, Prefix, Transport};
 
 /// After connections are known, before destinations are translated.
 const BEFORE_TRANSLATION: i32 = -150;
 const PORTS: &str = "ports";
+const NARROWED: &str = "narrowed";
 
 /// Where a port is open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +76,10 @@ fn write(transaction: &mut Transaction, family: Family, table: &str, narrowed: &
         let jump = Answer::Verdict(Verdict::Jump(chain));
         transaction.add(family, (table, PORTS), &[(key(None, *transport, *port), jump)]);
     }
+    let narrowed: Elements =
+        narrowed.0.keys().map(|(transport, port)| (key(None, *transport, *port), Answer::None)).collect();
+    transaction.set(family, (table, NARROWED), SetKind { key: kind, key_length: 8, holds: Holds::Keys });
+    transaction.add(family, (table, NARROWED), &narrowed);
     // What is for everybody or whoever listens comes to the daemon's sockets too; what this host sends so comes back by prerouting.
     for (chain, number, to) in
         [("prerouting", PREROUTING, E::NotToAnother), ("output", OUTPUT, E::ToThisHost)]
@@ -81,8 +87,10 @@ fn write(transaction: &mut Transaction, family: Family, table: &str, narrowed: &
         let hook = Hook { kind: "filter", number, priority: BEFORE_TRANSLATION };
         transaction.chain(family, (table, chain), Some(hook));
         transaction.rule(family, (table, chain), &[E::Established, E::Then(Verdict::Accept)]);
+        // The ports first: routes are looked into for those alone, and not for each new connection of the host.
+        let is_narrowed = E::ProtocolAndPortInSet { set: NARROWED.to_owned() };
         let ports = E::ByProtocolAndPort { map: PORTS.to_owned() };
-        transaction.rule(family, (table, chain), &[to, ports]);
+        transaction.rule(family, (table, chain), &[is_narrowed, to, ports]);
     }
 }
 

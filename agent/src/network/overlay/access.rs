@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ketch_cluster::assignment::{Item, OwnAddress, ServiceEntry};
-use ketch_cluster::id::{NetworkId, NodeId};
+use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
 use ketch_cluster::label::STACK;
 use ketch_cluster::label::allow::{self, Allow, Entry, Source};
 use ketch_cluster::label::publish::{self, Place};
@@ -49,8 +49,8 @@ pub(in crate::network) struct Access {
     pub(in crate::network) narrowed: Narrowed,
     /// What the labels of each resident's service say now.
     pub(in crate::network) labels: Vec<Labels>,
-    /// Whether some service says anything.
-    pub(in crate::network) is_asked: bool,
+    /// Tasks of services that say anything, wherever they are.
+    pub(in crate::network) asked: BTreeSet<TaskId>,
 }
 
 /// Of all residents, in their order.
@@ -59,7 +59,9 @@ pub(in crate::network) fn access(items: &[Item], residents: &[Resident]) -> Acce
     let told = Told::of(items, &Known::new());
     let mut access = Access::default();
     for service in &told.services {
-        access.is_asked |= is_asked(&service.labels);
+        if is_asked(&service.labels) {
+            access.asked.extend(told.tasks_of(service.service));
+        }
         if let Some(narrowing) = narrowing(&service.labels) {
             let ports = published(service).map(|port| (transport(port.protocol), port.published_port));
             access.mesh.0.extend(ports.map(|port| (port, narrowing.clone())));
@@ -102,7 +104,9 @@ pub(super) fn passes(
     let pass = |entry: &Entry| {
         let from = match &entry.from {
             Source::Anybody => None,
-            Source::Service(names) => Some(sources(told, names, (network, Some(node)))),
+            Source::Service(names) => {
+                Some(sources(told, meant(told, Some(service), names), (network, Some(node))))
+            }
         };
         pass(entry, None, from)
     };
@@ -121,7 +125,7 @@ fn admission(
         let nodes = nodes(told, *network);
         for entry in &allow.entries {
             let Source::Service(names) = &entry.from else { continue };
-            let mut from = sources(told, names, (*network, None));
+            let mut from = sources(told, meant(told, service, names), (*network, None));
             if service.is_some_and(|it| has_address(it, *network)) {
                 from.extend(&nodes);
             }
@@ -153,13 +157,21 @@ fn of_port(interface: &str, from: Option<BTreeSet<IpAddr>>, (transport, port): (
     Pass { interface: Some(interface.to_owned()), from, transport, ports: (port, port) }
 }
 
-/// The addresses in a network of the tasks of the first of these services that there is; only those of a node, where one is named.
+/// The service that a name means: the first of these that there is, as managers say. This node alone does not know of all: one of the
+/// stack that it is not told of would leave the name to a stranger.
+fn meant(told: &Told<'_>, service: Option<&ServiceEntry>, names: &[String]) -> Option<ServiceId> {
+    match service.and_then(|service| service.allowed.as_ref()) {
+        Some(allowed) => allowed.get(names.last()?).copied(),
+        None => names.iter().find_map(|name| told.named(name)),
+    }
+}
+
+/// The addresses in a network of a service's tasks; only those of a node, where one is named.
 fn sources(
     told: &Told<'_>,
-    names: &[String],
+    service: Option<ServiceId>,
     (network, node): (NetworkId, Option<NodeId>),
 ) -> BTreeSet<IpAddr> {
-    let service = names.iter().find_map(|name| told.named(name));
     let tasks = service.into_iter().flat_map(|service| told.of_service(service, network));
     let tasks = tasks.filter(|(neighbour, _, _)| node.is_none_or(|node| neighbour.node == node));
     tasks.flat_map(|(_, _, attachment)| addresses(attachment)).collect()

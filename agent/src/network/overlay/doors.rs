@@ -1,10 +1,11 @@
 //! Closes and opens the ports of tasks, and narrows published ones, as [`super::access`] says: before a task runs, and with each change
 //! of what the node is told.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 
 use ketch_cluster::assignment::Item;
-use ketch_cluster::id::NetworkId;
+use ketch_cluster::id::{NetworkId, TaskId};
 use ketch_cluster::objects::Labels;
 
 use super::Held;
@@ -31,12 +32,18 @@ impl Networks {
     /// The kernel's or the disk's: it may not run.
     pub(in crate::network) fn renew_doors(&self, of: &Sandbox) -> Result<()> {
         let Some(service) = &of.service else { return Ok(()) };
-        if !is_asked(&service.labels) && !self.0.is_closing.load(Relaxed) {
+        let is_of_asked =
+            || service.task.parse::<TaskId>().is_ok_and(|task| locked(&self.0.closing).contains(&task));
+        if !is_asked(&service.labels) && !is_of_asked() {
             return Ok(());
         }
         let mut held = locked(&self.0.overlays);
-        let items = held.told.as_ref().map(|(_, items)| items.clone()).unwrap_or_default();
-        let Doors { failed, narrowed } = self.set_doors(&mut held, &items)?;
+        // Not copied: a cluster may have many.
+        let told = held.told.take();
+        let items = told.as_ref().map(|(_, items)| items.as_slice()).unwrap_or_default();
+        let set = self.set_doors(&mut held, items);
+        held.told = told;
+        let Doors { failed, narrowed } = set?;
         narrowed?;
         failed
             .into_iter()
@@ -53,6 +60,16 @@ impl Networks {
         let namespace = self.state().sandboxes.get(container).and_then(|it| it.namespace.clone());
         let Some(namespace) = namespace else { return Ok(None) };
         namespace::enter(&namespace, || opened().map(Some).map_err(|error| refused(&error)))
+    }
+
+    /// A TCP socket that is one of a container's network, for somebody who reaches it there at that address; none of one without a
+    /// network of its own.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn socket_in(&self, container: &str, to: IpAddr) -> Result<Option<OwnedFd>> {
+        let namespace = self.state().sandboxes.get(container).and_then(|it| it.namespace.clone());
+        namespace.map(|namespace| namespace::socket(&namespace, to)).transpose()
     }
 
     /// What containers publish themselves is narrowed as it was, before anything leads to them again: whoever has taken rules away
@@ -76,8 +93,8 @@ impl Networks {
     /// The disk's.
     pub(super) fn set_doors(&self, held: &mut Held, items: &[Item]) -> Result<Doors> {
         let residents = self.state().residents();
-        let Access { admissions, mesh, narrowed, labels, is_asked } = access(items, &residents);
-        self.0.is_closing.store(is_asked, Relaxed);
+        let Access { admissions, mesh, narrowed, labels, asked } = access(items, &residents);
+        *locked(&self.0.closing) = asked;
         let before = std::mem::replace(&mut held.narrowing, (mesh, narrowed)).0;
         // A port that is published no more is led to tasks still: it opens to nobody before it has gone.
         let narrowed = self.narrow_with(held, &before);

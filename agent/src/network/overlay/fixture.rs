@@ -146,6 +146,7 @@ impl Told {
                 addresses: vec![format!("{a}.{b}.{c}.{d}/24").parse().unwrap()],
             }],
             ports: if self.ingress { vec![port(Protocol::Tcp), port(Protocol::Udp)] } else { Vec::new() },
+            allowed: None,
         }));
         if self.ipv6 {
             items.iter_mut().for_each(add_ipv6);

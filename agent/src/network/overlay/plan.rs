@@ -195,6 +195,12 @@ impl<'a> Told<'a> {
         self.services.get(place).copied()
     }
 
+    /// The tasks of a service.
+    pub(super) fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
+        let places = self.of_services.get(&service).into_iter().flatten();
+        places.filter_map(|place| self.neighbours.get(*place)).map(|(neighbour, _)| neighbour.task)
+    }
+
     /// The service of a name.
     pub(super) fn named(&self, name: &str) -> Option<ServiceId> {
         self.by_name.get(name).copied()

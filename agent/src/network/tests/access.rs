@@ -35,6 +35,7 @@ fn apply(node: &Node, told: &Told) {
         mode: ResolutionMode::DnsRr,
         virtual_ips: Vec::new(),
         ports: Vec::new(),
+        allowed: None,
     }));
     let problems = node.on(|networks| networks.apply(&underlay(node.number), &items).unwrap());
     assert_eq!(problems, []);

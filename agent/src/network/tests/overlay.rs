@@ -911,6 +911,7 @@ fn what_ways_cost() {
                 mode: ResolutionMode::Vip,
                 virtual_ips: vec![VirtualIp { network: FRONT, addresses: vec![address] }],
                 ports: Vec::new(),
+                allowed: None,
             })
         };
         items.extend((0..1000).map(service));

@@ -40,6 +40,7 @@ fn entry(name: &str) -> ServiceEntry {
         mode: ResolutionMode::Vip,
         virtual_ips: vec![VirtualIp { network: FRONT, addresses: vec!["10.0.1.3/24".parse().unwrap()] }],
         ports: Vec::new(),
+        allowed: None,
     }
 }
 
@@ -125,6 +126,32 @@ fn in_a_stack_its_own_services_come_first() {
 }
 
 #[test]
+fn a_name_means_whom_managers_say_whatever_this_node_is_told_of() {
+    let from = |allowed: Option<&[(&str, ServiceId)]>| {
+        let mut items = items(&[("ketch.allow", "shop:80"), ("com.docker.stack.namespace", "x")]);
+        for item in &mut items {
+            if let Item::Service(entry) = item
+                && entry.service == WEB
+            {
+                let names = allowed.map(|names| names.iter().map(|(name, id)| ((*name).to_owned(), *id)));
+                entry.allowed = names.map(Iterator::collect);
+            }
+        }
+        let told = Told::of(&items, &Known::new());
+        let entry = told.services.iter().find(|it| it.service == WEB).unwrap();
+        let is_passed = passes(&told, entry, (NodeId::of(1), FRONT)).unwrap().len();
+        let admission = access(&items, &[web(&[])]).admissions.remove(0).unwrap();
+        let shop = "10.0.1.20".parse().unwrap();
+        let is_in = admission.passes.iter().any(|it| it.from.as_ref().is_some_and(|it| it.contains(&shop)));
+        (is_passed, is_in)
+    };
+    assert_eq!(from(Some(&[("shop", SHOP)])), (1, true));
+    assert_eq!(from(Some(&[("shop", ServiceId::of(99))])), (0, false), "x_shop, in another network");
+    assert_eq!(from(Some(&[])), (0, false), "there is none");
+    assert_eq!(from(None), (1, true), "of an older manager");
+}
+
+#[test]
 fn what_managers_tell_goes_before_what_the_task_was_made_with() {
     let known = [("ketch.allow", "*:1")];
     assert_eq!(access(&items(&[]), &[web(&known)]).admissions, [None]);
@@ -145,7 +172,7 @@ fn published_ports_are_narrowed_on_each_node_and_at_each_task() {
     let mesh = [(Transport::Tcp, 8080), (Transport::Udp, 8080)];
     assert_eq!(access.mesh.0, mesh.map(|port| (port, narrowing.clone())).into());
     assert_eq!(access.narrowed.0, [((Transport::Tcp, 9000), narrowing)].into());
-    assert_eq!((access.is_asked, access.admissions), (true, vec![None]));
+    assert_eq!((access.asked.len(), access.admissions), (2, vec![None]));
 }
 
 #[test]
