@@ -54,7 +54,8 @@ pub fn begin(cluster: &Cluster, now: Timestamp) -> Result<Cluster, AuthorityErro
 }
 
 /// The same for a root of the user's. The present one again ends a rotation that is under way; the one that is moved to already
-/// changes nothing.
+/// changes nothing. What the root that is given up has signed, and will by whoever has its key, leads to the present one until that
+/// is left too: where the key is in wrong hands the cluster has to be moved to a third root.
 ///
 /// # Errors
 /// It can't take the present one's place.
@@ -300,6 +301,27 @@ mod tests {
         };
         let refused = Trust::of(&after).unwrap().check(&between, Side::Client, NOW);
         assert_eq!(refused, Err(PeerError::Foreign));
+    }
+
+    /// Whoever has the key of a root that was given up may still make chains to the one that stayed: until that one goes.
+    #[test]
+    fn a_root_that_was_given_up_is_believed_until_the_next_one_has_come() {
+        let before = cluster(1);
+        let begun = begin(&before, NOW).unwrap();
+        let present =
+            Root { certificate: before.root_ca.certificate.clone(), key: before.root_ca.key.clone() };
+        let ended = begin_with(&begun, GivenRoot(present), NOW).unwrap();
+        assert_eq!(
+            (&ended.root_ca.certificate, &ended.root_ca.rotation),
+            (&before.root_ca.certificate, &None)
+        );
+        let forged = fixture::Node::new(&begun, 66, NodeRole::Manager, NOW).chain;
+        let check = |by: &Cluster| Trust::of(by).unwrap().check(&forged, Side::Client, NOW).map(drop);
+        assert_eq!(check(&ended), Ok(()), "as SwarmKit does");
+        let third = begin(&ended, NOW).unwrap();
+        assert_eq!(check(&third), Ok(()), "nodes come from the old root still");
+        let Step::Finish(after) = step(&third, std::iter::empty(), NOW, &mut || 1).unwrap() else { panic!() };
+        assert_eq!(check(&after), Err(PeerError::Foreign));
     }
 
     #[test]
