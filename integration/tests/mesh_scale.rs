@@ -50,7 +50,7 @@ fn wait_told(mesh: &Mesh<'_>, leader: usize, wanted: &str) {
 
 fn a_service_follows_its_cpu_use_also_under_another_leader(case: &Case) {
     let mut mesh = Mesh::formed_of_ketch(case, 3, 1);
-    let flags = format!("--name work --stop-grace-period 1s --reserve-cpu 0.05 --constraint node.hostname==node4 {}", scaled("cpu=50"));
+    let flags = format!("--name work --stop-grace-period 1s --reserve-cpu 0.02 --constraint node.hostname==node4 {}", scaled("cpu=50"));
     mesh.create(&flags, WORK);
     let _ = mesh.wait_running(1, "work", 1, |number| number == 4);
     let leads = mesh.leader(1, SETTLES);
