@@ -53,7 +53,7 @@ fn a_higher_priority_takes_room_and_says_so(case: &Case) {
     let _ = mesh.wait_output(3, &told("low"), |text| {
         let went = |line: &str| {
             line.contains("Shutdown Shutdown")
-                && line.ends_with("preempted on node4 by high.1 of priority 10: its own is 0")
+                && line.contains("preempted on node4 by high.1 of priority 10: its own is 0")
         };
         let waits = |line: &str| {
             line.starts_with("low.1 Running Pending") && line.contains("insufficient resources on 1 node")

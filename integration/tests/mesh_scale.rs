@@ -92,6 +92,7 @@ fn a_service_follows_its_requests(case: &Case) {
         let out = mesh.docker(1, replicas);
         if out.text() == "3" { Ok(()) } else { Err(out.to_string()) }
     });
+    // It is told once it is written.
     wait_told(&mesh, mesh.leader(1, SETTLES), "by the requests of its tasks");
     wait_replicas(&mesh, 1, "web", "1");
     mesh.end();

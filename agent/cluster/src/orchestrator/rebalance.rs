@@ -39,6 +39,9 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(60);
 /// A node that a task of the service was moved to and never ran on is left alone for so long; and for so long a move may take.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 
+/// A move is made where there is room, and the room is promised: whoever has no place by then will have none.
+const PLACED_WITHIN: Duration = Duration::from_secs(60);
+
 /// Nodes that are asked in one look whether they have room, of those that could have the task were they empty, and when to look again where none had.
 const ASKED: usize = 16;
 const LOOKS_AGAIN: Duration = Duration::from_secs(30);
@@ -72,9 +75,10 @@ fn give_up(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled) 
     else {
         return;
     };
-    let until = at.after(REMEMBERED);
     for new in slot.wanted(service).filter(|new| new.replaces == Some(old.id) && !serves(new)) {
-        if !until.is_due(REMEMBERED, service.now) {
+        let patience = if new.node.is_none() { PLACED_WITHIN } else { REMEMBERED };
+        let until = at.after(patience);
+        if !until.is_due(patience, service.now) {
             wanted.wake(until);
             continue;
         }

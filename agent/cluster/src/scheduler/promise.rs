@@ -15,10 +15,14 @@ use super::{Order, Pass, REASON_HOLDS, assign};
 use crate::id::TaskId;
 use crate::label::priority;
 use crate::objects::displacement::Cause;
+use crate::objects::node::NodeState;
 use crate::objects::{Node, Task, TaskState, TaskStatus};
 
 /// So many tasks are named in a reason.
 const NAMED: usize = 3;
+
+/// Of one that moves, and whose node can't have it just now.
+const NO_ROOM_TO_MOVE: &str = "the node that it is to move to can't have it now";
 
 /// Whether a promise is kept.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,7 +60,11 @@ impl Pass<'_> {
         let mut held = Vec::new();
         for (index, task) in promised {
             let Some(pipeline) = pipelines.get(index) else { continue };
-            let kept = self.keep_promise(task, pipeline);
+            let kept = match self.keep_promise(task, pipeline) {
+                // There is nothing to be had elsewhere by that: its orchestrator gives the move up, or it is placed once it is needed.
+                Kept::No if self.moves_at_leisure(task) => Kept::NotYet(NO_ROOM_TO_MOVE.to_owned()),
+                kept => kept,
+            };
             if kept != Kept::No {
                 let others = |it: &&Arc<Task>| it.id != task.id;
                 batches[index].bound.retain(others);
@@ -92,6 +100,11 @@ impl Pass<'_> {
     fn keep_promise(&mut self, task: &Arc<Task>, pipeline: &Pipeline) -> Kept {
         let promised = task.promised.as_ref().map(|promise| promise.node);
         let Some(row) = promised.and_then(|node| self.table.find(node)) else { return Kept::No };
+        // A new leader hears of its nodes one after the other. Nobody else gets anything there meanwhile.
+        if self.table.rows()[row].node.status.state == NodeState::Unknown {
+            let host = host_of(&self.table.rows()[row].node);
+            return Kept::NotYet(format!("waiting for {host}, of which the leader has not heard yet"));
+        }
         if pipeline.refusal(&self.table.rows()[row]).is_none() {
             let assigned = assign(self.table, row, Order { task, pipeline, now: self.now });
             self.wanted.update(assigned);

@@ -253,9 +253,9 @@ fn what_finds_no_place_to_move_to_says_that_it_was_given_up() {
         let observed = Observed::default();
         reconcile_service(&View::new(store, &observed), id, fixture::at(second), &mut || 9)
     };
-    let waits = look(&store, 699);
-    assert_eq!((waits.actions.len(), waits.wake_at), (0, Some(fixture::at(700))));
-    let wanted = look(&store, 700);
+    let waits = look(&store, 159);
+    assert_eq!((waits.actions.len(), waits.wake_at), (0, Some(fixture::at(160))));
+    let wanted = look(&store, 160);
     assert_eq!(wanted.actions.len(), 2);
     fixture::apply(&mut store, wanted);
     let ended = store.task(TaskId::of(2)).unwrap();
@@ -263,9 +263,9 @@ fn what_finds_no_place_to_move_to_says_that_it_was_given_up() {
     assert_eq!(ended.status.error, "gave up the move to node-2: it has not come to run there in time");
     let stays = store.task(TaskId::of(1)).unwrap();
     let displaced = stays.displaced.as_ref().unwrap();
-    assert_eq!((displaced.at, displaced.reason.as_str()), (fixture::at(700), ""));
+    assert_eq!((displaced.at, displaced.reason.as_str()), (fixture::at(160), ""));
     assert_eq!(stays.desired_state, TaskState::Running);
-    assert_eq!(look(&store, 701).actions, []);
+    assert_eq!(look(&store, 161).actions, []);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use super::budget::{Budget, MOST, MOST_AT_ONCE, MOST_OF_SERVICE, WINDOW};
 use crate::fixture::{self, at};
 use crate::id::{NodeId, TaskId};
 use crate::label::priority::{LABEL, Priority};
-use crate::objects::displacement::{Cause, Displacement};
-use crate::objects::node::Availability;
+use crate::objects::displacement::{Cause, Displacement, Promise};
+use crate::objects::node::{Availability, NodeState};
 use crate::objects::service::JobStatus;
 use crate::objects::task::{RestartCondition, RestartPolicy, TaskRuntime};
 use crate::objects::{
@@ -484,6 +484,61 @@ fn one_that_moves_waits_for_the_node_that_it_is_to_move_to() {
     end(&mut store, preempted[0]);
     assert_eq!(passed(&mut store, at(102)), [0; 0]);
     assert_eq!(task(&store, 3).node, Some(NodeId::of(1)));
+}
+
+/// A new leader: nobody else goes, and nobody moves to where he was.
+#[test]
+fn what_was_promised_holds_while_the_leader_has_not_heard_of_the_node() {
+    let state = |store: &mut Store, state| {
+        let mut node = Node::clone(store.node(NodeId::of(1)).unwrap());
+        node.status.state = state;
+        let mut wanted = Reconciled::default();
+        wanted.update(node);
+        fixture::apply(store, wanted);
+    };
+    let mut store = full(None, Some(5));
+    let preempted = passed(&mut store, at(100));
+    let low = Service::clone(store.services().next().unwrap());
+    let mut wanted = Reconciled::default();
+    wanted.create(fixture::node(2));
+    [11, 12]
+        .into_iter()
+        .for_each(|number| wanted.actions.push(StoreAction::Create(running(number, &low, 2))));
+    fixture::apply(&mut store, wanted);
+    state(&mut store, NodeState::Unknown);
+    assert_eq!(passed(&mut store, at(111)), [0; 0]);
+    let told = "waiting for node-1, of which the leader has not heard yet";
+    assert_eq!(task(&store, 3).status.error, told);
+    assert_eq!(task(&store, 3).promised.as_ref().map(|it| it.node), Some(NodeId::of(1)));
+    state(&mut store, NodeState::Ready);
+    end(&mut store, preempted[0]);
+    assert_eq!(passed(&mut store, at(112)), [0; 0]);
+    assert_eq!(task(&store, 3).node, Some(NodeId::of(1)));
+}
+
+#[test]
+fn one_that_moves_goes_nowhere_else_while_the_one_before_serves() {
+    for is_there in [true, false] {
+        let mut store = full(None, Some(5));
+        let high = Service::clone(store.services().last().unwrap());
+        let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(2), TaskState::Running);
+        let cause = Cause::Rebalanced { to: NodeId::of(1) };
+        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+        if !is_there {
+            before.status.state = TaskState::Failed;
+        }
+        let promised = Some(Box::new(Promise { node: NodeId::of(1) }));
+        let moves = Task { promised, replaces: Some(TaskId::of(9)), ..fixture::task(4, &high, 9) };
+        let mut wanted = Reconciled::default();
+        wanted.create(fixture::node(2));
+        wanted.create(before);
+        wanted.remove(TaskId::of(3));
+        wanted.create(moves);
+        fixture::apply(&mut store, wanted);
+        change(&mut store, TaskId::of(4), |task| task.status.state = TaskState::Pending);
+        assert_eq!(passed(&mut store, at(101)), [0; 0]);
+        assert_eq!(task(&store, 4).node, (!is_there).then(|| NodeId::of(2)));
+    }
 }
 
 #[test]
