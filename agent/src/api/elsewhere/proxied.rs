@@ -125,7 +125,11 @@ async fn pass_on(
                 biased;
                 read = from_node.read(&mut piece) => match read? {
                     0 => break,
-                    length => to_client.write_all(&piece[..length]).await?,
+                    length => {
+                        to_client.write_all(&piece[..length]).await?;
+                        // Of TLS something may be kept back.
+                        to_client.flush().await?;
+                    }
                 },
                 // Nothing is sent; the kernel says whether it could be.
                 () = sleep(LOOK) => if has_ended.load(Ordering::Relaxed) {

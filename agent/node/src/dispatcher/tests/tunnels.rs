@@ -110,8 +110,7 @@ async fn an_id_that_several_claim_is_nobodys() {
         worker.tell(told(&id).collect()).await.unwrap();
     }
     let error = cluster.dispatcher.reach(BY, &named(id.clone())).await.unwrap_err();
-    let nodes = [101, 102].map(|node| NodeId::of(node).to_string()).join(", ");
-    let text = format!("container {id} is claimed by several tasks, on {nodes}: use the task's name");
+    let text = format!("container {id} is claimed by several tasks, on node-101, node-102: use the task's name");
     assert_eq!(error, Refusal::Invalid(text));
 }
 
