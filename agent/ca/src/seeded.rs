@@ -70,37 +70,32 @@ mod tests {
     use ketch_cluster::id::NodeId;
     use ketch_cluster::objects::node::NodeRole;
 
-    /// On a thread of its own, since a seed is never given back.
-    fn of(seed: u64) -> (Root, String) {
-        let made = std::thread::spawn(move || {
-            begin(seed);
-            (Root::create(NOW).unwrap(), NodeKey::generate().unwrap().request().unwrap())
-        });
-        made.join().unwrap()
+    /// What this thread makes by a seed, which it has no more then.
+    fn by<T>(seed: u64, make: impl FnOnce() -> T) -> T {
+        begin(seed);
+        let made = make();
+        SOURCE.set(None);
+        made
     }
 
     #[test]
     fn what_is_of_one_seed_is_the_same_to_the_last_byte() {
+        let of =
+            |seed| by(seed, || (Root::create(NOW).unwrap(), NodeKey::generate().unwrap().request().unwrap()));
         assert_eq!(of(1), of(1));
         assert_ne!(of(1), of(2));
-        let draws = std::thread::spawn(|| {
-            begin(1);
-            (key(), key())
-        });
-        let (one, other) = draws.join().unwrap();
+        let (one, other) = by(1, || (key(), key()));
         assert!(one.is_some());
         assert_ne!(one, other, "of one seed each key is another");
     }
 
     #[test]
     fn what_is_of_a_seed_is_believed() {
-        let made = std::thread::spawn(|| {
-            begin(7);
+        let (cluster, node) = by(7, || {
             let cluster = cluster(1);
             let node = Node::new(&cluster, 3, NodeRole::Manager, NOW);
             (cluster, node)
         });
-        let (cluster, node) = made.join().unwrap();
         let identity = Trust::of(&cluster).unwrap().check(&node.chain, Side::Client, NOW).unwrap();
         assert_eq!(identity.node, NodeId::of(3));
     }
