@@ -425,7 +425,10 @@ fn whom_a_label_allows_is_known_whether_the_node_is_told_of_them_or_not() {
         [(crate::label::allow::LABEL, "db:80,db:81,job:1,DB:5,*:443"), (crate::label::STACK, "x")]
             .map(|(label, value)| (label.to_owned(), value.to_owned()))
             .into();
-    let stranger = Service { id: ServiceId::of(9), ..named(1, "db") };
+    // In a network of the task's, so that the node is told of it.
+    let mut stranger = named(9, "db");
+    stranger.endpoint.virtual_ips =
+        vec![VirtualIp { network: NetworkId::of(1), addresses: attachment(1, 3).addresses }];
     let allowed = |more: Option<Service>| {
         let task = task(10, 1, Some(NODE), TaskState::Running);
         let all: [Object; 6] = [
