@@ -5,11 +5,11 @@
 //! shared with other processes: no more is written to them at once than a ready pipe surely takes.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ketch_sys::poll::Until;
-use ketch_sys::stream;
+use ketch_sys::{Errno, stream};
 
 /// What poll(2) promises of a writable pipe: PIPE_BUF.
 const CERTAIN_WRITE: usize = 4096;
@@ -35,7 +35,11 @@ struct Ends {
 #[derive(Debug)]
 enum How {
     Splice,
-    Buffer { bytes: Box<[u8]>, start: usize, end: usize },
+    /// `bytes` from `start` on are still to be written.
+    Buffer {
+        bytes: Vec<u8>,
+        start: usize,
+    },
 }
 
 impl Relay {
@@ -84,7 +88,8 @@ enum Progress {
 
 impl How {
     fn buffer() -> Self {
-        Self::Buffer { bytes: vec![0; BUFFER_LENGTH].into_boxed_slice(), start: 0, end: 0 }
+        // Its memory comes with the first read.
+        Self::Buffer { bytes: Vec::new(), start: 0 }
     }
 }
 
@@ -97,26 +102,26 @@ impl Ends {
                 // Whichever of the two was just found ready, it is the other that is not.
                 Ok(None) => self.until = other(self.until),
                 // A pipe opened O_APPEND cannot be spliced to.
-                Err(error) if error.errno == ketch_sys::Errno::EINVAL => self.how = How::buffer(),
+                Err(error) if error.errno == Errno::EINVAL => self.how = How::buffer(),
                 Err(error) => return Err(error.into()),
             },
-            How::Buffer { bytes, start, end } if start == end => match self.from.read(bytes) {
-                Ok(0) => return Ok(Progress::Ended),
-                Ok(count) => {
-                    (*start, *end) = (0, count);
-                    self.until = Until::Writable;
+            How::Buffer { bytes, start } if *start == bytes.len() => {
+                *start = 0;
+                match stream::read(&self.from, bytes, BUFFER_LENGTH) {
+                    Ok(0) => return Ok(Progress::Ended),
+                    Ok(_) => self.until = Until::Writable,
+                    Err(error) if error.errno == Errno::EAGAIN => {}
+                    Err(error) => return Err(error.into()),
                 }
-                Err(error) if is_transient(&error) => {}
-                Err(error) => return Err(error),
-            },
-            How::Buffer { bytes, start, end } => {
-                let upto = (*end).min(*start + CERTAIN_WRITE);
+            }
+            How::Buffer { bytes, start } => {
+                let upto = bytes.len().min(*start + CERTAIN_WRITE);
                 match self.to.write(&bytes[*start..upto]) {
                     Ok(count) => *start += count,
                     Err(error) if is_transient(&error) => {}
                     Err(error) => return Err(error),
                 }
-                if start == end {
+                if *start == bytes.len() {
                     self.until = Until::Readable;
                 }
             }
@@ -144,6 +149,7 @@ fn is_transient(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
 
     fn run(relay: &mut Relay) {
         while let Some(wait) = relay.wait_for() {

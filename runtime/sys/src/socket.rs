@@ -121,6 +121,19 @@ pub fn write(socket: impl AsFd, data: &[u8]) -> Result<(), SyscallError> {
     }
 }
 
+/// recvmsg(2) of nothing: waits for the next packet of a socket that keeps their bounds, leaves it there, and tells its
+/// length; 0 at the end of the stream.
+pub fn next_length(socket: impl AsFd) -> Result<usize, SyscallError> {
+    loop {
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+        match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut [], None, flags) {
+            Ok(message) => return Ok(message.bytes),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SyscallError::new("recvmsg", "", errno)),
+        }
+    }
+}
+
 /// recvmsg(2): the length of what was put in `buffer` (0 at the end of the stream) and the descriptors that came along.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), SyscallError> {
     loop {

@@ -53,6 +53,24 @@ pub fn is_pipe(fd: impl AsFd) -> bool {
     fstat(fd).is_ok_and(|stat| SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFIFO)
 }
 
+/// read(2) of up to `most` bytes, which take the place of what `bytes` held: how many, 0 at the end. Of the memory only as
+/// much is touched as there is to read.
+pub fn read(from: impl AsFd, bytes: &mut Vec<u8>, most: usize) -> Result<usize> {
+    bytes.clear();
+    bytes.reserve_exact(most);
+    let room = bytes.spare_capacity_mut();
+    let (start, length) = (room.as_mut_ptr(), room.len().min(most));
+    let count = retry("read", "", || {
+        // SAFETY: the descriptor is borrowed, and the kernel writes no more than `length` bytes to the room that is there.
+        let count = unsafe { libc::read(from.as_fd().as_raw_fd(), start.cast(), length) };
+        i64::try_from(count).unwrap_or(i64::MAX)
+    })?;
+    let count = usize::try_from(count).unwrap_or_default();
+    // SAFETY: the kernel has just written that many bytes to the beginning of the vector's room.
+    unsafe { bytes.set_len(count) };
+    Ok(count)
+}
+
 /// Moves up to `length` bytes from one pipe to another without copying them: how many, 0 at the end, `None` when one of
 /// the two is not ready.
 pub fn splice(from: impl AsFd, to: impl AsFd, length: usize) -> Result<Option<usize>> {
