@@ -91,6 +91,10 @@ async fn an_id_that_several_claim_is_nobodys() {
     let cluster = Cluster::with(2).await;
     let mut workers =
         [Worker::begin(&cluster.dispatcher, 101).await, Worker::begin(&cluster.dispatcher, 102).await];
+    until("both have registered", || {
+        workers.iter().all(|worker| cluster.state(worker.identity.node) == NodeState::Ready)
+    })
+    .await;
     let service = cluster.service("web", 2).await;
     cluster.placed(service, 2).await;
     let id = "ab".repeat(32);
@@ -110,7 +114,8 @@ async fn an_id_that_several_claim_is_nobodys() {
         worker.tell(told(&id).collect()).await.unwrap();
     }
     let error = cluster.dispatcher.reach(BY, &named(id.clone())).await.unwrap_err();
-    let text = format!("container {id} is claimed by several tasks, on node-101, node-102: use the task's name");
+    let text =
+        format!("container {id} is claimed by several tasks, on node-101, node-102: use the task's name");
     assert_eq!(error, Refusal::Invalid(text));
 }
 
