@@ -60,7 +60,6 @@ impl Source {
 }
 
 #[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "a seed is a thread's, and never given back")]
 mod tests {
     use super::*;
     use crate::fixture::{NOW, Node, cluster};
