@@ -263,9 +263,10 @@ impl Store {
         self.indexes.superseded()
     }
 
-    /// Tasks that have their addresses and wait for the scheduler, those whose node the orchestrator has chosen too.
+    /// Tasks that have their addresses and wait for the scheduler, those whose node the orchestrator has chosen too: by service, version of
+    /// its spec, and slot.
     pub fn tasks_pending(&self) -> impl Iterator<Item = &Arc<Task>> {
-        self.indexes.pending().filter_map(|id| self.tasks.get(&id))
+        self.indexes.pending()
     }
 
     /// The object of that name, whatever the case of its letters: services, networks, secrets and configs have one each.

@@ -141,22 +141,17 @@ impl Stage {
         Ok(())
     }
 
-    /// Passes until nothing is wanted any more: what a pass has placed wakes the next one.
+    /// One pass, as the leader's queue has it: what a pass has placed wakes no other one.
     fn schedule(&mut self) -> Result<Work, Failure> {
-        let mut work = Work::default();
-        loop {
-            let observed = Observed::default();
-            let began = thread_time();
-            let wanted = self.scheduler.schedule(&View::new(&self.store, &observed), self.now);
-            work.time += thread_time() - began;
-            work.time += std::mem::take(&mut self.learning);
-            if wanted.actions.is_empty() {
-                work.waiting = self.store.tasks_pending().count();
-                return Ok(work);
-            }
-            work.placed += wanted.actions.iter().filter(|action| is_placed(action)).count();
-            self.commit(&wanted.actions)?;
-        }
+        let observed = Observed::default();
+        let began = thread_time();
+        let wanted = self.scheduler.schedule(&View::new(&self.store, &observed), self.now);
+        let mut time = thread_time() - began + std::mem::take(&mut self.learning);
+        let placed = wanted.actions.iter().filter(|action| is_placed(action)).count();
+        self.commit(&wanted.actions)?;
+        // It learns of what it has placed.
+        time += std::mem::take(&mut self.learning);
+        Ok(Work { placed, waiting: self.store.tasks_pending().count(), time })
     }
 
     /// In parts, as the leader does.

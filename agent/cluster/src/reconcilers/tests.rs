@@ -232,6 +232,25 @@ fn the_allocator_is_woken_by_tasks_that_it_can_give_something() {
 }
 
 #[test]
+fn the_scheduler_is_woken_by_who_waits_and_by_room_and_not_by_what_it_has_placed() {
+    let (store, task) = cluster();
+    let observed = Observed::default();
+    let view = View::new(&store, &observed);
+    let at = |state| Task { status: TaskStatus { state, ..TaskStatus::default() }, ..task.clone() };
+    let waiting = Task { node: None, ..at(TaskState::Pending) };
+    let placed = at(TaskState::Assigned);
+    let stopped = Task { desired_state: TaskState::Shutdown, ..placed.clone() };
+    let wakes =
+        |old: &Task, new: &Task| woken(&view, changed(old.clone(), new.clone())).contains(&Key::Scheduler);
+    assert!(wakes(&Task { node: None, ..at(TaskState::New) }, &waiting));
+    assert!(!wakes(&waiting, &placed));
+    let given_up = Task { desired_state: TaskState::Shutdown, ..waiting.clone() };
+    assert!(wakes(&waiting, &given_up), "what it was promised is for others now");
+    assert!(wakes(&placed, &stopped), "the service has one less there");
+    assert!(wakes(&stopped, &Task { desired_state: TaskState::Shutdown, ..at(TaskState::Failed) }));
+}
+
+#[test]
 fn a_word_wakes_by_what_it_changes() {
     let (store, task) = cluster();
     let observed = Observed::default();

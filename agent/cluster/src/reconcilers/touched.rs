@@ -114,7 +114,9 @@ fn by_task(view: &View<'_>, old: Option<&Task>, new: Option<&Task>) -> Vec<Key> 
     if names_superseded(view, old) && !names_superseded(view, new) {
         keys.push(Key::Payloads);
     }
-    if waits_for_node(old) != waits_for_node(new) || claim(old) != claim(new) {
+    // What is placed takes room that nobody gets by that: the pass that placed it has looked at all others.
+    let is_placed = waits_for_node(old) && claim(new) == Some(true);
+    if !is_placed && (waits_for_node(old) != waits_for_node(new) || claim(old) != claim(new)) {
         keys.push(Key::Scheduler);
     }
     keys

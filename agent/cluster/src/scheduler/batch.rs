@@ -1,9 +1,9 @@
 //! The tasks that wait for the scheduler, in batches of those that need the same of a node.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::objects::{Task, TaskState};
+use crate::time::Timestamp;
 use crate::view::View;
 
 /// Tasks of one service and one version of its spec.
@@ -14,40 +14,51 @@ pub(super) struct Batch<'s> {
     pub(super) free: Vec<&'s Arc<Task>>,
     /// Any of them.
     pub(super) sample: &'s Arc<Task>,
+    oldest: Timestamp,
 }
 
 /// Every task that waits and is still wanted. The batch with the oldest task comes first, so that what has waited longest
 /// for room gets it; within a batch, tasks come slot by slot.
 pub(super) fn batches<'s>(view: &'s View<'_>) -> Vec<Batch<'s>> {
-    let mut by_spec = BTreeMap::<_, Vec<Batch<'s>>>::new();
+    let mut batches: Vec<Batch<'s>> = Vec::new();
+    // Those of one spec come together, in the order of their slots: the first of its batches.
+    let mut of_spec = 0;
     for task in view.tasks_pending().filter(|task| is_waiting(view, task)) {
-        let batches = by_spec.entry((task.service, task.spec_version)).or_default();
-        let place = batches.iter().position(|batch| needs_the_same(batch.sample, task));
+        if batches.get(of_spec).is_none_or(|batch| !batch.is_of_spec_of(task)) {
+            of_spec = batches.len();
+        }
+        let place = (of_spec..batches.len()).find(|place| needs_the_same(batches[*place].sample, task));
         let place = place.unwrap_or_else(|| {
-            batches.push(Batch { bound: Vec::new(), free: Vec::new(), sample: task });
+            batches.push(Batch {
+                bound: Vec::new(),
+                free: Vec::new(),
+                sample: task,
+                oldest: task.meta.created_at,
+            });
             batches.len() - 1
         });
-        let batch = &mut batches[place];
-        if task.node.is_some() { batch.bound.push(task) } else { batch.free.push(task) }
+        batches[place].add(task);
     }
-    let mut batches: Vec<_> = by_spec.into_values().flatten().collect();
-    for batch in &mut batches {
-        batch.bound.sort_by_key(|task| (task.slot, task.id));
-        batch.free.sort_by_key(|task| (task.slot, task.id));
-    }
-    batches.sort_by_key(Batch::oldest);
+    batches.sort_by_key(|batch| batch.oldest);
     batches
 }
 
-impl Batch<'_> {
-    fn oldest(&self) -> Option<crate::time::Timestamp> {
-        self.bound.iter().chain(&self.free).map(|task| task.meta.created_at).min()
+impl<'s> Batch<'s> {
+    fn is_of_spec_of(&self, task: &Task) -> bool {
+        (self.sample.service, self.sample.spec_version) == (task.service, task.spec_version)
+    }
+
+    fn add(&mut self, task: &'s Arc<Task>) {
+        self.oldest = self.oldest.min(task.meta.created_at);
+        if task.node.is_some() { self.bound.push(task) } else { self.free.push(task) }
     }
 }
 
 /// Whether it is to run: a task that is to be shut down before it was placed is the orchestrator's to end.
 fn is_waiting(view: &View<'_>, task: &Task) -> bool {
-    view.state(task) == TaskState::Pending && task.desired_state <= TaskState::Complete
+    // Nobody has told anything of a task that is on no node.
+    let is_pending = task.node.is_none() || view.state(task) == TaskState::Pending;
+    is_pending && task.desired_state <= TaskState::Complete
 }
 
 /// Whether all that a filter or a preference reads of a task is the same in both, given that the service and its spec's

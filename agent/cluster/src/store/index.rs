@@ -1,13 +1,14 @@
 //! Where objects are found by something else than their id. Ordered, so that every walk is the same on every manager.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::addresses::Addresses;
 use super::object::{Object, ObjectId, ObjectKind};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::label::{depends_on, priority, rebalance};
 use crate::objects::task::Gate;
-use crate::objects::{Task, TaskState};
+use crate::objects::{Task, TaskState, Version};
 use crate::time::Timestamp;
 
 const FIRST: TaskId = TaskId::of(0);
@@ -35,8 +36,9 @@ pub(super) struct Indexes {
     /// Of ten thousand nodes a few are.
     managers: BTreeSet<NodeId>,
     pub(super) addresses: Addresses,
-    /// With a node and without one.
-    pending: BTreeSet<TaskId>,
+    /// With a node and without one. The scheduler walks all of them, again and again: those of one spec are together, slot by slot, and
+    /// are found without a search.
+    pending: BTreeMap<(Option<ServiceId>, Version, u64, TaskId), Arc<Task>>,
 }
 
 impl Indexes {
@@ -64,7 +66,7 @@ impl Indexes {
             self.by_slot.insert((service, task.slot, task.id));
         }
         if task.status.state == TaskState::Pending {
-            self.pending.insert(task.id);
+            self.pending.insert(place_of(task), Arc::clone(task));
         }
         self.displaced.extend(task.displaced.as_ref().map(|it| (it.at, task.id)));
         if let Some(node) = task.node {
@@ -117,7 +119,7 @@ impl Indexes {
         for network in networks_named_by(task) {
             self.using.remove(&(network, task.id));
         }
-        self.pending.remove(&task.id);
+        self.pending.remove(&place_of(task));
     }
 
     pub(super) fn by_name(&self, kind: ObjectKind, name: &str) -> Option<ObjectId> {
@@ -140,8 +142,8 @@ impl Indexes {
         self.by_node.range((node, FIRST)..=(node, LAST)).map(|(_, task)| *task)
     }
 
-    pub(super) fn pending(&self) -> impl Iterator<Item = TaskId> {
-        self.pending.iter().copied()
+    pub(super) fn pending(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.pending.values()
     }
 
     pub(super) fn new_ones(&self) -> impl Iterator<Item = TaskId> {
@@ -177,6 +179,10 @@ impl Indexes {
     pub(super) fn using(&self, network: NetworkId) -> impl Iterator<Item = TaskId> {
         self.using.range((network, FIRST)..=(network, LAST)).map(|(_, task)| *task)
     }
+}
+
+fn place_of(task: &Task) -> (Option<ServiceId>, Version, u64, TaskId) {
+    (task.service, task.spec_version, task.slot, task.id)
 }
 
 /// What it asks for, and what it has got: the ingress network is in no spec.
