@@ -28,6 +28,7 @@ mod resealing;
 mod seal;
 mod settings;
 mod snapshot;
+mod transaction_record;
 mod transport;
 mod wire;
 

@@ -44,7 +44,7 @@ pub(crate) struct MembershipRecord {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PayloadRecord {
     Blank,
-    Transaction(Arc<[StoreAction]>),
+    Transaction(#[serde(with = "crate::transaction_record")] Arc<[StoreAction]>),
     Membership(MembershipRecord),
 }
 

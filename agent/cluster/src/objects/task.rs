@@ -1,7 +1,7 @@
 //! Tasks: one run of a container on one node. A task is never restarted; what replaces it is a new one in its slot.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ use crate::time::Timestamp;
 pub struct Task {
     pub id: TaskId,
     pub meta: Meta,
-    /// What was asked for when it was made; never changed.
+    /// What was asked for when it was made; never changed. Not written where it is the plain one.
+    #[serde(default = "TaskSpec::plain", skip_serializing_if = "TaskSpec::is_plain")]
     pub spec: Arc<TaskSpec>,
     /// The service's spec version that it was made of.
     pub spec_version: Version,
@@ -113,6 +114,8 @@ pub enum Gate {
     Closed,
 }
 
+static PLAIN: LazyLock<Arc<TaskSpec>> = LazyLock::new(Arc::default);
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskSpec {
@@ -146,6 +149,16 @@ impl Default for TaskRuntime {
 }
 
 impl TaskSpec {
+    /// The one that asks for nothing: always the same.
+    #[must_use]
+    pub fn plain() -> Arc<Self> {
+        Arc::clone(&PLAIN)
+    }
+
+    fn is_plain(spec: &Arc<Self>) -> bool {
+        *spec == *PLAIN
+    }
+
     /// What is to run; none for an attachment.
     #[must_use]
     pub fn container(&self) -> Option<&ContainerSpec> {

@@ -1,5 +1,11 @@
 //! Records: what was written is read, and nothing else.
 
+use std::sync::Arc;
+
+use ketch_cluster::id::{ServiceId, TaskId};
+use ketch_cluster::objects::task::{Gate, Stop, TaskRuntime};
+use ketch_cluster::objects::{ContainerSpec, Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
+use ketch_cluster::store::{Object, StoreAction};
 use proptest::prelude::*;
 
 use super::{create_with, entropy};
@@ -25,7 +31,80 @@ fn payloads() -> impl Strategy<Value = PayloadRecord> {
         let peers = voters.iter().flatten().map(|id| (*id, peer(*id))).collect();
         PayloadRecord::Membership(MembershipRecord { voters, peers })
     });
-    prop_oneof![Just(PayloadRecord::Blank), transaction, membership]
+    let kinds = 0..4_usize;
+    let tasks = proptest::collection::vec((any::<u128>(), kinds), 0..9)
+        .prop_map(|tasks| PayloadRecord::Transaction(tasks.into_iter().map(task_action).collect()));
+    prop_oneof![Just(PayloadRecord::Blank), transaction, tasks, membership]
+}
+
+/// Of one of a few services; the last kind is no task.
+fn task_action((id, kind): (u128, usize)) -> StoreAction {
+    match kind {
+        0 => StoreAction::Create(task(id, "").into()),
+        1 => StoreAction::Update(task(id, "busybox:1").into()),
+        2 => StoreAction::Create(task(id, "nginx:1").into()),
+        _ => StoreAction::Remove(TaskId::of(id).into()),
+    }
+}
+
+fn task(id: u128, image: &str) -> Task {
+    let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
+    let spec = TaskSpec { runtime: TaskRuntime::Container(Box::new(container)), ..TaskSpec::default() };
+    Task {
+        id: TaskId::of(id),
+        meta: Meta::default(),
+        spec: Arc::new(spec),
+        spec_version: Version(7),
+        service: Some(ServiceId::of(1)),
+        slot: 3,
+        node: None,
+        name: "web.3".to_owned(),
+        labels: Labels::new(),
+        service_name: "web".to_owned(),
+        service_labels: Labels::new(),
+        status: TaskStatus::default(),
+        desired_state: TaskState::Running,
+        stop: Stop::default(),
+        start_after: None,
+        replaces: None,
+        gate: Gate::default(),
+        networks: Vec::new(),
+        endpoint: None,
+        log_driver: None,
+        generic_resources: Vec::new(),
+        job_iteration: None,
+    }
+}
+
+#[test]
+fn a_spec_that_tasks_share_is_written_once_and_shared_again() {
+    let actions: Arc<[StoreAction]> =
+        (0..200).map(|id| StoreAction::Create(task(id, "busybox:1").into())).collect();
+    let json = serde_json::to_vec(&PayloadRecord::Transaction(Arc::clone(&actions))).unwrap();
+    let plain = serde_json::to_vec(&actions).unwrap();
+    assert!(json.len() * 2 < plain.len(), "{} bytes of {}", json.len(), plain.len());
+    let PayloadRecord::Transaction(read) = serde_json::from_slice(&json).unwrap() else { panic!("{json:?}") };
+    assert_eq!(read, actions);
+    let specs: Vec<_> = read
+        .iter()
+        .map(|action| match action {
+            StoreAction::Create(Object::Task(task)) => &task.spec,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(specs.iter().all(|spec| Arc::ptr_eq(spec, specs[0])));
+}
+
+#[test]
+fn a_transaction_of_before_reads_and_one_without_its_spec_does_not() {
+    let actions: Arc<[StoreAction]> = [StoreAction::Update(task(1, "nginx:1").into())].into();
+    let old = format!("{{\"transaction\":{}}}", serde_json::to_string(&actions).unwrap());
+    let read: PayloadRecord = serde_json::from_str(&old).unwrap();
+    assert_eq!(read, PayloadRecord::Transaction(Arc::clone(&actions)));
+    let new = serde_json::to_string(&read).unwrap();
+    let (head, tail) = new.split_once("\"actions\":[[0,").unwrap();
+    let broken = format!("{head}\"actions\":[[1,{tail}");
+    assert!(serde_json::from_str::<PayloadRecord>(&broken).is_err());
 }
 
 fn entries() -> impl Strategy<Value = EntryRecord> {
