@@ -143,6 +143,9 @@ impl Pass<'_> {
         }
         held.iter().for_each(|it| self.keep_promised(it));
         let made = self.make_room(&refused, &left);
+        if made.has_later() {
+            self.wanted.wake(self.now);
+        }
         for (pipeline, task) in refused.into_iter().filter(|(_, task)| made.leaves(task)) {
             let is_due = self.may_tell(task);
             let reason = is_due.then(|| self.reason_of_node(task, pipeline));
@@ -196,7 +199,7 @@ impl Pass<'_> {
             })
         });
         let placed = placed.count();
-        self.table.end_arrangement(sample.service);
+        self.table.end_arrangement();
         &tasks[placed..]
     }
 

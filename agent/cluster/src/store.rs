@@ -197,17 +197,17 @@ impl Store {
 
     /// A service's tasks, slot by slot; the ended ones too.
     pub fn tasks_of(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
-        self.indexes.of_service(service).filter_map(|id| self.tasks.get(&id))
+        self.indexes.of_service(service)
     }
 
     /// The tasks in one slot of a service; the ended ones too.
     pub fn tasks_in(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = &Arc<Task>> {
-        self.indexes.in_slot(service, slot).filter_map(|id| self.tasks.get(&id))
+        self.indexes.in_slot(service, slot)
     }
 
     /// The tasks that were given to a node; the ended ones too.
     pub fn tasks_on(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
-        self.indexes.on_node(node).filter_map(|id| self.tasks.get(&id))
+        self.indexes.on_node(node)
     }
 
     /// A service's new tasks whose gate is closed.

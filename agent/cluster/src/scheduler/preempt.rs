@@ -82,6 +82,11 @@ pub(super) enum Step {
 }
 
 impl Made {
+    /// Whether somebody's turn comes in the next pass.
+    pub(super) fn has_later(&self) -> bool {
+        !self.later.is_empty()
+    }
+
     /// Whether the task is still to be told why it waits.
     pub(super) fn leaves(&self, task: &Task) -> bool {
         !self.told.contains(&task.id) && !self.later.contains(&task.id)

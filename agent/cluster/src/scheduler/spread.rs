@@ -38,8 +38,13 @@ impl Candidates<'_> {
 
     fn rank(&self, row: usize) -> Rank {
         let failures = self.failures.get(&row).copied().unwrap_or_default();
-        let of_service = self.table.presence(self.pipeline.wants.service).map_or(0, |it| it.on(row));
-        self.table.rows()[row].rank(start_of(self.pipeline.wants.service), (failures, of_service))
+        let of_service = self.table.arranged().map_or(0, |it| it.on(row));
+        self.ranked(row, (failures, of_service))
+    }
+
+    /// Its rank with so many failures and tasks of the service.
+    fn ranked(&self, row: usize, of_service: (u32, u32)) -> Rank {
+        self.table.rows()[row].rank(start_of(self.pipeline.wants.service), of_service)
     }
 
     /// Asks the filters, and remembers for others what they will be told as well.
@@ -53,13 +58,12 @@ impl Candidates<'_> {
 
     /// Whether it comes after all nodes that have neither tasks nor failures of the service.
     fn comes_late(&self, row: usize) -> bool {
-        let presence = self.table.presence(self.pipeline.wants.service);
-        presence.is_some_and(|it| it.on(row) > 0) || self.failures.contains_key(&row)
+        self.table.arranged().is_some_and(|it| it.on(row) > 0) || self.failures.contains_key(&row)
     }
 
     /// The rows of a leaf that come late.
     fn late_ones(&self, leaf: usize) -> BinaryHeap<Reverse<(Rank, usize)>> {
-        let presence = self.table.presence(self.pipeline.wants.service);
+        let presence = self.table.arranged();
         let layout = self.table.partition(self.partition).layout();
         let with_tasks = presence.into_iter().flat_map(|it| it.rows_of(leaf));
         let has_none = |row: &usize| presence.is_none_or(|it| it.on(*row) == 0);
@@ -70,7 +74,7 @@ impl Candidates<'_> {
 
     /// Live tasks of the service in these leaves, on nodes that are refused too.
     fn tasks_within(&self, leaves: Range<usize>) -> u64 {
-        self.table.presence(self.pipeline.wants.service).map_or(0, |it| it.within(leaves))
+        self.table.arranged().map_or(0, |it| it.within(leaves))
     }
 }
 
@@ -202,7 +206,7 @@ impl Leaf {
                 self.walked = Some(place);
                 let row = place.row();
                 if !candidates.comes_late(row) && candidates.may_have_one(row) {
-                    return Some((candidates.rank(row), row));
+                    return Some((candidates.ranked(row, (0, 0)), row));
                 }
             }
         }

@@ -32,6 +32,8 @@ pub(super) struct NodeTable {
     rows: Vec<NodeRow>,
     /// Where each service has live tasks, if it has any.
     presences: BTreeMap<ServiceId, Presence>,
+    /// That of the service that is being placed, which is asked at every step: it is not among the others then.
+    arranged: Option<(ServiceId, Presence)>,
     /// Tasks that have failed on some node, and perhaps some that are not there any more.
     failed: BTreeSet<(ServiceId, TaskId)>,
     /// Those of them that have come to be known so lately that a successor may be on its way.
@@ -202,24 +204,22 @@ impl NodeTable {
         self.rows.partition_point(|row| row.node.id.bits() < start)
     }
 
-    /// Where the service has live tasks; none when it has none, unless it is being placed.
-    pub(super) fn presence(&self, service: Option<ServiceId>) -> Option<&Presence> {
-        service.and_then(|service| self.presences.get(&service))
+    /// Where the service that is being placed has live tasks; none of tasks that have no service.
+    pub(super) fn arranged(&self) -> Option<&Presence> {
+        self.arranged.as_ref().map(|(_, presence)| presence)
     }
 
     /// Before tasks of the service are placed by that partition: has those that it has apart by its leaves.
     pub(super) fn arrange(&mut self, service: Option<ServiceId>, partition: usize) {
         let Some(service) = service else { return };
-        self.presences.entry(service).or_default().arrange(self.partitions[partition].shared_layout());
+        let mut presence = self.presences.remove(&service).unwrap_or_default();
+        presence.arrange(self.partitions[partition].shared_layout());
+        self.arranged = Some((service, presence));
     }
 
     /// After they were placed, if any were.
-    pub(super) fn end_arrangement(&mut self, service: Option<ServiceId>) {
-        if let Some(service) = service
-            && self.presences.get(&service).is_some_and(Presence::is_empty)
-        {
-            self.presences.remove(&service);
-        }
+    pub(super) fn end_arrangement(&mut self) {
+        self.presences.extend(self.arranged.take().filter(|(_, presence)| !presence.is_empty()));
     }
 
     /// Tasks of the service that may have failed.
@@ -251,7 +251,10 @@ impl NodeTable {
         let live = row.live();
         row.add(task, status);
         if let Some(service) = task.service.filter(|_| row.live() > live) {
-            self.presences.entry(service).or_default().add(index);
+            match &mut self.arranged {
+                Some((arranged, presence)) if *arranged == service => presence.add(index),
+                _ => self.presences.entry(service).or_default().add(index),
+            }
         }
     }
 

@@ -18,8 +18,9 @@ const LAST: TaskId = TaskId::of(u128::MAX);
 pub(super) struct Indexes {
     /// In lower case: DNS tells no `Web` from `web`, and neither does Docker.
     names: BTreeMap<(ObjectKind, String), ObjectId>,
-    by_slot: BTreeSet<(ServiceId, u64, TaskId)>,
-    by_node: BTreeSet<(NodeId, TaskId)>,
+    /// Where many tasks are walked again and again they are found without a search for each.
+    by_slot: BTreeMap<(ServiceId, u64, TaskId), Arc<Task>>,
+    by_node: BTreeMap<(NodeId, TaskId), Arc<Task>>,
     new: BTreeSet<TaskId>,
     /// New ones of a service whose gate is closed; those are not in `new`.
     at_gate: BTreeSet<(ServiceId, TaskId)>,
@@ -36,8 +37,7 @@ pub(super) struct Indexes {
     /// Of ten thousand nodes a few are.
     managers: BTreeSet<NodeId>,
     pub(super) addresses: Addresses,
-    /// With a node and without one. The scheduler walks all of them, again and again: those of one spec are together, slot by slot, and
-    /// are found without a search.
+    /// With a node and without one. The scheduler walks all of them, again and again: those of one spec are together, slot by slot.
     pending: BTreeMap<(Option<ServiceId>, Version, u64, TaskId), Arc<Task>>,
 }
 
@@ -63,14 +63,14 @@ impl Indexes {
         }
         let Object::Task(task) = object else { return };
         if let Some(service) = task.service {
-            self.by_slot.insert((service, task.slot, task.id));
+            self.by_slot.insert((service, task.slot, task.id), Arc::clone(task));
         }
         if task.status.state == TaskState::Pending {
             self.pending.insert(place_of(task), Arc::clone(task));
         }
         self.displaced.extend(task.displaced.as_ref().map(|it| (it.at, task.id)));
         if let Some(node) = task.node {
-            self.by_node.insert((node, task.id));
+            self.by_node.insert((node, task.id), Arc::clone(task));
         }
         match (task.status.state, task.gate, task.service) {
             (TaskState::New, Gate::Closed, Some(service)) => {
@@ -130,16 +130,16 @@ impl Indexes {
         self.managers.iter().copied()
     }
 
-    pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = TaskId> {
-        self.by_slot.range((service, 0, FIRST)..=(service, u64::MAX, LAST)).map(|(_, _, task)| *task)
+    pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.by_slot.range((service, 0, FIRST)..=(service, u64::MAX, LAST)).map(|(_, task)| task)
     }
 
-    pub(super) fn in_slot(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = TaskId> {
-        self.by_slot.range((service, slot, FIRST)..=(service, slot, LAST)).map(|(_, _, task)| *task)
+    pub(super) fn in_slot(&self, service: ServiceId, slot: u64) -> impl Iterator<Item = &Arc<Task>> {
+        self.by_slot.range((service, slot, FIRST)..=(service, slot, LAST)).map(|(_, task)| task)
     }
 
-    pub(super) fn on_node(&self, node: NodeId) -> impl Iterator<Item = TaskId> {
-        self.by_node.range((node, FIRST)..=(node, LAST)).map(|(_, task)| *task)
+    pub(super) fn on_node(&self, node: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.by_node.range((node, FIRST)..=(node, LAST)).map(|(_, task)| task)
     }
 
     pub(super) fn pending(&self) -> impl Iterator<Item = &Arc<Task>> {
