@@ -17,7 +17,7 @@ use ketch_node::wire::{CallError, Destination, Links};
 use ketch_node::world::World;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Failure;
 use crate::executor::description;
@@ -27,8 +27,13 @@ use crate::world::BenchWorld;
 /// As the product's worker has them.
 const ANSWER: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(100);
-/// Sessions that begin in a millisecond at first.
-const AT_ONCE: usize = 4;
+/// Until it looks for the leader again: twice as long each time, in the upper half of it.
+const SHORTEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_secs(8);
+/// After a session that has lasted for so long it begins with the shortest again.
+const GOOD: Duration = Duration::from_secs(10);
+/// Between two first sessions: all at once would have no answer in time, and come again.
+const APART: Duration = Duration::from_millis(1);
 
 /// The nodes of a bench, by their numbers.
 pub(crate) fn nodes(seed: u64) -> impl Iterator<Item = NodeId> {
@@ -48,9 +53,7 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Failure> {
         for (number, node) in nodes(seed).enumerate().skip(first).take(count) {
             let agent = Agent::new(&folder, (node, number, cluster), managers.clone());
             tokio::spawn(agent.run());
-            if number % AT_ONCE == 0 {
-                sleep(Duration::from_millis(1)).await;
-            }
+            sleep(APART).await;
         }
         std::future::pending().await
     })
@@ -125,15 +128,25 @@ impl Agent {
 
     async fn run(self) {
         let mut turn = self.number;
+        let mut pause = SHORTEST;
         let mut led: Option<String> = None;
         loop {
+            let was_led = led.is_some();
             let manager = led.take().unwrap_or_else(|| self.managers[turn % self.managers.len()].clone());
             let links = Arc::new(Links::new(Arc::clone(&self.world) as Arc<dyn World>));
+            let began = Instant::now();
             let ended = self.session(&links, &manager).await;
+            if began.elapsed() >= GOOD {
+                pause = SHORTEST;
+            }
             turn += 1;
             led = ended.and_then(|error| error.leader().flatten()).map(|leader| leader.address);
-            let pause = u64::try_from(self.world.bits() % 400).unwrap_or(0);
-            sleep(Duration::from_millis(100 + pause)).await;
+            if led.is_some() && !was_led {
+                continue;
+            }
+            let share = u32::try_from(self.world.bits() & 0xffff).unwrap_or(0);
+            sleep(pause / 2 + pause / 2 * share / 0x1_0000).await;
+            pause = (pause * 2).min(LONGEST);
         }
     }
 

@@ -18,6 +18,8 @@ mod world;
 
 use std::error::Error;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -29,6 +31,7 @@ pub(crate) enum Extent {
 pub(crate) type Failure = Box<dyn Error>;
 
 fn main() -> Result<(), Failure> {
+    allow_all_files();
     let quick = std::env::var("QUICK").is_ok_and(|value| !matches!(value.as_str(), "" | "0"));
     let extent = if quick { Extent::Quick } else { Extent::Whole };
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -40,6 +43,13 @@ fn main() -> Result<(), Failure> {
         ["agents", words @ ..] => agents::run(words),
         _ => Err("ketch-scale scheduler | cluster [<nodes>...]".into()),
     }
+}
+
+/// Each node that pretends has a connection: this process and those that it starts may have as many files as the machine lets it.
+fn allow_all_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Who may not has fewer, and is told by what fails then.
+    drop(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }));
 }
 
 fn numbers(words: &[&str]) -> Result<Vec<usize>, Failure> {

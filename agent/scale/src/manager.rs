@@ -237,6 +237,9 @@ async fn make_services(node: &Node, wanted: Wanted) -> Result<(), Failure> {
     let asked = ask(&leader, &wanted).await?;
     let all_asked = began.elapsed();
     let seen = timeout(PATIENCE, watching).await.map_err(|_| "tasks don't run in time")??;
+    if seen.running < tasks {
+        return Err("another manager leads than at the beginning".into());
+    }
     let all = began.elapsed();
     let cpu = process_time().saturating_sub(cpu);
     let mut latencies: Vec<f64> = seen
@@ -281,15 +284,16 @@ async fn ask(leader: &Arc<Leader>, wanted: &Wanted) -> Result<BTreeMap<ServiceId
     Ok(made?)
 }
 
-/// When each task of these services was assigned.
+/// When each task of these services was assigned, and how many came to run.
 struct Seen {
     assigned: Vec<(ServiceId, Instant)>,
+    running: usize,
 }
 
-/// Follows the cluster as its dispatcher does, until so many tasks run.
+/// Follows the cluster as its dispatcher does, until so many tasks run or the leadership is over.
 async fn watch(leader: Arc<Leader>, tasks: usize, prefix: String) -> Seen {
     let mut changes = leader.changes();
-    let mut seen = Seen { assigned: Vec::new() };
+    let mut seen = Seen { assigned: Vec::new(), running: 0 };
     let mut running = BTreeSet::new();
     while running.len() < tasks
         && let Some(wake) = changes.next().await
@@ -308,6 +312,7 @@ async fn watch(leader: Arc<Leader>, tasks: usize, prefix: String) -> Seen {
             }
         }
     }
+    seen.running = running.len();
     seen
 }
 

@@ -1,5 +1,5 @@
 //! The surroundings of a node of the bench: the system's clock, files in a folder of its own, and sockets of that machine in
-//! place of TCP and TLS. Who calls says so in the first line, and is believed: what TLS costs is not measured here.
+//! place of TCP and TLS. Who calls says so in a greeting, behind its length, and is believed: what TLS costs is not measured here.
 
 use std::fmt;
 use std::fs;
@@ -26,8 +26,6 @@ use tokio::net::{UnixListener, UnixStream};
 
 /// A caller that shows nothing.
 const STRANGER: &str = "-";
-/// A first line is shorter.
-const MOST_GREETING: usize = 256;
 
 /// One node's.
 pub(crate) struct BenchWorld {
@@ -102,7 +100,7 @@ impl World for BenchWorld {
                 reason: error.to_string(),
             };
             let mut stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            stream.write_all(greeting(shown.as_ref()).as_bytes()).await.map_err(unreachable)?;
+            stream.write_all(&greeting(shown.as_ref())).await.map_err(unreachable)?;
             Ok(Box::new(stream) as Box<dyn Stream>)
         }
         .boxed()
@@ -133,21 +131,25 @@ fn socket_of(sockets: &Path, address: &str) -> PathBuf {
     sockets.join(address.rsplit_once(':').map_or(address, |(host, _)| host))
 }
 
-fn greeting(shown: Option<&Identity>) -> String {
-    let Some(Identity { node, role, cluster, issuer, begins, expires }) = shown else {
-        return format!("{STRANGER}\n");
-    };
-    let role = if *role == NodeRole::Manager { "manager" } else { "worker" };
-    let issuer: Vec<String> = issuer.0.iter().map(u8::to_string).collect();
-    format!("{node} {role} {cluster} {} {} {}\n", issuer.join("."), begins.0, expires.0)
+fn greeting(shown: Option<&Identity>) -> Vec<u8> {
+    let words = shown.map_or_else(|| STRANGER.to_owned(), words_of);
+    let length = u8::try_from(words.len()).unwrap_or(u8::MAX);
+    [&[length], words.as_bytes()].concat()
 }
 
-fn greeted(line: &str) -> Option<Caller> {
-    if line == STRANGER {
+fn words_of(shown: &Identity) -> String {
+    let Identity { node, role, cluster, issuer, begins, expires } = shown;
+    let role = if *role == NodeRole::Manager { "manager" } else { "worker" };
+    let issuer: Vec<String> = issuer.0.iter().map(u8::to_string).collect();
+    format!("{node} {role} {cluster} {} {} {}", issuer.join("."), begins.0, expires.0)
+}
+
+fn greeted(words: &str) -> Option<Caller> {
+    if words == STRANGER {
         return Some(Caller::Stranger);
     }
     let [node, role, cluster, issuer, begins, expires] =
-        line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        words.split(' ').collect::<Vec<_>>().try_into().ok()?;
     let issuer: Option<Vec<u8>> = issuer.split('.').map(|byte| byte.parse().ok()).collect();
     Some(Caller::Member(Identity {
         node: node.parse().ok()?,
@@ -169,14 +171,12 @@ impl Listener for Listening {
         async move {
             loop {
                 let (mut stream, _) = self.listener.accept().await?;
-                let mut line = Vec::new();
-                while line.len() < MOST_GREETING
-                    && let Ok(byte) = stream.read_u8().await
-                    && byte != b'\n'
-                {
-                    line.push(byte);
+                let Ok(length) = stream.read_u8().await else { continue };
+                let mut words = vec![0; length.into()];
+                if stream.read_exact(&mut words).await.is_err() {
+                    continue;
                 }
-                if let Some(caller) = std::str::from_utf8(&line).ok().and_then(greeted) {
+                if let Some(caller) = std::str::from_utf8(&words).ok().and_then(greeted) {
                     return Ok(Accepted {
                         stream: Box::new(stream),
                         caller,
