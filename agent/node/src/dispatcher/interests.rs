@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ketch_cluster::fault::Fault;
 use ketch_cluster::id::{NodeId, TaskId};
-use ketch_cluster::objects::{Node, Service, Task};
+use ketch_cluster::objects::{Node, Service, Task, TaskState};
 use ketch_cluster::store::{Change, Object, ObjectId, Store};
+use ketch_cluster::view::View;
 
 use super::bell::Topic;
 
@@ -72,13 +73,28 @@ impl Interests {
         }
     }
 
-    /// Whom a change of a task, or a word on it, concerns: its own node, and those that may reach it.
-    pub(super) fn touched_by_task(&self, task: &Task, rings: &mut Rings) {
+    /// Whom a change of a task concerns: its own node, and those that may reach it.
+    fn touched_by_task(&self, task: &Task, rings: &mut Rings) {
         if let Some(node) = task.node
             && !Fault::AssignmentLost.is_made()
         {
             rings.ring(node, Topic::Assignment);
         }
+        self.touched_by_traffic(task, rings);
+    }
+
+    /// Whom a worker's word on a task concerns. Its own node has what it has as long as the task has not ended: thousands of tasks come
+    /// to run at once.
+    fn touched_by_word(&self, view: &View<'_>, task: &Task, rings: &mut Rings) {
+        if task.status.state >= TaskState::Assigned && view.state(task) <= TaskState::Running {
+            self.touched_by_traffic(task, rings);
+        } else {
+            self.touched_by_task(task, rings);
+        }
+    }
+
+    /// Those that may reach it.
+    fn touched_by_traffic(&self, task: &Task, rings: &mut Rings) {
         for attachment in &task.networks {
             self.ring_interested(attachment.network.into(), rings);
         }
@@ -121,12 +137,12 @@ impl Rings {
     }
 
     /// Whom workers' words on these tasks concern.
-    pub(super) fn of_words(interests: &Interests, store: &Store, tasks: &[TaskId]) -> Self {
+    pub(super) fn of_words(interests: &Interests, view: &View<'_>, tasks: &[TaskId]) -> Self {
         let mut rings = Self::default();
         tasks
             .iter()
-            .filter_map(|id| store.task(*id))
-            .for_each(|task| interests.touched_by_task(task, &mut rings));
+            .filter_map(|id| view.task(*id))
+            .for_each(|task| interests.touched_by_word(view, task, &mut rings));
         rings
     }
 }

@@ -258,7 +258,7 @@ proptest! {
             if let Event::Word { task, state } = event {
                 let task = TaskId::of(task.into());
                 if store.task(task).is_some() && observed.note(task, word(STATES[state]), Timestamp(1)) {
-                    rings = Rings::of_words(&sessions.interests, &store, &[task]);
+                    rings = Rings::of_words(&sessions.interests, &View::new(&store, &observed), &[task]);
                 }
             } else if let Some(action) = action_of(&event, &store) {
                 let version = Version(store.version().0 + 1);
