@@ -364,6 +364,7 @@ fn those_that_look_in_vain_step_back_behind_others() {
     young.meta.created_at = at(90);
     objects.extend([high.clone().into(), young.into()]);
     let mut store = fixture::store(objects);
+    assert_eq!(pass(&store, at(100)).wake_at, Some(at(100)), "others have their turn at once");
     driven(&mut store, (100, 109), &[]);
     assert_eq!(placed(&store, &high), 1);
     // Looking again writes the same reason at a later moment.
