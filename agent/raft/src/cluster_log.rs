@@ -138,7 +138,7 @@ impl ClusterLog {
         actions: Vec<StoreAction>,
         within: Duration,
     ) -> Result<Arc<Committed>, ProposeError> {
-        let transaction = Transaction(Arc::from(actions));
+        let transaction = Transaction::from(actions);
         let write = carried(&self.raft, |raft| async move { raft.client_write(transaction).await });
         let written = timeout(within, write).await.map_err(|_| ProposeError::Uncertain)?;
         match written.map_err(not_proposed)?.data {

@@ -1,15 +1,15 @@
 //! What openraft is told about our types. Nothing of this leaves the crate or is stored: [`crate::record`] is what is.
 
-use std::fmt;
 use std::sync::Arc;
 
 use ketch_cluster::objects::Version;
-use ketch_cluster::store::{Change, StoreAction, StoreError};
+use ketch_cluster::store::{Change, StoreError};
 use openraft_rt::deterministic_rng::DeterministicRng;
 use openraft_rt_tokio::TokioRuntime;
 
 use crate::Peer;
 use crate::machine::Machine;
+pub(crate) use crate::transaction::Transaction;
 
 openraft::declare_raft_types!(
     pub(crate) Types:
@@ -31,16 +31,6 @@ pub(crate) type Payload = openraft::alias::PayloadOf<Types>;
 pub(crate) type Membership = openraft::Membership<u64, Peer>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-
-/// What one entry of the log asks for. Shared: it is copied between the log, the network and the store.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Transaction(pub(crate) Arc<[StoreAction]>);
-
-impl fmt::Display for Transaction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} actions", self.0.len())
-    }
-}
 
 /// A transaction that entered the store.
 #[derive(Debug, Clone, PartialEq)]

@@ -28,7 +28,7 @@ mod resealing;
 mod seal;
 mod settings;
 mod snapshot;
-mod transaction_record;
+mod transaction;
 mod transport;
 mod wire;
 

@@ -54,7 +54,7 @@ impl Replica {
     fn enter(&self, index: u64, transaction: &Transaction) -> Outcome {
         let version = Version(index);
         let result =
-            self.store.write().unwrap_or_else(PoisonError::into_inner).apply(version, &transaction.0);
+            self.store.write().unwrap_or_else(PoisonError::into_inner).apply(version, transaction.actions());
         match result {
             Ok(changes) => {
                 let committed = Arc::new(Committed { version, changes });

@@ -4,10 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
 
 use ketch_cluster::id::NodeId;
-use ketch_cluster::store::StoreAction;
 use openraft::vote::RaftLeaderId as _;
 use serde::{Deserialize, Serialize};
 
@@ -44,7 +42,7 @@ pub(crate) struct MembershipRecord {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum PayloadRecord {
     Blank,
-    Transaction(#[serde(with = "crate::transaction_record")] Arc<[StoreAction]>),
+    Transaction(Transaction),
     Membership(MembershipRecord),
 }
 
@@ -116,7 +114,7 @@ impl From<&Entry> for EntryRecord {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
             Payload::Blank => PayloadRecord::Blank,
-            Payload::Normal(transaction) => PayloadRecord::Transaction(Arc::clone(&transaction.0)),
+            Payload::Normal(transaction) => PayloadRecord::Transaction(transaction.clone()),
             Payload::Membership(membership) => PayloadRecord::Membership(membership.into()),
         };
         Self { id: LogIdRecord::from(&entry.log_id), payload }
@@ -128,7 +126,7 @@ impl EntryRecord {
     pub(crate) fn entry(self) -> io::Result<Entry> {
         let payload = match self.payload {
             PayloadRecord::Blank => Payload::Blank,
-            PayloadRecord::Transaction(actions) => Payload::Normal(Transaction(actions)),
+            PayloadRecord::Transaction(transaction) => Payload::Normal(transaction),
             PayloadRecord::Membership(membership) => Payload::Membership(membership.try_into()?),
         };
         Ok(Entry { log_id: self.id.into(), payload })

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use ketch_cluster::id::{ServiceId, TaskId};
 use ketch_cluster::objects::task::{Gate, Stop, TaskRuntime};
-use ketch_cluster::objects::{ContainerSpec, Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
+use ketch_cluster::objects::{
+    ContainerSpec, Decision, Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version,
+};
 use ketch_cluster::store::{Object, StoreAction};
 use proptest::prelude::*;
 
 use super::{create_with, entropy};
 use crate::DataKeys;
+use crate::consensus::Transaction;
 use crate::record::{EntryRecord, LogIdRecord, MembershipRecord, PayloadRecord};
 use crate::seal::{Place, Seal, SealError};
 use crate::tests::peer;
@@ -33,8 +36,12 @@ fn payloads() -> impl Strategy<Value = PayloadRecord> {
     });
     let kinds = 0..4_usize;
     let tasks = proptest::collection::vec((any::<u128>(), kinds), 0..9)
-        .prop_map(|tasks| PayloadRecord::Transaction(tasks.into_iter().map(task_action).collect()));
+        .prop_map(|tasks| PayloadRecord::Transaction(transaction_of(tasks.into_iter().map(task_action))));
     prop_oneof![Just(PayloadRecord::Blank), transaction, tasks, membership]
+}
+
+fn transaction_of(actions: impl Iterator<Item = StoreAction>) -> Transaction {
+    Transaction::from(actions.collect::<Vec<_>>())
 }
 
 /// Of one of a few services; the last kind is no task.
@@ -67,25 +74,30 @@ fn task(id: u128, image: &str) -> Task {
         stop: Stop::default(),
         start_after: None,
         replaces: None,
+        displaced: None,
+        promised: None,
         gate: Gate::default(),
         networks: Vec::new(),
         endpoint: None,
         log_driver: None,
         generic_resources: Vec::new(),
         job_iteration: None,
+        decision: Decision::default(),
     }
 }
 
 #[test]
 fn a_spec_that_tasks_share_is_written_once_and_shared_again() {
-    let actions: Arc<[StoreAction]> =
-        (0..200).map(|id| StoreAction::Create(task(id, "busybox:1").into())).collect();
-    let json = serde_json::to_vec(&PayloadRecord::Transaction(Arc::clone(&actions))).unwrap();
-    let plain = serde_json::to_vec(&actions).unwrap();
+    let written = transaction_of((0..200).map(|id| StoreAction::Create(task(id, "busybox:1").into())));
+    let json = serde_json::to_vec(&PayloadRecord::Transaction(written.clone())).unwrap();
+    let plain = serde_json::to_vec(written.actions()).unwrap();
     assert!(json.len() * 2 < plain.len(), "{} bytes of {}", json.len(), plain.len());
     let PayloadRecord::Transaction(read) = serde_json::from_slice(&json).unwrap() else { panic!("{json:?}") };
-    assert_eq!(read, actions);
+    assert_eq!(read, written);
+    let again = serde_json::to_vec(&PayloadRecord::Transaction(read.clone())).unwrap();
+    assert_eq!(again, json, "what was read is passed on as it was");
     let specs: Vec<_> = read
+        .actions()
         .iter()
         .map(|action| match action {
             StoreAction::Create(Object::Task(task)) => &task.spec,
@@ -97,11 +109,12 @@ fn a_spec_that_tasks_share_is_written_once_and_shared_again() {
 
 #[test]
 fn a_transaction_of_before_reads_and_one_without_its_spec_does_not() {
-    let actions: Arc<[StoreAction]> = [StoreAction::Update(task(1, "nginx:1").into())].into();
-    let old = format!("{{\"transaction\":{}}}", serde_json::to_string(&actions).unwrap());
+    let written = transaction_of([StoreAction::Update(task(1, "nginx:1").into())].into_iter());
+    let old = format!("{{\"transaction\":{}}}", serde_json::to_string(written.actions()).unwrap());
     let read: PayloadRecord = serde_json::from_str(&old).unwrap();
-    assert_eq!(read, PayloadRecord::Transaction(Arc::clone(&actions)));
-    let new = serde_json::to_string(&read).unwrap();
+    let written = PayloadRecord::Transaction(written);
+    assert_eq!(read, written);
+    let new = serde_json::to_string(&written).unwrap();
     let (head, tail) = new.split_once("\"actions\":[[0,").unwrap();
     let broken = format!("{head}\"actions\":[[1,{tail}");
     assert!(serde_json::from_str::<PayloadRecord>(&broken).is_err());
