@@ -134,7 +134,7 @@ fn socket_of(sockets: &Path, address: &str) -> PathBuf {
 fn greeting(shown: Option<&Identity>) -> Vec<u8> {
     let words = shown.map_or_else(|| STRANGER.to_owned(), words_of);
     let length = u8::try_from(words.len()).unwrap_or(u8::MAX);
-    [&[length], words.as_bytes()].concat()
+    [&[length][..], words.as_bytes()].concat()
 }
 
 fn words_of(shown: &Identity) -> String {
