@@ -3,42 +3,16 @@
 //! Each is proven on dockerd. `KETCH_OPEN=1` runs them on ketchd all the same: a line whose test passes there is taken out. Called by
 //! [`super::Maker::under_test`].
 
-/// The tests of the mesh are turned on one by one.
-const SWARM: &str = "green on ketchd, and not yet twenty times in a row: KETCH_OPEN=1 runs it";
-
 /// Written this late that it has run a few times only, or on an earlier build.
 const NEW: &str = "new, and run a few times only: KETCH_OPEN=1 runs it";
 
 /// Test, what is missing.
 const OPEN: &[(&str, &str)] = &[
-    (
-        "ketchd_registry_access::certificates_of_clients",
-        "a registry that wants a certificate of us, away from loopback: made anew, and not yet shown on either",
-    ),
-    ("mesh_traffic::an_update_that_starts_first_fails_no_request", SWARM),
-    ("mesh_traffic::an_update_that_stops_first_fails_no_request", SWARM),
-    ("mesh_ca::a_root_of_ones_own_takes_the_place_of_the_clusters", NEW),
-    ("mesh_foreign::neither_joins_the_other", NEW),
-    ("mesh_onehost::every_command_from_every_manager", NEW),
-    ("mesh_onehost::a_terminal_and_its_size", NEW),
-    ("mesh_onehost::files_both_ways", NEW),
-    ("mesh_onehost::streams_end_as_they_do_here", NEW),
-    ("mesh_onehost::an_agent_is_killed_in_the_middle", NEW),
-    ("mesh_onehost::a_leader_is_killed_in_the_middle", NEW),
-    ("mesh_onehost::a_node_may_keep_to_itself", NEW),
-    ("mesh_onehost::a_worker_reaches_nothing", NEW),
-    ("mesh_onehost::the_whole_cluster_is_listed", NEW),
-    ("mesh_onehost::what_is_nobodys_is_answered_as_ever", NEW),
-    ("mesh_full::a_manager_of_three_has_no_room", NEW),
-    ("mesh_full::the_only_manager_has_no_room", NEW),
+    ("ketchd_registry_access::certificates_of_clients", NEW),
     ("mesh_explain::tasks_and_nodes_are_explained", NEW),
     ("mesh_explain::a_stack_is_simulated_and_nothing_is_changed", NEW),
     ("mesh_explain::what_is_decided_is_told", NEW),
     ("mesh_explain::prometheus_reads_the_cluster", NEW),
-    ("mesh_labels::a_service_waits_for_another", NEW),
-    ("mesh_labels::a_changed_secret_rolls_its_service", NEW),
-    ("mesh_labels::a_job_runs_by_its_schedule", NEW),
-    ("mesh_labels::labels_that_can_not_be_are_refused", NEW),
     ("mesh_scale::labels_that_can_not_be_are_refused", NEW),
     ("mesh_scale::a_service_follows_its_cpu_use_also_under_another_leader", NEW),
     ("mesh_scale::a_service_follows_its_requests", NEW),
@@ -48,9 +22,6 @@ const OPEN: &[(&str, &str)] = &[
     ("mesh_layers::the_registry_is_gone", NEW),
     ("mesh_layers::a_node_that_gives_wrong_bytes_is_told_and_left_out", NEW),
     ("mesh_layers::a_node_is_killed_while_it_gives", NEW),
-    ("mesh_ports::labels_that_can_not_be_are_refused", NEW),
-    ("mesh_ports::closed_ports_are_for_those_who_are_named", NEW),
-    ("mesh_ports::published_ports_are_for_some", NEW),
     ("mesh_priority::a_higher_priority_takes_room_and_says_so", NEW),
     ("mesh_priority::a_worker_that_joins_and_returns_gets_its_share", NEW),
     ("mesh_priority::labels_that_can_not_be_are_refused", NEW),
