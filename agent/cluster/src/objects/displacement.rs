@@ -13,8 +13,17 @@ pub struct Displacement {
     pub at: Timestamp,
     pub cause: Cause,
     /// One sentence with the names, to be shown with the task's end; empty of one that stopped for something else before its move came
-    /// about.
+    /// about, and of one whose move was given up.
     pub reason: String,
+}
+
+impl Displacement {
+    /// Whether the task moves by it, or has: a move that was given up is none, and neither is one whose task was stopped for something
+    /// else before.
+    #[must_use]
+    pub fn is_move(&self) -> bool {
+        matches!(self.cause, Cause::Rebalanced { .. }) && !self.reason.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,9 +68,8 @@ pub(super) fn step(service: &ServiceView<'_>, slots: &[Slot<'_>], bits: NewBits<
 /// the node that it was to move to is left alone from now on as after any move in vain.
 fn give_up(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled) {
     let serves = |task: &Task| service.state(task) == TaskState::Running && service.stays(task);
-    let Some(old) = slot.wanted(service).find(|task| serves(task) && task.displaced.is_some()) else {
-        return;
-    };
+    let moves = |task: &Task| task.displaced.as_ref().is_some_and(|it| it.is_move());
+    let Some(old) = slot.wanted(service).find(|task| serves(task) && moves(task)) else { return };
     let Some(Displacement { at, cause: cause @ Cause::Rebalanced { to }, .. }) = old.displaced.as_deref()
     else {
         return;

@@ -268,7 +268,7 @@ pub(super) fn create(service: &ServiceView<'_>, slot: &Slot<'_>, task: Task, wan
 fn is_superseded(service: &ServiceView<'_>, task: &Task, best: Option<&Task>) -> bool {
     let Some(best) = best.filter(|best| best.id != task.id) else { return false };
     // The better one moves, and this one is to take its place.
-    if best.displaced.is_some() && task.replaces == Some(best.id) {
+    if best.displaced.as_ref().is_some_and(|it| it.is_move()) && task.replaces == Some(best.id) {
         return false;
     }
     let is_needed = service.order() == UpdateOrder::StartFirst

@@ -4,6 +4,7 @@ use super::*;
 use crate::fixture;
 use crate::id::{NetworkId, NodeId, ServiceId};
 use crate::label::rebalance;
+use crate::objects::displacement::Promise;
 use crate::objects::node::{NodeSpec, NodeState, NodeStatus};
 use crate::objects::{Cluster, Labels, NetworkAttachment, Node, ServiceMode, Task, TaskState, TaskStatus};
 use crate::store::{Object, Store};
@@ -244,6 +245,9 @@ fn the_scheduler_is_woken_by_who_waits_and_by_room_and_not_by_what_it_has_placed
         |old: &Task, new: &Task| woken(&view, changed(old.clone(), new.clone())).contains(&Key::Scheduler);
     assert!(wakes(&Task { node: None, ..at(TaskState::New) }, &waiting));
     assert!(!wakes(&waiting, &placed));
+    let promised = |node| Task { promised: Some(Box::new(Promise { node })), ..waiting.clone() };
+    assert!(!wakes(&promised(placed.node.unwrap()), &placed));
+    assert!(wakes(&promised(NodeId::of(77)), &placed), "what was kept for it is for others now");
     let given_up = Task { desired_state: TaskState::Shutdown, ..waiting.clone() };
     assert!(wakes(&waiting, &given_up), "what it was promised is for others now");
     assert!(wakes(&placed, &stopped), "the service has one less there");

@@ -114,8 +114,9 @@ fn by_task(view: &View<'_>, old: Option<&Task>, new: Option<&Task>) -> Vec<Key> 
     if names_superseded(view, old) && !names_superseded(view, new) {
         keys.push(Key::Payloads);
     }
-    // What is placed takes room that nobody gets by that: the pass that placed it has looked at all others.
-    let is_placed = waits_for_node(old) && claim(new) == Some(true);
+    // What is placed takes room that nobody gets by that: the pass that placed it has looked at all others. But one that has another node
+    // than it was promised leaves what was kept for it.
+    let is_placed = waits_for_node(old) && claim(new) == Some(true) && !leaves_kept_room(old, new);
     if !is_placed && (waits_for_node(old) != waits_for_node(new) || claim(old) != claim(new)) {
         keys.push(Key::Scheduler);
     }
@@ -153,6 +154,11 @@ fn waits_for_node(task: Option<&Task>) -> bool {
 fn claim(task: Option<&Task>) -> Option<bool> {
     let task = task.filter(|task| task.node.is_some() && holds_room(task.status.state))?;
     Some(task.desired_state <= TaskState::Complete)
+}
+
+fn leaves_kept_room(old: Option<&Task>, new: Option<&Task>) -> bool {
+    let promised = old.and_then(|task| task.promised.as_ref());
+    promised.is_some_and(|promise| new.and_then(|task| task.node) != Some(promise.node))
 }
 
 fn holds_room(state: TaskState) -> bool {

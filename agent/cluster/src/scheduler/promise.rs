@@ -14,7 +14,6 @@ use super::room::{self, host_of, name_of};
 use super::{Order, Pass, REASON_HOLDS, assign};
 use crate::id::TaskId;
 use crate::label::priority;
-use crate::objects::displacement::Cause;
 use crate::objects::node::NodeState;
 use crate::objects::{Node, Task, TaskState, TaskStatus};
 
@@ -93,8 +92,7 @@ impl Pass<'_> {
     /// The task that moves by it.
     fn moves_away(&self, task: &Task) -> Option<&Task> {
         let before = self.view.task(task.replaces?)?;
-        let cause = before.displaced.as_ref().map(|it| &it.cause);
-        matches!(cause, Some(Cause::Rebalanced { .. })).then_some(before)
+        before.displaced.as_ref().is_some_and(|it| it.is_move()).then_some(before)
     }
 
     fn keep_promise(&mut self, task: &Arc<Task>, pipeline: &Pipeline) -> Kept {

@@ -2,6 +2,7 @@
 //! `properties`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{MOST, WINDOW};
@@ -14,6 +15,7 @@ use crate::objects::service::{UpdateOrder, UpdateState};
 use crate::objects::{Service, ServiceMode, Task, TaskSpec, TaskState, UpdateConfig};
 use crate::orchestrator::reconcile_service;
 use crate::orchestrator::simulated::{BROKEN, Simulated};
+use crate::reconciled::Reconciled;
 use crate::store::Store;
 use crate::view::{Observed, View};
 
@@ -266,6 +268,19 @@ fn what_finds_no_place_to_move_to_says_that_it_was_given_up() {
     assert_eq!((displaced.at, displaced.reason.as_str()), (fixture::at(160), ""));
     assert_eq!(stays.desired_state, TaskState::Running);
     assert_eq!(look(&store, 161).actions, []);
+    // What takes its place later is an update's, say, and no move.
+    let mut service = store.service(id).unwrap().as_ref().clone();
+    Arc::make_mut(&mut service.spec.task).force_update += 1;
+    let mut updated = Task { replaces: Some(stays.id), ..stays.as_ref().clone() };
+    (updated.id, updated.displaced, updated.node) = (TaskId::of(3), None, None);
+    (updated.spec, updated.status.state) = (service.spec.task.clone(), TaskState::Pending);
+    let mut wanted = Reconciled::default();
+    wanted.update(service);
+    wanted.create(updated);
+    fixture::apply(&mut store, wanted);
+    let wanted = look(&store, 2000);
+    fixture::apply(&mut store, wanted);
+    assert_eq!(store.task(TaskId::of(3)).unwrap().desired_state, TaskState::Running);
 }
 
 #[test]

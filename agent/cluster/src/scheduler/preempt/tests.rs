@@ -474,7 +474,7 @@ fn one_that_moves_waits_for_the_node_that_it_is_to_move_to() {
     let high = Service::clone(store.services().last().unwrap());
     let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(3), TaskState::Running);
     let cause = Cause::Rebalanced { to: NodeId::of(1) };
-    before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+    before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: "moves".to_owned() }));
     let mut wanted = Reconciled::default();
     [2, 3].into_iter().for_each(|number| wanted.create(fixture::node(number)));
     wanted.create(before);
@@ -524,7 +524,7 @@ fn one_that_moves_goes_nowhere_else_while_the_one_before_serves() {
         let high = Service::clone(store.services().last().unwrap());
         let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(2), TaskState::Running);
         let cause = Cause::Rebalanced { to: NodeId::of(1) };
-        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: "moves".to_owned() }));
         if !is_there {
             before.status.state = TaskState::Failed;
         }
@@ -549,7 +549,7 @@ fn nobody_goes_for_one_that_moves_while_the_one_before_serves() {
         let high = Service::clone(store.services().last().unwrap());
         let mut before = fixture::task_on(fixture::task(9, &high, 9), &fixture::node(3), TaskState::Running);
         let cause = Cause::Rebalanced { to: NodeId::of(1) };
-        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: String::new() }));
+        before.displaced = Some(Box::new(Displacement { at: at(99), cause, reason: "moves".to_owned() }));
         before.desired_state = desired;
         let moves = Task { replaces: Some(TaskId::of(9)), ..fixture::task(4, &high, 4) };
         let mut wanted = Reconciled::default();
