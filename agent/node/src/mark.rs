@@ -32,6 +32,9 @@ impl Mark {
 }
 
 impl Marks {
+    /// Of one thing.
+    pub const MOST: usize = 16;
+
     /// The one by which somebody with these credentials may have it: nobody's, where a registry gave it without any, or his own.
     #[must_use]
     pub fn for_credentials(&self, auth: Option<&str>) -> Option<Mark> {

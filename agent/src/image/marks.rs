@@ -22,8 +22,6 @@ const MARKS: Table = Table("registry_marks");
 const SALTS: Table = Table("registry_salts");
 /// The one that there is.
 const SALT: &str = "own";
-/// Of one blob: of more the oldest is forgotten.
-const MOST: usize = 16;
 
 /// None where they are not kept.
 #[derive(Debug, Default)]
@@ -87,7 +85,7 @@ impl Images {
         if marks.contains(&by) {
             return Ok(());
         }
-        if marks.len() >= MOST {
+        if marks.len() >= Marks::MOST {
             let _oldest = marks.remove(0);
         }
         marks.push(by);
@@ -116,7 +114,8 @@ impl Images {
     }
 
     /// With this node's salt.
-    pub(super) fn salted(&self, by: Vec<Mark>) -> Marks {
+    pub(super) fn salted(&self, mut by: Vec<Mark>) -> Marks {
+        by.truncate(Marks::MOST);
         match locked(&self.0.marked.0).as_ref() {
             Some(kept) => Marks { salt: kept.salt, by },
             None => Marks::default(),

@@ -17,6 +17,7 @@ use super::sought::{Asker, Peers, Table, Way};
 use crate::calls::{
     BlobName, LayerAsked, LayerFound, LayerRight, LayerRightAsked, LayerSource, LayerStep, is_digest,
 };
+use crate::mark::Marks;
 use crate::wire::Refusal;
 
 /// As many nodes are looked at for one blob.
@@ -77,6 +78,10 @@ impl Dispatcher {
         self.is_session(node, asked.session)?;
         if !is_digest(&asked.image) {
             return Err(Refusal::Invalid("an image is named by its digest".to_owned()));
+        }
+        // Nobody finds out by many of them what a task's credentials are.
+        if asked.marks.by.len() > Marks::MOST {
+            return Err(Refusal::Invalid(format!("something has at most {} marks", Marks::MOST)));
         }
         let by = self.leader.view(|view| {
             let task = view.task(asked.task).filter(|task| task.node == Some(asked.node))?;

@@ -43,6 +43,8 @@ const IDLE_ROUNDS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(50);
 /// A node that has nothing yet may have been named for what it had once: the leader is asked again, and no sooner than after so long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Twice as long each time that it names the same nodes, up to this.
+const AGAIN_MOST: Duration = Duration::from_secs(8);
 /// How often it is told that the registry is asked: others wait for it.
 const RENEWAL: Duration = Duration::from_secs(3);
 
@@ -122,6 +124,7 @@ impl<'a> Gather<'a> {
         let part = self.shared.part(self.wanted.descriptor.digest);
         let (mut done, mut avoid, mut idle) = (0, self.avoid.clone(), 0);
         let pace = Mutex::new(Pace { since: Instant::now(), bytes: 0 });
+        let (mut named, mut again) = (Vec::new(), AGAIN);
         while done < total {
             let sources = match &self.way {
                 Way::Registry => Vec::new(),
@@ -142,7 +145,9 @@ impl<'a> Gather<'a> {
                 return self.ask_registry(done, sink).await;
             }
             let before = done;
-            let round = Round::new(&sources, &pace);
+            again = if sources == named { (again * 2).min(AGAIN_MOST) } else { AGAIN };
+            named.clone_from(&sources);
+            let round = Round::new(&sources, &pace, again);
             let ended = self.ask_nodes(&round, &mut done, sink).await?;
             if matches!(self.way, Way::One(_)) && done < total {
                 return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
@@ -199,7 +204,10 @@ impl<'a> Gather<'a> {
             };
             let begun = Instant::now();
             for bytes in parts {
+                let count = bytes.len() as u64;
                 pass(bytes, done, total, sink).await?;
+                // What comes before what is next may never be of use.
+                locked(round.pace).bytes += count;
             }
             // The nodes are not asked while the disk is waited for.
             locked(round.pace).since += begun.elapsed();
@@ -222,7 +230,6 @@ impl<'a> Gather<'a> {
             match self.shared.peers.piece(source.clone(), part, range).await {
                 Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= asked => {
                     let count = bytes.len() as u64;
-                    locked(round.pace).bytes += count;
                     let (node, sum) = (source.node.clone(), Digest::of(&bytes));
                     locked(&self.served).push(Served { node, from: from + have, length: count, sum });
                     (have, vain) = (have + count, 0);
@@ -270,6 +277,8 @@ enum Ended {
 struct Round<'a> {
     sources: &'a [Source],
     begun: Instant,
+    /// How long the leader is not asked again.
+    again: Duration,
     /// Whether one had nothing yet.
     waiting: AtomicBool,
     /// How often each has given a crumb; as often as it takes where it is not asked any more.
@@ -279,10 +288,11 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(sources: &'a [Source], pace: &'a Mutex<Pace>) -> Self {
+    fn new(sources: &'a [Source], pace: &'a Mutex<Pace>, again: Duration) -> Self {
         Self {
             sources,
             begun: Instant::now(),
+            again,
             waiting: AtomicBool::default(),
             crumbs: Mutex::default(),
             pace,
@@ -291,7 +301,7 @@ impl<'a> Round<'a> {
 
     /// Whether the leader may know better ones by now.
     fn is_waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) && self.begun.elapsed() >= AGAIN
+        self.waiting.load(Ordering::Relaxed) && self.begun.elapsed() >= self.again
     }
 
     fn struck(&self) -> Vec<String> {
@@ -318,7 +328,7 @@ impl<'a> Round<'a> {
     }
 }
 
-/// What all of them have brought since then.
+/// What all of them have brought since then, in its order.
 struct Pace {
     since: Instant,
     bytes: u64,

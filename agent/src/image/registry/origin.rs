@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::pull::PullOptions;
 use super::repository::{DOCUMENT_LIMIT, Fetched, Repository};
+use super::tls;
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::Digest;
@@ -47,14 +48,14 @@ impl Origin {
             repository: OnceCell::new_with(Some(repository)),
             images: images.clone(),
             options: options.clone(),
-            mark: images.mark_of(&options.credentials),
+            mark: mark_of(images, options),
             shared: None,
         }
     }
 
     /// Other nodes first.
     pub(super) fn shared(images: &Images, options: &PullOptions, shared: Shared) -> Self {
-        let mark = images.mark_of(&options.credentials);
+        let mark = mark_of(images, options);
         let offer = images.offer(shared.image, mark);
         Self {
             repository: OnceCell::new(),
@@ -124,6 +125,13 @@ impl Origin {
         let Some((shared, _)) = &self.shared else { return self.repository().await?.document(digest).await };
         document(shared, digest, async { self.repository().await?.document(digest).await }).await
     }
+}
+
+/// By whose credentials it comes; nobody's that can be told of where this node has a certificate for the registry.
+fn mark_of(images: &Images, options: &PullOptions) -> Option<Mark> {
+    let endpoints = images.registries().endpoints(&options.reference);
+    let has_certificate = endpoints.iter().any(|endpoint| tls::has_own_certificate(&endpoint.certificates));
+    images.mark_of(&options.credentials).filter(|_| !has_certificate)
 }
 
 /// A manifest or config by its digest: from whoever has it, or from the registry, for all.

@@ -71,6 +71,11 @@ fn roots(folder: &Path) -> Result<RootCertStore> {
 }
 
 /// `NAME.cert` with `NAME.key`.
+/// Whether this node says who it is to a registry.
+pub(super) fn has_own_certificate(folder: &Path) -> bool {
+    !files(folder, "cert").is_empty()
+}
+
 fn own_certificate(folder: &Path) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
     let Some(path) = files(folder, "cert").into_iter().next() else { return Ok(None) };
     let key = path.with_extension("key");

@@ -116,22 +116,20 @@ impl Images {
     }
 
     /// Tells one client how it goes, to the end. What another one began fails by his registry, his credentials, the nodes that he
-    /// asked: then it is begun again.
+    /// asked: then it is begun again, once for all who waited.
     pub(super) async fn follow(
         &self,
         origin: &Arc<Origin>,
-        mut joined: Joined,
+        joined: Joined,
         wanted: &Wanted,
         progress: &Progress,
     ) -> Result<Arc<Layer>> {
-        loop {
-            match joined.transfer.follow(wanted, progress).await {
-                Err(error) if !joined.is_own => {
-                    debug!("layer {} is fetched again: {}", wanted.descriptor.digest, error.message);
-                    joined = self.transfer(origin, wanted);
-                }
-                done => return done,
+        match joined.transfer.follow(wanted, progress).await {
+            Err(error) if !joined.is_own => {
+                debug!("layer {} is fetched again: {}", wanted.descriptor.digest, error.message);
+                self.transfer(origin, wanted).transfer.follow(wanted, progress).await
             }
+            done => done,
         }
     }
 
