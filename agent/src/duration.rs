@@ -41,7 +41,7 @@ pub(crate) fn parse(text: &str) -> Result<i64, String> {
         sum += number * unit;
     }
     #[expect(clippy::cast_possible_truncation, reason = "what is too large saturates")]
-    let time = sum as i64;
+    let time = sum.round() as i64;
     if time == i64::MAX {
         return Err(invalid());
     }

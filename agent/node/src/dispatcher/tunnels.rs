@@ -26,7 +26,7 @@ pub(super) const MOST_OF_NODE: usize = 64;
 pub(super) const MOST_OF_MANAGER: usize = 512;
 /// One that has been silent for so long, while one of its ends writes no more, gives its place to who wants one: behind it may be a
 /// client who was killed, and a process that says nothing.
-pub(super) const QUIET: Duration = Duration::from_secs(60);
+pub(super) const QUIET: Duration = Duration::from_secs(900);
 /// How long a node has to open one.
 const ARRIVAL: Duration = Duration::from_secs(8);
 
