@@ -8,6 +8,7 @@ use tracing::warn;
 
 use super::container::{Container, Life};
 use super::deliver::{ENDING, FOLLOWED, deliver, not_running, to_change};
+use super::ending;
 use super::lifecycle;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
@@ -49,9 +50,9 @@ async fn kill_and_wait(daemon: &Arc<Daemon>, container: &Arc<Container>) -> Resu
     if until_end(container, ends, Some(AFTER_KILL)).await {
         return Ok(());
     }
-    // It may have ended, and its shim not say so.
+    // It may have ended, and its shim not say so: never, or not before its output is read, which a log's server holds up that hangs.
     if let Some(task) = container.task()
-        && !task.is_alive().await
+        && (!task.is_alive().await || ending::first_of(container).is_none())
         && until_end(container, ends, Some(AFTER_KILL)).await
     {
         return Ok(());

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, LONGEST, LONGEST_ANSWERED};
 use super::events::WorkerEvent;
 use super::hands::Hands;
 use super::logs::Readers;
@@ -143,6 +143,7 @@ impl Sessions {
             if began.elapsed() >= GOOD {
                 backoff = Backoff::new();
             }
+            let longest = if matches!(end, End::Elsewhere(_)) { LONGEST_ANSWERED } else { LONGEST };
             match end {
                 // Once, or two managers that take each other for the leader would be asked without a rest.
                 End::Elsewhere(Some(leader)) => {
@@ -162,7 +163,7 @@ impl Sessions {
                 }
                 End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
             }
-            sleep(backoff.next(self.hands.world.bits())).await;
+            sleep(backoff.next_within(longest, self.hands.world.bits())).await;
         }
     }
 
