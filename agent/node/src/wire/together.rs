@@ -29,13 +29,14 @@ impl Answers {
     /// Runs the connection, and beside it what it has given here to be run. What is not done when it ends goes on.
     pub(super) async fn beside<T>(self, mut connection: BoxFuture<'static, T>) -> T {
         let Self::Together(coming) = self else { return connection.await };
+        let take = || mem::take(&mut *coming.lock().unwrap_or_else(PoisonError::into_inner));
         let mut running = FuturesUnordered::new();
         let ended = poll_fn(|context| {
             loop {
                 if let Poll::Ready(ended) = connection.as_mut().poll(context) {
                     return Poll::Ready(ended);
                 }
-                let came = mem::take(&mut *coming.lock().unwrap_or_else(PoisonError::into_inner));
+                let came = take();
                 let has_news = !came.is_empty();
                 running.extend(came);
                 // What was answered the connection sends.
@@ -45,7 +46,7 @@ impl Answers {
             }
         })
         .await;
-        running.extend(mem::take(&mut *coming.lock().unwrap_or_else(PoisonError::into_inner)));
+        running.extend(take());
         if !running.is_empty() {
             drop(tokio::spawn(running.for_each(|()| std::future::ready(()))));
         }

@@ -129,9 +129,11 @@ impl Origin {
 
 /// By whose credentials it comes; nobody's that can be told of where this node has a certificate for the registry.
 fn mark_of(images: &Images, options: &PullOptions) -> Option<Mark> {
-    let endpoints = images.registries().endpoints(&options.reference);
-    let has_certificate = endpoints.iter().any(|endpoint| tls::has_own_certificate(&endpoint.certificates));
-    images.mark_of(&options.credentials).filter(|_| !has_certificate)
+    let has_certificate = || {
+        let endpoints = images.registries().endpoints(&options.reference);
+        endpoints.iter().any(|endpoint| tls::has_own_certificate(&endpoint.certificates))
+    };
+    images.mark_of(&options.credentials).filter(|_| !has_certificate())
 }
 
 /// A manifest or config by its digest: from whoever has it, or from the registry, for all.
