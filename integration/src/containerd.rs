@@ -13,9 +13,12 @@ use crate::case::Case;
 use crate::runtime::{Invocation, Output};
 use crate::shim::{Maker, Shim, peer};
 use crate::site::{Daemon, Site};
+use crate::wait::wait_until;
 
 /// The image of every test.
 pub const IMAGE: &str = "test.local/busybox:1";
+/// What a script ends with whose words are to be heard ([`Containerd::hear`]), before its exit code.
+pub const HEARD: &str = "until [ -e /gate/heard ]; do sleep 0.1; done";
 /// What CRI starts first in a pod: the same image, whose command sleeps.
 pub const PAUSE: &str = "test.local/pause:1";
 
@@ -247,6 +250,41 @@ sandboxer = "{}"
             run.args(["--runc-binary", runtime])
         };
         run.args(["--cgroup", &cgroup]).args(flags).args([IMAGE, id]).args(command)
+    }
+
+    /// The mount by which a container gets to know that it was heard: `ctr run --mount`.
+    ///
+    /// # Panics
+    /// When its folder cannot be made.
+    #[must_use]
+    pub fn gate(&self) -> String {
+        let gate = self.site.path("gate");
+        fs::create_dir_all(&gate).expect("make the gate");
+        format!("type=bind,src={},dst=/gate,options=rbind:ro", gate.display())
+    }
+
+    /// Runs a command of ctr whose process writes these words, and then waits with [`HEARD`], to its end.
+    ///
+    /// ctr opens a container's streams beside all else, and when the container has ended it gives up on those that are not open yet:
+    /// on a loaded machine nothing is heard of one that ends at once, whatever the shim and the runtime are.
+    ///
+    /// # Panics
+    /// When the words don't come.
+    #[must_use]
+    pub fn hear(&self, command: Invocation, stdout: &str, stderr: &str) -> Output {
+        let heard = self.site.path("gate/heard");
+        let _ = fs::remove_file(&heard);
+        let running = command.spawn();
+        wait_until("the container's words", || {
+            let words = (running.stdout_now(), running.stderr_now());
+            if (words.0.trim(), words.1.trim()) == (stdout, stderr) {
+                Ok(())
+            } else {
+                Err(format!("{words:?}"))
+            }
+        });
+        fs::write(heard, "").expect("open the gate");
+        running.wait()
     }
 
     /// Kills the daemon as a crash would; shims and containers go on.

@@ -1,6 +1,6 @@
 //! Debian's containerd with its runc shim, whose `BinaryName` is the runtime under test: `ctr run` and `ctr task`.
 
-use ketch_integration::containerd::{Age, Containerd, Cri, IMAGE};
+use ketch_integration::containerd::{Age, Containerd, Cri, HEARD, IMAGE};
 use ketch_integration::shim::Shim;
 use ketch_integration::{Case, tests, wait_until};
 
@@ -13,20 +13,23 @@ fn start(case: &Case) -> Containerd<'_> {
 fn a_task_runs_and_its_exit_code_comes_back(case: &Case) {
     let containerd = start(case);
     let runtime = containerd.runtime();
-    let run = ["run", "--rm", "--snapshotter", "native", "--runc-binary", &runtime, IMAGE, "one", "/bin/sh", "-c", "echo from inside; exit 3"];
-    let out = containerd.ctr(run).exits(3);
-    assert_eq!(out.text(), "from inside");
+    let (gate, script) = (containerd.gate(), format!("echo from inside; {HEARD}; exit 3"));
+    let run = ["run", "--rm", "--snapshotter", "native", "--runc-binary", &runtime, "--mount", &gate, IMAGE, "one"];
+    let command = containerd.ctr_command(run).args(["/bin/sh", "-c", &script]);
+    let _ = containerd.hear(command, "from inside", "").exits(3);
     containerd.end();
 }
 
 fn a_task_lives_through_exec_pause_metrics_and_kill(case: &Case) {
     let containerd = start(case);
     let runtime = containerd.runtime();
-    let run = ["run", "--detach", "--snapshotter", "native", "--runc-binary", &runtime, IMAGE, "two", "/bin/sleep", "1000"];
-    let _ = containerd.ctr(run).ok();
+    let gate = containerd.gate();
+    let run = ["run", "--detach", "--snapshotter", "native", "--runc-binary", &runtime, "--mount", &gate, IMAGE, "two"];
+    let _ = containerd.ctr_command(run).args(["/bin/sleep", "1000"]).run().ok();
     assert!(containerd.ctr(["task", "ls"]).ok().text().contains("RUNNING"));
-    let id = containerd.ctr(["task", "exec", "--exec-id", "e", "two", "/bin/id", "-u"]).ok();
-    assert_eq!(id.text(), "0");
+    let script = format!("id -u; {HEARD}");
+    let id = containerd.ctr_command(["task", "exec", "--exec-id", "e", "two", "/bin/sh", "-c", &script]);
+    let _ = containerd.hear(id, "0", "").ok();
     let _ = containerd.ctr(["task", "exec", "--exec-id", "f", "two", "/bin/sh", "-c", "exit 5"]).exits(5);
     let _ = containerd.ctr(["task", "pause", "two"]).ok();
     assert!(containerd.ctr(["task", "ls"]).ok().text().contains("PAUSED"));

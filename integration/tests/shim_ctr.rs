@@ -1,7 +1,7 @@
 //! The shim under containerd, 1.6 and 2.x, driven by `ctr`: a task's whole life, and containerd killed at each of its steps.
 
 use ketch_integration::console::Terminal;
-use ketch_integration::containerd::{Age, Containerd, Cri};
+use ketch_integration::containerd::{Age, Containerd, Cri, HEARD};
 use ketch_integration::{Case, tests, wait_until};
 
 tests![
@@ -27,9 +27,9 @@ fn run_gives_output_and_exit_code_2(case: &Case) {
 
 fn run_gives_output_and_exit_code(case: &Case, age: Age) {
     let containerd = Containerd::start(case, age, Cri::Off);
-    let script = "echo from inside; echo and beside >&2; exit 3";
-    let out = containerd.run_command(&["--rm"], "one", &["/bin/sh", "-c", script]).run().exits(3);
-    assert_eq!((out.text(), out.stderr.trim()), ("from inside", "and beside"));
+    let script = format!("echo from inside; echo and beside >&2; {HEARD}; exit 3");
+    let run = containerd.run_command(&["--rm", "--mount", &containerd.gate()], "one", &["/bin/sh", "-c", &script]);
+    let _ = containerd.hear(run, "from inside", "and beside").exits(3);
     no_task_is_left(&containerd);
     containerd.end();
 }
@@ -50,14 +50,17 @@ fn a_life_of_exec_pause_update_metrics_and_kill_2(case: &Case) {
 
 fn a_life(case: &Case, age: Age) {
     let containerd = Containerd::start(case, age, Cri::Off);
-    let _ = containerd.run_command(&["--detach"], "box", &["/bin/sleep", "1000"]).run().ok();
+    let flags = ["--detach", "--mount", &containerd.gate()];
+    let _ = containerd.run_command(&flags, "box", &["/bin/sleep", "1000"]).run().ok();
     wait_listed(&containerd, "box", "RUNNING");
-    let id = containerd.ctr(["task", "exec", "--exec-id", "e", "box", "/bin/id", "-u"]).ok();
-    assert_eq!(id.text(), "0");
+    let script = format!("id -u; {HEARD}");
+    let id = containerd.ctr_command(["task", "exec", "--exec-id", "e", "box", "/bin/sh", "-c", &script]);
+    let _ = containerd.hear(id, "0", "").ok();
     let _ = containerd.ctr(["task", "exec", "--exec-id", "f", "box", "/bin/sh", "-c", "exit 5"]).exits(5);
     // A process that reads its standard input to the end: ctr sends CloseIO.
-    let cat = containerd.ctr_command(["task", "exec", "--exec-id", "g", "box", "/bin/cat"]).stdin("through and back");
-    assert_eq!(cat.run().ok().text(), "through and back");
+    let script = format!("cat; {HEARD}");
+    let cat = containerd.ctr_command(["task", "exec", "--exec-id", "g", "box", "/bin/sh", "-c", &script]);
+    let _ = containerd.hear(cat.stdin("through and back"), "through and back", "").ok();
     let _ = containerd.ctr(["task", "pause", "box"]).ok();
     wait_listed(&containerd, "box", "PAUSED");
     let _ = containerd.ctr(["task", "resume", "box"]).ok();
