@@ -19,6 +19,7 @@ mod generic;
 mod kept;
 mod layout;
 mod nodes;
+mod order;
 mod partition;
 mod pipeline;
 mod platform;
@@ -272,7 +273,7 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
     });
     let assigned = Task {
         meta: Meta { updated_at: now, ..task.meta },
-        node: Some(node.node.id),
+        node: Some(node.id),
         generic_resources: node.choose_generic(&pipeline.of_node().generic).unwrap_or_default(),
         promised: None,
         status: TaskStatus {

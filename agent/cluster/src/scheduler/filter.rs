@@ -64,6 +64,11 @@ impl Filter {
         !matches!(self, Self::HostPorts | Self::MaxReplicas)
     }
 
+    /// Whether what is placed on a row may make it refuse. The others say of a row what they have said until it is made anew.
+    pub(super) fn fills_up(self) -> bool {
+        matches!(self, Self::Resources | Self::HostPorts | Self::MaxReplicas)
+    }
+
     fn applies_to(self, wants: &NodeWants) -> bool {
         match self {
             Self::Ready => true,

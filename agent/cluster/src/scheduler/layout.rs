@@ -12,8 +12,10 @@ use crate::objects::Node;
 pub(super) struct Layout {
     levels: Vec<Descriptor>,
     shape: Shape,
-    leaf_of_row: Vec<usize>,
-    leaves: usize,
+    /// The rows of each leaf, in their order.
+    leaves: Vec<Vec<usize>>,
+    /// The leaf of each row, and which member of it the row is.
+    seats: Vec<(u32, u32)>,
 }
 
 /// A part of the tree over the descriptors' values. What has the same value everywhere is no level of it.
@@ -29,11 +31,13 @@ impl Layout {
     pub(super) fn of(levels: &[Descriptor], rows: &[NodeRow]) -> Self {
         let mut leaves = Vec::new();
         let shape = shape_of((0..rows.len()).collect(), levels, rows, &mut leaves);
-        let mut leaf_of_row = vec![0; rows.len()];
+        let mut seats = vec![(0, 0); rows.len()];
         for (leaf, members) in leaves.iter().enumerate() {
-            members.iter().for_each(|row| leaf_of_row[*row] = leaf);
+            for (member, row) in members.iter().enumerate() {
+                seats[*row] = (narrow(leaf), narrow(member));
+            }
         }
-        Self { levels: levels.to_vec(), shape, leaf_of_row, leaves: leaves.len() }
+        Self { levels: levels.to_vec(), shape, leaves, seats }
     }
 
     pub(super) fn is_of(&self, levels: &[Descriptor]) -> bool {
@@ -50,13 +54,29 @@ impl Layout {
     }
 
     pub(super) fn leaf_of(&self, row: usize) -> usize {
-        self.leaf_of_row[row]
+        self.seat_of(row).0
     }
 
-    /// How many leaves there are.
-    pub(super) fn leaves(&self) -> usize {
-        self.leaves
+    /// The row's leaf, and which member of it it is.
+    pub(super) fn seat_of(&self, row: usize) -> (usize, usize) {
+        let (leaf, member) = self.seats[row];
+        (leaf as usize, member as usize)
     }
+
+    /// The leaves' members.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = &[usize]> {
+        self.leaves.iter().map(Vec::as_slice)
+    }
+
+    /// The rows of a leaf, in their order.
+    pub(super) fn members(&self, leaf: usize) -> &[usize] {
+        &self.leaves[leaf]
+    }
+}
+
+/// Half the memory: there are fewer nodes than that.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
 }
 
 /// The tree of these rows; its leaves' members are added to `leaves`.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::generic::{GenericWants, Given};
-use crate::id::{ServiceId, TaskId};
+use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::node::NodeDescription;
 use crate::objects::{GenericResource, Node, PortConfig, Resources, Task, TaskState, TaskStatus};
@@ -19,6 +19,10 @@ pub(super) type HostPort = (Protocol, u16);
 #[derive(Debug, Clone)]
 pub(super) struct NodeRow {
     pub(super) node: Arc<Node>,
+    /// The node's, at hand: of ten thousand nodes a look at each is a way to memory.
+    pub(super) id: NodeId,
+    nano_cpus_of_all: u64,
+    memory_bytes_of_all: u64,
     /// Sums of reservations: more than a `u64` holds when tasks lie about what they need.
     nano_cpus: u128,
     memory_bytes: u128,
@@ -32,8 +36,15 @@ pub(super) struct NodeRow {
 impl NodeRow {
     /// Of a node without any task.
     pub(super) fn empty(node: &Arc<Node>) -> Self {
+        let (nano_cpus_of_all, memory_bytes_of_all) = node
+            .description
+            .as_ref()
+            .map_or((0, 0), |it| (it.resources.nano_cpus, it.resources.memory_bytes));
         Self {
             node: node.clone(),
+            id: node.id,
+            nano_cpus_of_all,
+            memory_bytes_of_all,
             nano_cpus: 0,
             memory_bytes: 0,
             generic: Given::default(),
@@ -85,19 +96,17 @@ impl NodeRow {
 
     /// Whether what is reserved, with this added, is at most what the node has.
     pub(super) fn has_free(&self, wanted: &Resources) -> bool {
-        let (cpus, bytes) =
-            self.description().map_or((0, 0), |it| (it.resources.nano_cpus, it.resources.memory_bytes));
         // What a task does not ask for can't keep it away, however far over its bounds the node is.
         let fits = |reserved: u128, wanted: u64, all: u64| {
             wanted == 0 || reserved + u128::from(wanted) <= u128::from(all)
         };
-        fits(self.nano_cpus, wanted.nano_cpus, cpus) && fits(self.memory_bytes, wanted.memory_bytes, bytes)
+        fits(self.nano_cpus, wanted.nano_cpus, self.nano_cpus_of_all)
+            && fits(self.memory_bytes, wanted.memory_bytes, self.memory_bytes_of_all)
     }
 
     /// What is not reserved of its processors, in billionths, and of its memory, in bytes.
     pub(super) fn free(&self) -> (u128, u128) {
-        let (cpus, bytes) =
-            self.description().map_or((0, 0), |it| (it.resources.nano_cpus, it.resources.memory_bytes));
+        let (cpus, bytes) = (self.nano_cpus_of_all, self.memory_bytes_of_all);
         (u128::from(cpus).saturating_sub(self.nano_cpus), u128::from(bytes).saturating_sub(self.memory_bytes))
     }
 
@@ -133,7 +142,7 @@ impl NodeRow {
     /// Its rank for a task of a service that begins at `start` on the ring, has so many live tasks here, and has failed here so often
     /// of late if that was too often.
     pub(super) fn rank(&self, start: u128, (failures, of_service): (u32, u32)) -> Rank {
-        Rank { failures, of_service, live: self.live, distance: self.node.id.bits().wrapping_sub(start) }
+        Rank { failures, of_service, live: self.live, distance: self.id.bits().wrapping_sub(start) }
     }
 }
 

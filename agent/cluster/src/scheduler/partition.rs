@@ -6,36 +6,21 @@
 //! row only fills up, until it is made anew; then it is looked at again. So a batch passes over no node that another one has
 //! passed over before.
 
-use std::collections::BTreeSet;
-use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use super::filter::{Filter, NodeWants};
 use super::layout::Layout;
 use super::nodes::NodeRow;
+use super::order::{Order, Spot};
 use super::pipeline::Pipeline;
 use super::table::Walk;
 use crate::constraint::Descriptor;
 
-/// A row's place in its leaf: its live tasks, then its number, which is the order of the nodes' ids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a walk is: at that row, which is there in its leaf.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
-    live: u32,
-    row: u32,
-}
-
-impl Place {
-    fn first(live: u32) -> Self {
-        Self { live, row: 0 }
-    }
-
-    fn last(live: u32) -> Self {
-        Self { live, row: u32::MAX }
-    }
-
-    pub(super) fn row(self) -> usize {
-        self.row as usize
-    }
+    pub(super) row: usize,
+    spot: Spot,
 }
 
 /// Of a row.
@@ -51,7 +36,7 @@ enum Standing {
 pub(super) struct Partition {
     layout: Arc<Layout>,
     wants: Arc<NodeWants>,
-    leaves: Vec<BTreeSet<Place>>,
+    leaves: Vec<Order>,
     standings: Vec<Standing>,
     /// How many rows are struck out by each filter.
     refused: [usize; Filter::ALL.len()],
@@ -62,11 +47,12 @@ pub(super) struct Partition {
 impl Partition {
     pub(super) fn of(layout: Arc<Layout>, pipeline: &Pipeline, rows: &[NodeRow]) -> Self {
         let wants = Arc::clone(pipeline.of_node());
-        let mut members = vec![Vec::new(); layout.leaves()];
+        let mut leaves: Vec<_> = layout.leaves().map(|members| Order::of(members.len())).collect();
         let mut refused = [0; Filter::ALL.len()];
         let standing = |(index, row): (usize, &NodeRow)| match wants.refusal(row) {
             None => {
-                members[layout.leaf_of(index)].push(place_of(index, row.live()));
+                let (leaf, member) = layout.seat_of(index);
+                leaves[leaf].enter(Spot { live: row.live(), member });
                 Standing::Entered(row.live())
             }
             Some(filter) => {
@@ -75,7 +61,6 @@ impl Partition {
             }
         };
         let standings = rows.iter().enumerate().map(standing).collect();
-        let leaves = members.into_iter().map(BTreeSet::from_iter).collect();
         Self { layout, wants, leaves, standings, refused, used: 0 }
     }
 
@@ -118,7 +103,8 @@ impl Partition {
     fn take_out(&mut self, index: usize) {
         match self.standings[index] {
             Standing::Entered(live) => {
-                self.leaves[self.layout.leaf_of(index)].remove(&place_of(index, live));
+                let (leaf, member) = self.layout.seat_of(index);
+                self.leaves[leaf].take_out(Spot { live, member });
             }
             Standing::Refused(filter) => self.refused[filter as usize] -= 1,
         }
@@ -126,7 +112,8 @@ impl Partition {
 
     fn enter(&mut self, index: usize, live: u32) {
         self.standings[index] = Standing::Entered(live);
-        self.leaves[self.layout.leaf_of(index)].insert(place_of(index, live));
+        let (leaf, member) = self.layout.seat_of(index);
+        self.leaves[leaf].enter(Spot { live, member });
     }
 
     fn refuse(&mut self, index: usize, filter: Filter) {
@@ -134,42 +121,22 @@ impl Partition {
         self.refused[filter as usize] += 1;
     }
 
+    /// Whether the row is struck out.
+    pub(super) fn is_struck(&self, index: usize) -> bool {
+        matches!(self.standings[index], Standing::Refused(_))
+    }
+
     /// See [`NodeTable::after`](super::table::NodeTable::after).
     pub(super) fn after(&mut self, rows: &[NodeRow], walk: Walk, last: Option<Place>) -> Option<Place> {
         loop {
-            let place = self.entered_after(walk, last)?;
-            let live = rows[place.row()].live();
-            if live == place.live {
-                return Some(place);
+            let spot = self.leaves[walk.leaf].after(walk.start, last.map(|it| it.spot))?;
+            let row = self.layout.members(walk.leaf)[spot.member];
+            let live = rows[row].live();
+            if live == spot.live {
+                return Some(Place { row, spot });
             }
-            self.take_out(place.row());
-            self.enter(place.row(), live);
+            self.take_out(row);
+            self.enter(row, live);
         }
     }
-
-    fn entered_after(&self, walk: Walk, last: Option<Place>) -> Option<Place> {
-        let order = &self.leaves[walk.leaf];
-        let start = |live| place_of(walk.start, live);
-        let up = |live| order.range(start(live)..=Place::last(live)).next();
-        let around = |live| order.range(Place::first(live)..start(live)).next();
-        let Some(last) = last else {
-            let live = order.first()?.live;
-            return up(live).or_else(|| around(live)).copied();
-        };
-        let live = last.live;
-        let same = if last >= start(live) {
-            order.range((Excluded(last), Included(Place::last(live)))).next().or_else(|| around(live))
-        } else {
-            order.range((Excluded(last), Excluded(start(live)))).next()
-        };
-        let more = || {
-            let live = order.range((Excluded(Place::last(live)), Unbounded)).next()?.live;
-            up(live).or_else(|| around(live))
-        };
-        same.or_else(more).copied()
-    }
-}
-
-fn place_of(index: usize, live: u32) -> Place {
-    Place { live, row: u32::try_from(index).unwrap_or(u32::MAX) }
 }

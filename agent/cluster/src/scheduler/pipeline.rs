@@ -13,13 +13,16 @@ use crate::view::View;
 pub(super) struct Pipeline {
     pub(super) wants: Wants,
     filters: Vec<Filter>,
+    /// Those of them whose answer is altered by what is placed.
+    of_full: Vec<Filter>,
 }
 
 impl Pipeline {
     pub(super) fn of(view: &View<'_>, task: &Task) -> Self {
         let wants = Wants::of(view, task);
-        let filters = Filter::ALL.into_iter().filter(|filter| filter.applies(&wants)).collect();
-        Self { wants, filters }
+        let filters: Vec<_> = Filter::ALL.into_iter().filter(|filter| filter.applies(&wants)).collect();
+        let of_full = filters.iter().copied().filter(|filter| filter.fills_up()).collect();
+        Self { wants, filters, of_full }
     }
 
     /// What of it many services may ask alike.
@@ -37,6 +40,11 @@ impl Pipeline {
     /// The first filter that refuses the node; none when it may have the task.
     pub(super) fn refusal(&self, row: &NodeRow) -> Option<Filter> {
         self.filters.iter().copied().find(|filter| !filter.passes(&self.wants, row))
+    }
+
+    /// The same of a node that none of the others refuses.
+    pub(super) fn refusal_of_full(&self, row: &NodeRow) -> Option<Filter> {
+        self.of_full.iter().copied().find(|filter| !filter.passes(&self.wants, row))
     }
 
     /// Why no node may have the task: what refuses most nodes comes first.

@@ -31,9 +31,15 @@ pub(super) struct Candidates<'p> {
 
 impl Candidates<'_> {
     /// The place after `last` in a leaf, of those that nobody has been refused.
-    fn after(&mut self, leaf: usize, last: Option<Place>) -> Option<Place> {
+    fn after(&mut self, (leaf, start): (usize, usize), last: Option<Place>) -> Option<Place> {
         effort::look();
-        self.table.after(Walk { partition: self.partition, leaf, start: self.start }, last)
+        self.table.after(Walk { partition: self.partition, leaf, start }, last)
+    }
+
+    /// The member of a leaf with which this service begins.
+    fn start_in(&self, leaf: usize) -> usize {
+        let members = self.table.partition(self.partition).layout().members(leaf);
+        members.partition_point(|row| *row < self.start)
     }
 
     fn rank(&self, row: usize) -> Rank {
@@ -47,9 +53,13 @@ impl Candidates<'_> {
         self.table.rows()[row].rank(start_of(self.pipeline.wants.service), of_service)
     }
 
-    /// Asks the filters, and remembers for others what they will be told as well.
+    /// Asks the filters, and remembers for others what they will be told as well. Of a row that is not struck out those are asked that
+    /// what is placed can alter.
     fn may_have_one(&mut self, row: usize) -> bool {
-        let refusal = self.pipeline.refusal(&self.table.rows()[row]);
+        if self.table.partition(self.partition).is_struck(row) {
+            return false;
+        }
+        let refusal = self.pipeline.refusal_of_full(&self.table.rows()[row]);
         if let Some(filter) = refusal.filter(|filter| filter.lasts()) {
             self.table.strike(self.partition, row, filter);
         }
@@ -103,8 +113,11 @@ struct Inner<'s> {
     known: BinaryHeap<Reverse<(u64, Rank, usize)>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Leaf {
+    number: usize,
+    /// The member with which the service begins.
+    start: usize,
     /// How far the partition's order has been walked.
     walked: Option<Place>,
     /// None before they are needed.
@@ -143,7 +156,7 @@ impl<'s> Tree<'s> {
         }
         match &mut self.below {
             Below::Unseen => None,
-            Below::Leaf(leaf) => leaf.best(self.shape.leaves.start, candidates),
+            Below::Leaf(leaf) => leaf.best(candidates),
             Below::Inner(inner) => inner.best(candidates),
         }
     }
@@ -152,7 +165,7 @@ impl<'s> Tree<'s> {
 impl<'s> Below<'s> {
     fn of(shape: &'s Shape, candidates: &Candidates<'_>) -> Self {
         if shape.branches.is_empty() {
-            return Self::Leaf(Leaf::default());
+            return Self::Leaf(Leaf::of(shape.leaves.start, candidates));
         }
         let branches: Vec<_> = shape.branches.iter().map(|branch| Tree::of(branch, candidates)).collect();
         let unknown =
@@ -183,6 +196,10 @@ impl Inner<'_> {
 }
 
 impl Leaf {
+    fn of(number: usize, candidates: &Candidates<'_>) -> Self {
+        Self { number, start: candidates.start_in(number), walked: None, late: None, next: None }
+    }
+
     fn place(&mut self, candidates: &mut Candidates<'_>, put: &mut dyn FnMut(&mut NodeTable, usize)) -> bool {
         let Some((_, row)) = self.next.take() else { return false };
         put(candidates.table, row);
@@ -192,25 +209,25 @@ impl Leaf {
         true
     }
 
-    fn best(&mut self, number: usize, candidates: &mut Candidates<'_>) -> Option<Rank> {
+    fn best(&mut self, candidates: &mut Candidates<'_>) -> Option<Rank> {
         if self.next.is_none() {
-            self.next = self.find_next(number, candidates);
+            self.next = self.find_next(candidates);
         }
         self.next.map(|(rank, _)| rank)
     }
 
     /// A node that a filter refuses is passed over for good: it can't get better while this batch is placed.
-    fn find_next(&mut self, number: usize, candidates: &mut Candidates<'_>) -> Option<(Rank, usize)> {
+    fn find_next(&mut self, candidates: &mut Candidates<'_>) -> Option<(Rank, usize)> {
         if self.late.is_none() {
-            while let Some(place) = candidates.after(number, self.walked) {
+            while let Some(place) = candidates.after((self.number, self.start), self.walked) {
                 self.walked = Some(place);
-                let row = place.row();
+                let row = place.row;
                 if !candidates.comes_late(row) && candidates.may_have_one(row) {
                     return Some((candidates.ranked(row, (0, 0)), row));
                 }
             }
         }
-        let late = self.late.get_or_insert_with(|| candidates.late_ones(number));
+        let late = self.late.get_or_insert_with(|| candidates.late_ones(self.number));
         while let Some(Reverse((rank, row))) = late.pop() {
             if candidates.may_have_one(row) {
                 return Some((rank, row));

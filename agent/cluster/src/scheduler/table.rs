@@ -64,7 +64,7 @@ pub(super) struct Walk {
     /// Which partition and which leaf of it.
     pub(super) partition: usize,
     pub(super) leaf: usize,
-    /// The first row of the ring for this service.
+    /// The member of it with which this service begins.
     pub(super) start: usize,
 }
 
@@ -195,13 +195,13 @@ impl NodeTable {
     }
 
     pub(super) fn find(&self, id: NodeId) -> Option<usize> {
-        self.rows.binary_search_by_key(&id, |row| row.node.id).ok()
+        self.rows.binary_search_by_key(&id, |row| row.id).ok()
     }
 
     /// Where on the ring of rows a service begins.
     pub(super) fn start_of(&self, service: Option<ServiceId>) -> usize {
         let start = super::nodes::start_of(service);
-        self.rows.partition_point(|row| row.node.id.bits() < start)
+        self.rows.partition_point(|row| row.id.bits() < start)
     }
 
     /// Where the service that is being placed has live tasks; none of tasks that have no service.
@@ -237,13 +237,13 @@ impl NodeTable {
     /// Counts a task that is placed there, see [`NodeRow::add`]. Partitions see it when they come to the row.
     pub(super) fn add(&mut self, index: usize, task: &Task, status: &TaskStatus) {
         self.count(index, task, status);
-        self.placed.push_back((task.id, self.rows[index].node.id));
+        self.placed.push_back((task.id, self.rows[index].id));
     }
 
     /// The same of one that is not there, for the rest of this pass: nobody commits it.
     pub(super) fn add_as_if(&mut self, index: usize, task: &Task, status: &TaskStatus) {
         self.count(index, task, status);
-        self.outdated.insert(self.rows[index].node.id);
+        self.outdated.insert(self.rows[index].id);
     }
 
     fn count(&mut self, index: usize, task: &Task, status: &TaskStatus) {
