@@ -212,6 +212,9 @@ impl Reconcilers {
             Outcome::Committed => {
                 standing.refusals = 0;
                 match wake_at {
+                    // A pass that has not given all their turn asks for the next at once: it waits as after a change, or passes without a pause were all
+                    // that the leader does while hundreds look in vain.
+                    Some(moment) if key == Key::Scheduler && moment <= now => self.wake(key, now),
                     Some(moment) => self.wait_until(key, moment),
                     None if woken == Phase::Running => drop(self.standings.remove(&key)),
                     None => {}

@@ -124,23 +124,25 @@ struct Pass<'v> {
 }
 
 impl Pass<'_> {
-    /// What a task was promised comes first, then tasks that have no choice. Reasons come last, when all that could take a place has one: what a reason
-    /// says is true of the cluster as this pass leaves it.
+    /// What a task was promised comes first, then the highest priority; within one, tasks that have no choice. Reasons come last, when all that could take
+    /// a place has one: what a reason says is true of the cluster as this pass leaves it.
     fn run(mut self, batches: &mut [Batch<'_>]) -> Reconciled {
         let pipelines: Vec<_> = batches.iter().map(|batch| Pipeline::of(self.view, batch.sample)).collect();
         let mut held = self.keep_promises(batches, &pipelines);
-        let mut refused = Vec::new();
-        for (batch, pipeline) in batches.iter().zip(&pipelines) {
-            refused.extend(self.confirm(batch, pipeline).into_iter().map(|task| (pipeline, task)));
-        }
-        let mut left = Vec::new();
-        for (index, (batch, pipeline)) in batches.iter().zip(&pipelines).enumerate() {
-            self.keep_vacated(batch.sample);
-            let rest = self.place(&batch.free, pipeline);
-            if rest.is_empty() {
-                self.place_held(&mut held, index, pipeline);
+        let (mut refused, mut left) = (Vec::new(), Vec::new());
+        let waiting: Vec<_> = batches.iter().zip(&pipelines).enumerate().collect();
+        for alike in waiting.chunk_by(|(_, (one, _)), (_, (other, _))| one.priority == other.priority) {
+            for (_, (batch, pipeline)) in alike {
+                self.keep_vacated(batch.priority);
+                refused.extend(self.confirm(batch, pipeline).into_iter().map(|task| (*pipeline, task)));
             }
-            left.push((pipeline, rest));
+            for (index, (batch, pipeline)) in alike {
+                let rest = self.place(&batch.free, pipeline);
+                if rest.is_empty() {
+                    self.place_held(&mut held, *index, pipeline);
+                }
+                left.push((*pipeline, rest));
+            }
         }
         held.iter().for_each(|it| self.keep_promised(it));
         let made = self.make_room(&refused, &left);
@@ -166,11 +168,7 @@ impl Pass<'_> {
         let mut refused = Vec::new();
         for task in &batch.bound {
             let row = task.node.and_then(|node| self.table.find(node));
-            let may_have = |row: &usize| {
-                pipeline.refusal(&self.table.rows()[*row]).is_none()
-                    && !self.is_kept_from(task, *row, pipeline)
-            };
-            match row.filter(may_have) {
+            match row.filter(|row| pipeline.refusal(&self.table.rows()[*row]).is_none()) {
                 Some(row) => {
                     let order = Order { task, pipeline, now: self.now };
                     self.wanted.update(assign(self.table, row, order));

@@ -1,12 +1,16 @@
 //! The queue, one case at a time.
 
+use std::sync::Arc;
+
 use super::*;
 use crate::fixture;
 use crate::id::{NetworkId, NodeId, ServiceId};
-use crate::label::rebalance;
+use crate::label::{priority, rebalance};
 use crate::objects::displacement::Promise;
 use crate::objects::node::{NodeSpec, NodeState, NodeStatus};
-use crate::objects::{Cluster, Labels, NetworkAttachment, Node, ServiceMode, Task, TaskState, TaskStatus};
+use crate::objects::{
+    Cluster, Labels, NetworkAttachment, Node, Service, ServiceMode, Task, TaskState, TaskStatus,
+};
 use crate::store::{Object, Store};
 use crate::view::Observed;
 
@@ -116,6 +120,45 @@ fn the_scheduler_waits_for_more_changes_but_not_for_ever() {
     assert_eq!(turns(&mut queue, milliseconds(1100)), [Key::Scheduler]);
     queue.wake(Key::Scheduler, milliseconds(1110));
     assert_eq!(queue.next_at(milliseconds(1110)), Some(milliseconds(1130)));
+}
+
+/// A node that a task which yields to nobody shares with one that yields: all who look there for room look in vain.
+#[test]
+fn passes_that_give_those_who_look_in_vain_their_turns_have_a_pause_between_them() {
+    let sized = |number, priority: i32, cpus: u64| {
+        let mut service = fixture::replicated(number, 1);
+        service.spec.labels = Labels::from([(priority::LABEL.to_owned(), priority.to_string())]);
+        Arc::make_mut(&mut service.spec.task).resources.reservations.nano_cpus = cpus * 1_000_000_000;
+        service
+    };
+    let task = |service: &Service| fixture::task(service.id.bits(), service, 1);
+    let node = fixture::node(1);
+    let there = [sized(1, 0, 2), sized(2, 9, 2)];
+    let waiting: Vec<_> = (3..=32).map(|number| sized(number, 5, 4)).collect();
+    let running = there.iter().map(|it| fixture::task_on(task(it), &node, TaskState::Running));
+    let pending = TaskStatus { state: TaskState::Pending, ..TaskStatus::default() };
+    let pending = waiting.iter().map(|it| Task { status: pending.clone(), ..task(it) });
+    let tasks = running.chain(pending).map(Object::from);
+    let services = there.iter().chain(&waiting).cloned().map(Object::from);
+    let mut store = fixture::store(tasks.chain(services).chain([node.clone().into()]));
+    let observed = Observed::default();
+    let (mut queue, mut now, mut passes) = (Reconcilers::default(), milliseconds(60_000), Vec::new());
+    queue.wake(Key::Scheduler, now);
+    while let Some(next) =
+        queue.next_at(now).filter(|next| next.since(milliseconds(60_000)) < Duration::from_secs(5))
+    {
+        now = next;
+        let view = View::new(&store, &observed);
+        let Some(turn) = queue.next(&view, now, &mut fixture::counter(1)) else { continue };
+        passes.push(now);
+        let wanted = crate::reconciled::Reconciled { actions: turn.actions, wake_at: None };
+        let changes = fixture::apply(&mut store, wanted);
+        queue.scheduler.committed(&changes);
+        queue.settle(turn.key, Outcome::Committed, now);
+    }
+    assert!(passes.len() > 5, "each has its turn: {passes:?}");
+    assert!(passes.windows(2).all(|pair| pair[1].since(pair[0]) >= DEBOUNCE), "{passes:?}");
+    assert!(store.tasks().all(|task| task.node.is_some() || !task.status.error.is_empty()));
 }
 
 #[test]

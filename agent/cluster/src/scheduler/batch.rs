@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::label::priority::Priority;
 use crate::objects::{Task, TaskState};
 use crate::time::Timestamp;
 use crate::view::View;
@@ -14,6 +15,8 @@ pub(super) struct Batch<'s> {
     pub(super) free: Vec<&'s Arc<Task>>,
     /// Any of them.
     pub(super) sample: &'s Arc<Task>,
+    /// 0 where no service asks for any.
+    pub(super) priority: Priority,
     oldest: Timestamp,
 }
 
@@ -33,6 +36,7 @@ pub(super) fn batches<'s>(view: &'s View<'_>) -> Vec<Batch<'s>> {
                 bound: Vec::new(),
                 free: Vec::new(),
                 sample: task,
+                priority: 0,
                 oldest: task.meta.created_at,
             });
             batches.len() - 1

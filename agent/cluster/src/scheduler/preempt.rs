@@ -39,7 +39,8 @@ const WEIGHED: usize = 100;
 /// Batches of higher priorities come first; the order of equal ones stays.
 pub(super) fn highest_first(view: &View<'_>, batches: &mut [Batch<'_>]) {
     if view.lowest_priority().is_some() {
-        batches.sort_by_key(|batch| Reverse(priority::of(view, batch.sample)));
+        batches.iter_mut().for_each(|batch| batch.priority = priority::of(view, batch.sample));
+        batches.sort_by_key(|batch| Reverse(batch.priority));
     }
 }
 

@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Bound tasks first, then all others; services by their priority and then their oldest waiting task, tasks by slot.
+    /// The highest priority first; of one priority bound tasks, then all others; services by their oldest waiting task, tasks by slot.
     pub(super) fn schedule(&mut self) {
         let mut waiting: Vec<_> = self.tasks.iter().filter(|task| waits(task)).cloned().collect();
         let oldest = |waiting: &[Task], service| {
@@ -167,7 +167,7 @@ impl World {
             let priority =
                 task.service_labels.get("ketch.priority").map_or(0, |it| it.parse::<i32>().unwrap());
             (
-                Reverse(priority),
+                (Reverse(priority), task.node.is_none()),
                 oldest(&waiting, task.service),
                 task.service,
                 task.spec_version,
@@ -176,7 +176,7 @@ impl World {
             )
         };
         let orders: BTreeMap<TaskId, _> = waiting.iter().map(|task| (task.id, order(task))).collect();
-        waiting.sort_by_key(|task| (task.node.is_none(), orders[&task.id]));
+        waiting.sort_by_key(|task| orders[&task.id]);
         for task in waiting {
             let chosen = match task.node {
                 Some(bound) => self

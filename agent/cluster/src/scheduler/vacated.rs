@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::Pass;
 use super::nodes::has_failed;
-use super::pipeline::Pipeline;
 use crate::id::TaskId;
 use crate::label::priority::{self, Priority};
 use crate::objects::task::{RestartCondition, Stop};
@@ -76,12 +75,8 @@ fn as_if(task: &Task) -> Task {
 }
 
 impl Pass<'_> {
-    /// Before tasks of that one's priority are placed: counts what those of higher ones have left as if it were taken.
-    pub(super) fn keep_vacated(&mut self, sample: &Task) {
-        if self.vacated.left.is_empty() {
-            return;
-        }
-        let own = priority::of(self.view, sample);
+    /// Before tasks of that priority are placed: counts what those of higher ones have left as if it were taken.
+    pub(super) fn keep_vacated(&mut self, own: Priority) {
         while let Some((_, task)) = self.vacated.left.pop_if(|(of, _)| *of > own) {
             let Some((node, row)) = task.node.and_then(|node| Some((node, self.table.find(node)?))) else {
                 continue;
@@ -90,22 +85,5 @@ impl Pass<'_> {
             self.put.keep(node, task);
             self.vacated.until.into_iter().for_each(|moment| self.wanted.wake(moment));
         }
-    }
-
-    /// Whether the row would not do for the task if those of higher priorities still had what they have left there.
-    pub(super) fn is_kept_from(&self, task: &Task, row: usize, pipeline: &Pipeline) -> bool {
-        if self.vacated.left.is_empty() {
-            return false;
-        }
-        let row = &self.table.rows()[row];
-        let own = priority::of(self.view, task);
-        let higher = self.vacated.left.iter().filter(|(of, it)| *of > own && it.node == Some(row.node.id));
-        let mut higher = higher.peekable();
-        if higher.peek().is_none() {
-            return false;
-        }
-        let mut row = row.clone();
-        higher.for_each(|(_, it)| row.add(it, &it.status));
-        pipeline.refusal(&row).is_some()
     }
 }

@@ -591,6 +591,24 @@ fn room_that_is_kept_makes_no_other_row_anew() {
     assert_eq!(scheduler.table.outdated(), 1, "that of the node where room is kept");
 }
 
+#[test]
+fn room_that_comes_back_goes_to_the_highest_also_where_a_lower_one_is_bound_to_the_node() {
+    for high in [None, Some(5)] {
+        let (low, high) = (service(10, Some(0), 2), service(20, high, 2));
+        let mut bound = fixture::task(4, &low, 4);
+        (bound.node, bound.status.state) = (Some(NodeId::of(1)), TaskState::Pending);
+        let there = running(1, &low, 1);
+        let tasks = [there, bound.into(), waiting(3, &high)];
+        let is_higher = high.spec.labels.contains_key(LABEL);
+        let objects = [fixture::node(1).into(), low.into(), high.into()];
+        let mut store = fixture::store(objects.into_iter().chain(tasks));
+        assert_eq!(passed(&mut store, at(100)), [0; 0], "nobody goes for what is free");
+        let (got, waits) = if is_higher { (3, 4) } else { (4, 3) };
+        assert_eq!(task(&store, got).status.state, TaskState::Assigned, "{is_higher}");
+        assert_eq!(task(&store, waits).status.state, TaskState::Pending, "{is_higher}");
+    }
+}
+
 /// On a full node one of the high service has failed at 100 s; one of the low service waits.
 fn failed(high: Service, low: Service, waits: impl FnOnce(&Service) -> Object) -> Store {
     let fails = fixture::task_on(fixture::task(1, &high, 1), &fixture::node(1), TaskState::Failed);
