@@ -10,7 +10,6 @@ use std::time::Duration;
 use crate::id::{ClusterId, NetworkId, NodeId, ServiceId, TaskId};
 use crate::objects::cluster::{ClusterNetworking, RootCa};
 use crate::objects::node::{NodeDescription, NodeState, NodeStatus, Platform};
-use crate::objects::task::{Gate, Stop};
 use crate::objects::{
     Cluster, ClusterSpec, Endpoint, Labels, Meta, Network, NetworkSpec, Node, NodeSpec, Resources, Service,
     ServiceMode, ServiceSpec, Task, TaskSpec, TaskState, TaskStatus, Version,
@@ -98,31 +97,14 @@ pub(crate) fn replicated(number: u128, replicas: u64) -> Service {
 pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
     let id = TaskId::of(number);
     Task {
-        id,
-        meta: Meta::default(),
-        spec: service.spec.task.clone(),
         spec_version: service.spec_version,
         service: Some(service.id),
         slot,
-        node: None,
         name: format!("{}.{slot}.{id}", service.spec.name),
-        labels: Labels::new(),
         service_name: service.spec.name.clone(),
         service_labels: service.spec.labels.clone(),
-        status: TaskStatus::default(),
-        desired_state: TaskState::Running,
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: Gate::default(),
-        networks: Vec::new(),
-        endpoint: None,
-        log_driver: None,
-        generic_resources: Vec::new(),
         job_iteration: service.job.map(|job| job.iteration),
-        decision: crate::objects::Decision::default(),
+        ..Task::new(id, service.spec.task.clone())
     }
 }
 

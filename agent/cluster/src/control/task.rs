@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::id::{NetworkId, NewBits, NodeId, ServiceId, TaskId};
-use crate::objects::task::{Gate, NetworkAttachmentConfig, Stop, TaskRuntime};
-use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version};
+use crate::objects::task::{NetworkAttachmentConfig, TaskRuntime};
+use crate::objects::{Labels, Meta, Task, TaskSpec, TaskState, TaskStatus};
 use crate::orchestrator::is_up_to_date;
 use crate::orchestrator::texts::CREATED;
 use crate::store::{ObjectKind, StoreAction};
@@ -154,31 +154,11 @@ pub fn attach_network(
         ..TaskSpec::default()
     };
     let task = Task {
-        id,
         meta: Meta::new(now),
-        spec: Arc::new(spec),
-        spec_version: Version::default(),
-        service: None,
-        slot: 0,
         node: Some(attachment.node),
         name: attachment.name,
-        labels: Labels::new(),
-        service_name: String::new(),
-        service_labels: Labels::new(),
         status: TaskStatus { since: now, message: CREATED.to_owned(), ..TaskStatus::default() },
-        desired_state: TaskState::Running,
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: Gate::default(),
-        networks: Vec::new(),
-        endpoint: None,
-        log_driver: None,
-        generic_resources: Vec::new(),
-        job_iteration: None,
-        decision: crate::objects::Decision::default(),
+        ..Task::new(id, Arc::new(spec))
     };
     validate::fits_object(ObjectKind::Task, &task)?;
     Ok((id, vec![StoreAction::Create(task.into())]))

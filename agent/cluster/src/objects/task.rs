@@ -77,6 +77,38 @@ pub struct Task {
 }
 
 impl Task {
+    /// A new one that is nobody's, wanted running, with nothing but what it runs: whoever makes it says the rest.
+    #[must_use]
+    pub fn new(id: TaskId, spec: Arc<TaskSpec>) -> Self {
+        Self {
+            id,
+            meta: Meta::default(),
+            spec,
+            spec_version: Version::default(),
+            service: None,
+            slot: 0,
+            node: None,
+            name: String::new(),
+            labels: Labels::new(),
+            service_name: String::new(),
+            service_labels: Labels::new(),
+            status: TaskStatus::default(),
+            desired_state: TaskState::Running,
+            stop: Stop::default(),
+            start_after: None,
+            replaces: None,
+            displaced: None,
+            promised: None,
+            gate: Gate::default(),
+            networks: Vec::new(),
+            endpoint: None,
+            log_driver: None,
+            generic_resources: Vec::new(),
+            job_iteration: None,
+            decision: Decision::default(),
+        }
+    }
+
     /// Its container's: service, slot or node, task, as Docker's. It ends with the task's id, so nothing else has it.
     #[must_use]
     pub fn container_name(&self) -> String {

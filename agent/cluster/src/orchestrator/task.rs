@@ -6,8 +6,8 @@ use super::service_view::ServiceView;
 use super::{restart, texts};
 use crate::id::{NewBits, NodeId, TaskId};
 use crate::objects::decision::{Cause, Decision};
-use crate::objects::task::{Gate, Stop};
-use crate::objects::{Driver, Endpoint, Labels, Meta, Task, TaskState, TaskStatus};
+use crate::objects::task::Stop;
+use crate::objects::{Driver, Endpoint, Meta, Task, TaskState, TaskStatus};
 use crate::time::Timestamp;
 use crate::view::View;
 
@@ -53,15 +53,12 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
     let of = service.service;
     let next = birth.newer_than.map(|newest| newest.after(Duration::from_nanos(1)));
     let task = Task {
-        id,
         meta: Meta::new(next.map_or(service.now, |next| next.max(service.now))),
-        spec: of.spec.task.clone(),
         spec_version: of.spec_version,
         service: Some(of.id),
         slot: birth.slot,
         node: birth.node,
         name: name(&of.spec.name, birth, id),
-        labels: Labels::new(),
         service_name: of.spec.name.clone(),
         service_labels: of.spec.labels.clone(),
         status: TaskStatus {
@@ -71,24 +68,19 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
             ..TaskStatus::default()
         },
         desired_state: birth.desired,
-        stop: Stop::default(),
         start_after: birth.start_after,
         replaces: birth.replaces,
-        displaced: None,
-        promised: None,
-        gate: Gate::default(),
-        networks: Vec::new(),
         endpoint: Some(Endpoint {
             spec: of.spec.endpoint.clone().unwrap_or_default(),
             ..Endpoint::default()
         }),
         log_driver: log_driver(service),
-        generic_resources: Vec::new(),
         job_iteration: of.spec.mode.is_job().then(|| of.job.map_or(0, |job| job.iteration)),
         decision: Decision {
             cause: birth.cause.unwrap_or_else(|| first_cause(service, birth.node)),
             placed: None,
         },
+        ..Task::new(id, of.spec.task.clone())
     };
     if restart::is_held_at_birth(service, &task) {
         return Task { desired_state: TaskState::Ready, ..task };

@@ -4,7 +4,7 @@ use super::super::tests::{port, with_view};
 use super::*;
 use crate::fixture::{self, at};
 use crate::objects::endpoint::PublishMode;
-use crate::objects::{ContainerSpec, Endpoint, EndpointSpec, Network, Node, Service};
+use crate::objects::{ContainerSpec, Endpoint, EndpointSpec, Network, Node, Service, Version};
 use crate::store::{Object, Store};
 
 fn service() -> Service {

@@ -8,12 +8,13 @@ use ketch_cluster::objects::container::{
     ConfigReference, ConfigTarget, DnsConfig, FileTarget, Mount, MountKind, SecretReference, SelinuxContext,
     TmpfsOptions, Ulimit as ClusterUlimit,
 };
+use ketch_cluster::objects::endpoint::Protocol;
 use ketch_cluster::objects::node::Platform;
 use ketch_cluster::objects::resources::Limits;
 use ketch_cluster::objects::task::TaskRuntime;
 use ketch_cluster::objects::{
     Config as ClusterConfig, ConfigSpec, Driver, Endpoint, Labels, Meta, Secret, SecretSpec, TaskSpec,
-    TaskState, TaskStatus, Version,
+    TaskState, TaskStatus,
 };
 use serde_json::{Value, json};
 
@@ -21,34 +22,20 @@ use super::*;
 
 pub(in crate::node::executor) fn task(container: ContainerSpec) -> Task {
     Task {
-        id: TaskId::of(3),
-        meta: Meta::default(),
-        spec: Arc::new(TaskSpec {
-            runtime: TaskRuntime::Container(Box::new(container)),
-            ..TaskSpec::default()
-        }),
-        spec_version: Version::default(),
         service: Some(ServiceId::of(1)),
         slot: 2,
         node: Some(NodeId::of(4)),
         name: format!("web.2.{}", TaskId::of(3)),
-        labels: Labels::new(),
         service_name: "web".to_owned(),
         service_labels: Labels::from([("zone".to_owned(), "a".to_owned())]),
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
-        desired_state: TaskState::Running,
-        stop: Default::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: ketch_cluster::objects::task::Gate::default(),
-        networks: Vec::new(),
-        endpoint: None,
-        log_driver: None,
-        generic_resources: Vec::new(),
-        job_iteration: None,
-        decision: ketch_cluster::objects::Decision::default(),
+        ..Task::new(
+            TaskId::of(3),
+            Arc::new(TaskSpec {
+                runtime: TaskRuntime::Container(Box::new(container)),
+                ..TaskSpec::default()
+            }),
+        )
     }
 }
 
