@@ -106,8 +106,8 @@ impl Labels {
     /// # Errors
     /// The first one that does not.
     pub fn fit(&self, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
-        if self.allow.is_some() {
-            allow::fits(view, spec)?;
+        if let Some(allow) = &self.allow {
+            allow::fits(allow, view, spec)?;
         }
         depends_on::fits(view, spec)?;
         rebalance::fits(spec)?;

@@ -20,6 +20,7 @@ pub mod id;
 pub mod label;
 pub mod objects;
 pub mod orchestrator;
+mod own_ports;
 pub mod payloads;
 pub mod reconciled;
 pub mod reconcilers;

@@ -55,18 +55,13 @@ pub(crate) fn ports_shown(ports: &[PortConfig]) -> Option<Vec<api::PortConfig>> 
 }
 
 fn port_shown(port: &PortConfig) -> api::PortConfig {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
     let publish_mode = match port.publish_mode {
         PublishMode::Ingress => "ingress",
         PublishMode::Host => "host",
     };
     api::PortConfig {
         name: port.name.clone(),
-        protocol: protocol.to_owned(),
+        protocol: port.protocol.name().to_owned(),
         target_port: port.target_port.into(),
         published_port: port.published_port.into(),
         publish_mode: publish_mode.to_owned(),

@@ -6,6 +6,7 @@ use super::refusal::Refusal;
 use crate::id::ServiceId;
 use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::{EndpointSpec, PortConfig, Service};
+use crate::own_ports::own_ports;
 use crate::view::View;
 
 /// Docker's range for ports that the user leaves open.
@@ -19,11 +20,13 @@ pub(super) struct Ports<'a> {
     view: &'a View<'a>,
     ingress: BTreeMap<Port, ServiceId>,
     host: BTreeSet<(Port, ServiceId)>,
+    /// Where the cluster itself listens: nobody is given one of these.
+    own: BTreeMap<Port, String>,
 }
 
 impl<'a> Ports<'a> {
     pub(super) fn of(view: &'a View<'a>) -> Self {
-        let mut ports = Self { view, ingress: BTreeMap::new(), host: BTreeSet::new() };
+        let mut ports = Self { view, ingress: BTreeMap::new(), host: BTreeSet::new(), own: own_ports(view) };
         for service in view.services() {
             ports.take(service.id, &service.endpoint.ports);
         }
@@ -89,7 +92,8 @@ impl<'a> Ports<'a> {
             .filter(|old| old.publish_mode == PublishMode::Ingress && old.protocol == protocol)
             .filter(|old| old.target_port == config.target_port)
             .map(|old| old.published_port);
-        let mut around = before.chain(start..=last).chain(first..start);
+        let is_ours = |port: &u16| self.own.contains_key(&(protocol, *port));
+        let mut around = before.chain((start..=last).chain(first..start).filter(|port| !is_ours(port)));
         around.find(is_free).ok_or(Refusal::NoPort { protocol })
     }
 

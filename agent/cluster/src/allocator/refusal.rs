@@ -26,11 +26,11 @@ pub(super) enum Refusal {
     AddressInUse { network: String, address: IpAddr },
     #[error("address {address} can't be given in network {network}")]
     NoSuchAddress { network: String, address: IpAddr },
-    #[error("port {port}/{} is published by service {other}", name(*protocol))]
+    #[error("port {port}/{} is published by service {other}", protocol.name())]
     PortInUse { port: u16, protocol: Protocol, other: String },
-    #[error("port {port}/{} is published twice", name(*protocol))]
+    #[error("port {port}/{} is published twice", protocol.name())]
     PortTwice { port: u16, protocol: Protocol },
-    #[error("no port from 30000 to 32767 is left for {}", name(*protocol))]
+    #[error("no port from 30000 to 32767 is left for {}", protocol.name())]
     NoPort { protocol: Protocol },
 }
 
@@ -55,12 +55,4 @@ pub(super) enum VniFault {
     InUse(u32),
     #[error("all are in use")]
     NoneLeft,
-}
-
-fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
 }

@@ -12,8 +12,9 @@ use crate::fixture;
 use crate::id::{NodeId, TaskId};
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
 use crate::objects::network::{IpamConfig, Subnet};
+use crate::objects::node::ManagerStatus;
 use crate::objects::task::NetworkAttachmentConfig;
-use crate::objects::{Driver, EndpointSpec, Network, PortConfig, TaskSpec};
+use crate::objects::{Driver, EndpointSpec, Network, Node, PortConfig, TaskSpec};
 use crate::store::{Object, Store};
 use crate::view::Observed;
 

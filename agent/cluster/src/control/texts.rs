@@ -95,6 +95,7 @@ texts! {
     SwarmKit InvalidArgument ingress_port_with_dnsrr() "EndpointSpec: port published with ingress mode can't be used with dnsrr mode";
     SwarmKit InvalidArgument published_port_duplicate() "EndpointSpec: duplicate published ports provided";
     SwarmKit InvalidArgument target_port_missing() "EndpointSpec: target port must be provided";
+    Dockerd InvalidArgument port_of_the_cluster(port: u16, protocol: &str, who: &str) "port {port}/{protocol} can't be published: {who}";
     SwarmKit InvalidArgument port_in_use_by_host(port: u16, service: &str, id: ServiceId) "port '{port}' is already in use by service '{service}' ({id}) as a host-published port";
     SwarmKit InvalidArgument port_in_use_by_ingress(port: u16, service: &str, id: ServiceId) "port '{port}' is already in use by service '{service}' ({id}) as an ingress port";
     SwarmKit InvalidArgument attached_to_ingress(network: &str) "Service cannot be explicitly attached to the ingress network {network:?}";

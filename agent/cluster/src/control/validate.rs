@@ -50,6 +50,7 @@ pub(super) fn service(
     }
     endpoint::networks(view, &spec.task)?;
     endpoint::no_port_clash(view, spec, updated)?;
+    endpoint::none_of_the_cluster(view, spec, updated)?;
     endpoint::ingress_is_there(view, spec)?;
     labels.fit(view, spec).map_err(|refusal| texts::label_refused(&refusal))?;
     container::references_exist(view, &spec.task)

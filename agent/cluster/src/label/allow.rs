@@ -11,7 +11,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::objects::endpoint::Protocol;
+use crate::objects::endpoint::{Protocol, PublishMode};
 use crate::objects::{Labels, ServiceSpec};
 use crate::view::View;
 
@@ -68,7 +68,7 @@ pub fn in_force(labels: &Labels) -> Option<Allow> {
 }
 
 /// Whether the rest of the service goes with it.
-pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
+pub(super) fn fits(allow: &Allow, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
     if is_in_host(view, spec) {
         return Err(refused("a service of the network host has no ports of its own".to_owned()));
     }
@@ -81,6 +81,23 @@ pub(super) fn fits(view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
         Some(capability) => {
             Err(refused(format!("a service with the capability {capability} can open its ports itself")))
         }
+        None => names_can_come(allow, view, spec),
+    }
+}
+
+/// Whether tasks of other services reach it by an address that is known for theirs: in a network that they may share. In a bridge of the
+/// node, where the tasks of a service without networks are, nobody is known by his service.
+fn names_can_come(allow: &Allow, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
+    let named = allow.entries.iter().find_map(|entry| match &entry.from {
+        Source::Service(names) => names.last(),
+        Source::Anybody => None,
+    });
+    let mut networks = spec.task.networks.iter().filter_map(|it| view.network(it.target));
+    let mut published = spec.endpoint.iter().flat_map(|endpoint| &endpoint.ports);
+    let is_shared = networks.any(|network| network.spec.is_overlay())
+        || published.any(|port| port.publish_mode == PublishMode::Ingress);
+    match named.filter(|_| !is_shared) {
+        Some(name) => Err(refused(format!("{name:?} can't come to a service that is in no overlay network"))),
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ketch_cluster::objects::container::{AppArmorMode, HealthCheck, Privileges, SeccompMode};
-use ketch_cluster::objects::endpoint::{Protocol, PublishMode};
+use ketch_cluster::objects::endpoint::PublishMode;
 use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::resources::ResourceRequirements;
 use ketch_cluster::objects::{ContainerSpec, GenericResource, PortConfig, Task};
@@ -234,12 +234,7 @@ pub(super) fn host_ports(task: &Task) -> impl Iterator<Item = &PortConfig> {
 
 /// `80/tcp`.
 pub(super) fn key_of(port: &PortConfig) -> String {
-    let protocol = match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    };
-    format!("{}/{protocol}", port.target_port)
+    format!("{}/{}", port.target_port, port.protocol.name())
 }
 
 fn bindings(task: &Task) -> BTreeMap<String, Option<Vec<PortBinding>>> {

@@ -54,6 +54,14 @@ fn an_open_port_is_chosen_once_and_kept_for_its_target() {
 }
 
 #[test]
+fn nobody_is_given_a_port_of_the_clusters_own() {
+    let manager = ManagerStatus { raft_id: 1, address: "10.0.0.1:32767".to_owned() };
+    let manager = Node { manager: Some(manager), ..fixture::node(1) };
+    let store = settled_with([ingress(1).into(), manager.into(), publishing(2767, &[0]).into()]);
+    assert_eq!(published(&store, 2767), [30000]);
+}
+
+#[test]
 fn a_port_that_another_service_has_is_refused_until_it_is_free() {
     let second = publishing(2, &[80]);
     let store = settled_with([

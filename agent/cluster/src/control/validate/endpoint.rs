@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::id::ServiceId;
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
 use crate::objects::{EndpointSpec, PortConfig, Service, ServiceSpec, TaskSpec};
+use crate::own_ports::own_ports;
 use crate::store::ObjectKind;
 use crate::view::View;
 
@@ -94,6 +95,28 @@ pub(super) fn no_port_clash(
         }
     }
     Ok(())
+}
+
+/// Whether the cluster listens at none of the published ports itself. What a service has stays its own: a manager may have come to
+/// listen there later.
+pub(super) fn none_of_the_cluster(
+    view: &View<'_>,
+    spec: &ServiceSpec,
+    updated: Option<ServiceId>,
+) -> Result<(), ControlError> {
+    let ports_in = |spec: &ServiceSpec| spec.endpoint.clone().unwrap_or_default().ports;
+    let wanted = ports_in(spec);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let had = updated.and_then(|id| view.service(id)).map(|service| ports_in(&service.spec));
+    let had: BTreeSet<_> = had.iter().flatten().map(key_of).collect();
+    let own = own_ports(view);
+    let is_new = |key: &(Protocol, u16)| !had.contains(key);
+    match wanted.iter().map(key_of).filter(is_new).find_map(|key| Some((key, own.get(&key)?))) {
+        Some(((protocol, port), who)) => Err(texts::port_of_the_cluster(port, protocol.name(), who)),
+        None => Ok(()),
+    }
 }
 
 fn key_of(port: &PortConfig) -> (Protocol, u16) {

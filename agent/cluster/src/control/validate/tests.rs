@@ -10,10 +10,12 @@ use super::*;
 use crate::fixture;
 use crate::objects::container::{ConfigTarget, HealthCheck, Mount};
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
+use crate::objects::node::ManagerStatus;
 use crate::objects::task::TaskRuntime;
-use crate::objects::{ContainerSpec, EndpointSpec, PortConfig};
+use crate::objects::{ContainerSpec, EndpointSpec, Node, PortConfig};
 use crate::orchestrator::fence;
-use crate::store::Store;
+use crate::reconciled::Reconciled;
+use crate::store::{Store, StoreAction};
 
 fn verdict_in(store: &Store, spec: &ServiceSpec) -> Result<(), ControlError> {
     with_view(store, |view| service(view, spec, None))
@@ -80,11 +82,83 @@ fn labels_go_with_the_rest_of_the_service() {
         let _none = spec.labels.insert(label.to_owned(), text.to_owned());
         verdict(&spec).map_err(|error| error.to_string())
     };
-    assert_eq!(labelled("ketch.allow", "web:80", &[]), Ok(()));
+    assert_eq!(labelled("ketch.allow", "*:80", &[]), Ok(()));
     let told = "label ketch.publish.from: the service has no published port";
     assert_eq!(labelled("ketch.publish.from", "10.0.0.0/8", &[]), Err(told.to_owned()));
     assert_eq!(labelled("ketch.publish.from", "10.0.0.0/8", &[port(80, PublishMode::Ingress)]), Ok(()));
     assert!(labelled("ketch.other", "", &[]).unwrap_err().starts_with("label ketch.other: is not known;"));
+}
+
+#[test]
+fn who_is_named_must_have_a_way_to_the_service() {
+    let closed = |allow: &str, spec: ServiceSpec| {
+        let mut spec = spec;
+        let _none = spec.labels.insert("ketch.allow".to_owned(), allow.to_owned());
+        verdict(&spec).map_err(|error| error.to_string())
+    };
+    let told = "label ketch.allow: \"web\" can't come to a service that is in no overlay network";
+    let by_host = ServiceSpec { endpoint: endpoint(&[port(80, PublishMode::Host)]), ..spec("a") };
+    for alone in [spec("a"), by_host] {
+        assert_eq!(closed("*:1,web:80", alone.clone()), Err(told.to_owned()));
+        for of_bridges in ["", "*:80"] {
+            assert_eq!(closed(of_bridges, alone.clone()), Ok(()), "neighbours on its node are kept out");
+        }
+    }
+    let shared = with_task(spec("a"), |task| task.networks = vec![attachment(&fixture::network(2))]);
+    let published = ServiceSpec { endpoint: endpoint(&[port(80, PublishMode::Ingress)]), ..spec("a") };
+    for reached in [shared, published] {
+        assert_eq!(closed("web:80", reached), Ok(()));
+    }
+}
+
+#[test]
+fn ports_at_which_the_cluster_listens_are_not_published() {
+    let place = ManagerStatus { raft_id: 1, address: "[fd00::1]:2377".to_owned() };
+    let manager = Node { manager: Some(place), ..fixture::node(7) };
+    let mut networking = fixture::cluster();
+    networking.networking.data_path_port = 7789;
+    let mut objects = cluster();
+    objects[0] = networking.into();
+    let mut store = fixture::store(objects);
+    let at = |number, protocol, mode| PortConfig { protocol, ..port(number, mode) };
+    let publishing = |ports: &[PortConfig]| ServiceSpec { endpoint: endpoint(ports), ..spec("a") };
+    let early = publishing(&[at(2377, Protocol::Tcp, PublishMode::Ingress)]);
+    assert_eq!(verdict_in(&store, &early), Ok(()), "nobody listens there yet");
+    let id = created(&mut store, early.clone());
+    fixture::apply(
+        &mut store,
+        Reconciled { actions: vec![StoreAction::Create(manager.into())], wake_at: None },
+    );
+    let with = |spec: &ServiceSpec, updated| with_view(&store, |view| service(view, spec, updated));
+    assert_eq!(with(&early, Some(id)), Ok(()), "what it has does not keep it from updates");
+    for mode in [PublishMode::Ingress, PublishMode::Host] {
+        for (number, protocol, told) in [
+            (
+                2377,
+                Protocol::Tcp,
+                "port 2377/tcp can't be published: the manager node-7 listens there for the cluster's nodes",
+            ),
+            (
+                7789,
+                Protocol::Udp,
+                "port 7789/udp can't be published: the cluster's networks send their data there (--data-path-port)",
+            ),
+        ] {
+            let refused = none_of_the_cluster_in(&store, &publishing(&[at(number, protocol, mode)]));
+            assert_eq!(refused.unwrap_err().to_string(), told);
+        }
+        for (number, protocol) in
+            [(2377, Protocol::Udp), (7789, Protocol::Tcp), (4789, Protocol::Udp), (7946, Protocol::Tcp)]
+        {
+            assert_eq!(none_of_the_cluster_in(&store, &publishing(&[at(number, protocol, mode)])), Ok(()));
+        }
+    }
+    assert!(with(&publishing(&[at(7789, Protocol::Udp, PublishMode::Host)]), Some(id)).is_err());
+}
+
+/// Whatever other services have.
+fn none_of_the_cluster_in(store: &Store, spec: &ServiceSpec) -> Result<(), ControlError> {
+    with_view(store, |view| endpoint::none_of_the_cluster(view, spec, None))
 }
 
 #[test]
