@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use ketch_node::node::Node;
 use tokio::sync::watch;
 
+use crate::api::elsewhere::cut::CutExecs;
 use crate::config::Config;
 use crate::engine::host::Host;
 use crate::engine::security::DefaultSeccomp;
@@ -54,6 +55,8 @@ pub struct Daemon {
     pub counted: Counted,
     /// Containers that come into networks of the cluster.
     pub(crate) attaching: Attaching,
+    /// Of other nodes' execs, for their clients here.
+    pub(crate) cut_execs: CutExecs,
     /// What this machine is in a cluster; there from [`Daemon::begin`] on.
     node: OnceLock<Arc<Node>>,
     /// Whether it takes up what it was: until then it looks as if it were of no cluster.
@@ -105,6 +108,7 @@ impl Daemon {
         Ok(Arc::new(Self {
             counted: Counted::default(),
             attaching: Attaching::default(),
+            cut_execs: CutExecs::default(),
             node: OnceLock::new(),
             begun: watch::Sender::default(),
             config,

@@ -2,10 +2,11 @@
 //! runs it as a task of the cluster's.
 //!
 //! [`asked`] says which requests may be asked elsewhere; [`answered`] finds the container's node and sends the request there as it
-//! is, by [`proxied`]; [`listing`] asks all nodes for their containers; [`visits`] is the other end, which answers what managers
+//! is, by [`proxied`]; [`cut`] remembers whose answers did not come to their end; [`listing`] asks all nodes for their containers; [`visits`] is the other end, which answers what managers
 //! send. What this node has itself never comes by here, and a name that is nobody's gets the answer that it gets everywhere.
 
 mod asked;
+pub(crate) mod cut;
 pub(crate) mod listing;
 mod proxied;
 pub(crate) mod visits;
@@ -67,6 +68,9 @@ pub(super) async fn answered(
         return Err(Box::new((parts, body)));
     };
     let Ok(node) = daemon.node() else { return Err(Box::new((parts, body))) };
+    if let Some(unknown) = asked.shows_exec().then(|| daemon.cut_execs.take(&asked.id)).flatten() {
+        return Ok(response::error(&unknown));
+    }
     let path = match exec_of(&asked.id) {
         Some((exec, _)) => asked.with_id(exec),
         None => parts.uri.path().to_owned(),
@@ -89,19 +93,26 @@ pub(super) async fn answered(
         };
         tries -= 1;
         let again = (tries > 0).then(|| request.0.clone());
-        let answered = match (proxied::send(tunnel, path.clone(), request).await, again) {
-            (Err(error), Some(again)) if error.kind == Kind::Unavailable => {
-                tracing::debug!("asking again: {error}");
-                request = (again, Bytes::new().into());
-                continue;
-            }
-            (Ok((task, response)), _) if asked.makes_exec() => named(task, response).await,
-            (answered, _) => answered.map(|(_, response)| response),
-        };
+        let answered =
+            match (proxied::send(tunnel, path.clone(), request, note_cut(daemon, &asked)).await, again) {
+                (Err(error), Some(again)) if error.kind == Kind::Unavailable => {
+                    tracing::debug!("asking again: {error}");
+                    request = (again, Bytes::new().into());
+                    continue;
+                }
+                (Ok((task, response)), _) if asked.makes_exec() => named(task, response).await,
+                (answered, _) => answered.map(|(_, response)| response),
+            };
         let response = answered.unwrap_or_else(|error| response::error(&error));
         tracing::info!(status = response.status().as_u16(), "asked of another node: {line}");
         return Ok(response);
     }
+}
+
+/// What is done when the stream that a request has begun is cut.
+fn note_cut(daemon: &Arc<Daemon>, asked: &Asked) -> impl FnOnce() + Send + 'static {
+    let (daemon, exec) = (Arc::clone(daemon), asked.starts_exec().then(|| asked.id.clone()));
+    move || exec.into_iter().for_each(|exec| daemon.cut_execs.note(exec))
 }
 
 /// None of what is here, and of what can't be a task's.

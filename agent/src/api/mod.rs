@@ -17,6 +17,7 @@ pub mod router;
 pub mod routes;
 pub mod server;
 pub mod stdcopy;
+mod told_end;
 pub mod version;
 pub mod websocket;
 pub mod wire;

@@ -71,11 +71,11 @@ where
     let upgrade = super::hijack::take(request)
         .ok_or_else(|| Error::new(Kind::Internal, "the connection can't be handed over"))?;
     drop(tokio::spawn(async move {
-        match upgrade.await {
+        match upgrade.connection.await {
             Ok(connection) => {
                 let (own, theirs) = tokio::io::duplex(4 * PIECE);
                 let stream = hyper_util::rt::TokioIo::new(connection);
-                let mut serving = pin!(serve(Client::Web(Box::new(theirs))));
+                let mut serving = pin!(serve(Client::Carried(Box::new(theirs))));
                 let mut passing = pin!(pass(stream, own, frames));
                 // What was said last still goes out; a client that has gone is served no longer.
                 tokio::select! {

@@ -101,7 +101,7 @@ pub async fn serve(
             Left::Ended
         }
         Client::Connection(connection) => on_a_stream(*connection, wanted, before, output, typing).await,
-        Client::Web(stream) => on_a_stream(*stream, wanted, before, output, typing).await,
+        Client::Carried(stream) => on_a_stream(*stream, wanted, before, output, typing).await,
     }
 }
 

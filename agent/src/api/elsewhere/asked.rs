@@ -75,6 +75,15 @@ impl Asked {
     pub(super) fn makes_exec(&self) -> bool {
         self.of == Of::Container && self.what == "exec"
     }
+
+    pub(super) fn starts_exec(&self) -> bool {
+        self.of == Of::Exec && self.what == "start"
+    }
+
+    /// How it is, and how it has ended.
+    pub(super) fn shows_exec(&self) -> bool {
+        self.of == Of::Exec && self.what == "json"
+    }
 }
 
 #[cfg(test)]

@@ -146,7 +146,7 @@ async fn of_node(daemon: &Daemon, id: NodeId, query: &str) -> Result<(Vec<Value>
     let request = request.map_err(|error| Error::internal("asking a node for its containers", &error))?;
     let path = "/containers/json".to_owned();
     let request = (request.into_parts().0, Bytes::new().into());
-    let (_, response) = proxied::send(tunnel, path, request).await?;
+    let (_, response) = proxied::send(tunnel, path, request, || ()).await?;
     let (Value::Array(mut listed), size) = proxied::json(response, MOST_OF_NODE).await? else {
         return Err(Error::invalid("its answer is no list"));
     };

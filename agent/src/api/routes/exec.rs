@@ -38,7 +38,7 @@ async fn start(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
     let exec = exec::find(&daemon, request.operand(0))?;
     let version = request.version;
     // The connection is handed over by what its request came with; the body is read before.
-    let upgrade = hijack::take(&mut request);
+    let handover = hijack::take(&mut request);
     let asked: ExecStart = body(request).await?;
     exec::may_start(&exec)?;
     if asked.detach {
@@ -61,7 +61,7 @@ async fn start(daemon: Arc<Daemon>, mut request: Request) -> Result<Response> {
     let output = exec.streams.listen();
     let typing = exec.streams.typing();
     let content_type = hijack::content_type(version, asked.tty);
-    Ok(hijack::begin_with(upgrade, content_type, move |client| async move {
+    Ok(hijack::begin_with(handover, content_type, move |client| async move {
         let starting = {
             let (daemon, exec) = (Arc::clone(&daemon), Arc::clone(&exec));
             tokio::spawn(async move { exec::start(&daemon, &exec, asked.console_size).await })
