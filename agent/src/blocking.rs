@@ -1,5 +1,10 @@
 //! Work that waits for the disk, the store, mounts or netlink, beside the event loop.
 
+use std::io;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
 use crate::error::{Error, Kind, Result};
 
 /// Runs it on a thread where it may wait.
@@ -12,6 +17,33 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| Error::internal("work beside the event loop", &error))?
+}
+
+/// What arrives in pieces, for a thread that may wait for them.
+#[derive(Debug)]
+pub(crate) struct Arriving {
+    present: Bytes,
+    rest: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+impl Arriving {
+    pub(crate) fn new(present: Bytes, rest: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self { present, rest }
+    }
+}
+
+impl io::Read for Arriving {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.present.is_empty() {
+            match self.rest.blocking_recv() {
+                Some(bytes) => self.present = bytes?,
+                None => return Ok(0),
+            }
+        }
+        let count = self.present.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.present.split_to(count));
+        Ok(count)
+    }
 }
 
 /// Drops it where it may wait, and nobody waits for that.

@@ -27,6 +27,17 @@ pub struct Node {
     pub attachments: Vec<NetworkAttachment>,
 }
 
+impl Node {
+    /// Whether tasks fare the same on both, and no filter or preference can tell them apart: only the allocator's part differs, or a
+    /// manager's place in raft.
+    pub(crate) fn is_the_same_place_as(&self, other: &Self) -> bool {
+        self.spec == other.spec
+            && self.description == other.description
+            && self.status == other.status
+            && self.role == other.role
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeSpec {

@@ -174,7 +174,7 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
         keys.push(Key::DataKeys);
     }
     if let (Some(old), Some(new)) = (old, new)
-        && is_the_same_place(old, new)
+        && old.is_the_same_place_as(new)
     {
         return keys;
     }
@@ -198,14 +198,6 @@ fn by_node(view: &View<'_>, old: Option<&Node>, new: Option<&Node>) -> Vec<Key> 
         keys.extend(waiting_for(view, &service.spec.name));
     }
     keys
-}
-
-/// Whether tasks fare the same on both: only the allocator's part differs, or a manager's place in raft.
-fn is_the_same_place(old: &Node, new: &Node) -> bool {
-    old.spec == new.spec
-        && old.description == new.description
-        && old.status == new.status
-        && old.role == new.role
 }
 
 fn by_cluster(view: &View<'_>, old: Option<&Cluster>, new: Option<&Cluster>) -> Vec<Key> {

@@ -29,7 +29,7 @@ use budget::{Budget, MOST_AT_ONCE};
 use victims::{Chosen, Ranks};
 
 /// How many batches a pass looks at all nodes for, and for how many tasks at the one node that they are bound to. Others have their turn in
-/// the next one, which comes at once: who has looked in vain is written, and steps back.
+/// the next one, which comes soon after: who has looked in vain is written, and steps back.
 const SEARCHES: usize = 4;
 const LOOKS: usize = 64;
 

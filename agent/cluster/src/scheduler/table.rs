@@ -87,7 +87,7 @@ impl NodeTable {
     pub(super) fn committed(&mut self, changes: &[Change]) {
         for change in changes {
             match (change.old.as_ref(), change.new.as_ref()) {
-                (Some(Object::Node(old)), Some(Object::Node(new))) if !is_the_same_place(old, new) => {
+                (Some(Object::Node(old)), Some(Object::Node(new))) if !old.is_the_same_place_as(new) => {
                     self.outdated.insert(new.id);
                 }
                 (Some(Object::Node(_)), None) | (None, Some(Object::Node(_))) => self.is = Extent::Partial,
@@ -332,12 +332,4 @@ fn has_other_claim(old: Option<&Task>, new: Option<&Task>) -> bool {
         task.and_then(|task| Some((task.node, claim_of(task, &task.status)?)))
     }
     claim(old) != claim(new)
-}
-
-/// Whether a filter or a preference could tell the two apart.
-fn is_the_same_place(old: &Node, new: &Node) -> bool {
-    old.spec == new.spec
-        && old.description == new.description
-        && old.status == new.status
-        && old.role == new.role
 }

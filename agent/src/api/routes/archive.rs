@@ -11,7 +11,7 @@ use flate2::write::GzEncoder;
 use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode};
 
-use super::images::{Blocking, Sending};
+use super::images::{Sending, arriving_once_begun};
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
@@ -77,7 +77,7 @@ async fn write(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let asked = asked(&daemon, &request)?;
     let (keeps, as_user) = (request.query.flag("noOverwriteDirNonDir"), request.query.flag("copyUIDGID"));
     // A container that does not run waits for its end; what it is from may be the same container.
-    let stream = Blocking::begun(request.body, STALLED).await?;
+    let stream = arriving_once_begun(request.body, STALLED).await?;
     copy::write(&daemon, asked, keeps, as_user, stream).await?;
     Ok(response::empty(StatusCode::OK))
 }

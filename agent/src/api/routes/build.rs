@@ -11,7 +11,7 @@ use ketch_engine_api::host_config::Resources;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::images::Blocking;
+use super::images::arriving;
 use super::registries::{parse_platform, told};
 
 use crate::api::filters::Filters;
@@ -35,7 +35,7 @@ pub(super) fn add(router: &mut Router) {
 
 async fn build_one(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let options = options(&daemon, &request)?;
-    let body = Blocking::new(request.body);
+    let body = arriving(request.body);
     told(|progress| async move { build(&daemon, options, body, &progress).await }).await
 }
 

@@ -18,6 +18,7 @@ use crate::api::request::Request;
 use crate::api::response::{self, Response};
 use crate::api::router::Router;
 use crate::api::version::ApiVersion;
+use crate::blocking::Arriving;
 use crate::daemon::Daemon;
 use crate::error::{Error, Kind, Result};
 use crate::image::load::LoadOptions;
@@ -250,7 +251,7 @@ async fn load(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (sender, response) = response::stream(JSON);
     let progress = Progress::to(sender);
     let images = daemon.images.clone();
-    let body = Blocking::new(request.body);
+    let body = arriving(request.body);
     let _task = tokio::task::spawn_blocking(move || {
         if let Err(error) = images.load(body, &options, &progress) {
             progress.error(&error);
@@ -318,76 +319,53 @@ impl Write for Sending {
     }
 }
 
-/// A request's body, read by a thread that may block.
-pub(super) struct Blocking {
-    frames: mpsc::Receiver<io::Result<Bytes>>,
-    present: Bytes,
-}
-
 /// What waits between the connection and the thread: a few buffers, so that neither waits for each of the other's.
 const QUEUE: usize = 16;
 
-impl Blocking {
-    /// The same once it has begun, of a client that may not stop for longer than `patience`: somebody waits for what is done with it.
-    ///
-    /// # Errors
-    /// It does not begin in that time.
-    pub(super) async fn begun(mut body: RequestBody, patience: Duration) -> Result<Self> {
-        let late =
-            move |_| io::Error::other(format!("the client has sent nothing for {} s", patience.as_secs()));
-        let next = async move |body: &mut RequestBody| -> Option<io::Result<Bytes>> {
-            match tokio::time::timeout(patience, body.frame()).await {
-                Ok(frame) => {
-                    Some(frame?.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other))
-                }
-                Err(elapsed) => Some(Err(late(elapsed))),
+/// A request's body for a thread that may block, once it has begun, of a client that may not stop for longer than `patience`: somebody
+/// waits for what is done with it.
+///
+/// # Errors
+/// It does not begin in that time.
+pub(super) async fn arriving_once_begun(mut body: RequestBody, patience: Duration) -> Result<Arriving> {
+    let late = move |_| io::Error::other(format!("the client has sent nothing for {} s", patience.as_secs()));
+    let next = async move |body: &mut RequestBody| -> Option<io::Result<Bytes>> {
+        match tokio::time::timeout(patience, body.frame()).await {
+            Ok(frame) => {
+                Some(frame?.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other))
             }
-        };
-        let Some(present) = next(&mut body).await else {
-            let (_ended, frames) = mpsc::channel(1);
-            return Ok(Self { frames, present: Bytes::new() });
-        };
-        let present = present.map_err(|error| Error::invalid(error.to_string()))?;
-        let (sender, frames) = mpsc::channel(QUEUE);
-        drop(tokio::spawn(async move {
-            while let Some(bytes) = next(&mut body).await {
-                let failed = bytes.is_err();
-                if sender.send(bytes).await.is_err() || failed {
-                    return;
-                }
-            }
-        }));
-        Ok(Self { frames, present })
-    }
-
-    /// From inside a task.
-    pub(super) fn new(mut body: RequestBody) -> Self {
-        let (sender, frames) = mpsc::channel(QUEUE);
-        // It ends with the body, or when nobody reads any more.
-        drop(tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
-                let failed = frame.is_err();
-                let bytes =
-                    frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other);
-                if sender.send(bytes).await.is_err() || failed {
-                    return;
-                }
-            }
-        }));
-        Self { frames, present: Bytes::new() }
-    }
-}
-
-impl io::Read for Blocking {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.present.is_empty() {
-            match self.frames.blocking_recv() {
-                Some(bytes) => self.present = bytes?,
-                None => return Ok(0),
+            Err(elapsed) => Some(Err(late(elapsed))),
+        }
+    };
+    let Some(present) = next(&mut body).await else {
+        let (_ended, frames) = mpsc::channel(1);
+        return Ok(Arriving::new(Bytes::new(), frames));
+    };
+    let present = present.map_err(|error| Error::invalid(error.to_string()))?;
+    let (sender, frames) = mpsc::channel(QUEUE);
+    drop(tokio::spawn(async move {
+        while let Some(bytes) = next(&mut body).await {
+            let failed = bytes.is_err();
+            if sender.send(bytes).await.is_err() || failed {
+                return;
             }
         }
-        let count = self.present.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.present.split_to(count));
-        Ok(count)
-    }
+    }));
+    Ok(Arriving::new(present, frames))
+}
+
+/// A request's body for a thread that may block. From inside a task.
+pub(super) fn arriving(mut body: RequestBody) -> Arriving {
+    let (sender, frames) = mpsc::channel(QUEUE);
+    // It ends with the body, or when nobody reads any more.
+    drop(tokio::spawn(async move {
+        while let Some(frame) = body.frame().await {
+            let failed = frame.is_err();
+            let bytes = frame.map(|frame| frame.into_data().unwrap_or_default()).map_err(io::Error::other);
+            if sender.send(bytes).await.is_err() || failed {
+                return;
+            }
+        }
+    }));
+    Arriving::new(Bytes::new(), frames)
 }

@@ -7,7 +7,7 @@ use ketch_engine_api::container::Config;
 use serde_json::json;
 use tokio::sync::{oneshot, watch};
 
-use super::images::Blocking;
+use super::images::arriving;
 use crate::api::filters::Filters;
 use crate::api::request::Request;
 use crate::api::response::{self, Response};
@@ -124,7 +124,7 @@ async fn import(daemon: Arc<Daemon>, request: Request, platform: Option<Platform
     let config = image_config::of_image(&dockerfile::changed(Config::default(), &changes)?)?;
     let options = ImportOptions { reference, platform, message, config };
     let images = daemon.images.clone();
-    let body = Blocking::new(request.body);
+    let body = arriving(request.body);
     told(|progress| async move {
         let id = blocking(move || images.import(body, &options)).await?;
         progress.status(&id.to_string());

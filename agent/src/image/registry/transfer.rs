@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ use super::gather::{Gather, Served, Sink, Way};
 use super::origin::Origin;
 use super::pull::Sweep;
 use super::repository::Repository;
-use crate::blocking::blocking;
+use crate::blocking::{Arriving, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::image::Images;
 use crate::image::digest::Digest;
@@ -234,7 +234,7 @@ impl Images {
                 by,
             },
         );
-        let stream = Arriving { receiver, present: Bytes::new() };
+        let stream = Arriving::new(Bytes::new(), receiver);
         let is_given = matches!(bringer, Bringer::Nodes(_));
         let unpacking = tokio::task::spawn_blocking(move || {
             // Behind the layer, which nobody may be waiting for any more.
@@ -393,26 +393,6 @@ pub(super) async fn download(
             let _nobody = phase.send(Phase::Retrying(seconds));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
-    }
-}
-
-/// What arrives, read by the thread that unpacks.
-struct Arriving {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
-    present: Bytes,
-}
-
-impl Read for Arriving {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.present.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(bytes) => self.present = bytes?,
-                None => return Ok(0),
-            }
-        }
-        let count = self.present.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.present.split_to(count));
-        Ok(count)
     }
 }
 
