@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use ketch_cluster::id::{NodeId, ServiceId, TaskId};
 use ketch_cluster::objects::node::{NodeDescription, NodeState, NodeStatus, Platform};
-use ketch_cluster::objects::task::{Gate, Stop};
 use ketch_cluster::objects::{
     Endpoint, Labels, Meta, Node, NodeSpec, Resources, Service, ServiceMode, ServiceSpec, Task, TaskSpec,
     TaskState, TaskStatus, Version,
@@ -201,34 +200,18 @@ fn service(number: usize, spec: TaskSpec, random: &mut Random) -> Service {
 /// A task of the service that has its addresses and waits for a node.
 pub(crate) fn waiting(service: &Service, slot: u64, (id, born): (TaskId, Timestamp)) -> Task {
     Task {
-        id,
         meta: Meta::new(born),
-        spec: Arc::clone(&service.spec.task),
         spec_version: service.spec_version,
         service: Some(service.id),
         slot,
-        node: None,
         name: format!("{}.{slot}.{id}", service.spec.name),
-        labels: Labels::new(),
         service_name: service.spec.name.clone(),
-        service_labels: Labels::new(),
         status: TaskStatus {
             state: TaskState::Pending,
             message: "pending task scheduling".to_owned(),
             ..TaskStatus::default()
         },
-        desired_state: TaskState::Running,
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: Gate::Open,
-        networks: Vec::new(),
         endpoint: Some(Endpoint::default()),
-        log_driver: None,
-        generic_resources: Vec::new(),
-        job_iteration: None,
-        decision: ketch_cluster::objects::Decision::default(),
+        ..Task::new(id, Arc::clone(&service.spec.task))
     }
 }

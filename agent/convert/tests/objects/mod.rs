@@ -10,7 +10,7 @@ use ketch_cluster::objects::node::{
     CaKeyId, EngineDescription, ManagerStatus, NodeDescription, NodeState, NodeStatus, NodeTls, Platform,
 };
 use ketch_cluster::objects::service::{JobStatus, UpdateState, UpdateStatus};
-use ketch_cluster::objects::task::{ContainerStatus, Stop};
+use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::objects::{
     Cluster, ClusterSpec, Driver, Endpoint, GenericResource, Meta, Network, NetworkSpec, Node, NodeSpec,
     PortConfig, Resources, Service, ServiceSpec, Task, TaskState, TaskStatus, Version,
@@ -107,31 +107,18 @@ pub(crate) fn task(view: &View<'_>, shown: swarm::task::Task) -> Task {
         driver_options: Map::new(),
     };
     Task {
-        id: shown.id.parse().unwrap(),
         meta: meta(&shown.meta),
-        spec: Arc::new(task::spec_of(view, shown.spec).unwrap()),
-        spec_version: Version(0),
         service: Some(shown.service_id.parse().unwrap()),
         slot: shown.slot,
         node: Some(shown.node_id).filter(|id| !id.is_empty()).map(|id| id.parse().unwrap()),
         name: "not shown".to_owned(),
         labels: shown.annotations.labels.unwrap_or_default(),
-        service_name: String::new(),
-        service_labels: Map::new(),
         status: status(shown.status),
         desired_state: state(&shown.desired_state),
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: ketch_cluster::objects::task::Gate::default(),
         networks: shown.networks_attachments.iter().flatten().map(attachment).collect(),
-        endpoint: None,
-        log_driver: None,
         generic_resources: generic(shown.generic_resources),
         job_iteration: shown.job_iteration.map(|it| it.index),
-        decision: ketch_cluster::objects::Decision::default(),
+        ..Task::new(shown.id.parse().unwrap(), Arc::new(task::spec_of(view, shown.spec).unwrap()))
     }
 }
 

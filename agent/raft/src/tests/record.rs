@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use ketch_cluster::id::{ServiceId, TaskId};
-use ketch_cluster::objects::task::{Gate, Stop, TaskRuntime};
-use ketch_cluster::objects::{
-    ContainerSpec, Decision, Labels, Meta, Task, TaskSpec, TaskState, TaskStatus, Version,
-};
+use ketch_cluster::objects::task::TaskRuntime;
+use ketch_cluster::objects::{ContainerSpec, Task, TaskSpec, Version};
 use ketch_cluster::store::{Object, StoreAction};
 use proptest::prelude::*;
 
@@ -58,31 +56,12 @@ fn task(id: u128, image: &str) -> Task {
     let container = ContainerSpec { image: image.to_owned(), ..ContainerSpec::default() };
     let spec = TaskSpec { runtime: TaskRuntime::Container(Box::new(container)), ..TaskSpec::default() };
     Task {
-        id: TaskId::of(id),
-        meta: Meta::default(),
-        spec: Arc::new(spec),
         spec_version: Version(7),
         service: Some(ServiceId::of(1)),
         slot: 3,
-        node: None,
         name: "web.3".to_owned(),
-        labels: Labels::new(),
         service_name: "web".to_owned(),
-        service_labels: Labels::new(),
-        status: TaskStatus::default(),
-        desired_state: TaskState::Running,
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: Gate::default(),
-        networks: Vec::new(),
-        endpoint: None,
-        log_driver: None,
-        generic_resources: Vec::new(),
-        job_iteration: None,
-        decision: Decision::default(),
+        ..Task::new(TaskId::of(id), Arc::new(spec))
     }
 }
 

@@ -141,31 +141,19 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
             let networks: BTreeSet<u8> = networks.iter().copied().collect();
             let known = store.task(TaskId::of(number.into()));
             Task {
-                id: TaskId::of(number.into()),
                 meta,
-                spec: known.map_or_else(|| spec_of(service), |task| Arc::clone(&task.spec)),
                 spec_version: Version(1),
                 service: known.map_or(Some(ServiceId::of(service.into())), |task| task.service),
                 slot: 1,
                 node: known.and_then(|task| task.node).or(node.map(|node| NodeId::of(node.into()))),
                 name: number.to_string(),
-                labels: Labels::new(),
-                service_name: String::new(),
-                service_labels: Labels::new(),
                 status: TaskStatus { state: STATES[state], ..TaskStatus::default() },
                 desired_state: if stop { TaskState::Shutdown } else { TaskState::Running },
-                stop: Default::default(),
-                start_after: None,
-                replaces: None,
-                displaced: None,
-                promised: None,
-                gate: ketch_cluster::objects::task::Gate::default(),
                 networks: networks.into_iter().map(|network| attachment(network, 10 + number)).collect(),
-                endpoint: None,
-                log_driver: None,
-                generic_resources: Vec::new(),
-                job_iteration: None,
-                decision: ketch_cluster::objects::Decision::default(),
+                ..Task::new(
+                    TaskId::of(number.into()),
+                    known.map_or_else(|| spec_of(service), |task| Arc::clone(&task.spec)),
+                )
             }
             .into()
         }

@@ -13,7 +13,7 @@ use ketch_cluster::objects::cluster::{ClusterNetworking, DataKey, RootCa, Secret
 use ketch_cluster::objects::container::{FileTarget, SecretReference};
 use ketch_cluster::objects::network::NetworkAllocation;
 use ketch_cluster::objects::node::{NodeState, NodeStatus};
-use ketch_cluster::objects::task::{Stop, TaskRuntime};
+use ketch_cluster::objects::task::TaskRuntime;
 use ketch_cluster::objects::{Cluster, ClusterSpec, Driver, Network, NetworkAttachment, NetworkSpec};
 use ketch_cluster::objects::{
     ContainerSpec, Labels, Meta, Node, NodeSpec, Secret, SecretSpec, Task, TaskSpec, TaskState, TaskStatus,
@@ -362,31 +362,14 @@ fn node() -> Node {
 /// Assigned here and wanted running.
 fn task(number: u128) -> Task {
     Task {
-        id: TaskId::of(number),
-        meta: Meta::default(),
-        spec: Arc::default(),
         spec_version: Version(1),
         service: Some(ServiceId::of(1)),
         slot: u64::try_from(number).unwrap(),
         node: Some(NODE),
         name: format!("web.{number}"),
-        labels: Labels::new(),
         service_name: "web".to_owned(),
-        service_labels: Labels::new(),
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
-        desired_state: TaskState::Running,
-        stop: Stop::default(),
-        start_after: None,
-        replaces: None,
-        displaced: None,
-        promised: None,
-        gate: ketch_cluster::objects::task::Gate::default(),
-        networks: Vec::new(),
-        endpoint: None,
-        log_driver: None,
-        generic_resources: Vec::new(),
-        job_iteration: None,
-        decision: ketch_cluster::objects::Decision::default(),
+        ..Task::new(TaskId::of(number), Arc::default())
     }
 }
 
