@@ -43,6 +43,7 @@ use crate::executor::Executor;
 use crate::wire::Links;
 use crate::world::World;
 pub use attaching::AttachError;
+pub use backoff::{Backoff, Met};
 use contact::Contact;
 use events::Events;
 pub use events::WorkerEvent;

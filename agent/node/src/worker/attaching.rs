@@ -6,7 +6,7 @@ use ketch_cluster::id::TaskId;
 use tokio::time::{sleep, timeout};
 
 use super::Worker;
-use super::backoff::Backoff;
+use super::backoff::{Backoff, Met};
 use crate::calls::{AttachAsked, Attached, Wanted};
 use crate::wire::{CallError, Refusal};
 
@@ -54,7 +54,7 @@ impl Worker {
     async fn ask_for_place(&self, wanted: Wanted) -> Attached {
         let world = &self.hands.world;
         let place = Some(TaskId::of(world.bits()));
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         loop {
             let (leader, session) = self.hands.present.begun().await;
             let asked = AttachAsked { session, place, wanted: wanted.clone() };
@@ -64,7 +64,7 @@ impl Worker {
                 Err(CallError::Refused(Refusal::Invalid(why))) => return Attached::Refused(why),
                 Err(error) => tracing::debug!(%error, "asking for a place in a network again"),
             }
-            sleep(backoff.next(world.bits())).await;
+            sleep(backoff.next(Met::Another, world.bits())).await;
         }
     }
 }

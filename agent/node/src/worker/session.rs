@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::backoff::{Backoff, LONGEST, LONGEST_ANSWERED};
+use super::backoff::{Backoff, Met};
 use super::events::WorkerEvent;
 use super::hands::Hands;
 use super::logs::Readers;
@@ -32,8 +32,6 @@ const GATHER: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked at what the node is made of.
 const DESCRIBE: Duration = Duration::from_secs(20);
-/// A session that was as long was a good one: the next try comes soon.
-const GOOD: Duration = Duration::from_secs(10);
 /// While there is no address to try.
 const NOBODY: Duration = Duration::from_secs(1);
 
@@ -130,7 +128,7 @@ pub(super) struct Session {
 
 impl Sessions {
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new();
+        let mut backoff = Backoff::default();
         let mut addresses = Addresses::default();
         loop {
             let Some(manager) = addresses.next(&self.hands) else {
@@ -140,10 +138,8 @@ impl Sessions {
             let began = Instant::now();
             let end = self.hold(&manager).await;
             tracing::info!(manager = manager.address, ?end, "no session with this manager any more");
-            if began.elapsed() >= GOOD {
-                backoff = Backoff::new();
-            }
-            let longest = if matches!(end, End::Elsewhere(_)) { LONGEST_ANSWERED } else { LONGEST };
+            backoff.tried_for(began.elapsed());
+            let met = if matches!(end, End::Elsewhere(_)) { Met::Follower } else { Met::Another };
             match end {
                 // Once, or two managers that take each other for the leader would be asked without a rest.
                 End::Elsewhere(Some(leader)) => {
@@ -163,7 +159,7 @@ impl Sessions {
                 }
                 End::Elsewhere(None) | End::Lost(_) => addresses.was_led = false,
             }
-            sleep(backoff.next_within(longest, self.hands.world.bits())).await;
+            sleep(backoff.next(met, self.hands.world.bits())).await;
         }
     }
 
