@@ -14,6 +14,7 @@ use ketch_cluster::objects::{Task, TaskState};
 use ketch_cluster::view::Told;
 use ketch_node::calls::{Heartbeat, ManagerAddress, SessionAsked, SessionMessage, Tell};
 use ketch_node::wire::{CallError, Destination, Links};
+use ketch_node::worker::{Backoff, Met};
 use ketch_node::world::World;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -27,11 +28,6 @@ use crate::world::BenchWorld;
 /// As the product's worker has them.
 const ANSWER: Duration = Duration::from_secs(5);
 const GATHER: Duration = Duration::from_millis(100);
-/// Until it looks for the leader again: twice as long each time, in the upper half of it.
-const SHORTEST: Duration = Duration::from_millis(100);
-const LONGEST: Duration = Duration::from_secs(8);
-/// After a session that has lasted for so long it begins with the shortest again.
-const GOOD: Duration = Duration::from_secs(10);
 /// Between two first sessions: all at once would have no answer in time, and come again.
 const APART: Duration = Duration::from_millis(1);
 
@@ -128,25 +124,26 @@ impl Agent {
 
     async fn run(self) {
         let mut turn = self.number;
-        let mut pause = SHORTEST;
+        let mut backoff = Backoff::default();
+        let links = Arc::new(Links::new(Arc::clone(&self.world) as Arc<dyn World>));
         let mut led: Option<String> = None;
         loop {
             let was_led = led.is_some();
             let manager = led.take().unwrap_or_else(|| self.managers[turn % self.managers.len()].clone());
-            let links = Arc::new(Links::new(Arc::clone(&self.world) as Arc<dyn World>));
             let began = Instant::now();
             let ended = self.session(&links, &manager).await;
-            if began.elapsed() >= GOOD {
-                pause = SHORTEST;
-            }
+            backoff.tried_for(began.elapsed());
             turn += 1;
-            led = ended.and_then(|error| error.leader().flatten()).map(|leader| leader.address);
+            if ended == Some(CallError::Late) {
+                links.renew();
+            }
+            let leader = ended.and_then(|error| error.leader());
+            let met = if leader.is_some() { Met::Follower } else { Met::Another };
+            led = leader.flatten().map(|leader| leader.address);
             if led.is_some() && !was_led {
                 continue;
             }
-            let share = u32::try_from(self.world.bits() & 0xffff).unwrap_or(0);
-            sleep(pause / 2 + pause / 2 * share / 0x1_0000).await;
-            pause = (pause * 2).min(LONGEST);
+            sleep(backoff.next(met, self.world.bits())).await;
         }
     }
 

@@ -48,15 +48,36 @@ const QUICK: Plan<'static> = Plan {
     rest: Duration::from_secs(5),
 };
 
+/// Which part of it.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Whole,
+    /// The leader's end alone, with all tasks.
+    LeaderChange,
+}
+
 /// Of all sizes, one grown from the other, or of the ones that are given.
-pub(crate) fn measure(extent: Extent, sizes: &[usize]) -> Result<(), Failure> {
+pub(crate) fn measure(extent: Extent, part: Part, sizes: &[usize]) -> Result<(), Failure> {
     let plan = if extent == Extent::Quick { &QUICK } else { &WHOLE };
     let plan = Plan { sizes: if sizes.is_empty() { plan.sizes } else { sizes }, ..*plan };
     let folder = std::env::temp_dir().join(format!("ketch-scale-{}", std::process::id()));
     std::fs::create_dir_all(folder.join("sockets"))?;
-    let measured = measure_in(&folder, &plan);
+    let measured = match part {
+        Part::Whole => measure_in(&folder, &plan),
+        Part::LeaderChange => measure_change(&folder, &plan),
+    };
     drop(std::fs::remove_dir_all(&folder));
     measured
+}
+
+fn measure_change(folder: &Path, plan: &Plan<'_>) -> Result<(), Failure> {
+    let mut cluster = Cluster::found(folder)?;
+    for size in plan.sizes {
+        cluster.grow(*size)?;
+    }
+    cluster.fill(plan)?;
+    std::thread::sleep(plan.rest / 3);
+    cluster.change_leader(plan.sizes.last().copied().unwrap_or_default())
 }
 
 fn measure_in(folder: &Path, plan: &Plan<'_>) -> Result<(), Failure> {
@@ -67,13 +88,7 @@ fn measure_in(folder: &Path, plan: &Plan<'_>) -> Result<(), Failure> {
         at_rest.push(cluster.rest(*size, plan.rest)?);
     }
     tell_slope(&at_rest);
-    let (services, replicas) = plan.filling;
-    let tasks = number(services) * number(usize::try_from(replicas)?);
-    let filled = cluster.leader()?.ask(&format!("services fill {services} {replicas} 0"))?;
-    sample("control plane, tasks", tasks);
-    sample("control plane, tasks from create to running a second", tasks / value(&filled, "running_in")?);
-    sample("control plane, the same a second of the leader's processor", tasks / value(&filled, "cpu")?);
-    sample("control plane, create to assigned while filling, p99, ms", value(&filled, "assigned_p99")?);
+    cluster.fill(plan)?;
     std::thread::sleep(plan.rest);
     let (services, replicas, rate) = plan.beside;
     let beside = cluster.leader()?.ask(&format!("services beside {services} {replicas} {rate}"))?;
@@ -232,6 +247,18 @@ impl Cluster {
             &format!("control plane, {size} nodes, the leader's processor until all are ready, s"),
             value(&ended, "cpu")? - value(&began, "cpu")?,
         );
+        Ok(())
+    }
+
+    /// Gives it all its tasks.
+    fn fill(&mut self, plan: &Plan<'_>) -> Result<(), Failure> {
+        let (services, replicas) = plan.filling;
+        let tasks = number(services) * number(usize::try_from(replicas)?);
+        let filled = self.leader()?.ask(&format!("services fill {services} {replicas} 0"))?;
+        sample("control plane, tasks", tasks);
+        sample("control plane, tasks from create to running a second", tasks / value(&filled, "running_in")?);
+        sample("control plane, the same a second of the leader's processor", tasks / value(&filled, "cpu")?);
+        sample("control plane, create to assigned while filling, p99, ms", value(&filled, "assigned_p99")?);
         Ok(())
     }
 

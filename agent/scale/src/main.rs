@@ -1,5 +1,5 @@
-//! What a large cluster costs: `ketch-scale scheduler`, the scheduler by itself; `ketch-scale cluster`, a whole control plane. The
-//! samples go to standard output, one a line, as `sample`, case and number between tabs, and to standard error to be read.
+//! What a large cluster costs: `ketch-scale scheduler`, the scheduler by itself; `ketch-scale cluster`, a whole control plane;
+//! `ketch-scale leader`, of that the leader's end alone. The samples go to standard output, one a line, as `sample`, case and number between tabs, and to standard error to be read.
 //! `QUICK=1` is a smaller one.
 //!
 //! Called by `integration`'s `engine_bench scale`, which judges and keeps the samples. Nothing here is timed by an assertion.
@@ -18,6 +18,7 @@ mod world;
 
 use std::error::Error;
 
+use control_plane::Part;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How much is measured.
@@ -37,11 +38,12 @@ fn main() -> Result<(), Failure> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["scheduler", sizes @ ..] => scheduler::measure(extent, &numbers(sizes)?),
-        ["cluster", sizes @ ..] => control_plane::measure(extent, &numbers(sizes)?),
+        ["cluster", sizes @ ..] => control_plane::measure(extent, Part::Whole, &numbers(sizes)?),
+        ["leader", sizes @ ..] => control_plane::measure(extent, Part::LeaderChange, &numbers(sizes)?),
         // Parts of a cluster.
         ["manager", words @ ..] => manager::run(words),
         ["agents", words @ ..] => agents::run(words),
-        _ => Err("ketch-scale scheduler | cluster [<nodes>...]".into()),
+        _ => Err("ketch-scale scheduler | cluster | leader [<nodes>...]".into()),
     }
 }
 
