@@ -101,13 +101,18 @@ pub fn checked(labels: &Raw) -> Result<Labels, Refusal> {
 }
 
 impl Labels {
-    /// Whether they go with the rest of the service.
+    /// Whether they go with the rest of the service, which has had `before` if it is updated.
     ///
     /// # Errors
     /// The first one that does not.
-    pub fn fit(&self, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
+    pub fn fit(
+        &self,
+        view: &View<'_>,
+        spec: &ServiceSpec,
+        before: Option<&ServiceSpec>,
+    ) -> Result<(), Refusal> {
         if let Some(allow) = &self.allow {
-            allow::fits(allow, view, spec)?;
+            allow::fits(allow, view, spec, before)?;
         }
         depends_on::fits(view, spec)?;
         rebalance::fits(spec)?;

@@ -1,5 +1,6 @@
 //! Ports at which the cluster itself listens on its nodes: what a service publishes there could not be served, and would keep the
-//! cluster from them. `control` refuses them, and the allocator gives none of them out.
+//! cluster from them. `control` refuses them, and the allocator gives none of them out. A manager is known by the address that it
+//! advertises: one that listens at another port, behind an address translation, has told nobody of it.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ pub(crate) fn own_ports(view: &View<'_>) -> BTreeMap<(Protocol, u16), String> {
     });
     let managers = view.nodes().filter_map(|node| {
         let (_, port) = node.manager.as_ref()?.address.rsplit_once(':')?;
-        let who = format!("the manager {} listens there for the cluster's nodes", host_of(node));
+        let who = format!("the manager {} is reached there by the cluster's nodes", host_of(node));
         Some(((Protocol::Tcp, port.parse().ok()?), who))
     });
     // Of managers with the same port the first is named.

@@ -132,8 +132,8 @@ impl Pass<'_> {
         let (mut refused, mut left) = (Vec::new(), Vec::new());
         let waiting: Vec<_> = batches.iter().zip(&pipelines).enumerate().collect();
         for alike in waiting.chunk_by(|(_, (one, _)), (_, (other, _))| one.priority == other.priority) {
+            self.keep_vacated(alike[0].1.0.priority);
             for (_, (batch, pipeline)) in alike {
-                self.keep_vacated(batch.priority);
                 refused.extend(self.confirm(batch, pipeline).into_iter().map(|task| (*pipeline, task)));
             }
             for (index, (batch, pipeline)) in alike {

@@ -5,9 +5,7 @@
 use std::io;
 
 use hyper::header::{HeaderMap, HeaderName};
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, WriteHalf, copy, duplex, split,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, WriteHalf, duplex, split};
 
 /// Of a request that asks for it, and of the answer that does it.
 pub(super) const TELLS_END: HeaderName = HeaderName::from_static("ketch-tells-end");
@@ -65,10 +63,16 @@ async fn say(mut said: impl AsyncRead + Unpin, mut to_client: impl AsyncWrite + 
     }
 }
 
-/// Ends with an error alone: who types no more listens still.
+/// Ends with an error of the stream alone: who types no more listens still.
 async fn pass_typed(mut typed: impl AsyncRead + Unpin, mut input: WriteHalf<DuplexStream>) -> io::Result<()> {
-    // Where the process reads no more, what it says is still waited for.
-    let _taken = copy(&mut typed, &mut input).await;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let length = typed.read(&mut piece).await?;
+        // Where the process reads no more, what it says is still waited for.
+        if length == 0 || input.write_all(&piece[..length]).await.is_err() {
+            break;
+        }
+    }
     let _taken = input.shutdown().await;
     std::future::pending().await
 }

@@ -52,7 +52,8 @@ pub(super) fn service(
     endpoint::no_port_clash(view, spec, updated)?;
     endpoint::none_of_the_cluster(view, spec, updated)?;
     endpoint::ingress_is_there(view, spec)?;
-    labels.fit(view, spec).map_err(|refusal| texts::label_refused(&refusal))?;
+    let before = updated.and_then(|id| view.service(id)).map(|service| &service.spec);
+    labels.fit(view, spec, before).map_err(|refusal| texts::label_refused(&refusal))?;
     container::references_exist(view, &spec.task)
 }
 

@@ -68,7 +68,12 @@ pub fn in_force(labels: &Labels) -> Option<Allow> {
 }
 
 /// Whether the rest of the service goes with it.
-pub(super) fn fits(allow: &Allow, view: &View<'_>, spec: &ServiceSpec) -> Result<(), Refusal> {
+pub(super) fn fits(
+    allow: &Allow,
+    view: &View<'_>,
+    spec: &ServiceSpec,
+    before: Option<&ServiceSpec>,
+) -> Result<(), Refusal> {
     if is_in_host(view, spec) {
         return Err(refused("a service of the network host has no ports of its own".to_owned()));
     }
@@ -81,6 +86,8 @@ pub(super) fn fits(allow: &Allow, view: &View<'_>, spec: &ServiceSpec) -> Result
         Some(capability) => {
             Err(refused(format!("a service with the capability {capability} can open its ports itself")))
         }
+        // A service that has it is updated all the same: it came before this was refused.
+        None if before.is_some_and(|it| it.labels.get(LABEL) == spec.labels.get(LABEL)) => Ok(()),
         None => names_can_come(allow, view, spec),
     }
 }

@@ -63,9 +63,9 @@ impl Layout {
         (leaf as usize, member as usize)
     }
 
-    /// The leaves' members.
-    pub(super) fn leaves(&self) -> impl Iterator<Item = &[usize]> {
-        self.leaves.iter().map(Vec::as_slice)
+    /// How many rows each leaf has.
+    pub(super) fn leaves(&self) -> impl Iterator<Item = usize> {
+        self.leaves.iter().map(Vec::len)
     }
 
     /// The rows of a leaf, in their order.

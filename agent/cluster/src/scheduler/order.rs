@@ -3,8 +3,6 @@
 //! Members are numbered from 0 up. Each count of live tasks that some member has is a level with one bit for each member: what is
 //! placed moves a member up, which is a bit here and a bit there, and the next member of a level is found 64 at a look.
 
-use std::collections::BTreeMap;
-use std::ops::Bound::{Excluded, Unbounded};
 use std::ops::Range;
 
 const WORD: usize = u64::BITS as usize;
@@ -13,12 +11,13 @@ const WORD: usize = u64::BITS as usize;
 pub(super) struct Order {
     /// How many there may be.
     members: usize,
-    /// By live tasks; none is empty.
-    levels: BTreeMap<u32, Level>,
+    /// By live tasks; none is empty. They are few, for tasks are spread, and there may be a leaf for each node.
+    levels: Vec<Level>,
 }
 
 #[derive(Debug, Clone)]
 struct Level {
+    live: u32,
     count: usize,
     words: Vec<u64>,
 }
@@ -33,38 +32,50 @@ pub(super) struct Spot {
 impl Order {
     /// Of so many members, none of which is in it yet.
     pub(super) fn of(members: usize) -> Self {
-        Self { members, levels: BTreeMap::new() }
+        Self { members, levels: Vec::new() }
+    }
+
+    fn find(&self, live: u32) -> Result<usize, usize> {
+        self.levels.binary_search_by_key(&live, |level| level.live)
     }
 
     /// Enters a member that is not in it.
     pub(super) fn enter(&mut self, Spot { live, member }: Spot) {
-        let words = self.members.div_ceil(WORD);
-        let level = self.levels.entry(live).or_insert_with(|| Level { count: 0, words: vec![0; words] });
+        let place = self.find(live).unwrap_or_else(|place| {
+            let words = vec![0; self.members.div_ceil(WORD)];
+            self.levels.insert(place, Level { live, count: 0, words });
+            place
+        });
+        let level = &mut self.levels[place];
         level.words[member / WORD] |= 1 << (member % WORD);
         level.count += 1;
     }
 
     /// Takes out a member that is in it, there.
     pub(super) fn take_out(&mut self, Spot { live, member }: Spot) {
-        let Some(level) = self.levels.get_mut(&live) else { return };
+        let Ok(place) = self.find(live) else { return };
+        let level = &mut self.levels[place];
         level.words[member / WORD] &= !(1 << (member % WORD));
         level.count -= 1;
         if level.count == 0 {
-            self.levels.remove(&live);
+            self.levels.remove(place);
         }
     }
 
-    /// The one after `last`, the first when there is no last, for who begins each level at the member `start`.
+    /// The one after `last`, the first when there is no last, for who begins each level at the member `start`. `last` may have moved on.
     pub(super) fn after(&self, start: usize, last: Option<Spot>) -> Option<Spot> {
-        let Some(Spot { live, member }) = last else {
-            let (live, level) = self.levels.first_key_value()?;
-            return level.first(start, self.members).map(|member| Spot { live: *live, member });
+        let next = match last.map(|last| (last, self.find(last.live))) {
+            None => 0,
+            Some((_, Err(next))) => next,
+            Some((Spot { live, member }, Ok(place))) => {
+                if let Some(member) = self.levels[place].after(start, member, self.members) {
+                    return Some(Spot { live, member });
+                }
+                place + 1
+            }
         };
-        let of_level = self.levels.get(&live).and_then(|it| it.after(start, member, self.members));
-        of_level.map(|member| Spot { live, member }).or_else(|| {
-            let (live, level) = self.levels.range((Excluded(live), Unbounded)).next()?;
-            level.first(start, self.members).map(|member| Spot { live: *live, member })
-        })
+        let level = self.levels.get(next)?;
+        level.first(start, self.members).map(|member| Spot { live: level.live, member })
     }
 }
 
@@ -100,6 +111,8 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;

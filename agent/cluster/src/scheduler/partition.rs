@@ -47,7 +47,7 @@ pub(super) struct Partition {
 impl Partition {
     pub(super) fn of(layout: Arc<Layout>, pipeline: &Pipeline, rows: &[NodeRow]) -> Self {
         let wants = Arc::clone(pipeline.of_node());
-        let mut leaves: Vec<_> = layout.leaves().map(|members| Order::of(members.len())).collect();
+        let mut leaves: Vec<_> = layout.leaves().map(Order::of).collect();
         let mut refused = [0; Filter::ALL.len()];
         let standing = |(index, row): (usize, &NodeRow)| match wants.refusal(row) {
             None => {
@@ -128,8 +128,9 @@ impl Partition {
 
     /// See [`NodeTable::after`](super::table::NodeTable::after).
     pub(super) fn after(&mut self, rows: &[NodeRow], walk: Walk, last: Option<Place>) -> Option<Place> {
+        let mut last = last.map(|it| it.spot);
         loop {
-            let spot = self.leaves[walk.leaf].after(walk.start, last.map(|it| it.spot))?;
+            let spot = self.leaves[walk.leaf].after(walk.start, last)?;
             let row = self.layout.members(walk.leaf)[spot.member];
             let live = rows[row].live();
             if live == spot.live {
@@ -137,6 +138,8 @@ impl Partition {
             }
             self.take_out(row);
             self.enter(row, live);
+            // It is further on now: what was before it need not be passed over again.
+            last = Some(spot);
         }
     }
 }

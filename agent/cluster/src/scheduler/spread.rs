@@ -60,6 +60,11 @@ impl Candidates<'_> {
             return false;
         }
         let refusal = self.pipeline.refusal_of_full(&self.table.rows()[row]);
+        debug_assert_eq!(
+            refusal,
+            self.pipeline.refusal(&self.table.rows()[row]),
+            "the partition is of other wants, or behind"
+        );
         if let Some(filter) = refusal.filter(|filter| filter.lasts()) {
             self.table.strike(self.partition, row, filter);
         }

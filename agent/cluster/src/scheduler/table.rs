@@ -23,7 +23,8 @@ use crate::store::{Change, Object};
 use crate::time::Timestamp;
 use crate::view::View;
 
-/// How many partitions are kept, each for the tasks that ask the same of a node. One has some 20 bytes for each node.
+/// How many partitions are kept, each for the tasks that ask the same of a node. One has some 20 bytes for each node, and a bit of it for each number of live
+/// tasks that nodes have.
 const MOST_PARTITIONS: usize = 64;
 
 #[derive(Debug, Clone, Default)]

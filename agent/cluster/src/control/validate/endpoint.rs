@@ -97,23 +97,27 @@ pub(super) fn no_port_clash(
     Ok(())
 }
 
-/// Whether the cluster listens at none of the published ports itself. What a service has stays its own: a manager may have come to
-/// listen there later.
+/// Whether the cluster listens at none of the published ports itself. What a service has, or may go back to, stays its own: a manager may
+/// have come to listen there later.
 pub(super) fn none_of_the_cluster(
     view: &View<'_>,
     spec: &ServiceSpec,
     updated: Option<ServiceId>,
 ) -> Result<(), ControlError> {
-    let ports_in = |spec: &ServiceSpec| spec.endpoint.clone().unwrap_or_default().ports;
-    let wanted = ports_in(spec);
+    let wanted = spec.endpoint.as_ref().map_or(&[][..], |endpoint| &endpoint.ports);
     if wanted.is_empty() {
         return Ok(());
     }
-    let had = updated.and_then(|id| view.service(id)).map(|service| ports_in(&service.spec));
-    let had: BTreeSet<_> = had.iter().flatten().map(key_of).collect();
+    let had = updated.and_then(|id| view.service(id));
+    // In the same mode: what a worker's host alone has, the mesh would take from every node.
+    let had: BTreeSet<_> = had
+        .into_iter()
+        .flat_map(|it| ports_of(view, it))
+        .map(|port| (key_of(port), port.publish_mode))
+        .collect();
     let own = own_ports(view);
-    let is_new = |key: &(Protocol, u16)| !had.contains(key);
-    match wanted.iter().map(key_of).filter(is_new).find_map(|key| Some((key, own.get(&key)?))) {
+    let new = wanted.iter().filter(|port| !had.contains(&(key_of(port), port.publish_mode))).map(key_of);
+    match new.filter_map(|key| Some((key, own.get(&key)?))).next() {
         Some(((protocol, port), who)) => Err(texts::port_of_the_cluster(port, protocol.name(), who)),
         None => Ok(()),
     }

@@ -12,7 +12,7 @@ use crate::objects::container::{ConfigTarget, HealthCheck, Mount};
 use crate::objects::endpoint::{Protocol, PublishMode, ResolutionMode};
 use crate::objects::node::ManagerStatus;
 use crate::objects::task::TaskRuntime;
-use crate::objects::{ContainerSpec, EndpointSpec, Node, PortConfig};
+use crate::objects::{ContainerSpec, EndpointSpec, Node, PortConfig, Service};
 use crate::orchestrator::fence;
 use crate::reconciled::Reconciled;
 use crate::store::{Store, StoreAction};
@@ -112,6 +112,23 @@ fn who_is_named_must_have_a_way_to_the_service() {
 }
 
 #[test]
+fn a_service_that_names_such_a_one_from_before_is_updated() {
+    let mut store = fixture::store(cluster());
+    let allowing = |allow: &str| {
+        let mut spec = spec("a");
+        let _none = spec.labels.insert("ketch.allow".to_owned(), allow.to_owned());
+        spec
+    };
+    let id = created(&mut store, spec("a"));
+    let before = Service { spec: allowing("web:80"), ..Service::clone(store.service(id).unwrap()) };
+    let written = vec![StoreAction::Update(before.into())];
+    fixture::apply(&mut store, Reconciled { actions: written, wake_at: None });
+    let with = |spec: &ServiceSpec| with_view(&store, |view| service(view, spec, Some(id)));
+    assert_eq!(with(&allowing("web:80")), Ok(()));
+    assert!(with(&allowing("web:81")).is_err());
+}
+
+#[test]
 fn ports_at_which_the_cluster_listens_are_not_published() {
     let place = ManagerStatus { raft_id: 1, address: "[fd00::1]:2377".to_owned() };
     let manager = Node { manager: Some(place), ..fixture::node(7) };
@@ -136,7 +153,7 @@ fn ports_at_which_the_cluster_listens_are_not_published() {
             (
                 2377,
                 Protocol::Tcp,
-                "port 2377/tcp can't be published: the manager node-7 listens there for the cluster's nodes",
+                "port 2377/tcp can't be published: the manager node-7 is reached there by the cluster's nodes",
             ),
             (
                 7789,
@@ -153,7 +170,11 @@ fn ports_at_which_the_cluster_listens_are_not_published() {
             assert_eq!(none_of_the_cluster_in(&store, &publishing(&[at(number, protocol, mode)])), Ok(()));
         }
     }
-    assert!(with(&publishing(&[at(7789, Protocol::Udp, PublishMode::Host)]), Some(id)).is_err());
+    let others = [at(7789, Protocol::Udp, PublishMode::Host), at(2377, Protocol::Tcp, PublishMode::Host)];
+    for port in others {
+        let refused = with(&publishing(&[port]), Some(id)).unwrap_err().to_string();
+        assert!(refused.contains("can't be published"), "neither another port nor another mode: {refused}");
+    }
 }
 
 /// Whatever other services have.
