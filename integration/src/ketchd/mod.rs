@@ -12,7 +12,6 @@ pub mod http;
 pub mod intended;
 pub mod lan;
 pub mod mask;
-pub mod open;
 pub mod outcome;
 mod post_mortem;
 pub mod registry;
@@ -59,14 +58,6 @@ impl Maker {
     /// When KETCHD names what is not there.
     #[must_use]
     pub fn under_test(case: &Case) -> Self {
-        let maker = Self::named(case);
-        if let (Self::Ketch(_), Some(reason)) = (&maker, open::reason(&case.name)) {
-            case.skip(format!("open: {reason}"));
-        }
-        maker
-    }
-
-    fn named(case: &Case) -> Self {
         case.root_only("an engine is run by root");
         case.native_only("dockerd and its clients see the machine's own cgroups");
         case.needs(peer("docker").exists(), "no current docker command line (make peers)");
