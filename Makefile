@@ -158,6 +158,7 @@ soak: setup $(BUILD_OF_RUNTIME) peers fault-injection sanitise ## 2,000 run cycl
 	KETCH_SOAK_CYCLES=2000 $(SUITE) $(addprefix --layout ,$(LAYOUT)) --jobs 1 soak:: kill_sweep fault_sweep:: shim_leaks:: \
 		attack_image::a_mount_target_that_is_swapped attack_inside::
 	KETCH_SOAK_CYCLES=1000 $(SUITE) --layout native ketchd_sweep:: ketchd_leaks:: mesh_recovery::
+	KETCH_SOAK_CYCLES=1 $(SUITE) --layout native $(patsubst %,mesh_%::,explain full layers priority proxy scale)
 	for round in $$(seq 20); do $(SUITE) --layout native mesh_cluster:: || exit 1; done
 	KETCH_SNAPSHOT_MIB=1024 cargo test --quiet --package ketch-raft --test large_snapshot -- --ignored --nocapture
 	for round in $$(seq 20); do cargo test --quiet --package ketch-cluster --package ketch-raft || exit 1; done

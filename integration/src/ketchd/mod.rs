@@ -16,6 +16,7 @@ pub mod outcome;
 mod post_mortem;
 pub mod registry;
 pub mod traces;
+pub mod turns;
 pub mod words;
 
 use std::ffi::OsString;
@@ -58,6 +59,9 @@ impl Maker {
     /// When KETCHD names what is not there.
     #[must_use]
     pub fn under_test(case: &Case) -> Self {
+        if let Some(reason) = turns::not_now(&case.name) {
+            case.skip(reason);
+        }
         case.root_only("an engine is run by root");
         case.native_only("dockerd and its clients see the machine's own cgroups");
         case.needs(peer("docker").exists(), "no current docker command line (make peers)");
