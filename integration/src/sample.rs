@@ -24,17 +24,10 @@ impl Sample {
     /// With a seed that is no number.
     #[must_use]
     pub fn of(case: &Case, of: usize, stride: usize) -> Self {
-        let whole = std::env::var_os("KETCH_SOAK_CYCLES").is_some();
-        let seed = match std::env::var("KETCH_SWEEP_SEED") {
-            Ok(text) => text.parse().expect("KETCH_SWEEP_SEED is a number"),
-            Err(_) => SystemTime::now()
-                .duration_since(SystemTime::UNIX_EPOCH)
-                .map_or(0, |since| usize::try_from(since.as_secs() % 1000).unwrap_or(0)),
-        };
         Self {
             name: format!("{} {}", case.layout, case.name),
-            seed,
-            stride: if whole { 1 } else { stride },
+            seed: seed(),
+            stride: if takes_all() { 1 } else { stride },
             of,
         }
     }
@@ -49,5 +42,23 @@ impl Sample {
     pub fn tell(&self, hit: usize) {
         let Self { name, seed, of, .. } = self;
         println!("{name}: killed at {hit} of {} of {of} steps, seed {seed}", self.numbers().count());
+    }
+}
+
+/// Whether nothing is left out: `make soak`.
+pub(crate) fn takes_all() -> bool {
+    std::env::var_os("KETCH_SOAK_CYCLES").is_some()
+}
+
+/// As asked for, or by the time.
+///
+/// # Panics
+/// When it is asked for and no number.
+pub(crate) fn seed() -> usize {
+    match std::env::var("KETCH_SWEEP_SEED") {
+        Ok(text) => text.parse().expect("KETCH_SWEEP_SEED is a number"),
+        Err(_) => SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| usize::try_from(since.as_secs() % 1000).unwrap_or(0)),
     }
 }

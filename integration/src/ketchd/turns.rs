@@ -2,7 +2,8 @@
 //! has all at once. Called by [`super::Maker::under_test`].
 
 use std::sync::OnceLock;
-use std::time::SystemTime;
+
+use crate::sample;
 
 /// One of so many runs has a test.
 const RUNS: usize = 3;
@@ -28,24 +29,15 @@ const LONG: &[&str] = &[
 /// Why the test is not of this run.
 #[must_use]
 pub fn not_now(name: &str) -> Option<String> {
-    if std::env::var_os("KETCH_SOAK_CYCLES").is_some() {
+    // One for all tests of a run.
+    static SEED: OnceLock<usize> = OnceLock::new();
+    if sample::takes_all() {
         return None;
     }
     let number = LONG.iter().position(|it| *it == name)?;
-    let seed = seed();
+    let seed = *SEED.get_or_init(sample::seed);
     (number % RUNS != seed % RUNS).then(|| {
         let (taken, all) = (LONG.len() / RUNS, LONG.len());
         format!("{taken} of {all} long tests are run, by the seed {seed}: KETCH_SWEEP_SEED={number} has this one, KETCH_SOAK_CYCLES=1 all")
-    })
-}
-
-/// One for all of a run.
-fn seed() -> usize {
-    static SEED: OnceLock<usize> = OnceLock::new();
-    *SEED.get_or_init(|| match std::env::var("KETCH_SWEEP_SEED") {
-        Ok(text) => text.parse().expect("KETCH_SWEEP_SEED is a number"),
-        Err(_) => SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| usize::try_from(since.as_secs() % 1000).unwrap_or(0)),
     })
 }
