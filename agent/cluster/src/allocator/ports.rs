@@ -20,13 +20,11 @@ pub(super) struct Ports<'a> {
     view: &'a View<'a>,
     ingress: BTreeMap<Port, ServiceId>,
     host: BTreeSet<(Port, ServiceId)>,
-    /// Where the cluster itself listens: nobody is given one of these.
-    own: BTreeMap<Port, String>,
 }
 
 impl<'a> Ports<'a> {
     pub(super) fn of(view: &'a View<'a>) -> Self {
-        let mut ports = Self { view, ingress: BTreeMap::new(), host: BTreeSet::new(), own: own_ports(view) };
+        let mut ports = Self { view, ingress: BTreeMap::new(), host: BTreeSet::new() };
         for service in view.services() {
             ports.take(service.id, &service.endpoint.ports);
         }
@@ -92,8 +90,11 @@ impl<'a> Ports<'a> {
             .filter(|old| old.publish_mode == PublishMode::Ingress && old.protocol == protocol)
             .filter(|old| old.target_port == config.target_port)
             .map(|old| old.published_port);
-        let is_ours = |port: &u16| self.own.contains_key(&(protocol, *port));
-        let mut around = before.chain((start..=last).chain(first..start).filter(|port| !is_ours(port)));
+        // Nobody is given one of these. Few services leave a port open: a look at all nodes is theirs alone.
+        let of_cluster = own_ports(self.view);
+        let is_the_clusters = |port: &u16| of_cluster.contains_key(&(protocol, *port));
+        let mut around =
+            before.chain((start..=last).chain(first..start).filter(|port| !is_the_clusters(port)));
         around.find(is_free).ok_or(Refusal::NoPort { protocol })
     }
 
