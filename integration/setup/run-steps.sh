@@ -1,6 +1,7 @@
 #!/bin/bash
-# Runs make targets one after another, goes on after a failure, and ends with each one's wall time, what was skipped and
-# why, and the line `N passed, N failed, N skipped` over all of them. Exit code 1 when anything failed.
+# run-steps.sh MINUTES TARGET...: runs make targets one after another, goes on after a failure, and ends with each one's wall time, what was
+# skipped and why, and the line `N passed, N failed, N skipped` over all of them. Exit code 1 when anything failed. Steps that can do with
+# less time (time-left.sh) are told when the minutes are over.
 #
 # Counted are the lines `test result: ... N passed; N failed; N ignored` of cargo and the last line of the form
 # `N passed, N failed, N skipped` that a step prints; a step that prints neither counts as one test.
@@ -16,6 +17,8 @@ if [ "$room" -lt 12 ]; then echo "warning: only $room GiB are free here; a fresh
 passed=0 failed=0 skipped=0
 times=
 begun=$SECONDS
+export KETCH_TEST_UNTIL=$(($(date +%s) + $1 * 60))
+shift
 # Linking the release binaries is one thread's work for minutes, beside which the first steps' tests run; whoever needs them
 # waits for it, and says what is wrong with it.
 make --no-print-directory build >"$log.build" 2>&1 &

@@ -1,9 +1,12 @@
 //! The suite's main: picks tests by name, runs each layout, counts, and says why it skipped.
 //!
-//! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--list] [--without part]... [filter]...`; `RUNTIME` names the
-//! binary. A module's tests run side by side, modules one after another, so that a module's wall time means something; modules of tests
+//! `suite [--layout native|v2]... [--as root|user] [--jobs N] [--within SECONDS] [--list] [--without part]... [filter]...`; `RUNTIME` names
+//! the binary. A module's tests run side by side, modules one after another, so that a module's wall time means something; modules of tests
 //! that wait share their places, so that none of these is empty while one module's longest test is waited for. The last line is
 //! `N passed, N failed, N skipped`, which `.ci/run` adds up.
+//!
+//! With `--within` no test begins after so many seconds, and those that did not are skipped with that reason; the first module is then another
+//! one each time, by a seed, so that a slow machine's runs add up to all.
 
 mod queue;
 
@@ -15,13 +18,14 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::queue::{Ending, Failure, Queued, run_queue, summed};
 use crate::case::{Case, Skip};
 use crate::layout::Layout;
 use crate::leak::Leaks;
 use crate::runtime::Runtime;
+use crate::sample;
 use crate::user::{self, Caller};
 
 /// One test.
@@ -87,6 +91,8 @@ struct Options {
     inside: bool,
     /// As asked for, whatever the module does.
     jobs: Option<usize>,
+    /// No test begins after it.
+    until: Option<Instant>,
     list: bool,
     /// Parts of names that are left to another step.
     without: Vec<String>,
@@ -102,6 +108,15 @@ impl Options {
             Time::Waits => cpus + cpus / 2,
         })
     }
+
+    /// A part with `::` in it begins at the module's name: `userns::` is not also `ketchd_userns::`.
+    fn selects(&self, module: &str, test: &str) -> bool {
+        let name = format!("{module}::{test}");
+        let holds = |part: &String| {
+            if part.contains("::") { name.starts_with(part.as_str()) } else { name.contains(part.as_str()) }
+        };
+        (self.filters.is_empty() || self.filters.iter().any(holds)) && !self.without.iter().any(holds)
+    }
 }
 
 fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
@@ -110,6 +125,7 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
         caller: Caller::Root,
         inside: false,
         jobs: None,
+        until: None,
         list: false,
         without: Vec::new(),
         filters: Vec::new(),
@@ -122,6 +138,10 @@ fn parse(args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--as" => options.caller = value()?.parse()?,
             "--inside" => options.inside = true,
             "--jobs" => options.jobs = Some(value()?.parse().map_err(|e| format!("--jobs: {e}"))?),
+            "--within" => {
+                let seconds = value()?.parse().map_err(|e| format!("--within: {e}"))?;
+                options.until = Some(Instant::now() + Duration::from_secs(seconds));
+            }
             "--list" => options.list = true,
             "--without" => options.without.push(value()?),
             flag if flag.starts_with('-') => return Err(format!("unknown flag {flag}")),
@@ -197,6 +217,9 @@ fn in_private_namespace(options: &Options, layout: Layout, runtime: &Runtime) ->
         .arg(own)
         .args(["--inside", "--layout", &layout.to_string(), "--as", &options.caller.to_string()])
         .args(options.jobs.iter().flat_map(|jobs| ["--jobs".to_owned(), jobs.to_string()]))
+        .args(options.until.iter().flat_map(|end| {
+            ["--within".to_owned(), end.saturating_duration_since(Instant::now()).as_secs().to_string()]
+        }))
         .args(options.without.iter().flat_map(|part| ["--without", part]))
         .args(&options.filters)
         .env("RUNTIME", &runtime.path)
@@ -232,12 +255,25 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         PLACE.with_borrow_mut(|last| *last = place);
     }));
-    let chosen: Vec<_> = modules.iter().filter(|module| module.callers.contains(&options.caller)).collect();
+    let mut chosen: Vec<_> = modules
+        .iter()
+        .filter(|module| module.callers.contains(&options.caller))
+        .filter(|module| module.tests.iter().any(|test| options.selects(module.name, test.name)))
+        .collect();
+    if options.until.is_some() && !chosen.is_empty() {
+        let first = sample::seed() % chosen.len();
+        chosen.rotate_left(first);
+        println!(
+            "# the first module is {}, number {first} of {}: KETCH_SWEEP_SEED={first} begins with it",
+            chosen[0].name,
+            chosen.len()
+        );
+    }
     for group in chosen.chunk_by(|one, next| (one.time, next.time) == (Time::Waits, Time::Waits)) {
         let queue: VecDeque<Queued> = group
             .iter()
             .flat_map(|module| module.tests.iter().map(move |test| (*module, *test)))
-            .filter(|(module, test)| selected(options, module.name, test.name))
+            .filter(|(module, test)| options.selects(module.name, test.name))
             .map(|(module, test)| {
                 number += 1;
                 Queued { module: module.name, number, test }
@@ -248,6 +284,10 @@ fn run_layout(modules: &[Module], options: &Options, layout: Layout, runtime: &R
         };
         let outcomes = run_queue(queue, options.jobs_of(time), |queued| {
             let name = format!("{}::{}", queued.module, queued.test.name);
+            if options.until.is_some_and(|end| Instant::now() >= end) {
+                println!("{layout} {name} ... skipped: the time of this step was over");
+                return Ending::Skipped;
+            }
             run_one(&Case::new(&name, queued.number, layout, options.caller, runtime), queued.test)
         });
         for module in group {
@@ -324,15 +364,6 @@ fn settled_leaks(case: &Case) -> Option<Leaks> {
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-}
-
-/// A part with `::` in it begins at the module's name: `userns::` is not also `ketchd_userns::`.
-fn selected(options: &Options, module: &str, test: &str) -> bool {
-    let name = format!("{module}::{test}");
-    let holds = |part: &String| {
-        if part.contains("::") { name.starts_with(part.as_str()) } else { name.contains(part.as_str()) }
-    };
-    (options.filters.is_empty() || options.filters.iter().any(holds)) && !options.without.iter().any(holds)
 }
 
 fn message_of(thrown: &(dyn Any + Send)) -> String {
