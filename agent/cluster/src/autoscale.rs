@@ -110,6 +110,17 @@ pub fn see(view: &View<'_>, service: ServiceId) -> Option<Sight> {
 }
 
 impl Sight {
+    /// What may be told without knowing its load.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let Self { scale, replicas, .. } = self;
+        let bounds = format!("its load asks for {} to {} replicas", scale.min, scale.max);
+        match self.obstacle {
+            Some(obstacle) => format!("{bounds}, but it keeps {replicas}: {obstacle}"),
+            None => bounds,
+        }
+    }
+
     /// Says what follows, and notes in the service's history what was seen. `use_of` says what is known of a task.
     pub fn decide(
         &self,

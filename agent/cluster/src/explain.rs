@@ -16,13 +16,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::autoscale;
 use crate::control::{ControlError, ErrorKind, find_node, find_service, find_task, texts};
 use crate::id::{NodeId, ServiceId};
 use crate::objects::decision::Cause;
 use crate::objects::{Node, Service, ServiceMode, Task, TaskState, Version};
+use crate::orchestrator::schedule;
 use crate::scheduler::refusals::{Answer, answers, is_closed};
 use crate::time::Timestamp;
 use crate::view::View;
+
+use self::story::seconds;
 
 /// How many tasks one answer tells of.
 const MOST_TASKS: usize = 200;
@@ -136,7 +140,14 @@ impl Teller<'_> {
         let passed = passed.map(|passed| {
             format!("the due time of {} ago made no run: {}", self.ago(passed.due), passed.why.text())
         });
-        update.into_iter().chain(passed).collect()
+        let ahead = schedule::is_ahead(service, self.now).map(|ahead| {
+            let span = seconds(ahead.as_secs());
+            format!(
+                "no run for {span}: a leader's clock that was ahead has decided on the due times until then"
+            )
+        });
+        let scaling = autoscale::see(self.view, service.id).map(|sight| sight.told());
+        update.into_iter().chain(passed).chain(ahead).chain(scaling).collect()
     }
 
     fn node(&self, node: &Node) -> Group {

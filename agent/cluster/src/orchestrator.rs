@@ -17,7 +17,7 @@ mod reaper;
 mod rebalance;
 mod replicated;
 mod restart;
-mod schedule;
+pub(crate) mod schedule;
 mod service_view;
 #[cfg(test)]
 mod simulated;

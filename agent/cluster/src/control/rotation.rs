@@ -62,8 +62,16 @@ fn pointed(
     }
     let mut rolled = service.clone();
     rolled.meta.updated_at = now;
-    replace(view, &mut rolled, spec);
-    rolled.update_status = None;
+    if is_settled(view, service) {
+        exchange(&mut rolled, spec);
+    } else {
+        // What its rollback goes back to is what was before that: the spec that is half there may be a bad one.
+        rolled.spec = spec;
+    }
+    // One that has stopped for somebody to look at it goes on when somebody says so, not because a file has changed.
+    if !is_paused(service) {
+        rolled.update_status = None;
+    }
     // A job's iteration stays: a change of a file is no reason to run it, but its next task has the new one.
     Some(rolled)
 }
@@ -84,6 +92,19 @@ pub(super) fn replace(view: &View<'_>, service: &mut Service, next: ServiceSpec)
 pub(super) fn exchange(service: &mut Service, next: ServiceSpec) {
     service.previous_spec = Some(std::mem::replace(&mut service.spec, next));
     service.previous_spec_version = Some(service.spec_version);
+}
+
+/// Whether its spec is one that has run, or is gone back to: not one that an update has brought in part, or may never bring.
+fn is_settled(view: &View<'_>, service: &Service) -> bool {
+    match &service.update_status {
+        Some(status) => !matches!(status.state, UpdateState::Updating | UpdateState::Paused),
+        None => service.spec.mode.is_job() || !is_to_be_carried_out(view, service),
+    }
+}
+
+fn is_paused(service: &Service) -> bool {
+    let paused = [UpdateState::Paused, UpdateState::RollbackPaused];
+    service.update_status.as_ref().is_some_and(|status| paused.contains(&status.state))
 }
 
 /// Whether its spec came of the one before by a rotation, which has not been carried out yet.

@@ -9,6 +9,7 @@ use crate::id::{NodeId, TaskId};
 use crate::objects::decision::{Decision, Placed};
 use crate::objects::displacement::{self, Displacement};
 use crate::objects::node::NodeState;
+use crate::objects::service::{JobStatus, ScheduleStatus, UpdateState, UpdateStatus};
 use crate::objects::task::ContainerStatus;
 use crate::objects::{TaskStatus, node::Availability};
 use crate::store::{Object, Store};
@@ -132,6 +133,39 @@ fn a_held_task_says_until_when() {
     task.start_after = Some(fixture::at(100).after(Duration::from_secs(4)));
     let text = shown([service.into(), node.into(), task.into()], "service-1");
     assert!(text.contains("held for 4s more, its restart delay"), "{text}");
+}
+
+#[test]
+fn a_service_that_follows_its_load_says_so_and_what_keeps_it_from_that() {
+    let mut service = fixture::replicated(1, 3);
+    let labels = [("ketch.scale.min", "2"), ("ketch.scale.max", "6"), ("ketch.scale.cpu", "50")];
+    service.spec.labels.extend(labels.map(|(label, value)| (label.to_owned(), value.to_owned())));
+    let text = shown([service.clone().into()], "service-1");
+    assert!(text.contains("its load asks for 2 to 6 replicas"), "{text}");
+    service.update_status = Some(UpdateStatus {
+        state: UpdateState::Paused,
+        started_at: fixture::at(40),
+        completed_at: None,
+        message: "update paused".to_owned(),
+        slots: 3,
+        failed_before: 0,
+    });
+    service.replicas_changed_at = Some(fixture::at(50));
+    let text = shown([service.into()], "service-1");
+    let held = "its load asks for 2 to 6 replicas, but it keeps 3: an update or rollback of it has not come to its end";
+    assert!(text.contains(held), "{text}");
+}
+
+#[test]
+fn a_schedule_that_waits_for_the_clock_says_so() {
+    let mut service = fixture::service(1, ServiceMode::GlobalJob);
+    for (decided_until, is_ahead) in [(fixture::at(100), false), (fixture::at(100 + 7200), true)] {
+        let schedule = ScheduleStatus { decided_until, ran: true, passed: None };
+        service.job =
+            Some(JobStatus { iteration: 3, last_execution: fixture::at(90), schedule: Some(schedule) });
+        let text = shown([service.clone().into()], "service-1");
+        assert_eq!(text.contains("no run for 2h"), is_ahead, "{text}");
+    }
 }
 
 #[test]

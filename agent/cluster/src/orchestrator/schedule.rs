@@ -58,6 +58,12 @@ pub(super) fn has_begun(service: &Service) -> bool {
     status(service).is_none_or(|status| status.ran)
 }
 
+/// How long it makes no run since the due times until then were decided on by a leader's clock that was ahead, if it is so.
+pub(crate) fn is_ahead(service: &Service, now: Timestamp) -> Option<Duration> {
+    let ahead = status(service)?.decided_until.since(now);
+    (ahead > ON_TIME).then_some(ahead)
+}
+
 fn status(service: &Service) -> Option<ScheduleStatus> {
     service.job.and_then(|job| job.schedule)
 }

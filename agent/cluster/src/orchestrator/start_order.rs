@@ -1,8 +1,9 @@
 //! The start order that the label `ketch.depends_on` asks for: which new tasks wait at their gate, and what they say.
 //!
 //! A task whose gate is closed holds no address and no place on a node: the allocator does not see it. So what it waits for
-//! can't be kept away by it. Only the first task of a slot waits, and what replaces one that still waited; a gate that was
-//! opened stays open, and no restart, move or update waits again.
+//! can't be kept away by it. Only the first tasks of a service wait, and what replaces one that still waited; a gate that was
+//! opened stays open, and no restart, move or update waits again. Nor does a new slot of a service that has begun: what it depends on
+//! may have a replica fewer for a moment, just when more of the service are needed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ pub(super) fn keep(service: &ServiceView<'_>, wanted: &mut Reconciled) {
         return;
     }
     let reason = reason_to_wait(service);
-    if let Some(reason) = &reason {
+    if let Some(reason) = reason.as_ref().filter(|_| !has_begun(service)) {
         for action in wanted.actions.iter_mut().filter(|action| first(service, action)) {
             close(action, reason);
         }
@@ -47,6 +48,12 @@ fn written(action: &StoreAction) -> Option<TaskId> {
         StoreAction::Remove(ObjectId::Task(id)) => Some(*id),
         _ => None,
     }
+}
+
+/// Whether one of the tasks that are wanted has passed its gate. Each run of a job begins anew.
+fn has_begun(service: &ServiceView<'_>) -> bool {
+    let passed = |task: &Arc<Task>| task.gate == Gate::Open && service.is_wanted(task);
+    !service.service.spec.mode.is_job() && service.view.tasks_of(service.service.id).any(passed)
 }
 
 /// Whether it makes the first task of a slot, or one in the place of a task that never came to start.

@@ -42,7 +42,7 @@ fn first_cause(service: &ServiceView<'_>, node: Option<NodeId>) -> Cause {
     let node = node.and_then(|node| service.view.node(node));
     match node {
         Some(node) if node.status.since > of.meta.created_at => Cause::NodeCame,
-        None if of.previous_spec.is_some() => Cause::Scaled,
+        None if of.previous_spec.is_some() || of.replicas_changed_at.is_some() => Cause::Scaled,
         _ => Cause::Created,
     }
 }

@@ -194,6 +194,32 @@ fn a_rollback_of_several_steps_of_a_deployment_goes_to_what_was_before_them() {
 }
 
 #[test]
+fn other_data_resumes_no_update_that_was_paused_and_takes_no_rollback_away() {
+    use UpdateState::{Paused, RollbackPaused, RollbackStarted, Updating};
+    for (state, is_of_the_update) in
+        [(Updating, true), (Paused, true), (RollbackStarted, false), (RollbackPaused, false)]
+    {
+        let mut store = fixture::store(cluster());
+        let web = created(&mut store, asking("web"));
+        let mut updating = Service::clone(store.service(web).unwrap());
+        let mut next = updating.spec.clone();
+        next.labels.insert("version".to_owned(), "2".to_owned());
+        exchange(&mut updating, next);
+        updating.update_status = Some(crate::control::service::rollback_started(at(6)));
+        updating.update_status.as_mut().unwrap().state = state;
+        commit(&mut store, &[StoreAction::Update(updating.into())]);
+        let before = store.service(web).unwrap().clone();
+        deploy(&mut store, KEY, "new").unwrap();
+        let rolled = store.service(web).unwrap();
+        assert_eq!(secret_of(&store, web), current(&store));
+        let back = if is_of_the_update { before.previous_spec.as_ref() } else { Some(&before.spec) };
+        assert_eq!(rolled.previous_spec.as_ref(), back, "{state:?}");
+        let kept = before.update_status.clone().filter(|_| matches!(state, Paused | RollbackPaused));
+        assert_eq!(rolled.update_status, kept, "{state:?}");
+    }
+}
+
+#[test]
 fn of_what_has_no_tasks_each_rotation_is_a_step_of_its_own() {
     for mode in [ServiceMode::GlobalJob, ServiceMode::Replicated { replicas: 0 }] {
         let mut store = fixture::store(cluster());

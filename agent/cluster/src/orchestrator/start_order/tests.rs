@@ -224,8 +224,18 @@ fn restarts_and_updates_do_not_wait() {
     let mut pair = started();
     pair.change(WEB, set_image);
     assert_eq!(pair.said().len(), 0);
+}
+
+#[test]
+fn a_service_that_has_begun_is_scaled_without_waiting() {
+    let mut pair = started();
     pair.change(WEB, |web| web.spec.mode = ServiceMode::Replicated { replicas: 3 });
-    assert_eq!(pair.said(), ["waiting for service db, which does not exist"], "the first task of a new slot");
+    assert_eq!((pair.tasks(WEB).len(), pair.said().len()), (3, 0));
+    pair.change(WEB, |web| web.spec.mode = ServiceMode::Replicated { replicas: 0 });
+    pair.change(WEB, |web| web.spec.mode = ServiceMode::Replicated { replicas: 2 });
+    assert_eq!(pair.said(), ["waiting for service db, which does not exist"; 2], "it begins again");
+    pair.change(WEB, |web| web.spec.mode = ServiceMode::Replicated { replicas: 3 });
+    assert_eq!(pair.said().len(), 3, "one that waits has not begun");
 }
 
 #[test]
