@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ketch_cluster::store::{Change, Object};
+
+use crate::news::What;
+
 /// So many so far.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -83,6 +87,7 @@ pub struct OfLeader {
     /// Tasks that the scheduler has placed, and times that it said why one waits.
     pub placed: Counter,
     pub unplaced: Counter,
+    pub decisions: Decisions,
     /// From a proposal until it is settled.
     pub proposals: Spans,
     /// Those of them that did not enter the log, or nobody knows.
@@ -106,6 +111,61 @@ impl OfLeader {
     }
 }
 
+/// What a leader has decided by itself of services that ask for it by labels (`ketch.scale.*`, `.priority`, `.rebalance`, `.schedule`).
+#[derive(Debug, Default)]
+pub struct Decisions {
+    scaled: Counter,
+    scale_held: Counter,
+    scale_at_most: Counter,
+    preempted: Counter,
+    rebalanced: Counter,
+    /// Due times that made a run, and such that made none.
+    schedule_run: Counter,
+    schedule_passed: Counter,
+}
+
+impl Decisions {
+    pub(crate) fn note(&self, what: What) {
+        let counter = match what {
+            What::Scaled { .. } => &self.scaled,
+            What::ScaleHeld => &self.scale_held,
+            What::ScaleAtMost => &self.scale_at_most,
+            What::Preempted { .. } => &self.preempted,
+            What::Moves { .. } => &self.rebalanced,
+        };
+        counter.add(1);
+    }
+
+    /// What was committed of services' schedules.
+    pub(crate) fn note_schedule(&self, changes: &[Change]) {
+        for change in changes {
+            let (Some(Object::Service(old)), Some(Object::Service(new))) = (&change.old, &change.new) else {
+                continue;
+            };
+            let (Some(old), Some(new)) = (old.job, new.job) else { continue };
+            let (Some(before), Some(after)) = (old.schedule, new.schedule) else { continue };
+            // Of the runs that users force a schedule knows nothing.
+            let is_run = new.iteration != old.iteration && after.decided_until != before.decided_until;
+            self.schedule_run.add(usize::from(is_run));
+            self.schedule_passed.add(usize::from(after.passed != before.passed));
+        }
+    }
+
+    /// So many of each.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, u64); 7] {
+        [
+            ("scaled", self.scaled.count()),
+            ("scale_held", self.scale_held.count()),
+            ("scale_at_most", self.scale_at_most.count()),
+            ("preempted", self.preempted.count()),
+            ("rebalanced", self.rebalanced.count()),
+            ("schedule_run", self.schedule_run.count()),
+            ("schedule_passed", self.schedule_passed.count()),
+        ]
+    }
+}
+
 /// What a dispatcher counts.
 #[derive(Debug, Default)]
 pub struct OfDispatcher {
@@ -120,7 +180,15 @@ pub struct OfDispatcher {
 
 #[cfg(test)]
 mod tests {
+    use ketch_cluster::control::create_service;
+    use ketch_cluster::objects::service::{JobStatus, Passed, PassedBecause, ScheduleStatus};
+    use ketch_cluster::objects::{Service, Version};
+    use ketch_cluster::store::Store;
+    use ketch_cluster::time::Timestamp;
+    use ketch_cluster::view::{Observed, View};
+
     use super::*;
+    use crate::fixture::objects;
 
     #[test]
     fn buckets_hold_what_took_at_most_so_long() {
@@ -131,5 +199,33 @@ mod tests {
         let now = spans.now();
         assert_eq!(now.up_to, [2, 3, 3, 3, 3, 4, 4, 4, 4, 4]);
         assert_eq!((now.count, now.sum), (5, Duration::from_millis(40_103)));
+    }
+
+    #[test]
+    fn each_decision_is_counted_by_its_word() {
+        let decisions = Decisions::default();
+        decisions.note(What::Scaled { from: 1, to: 2 });
+        decisions.note(What::ScaleHeld);
+        let (mut store, observed) = (Store::default(), Observed::default());
+        let spec = objects::replicated("web", 1);
+        let made = create_service(&View::new(&store, &observed), spec, Timestamp(1), &mut || 1);
+        let (id, actions) = made.unwrap();
+        store.apply(Version(1), &actions).unwrap();
+        let at = |iteration, until, passed| {
+            let mut service = Service::clone(store.service(id).unwrap());
+            let schedule = ScheduleStatus { decided_until: Timestamp(until), ran: true, passed };
+            service.job =
+                Some(JobStatus { iteration, last_execution: Timestamp(1), schedule: Some(schedule) });
+            Some(Object::from(service))
+        };
+        let passed = Some(Passed { due: Timestamp(9), why: PassedBecause::Missed });
+        // Forced by a user, due, and passed.
+        let steps = [at(1, 5, None), at(2, 5, None), at(3, 7, None), at(3, 9, passed)];
+        let changes: Vec<_> =
+            steps.windows(2).map(|it| Change { old: it[0].clone(), new: it[1].clone() }).collect();
+        decisions.note_schedule(&changes);
+        let counted = decisions.all().into_iter().filter(|(_, count)| *count > 0);
+        let wanted = [("scaled", 1), ("scale_held", 1), ("schedule_run", 1), ("schedule_passed", 1)];
+        assert_eq!(counted.collect::<Vec<_>>(), wanted);
     }
 }

@@ -112,6 +112,13 @@ fn add_reconcilers(page: &mut Page, leader: &Leader) {
     );
     page.number(placed, &[("decision", "placed")], counted.placed.count());
     page.number(placed, &[("decision", "unplaced")], counted.unplaced.count());
+    let decided = Family::counter(
+        "ketch_leader_decisions_total",
+        "Decisions on services that ask for them by labels: replicas by load, room made, moves, due times",
+    );
+    for (decision, count) in counted.decisions.all() {
+        page.number(decided, &[("decision", decision)], count);
+    }
     let family = Family::histogram(
         "ketch_raft_proposal_seconds",
         "From a proposal until it is in the store, or refused",

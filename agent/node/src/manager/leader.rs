@@ -112,6 +112,7 @@ impl Leader {
     /// Lets users of this machine know, and whoever reads its log.
     pub(crate) fn announce(&self, news: News) {
         news.log();
+        self.counted.decisions.note(news.what);
         self.world.announce(news);
     }
 

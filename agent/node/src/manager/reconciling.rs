@@ -102,6 +102,7 @@ async fn commit(
         match (back, settled) {
             (Some(back), Ok(committed)) => {
                 tell_displaced(leader, part);
+                leader.counted.decisions.note_schedule(&committed.changes);
                 take_in_until(leader, notices, committed.version).await;
                 held = back;
             }
