@@ -18,6 +18,7 @@ mod generic;
 #[cfg(test)]
 mod kept;
 mod layout;
+mod members;
 mod nodes;
 mod order;
 mod partition;
@@ -40,7 +41,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::constraint::Descriptor;
 use crate::id::NodeId;
 use crate::objects::decision::{Decision, Placed};
 use crate::objects::{Meta, Task, TaskState, TaskStatus};
@@ -183,9 +183,7 @@ impl Pass<'_> {
     fn place<'t, 's>(&mut self, tasks: &'t [&'s Arc<Task>], pipeline: &Pipeline) -> &'t [&'s Arc<Task>] {
         let Some(sample) = tasks.first() else { return &[] };
         let failures = self.failures_of(sample);
-        let preferences = &sample.spec.placement.spread;
-        let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
-        let partition = self.table.partition_by(&levels, pipeline);
+        let partition = self.table.partition_by(&sample.spec.placement.spread, pipeline);
         let start = self.table.start_of(sample.service);
         self.table.arrange(sample.service, partition);
         let layout = Arc::clone(self.table.partition(partition).shared_layout());

@@ -15,6 +15,8 @@ pub(super) struct Batch<'s> {
     pub(super) free: Vec<&'s Arc<Task>>,
     /// Any of them.
     pub(super) sample: &'s Arc<Task>,
+    /// Whether one of them was promised a node.
+    pub(super) has_promised: bool,
     /// 0 where no service asks for any.
     pub(super) priority: Priority,
     oldest: Timestamp,
@@ -36,6 +38,7 @@ pub(super) fn batches<'s>(view: &'s View<'_>) -> Vec<Batch<'s>> {
                 bound: Vec::new(),
                 free: Vec::new(),
                 sample: task,
+                has_promised: false,
                 priority: 0,
                 oldest: task.meta.created_at,
             });
@@ -54,6 +57,7 @@ impl<'s> Batch<'s> {
 
     fn add(&mut self, task: &'s Arc<Task>) {
         self.oldest = self.oldest.min(task.meta.created_at);
+        self.has_promised |= task.promised.is_some();
         if task.node.is_some() { self.bound.push(task) } else { self.free.push(task) }
     }
 }

@@ -10,6 +10,8 @@ use crate::objects::Node;
 
 #[derive(Debug)]
 pub(super) struct Layout {
+    /// As its users wrote them: told apart without a look at what they mean.
+    preferences: Vec<String>,
     levels: Vec<Descriptor>,
     shape: Shape,
     /// The rows of each leaf, in their order.
@@ -28,20 +30,22 @@ pub(super) struct Shape {
 }
 
 impl Layout {
-    pub(super) fn of(levels: &[Descriptor], rows: &[NodeRow]) -> Self {
+    /// A preference that reads nothing of a node is none.
+    pub(super) fn of(preferences: &[String], rows: &[NodeRow]) -> Self {
+        let levels: Vec<_> = preferences.iter().filter_map(|text| Descriptor::parse(text)).collect();
         let mut leaves = Vec::new();
-        let shape = shape_of((0..rows.len()).collect(), levels, rows, &mut leaves);
+        let shape = shape_of((0..rows.len()).collect(), &levels, rows, &mut leaves);
         let mut seats = vec![(0, 0); rows.len()];
         for (leaf, members) in leaves.iter().enumerate() {
             for (member, row) in members.iter().enumerate() {
                 seats[*row] = (narrow(leaf), narrow(member));
             }
         }
-        Self { levels: levels.to_vec(), shape, leaves, seats }
+        Self { preferences: preferences.to_vec(), levels, shape, leaves, seats }
     }
 
-    pub(super) fn is_of(&self, levels: &[Descriptor]) -> bool {
-        self.levels == levels
+    pub(super) fn is_of(&self, preferences: &[String]) -> bool {
+        self.preferences == preferences
     }
 
     /// Whether a node that was changed so is in the leaf that it was in.

@@ -3,9 +3,7 @@
 //! Members are numbered from 0 up. Each count of live tasks that some member has is a level with one bit for each member: what is
 //! placed moves a member up, which is a bit here and a bit there, and the next member of a level is found 64 at a look.
 
-use std::ops::Range;
-
-const WORD: usize = u64::BITS as usize;
+use super::members::Members;
 
 #[derive(Debug, Clone)]
 pub(super) struct Order {
@@ -19,7 +17,15 @@ pub(super) struct Order {
 struct Level {
     live: u32,
     count: usize,
-    words: Vec<u64>,
+    members: Members,
+}
+
+/// The members of a level as somebody walks them: up from `start`, then those before it.
+#[derive(Debug, Clone, Copy)]
+struct Ring<'m> {
+    start: usize,
+    end: usize,
+    without: Option<&'m Members>,
 }
 
 /// Where a member is.
@@ -42,12 +48,12 @@ impl Order {
     /// Enters a member that is not in it.
     pub(super) fn enter(&mut self, Spot { live, member }: Spot) {
         let place = self.find(live).unwrap_or_else(|place| {
-            let words = vec![0; self.members.div_ceil(WORD)];
-            self.levels.insert(place, Level { live, count: 0, words });
+            let members = Members::with_room_for(self.members);
+            self.levels.insert(place, Level { live, count: 0, members });
             place
         });
         let level = &mut self.levels[place];
-        level.words[member / WORD] |= 1 << (member % WORD);
+        level.members.insert(member);
         level.count += 1;
     }
 
@@ -55,77 +61,66 @@ impl Order {
     pub(super) fn take_out(&mut self, Spot { live, member }: Spot) {
         let Ok(place) = self.find(live) else { return };
         let level = &mut self.levels[place];
-        level.words[member / WORD] &= !(1 << (member % WORD));
+        level.members.remove(member);
         level.count -= 1;
         if level.count == 0 {
             self.levels.remove(place);
         }
     }
 
-    /// The one after `last`, the first when there is no last, for who begins each level at the member `start`. `last` may have moved on.
-    pub(super) fn after(&self, start: usize, last: Option<Spot>) -> Option<Spot> {
+    /// The one after `last`, the first when there is no last, for who begins each level at the member `start` and passes over those
+    /// `without` which it walks. `last` may have moved on.
+    pub(super) fn after(&self, start: usize, without: Option<&Members>, last: Option<Spot>) -> Option<Spot> {
+        let ring = Ring { start, end: self.members, without };
         let next = match last.map(|last| (last, self.find(last.live))) {
             None => 0,
             Some((_, Err(next))) => next,
             Some((Spot { live, member }, Ok(place))) => {
-                if let Some(member) = self.levels[place].after(start, member, self.members) {
+                if let Some(member) = self.levels[place].after(ring, member) {
                     return Some(Spot { live, member });
                 }
                 place + 1
             }
         };
-        let level = self.levels.get(next)?;
-        level.first(start, self.members).map(|member| Spot { live: level.live, member })
+        let first = |level: &Level| Some(Spot { live: level.live, member: level.first(ring)? });
+        self.levels.get(next..)?.iter().find_map(first)
     }
 }
 
 impl Level {
-    fn first(&self, start: usize, members: usize) -> Option<usize> {
-        self.next(start..members).or_else(|| self.next(0..start))
+    fn first(&self, ring: Ring<'_>) -> Option<usize> {
+        let Ring { start, end, without } = ring;
+        self.members.next(start..end, without).or_else(|| self.members.next(0..start, without))
     }
 
-    fn after(&self, start: usize, last: usize, members: usize) -> Option<usize> {
+    fn after(&self, ring: Ring<'_>, last: usize) -> Option<usize> {
+        let Ring { start, end, without } = ring;
         if last < start {
-            return self.next(last + 1..start);
+            return self.members.next(last + 1..start, without);
         }
-        self.next(last + 1..members).or_else(|| self.next(0..start))
-    }
-
-    /// The first within these.
-    fn next(&self, within: Range<usize>) -> Option<usize> {
-        if within.is_empty() {
-            return None;
-        }
-        let first = within.start / WORD;
-        let mut word = self.words[first] & (u64::MAX << (within.start % WORD));
-        let mut rest = first + 1..within.end.div_ceil(WORD);
-        let mut number = first;
-        while word == 0 {
-            number = rest.next()?;
-            word = self.words[number];
-        }
-        let found = number * WORD + word.trailing_zeros() as usize;
-        (found < within.end).then_some(found)
+        self.members.next(last + 1..end, without).or_else(|| self.members.next(0..start, without))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
     /// By a look at every member.
-    fn walk_of_all(spots: &BTreeMap<usize, u32>, start: usize) -> Vec<Spot> {
-        let mut all: Vec<_> = spots.iter().map(|(member, live)| (*live, *member < start, *member)).collect();
+    fn walk_of_all(spots: &BTreeMap<usize, u32>, start: usize, without: &BTreeSet<usize>) -> Vec<Spot> {
+        let walked = spots.iter().filter(|(member, _)| !without.contains(member));
+        let mut all: Vec<_> = walked.map(|(member, live)| (*live, *member < start, *member)).collect();
         all.sort_unstable();
         all.into_iter().map(|(live, _, member)| Spot { live, member }).collect()
     }
 
-    fn walk(order: &Order, start: usize) -> Vec<Spot> {
-        std::iter::successors(order.after(start, None), |last| order.after(start, Some(*last))).collect()
+    fn walk(order: &Order, start: usize, without: Option<&Members>) -> Vec<Spot> {
+        let first = order.after(start, without, None);
+        std::iter::successors(first, |last| order.after(start, without, Some(*last))).collect()
     }
 
     proptest! {
@@ -134,6 +129,7 @@ mod tests {
             members in 1_usize..200,
             turns in prop::collection::vec((any::<prop::sample::Index>(), 0_u32..6, any::<bool>()), 0..300),
             start in any::<prop::sample::Index>(),
+            without in prop::collection::btree_set(0_usize..200, 0..100),
         ) {
             let mut order = Order::of(members);
             let mut spots = BTreeMap::new();
@@ -149,7 +145,10 @@ mod tests {
             }
             // One past the last member as well: a service may begin after all of a leaf.
             let start = start.index(members + 1);
-            prop_assert_eq!(walk(&order, start), walk_of_all(&spots, start));
+            prop_assert_eq!(walk(&order, start, None), walk_of_all(&spots, start, &BTreeSet::new()));
+            let mut passed_over = Members::default();
+            without.iter().for_each(|member| passed_over.insert(*member));
+            prop_assert_eq!(walk(&order, start, Some(&passed_over)), walk_of_all(&spots, start, &without));
         }
     }
 
@@ -157,13 +156,14 @@ mod tests {
     fn one_that_has_moved_is_found_once_more_after_the_last() {
         let mut order = Order::of(3);
         (0..3).for_each(|member| order.enter(Spot { live: 0, member }));
-        let last = order.after(1, None);
+        let last = order.after(1, None, None);
         assert_eq!(last, Some(Spot { live: 0, member: 1 }));
         order.take_out(Spot { live: 0, member: 1 });
         order.enter(Spot { live: 1, member: 1 });
-        let rest: Vec<_> = std::iter::successors(order.after(1, last), |last| order.after(1, Some(*last)))
-            .map(|spot| spot.member)
-            .collect();
+        let rest: Vec<_> =
+            std::iter::successors(order.after(1, None, last), |last| order.after(1, None, Some(*last)))
+                .map(|spot| spot.member)
+                .collect();
         assert_eq!(rest, [2, 0, 1]);
     }
 }

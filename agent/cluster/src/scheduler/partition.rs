@@ -14,7 +14,6 @@ use super::nodes::NodeRow;
 use super::order::{Order, Spot};
 use super::pipeline::Pipeline;
 use super::table::Walk;
-use crate::constraint::Descriptor;
 
 /// Where a walk is: at that row, which is there in its leaf.
 #[derive(Debug, Clone, Copy)]
@@ -46,26 +45,21 @@ pub(super) struct Partition {
 
 impl Partition {
     pub(super) fn of(layout: Arc<Layout>, pipeline: &Pipeline, rows: &[NodeRow]) -> Self {
-        let wants = Arc::clone(pipeline.of_node());
-        let mut leaves: Vec<_> = layout.leaves().map(Order::of).collect();
-        let mut refused = [0; Filter::ALL.len()];
-        let standing = |(index, row): (usize, &NodeRow)| match wants.refusal(row) {
-            None => {
-                let (leaf, member) = layout.seat_of(index);
-                leaves[leaf].enter(Spot { live: row.live(), member });
-                Standing::Entered(row.live())
-            }
-            Some(filter) => {
-                refused[filter as usize] += 1;
-                Standing::Refused(filter)
-            }
+        let mut it = Self {
+            wants: Arc::clone(pipeline.of_node()),
+            leaves: layout.leaves().map(Order::of).collect(),
+            // As good as any: each is settled now.
+            standings: vec![Standing::Refused(Filter::Ready); rows.len()],
+            refused: [0; Filter::ALL.len()],
+            used: 0,
+            layout,
         };
-        let standings = rows.iter().enumerate().map(standing).collect();
-        Self { layout, wants, leaves, standings, refused, used: 0 }
+        rows.iter().enumerate().for_each(|(index, row)| it.settle(index, row));
+        it
     }
 
-    pub(super) fn is_of(&self, levels: &[Descriptor], wants: &NodeWants) -> bool {
-        self.layout.is_of(levels) && *self.wants == *wants
+    pub(super) fn is_of(&self, preferences: &[String], wants: &NodeWants) -> bool {
+        self.layout.is_of(preferences) && *self.wants == *wants
     }
 
     pub(super) fn wants(&self) -> &NodeWants {
@@ -83,6 +77,11 @@ impl Partition {
     /// A row that was made anew, of a node that is in the same leaf.
     pub(super) fn look_again(&mut self, index: usize, row: &NodeRow) {
         self.take_out(index);
+        self.settle(index, row);
+    }
+
+    /// Enters one that is not in its leaf, or strikes it out.
+    fn settle(&mut self, index: usize, row: &NodeRow) {
         match self.wants.refusal(row) {
             None => self.enter(index, row.live()),
             Some(filter) => self.refuse(index, filter),
@@ -127,10 +126,10 @@ impl Partition {
     }
 
     /// See [`NodeTable::after`](super::table::NodeTable::after).
-    pub(super) fn after(&mut self, rows: &[NodeRow], walk: Walk, last: Option<Place>) -> Option<Place> {
+    pub(super) fn after(&mut self, rows: &[NodeRow], walk: Walk<'_>, last: Option<Place>) -> Option<Place> {
         let mut last = last.map(|it| it.spot);
         loop {
-            let spot = self.leaves[walk.leaf].after(walk.start, last)?;
+            let spot = self.leaves[walk.leaf].after(walk.start, walk.without, last)?;
             let row = self.layout.members(walk.leaf)[spot.member];
             let live = rows[row].live();
             if live == spot.live {

@@ -1,92 +1,91 @@
 //! Where one service has live tasks: on which rows, apart for each leaf of the [`Layout`] by which it is spread.
 //!
 //! The table keeps one for each service and counts on in it, so that a batch of four tasks costs a look at where they may go, and
-//! none at the thousands that the service has already.
+//! none at the thousands that the service has already. How many are on a row the row itself says.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::layout::Layout;
-
-/// A leaf and a row in it.
-type Spot = (usize, usize);
+use super::members::Members;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Presence {
     /// By which the rows are apart; all are in one leaf before the service was placed by any.
     layout: Option<Arc<Layout>>,
-    live: BTreeMap<Spot, u32>,
-    of_leaf: BTreeMap<usize, u64>,
+    /// Those that have any.
+    leaves: BTreeMap<usize, Part>,
+}
+
+/// What is in one leaf.
+#[derive(Debug, Clone, Default)]
+struct Part {
+    live: u64,
+    /// The members on which they are.
+    members: Members,
 }
 
 impl Presence {
     /// Counts a live task more on that row.
     pub(super) fn add(&mut self, row: usize) {
-        self.add_all(row, 1);
+        self.change(row, 0, 1);
     }
 
-    /// The row has so many from now on.
-    pub(super) fn set(&mut self, row: usize, live: u32) {
-        let spot = self.spot(row);
-        if let Some(before) = self.live.remove(&spot)
-            && let Some(left) = self.of_leaf.get_mut(&spot.0)
-        {
-            *left -= u64::from(before);
-            if *left == 0 {
-                self.of_leaf.remove(&spot.0);
-            }
+    /// Counts `after` on that row instead of `before`. After none there is none left on it.
+    pub(super) fn change(&mut self, row: usize, before: u32, after: u32) {
+        let (leaf, member) = self.layout.as_ref().map_or((0, row), |layout| layout.seat_of(row));
+        let part = self.leaves.entry(leaf).or_default();
+        part.live = part.live + u64::from(after) - u64::from(before);
+        if after > 0 {
+            part.members.insert(member);
+        } else {
+            part.members.remove(member);
         }
-        if live > 0 {
-            self.add_all(row, live);
+        if part.live == 0 {
+            self.leaves.remove(&leaf);
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.live.is_empty()
-    }
-
-    /// How many are on the row.
-    pub(super) fn on(&self, row: usize) -> u32 {
-        self.live.get(&self.spot(row)).copied().unwrap_or_default()
+        self.leaves.is_empty()
     }
 
     /// How many are in these leaves.
     pub(super) fn within(&self, leaves: Range<usize>) -> u64 {
-        self.of_leaf.range(leaves).map(|(_, live)| live).sum()
+        self.leaves.range(leaves).map(|(_, part)| part.live).sum()
     }
 
-    /// The rows of a leaf that have any.
-    pub(super) fn rows_of(&self, leaf: usize) -> impl Iterator<Item = usize> {
-        self.live.range((leaf, 0)..=(leaf, usize::MAX)).map(|((_, row), _)| *row)
+    /// The members of a leaf that have any; none is nobody.
+    pub(super) fn members_of(&self, leaf: usize) -> Option<&Members> {
+        self.leaves.get(&leaf).map(|part| &part.members)
     }
 
-    /// Has the rows apart by that layout.
-    pub(super) fn arrange(&mut self, layout: &Arc<Layout>) {
-        if !self.layout.as_ref().is_some_and(|known| Arc::ptr_eq(known, layout)) {
-            self.rearrange(Some(Arc::clone(layout)));
+    /// Has the rows apart by that layout. `live` says how many are on a row.
+    pub(super) fn arrange(&mut self, layout: &Arc<Layout>, live: impl Fn(usize) -> u32) {
+        if !self.is_by(layout) {
+            self.rearrange(Some(Arc::clone(layout)), live);
         }
     }
 
     /// The layout holds no more: some node is in another leaf.
-    pub(super) fn forget(&mut self, layout: &Arc<Layout>) {
-        if self.layout.as_ref().is_some_and(|known| Arc::ptr_eq(known, layout)) {
-            self.rearrange(None);
+    pub(super) fn forget(&mut self, layout: &Arc<Layout>, live: impl Fn(usize) -> u32) {
+        if self.is_by(layout) {
+            self.rearrange(None, live);
         }
     }
 
-    fn rearrange(&mut self, layout: Option<Arc<Layout>>) {
+    fn is_by(&self, layout: &Arc<Layout>) -> bool {
+        self.layout.as_ref().is_some_and(|known| Arc::ptr_eq(known, layout))
+    }
+
+    fn rearrange(&mut self, layout: Option<Arc<Layout>>, live: impl Fn(usize) -> u32) {
         let before = std::mem::replace(self, Self { layout, ..Self::default() });
-        before.live.into_iter().for_each(|((_, row), live)| self.add_all(row, live));
-    }
-
-    fn add_all(&mut self, row: usize, live: u32) {
-        let spot = self.spot(row);
-        *self.live.entry(spot).or_default() += live;
-        *self.of_leaf.entry(spot.0).or_default() += u64::from(live);
-    }
-
-    fn spot(&self, row: usize) -> Spot {
-        (self.layout.as_ref().map_or(0, |layout| layout.leaf_of(row)), row)
+        for (leaf, part) in &before.leaves {
+            for member in part.members.iter() {
+                let row = before.layout.as_ref().map_or(member, |it| it.members(*leaf)[member]);
+                self.change(row, 0, live(row));
+            }
+        }
     }
 }

@@ -50,7 +50,7 @@ impl Pass<'_> {
         pipelines: &[Pipeline],
     ) -> Vec<Held<'t>> {
         let mut promised = Vec::new();
-        for (index, batch) in batches.iter().enumerate() {
+        for (index, batch) in batches.iter().enumerate().filter(|(_, batch)| batch.has_promised) {
             let tasks = batch.bound.iter().chain(&batch.free).copied();
             promised.extend(tasks.filter(|task| task.promised.is_some()).map(|task| (index, task)));
         }

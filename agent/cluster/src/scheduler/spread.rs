@@ -11,10 +11,11 @@ use std::ops::Range;
 
 use super::effort;
 use super::layout::Shape;
+use super::members::Members;
 use super::nodes::{Rank, start_of};
 use super::partition::Place;
 use super::pipeline::Pipeline;
-use super::table::{NodeTable, Walk};
+use super::table::NodeTable;
 
 /// The nodes as the tasks of one batch see them.
 #[derive(Debug)]
@@ -30,10 +31,10 @@ pub(super) struct Candidates<'p> {
 }
 
 impl Candidates<'_> {
-    /// The place after `last` in a leaf, of those that nobody has been refused.
-    fn after(&mut self, (leaf, start): (usize, usize), last: Option<Place>) -> Option<Place> {
+    /// The place after `last` in a leaf, of those that nobody has been refused and that have no task of the service.
+    fn after(&mut self, way: (usize, usize), last: Option<Place>) -> Option<Place> {
         effort::look();
-        self.table.after(Walk { partition: self.partition, leaf, start }, last)
+        self.table.after(self.partition, way, last)
     }
 
     /// The member of a leaf with which this service begins.
@@ -44,8 +45,12 @@ impl Candidates<'_> {
 
     fn rank(&self, row: usize) -> Rank {
         let failures = self.failures.get(&row).copied().unwrap_or_default();
-        let of_service = self.table.arranged().map_or(0, |it| it.on(row));
-        self.ranked(row, (failures, of_service))
+        self.ranked(row, (failures, self.live_on(row)))
+    }
+
+    /// How many live tasks of the service are on it.
+    fn live_on(&self, row: usize) -> u32 {
+        self.table.rows()[row].live_of(self.pipeline.wants.service)
     }
 
     /// Its rank with so many failures and tasks of the service.
@@ -71,19 +76,13 @@ impl Candidates<'_> {
         refusal.is_none()
     }
 
-    /// Whether it comes after all nodes that have neither tasks nor failures of the service.
-    fn comes_late(&self, row: usize) -> bool {
-        self.table.arranged().is_some_and(|it| it.on(row) > 0) || self.failures.contains_key(&row)
-    }
-
     /// The rows of a leaf that come late.
     fn late_ones(&self, leaf: usize) -> BinaryHeap<Reverse<(Rank, usize)>> {
-        let presence = self.table.arranged();
         let layout = self.table.partition(self.partition).layout();
-        let with_tasks = presence.into_iter().flat_map(|it| it.rows_of(leaf));
-        let has_none = |row: &usize| presence.is_none_or(|it| it.on(*row) == 0);
+        let with_tasks = self.table.arranged().and_then(|it| it.members_of(leaf));
+        let with_tasks = with_tasks.into_iter().flat_map(Members::iter).map(|it| layout.members(leaf)[it]);
         let failed = self.failures.keys().copied().filter(|row| layout.leaf_of(*row) == leaf);
-        let late = with_tasks.chain(failed.filter(has_none));
+        let late = with_tasks.chain(failed.filter(|row| self.live_on(*row) == 0));
         late.inspect(|_| effort::look()).map(|row| Reverse((self.rank(row), row))).collect()
     }
 
@@ -227,7 +226,7 @@ impl Leaf {
             while let Some(place) = candidates.after((self.number, self.start), self.walked) {
                 self.walked = Some(place);
                 let row = place.row;
-                if !candidates.comes_late(row) && candidates.may_have_one(row) {
+                if !candidates.failures.contains_key(&row) && candidates.may_have_one(row) {
                     return Some((candidates.ranked(row, (0, 0)), row));
                 }
             }

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use super::filter::{Filter, NodeWants};
 use super::layout::Layout;
+use super::members::Members;
 use super::nodes::NodeRow;
 use super::partition::{Partition, Place};
 use super::pipeline::Pipeline;
 use super::presence::Presence;
 use super::vacated::is_of_late;
-use crate::constraint::Descriptor;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{GenericResource, Node, PortConfig, Task, TaskState, TaskStatus};
 use crate::reconcilers::Word;
@@ -61,12 +61,12 @@ enum Extent {
 
 /// A service's way through the rows of one leaf.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Walk {
-    /// Which partition and which leaf of it.
-    pub(super) partition: usize,
+pub(super) struct Walk<'m> {
     pub(super) leaf: usize,
     /// The member of it with which this service begins.
     pub(super) start: usize,
+    /// The members that it passes over.
+    pub(super) without: Option<&'m Members>,
 }
 
 impl NodeTable {
@@ -136,7 +136,7 @@ impl NodeTable {
         self.presences.clear();
         for (index, row) in rows.iter().enumerate() {
             for (service, live) in row.services() {
-                self.presences.entry(service).or_default().set(index, live);
+                self.presences.entry(service).or_default().change(index, 0, live);
             }
         }
         self.rows = rows;
@@ -160,11 +160,12 @@ impl NodeTable {
         let row = self.read_row(view, node);
         let old = std::mem::replace(&mut self.rows[index], row);
         let row = &self.rows[index];
-        let gone = old.services().filter(|(service, _)| row.live_of(Some(*service)) == 0);
-        let others = row.services().filter(|(service, live)| old.live_of(Some(*service)) != *live);
-        for (service, live) in gone.map(|(service, _)| (service, 0)).chain(others) {
+        let before = old.services().map(|(service, live)| (service, live, row.live_of(Some(service))));
+        let new = row.services().map(|(service, live)| (service, old.live_of(Some(service)), live));
+        let new = new.filter(|(_, before, _)| *before == 0);
+        for (service, before, after) in before.chain(new).filter(|(_, before, after)| before != after) {
             let presence = self.presences.entry(service).or_default();
-            presence.set(index, live);
+            presence.change(index, before, after);
             if presence.is_empty() {
                 self.presences.remove(&service);
             }
@@ -172,7 +173,9 @@ impl NodeTable {
         self.layouts.retain(|layout| {
             let stays = layout.has_same_place(&old.node, &row.node);
             if !stays {
-                self.presences.values_mut().for_each(|presence| presence.forget(layout));
+                for (service, presence) in &mut self.presences {
+                    presence.forget(layout, |row| self.rows[row].live_of(Some(*service)));
+                }
             }
             stays
         });
@@ -214,7 +217,8 @@ impl NodeTable {
     pub(super) fn arrange(&mut self, service: Option<ServiceId>, partition: usize) {
         let Some(service) = service else { return };
         let mut presence = self.presences.remove(&service).unwrap_or_default();
-        presence.arrange(self.partitions[partition].shared_layout());
+        let layout = self.partitions[partition].shared_layout();
+        presence.arrange(layout, |row| self.rows[row].live_of(Some(service)));
         self.arranged = Some((service, presence));
     }
 
@@ -259,14 +263,14 @@ impl NodeTable {
         }
     }
 
-    /// The partition of the nodes that may have such tasks by these descriptors, to be found with [`Self::partition`] until
+    /// The partition of the nodes that may have such tasks by these spread preferences, to be found with [`Self::partition`] until
     /// the next one is asked for.
-    pub(super) fn partition_by(&mut self, levels: &[Descriptor], pipeline: &Pipeline) -> usize {
+    pub(super) fn partition_by(&mut self, preferences: &[String], pipeline: &Pipeline) -> usize {
         self.uses += 1;
         let wants = pipeline.of_node();
-        let known = self.partitions.iter().position(|partition| partition.is_of(levels, wants));
+        let known = self.partitions.iter().position(|partition| partition.is_of(preferences, wants));
         let number = known.unwrap_or_else(|| {
-            let layout = self.layout_by(levels);
+            let layout = self.layout_by(preferences);
             let partition = Partition::of(layout, pipeline, &self.rows);
             if self.partitions.len() < MOST_PARTITIONS {
                 self.partitions.push(partition);
@@ -280,10 +284,10 @@ impl NodeTable {
         number
     }
 
-    fn layout_by(&mut self, levels: &[Descriptor]) -> Arc<Layout> {
-        let known = self.layouts.iter().find(|layout| layout.is_of(levels)).cloned();
+    fn layout_by(&mut self, preferences: &[String]) -> Arc<Layout> {
+        let known = self.layouts.iter().find(|layout| layout.is_of(preferences)).cloned();
         known.unwrap_or_else(|| {
-            let layout = Arc::new(Layout::of(levels, &self.rows));
+            let layout = Arc::new(Layout::of(preferences, &self.rows));
             self.layouts.retain(|layout| Arc::strong_count(layout) > 1);
             self.layouts.push(Arc::clone(&layout));
             layout
@@ -295,9 +299,15 @@ impl NodeTable {
     }
 
     /// The place after `last` in a leaf, the first when there is no last: the fewest live tasks first, and among equal ones up
-    /// from `start`, around the ring of ids.
-    pub(super) fn after(&mut self, walk: Walk, last: Option<Place>) -> Option<Place> {
-        self.partitions[walk.partition].after(&self.rows, walk, last)
+    /// from `start`, around the ring of ids. Rows that have a task of the service that is being placed are passed over.
+    pub(super) fn after(
+        &mut self,
+        partition: usize,
+        (leaf, start): (usize, usize),
+        last: Option<Place>,
+    ) -> Option<Place> {
+        let without = self.arranged.as_ref().and_then(|(_, presence)| presence.members_of(leaf));
+        self.partitions[partition].after(&self.rows, Walk { leaf, start, without }, last)
     }
 
     /// The row refuses such tasks, and will until it is made anew: nobody needs to pass over it any more.
