@@ -24,6 +24,7 @@ tests![
     devices_are_confined_by_systemd_and_by_us,
     limits_are_properties_and_files,
     update_tells_systemd,
+    a_weight_of_unified_outlasts_a_reload,
     exec_pause_ps_and_kill,
     a_user_namespace_and_a_writable_cgroup,
     exec_where_only_the_leaves_take_processes,
@@ -204,6 +205,18 @@ fn update_tells_systemd(case: &Case) {
     assert_eq!(read(cgroup(&bundle).join("memory.max")), "104857600");
     assert_eq!(read(cgroup(&bundle).join("pids.max")), "max");
     container.update(&json!({ "unified": { "memory.low": "lots" } })).refuses(&["memory.low"]);
+}
+
+/// What systemd has not been told of it replaces by its own.
+fn a_weight_of_unified_outlasts_a_reload(case: &Case) {
+    case.not_on_runc("only writes it");
+    let bundle = in_slice(case, SLICE).edit(|spec| {
+        spec["linux"]["resources"]["unified"] = json!({ "io.weight": "default 300" });
+    });
+    let _container = start(&bundle);
+    assert_eq!(property(&unit(&bundle), "IOWeight"), "300");
+    let _ = systemctl(&["daemon-reload"]);
+    assert_eq!(read(cgroup(&bundle).join("io.weight")), "default 300");
 }
 
 fn exec_pause_ps_and_kill(case: &Case) {
