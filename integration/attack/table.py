@@ -29,7 +29,7 @@ ROWS = [
     ("CVE-2025-52881: sysctls", ["attack_sysctl::a_false_procfs", "attack_sysctl::a_mount_that_is_led_over_the_file"]),
     ("CVE-2026-30892 (crun)", ["attack_inside::a_user_with_trailing_garbage"]),
     ("CVE-2026-41579, 47766", ["attack_image::dev_as_a_link_to_the_host", "attack_image::a_device_behind_a_link_to_the_host"]),
-    ("CVE-2026-84042 (crun)", ["attack_image::a_console_behind_a_link_to_the_host"]),
+    ("CVE-2026-88264 (crun)", ["attack_image::a_console_behind_a_link_to_the_host"]),
     ("CVE-2026-88265 (crun)", ["attack_image::a_false_null_as_standard_input", "attack_image::a_standard_stream_on_the_host"]),
     ("CVE-2026-115521 (crun)", ["attack_image::a_read_only_volume_and_a_false_procfs"]),
     ("runc 1.5.2 #5457: exec --cgroup", ["attack_host::a_sibling_cgroup_whose_name_begins_alike"]),
@@ -42,7 +42,7 @@ ELSEWHERE = [
     ("CVE-2025-52881, 2025-62596: labels", "attack_label, in the VM; each step of it by itself in runtime/tests/rootfs.rs"),
     ("CVE-2023-25809", "integration/tests/rootless.rs, which runs as a user: make suite-user"),
     ("CVE-2026-119101, 115520, 119614", "attack_restore, in the VM, where criu runs"),
-    ("CVE-2025-24965, 2026-88264 (crun)", "n/a: ketch has no krun handler"),
+    ("CVE-2025-24965, 2026-84042 (crun)", "n/a: ketch has no krun handler"),
 ]
 
 
@@ -100,7 +100,9 @@ def main():
     for runtime, head in zip(runtimes, heads):
         for test, message in sorted(results[runtime][1].items()):
             print(f"{head} {test}: {message[:160]}")
-    print("\n".join(["", *bad]) if bad else "\nketch falls in no row; each attack is proven")
+    elsewhere = f"{len(ELSEWHERE)} rows were not run here"
+    held = f"of {len(ROWS)} rows that were run ketch falls in none, and each attack is proven; {elsewhere}"
+    print("\n".join(["", *bad, elsewhere]) if bad else f"\n{held}")
     return 1 if bad else 0
 
 

@@ -246,7 +246,7 @@ pub(crate) fn a_read_only_volume_and_a_false_procfs(case: &Case) {
     assert_eq!(found, 0, "the volume was written to after {out}");
 }
 
-/// CVE-2026-84042 (crun): a file of the host, made by root. crun falls.
+/// CVE-2026-88264 (crun): a file of the host, made by root. crun falls.
 pub(crate) fn a_console_behind_a_link_to_the_host(case: &Case) {
     case.falls(&[("crun version 1.8", "it makes the file on the host")]);
     let socket = ketch_integration::console::FdSocket::bind(&case.dir, "console.sock");

@@ -24,6 +24,7 @@ tests![
     devices_are_confined_by_systemd_and_by_us,
     limits_are_properties_and_files,
     update_tells_systemd,
+    a_weight_of_unified_outlasts_a_reload,
     exec_pause_ps_and_kill,
     a_user_namespace_and_a_writable_cgroup,
     exec_where_only_the_leaves_take_processes,
@@ -31,6 +32,7 @@ tests![
     a_wrong_property_is_named,
     a_bus_that_is_not_there,
     a_bus_that_hangs,
+    a_bus_that_hangs_is_asked_once_by_delete,
     a_scope_that_vanishes,
     a_users_scope_is_in_the_users_manager,
     a_user_without_a_bus,
@@ -206,6 +208,18 @@ fn update_tells_systemd(case: &Case) {
     container.update(&json!({ "unified": { "memory.low": "lots" } })).refuses(&["memory.low"]);
 }
 
+/// What systemd has not been told of it replaces by its own.
+fn a_weight_of_unified_outlasts_a_reload(case: &Case) {
+    case.not_on_runc("only writes it");
+    let bundle = in_slice(case, SLICE).edit(|spec| {
+        spec["linux"]["resources"]["unified"] = json!({ "io.weight": "default 300" });
+    });
+    let _container = start(&bundle);
+    assert_eq!(property(&unit(&bundle), "IOWeight"), "300");
+    let _ = systemctl(&["daemon-reload"]);
+    assert_eq!(read(cgroup(&bundle).join("io.weight")), "default 300");
+}
+
 fn exec_pause_ps_and_kill(case: &Case) {
     let bundle = in_slice(case, SLICE);
     let container = start(&bundle);
@@ -281,6 +295,22 @@ fn a_bus_that_hangs(case: &Case) {
     let _listener = UnixListener::bind(&socket).expect("bind a socket");
     let out = with_bus(&bundle, &format!("unix:path={}", socket.display()));
     out.refuses(&["no answer from D-Bus within 30 s"]);
+}
+
+/// Which run of the unit it is and the unit's end are two questions; the container goes without an answer to either.
+fn a_bus_that_hangs_is_asked_once_by_delete(case: &Case) {
+    case.not_on_runc("waits without end");
+    let bundle = in_slice(case, SLICE);
+    let container = start(&bundle);
+    let socket = case.dir.join("bus");
+    let listener = UnixListener::bind(&socket).expect("bind a socket");
+    let delete = case.ketch().args(["delete", "--force"]).arg(&container.id);
+    let out = delete.env("DBUS_SYSTEM_BUS_ADDRESS", &format!("unix:path={}", socket.display())).run().ok();
+    assert!(out.stderr.contains("is not asked again"), "{out}");
+    assert!(!cgroup(&bundle).exists());
+    listener.set_nonblocking(true).expect("set up the socket");
+    let asked = std::iter::from_fn(|| listener.accept().ok()).count();
+    assert_eq!(asked, 1);
 }
 
 /// What systemd does with a scope that its administrator stops.

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use ketch_integration::probe::read;
+use ketch_integration::runtime::Kind;
 use ketch_integration::{Bundle, Case, Container, tests, wait_until};
 use serde_json::{Value, json};
 
@@ -209,8 +210,8 @@ fn oom_group_kills_all(case: &Case) {
     assert!(events.lines().any(|line| line == "oom_group_kill 1"), "{events}");
 }
 
-/// A trigger of the kernel's (psi.rst) is as good as the descriptor that it was written by: what `unified` can do is to have
-/// the kernel check it. A watcher sets its own, on the file of the container.
+/// A trigger of the kernel's (psi.rst) is as good as the descriptor that it was written by: `create` has the kernel check it, and
+/// `events` keeps it.
 fn a_pressure_threshold_is_checked_and_watched(case: &Case) {
     let trigger = "some 100000 1000000";
     let bundle = limited(case, "memory", &json!({ "unified": { "memory.high": "16777216", "memory.pressure": trigger } }));
@@ -222,16 +223,19 @@ fn a_pressure_threshold_is_checked_and_watched(case: &Case) {
         shm.expect("/dev/shm")["options"] = json!(["nosuid", "mode=1777", "size=65536k"]);
     });
     let container = bundle.start();
-    let mut pressure =
-        fs::File::options().read(true).write(true).open(bundle.cgroup("").join("memory.pressure")).expect("open");
-    std::io::Write::write_all(&mut pressure, trigger.as_bytes()).expect("set a trigger");
-    wait_until("the pressure", || {
-        let mut fds = [rustix::event::PollFd::new(&pressure, rustix::event::PollFlags::PRI)];
-        let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
-        let ready = rustix::event::poll(&mut fds, Some(&second)).map_err(|error| error.to_string())?;
-        if ready == 1 { Ok(()) } else { Err(file(&bundle, "memory.pressure")) }
-    });
-    container.stop();
+    if case.runtime.kind == Kind::Ketch {
+        let events = case.ketch().arg("events").arg(&container.id).spawn();
+        let told = json!({ "type": "pressure", "id": container.id, "data": { "file": "memory.pressure", "threshold": trigger } });
+        wait_until("the pressure", || {
+            let seen = events.stdout_now();
+            let found = seen.lines().any(|line| serde_json::from_str::<Value>(line).is_ok_and(|event| event == told));
+            if found { Ok(()) } else { Err(file(&bundle, "memory.pressure") + &events.stderr_now()) }
+        });
+        container.stop();
+        let _ = events.wait().ok();
+    } else {
+        container.stop();
+    }
 
     let bundle = limited(case, "memory", &json!({ "unified": { "memory.pressure": "some 5 1" } }));
     let out = bundle.run();

@@ -1,10 +1,18 @@
 //! events: one sample, the stream, and the notice of an OOM kill.
 
+use ketch_integration::runtime::Kind;
 use ketch_integration::{Case, tests, wait_until};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-tests![one_sample, a_stream_of_samples, an_oom_kill_is_told, of_a_stopped_container, of_an_unknown_container];
+tests![
+    one_sample,
+    a_stream_of_samples,
+    an_oom_kill_is_told,
+    exceeded_pressure_is_told,
+    of_a_stopped_container,
+    of_an_unknown_container,
+];
 
 fn one_sample(case: &Case) {
     let bundle = case.bundle().sleeper();
@@ -55,6 +63,33 @@ fn an_oom_kill_is_told(case: &Case) {
     });
     running.signal(Signal::TERM);
     let _ = running.wait();
+}
+
+/// Two thresholds of one file, of which one can't be exceeded; the stream ends with the container.
+fn exceeded_pressure_is_told(case: &Case) {
+    case.v2_only("pressure files");
+    case.needs(case.runtime.kind == Kind::Ketch, "only ketch watches pressure");
+    case.root_only("sets a threshold in the container's cgroup");
+    case.needs(std::fs::read_to_string("/proc/pressure/cpu").is_ok(), "a kernel without PSI");
+    // Three that want the same CPU.
+    let busy = "for i in 1 2 3; do taskset 1 sh -c 'while :; do :; done' & done; wait";
+    let (met, never) = ("some 100000 2000000", "full 2000000 2000000");
+    let bundle = case.bundle().script(busy);
+    let bundle = bundle.set("/linux/resources/unified", json!({ "cpu.pressure": format!("{met}\n{never}") }));
+    let container = bundle.start();
+    let running = case.ketch().args(["events", &container.id]).spawn();
+    wait_until("the notice", || {
+        let seen = running.stdout_now();
+        if seen.contains(r#""type":"pressure""#) { Ok(()) } else { Err(seen + &running.stderr_now()) }
+    });
+    container.stop();
+    let out = running.wait().ok();
+    let told = out.stdout.lines().filter(|line| line.contains("pressure\",\"id"));
+    for line in told {
+        let event: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in {line}"));
+        assert_eq!(event["id"], json!(bundle.id));
+        assert_eq!(event["data"], json!({ "file": "cpu.pressure", "threshold": met }));
+    }
 }
 
 fn of_a_stopped_container(case: &Case) {

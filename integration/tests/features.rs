@@ -5,7 +5,13 @@ use std::collections::BTreeSet;
 use ketch_integration::{Case, tests};
 use serde_json::{Value, json};
 
-tests![every_feature_of_the_matrix_is_claimed, claimed_mount_options_are_taken, checkpoint_is_claimed_and_there];
+tests![
+    every_feature_of_the_matrix_is_claimed,
+    unsafe_annotations_are_told,
+    the_build_is_told,
+    claimed_mount_options_are_taken,
+    checkpoint_is_claimed_and_there,
+];
 
 fn document(case: &Case) -> Value {
     case.needs_runc(1, 4, "has fewer features, and claims fewer");
@@ -50,8 +56,23 @@ fn every_feature_of_the_matrix_is_claimed(case: &Case) {
     ] {
         assert_eq!(linux.pointer(claim), Some(&json!(true)), "{claim}");
     }
+}
+
+/// Who runs a configuration of somebody else's asks which annotations to take out of it: none that is obeyed may be missing.
+fn unsafe_annotations_are_told(case: &Case) {
+    let document = document(case);
     let unsafe_ones = names(&document["potentiallyUnsafeConfigAnnotations"]);
-    assert!(unsafe_ones.contains("org.systemd.property."), "{unsafe_ones:?}");
+    assert_eq!(unsafe_ones, BTreeSet::from(["bundle", "org.criu.config", "org.systemd.property."]));
+}
+
+/// The same commit and version as `--version` tells.
+fn the_build_is_told(case: &Case) {
+    let document = document(case);
+    let version = case.bare().arg("--version").run().ok().stdout;
+    let told = |line: &str| version.lines().find_map(|text| text.strip_prefix(line)).map(str::to_owned);
+    let annotations = &document["annotations"];
+    assert_eq!(annotations["org.opencontainers.runc.commit"].as_str(), told("commit: ").as_deref());
+    assert_eq!(annotations["org.opencontainers.runc.version"].as_str(), told("runc version ").as_deref());
 }
 
 /// A bind with each option: what would not be known would go to the file system as data, and be refused by it.

@@ -1,11 +1,17 @@
 //! Landlock rules from the annotation `org.ketch.landlock`, tried from inside of the container.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
 use ketch_integration::runtime::Kind;
 use ketch_integration::{Bundle, Case, tests};
 use serde_json::{Value, json};
 
 tests![
     what_no_rule_allows_is_denied,
+    all_denies_every_change_outside_of_the_rules,
+    all_on_a_kernel_that_lacks_accesses,
     a_process_of_exec_is_bound_as_well,
     ports_are_denied_and_allowed,
     root_with_every_capability_is_bound,
@@ -17,7 +23,11 @@ tests![
 fn needs_landlock(case: &Case, abi: u32) {
     case.needs(case.runtime.kind == Kind::Ketch, "only ketch has Landlock rules");
     // The syscall, asked for by a container that wants what every ABI has, best effort off.
-    let wants = if abi >= 4 { json!({ "handledAccessNetwork": ["bind_tcp"] }) } else { json!({ "handledAccessFS": ["make_block"] }) };
+    let wants = match abi {
+        5.. => json!({ "handledAccessFS": ["ioctl_dev"] }),
+        4 => json!({ "handledAccessNetwork": ["bind_tcp"] }),
+        _ => json!({ "handledAccessFS": ["make_block"] }),
+    };
     let out = with_rules(case.bundle().command(&["/bin/true"]), &json!({ "ruleset": wants })).run();
     case.needs(out.code == 0 || !out.stderr.contains("does not know"), &format!("no Landlock ABI {abi} in the kernel"));
     let _ = out.ok();
@@ -73,6 +83,114 @@ fn a_process_of_exec_is_bound_as_well(case: &Case) {
     let container = with_rules(case.bundle().sleeper(), &read_only_but_tmp()).start();
     let out = container.exec(&["/bin/sh", "-c", ATTACK]);
     assert_eq!(outcomes(&out.stdout), expected(), "{out}");
+}
+
+/// What README shows: everything is denied, and some accesses are given back below folders, and to a device and a port.
+fn everything_but_data() -> Value {
+    json!({
+        "ruleset": { "handledAccessFS": ["all"], "handledAccessNetwork": ["all"] },
+        "rules": {
+            "pathBeneath": [
+                { "allowedAccess": ["execute", "read_file", "read_dir"], "paths": ["/bin"] },
+                { "allowedAccess": ["read_file", "write_file"], "paths": ["/dev/null"] },
+                { "allowedAccess": [
+                    "read_file", "read_dir", "write_file", "truncate", "make_reg", "make_dir", "remove_file", "remove_dir", "refer",
+                ], "paths": ["/data"] },
+            ],
+            "netPort": [{ "allowedAccess": ["connect_tcp"], "ports": [443] }],
+        },
+    })
+}
+
+/// Each line changes something or looks at it, by the tool that people have for it: `<tried> done` when it was let. The first
+/// folder is what it is about, the second another one beside it.
+const CHANGES: &str = r#"
+    try() { what=$1; shift; "$@" 2>/dev/null && echo "$what done" || echo "$what refused"; }
+    cd / ; at=$1 ; beside=$2
+    try list ls $at
+    try read cat $at/file
+    try write sh -c "echo more >> $at/file"
+    try truncate truncate -s 0 $at/long
+    try open-truncate sh -c ": > $at/longer"
+    try make touch $at/new
+    try mkdir mkdir $at/folder
+    try rename busybox mv $at/moved $at/renamed
+    try replace busybox mv -f $at/winner $at/loser
+    try rmdir rmdir $at/empty
+    try rm rm -f $at/doomed
+    try link ln $at/file $at/hard
+    try move-out busybox mv $at/leaving $beside/left
+"#;
+/// What no rule of README's allows anywhere.
+const NEVER: &str = r#"
+    try symlink ln -s file $at/soft
+    try fifo mkfifo $at/fifo
+    try execute $at/program
+"#;
+
+fn folder_to_change(bundle: &Bundle<'_>, name: &str) -> PathBuf {
+    let folder = bundle.rootfs().join(name);
+    fs::create_dir_all(folder.join("empty")).expect("mkdir");
+    for file in ["file", "long", "longer", "moved", "winner", "loser", "doomed", "leaving"] {
+        fs::write(folder.join(file), file).expect("write");
+    }
+    let program = folder.join("program");
+    fs::write(&program, "#!/bin/sh\n").expect("write");
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755)).expect("chmod");
+    folder
+}
+
+fn tried(case: &Case, rules: Option<&Value>, at: &str, script: &str) -> (PathBuf, Vec<String>) {
+    let bundle = case.bundle();
+    let folder = folder_to_change(&bundle, at);
+    let beside = if at == "data" { "elsewhere" } else { "data" };
+    let _ = folder_to_change(&bundle, beside);
+    let script = format!("set -- /{at} /{beside}\n{script}");
+    let bundle = bundle.script(&script);
+    let out = match rules {
+        Some(rules) => with_rules(bundle, rules).run(),
+        None => bundle.run(),
+    };
+    (folder, out.stdout.lines().filter(|line| line.ends_with("done") || line.ends_with("refused")).map(str::to_owned).collect())
+}
+
+fn outcome(lines: &[String], of: &str) -> usize {
+    lines.iter().filter(|line| line.ends_with(of)).count()
+}
+
+/// A look and every kind of change outside of the rules; the same without rules, where each is let; and inside of them.
+fn all_denies_every_change_outside_of_the_rules(case: &Case) {
+    needs_landlock(case, 5);
+    let rules = everything_but_data();
+    let (_, lines) = tried(case, None, "elsewhere", CHANGES);
+    assert_eq!((lines.len(), outcome(&lines, "done")), (13, 13), "the attacks without rules: {lines:?}");
+    let (folder, lines) = tried(case, Some(&rules), "elsewhere", CHANGES);
+    assert_eq!((lines.len(), outcome(&lines, "refused")), (13, 13), "{lines:?}");
+    for file in ["file", "long", "longer", "moved", "winner", "loser", "doomed", "leaving"] {
+        assert_eq!(fs::read(folder.join(file)).expect("read"), file.as_bytes(), "{file} was changed");
+    }
+    // Inside, all but what would leave.
+    let (_, lines) = tried(case, Some(&rules), "data", CHANGES);
+    assert_eq!(lines.len(), 13, "{lines:?}");
+    let refused: Vec<&str> = lines.iter().filter_map(|line| line.strip_suffix(" refused")).collect();
+    assert_eq!(refused, ["move-out"], "{lines:?}");
+    let never = format!("{}\n{NEVER}", CHANGES.lines().take(3).collect::<Vec<_>>().join("\n"));
+    for (rules, end) in [(None, "done"), (Some(&rules), "refused")] {
+        let (_, lines) = tried(case, rules, "data", &never);
+        assert_eq!((lines.len(), outcome(&lines, end)), (3, 3), "{lines:?}");
+    }
+}
+
+/// By name what is missing, or without it where that was asked for.
+fn all_on_a_kernel_that_lacks_accesses(case: &Case) {
+    needs_landlock(case, 1);
+    let mut rules = json!({ "ruleset": { "handledAccessFS": ["all"], "handledAccessNetwork": ["all"] },
+                            "rules": { "pathBeneath": [{ "allowedAccess": ["all"], "paths": ["/"] }] } });
+    let out = with_rules(case.bundle(), &rules).run();
+    case.needs(out.code != 0, "the kernel has every access");
+    out.refuses(&["Landlock", "does not know", "ioctl_dev"]);
+    rules["bestEffort"] = json!(true);
+    let _ = with_rules(case.bundle(), &rules).run().ok();
 }
 
 /// Without no_new_privs the rules come while there is CAP_SYS_ADMIN; with it, mounts are denied all the same.

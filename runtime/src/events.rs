@@ -1,4 +1,5 @@
-//! What `ketch events` tells: samples of a container's use, and that it ran out of memory.
+//! What `ketch events` tells: samples of a container's use, that it ran out of memory, and that a pressure threshold of
+//! its limits was exceeded.
 //!
 //! Owns the order of events in time and their JSON, which containerd's and Docker's older code reads from runc. Called by
 //! `cli`; the numbers are `cgroup`'s.
@@ -6,7 +7,8 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use ketch_sys::{SyscallError, process};
+use ketch_sys::SyscallError;
+use ketch_sys::poll;
 use serde::Serialize;
 
 use crate::cgroup::stats::Stats;
@@ -23,9 +25,24 @@ pub struct Event<'a> {
     pub kind: EventKind,
     /// To which container.
     pub id: &'a str,
-    /// The sample, for [`EventKind::Stats`].
+    /// What there is to say of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub data: Option<Stats>,
+    pub data: Option<EventData<'a>>,
+}
+
+/// What there is to say of an event.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum EventData<'a> {
+    /// The sample, for [`EventKind::Stats`].
+    Stats(Box<Stats>),
+    /// The threshold, for [`EventKind::Pressure`].
+    Pressure {
+        /// The file of the cgroup.
+        file: &'a str,
+        /// As it is in the configuration.
+        threshold: &'a str,
+    },
 }
 
 /// What happened.
@@ -36,6 +53,8 @@ pub enum EventKind {
     Stats,
     /// The container ran out of memory.
     Oom,
+    /// It waited for longer than a threshold of `unified` allows.
+    Pressure,
 }
 
 /// Events cannot be followed any more.
@@ -47,6 +66,9 @@ pub enum EventsError {
     /// The memory cannot be watched.
     #[error("watch the container's memory")]
     Watch(#[source] CgroupError),
+    /// A pressure threshold cannot be put in force.
+    #[error("watch the container's pressure")]
+    Pressure(#[source] CgroupError),
     /// Waiting failed.
     #[error("wait for events")]
     Wait(#[source] SyscallError),
@@ -61,13 +83,14 @@ pub enum EventsError {
 /// The cgroup cannot be read.
 pub fn sample(container: &Container) -> Result<Event<'_>, EventsError> {
     let stats = container.stats().map_err(EventsError::Sample)?;
-    Ok(Event { kind: EventKind::Stats, id: container.id(), data: Some(stats) })
+    Ok(Event { kind: EventKind::Stats, id: container.id(), data: Some(EventData::Stats(Box::new(stats))) })
 }
 
-/// Tells every event until the container has ended: a sample after each `interval`, and each time memory ran out.
+/// Tells every event until the container has ended: a sample after each `interval`, each time memory ran out, and each time
+/// that the kernel says that a threshold of its limits was exceeded.
 ///
 /// # Errors
-/// Its memory cannot be watched, or `tell` fails.
+/// Its memory or pressure cannot be watched, or `tell` fails.
 pub fn follow(
     container: &Container,
     interval: Duration,
@@ -75,11 +98,16 @@ pub fn follow(
 ) -> Result<(), EventsError> {
     let cgroup = container.cgroup();
     let mut watch = cgroup.watch_oom().map_err(EventsError::Watch)?;
+    let resources = container.state().config.resources.as_ref();
+    let thresholds = resources.map(|resources| cgroup.watch_pressure(resources)).transpose();
+    let thresholds = thresholds.map_err(EventsError::Pressure)?.unwrap_or_default();
     let mut next = Instant::now() + interval;
     loop {
-        let left = next.saturating_duration_since(Instant::now());
-        let ready = process::poll_readable(&[watch.as_fd()], Some(left)).map_err(EventsError::Wait)?;
-        if ready == [true] {
+        let armed: Vec<_> = thresholds.iter().map(AsFd::as_fd).collect();
+        let (changed, exceeded) =
+            poll::wait_until_told(watch.as_fd(), &armed, next).map_err(EventsError::Wait)?;
+        // First whether the container has ended: the thresholds of a cgroup that is gone are ready, too.
+        if changed {
             match watch.take().map_err(EventsError::Watch)? {
                 OomEvent::Nothing => {}
                 OomEvent::OutOfMemory => {
@@ -88,6 +116,11 @@ pub fn follow(
                 }
                 OomEvent::Ended => return Ok(()),
             }
+        }
+        for (threshold, _) in thresholds.iter().zip(exceeded).filter(|(_, exceeded)| *exceeded) {
+            let data = EventData::Pressure { file: &threshold.file, threshold: &threshold.threshold };
+            let event = Event { kind: EventKind::Pressure, id: container.id(), data: Some(data) };
+            tell(&event).map_err(EventsError::Tell)?;
         }
         if Instant::now() >= next {
             next += interval;
@@ -106,10 +139,16 @@ mod tests {
 
     #[test]
     fn lines_begin_as_runcs_do() {
-        let event = Event { kind: EventKind::Stats, id: "c", data: Some(Stats::default()) };
+        let event = Event { kind: EventKind::Stats, id: "c", data: Some(EventData::Stats(Box::default())) };
         let line = serde_json::to_string(&event).unwrap();
         assert!(line.starts_with(r#"{"type":"stats","id":"c","data":{"cpu":"#), "{line}");
         let event = Event { kind: EventKind::Oom, id: "c", data: None };
         assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"type":"oom","id":"c"}"#);
+        let data = EventData::Pressure { file: "cpu.pressure", threshold: "some 150000 2000000" };
+        let event = Event { kind: EventKind::Pressure, id: "c", data: Some(data) };
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"type":"pressure","id":"c","data":{"file":"cpu.pressure","threshold":"some 150000 2000000"}}"#
+        );
     }
 }

@@ -8,6 +8,8 @@
 
 use serde_json::{Value, json};
 
+use crate::plan::cgroup::systemd;
+use crate::plan::criu;
 use crate::plan::landlock;
 use crate::seccomp::{self, FilterFlags};
 use crate::spec::{NamespaceType, mount_options};
@@ -39,6 +41,8 @@ pub struct Build<'a> {
     pub spec: &'a str,
     /// The runc release whose behaviour this is.
     pub runc_version: &'a str,
+    /// The commit that was built.
+    pub commit: &'a str,
     /// The seccomp flags that the running kernel takes: the one thing here that a host decides.
     pub seccomp_flags: FilterFlags,
 }
@@ -75,9 +79,11 @@ pub fn document(build: &Build<'_>) -> Value {
         "annotations": {
             landlock::ANNOTATION: "",
             "org.opencontainers.runc.checkpoint.enabled": "true",
+            "org.opencontainers.runc.commit": build.commit,
             "org.opencontainers.runc.version": build.runc_version,
         },
-        "potentiallyUnsafeConfigAnnotations": ["bundle", "org.systemd.property."],
+        // What ends with a dot is a prefix.
+        "potentiallyUnsafeConfigAnnotations": ["bundle", systemd::ANNOTATION_PREFIX, criu::CONFIG_ANNOTATION],
     })
 }
 
@@ -93,7 +99,12 @@ mod tests {
     use super::*;
 
     fn document() -> Value {
-        super::document(&Build { spec: "1.3.0", runc_version: "1.5.0", seccomp_flags: FilterFlags::LOG })
+        super::document(&Build {
+            spec: "1.3.0",
+            runc_version: "1.5.0",
+            commit: "0123abc",
+            seccomp_flags: FilterFlags::LOG,
+        })
     }
 
     /// containerd's CRI asks for these two before it uses recursive read-only mounts and user namespaces.

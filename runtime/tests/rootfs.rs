@@ -449,7 +449,7 @@ fn a_false_null_is_no_stream(scratch: &Scratch) {
 }
 
 fn console_ignores_links(scratch: &Scratch) {
-    // CVE-2025-52565, CVE-2026-84042's kind.
+    // CVE-2025-52565, CVE-2026-88264's kind.
     let root = scratch.root();
     let canary = scratch.canary();
     let plan = scratch.plan(&default_spec("", ""));

@@ -2,7 +2,7 @@
 
 use ketch_sys::{Errno, cgroupfs};
 
-use super::{Cgroup, CgroupError, Group};
+use super::{Cgroup, CgroupError, Group, pressure};
 use crate::plan::cgroup::{CgroupMode, Limits, MemoryCheck, Tolerate, When, Write};
 
 /// What earlier writes of a list came to, for the conditions of later ones.
@@ -100,9 +100,15 @@ impl Group {
             value: value.to_owned(),
             source,
         };
-        let file = cgroupfs::open_to_write(self.dir()?, &write.file)
-            .map_err(|source| failed(&write.value, source))?;
-        for line in write.value.split_inclusive('\n') {
+        let open = || {
+            cgroupfs::open_to_write(self.dir()?, &write.file).map_err(|source| failed(&write.value, source))
+        };
+        let mut file = open()?;
+        for (number, line) in write.value.split_inclusive('\n').enumerate() {
+            // The kernel keeps one threshold for a descriptor. Here it is only checked: it goes with that.
+            if number > 0 && pressure::takes_thresholds(&write.file) {
+                file = open()?;
+            }
             cgroupfs::write(&file, line.as_bytes()).map_err(|source| failed(line, source))?;
         }
         Ok(())

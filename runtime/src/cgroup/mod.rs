@@ -24,6 +24,7 @@ mod freezer;
 mod join;
 mod limits;
 mod oom;
+mod pressure;
 mod processes;
 mod remove;
 pub mod stats;
@@ -33,6 +34,7 @@ pub use error::CgroupError;
 pub use freezer::FreezerState;
 pub use join::{CgroupDir, ExecJoin, JoinFile, SubCgroups, SubCgroupsError};
 pub use oom::{OomEvent, OomWatch};
+pub use pressure::PressureWatch;
 
 /// Who makes a container's cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

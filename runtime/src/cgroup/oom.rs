@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use ketch_sys::cgroupfs;
+use ketch_sys::{Errno, cgroupfs};
 
 use super::{Cgroup, CgroupError, Group};
 use crate::plan::cgroup::CgroupMode;
@@ -30,16 +30,20 @@ impl Cgroup {
     /// Starts to watch.
     pub fn watch_oom(&self) -> Result<OomWatch<'_>, CgroupError> {
         let group = self.group("memory").ok_or(CgroupError::NoMemoryController)?;
+        let kills = group.oom_kill_count(self.mode);
+        let (memory, all) = (group.path.join("memory.events"), group.path.join("cgroup.events"));
         let notify = match self.mode {
-            CgroupMode::Unified => cgroupfs::notify_of_changes(&[
-                &group.path.join("memory.events"),
-                &group.path.join("cgroup.events"),
-            ]),
+            // Without its controller no limit is on the memory, and its end is all that there is to watch.
+            CgroupMode::Unified
+                if kills.as_ref().is_err_and(|error| error.errno() == Some(Errno::ENOENT)) =>
+            {
+                cgroupfs::notify_of_changes(&[&all])
+            }
+            CgroupMode::Unified => cgroupfs::notify_of_changes(&[&memory, &all]),
             CgroupMode::Legacy | CgroupMode::Hybrid => cgroupfs::notify_of_oom(group.dir()?),
         };
         let notify = notify.map_err(|source| CgroupError::WatchOom { path: group.path.clone(), source })?;
-        let kills = self.oom_kill_count().unwrap_or(0);
-        Ok(OomWatch { notify, group, mode: self.mode, kills })
+        Ok(OomWatch { notify, group, mode: self.mode, kills: kills.unwrap_or(0) })
     }
 
     /// How often the kernel has killed in this cgroup for want of memory.

@@ -23,6 +23,9 @@ impl Subcommand for Events {
     const ABOUT: &'static str =
         "display container events such as OOM notifications, cpu, memory, and IO usage statistics";
     const OPERANDS: Operands = Operands::ID;
+    const DESCRIPTION: &'static str = "One JSON object a line: a sample of what the container uses at each interval \
+(\"stats\"), that the kernel killed in it for want of\nmemory (\"oom\"), and that a pressure threshold of its limits was \
+exceeded (\"pressure\", cgroup v2). Ends with the container.";
 
     fn run(self, global: &Global) -> Result<u8, CliError> {
         let container = load(global, &self.id)?;

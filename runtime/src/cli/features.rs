@@ -23,6 +23,7 @@ impl Subcommand for Features {
         let document = document(&Build {
             spec: OCI_VERSION,
             runc_version: &version::compatible(),
+            commit: version::commit(),
             seccomp_flags: kernel_flags(),
         });
         let mut text = Vec::new();

@@ -9,7 +9,7 @@ use super::global::Global;
 
 pub(super) const ABOUT: &str = "a replacement for runc - Open Container Initiative runtime";
 
-const DESCRIPTION: &str = "   ketch makes and runs containers by the Open Container Initiative's runtime \
+pub(super) const DESCRIPTION: &str = "   ketch makes and runs containers by the Open Container Initiative's runtime \
 specification, with the command line,\n   outputs and exit codes of runc. A container is described by a bundle: a \
 directory with a config.json and a root file system.\n\n   ketch spec                              write a config.json to start \
 from\n   ketch run [-b bundle] <container-id>    run the container and wait for it";

@@ -161,6 +161,7 @@ impl Display for CliError {
 struct Entry {
     name: &'static str,
     about: &'static str,
+    description: &'static str,
     run: fn(Global, Vec<OsString>) -> Result<u8, CliError>,
     help: fn() -> String,
     command: fn() -> Command,
@@ -171,6 +172,7 @@ impl Entry {
         Self {
             name: S::NAME,
             about: S::ABOUT,
+            description: S::DESCRIPTION,
             run: parse_and_run::<S>,
             help: help_text::<S>,
             command: command_of::<S>,
@@ -217,8 +219,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// The whole command line as clap has it, for the manual pages and the shells' completions (`runtime/examples/manual.rs`).
 #[must_use]
 pub fn command() -> Command {
-    let commands = COMMANDS.iter().map(|entry| (entry.command)().about(entry.about));
-    Global::command().name("ketch").about(help::ABOUT).subcommands(commands)
+    let commands = COMMANDS.iter().map(|entry| {
+        // Without a longer text, a page describes the command in the words of its name.
+        let long = if entry.description.is_empty() { entry.about } else { entry.description };
+        (entry.command)().about(entry.about).long_about(long)
+    });
+    Global::command().name("ketch").about(help::ABOUT).long_about(help::DESCRIPTION).subcommands(commands)
 }
 
 fn dispatch(args: impl Iterator<Item = OsString>) -> Result<u8, CliError> {
@@ -353,6 +359,45 @@ mod tests {
             assert_eq!(lines.next(), Some("NAME:"));
             let name = format!(" {} - {}", entry.name, entry.about);
             assert!(lines.next().is_some_and(|line| line.ends_with(&name)), "{help}");
+        }
+    }
+
+    /// What `make man` writes of a command, without roff's escapes.
+    fn page(command: &Command) -> String {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command.clone()).render(&mut page).unwrap();
+        String::from_utf8(page)
+            .unwrap()
+            .replace("\\-", "-")
+            .replace("\\*(Aq", "'")
+            .replace("\\(aq", "'")
+            .replace("\\\\", "\\")
+    }
+
+    #[test]
+    fn manual_pages_describe_what_help_describes() {
+        let mut whole = command();
+        whole.build();
+        let described = COMMANDS.iter().map(|entry| {
+            let command = whole.find_subcommand(entry.name).unwrap();
+            (page(command), if entry.description.is_empty() { entry.about } else { entry.description })
+        });
+        for (page, description) in described.chain([(page(&whole), help::DESCRIPTION)]) {
+            let (_, text) = page.split_once(".SH DESCRIPTION\n").unwrap();
+            let text = text.split(".SH ").next().unwrap();
+            let missing = description.lines().find(|line| !text.contains(line.trim_end()));
+            assert_eq!(missing, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn completions_know_every_command() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command(), "ketch", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            let missing = COMMANDS.iter().find(|entry| !script.contains(entry.name));
+            assert!(missing.is_none(), "{shell} does not know {missing:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Landlock rules from the annotation [`ANNOTATION`]: what the container's processes may do with files and TCP ports.
 //!
 //! The body is JSON in the words of the proposals for the runtime-spec (issue 1110): a `ruleset` says which accesses are
-//! handled, that is denied; `rules` give some of them back. An unknown field or name is refused, as an access that is not
+//! handled, that is denied; `rules` give some of them back. [`ALL`] in a ruleset is every access that there is a name for
+//! here, in a rule all that its ruleset handles. An unknown field or name is refused, as an access that is not
 //! understood would not be denied. Pure: which accesses the kernel knows is seen by `process::landlock`.
 
 use std::collections::BTreeMap;
@@ -11,6 +12,9 @@ use thiserror::Error;
 
 /// The annotation that holds the rules.
 pub const ANNOTATION: &str = "org.ketch.landlock";
+
+/// Stands for every access in a list of them.
+const ALL: &str = "all";
 
 /// Accesses to files by name and the ABI that has them first; the place in the list is the bit
 /// (`LANDLOCK_ACCESS_FS_*`, landlock(7)).
@@ -216,9 +220,12 @@ fn known(table: &[(&str, u32)], abi: u32) -> u64 {
 
 fn mask(names: &[String], table: &[(&str, u32)], handled: u64) -> Result<u64, LandlockError> {
     names.iter().try_fold(0, |mask, name| {
-        let bit = table.iter().position(|(known, _)| known == name);
-        let bit = 1_u64 << bit.ok_or_else(|| LandlockError::Access(name.clone()))?;
-        if handled & bit == 0 { Err(LandlockError::NotHandled(name.clone())) } else { Ok(mask | bit) }
+        let access = match table.iter().position(|(known, _)| known == name) {
+            Some(bit) => 1_u64 << bit,
+            None if name == ALL => known(table, u32::MAX) & handled,
+            None => return Err(LandlockError::Access(name.clone())),
+        };
+        if handled & access == 0 { Err(LandlockError::NotHandled(name.clone())) } else { Ok(mask | access) }
     })
 }
 
@@ -245,6 +252,27 @@ mod tests {
     }
 
     #[test]
+    fn all_is_what_has_a_name_and_in_a_rule_what_is_handled() {
+        let parse = |text| LandlockPlan::parse(text).unwrap();
+        let everything = parse(
+            r#"{"ruleset": {"handledAccessFS": ["all"], "handledAccessNetwork": ["all"]},
+                "rules": {"pathBeneath": [{"allowedAccess": ["all"], "paths": ["/data"]}],
+                          "netPort": [{"allowedAccess": ["all"], "ports": [443]}]}}"#,
+        );
+        assert_eq!((everything.handled_files, everything.handled_ports), (0xffff, 3));
+        assert_eq!((everything.paths[0].access, everything.ports[0].access), (0xffff, 3));
+        // Nothing of it is left out in silence on an older kernel.
+        assert_eq!(everything.unknown_to(2), ["truncate", "ioctl_dev", "bind_tcp", "connect_tcp"]);
+        assert_eq!(everything.within(2).handled_files, 0x3fff);
+        assert!(everything.unknown_to(5).is_empty());
+        let some = parse(
+            r#"{"ruleset": {"handledAccessFS": ["read_file", "write_file"]},
+                "rules": {"pathBeneath": [{"allowedAccess": ["all"], "paths": ["/data"]}]}}"#,
+        );
+        assert_eq!((some.handled_files, some.handled_ports, some.paths[0].access), (6, 0, 6));
+    }
+
+    #[test]
     fn what_is_not_understood_is_refused() {
         for (text, why) in [
             (r#"{"ruleset": {"handledAccessFS": ["exec"]}}"#, "unknown access \"exec\""),
@@ -260,6 +288,11 @@ mod tests {
                 r#"{"ruleset": {"handledAccessFS": ["execute"]},
                     "rules": {"pathBeneath": [{"allowedAccess": ["execute"], "paths": ["bin"]}]}}"#,
                 "\"bin\" is no absolute path",
+            ),
+            (
+                r#"{"ruleset": {"handledAccessFS": ["all"]},
+                    "rules": {"netPort": [{"allowedAccess": ["all"], "ports": [443]}]}}"#,
+                "allows \"all\", which the ruleset does not handle",
             ),
             (
                 r#"{"ruleset": {"handledAccessNetwork": ["bind_tcp"]},

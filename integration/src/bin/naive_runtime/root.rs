@@ -91,7 +91,7 @@ pub(crate) fn make_read_only(deferred: &[File]) {
 }
 
 /// Devices and links, whatever /dev is (CVE-2026-41579, CVE-2026-47766), and the file for a console, whatever it leads to
-/// (CVE-2026-84042).
+/// (CVE-2026-88264).
 pub(crate) fn devices(root: &Path, spec: &Value) {
     let dev = root.join("dev");
     let usual =

@@ -23,6 +23,8 @@ pub enum SystemdError {
     NotRunning,
     #[error("failed to connect to systemd")]
     Connect(#[source] BusError),
+    #[error("systemd did not answer before, and is not asked again")]
+    Silent,
     #[error("cannot ask systemd for its {property}")]
     Fact { property: &'static str, source: DbusError },
     #[error("unable to start unit {unit:?}")]
@@ -35,4 +37,25 @@ pub enum SystemdError {
     Stop { unit: String, source: DbusError },
     #[error("error adding pid {pid} to cgroups: unit {unit:?}")]
     Attach { unit: String, pid: Pid, source: DbusError },
+}
+
+impl SystemdError {
+    /// Whether an answer was waited for in vain.
+    fn is_silence(&self) -> bool {
+        let source = match self {
+            Self::Connect(BusError::Dbus(source))
+            | Self::Fact { source, .. }
+            | Self::Start { source, .. }
+            | Self::Set { source, .. }
+            | Self::Stop { source, .. }
+            | Self::Attach { source, .. } => source,
+            Self::Connect(BusError::NoUserBus)
+            | Self::NotRunning
+            | Self::NotStarted { .. }
+            | Self::Silent => {
+                return false;
+            }
+        };
+        matches!(source, DbusError::TimedOut { .. })
+    }
 }

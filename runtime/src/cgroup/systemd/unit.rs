@@ -1,6 +1,6 @@
 //! What a container's cgroups do by systemd: come into being around a process, take limits, go away.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::chown;
@@ -23,6 +23,8 @@ pub(in super::super) struct Unit {
     invocation: Option<String>,
     /// The connection, once there is one.
     manager: RefCell<Option<Manager>>,
+    /// It has not answered once: what else a command has to ask, under the container's lock, would wait as long again.
+    is_silent: Cell<bool>,
     phase: Phase,
 }
 
@@ -39,11 +41,16 @@ impl Unit {
     }
 
     fn ask<T>(&self, call: impl FnOnce(&mut Manager) -> Result<T, SystemdError>) -> Result<T, SystemdError> {
-        let mut manager = self.manager.borrow_mut();
-        match &mut *manager {
-            Some(manager) => call(manager),
-            none => call(none.insert(Manager::connect(self.instance)?)),
+        if self.is_silent.get() {
+            return Err(SystemdError::Silent);
         }
+        let mut manager = self.manager.borrow_mut();
+        let answer = match &mut *manager {
+            Some(manager) => call(manager),
+            none => Manager::connect(self.instance).and_then(|manager| call(none.insert(manager))),
+        };
+        self.is_silent.set(answer.as_ref().is_err_and(SystemdError::is_silence));
+        answer
     }
 }
 
@@ -63,6 +70,7 @@ impl Cgroup {
             instance: unit.instance,
             invocation: None,
             manager: RefCell::new(Some(manager)),
+            is_silent: Cell::new(false),
             phase: Phase::Planned,
         };
         Ok(Cgroup { mode: plan.mode, groups: plan.groups.iter().map(group).collect(), unit: Some(unit) })
@@ -75,8 +83,14 @@ impl Cgroup {
         (name, instance): (&UnitName, Instance),
         invocation: Option<String>,
     ) -> Cgroup {
-        let manager = RefCell::new(None);
-        let unit = Unit { name: name.unit(), instance, invocation, manager, phase: Phase::Started };
+        let unit = Unit {
+            name: name.unit(),
+            instance,
+            invocation,
+            manager: RefCell::new(None),
+            is_silent: Cell::new(false),
+            phase: Phase::Started,
+        };
         Cgroup { unit: Some(unit), ..Cgroup::open(paths) }
     }
 

@@ -10,6 +10,6 @@ mod options;
 pub mod verdict;
 
 pub use options::{
-    CgroupsMode, CriuFlagError, CriuOptions, Final, Inherited, JoinedNamespace, NetworkContents, PageServer,
-    SharedFlags, empty_namespaces, external_namespace, namespace_key,
+    CONFIG_ANNOTATION, CgroupsMode, CriuFlagError, CriuOptions, Final, Inherited, JoinedNamespace,
+    NetworkContents, PageServer, SharedFlags, empty_namespaces, external_namespace, namespace_key,
 };

@@ -229,7 +229,7 @@ pub fn namespace_key(kind: NamespaceType) -> &'static str {
 }
 
 /// The annotation that names criu's configuration file for a container.
-const CONFIG_ANNOTATION: &str = "org.criu.config";
+pub const CONFIG_ANNOTATION: &str = "org.criu.config";
 /// The file without that annotation: runc's, so that what an administrator has set there stays in force.
 const CONFIG_FILE: &str = "/etc/criu/runc.conf";
 

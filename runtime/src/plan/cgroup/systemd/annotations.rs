@@ -6,12 +6,14 @@ use super::super::CgroupPlanError;
 use super::Property;
 use crate::dbus::Value;
 
-const PREFIX: &str = "org.systemd.property.";
+/// What the annotations' names begin with.
+pub const ANNOTATION_PREFIX: &str = "org.systemd.property.";
 const SECOND: u64 = 1_000_000;
 
 /// The properties that the annotations ask for, by name.
 pub(super) fn properties(annotations: &BTreeMap<String, String>) -> Result<Vec<Property>, CgroupPlanError> {
-    let asked = annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(PREFIX)?, text)));
+    let asked =
+        annotations.iter().filter_map(|(key, text)| Some((key, key.strip_prefix(ANNOTATION_PREFIX)?, text)));
     asked.map(|(key, name, text)| property(key, name, text)).collect()
 }
 
@@ -59,7 +61,7 @@ mod tests {
 
     fn made(name: &str, text: &str) -> Result<String, String> {
         let annotations = BTreeMap::from([
-            (format!("{PREFIX}{name}"), text.to_owned()),
+            (format!("{ANNOTATION_PREFIX}{name}"), text.to_owned()),
             ("org.other".to_owned(), "'".to_owned()),
         ]);
         let properties = properties(&annotations).map_err(|error| error.to_string())?;

@@ -20,6 +20,7 @@ mod name;
 mod quota;
 mod resources;
 
+pub use annotations::ANNOTATION_PREFIX;
 pub use name::{UnitName, expand_slice};
 
 /// What a plan must know of the systemd that will make the unit.

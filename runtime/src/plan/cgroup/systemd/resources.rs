@@ -9,6 +9,7 @@ use crate::spec::resources::{Cpu, Resources};
 /// The versions in which systemd learned of a property.
 const CPUSET_SINCE: u32 = 244;
 const IDLE_SINCE: u32 = 252;
+const ZSWAP_SINCE: u32 = 253;
 /// More CPUs than any kernel is built for.
 const CPU_LIMIT: u32 = 1 << 16;
 
@@ -168,9 +169,14 @@ fn unified(
             "memory.min" => "MemoryMin",
             "memory.max" => "MemoryMax",
             "memory.swap.max" => "MemorySwapMax",
+            "memory.zswap.max" if facts.version >= ZSWAP_SINCE => "MemoryZSwapMax",
             "pids.max" => "TasksMax",
             "cpu.weight" => {
                 weight = Some(unified_number(file, value)?);
+                continue;
+            }
+            "io.weight" => {
+                properties.extend(io_weight(file, value)?);
                 continue;
             }
             "cpu.max" => {
@@ -192,6 +198,16 @@ fn unified(
         properties.push(Property::new(limit, Value::U64(value)));
     }
     Ok(weight)
+}
+
+/// `[default] weight`, and lines of single devices. These are only written, as `io.max` is: systemd puts what is asked for a device
+/// on the disk that it finds below it, where it would bind other devices as well.
+fn io_weight(file: &str, value: &str) -> Result<Option<Property>, CgroupPlanError> {
+    let of_device = |line: &&str| line.split_whitespace().next().is_none_or(|word| word.contains(':'));
+    let Some(line) = value.lines().rfind(|line| !of_device(line)) else { return Ok(None) };
+    let line = line.trim();
+    let weight = unified_number(file, line.strip_prefix("default").unwrap_or(line))?;
+    Ok(Some(Property::new("IOWeight", Value::U64(weight))))
 }
 
 /// `quota [period]`
@@ -316,11 +332,33 @@ mod tests {
     }
 
     #[test]
+    fn weights_and_limits_of_devices_are_only_written() {
+        let io = |value: &str| made(&format!(r#"{{"unified":{{"io.weight":"{value}"}}}}"#), 252).0;
+        assert_eq!(io("200"), ["IOWeight=uint64 200"]);
+        assert_eq!(io("8:0 50\\ndefault 300\\n"), ["IOWeight=uint64 300"]);
+        assert!(io("8:0 50").is_empty());
+        let throttled = r#"{"blockIO":{"weightDevice":[{"major":8,"minor":0,"weight":30}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1}]},"unified":{"io.max":"8:0 wbps=1"}}"#;
+        assert!(made(throttled, 252).0.is_empty());
+    }
+
+    #[test]
+    fn a_limit_of_zswap_is_a_property_from_253_on() {
+        let json = r#"{"unified":{"memory.zswap.max":"4096"}}"#;
+        assert_eq!(made(json, 253).0, ["MemoryZSwapMax=uint64 4096"]);
+        assert!(made(json, 252).0.is_empty());
+    }
+
+    #[test]
     fn what_makes_no_sense_names_its_key() {
         for (json, text) in [
             (r#"{"unified":{"cpu.max":"1 2 3"}}"#, r#"unified resource "cpu.max" value invalid: "1 2 3""#),
             (r#"{"unified":{"cpu.max":""}}"#, r#"unified resource "cpu.max" value invalid: """#),
             (r#"{"unified":{"pids.max":"-1"}}"#, r#"unified resource "pids.max" value invalid: "-1""#),
+            (
+                r#"{"unified":{"io.weight":"default x"}}"#,
+                r#"unified resource "io.weight" value invalid: " x""#,
+            ),
             (r#"{"unified":{"x":"1"}}"#, r#"unified resource "x" must be in the form CONTROLLER.PARAMETER"#),
             (
                 r#"{"unified":{".x":"1"}}"#,
