@@ -24,7 +24,7 @@ use crate::log;
 use crate::plan::Plan;
 use crate::plan::criu::external::{self, External, MASK};
 use crate::plan::criu::{
-    CriuFlagError, CriuOptions, Inherited, JoinedNamespace, NetworkContents, SharedFlags, namespace_key,
+    CriuOptions, Inherited, JoinedNamespace, NetworkContents, SharedFlags, namespace_key,
 };
 use crate::plan::namespaces::NamespacePlan;
 use crate::rootfs;
@@ -81,7 +81,7 @@ pub trait RestoreSteps {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Brings the container back; it runs when this returns.
+/// Brings the container back, which has no [`Obstacle`](crate::plan::criu::Obstacle); it runs when this returns.
 ///
 /// # Errors
 /// What can't be done, or what criu could not: no process of it is left then. The cgroup is the caller's to remove.
@@ -187,9 +187,6 @@ impl Namespaces {
                     let file = path::open_host(&join.path, path::READ | path::NON_BLOCKING)
                         .map_err(step("opening a namespace"))?;
                     files.push((join.kind, file));
-                }
-                NamespaceType::Cgroup | NamespaceType::Mount => {
-                    return Err(CriuFlagError::NotJoined(join.kind.name()).into());
                 }
                 kind => joined.push(JoinedNamespace { kind: kind.proc_name(), path: join.path.clone() }),
             }

@@ -17,7 +17,6 @@ use crate::init::{ProcessIo, Started};
 use crate::log;
 use crate::plan::Plan;
 use crate::plan::criu::CriuOptions;
-use crate::plan::rootfs::RootEntry;
 use crate::spec::{Namespace, NamespaceType};
 use crate::state::{State, StateDir, StateError};
 
@@ -51,11 +50,8 @@ fn build(
     (manager, io): (Option<Manager>, ProcessIo),
     request: &RestoreRequest,
 ) -> Result<(State, Started), ContainerError> {
-    if plan.rootfs.entry == RootEntry::Chroot {
-        return Err(ContainerError::NotRestored("without a mount namespace"));
-    }
-    if plan.resctrl.is_some() {
-        return Err(ContainerError::NotRestored("with Intel RDT (linux.intelRdt)"));
+    if let Some(obstacle) = state.config.obstacle_to_restore() {
+        return Err(ContainerError::NotRestored(obstacle));
     }
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
