@@ -20,6 +20,7 @@ tests![
     a_mount_point_is_no_syntax_of_criu,
     a_read_only_bind_does_not_come_back_writable,
     symlinks_among_the_images_are_refused,
+    devices_and_fifos_among_the_images_are_refused,
     hostile_descriptors_are_refused,
     a_fifo_of_the_images_opens_no_other_file,
 ];
@@ -162,6 +163,27 @@ fn symlinks_among_the_images_are_refused(case: &Case) {
     fs::rename(images.join("elsewhere"), images.join("inventory.img")).unwrap();
     assert_eq!(container.status(), "gone");
     let _ = restore(&bundle, &[]).run().ok();
+}
+
+/// Before criu reads anything: it would wait at a fifo, and a device is the host's memory or disk.
+fn devices_and_fifos_among_the_images_are_refused(case: &Case) {
+    case.needs(case.has_program("criu"), "no criu (package criu)");
+    case.not_on_runc("it looks at no file of criu's");
+    let bundle = counting(case);
+    bundle.write();
+    let images = case.folder("bundle-images");
+    fs::write(images.join("inventory.img"), "").unwrap();
+    let place = images.join("pages-1.img");
+    // /dev/null, a number that no disk has, a fifo.
+    for arguments in [&["c", "1", "3"][..], &["b", "259", "1048575"], &["p"]] {
+        let _ = fs::remove_file(&place);
+        let made = case.program("mknod").arg(&place).args(arguments).run();
+        case.needs(made.code == 0, &format!("devices can't be made here: {}", made.stderr));
+        let restore = case.ketch().args(["restore", "--detach", "--image-path"]).arg(&images);
+        let refused = restore.arg("--bundle").arg(&bundle.dir).arg(&bundle.id).run();
+        refused.refuses(&["is no usable checkpoint", "pages-1.img is a device or a fifo"]);
+        assert_eq!(Container::adopt(case, &bundle.id).status(), "gone");
+    }
 }
 
 fn hostile_descriptors_are_refused(case: &Case) {
