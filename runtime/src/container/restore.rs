@@ -75,8 +75,11 @@ fn build(
     let mut steps = Steps { plan, dir, state };
     match checkpoint::restore(request, restoration, &mut steps) {
         Ok(started) => {
-            // It was mounted on in criu's mount namespace alone.
-            fs::remove_dir(&place).map_err(failed("removing"))?;
+            // It was mounted on in criu's mount namespace alone. The container runs, and every command knows it: that
+            // the place stays, up to its `delete`, is told, but no failure.
+            if let Err(error) = fs::remove_dir(&place).map_err(failed("removing")) {
+                log::warn(crate::error::chain(&error));
+            }
             Ok((steps.state, started))
         }
         Err(error) => {
