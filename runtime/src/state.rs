@@ -477,6 +477,12 @@ impl StateDir {
         self.restrict(&path, 0o755)
     }
 
+    /// Whether the container has one.
+    #[must_use]
+    pub fn has_notify_folder(&self) -> bool {
+        self.path.join(Self::NOTIFY_FOLDER).is_dir()
+    }
+
     fn restrict(&self, path: &Path, mode: u32) -> Result<(), StateError> {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(path, fs::Permissions::from_mode(mode))

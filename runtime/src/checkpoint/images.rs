@@ -23,6 +23,8 @@ use super::streams::leads_out;
 const DESCRIPTORS: &str = "descriptors.json";
 /// Which network namespace the processes were in, where it was not the container's own.
 const NETWORK: &str = "ketch-network";
+/// Not empty where the container was shown its notification socket's folder.
+const NOTIFY: &str = "ketch-notify";
 /// criu's first file: what else there is.
 const INVENTORY: &str = "inventory.img";
 /// criu's link to earlier images.
@@ -115,6 +117,18 @@ impl Folder {
         let mut text = String::new();
         File::from(file).take(network.0.len() as u64 + 1).read_to_string(&mut text).is_ok()
             && text == network.0
+    }
+
+    /// Notes whether the container was shown its notification socket's folder.
+    pub(super) fn write_notify(&self, shown: bool) -> Result<(), CriuError> {
+        self.write(NOTIFY, if shown { b"shown" } else { b"" })
+    }
+
+    /// Whether it was.
+    pub(super) fn was_shown_notify(&self) -> bool {
+        let Ok(file) = self.open_file(NOTIFY, path::READ) else { return false };
+        let status = stat::status(&file);
+        status.is_ok_and(|status| status.is_file()) && matches!(File::from(file).read(&mut [0]), Ok(1))
     }
 
     /// Those of the saved process's standard streams that lead out of the container, each with its number.
@@ -275,6 +289,17 @@ mod tests {
         assert!(folder.is_of_network(&two) && !folder.is_of_network(&one));
         folder.write_network(None).unwrap();
         assert!(!folder.is_of_network(&two));
+    }
+
+    #[test]
+    fn a_notification_folder_is_known_again() {
+        let scratch = Scratch::new("notify");
+        let folder = scratch.folder();
+        assert!(!folder.was_shown_notify());
+        folder.write_notify(true).unwrap();
+        assert!(folder.was_shown_notify());
+        folder.write_notify(false).unwrap();
+        assert!(!folder.was_shown_notify());
     }
 
     #[test]

@@ -81,6 +81,13 @@ pub trait RestoreSteps {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
+/// Whether the container in this folder of images was shown a folder of its own for sd_notify(3), which the restored one
+/// has to be shown again. Images that nobody can read say no.
+#[must_use]
+pub fn was_shown_notify_folder(images: &Path) -> bool {
+    Folder::open(images).is_ok_and(|folder| folder.was_shown_notify())
+}
+
 /// Brings the container back, which has no [`Obstacle`](crate::plan::criu::Obstacle); it runs when this returns.
 ///
 /// # Errors

@@ -44,6 +44,7 @@ impl Container {
                 namespaces: &state.config.namespaces,
                 freezer: cgroup.path("freezer"),
                 config_file: CriuOptions::config_file(state.config.annotations()),
+                notify: container.dir.has_notify_folder(),
                 descriptors: &state.external_descriptors,
             },
         )?;
