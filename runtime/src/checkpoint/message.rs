@@ -432,7 +432,8 @@ mod tests {
     /// Above all switches are on, or off.
     #[test]
     fn each_switch_has_its_own_number() {
-        let switches: [(u32, fn(&mut CriuOptions)); 11] = [
+        type Set = fn(&mut CriuOptions);
+        let switches: [(u32, Set); 11] = [
             (3, |options| options.leave_running = true),
             (4, |options| options.shared.ext_unix_sk = true),
             (5, |options| options.shared.tcp_established = true),

@@ -10,6 +10,7 @@ mod error;
 mod images;
 pub mod message;
 mod mounts;
+mod processes;
 mod restore;
 mod service;
 mod streams;
