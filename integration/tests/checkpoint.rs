@@ -402,7 +402,8 @@ fn a_terminal_that_is_shown_is_set_up_before_its_program_goes_on(case: &Case) {
     let restore = case.ketch().args(["restore", "--image-path"]).arg(images).arg("--bundle").arg(&bundle.dir);
     let restore = restore.arg(&bundle.id).terminal(slave).spawn();
     let seen = terminal.expect("end").to_owned();
-    assert!(seen.starts_with("31 91\r\n"), "{seen:?}");
+    // A warning may come first: criu before 3.19 loses no_new_privs.
+    assert!(seen.contains("31 91\r\n"), "{seen:?}");
     let _ = restore.wait().ok();
 }
 
