@@ -20,8 +20,10 @@ tests![
     a_mount_point_is_no_syntax_of_criu,
     a_read_only_bind_does_not_come_back_writable,
     symlinks_among_the_images_are_refused,
+    devices_and_fifos_among_the_images_are_refused,
     hostile_descriptors_are_refused,
     a_fifo_of_the_images_opens_no_other_file,
+    images_give_no_right_that_the_configuration_does_not,
 ];
 
 const SECRET: &str = "of the host alone";
@@ -164,6 +166,27 @@ fn symlinks_among_the_images_are_refused(case: &Case) {
     let _ = restore(&bundle, &[]).run().ok();
 }
 
+/// Before criu reads anything: it would wait at a fifo, and a device is the host's memory or disk.
+fn devices_and_fifos_among_the_images_are_refused(case: &Case) {
+    case.needs(case.has_program("criu"), "no criu (package criu)");
+    case.not_on_runc("it looks at no file of criu's");
+    let bundle = counting(case);
+    bundle.write();
+    let images = case.folder("bundle-images");
+    fs::write(images.join("inventory.img"), "").unwrap();
+    let place = images.join("pages-1.img");
+    // /dev/null, a number that no disk has, a fifo.
+    for arguments in [&["c", "1", "3"][..], &["b", "259", "1048575"], &["p"]] {
+        let _ = fs::remove_file(&place);
+        let made = case.program("mknod").arg(&place).args(arguments).run();
+        case.needs(made.code == 0, &format!("devices can't be made here: {}", made.stderr));
+        let restore = case.ketch().args(["restore", "--detach", "--image-path"]).arg(&images);
+        let refused = restore.arg("--bundle").arg(&bundle.dir).arg(&bundle.id).run();
+        refused.refuses(&["is no usable checkpoint", "pages-1.img is a device or a fifo"]);
+        assert_eq!(Container::adopt(case, &bundle.id).status(), "gone");
+    }
+}
+
 fn hostile_descriptors_are_refused(case: &Case) {
     needs_criu(case);
     let bundle = counting(case);
@@ -214,4 +237,42 @@ fn a_fifo_of_the_images_opens_no_other_file(case: &Case) {
     assert!(said.contains("stream 1 was a fifo and is none now"), "{said}");
     assert_eq!(container.status(), "gone");
     assert_eq!(fs::read_to_string(&file).unwrap(), SECRET);
+}
+
+/// Images that were tampered with say other rights than config.json; here config.json is what has changed since.
+fn images_give_no_right_that_the_configuration_does_not(case: &Case) {
+    needs_criu(case);
+    case.not_on_runc("it believes the images");
+    let bundle = counting(case).capabilities(&["CAP_SYS_ADMIN", "CAP_KILL"]).edit(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "uts");
+        spec.as_object_mut().unwrap().remove("hostname");
+    });
+    let container = saved(&bundle);
+    let filter = json!({
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_ERRNO" }],
+    });
+    let changes: [(&str, serde_json::Value, &str); 3] = [
+        ("/process/capabilities", json!({ "bounding": ["CAP_KILL"] }), "CAP_SYS_ADMIN, which config.json does not allow"),
+        ("/linux/seccomp", filter, "would run without a seccomp filter"),
+        ("/linux/namespaces", json!(null), "would be in the uts namespace"),
+    ];
+    let mut bundle = bundle;
+    let saved_with = bundle.spec.clone();
+    for (place, value, said) in changes {
+        bundle = match &value {
+            serde_json::Value::Null => bundle.edit(|spec| {
+                spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "uts" }));
+            }),
+            _ => bundle.set(place, value),
+        };
+        bundle.write();
+        restore(&bundle, &[]).run().refuses(&["of the restored container", said]);
+        assert_eq!(container.status(), "gone");
+        assert!(!bundle.cgroup("pids").exists());
+        bundle = bundle.edit(|spec| *spec = saved_with.clone());
+    }
+    bundle.write();
+    let _ = restore(&bundle, &[]).run().ok();
+    assert_eq!(container.status(), "running");
 }

@@ -14,6 +14,7 @@ tests![
     a_failed_checkpoint_leaves_the_container_running,
     a_failed_restore_leaves_nothing,
     flags_are_checked,
+    what_could_not_come_back_is_not_ended,
     without_criu_it_says_so,
 ];
 
@@ -98,6 +99,30 @@ fn flags_are_checked(case: &Case) {
     let out = case.ketch().args(["restore", "--lsm-mount-context"]).run();
     let said = format!("{}{}", out.stdout, out.stderr);
     assert!(out.code != 0 && said.contains("flag needs an argument"), "podman looks for this: {out}");
+}
+
+/// criu is not even looked for.
+fn what_could_not_come_back_is_not_ended(case: &Case) {
+    case.not_on_runc("it ends them, and can't restore them");
+    let landlock = json!({ "org.ketch.landlock": r#"{"ruleset":{"handledAccessFS":["make_block"]},"bestEffort":true}"# });
+    let joined = json!({ "type": "cgroup", "path": "/proc/self/ns/cgroup" });
+    let with_rules = case.bundle().sleeper().set("/annotations", landlock);
+    let in_anothers = case.bundle().sleeper().edit(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "cgroup");
+        namespaces.push(joined);
+    });
+    for (bundle, why) in [(with_rules, "the annotation org.ketch.landlock"), (in_anothers, "another's cgroup namespace")] {
+        let container = bundle.start();
+        checkpoint(&bundle, &[]).run().refuses(&[why, "can't be restored, so it is not ended: --leave-running"]);
+        assert_eq!(container.status(), "running");
+        assert!(!bundle.dir.join("images").exists());
+        container.stop();
+        let _ = container.delete().ok();
+        restore(&bundle, &[]).run().refuses(&[why, "can't be restored"]);
+        assert_eq!(container.status(), "gone");
+        assert!(!bundle.cgroup("pids").exists());
+    }
 }
 
 fn without_criu_it_says_so(case: &Case) {

@@ -25,6 +25,7 @@ use crate::host::HostError;
 use crate::init::InitError;
 use crate::plan::PlanError;
 use crate::plan::cgroup::CgroupPlanError;
+use crate::plan::criu::Obstacle;
 use crate::resctrl::ResctrlError;
 use crate::spec::{ContainerId, SpecError};
 use crate::state::{State, StateDir, StateError, StateLock};
@@ -154,7 +155,10 @@ pub enum ContainerError {
     CheckpointIn(Status),
     /// `restore` of what criu, or this program, can't bring back.
     #[error("a container {0} can't be restored")]
-    NotRestored(&'static str),
+    NotRestored(Obstacle),
+    /// `checkpoint` of such a container, which would be gone for ever.
+    #[error("a container {0} can't be restored, so it is not ended: --leave-running saves it all the same")]
+    NotSaved(Obstacle),
     /// criu.
     #[error(transparent)]
     Criu(#[from] CriuError),

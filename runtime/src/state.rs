@@ -18,6 +18,7 @@ use crate::compat;
 use crate::plan::Caller;
 use crate::plan::cgroup::Privilege;
 use crate::plan::cgroup::systemd::{Instance, UnitName};
+use crate::plan::criu::Obstacle;
 use crate::plan::criu::external::ForeignMounts;
 use crate::spec::{self, Hooks, Namespace, Resources};
 
@@ -167,6 +168,12 @@ impl StateConfig {
     #[must_use]
     pub fn privilege(&self) -> Privilege {
         if self.rootless_cgroups { Privilege::Rootless } else { Privilege::Root }
+    }
+
+    /// Why it could not come back from a checkpoint.
+    #[must_use]
+    pub fn obstacle_to_restore(&self) -> Option<Obstacle> {
+        Obstacle::of(&self.annotations(), &self.namespaces, self.intel_rdt.is_some())
     }
 
     /// The annotations.
@@ -468,6 +475,12 @@ impl StateDir {
         let path = self.path.join(Self::NOTIFY_FOLDER);
         fs::DirBuilder::new().mode(0o755).create(&path).map_err(file("creating", &path))?;
         self.restrict(&path, 0o755)
+    }
+
+    /// Whether the container has one.
+    #[must_use]
+    pub fn has_notify_folder(&self) -> bool {
+        self.path.join(Self::NOTIFY_FOLDER).is_dir()
     }
 
     fn restrict(&self, path: &Path, mode: u32) -> Result<(), StateError> {

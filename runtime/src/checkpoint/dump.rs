@@ -70,6 +70,8 @@ pub struct Subject<'a> {
     pub freezer: Option<&'a Path>,
     /// criu's configuration file.
     pub config_file: Option<String>,
+    /// Whether it is shown a folder of its own for sd_notify(3).
+    pub notify: bool,
     /// Where its standard streams lead, by [`streams::names`].
     pub descriptors: &'a [String],
 }
@@ -98,6 +100,7 @@ pub fn checkpoint(request: &CheckpointRequest, subject: &Subject<'_>) -> Result<
     if request.extent == Extent::Whole {
         images.write_descriptors(subject.descriptors)?;
         images.write_network(network.as_ref())?;
+        images.write_notify(subject.notify)?;
     }
     log::debug(format_args!("criu options: {options:?}"));
     let mut start = Start::plain();

@@ -11,6 +11,7 @@ use super::message::Kind;
 use super::wire::WireError;
 use crate::cgroup::CgroupError;
 use crate::plan::criu::CriuFlagError;
+use crate::plan::criu::bounds::Excess;
 use crate::plan::criu::verdict::Violation;
 use crate::process::environment::LookupError;
 
@@ -116,6 +117,17 @@ pub enum CriuError {
     /// The restored container is not the configured one.
     #[error(transparent)]
     Violation(#[from] Violation),
+    /// A restored process has more rights than the configured ones.
+    #[error("process {pid} of the restored container {excess}")]
+    Excess {
+        /// The process, as the host numbers it.
+        pid: i32,
+        /// What it has.
+        excess: Excess,
+    },
+    /// criu would have let the processes run before they were looked at.
+    #[error("criu says nothing before it lets the restored processes run")]
+    Unseen,
     /// Cgroups.
     #[error("unable to apply cgroup configuration")]
     Cgroup(#[from] CgroupError),

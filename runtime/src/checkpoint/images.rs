@@ -3,6 +3,7 @@
 //!
 //! A folder may have been unpacked from somebody's archive. criu opens its files by name, so a symlink among them would
 //! have it read, or write its log to, any file of the host: nothing but `parent`, which leads to earlier images, may be one.
+//! Nor may there be a device, which is memory or a disk of the host's, or a fifo, at which it would wait for ever.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,6 +23,8 @@ use super::streams::leads_out;
 const DESCRIPTORS: &str = "descriptors.json";
 /// Which network namespace the processes were in, where it was not the container's own.
 const NETWORK: &str = "ketch-network";
+/// Not empty where the container was shown its notification socket's folder.
+const NOTIFY: &str = "ketch-notify";
 /// criu's first file: what else there is.
 const INVENTORY: &str = "inventory.img";
 /// criu's link to earlier images.
@@ -72,7 +75,7 @@ impl Folder {
 
     /// Refuses what a checkpoint does not make.
     pub(super) fn check(&self) -> Result<(), CriuError> {
-        check_links(&self.path, MOST_PARENTS).map_err(|reason| self.unusable(reason))
+        check_files(&self.path, MOST_PARENTS).map_err(|reason| self.unusable(reason))
     }
 
     /// Refuses a folder that holds no checkpoint.
@@ -114,6 +117,18 @@ impl Folder {
         let mut text = String::new();
         File::from(file).take(network.0.len() as u64 + 1).read_to_string(&mut text).is_ok()
             && text == network.0
+    }
+
+    /// Notes whether the container was shown its notification socket's folder.
+    pub(super) fn write_notify(&self, shown: bool) -> Result<(), CriuError> {
+        self.write(NOTIFY, if shown { b"shown" } else { b"" })
+    }
+
+    /// Whether it was.
+    pub(super) fn was_shown_notify(&self) -> bool {
+        let Ok(file) = self.open_file(NOTIFY, path::READ) else { return false };
+        let status = stat::status(&file);
+        status.is_ok_and(|status| status.is_file()) && matches!(File::from(file).read(&mut [0]), Ok(1))
     }
 
     /// Those of the saved process's standard streams that lead out of the container, each with its number.
@@ -167,8 +182,8 @@ impl NetworkMark {
     }
 }
 
-/// No symlinks but `parent`, in the folder and in those of earlier images.
-fn check_links(folder: &Path, depth: usize) -> Result<(), String> {
+/// Files, folders and sockets (that of lazy pages), and of symlinks `parent`; in the folder and in those of earlier images.
+fn check_files(folder: &Path, depth: usize) -> Result<(), String> {
     let dir =
         path::open_host(folder, path::READ | path::DIRECTORY).map_err(|error| errno_text(error.errno))?;
     let told = |error: SyscallError| error.to_string();
@@ -180,11 +195,13 @@ fn check_links(folder: &Path, depth: usize) -> Result<(), String> {
             Err(error) if error.errno == Errno::ENOENT => continue,
             other => other.map_err(told)?,
         };
-        if !stat::status(&entry).map_err(told)?.is_symlink() {
+        let status = stat::status(&entry).map_err(told)?;
+        if status.is_file() || status.is_dir() || status.is_socket() {
             continue;
         }
-        if name != *OsStr::new(PARENT) {
-            return Err(format!("{} is a symlink", Path::new(&name).display()));
+        if !status.is_symlink() || name != *OsStr::new(PARENT) {
+            let kind = if status.is_symlink() { "a symlink" } else { "a device or a fifo" };
+            return Err(format!("{} is {kind}", Path::new(&name).display()));
         }
         parent = Some(path::read_link(&entry, Path::new("")).map_err(told)?);
     }
@@ -193,7 +210,7 @@ fn check_links(folder: &Path, depth: usize) -> Result<(), String> {
     // Without the links that led there, of which the kernel follows only so many in one path.
     fs::canonicalize(folder.join(PARENT))
         .map_err(|error| crate::error::io_text(&error))
-        .and_then(|earlier| check_links(&earlier, depth))
+        .and_then(|earlier| check_files(&earlier, depth))
         .map_err(|reason| format!("its parent {}: {reason}", Path::new(&parent).display()))
 }
 
@@ -275,6 +292,17 @@ mod tests {
     }
 
     #[test]
+    fn a_notification_folder_is_known_again() {
+        let scratch = Scratch::new("notify");
+        let folder = scratch.folder();
+        assert!(!folder.was_shown_notify());
+        folder.write_notify(true).unwrap();
+        assert!(folder.was_shown_notify());
+        folder.write_notify(false).unwrap();
+        assert!(!folder.was_shown_notify());
+    }
+
+    #[test]
     fn links_are_refused_but_for_the_parent() {
         let scratch = Scratch::new("links");
         let folder = scratch.folder();
@@ -292,6 +320,19 @@ mod tests {
         fs::remove_file(scratch.0.join("old/pages-1.img")).unwrap();
         symlink(".", scratch.0.join("old/parent")).unwrap();
         assert!(folder.check().unwrap_err().to_string().contains("too many parents"));
+    }
+
+    #[test]
+    fn devices_and_fifos_are_refused_and_sockets_are_not() {
+        let scratch = Scratch::new("kinds");
+        let folder = scratch.folder();
+        let _socket =
+            std::os::unix::net::UnixListener::bind(scratch.0.join("new/lazy-pages.socket")).unwrap();
+        fs::create_dir(scratch.0.join("new/folder")).unwrap();
+        folder.check().unwrap();
+        path::make_fifo(&scratch.0.join("new/pages-1.img"), 0o600).unwrap();
+        let error = folder.check().unwrap_err().to_string();
+        assert!(error.ends_with("pages-1.img is a device or a fifo"), "{error}");
     }
 
     #[test]

@@ -304,13 +304,15 @@ impl Response {
 mod tests {
     use super::super::wire::Value;
     use super::*;
-    use crate::plan::criu::{Inherited, PageServer, SharedFlags};
+    use crate::plan::criu::{Inherited, JoinedNamespace, PageServer, SharedFlags};
 
-    /// The fields of the options of a request.
-    fn options(request: &[u8]) -> Vec<(u32, Value<'_>)> {
+    /// The fields of the options of a request, in order.
+    fn options(kind: Kind, options: &CriuOptions, folders: Folders) -> Vec<(u32, Value<'static>)> {
+        let request = request(kind, options, folders).leak();
         let fields: Vec<_> = Fields::of(request).map(Result::unwrap).collect();
-        let found = fields.iter().find(|(field, _)| *field == 2).unwrap();
-        Fields::of(found.1.bytes(2).unwrap()).map(Result::unwrap).collect()
+        assert_eq!(fields[0], (1, Value::Number(kind.number())));
+        assert_eq!((fields[1].0, fields.len()), (2, 2));
+        Fields::of(fields[1].1.bytes(2).unwrap()).map(Result::unwrap).collect()
     }
 
     #[test]
@@ -321,27 +323,163 @@ mod tests {
             feature_check(Features { memory_tracking: true, lazy_pages: false }),
             [8, 9, 42, 4, 8, 1, 16, 0]
         );
+    }
+
+    /// Every field that is ever sent, by a request that has all of them: those of a checkpoint and those of a restore.
+    #[test]
+    fn options_have_the_numbers_of_rpc_proto() {
+        let pair = |first: &str, second: &str| (first.to_owned(), second.to_owned());
         let asked = CriuOptions {
-            pid: Some(77),
+            shared: SharedFlags {
+                tcp_established: true,
+                ext_unix_sk: true,
+                shell_job: true,
+                file_locks: true,
+                auto_dedup: true,
+                lazy_pages: true,
+                cgroups_mode: CgroupsMode::Strict,
+            },
+            network: NetworkContents::Empty,
             log_file: "dump.log",
+            root: "/r".into(),
+            mounts: vec![pair("/a", "ketch=/a"), pair("ketch-mask", "/n")],
+            external: vec!["net[7]:x".to_owned(), "file[1:2]".to_owned()],
+            config_file: Some("/c".to_owned()),
+            pid: Some(77),
+            leave_running: true,
+            tcp_skip_in_flight: true,
+            link_remap: true,
+            freeze_cgroup: Some("/f".to_owned()),
             page_server: Some(PageServer { address: "::1".into(), port: 5 }),
-            mounts: vec![("/etc/hosts".into(), "ketch=/etc/hosts".into())],
+            parent_image: Some("../p".to_owned()),
+            evasive_devices: true,
+            sibling: true,
+            cgroup_roots: vec![pair("cpu", "/g")],
             inherited: vec![Inherited { key: "pipe:[1]".into(), fd: 2 }],
-            shared: SharedFlags { cgroups_mode: CgroupsMode::Strict, ..SharedFlags::default() },
-            ..CriuOptions::default()
+            joined: vec![JoinedNamespace { kind: "ipc", path: "/i".into() }],
+            lsm_profile: Some("apparmor:a".to_owned()),
+            lsm_mount_context: Some("m".to_owned()),
         };
-        let request = request(Kind::Dump, &asked, Folders { images: 9, work: None });
-        let fields = options(&request);
-        let of = |number: u32| fields.iter().find(|(field, _)| *field == number).map(|(_, value)| *value);
-        assert_eq!(of(1), Some(Value::Number(9)));
-        assert_eq!(of(2), Some(Value::Number(77)));
-        assert_eq!(of(10), Some(Value::Bytes(b"dump.log")));
-        assert_eq!(of(11), Some(Value::Bytes(b"\x0a\x03::1\x10\x05")));
-        assert_eq!(of(23), Some(Value::Bytes(b"\x0a\x0a/etc/hosts\x12\x10ketch=/etc/hosts")));
-        assert_eq!(of(27), Some(Value::Bytes(b"\x0a\x08pipe:[1]\x10\x02")));
-        assert_eq!(of(34), Some(Value::Number(5)));
-        assert_eq!(of(38), Some(Value::Number(0x4000_0000)));
-        assert_eq!((of(17), of(51)), (None, None));
+        let (number, bytes, on) = (Value::Number, Value::Bytes, Value::Number(1));
+        let expected = [
+            (1, number(9)),
+            (2, number(77)),
+            (3, on),
+            (4, on),
+            (5, on),
+            (6, on),
+            (7, on),
+            (8, on),
+            (9, number(4)),
+            (10, bytes(b"dump.log")),
+            (11, bytes(b"\x0a\x03::1\x10\x05")),
+            (12, on),
+            (13, bytes(b"/r")),
+            (14, bytes(b"../p")),
+            (15, on),
+            (16, on),
+            (17, number(10)),
+            (18, on),
+            (23, bytes(b"\x0a\x02/a\x12\x08ketch=/a")),
+            (23, bytes(b"\x0a\x0aketch-mask\x12\x02/n")),
+            (24, on),
+            (25, bytes(b"\x0a\x03cpu\x12\x02/g")),
+            (26, on),
+            (27, bytes(b"\x0a\x08pipe:[1]\x10\x02")),
+            (34, number(5)),
+            (37, bytes(b"net[7]:x")),
+            (37, bytes(b"file[1:2]")),
+            (38, number(0x4000_0000)),
+            (39, bytes(b"\x0a\x03ipc\x12\x02/i")),
+            (44, bytes(b"/f")),
+            (46, on),
+            (48, on),
+            (50, on),
+            (51, bytes(b"/c")),
+            (53, bytes(b"apparmor:a")),
+            (63, bytes(b"m")),
+        ];
+        let found = options(Kind::Dump, &asked, Folders { images: 9, work: Some(10) });
+        assert_eq!(found, expected);
+
+        // Without anything asked for: what is never left to criu's defaults.
+        let bare = CriuOptions { log_file: "l", network: NetworkContents::AsItIs, ..CriuOptions::default() };
+        let found = options(Kind::Restore, &bare, Folders { images: 9, work: None });
+        let off = number(0);
+        let expected = [
+            (1, number(9)),
+            (3, off),
+            (4, off),
+            (5, off),
+            (6, off),
+            (7, off),
+            (8, off),
+            (9, number(4)),
+            (10, bytes(b"l")),
+            (12, on),
+            (13, bytes(b"")),
+            (16, off),
+            (18, off),
+            (24, on),
+            (34, number(6)),
+            (46, off),
+            (48, off),
+            (50, on),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    /// Above all switches are on, or off.
+    #[test]
+    fn each_switch_has_its_own_number() {
+        type Set = fn(&mut CriuOptions);
+        let switches: [(u32, Set); 11] = [
+            (3, |options| options.leave_running = true),
+            (4, |options| options.shared.ext_unix_sk = true),
+            (5, |options| options.shared.tcp_established = true),
+            (6, |options| options.evasive_devices = true),
+            (7, |options| options.shared.shell_job = true),
+            (8, |options| options.shared.file_locks = true),
+            (16, |options| options.shared.auto_dedup = true),
+            (18, |options| options.link_remap = true),
+            (26, |options| options.sibling = true),
+            (46, |options| options.tcp_skip_in_flight = true),
+            (48, |options| options.shared.lazy_pages = true),
+        ];
+        for (number, set) in switches {
+            let mut asked = CriuOptions::default();
+            set(&mut asked);
+            let found = options(Kind::Dump, &asked, Folders { images: 9, work: None });
+            let on = found.into_iter().filter(|(_, value)| *value == Value::Number(1));
+            let on: Vec<u32> =
+                on.map(|(field, _)| field).filter(|field| ![12, 24, 50].contains(field)).collect();
+            assert_eq!(on, [number]);
+        }
+    }
+
+    #[test]
+    fn modes_have_the_numbers_of_rpc_proto() {
+        let modes = [
+            (CgroupsMode::Ignore, 0),
+            (CgroupsMode::Soft, 3),
+            (CgroupsMode::Full, 4),
+            (CgroupsMode::Strict, 5),
+            (CgroupsMode::Default, 6),
+        ];
+        assert!(modes.into_iter().all(|(known, number)| mode(known) == number));
+        let kinds = Kind::KNOWN.map(|(kind, number, name)| (kind.number(), number, name));
+        assert_eq!(
+            kinds,
+            [
+                (0, 0, "EMPTY"),
+                (1, 1, "DUMP"),
+                (2, 2, "RESTORE"),
+                (13, 13, "SINGLE_PRE_DUMP"),
+                (6, 6, "NOTIFY"),
+                (9, 9, "FEATURE_CHECK"),
+                (10, 10, "VERSION"),
+            ]
+        );
     }
 
     #[test]

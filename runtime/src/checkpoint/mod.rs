@@ -10,6 +10,7 @@ mod error;
 mod images;
 pub mod message;
 mod mounts;
+mod processes;
 mod restore;
 mod service;
 mod streams;
@@ -17,5 +18,5 @@ pub mod wire;
 
 pub use dump::{CheckpointRequest, Extent, Subject, checkpoint};
 pub use error::CriuError;
-pub use restore::{Restoration, RestoreRequest, RestoreSteps, restore};
+pub use restore::{Restoration, RestoreRequest, RestoreSteps, restore, was_shown_notify_folder};
 pub use streams::names as stream_names;

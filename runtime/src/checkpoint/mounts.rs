@@ -108,6 +108,14 @@ impl Judge {
     pub(super) fn judge(&self, pid: i32) -> Result<(), CriuError> {
         Ok(verdict::judge(&table(&pid.to_string())?, &table("self")?, &self.allowed)?)
     }
+
+    /// The same for a thread, by its folder in procfs, that has a mount namespace of its own in the container: its root may
+    /// be any that the container has.
+    pub(super) fn judge_inner(&self, thread: &Path) -> Result<(), CriuError> {
+        let path = thread.join("mountinfo");
+        let text = fs::read(&path).map_err(CriuError::file("reading", &path))?;
+        Ok(verdict::judge_inner(&mount_table::parse(&text), &table("self")?, &self.allowed)?)
+    }
 }
 
 fn place(table: &[MountLine], path: &Path) -> Result<Place, CriuError> {

@@ -4,6 +4,7 @@
 //! go with the namespace. It is in the container's cgroup, so that whatever it makes is there: born in it, or moved by systemd
 //! before it is asked for anything. The restored first process becomes this process's child.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use super::error::{CriuError, step};
 use super::images::{Folder, NetworkMark};
 use super::message::{self, Kind, Response};
 use super::mounts::Judge;
+use super::processes;
 use super::service::{Criu, Start};
 use super::streams::Handed;
 use crate::cgroup::Cgroup;
@@ -22,11 +24,13 @@ use crate::error::chain;
 use crate::init::{ProcessIo, Shown};
 use crate::log;
 use crate::plan::Plan;
+use crate::plan::criu::bounds::{Bounds, Links, NoNewPrivileges};
 use crate::plan::criu::external::{self, External, MASK};
 use crate::plan::criu::{
-    CriuFlagError, CriuOptions, Inherited, JoinedNamespace, NetworkContents, SharedFlags, namespace_key,
+    CriuOptions, Inherited, JoinedNamespace, NetworkContents, SharedFlags, namespace_key,
 };
 use crate::plan::namespaces::NamespacePlan;
+use crate::plan::process::ProcessPlan;
 use crate::rootfs;
 use crate::spec::NamespaceType;
 
@@ -70,7 +74,7 @@ pub trait RestoreSteps {
     /// Ends the restore.
     fn namespaces_made(&mut self, pid: i32) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-    /// Every process is there, and none has run yet.
+    /// Every process is there, and none has run yet. What rights they have is still to be seen.
     ///
     /// # Errors
     /// Ends the restore.
@@ -81,7 +85,14 @@ pub trait RestoreSteps {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Brings the container back; it runs when this returns.
+/// Whether the container in this folder of images was shown a folder of its own for sd_notify(3), which the restored one
+/// has to be shown again. Images that nobody can read say no.
+#[must_use]
+pub fn was_shown_notify_folder(images: &Path) -> bool {
+    Folder::open(images).is_ok_and(|folder| folder.was_shown_notify())
+}
+
+/// Brings the container back, which has no [`Obstacle`](crate::plan::criu::Obstacle); it runs when this returns.
 ///
 /// # Errors
 /// What can't be done, or what criu could not: no process of it is left then. The cgroup is the caller's to remove.
@@ -97,7 +108,7 @@ pub fn restore(
     let work = request.work.as_deref().map(Folder::make).transpose()?;
     let externals = external::externals(&plan.rootfs, &plan.cgroup);
     let namespaces = Namespaces::open(&plan.namespaces)?;
-    let mut options = options(request, &externals, place);
+    let mut options = options(request, &plan.process, &externals, place);
     options.config_file = config_file;
     options.joined = namespaces.joined.clone();
     options.network = namespaces.network(&images)?;
@@ -129,8 +140,19 @@ pub fn restore(
 
     log::debug(format_args!("criu options: {options:?}"));
     let console = io.console_socket.take();
+    let privileges = criu.no_new_privileges();
+    if plan.process.no_new_privileges && privileges == NoNewPrivileges::Lost {
+        log::warn(
+            "restore: this criu does not restore no_new_privs, which config.json asks for: criu 3.19 does",
+        );
+    }
+    let bounds = Bounds::new(plan, processes::links(Path::new("/proc/self"))?, namespaces.links, privileges);
     let mut way = Way {
         judge: &judge,
+        bounds,
+        criu: session.pid(),
+        others: BTreeSet::new(),
+        judged: false,
         cgroup,
         console,
         shown: io.shown,
@@ -141,18 +163,24 @@ pub fn restore(
     };
     let request = message::request(Kind::Restore, &options, folders);
     let restored = session.converse(&request, &mut |response, fds| way.go_on(response, fds));
-    let child = way.child.take();
+    let (child, judged) = (way.child.take(), way.judged);
     let done = restored.and_then(|answer| {
         session.finish()?;
         match (answer.kind(), child) {
-            (Kind::Restore, Some(child)) => Ok(child),
+            (Kind::Restore, Some(child)) if judged => Ok(child),
+            (Kind::Restore, Some(_)) => Err(CriuError::Unseen),
             (other, _) => Err(CriuError::Unexpected(other)),
         }
     });
     done.map_err(|error| error.with_log(work.as_ref().unwrap_or(&images), LOG_FILE))
 }
 
-fn options(request: &RestoreRequest, externals: &[External], place: &Path) -> CriuOptions {
+fn options(
+    request: &RestoreRequest,
+    process: &ProcessPlan,
+    externals: &[External],
+    place: &Path,
+) -> CriuOptions {
     let binds = externals.iter().map(|external| {
         // Sources are text of config.json.
         (External::key(&external.target), external.source.display().to_string())
@@ -164,10 +192,16 @@ fn options(request: &RestoreRequest, externals: &[External], place: &Path) -> Cr
         mounts: binds.chain([(MASK.0.to_owned(), MASK.1.to_owned())]).collect(),
         evasive_devices: true,
         sibling: true,
-        lsm_profile: request.lsm_profile.clone(),
+        lsm_profile: request.lsm_profile.clone().or_else(|| lsm_profile(process)),
         lsm_mount_context: request.lsm_mount_context.clone(),
         ..CriuOptions::default()
     }
+}
+
+/// The configured profile of every process, in criu's words: not the one that the images say.
+fn lsm_profile(process: &ProcessPlan) -> Option<String> {
+    let named = |kind: &str, name: &Option<String>| Some(format!("{kind}:{}", name.as_ref()?));
+    named("apparmor", &process.apparmor_profile).or_else(|| named("selinux", &process.selinux_label))
 }
 
 /// The namespaces that the container joins.
@@ -176,25 +210,27 @@ struct Namespaces {
     files: Vec<(NamespaceType, OwnedFd)>,
     /// Those that it opens.
     joined: Vec<JoinedNamespace>,
+    /// How procfs shows them all.
+    links: Links,
 }
 
 impl Namespaces {
     fn open(plan: &NamespacePlan) -> Result<Self, CriuError> {
-        let (mut files, mut joined) = (Vec::new(), Vec::new());
+        let (mut files, mut joined, mut links) = (Vec::new(), Vec::new(), Links::new());
         for join in &plan.join {
+            let opened = path::open_host(&join.path, path::PATH).and_then(stat::status);
+            let inode = opened.map_err(step("looking at a namespace"))?.inode;
+            links.insert(join.kind, format!("{}:[{inode}]", join.kind.proc_name()));
             match join.kind {
                 NamespaceType::Network | NamespaceType::Pid => {
                     let file = path::open_host(&join.path, path::READ | path::NON_BLOCKING)
                         .map_err(step("opening a namespace"))?;
                     files.push((join.kind, file));
                 }
-                NamespaceType::Cgroup | NamespaceType::Mount => {
-                    return Err(CriuFlagError::NotJoined(join.kind.name()).into());
-                }
                 kind => joined.push(JoinedNamespace { kind: kind.proc_name(), path: join.path.clone() }),
             }
         }
-        Ok(Self { files, joined })
+        Ok(Self { files, joined, links })
     }
 
     /// In the namespace that its processes were in when they were saved, criu's rules hold their packets back until now; it
@@ -239,6 +275,12 @@ fn parse_cgroups(text: &str) -> Vec<(String, String)> {
 /// The way of a restore, by its notifications.
 struct Way<'a> {
     judge: &'a Judge,
+    bounds: Bounds,
+    /// criu's number.
+    criu: i32,
+    /// Who is in the cgroup and no process of the container: criu, and what a hook has left.
+    others: BTreeSet<i32>,
+    judged: bool,
     cgroup: &'a Cgroup,
     console: Option<OwnedFd>,
     shown: Option<Shown>,
@@ -256,7 +298,14 @@ impl Way<'_> {
         fds: Vec<OwnedFd>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match at.script.as_str() {
-            "setup-namespaces" => self.steps.namespaces_made(at.pid.ok_or("criu names no process")?),
+            "setup-namespaces" => {
+                let first = at.pid.ok_or("criu names no process")?;
+                self.steps.namespaces_made(first)?;
+                // Of the container's processes only the first is there.
+                self.others = self.cgroup.pids().unwrap_or_default().into_iter().collect();
+                self.others.remove(&first);
+                Ok(())
+            }
             "orphan-pts-master" => {
                 let master = fds.into_iter().next().ok_or("criu sent no terminal")?;
                 let console =
@@ -276,6 +325,17 @@ impl Way<'_> {
                 self.handed.discard_output();
                 self.steps.restored(&child, self.cgroup)?;
                 self.child = Some(child);
+                Ok(())
+            }
+            // Only now have they the rights that the images give them; they are stopped.
+            "pre-resume" => {
+                let first = self.child.as_ref().ok_or("criu has restored no process")?.pid;
+                processes::judge(
+                    (first, self.criu),
+                    (self.cgroup, &self.others),
+                    (&self.bounds, self.judge),
+                )?;
+                self.judged = true;
                 Ok(())
             }
             _ => Ok(()),

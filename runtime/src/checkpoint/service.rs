@@ -24,11 +24,14 @@ use super::error::{CriuError, step};
 use super::message::{self, Features, Folders, Kind, Response};
 use crate::cgroup::JoinFile;
 use crate::log;
+use crate::plan::criu::bounds::NoNewPrivileges;
 use crate::process::environment;
 
 /// The oldest that has all of what is relied on: external pid namespaces, cgroup v2's freezer, the notification that a page
 /// server is ready (3.15), LSM profiles at a restore (3.16), a pre-dump by itself (3.17).
 const LEAST: (i32, i32, i32) = (3, 17, 0);
+/// The first that restores no_new_privs.
+const NO_NEW_PRIVILEGES: (i32, i32, i32) = (3, 19, 0);
 /// criu's end of the socket.
 const SOCKET: i32 = 3;
 /// The first number of what else criu is started with.
@@ -40,6 +43,7 @@ const ANSWER_LIMIT: usize = 40 * 1024;
 #[derive(Debug)]
 pub(super) struct Criu {
     program: CString,
+    version: (i32, i32, i32),
 }
 
 /// How criu is started.
@@ -101,14 +105,21 @@ impl Criu {
     /// Finds criu on PATH and asks for its version.
     pub(super) fn find() -> Result<Self, CriuError> {
         let env: Vec<String> = std::env::var("PATH").map(|path| format!("PATH={path}")).into_iter().collect();
-        let criu = Self { program: environment::find_program("criu", &env).map_err(CriuError::Missing)? };
+        let program = environment::find_program("criu", &env).map_err(CriuError::Missing)?;
+        let mut criu = Self { program, version: (0, 0, 0) };
         let answer = criu.ask(&message::bare(Kind::Version))?;
         let text = |(major, minor, third): (i32, i32, i32)| format!("{major}.{minor}.{third}");
         log::debug(format_args!("using criu {}", text(answer.version)));
         if answer.version < LEAST {
             return Err(CriuError::TooOld { found: text(answer.version), least: text(LEAST) });
         }
+        criu.version = answer.version;
         Ok(criu)
+    }
+
+    /// What it makes of no_new_privs.
+    pub(super) fn no_new_privileges(&self) -> NoNewPrivileges {
+        if self.version < NO_NEW_PRIVILEGES { NoNewPrivileges::Lost } else { NoNewPrivileges::Restored }
     }
 
     /// Refuses what this criu or this kernel can't do.
@@ -222,16 +233,17 @@ impl Session {
             }
             log::debug(format_args!("criu: {}", response.script));
             let outcome = notify(&response, fds);
-            self.send(&message::notified(outcome.is_ok()))?;
-            if let Err(error) = outcome {
-                // Until it has undone everything.
-                while let Ok((response, _)) = self.receive() {
-                    if response.kind() == Kind::Notify {
-                        self.send(&message::notified(true))?;
-                    }
-                }
-                return Err(CriuError::Caller(error));
+            let sent = self.send(&message::notified(outcome.is_ok()));
+            let Err(error) = outcome else {
+                sent?;
+                continue;
+            };
+            // Until it has undone everything, or is gone.
+            let mut goes_on = sent.is_ok();
+            while goes_on && let Ok((response, _)) = self.receive() {
+                goes_on = response.kind() != Kind::Notify || self.send(&message::notified(true)).is_ok();
             }
+            return Err(CriuError::Caller(error));
         }
     }
 

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::checkpoint::CriuFlags;
-use super::create::{Created, given, root_on_host};
+use super::create::{Created, given, notify_host, root_on_host};
 use super::global::absolute;
 use super::run::attend;
 use super::{Binary, CliError, Global, Operands, Subcommand};
 use crate::bundle::Bundle;
-use crate::checkpoint::RestoreRequest;
+use crate::checkpoint::{self, RestoreRequest};
 use crate::container::{Container, CreateOptions, NotifyFolder, Start};
 use crate::foreground::{Attachment, Attended, Connection, Foreground, HostEnd, Subreaper};
+use crate::log;
 use crate::plan::KeyringChoice;
 use crate::plan::rootfs::RootEntry;
 use crate::spec::ContainerId;
@@ -57,7 +58,8 @@ impl Subcommand for Restore {
     const DESCRIPTION: &'static str = "Brings back the processes that \"checkpoint\" has saved, by criu (which must be on \
 PATH), as the container of the bundle's config.json,\nwhich has to be like that of the checkpoint. Its id and cgroup may be \
 others. What is bound into it is taken from config.json,\nnever from the saved files, which are refused where they lead \
-elsewhere.\n\nprestart and createRuntime hooks run again; the others do not. When criu fails, nothing is left, and the \
+elsewhere.\n\nprestart and createRuntime hooks run again; the others do not. With NOTIFY_SOCKET, the restored container is said to be ready.
+When criu fails, nothing is left, and the \
 last errors of\nrestore.log are shown.";
 
     const BINARY: Binary = Binary::Sealed;
@@ -93,6 +95,12 @@ last errors of\nrestore.log are shown.";
             Attachment::Detached => None,
         };
         let id = ContainerId::new(&self.id)?;
+        // One that was saved with the folder has it mounted, whoever listens by now.
+        let notify = if notify_host().is_some() || checkpoint::was_shown_notify_folder(&request.images) {
+            NotifyFolder::Mounted
+        } else {
+            NotifyFolder::Absent
+        };
         let options = CreateOptions {
             root: &global.root,
             id: id.clone(),
@@ -103,7 +111,7 @@ last errors of\nrestore.log are shown.";
             rootless: global.rootless()?,
             driver: global.cgroup_driver(),
             start: Start::AtOnce,
-            notify: NotifyFolder::Absent,
+            notify,
             io,
         };
         let (container, started) = Container::restore(options, &request)?;
@@ -121,11 +129,19 @@ fn connect_and_attend(
     foreground: Option<Foreground>,
     host: HostEnd,
 ) -> Result<u8, CliError> {
+    let notify = created.notify_socket()?;
     let stdio = host.open()?;
     created.write_pid_file()?;
     let process = Attended { pid: created.started.pid, pidfd: created.started.pidfd.as_fd() };
+    if let Some(notify) = &notify {
+        // As with `run`: who stays is the process to watch.
+        let main = if foreground.is_some() { std::process::id().cast_signed() } else { process.pid };
+        if let Err(error) = notify.announce_restored(main) {
+            log::warn(crate::error::chain(&error));
+        }
+    }
     match foreground {
-        Some(foreground) => attend(&created.container, process, (foreground, stdio), None),
+        Some(foreground) => attend(&created.container, process, (foreground, stdio), notify.as_ref()),
         None => Ok(0),
     }
 }

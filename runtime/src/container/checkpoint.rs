@@ -14,7 +14,7 @@ impl Container {
     /// saved, it runs on.
     ///
     /// # Errors
-    /// It has no running processes, or criu's refusal.
+    /// It has no running processes, it would be gone for ever, or criu's refusal.
     pub fn checkpoint(
         root: &Path,
         id: &ContainerId,
@@ -27,6 +27,13 @@ impl Container {
             other => return Err(ContainerError::CheckpointIn(other)),
         }
         let state = &container.state;
+        let ends = request.extent == Extent::Whole && request.processes == Final::Killed;
+        match state.config.obstacle_to_restore() {
+            Some(obstacle) if ends => return Err(ContainerError::NotSaved(obstacle)),
+            // What is saved may be wanted for a look at it alone.
+            Some(obstacle) => log::warn(ContainerError::NotRestored(obstacle)),
+            None => {}
+        }
         let cgroup = container.cgroup();
         checkpoint::checkpoint(
             request,
@@ -37,11 +44,12 @@ impl Container {
                 namespaces: &state.config.namespaces,
                 freezer: cgroup.path("freezer"),
                 config_file: CriuOptions::config_file(state.config.annotations()),
+                notify: container.dir.has_notify_folder(),
                 descriptors: &state.external_descriptors,
             },
         )?;
         drop(lock);
-        if request.extent == Extent::Whole && request.processes == Final::Killed {
+        if ends {
             // It is saved; that its remains stay is told, but no failure.
             if let Err(error) = Self::delete(root, id, Deletion::Stopped) {
                 log::warn(crate::error::chain(&error));

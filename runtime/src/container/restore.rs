@@ -17,7 +17,6 @@ use crate::init::{ProcessIo, Started};
 use crate::log;
 use crate::plan::Plan;
 use crate::plan::criu::CriuOptions;
-use crate::plan::rootfs::RootEntry;
 use crate::spec::{Namespace, NamespaceType};
 use crate::state::{State, StateDir, StateError};
 
@@ -51,11 +50,8 @@ fn build(
     (manager, io): (Option<Manager>, ProcessIo),
     request: &RestoreRequest,
 ) -> Result<(State, Started), ContainerError> {
-    if plan.rootfs.entry == RootEntry::Chroot {
-        return Err(ContainerError::NotRestored("without a mount namespace"));
-    }
-    if plan.resctrl.is_some() {
-        return Err(ContainerError::NotRestored("with Intel RDT (linux.intelRdt)"));
+    if let Some(obstacle) = state.config.obstacle_to_restore() {
+        return Err(ContainerError::NotRestored(obstacle));
     }
     if let Some(seccomp) = &plan.seccomp {
         let bytes = serde_json::to_vec(seccomp).unwrap_or_default();
@@ -79,8 +75,11 @@ fn build(
     let mut steps = Steps { plan, dir, state };
     match checkpoint::restore(request, restoration, &mut steps) {
         Ok(started) => {
-            // It was mounted on in criu's mount namespace alone.
-            fs::remove_dir(&place).map_err(failed("removing"))?;
+            // It was mounted on in criu's mount namespace alone. The container runs, and every command knows it: that
+            // the place stays, up to its `delete`, is told, but no failure.
+            if let Err(error) = fs::remove_dir(&place).map_err(failed("removing")) {
+                log::warn(crate::error::chain(&error));
+            }
             Ok((steps.state, started))
         }
         Err(error) => {

@@ -53,6 +53,11 @@ impl NotifySocket {
         }
     }
 
+    /// Says that the container is ready, in its place: one that was saved has said so before, and will not again.
+    pub fn announce_restored(&self, main_pid: i32) -> Result<(), ForegroundError> {
+        self.announce(b"READY=1", main_pid).map_err(|source| self.failed(source))
+    }
+
     /// Takes one message; passes it on if it says that the container is ready, with `main_pid` as the process to watch.
     pub(super) fn forward(&self, main_pid: i32) -> Result<bool, ForegroundError> {
         let mut buffer = [0_u8; 4096];

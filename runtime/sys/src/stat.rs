@@ -61,6 +61,12 @@ impl Status {
         self.file_type() == libc::S_IFREG
     }
 
+    /// Whether it is a socket.
+    #[must_use]
+    pub const fn is_socket(&self) -> bool {
+        self.file_type() == libc::S_IFSOCK
+    }
+
     /// Whether it is the character device `major:minor`.
     #[must_use]
     pub const fn is_character_device(&self, major: u32, minor: u32) -> bool {

@@ -22,9 +22,6 @@ pub enum CriuFlagError {
     /// `--empty-ns`.
     #[error("namespace {0:?} is not supported")]
     EmptyNamespace(String),
-    /// A cgroup namespace to be joined.
-    #[error("criu can't restore a container into an existing {0} namespace")]
-    NotJoined(&'static str),
 }
 
 /// What becomes of cgroups and their settings.

@@ -78,13 +78,21 @@ pub fn kinds(rootfs: &RootfsPlan) -> Vec<&'static str> {
 /// # Errors
 /// The first mount that must not be.
 pub fn judge(container: &[MountLine], host: &[MountLine], allowed: &Allowed) -> Result<(), Violation> {
-    for mount in container {
-        if mount.point == Path::new("/") {
-            match &allowed.root {
-                Some(root) if root.device == mount.device && root.path == mount.root => continue,
-                _ => return Err(Violation::Root(mount.root.clone())),
-            }
+    for mount in container.iter().filter(|mount| mount.point == Path::new("/")) {
+        match &allowed.root {
+            Some(root) if root.device == mount.device && root.path == mount.root => {}
+            _ => return Err(Violation::Root(mount.root.clone())),
         }
+    }
+    judge_inner(container, host, allowed)
+}
+
+/// The same of a mount namespace that a process of the container has made, whose root is any that it had.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_inner(container: &[MountLine], host: &[MountLine], allowed: &Allowed) -> Result<(), Violation> {
+    for mount in container {
         let lacking: Vec<MountFlags> = allowed
             .places
             .iter()
@@ -169,5 +177,8 @@ mod tests {
         );
         let table = parse(b"9 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
         assert!(matches!(judge(&table, &parse(HOST), &allowed()), Err(Violation::Root(_))));
+        assert!(matches!(judge_inner(&table, &parse(HOST), &allowed()), Err(Violation::Foreign { .. })));
+        let inner = parse(b"9 1 8:1 /srv/rootfs/chroot / rw - ext4 /dev/sda1 rw\n");
+        assert_eq!(judge_inner(&inner, &parse(HOST), &allowed()), Ok(()));
     }
 }
