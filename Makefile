@@ -137,7 +137,7 @@ suite-shim: $(BUILD_OF_RUNTIME) peers
 
 # What the VM takes behind it is left to it.
 suite-ketchd: $(BUILD_OF_RUNTIME) peers bare-root
-	$(SUITE) --layout native $$(integration/setup/time-left.sh 840 600) $(or $(FILTER),ketchd_ mesh_)
+	$(SUITE) --layout native $$(integration/setup/time-left.sh 840 240) $(or $(FILTER),ketchd_ mesh_)
 
 bare-root: # The root in which ketchd is alone, built once
 	@integration/setup/bare-root.sh >/dev/null

@@ -95,7 +95,7 @@ elif [ -n "${FILTER-}" ]; then
 	boot "root, AppArmor, two NUMA nodes" 1 --numa --append psi=1 -- suite --layout native "${chosen[@]}"
 else
 	# What the user's part and the two small boots behind take is left to them.
-	within=$(integration/setup/time-left.sh 360 300)
+	within=$(integration/setup/time-left.sh 360 180)
 	# shellcheck disable=SC2016,SC2086 # expanded in the guest; words on purpose
 	boot "root and user, AppArmor, two NUMA nodes" 2 --numa --append psi=1 -- \
 		sh -c 'suite --layout native --without ketchd_checkpoint "$@"; suite --layout native --as user rootless:: userns_settings:: lifecycle:: exec::' sh $within "${chosen[@]}"
