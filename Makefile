@@ -87,7 +87,7 @@ SEED ?= 1
 unit: ## Unit, golden and property tests: SEED=1
 	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace
 
-# The last steps begin no test that could end behind it, and say which they have not run.
+# Behind them the last steps begin no test, and say which they have not run.
 MINUTES ?= 55
 test: setup ## Everything: checks, unit tests, the integration suite on both cgroup layouts; ends with the counts: MINUTES=55
 	@integration/setup/run-steps.sh $(MINUTES) $(TEST_STEPS)

@@ -140,7 +140,7 @@ impl Teller<'_> {
         let passed = passed.map(|passed| {
             format!("the due time of {} ago made no run: {}", self.ago(passed.due), passed.why.text())
         });
-        let ahead = schedule::is_ahead(service, self.now).map(|ahead| {
+        let ahead = schedule::ahead_by(service, self.now).map(|ahead| {
             let span = seconds(ahead.as_secs());
             format!(
                 "no run for {span}: a leader's clock that was ahead has decided on the due times until then"

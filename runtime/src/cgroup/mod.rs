@@ -35,6 +35,7 @@ pub use freezer::FreezerState;
 pub use join::{CgroupDir, ExecJoin, JoinFile, SubCgroups, SubCgroupsError};
 pub use oom::{OomEvent, OomWatch};
 pub use pressure::PressureWatch;
+pub(crate) use processes::kill;
 
 /// Who makes a container's cgroups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,12 +4,14 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use ketch_sys::process::{self, Pid};
-use ketch_sys::{Errno, SyscallError, cgroupfs};
+use ketch_sys::{Errno, SyscallError, cgroupfs, signal};
 
 use super::{Cgroup, CgroupError, is_gone};
 
-/// SIGKILL, on every architecture.
-const SIGKILL: i32 = 9;
+/// Sends SIGKILL to a process, whatever it is just doing.
+pub(crate) fn kill(pid: Pid) -> Result<(), SyscallError> {
+    process::pidfd_open(pid).and_then(|fd| process::pidfd_send_signal(fd, signal::KILL))
+}
 
 impl Cgroup {
     /// The processes of the cgroup and of its sub-cgroups, as the caller's pid namespace numbers them.
@@ -50,8 +52,7 @@ impl Cgroup {
         let killed = self.pids().and_then(|pids| {
             let mut first = Ok(());
             for pid in pids {
-                let sent = process::pidfd_open(pid).and_then(|fd| process::pidfd_send_signal(fd, SIGKILL));
-                match sent {
+                match kill(pid) {
                     Err(source) if source.errno != Errno::ESRCH && first.is_ok() => {
                         first = Err(CgroupError::Kill { pid, source });
                     }

@@ -6,15 +6,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ketch_sys::{Errno, process};
+use ketch_sys::Errno;
 
 use super::error::CriuError;
 use super::mounts::Judge;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::plan::criu::bounds::{self, Bounds, KINDS, Links};
 use crate::spec::NamespaceType;
-
-const SIGKILL: i32 = 9;
 
 /// The namespaces of the process or thread with this folder in procfs.
 pub(super) fn links(folder: &Path) -> Result<Links, CriuError> {
@@ -46,8 +44,7 @@ pub(super) fn judge(
     });
     if judged.is_err() {
         for pid in std::iter::once(first).chain(pids).chain([criu]) {
-            let _gone_before =
-                process::pidfd_open(pid).and_then(|fd| process::pidfd_send_signal(fd, SIGKILL));
+            let _gone_before = cgroup::kill(pid);
         }
     }
     judged

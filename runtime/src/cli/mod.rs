@@ -168,6 +168,11 @@ struct Entry {
 }
 
 impl Entry {
+    /// What its page says; without a longer text, the words beside its name.
+    fn described(&self) -> &'static str {
+        if self.description.is_empty() { self.about } else { self.description }
+    }
+
     const fn of<S: Subcommand>() -> Self {
         Self {
             name: S::NAME,
@@ -219,11 +224,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
 /// The whole command line as clap has it, for the manual pages and the shells' completions (`runtime/examples/manual.rs`).
 #[must_use]
 pub fn command() -> Command {
-    let commands = COMMANDS.iter().map(|entry| {
-        // Without a longer text, a page describes the command in the words of its name.
-        let long = if entry.description.is_empty() { entry.about } else { entry.description };
-        (entry.command)().about(entry.about).long_about(long)
-    });
+    let commands =
+        COMMANDS.iter().map(|entry| (entry.command)().about(entry.about).long_about(entry.described()));
     Global::command().name("ketch").about(help::ABOUT).long_about(help::DESCRIPTION).subcommands(commands)
 }
 
@@ -380,7 +382,7 @@ mod tests {
         whole.build();
         let described = COMMANDS.iter().map(|entry| {
             let command = whole.find_subcommand(entry.name).unwrap();
-            (page(command), if entry.description.is_empty() { entry.about } else { entry.description })
+            (page(command), entry.described())
         });
         for (page, description) in described.chain([(page(&whole), help::DESCRIPTION)]) {
             let (_, text) = page.split_once(".SH DESCRIPTION\n").unwrap();

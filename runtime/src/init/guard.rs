@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use ketch_sys::process::{self, Child};
+use ketch_sys::signal;
 
 use super::InitError;
 use super::protocol::ProtocolError;
@@ -39,10 +40,8 @@ impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(child) = &self.0 {
             // It may have ended by itself; waiting reaps it either way.
-            let _ended = process::pidfd_send_signal(&child.pidfd, SIGKILL);
+            let _ended = process::pidfd_send_signal(&child.pidfd, signal::KILL);
             let _reaped = process::wait(&child.pidfd);
         }
     }
 }
-
-const SIGKILL: i32 = 9;

@@ -106,7 +106,8 @@ fn read_maps(pid: &str) -> Result<IdMappings, MappingsError> {
     Ok(IdMappings { uid: read("uid_map")?, gid: read("gid_map")? })
 }
 
-fn parse_map(text: &str) -> Result<Vec<IdMapping>, MappingsError> {
+/// The text of a `uid_map` or `gid_map`.
+pub(crate) fn parse_map(text: &str) -> Result<Vec<IdMapping>, MappingsError> {
     text.lines()
         .map(|line| {
             let mut numbers = line.split_ascii_whitespace().map(str::parse);

@@ -62,14 +62,15 @@ fn pointed(
     }
     let mut rolled = service.clone();
     rolled.meta.updated_at = now;
-    if is_settled(view, service) {
-        exchange(&mut rolled, spec);
-    } else {
+    let state = service.update_status.as_ref().map(|status| status.state);
+    if is_under_way(view, service) || state == Some(UpdateState::Paused) {
         // What its rollback goes back to is what was before that: the spec that is half there may be a bad one.
         rolled.spec = spec;
+    } else {
+        exchange(&mut rolled, spec);
     }
     // One that has stopped for somebody to look at it goes on when somebody says so, not because a file has changed.
-    if !is_paused(service) {
+    if !matches!(state, Some(UpdateState::Paused | UpdateState::RollbackPaused)) {
         rolled.update_status = None;
     }
     // A job's iteration stays: a change of a file is no reason to run it, but its next task has the new one.
@@ -94,28 +95,19 @@ pub(super) fn exchange(service: &mut Service, next: ServiceSpec) {
     service.previous_spec_version = Some(service.spec_version);
 }
 
-/// Whether its spec is one that has run, or is gone back to: not one that an update has brought in part, or may never bring.
-fn is_settled(view: &View<'_>, service: &Service) -> bool {
+/// Whether an update brings its spec, or is about to.
+fn is_under_way(view: &View<'_>, service: &Service) -> bool {
     match &service.update_status {
-        Some(status) => !matches!(status.state, UpdateState::Updating | UpdateState::Paused),
-        None => service.spec.mode.is_job() || !is_to_be_carried_out(view, service),
+        Some(status) => status.state == UpdateState::Updating,
+        // Of a job nobody ever asks for a state of its update.
+        None => !service.spec.mode.is_job() && is_to_be_carried_out(view, service),
     }
-}
-
-fn is_paused(service: &Service) -> bool {
-    let paused = [UpdateState::Paused, UpdateState::RollbackPaused];
-    service.update_status.as_ref().is_some_and(|status| paused.contains(&status.state))
 }
 
 /// Whether its spec came of the one before by a rotation, which has not been carried out yet.
 fn is_half_rolled(view: &View<'_>, service: &Service) -> bool {
-    let is_under_way = match &service.update_status {
-        Some(status) => status.state == UpdateState::Updating,
-        // Of a job nobody ever asks for a state of its update.
-        None => !service.spec.mode.is_job() && is_to_be_carried_out(view, service),
-    };
     let is_of = |previous: &ServiceSpec| without_ids(previous) == without_ids(&service.spec);
-    is_under_way && asks(service) && service.previous_spec.as_ref().is_some_and(is_of)
+    is_under_way(view, service) && asks(service) && service.previous_spec.as_ref().is_some_and(is_of)
 }
 
 /// The spec, whichever secrets and configs of the same names it has.

@@ -59,7 +59,7 @@ pub(super) fn has_begun(service: &Service) -> bool {
 }
 
 /// How long it makes no run since the due times until then were decided on by a leader's clock that was ahead, if it is so.
-pub(crate) fn is_ahead(service: &Service, now: Timestamp) -> Option<Duration> {
+pub(crate) fn ahead_by(service: &Service, now: Timestamp) -> Option<Duration> {
     let ahead = status(service)?.decided_until.since(now);
     (ahead > ON_TIME).then_some(ahead)
 }

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::plan::Plan;
 use crate::plan::capability::CapabilityMask;
+use crate::spec::user_namespace::parse_map;
 use crate::spec::{IdMapping, NamespaceType};
 
 /// The kinds that keep a process from the host. A time namespace is criu's own doing, and one of cgroups hides names alone.
@@ -154,12 +155,14 @@ impl Bounds {
     /// [`Excess::Ids`].
     pub fn judge_maps(&self, texts: [&str; 2]) -> Result<(), Excess> {
         let Some(wanted) = &self.maps else { return Ok(()) };
-        let same = wanted.iter().zip(texts).all(|(wanted, text)| {
-            let mut wanted: Vec<[u32; 3]> =
-                wanted.iter().map(|map| [map.container_id, map.host_id, map.size]).collect();
-            wanted.sort_unstable();
-            parse_map(text).as_deref() == Some(&wanted[..])
-        });
+        let sorted = |mut map: Vec<IdMapping>| {
+            map.sort_unstable_by_key(|map| map.container_id);
+            map
+        };
+        let same = wanted
+            .iter()
+            .zip(texts)
+            .all(|(wanted, text)| parse_map(text).is_ok_and(|found| sorted(found) == sorted(wanted.clone())));
         if same { Ok(()) } else { Err(Excess::Ids) }
     }
 }
@@ -172,16 +175,6 @@ pub fn is_dead(status: &str) -> bool {
 
 fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
     status.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
-}
-
-fn parse_map(text: &str) -> Option<Vec<[u32; 3]>> {
-    let line = |line: &str| {
-        let numbers: Vec<u32> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
-        <[u32; 3]>::try_from(numbers).ok()
-    };
-    let mut map: Vec<[u32; 3]> = text.lines().map(line).collect::<Option<_>>()?;
-    map.sort_unstable();
-    Some(map)
 }
 
 #[cfg(test)]
