@@ -12,7 +12,7 @@ LAYOUTS = ("v1", "v2", *VM_MODES)
 
 
 def inner_text(suite_folder):
-    """Tests whose only evidence is runc's inner debug text: (file, test) to the line each of them matches.
+    """Tests whose only evidence is a line about runc's inside that is untrue of ketch: (file, test) to the line each of them matches.
 
     The test and the text must still stand in the checkout's file (the text often in a function that the file's tests
     call), else the entry is void.
@@ -58,17 +58,19 @@ def binaries(name, kept, suite_hash):
 
 
 def earlier(target):
-    """What the ledger says already: the rows and the totals of each suite and layout."""
-    rows, totals = {}, {}
+    """What the ledger says already, of each suite and layout: the rows by test, and the binaries by the runtime's name."""
+    rows, binaries_before = {}, {}
     for line in target.read_text().splitlines() if target.exists() else []:
         if line.startswith("#"):
-            words = line[1:].split()
-            if len(words) > 2 and words[1] in LAYOUTS:
-                totals.setdefault((words[0], words[1]), []).append(line)
+            words = line[1:].split(maxsplit=2)
+            if len(words) == 3 and words[1] in LAYOUTS:
+                text = words[2].rsplit(": ", 1)[0]
+                binaries_before.setdefault((words[0], words[1]), {})[text.split("-")[0]] = text
         elif line:
-            section, layout = line.split("\t")[:2]
-            rows.setdefault((section, layout), []).append(line)
-    return rows, totals
+            section, layout, base, verdict, test, *reason = line.split("\t")
+            unit, name = test.split(": ", 1)
+            rows.setdefault((section, layout), {})[(unit, name)] = (base, verdict, reason[0] if reason else "")
+    return rows, binaries_before
 
 
 def ketch_verdict(baseline, record, text):
@@ -103,49 +105,62 @@ def write_red(target, suites):
 
 
 def write(target, suites):
-    """Writes the ledger and gives the number of tests that pass with runc and neither pass nor are n/a with ketch."""
-    lines, totals, red = [], [], 0
-    rows_before, totals_before = earlier(target)
-    measured = {(suite.section, layout) for suite in suites for layout in LAYOUTS}
+    """Writes the ledger and gives the number of tests that pass with runc and neither pass nor are n/a with ketch. What this
+    machine has no result of stays as the ledger has it."""
+    rows, binaries_before = earlier(target)
+    heads = dict(binaries_before)
     for suite in suites:
         texts = inner_text(suite.folder) if suite.section == "runc" else {}
         for layout in LAYOUTS:
             kept = {name: newest(suite.section, name, suite.hash, layout) for name in ("runc", "ketch")}
-            by_runtime = {name: load(files) for name, files in kept.items()}
-            if not by_runtime["runc"] and not by_runtime["ketch"]:
-                # Measured on another machine, or never.
-                measured.discard((suite.section, layout))
+            if not any(kept.values()):
                 continue
-            counts = {}
-            body = []
-            for key in sorted(set(by_runtime["runc"]) | set(by_runtime["ketch"]) | planned(suite, layout)):
-                baseline = by_runtime["runc"].get(key)
-                verdict, reason = ketch_verdict(baseline, by_runtime["ketch"].get(key), texts.get(key))
-                base = baseline["status"] if baseline else "not run"
-                if base == "skip" and not reason:
-                    reason = baseline["reason"]
-                if base == "fail" and verdict != "fail":
-                    reason = reason or f"runc: {baseline['reason']}".rstrip(": ")
-                red += is_red(base, verdict)
-                counts[("runc", base)] = counts.get(("runc", base), 0) + 1
-                counts[("ketch", verdict)] = counts.get(("ketch", verdict), 0) + 1
-                body.append(f"{suite.section}\t{layout}\t{base}\t{verdict}\t{key[0]}: {key[1]}\t{reason}".rstrip())
-            for name in ("runc", "ketch"):
-                words = ", ".join(f"{status} {n}" for (who, status), n in sorted(counts.items()) if who == name)
-                totals.append(f"# {suite.section} {layout} {binaries(name, kept[name], suite.hash)}: {words}")
-            lines += body
-    for key, rows in rows_before.items():
-        if key not in measured:
-            lines += rows
-            totals += totals_before.get(key, [])
-            cells = [row.split("\t") for row in rows]
-            red += sum(is_red(cell[2], cell[3]) for cell in cells)
+            place = (suite.section, layout)
+            before = rows.get(place, {})
+            by_runtime = {name: load(files) for name, files in kept.items()}
+            tests = set(by_runtime["runc"]) | set(by_runtime["ketch"]) | planned(suite, layout)
+            rows[place] = {test: judged(test, by_runtime, before.get(test), texts) for test in sorted(tests)}
+            heads[place] = {name: described(name, by_runtime[name], kept[name], rows[place],
+                                            binaries_before.get(place, {}).get(name), suite.hash)
+                            for name in ("runc", "ketch")}
+    totals, lines, red = [], [], 0
+    for place, tests in rows.items():
+        for column, name in enumerate(("runc", "ketch")):
+            verdicts = [row[column] for row in tests.values()]
+            words = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in sorted(set(verdicts)))
+            totals.append(f"# {' '.join(place)} {heads[place][name]}: {words}")
+        for (unit, test), (base, verdict, reason) in tests.items():
+            lines.append("\t".join([*place, base, verdict, f"{unit}: {test}", reason]).rstrip())
+            red += is_red(base, verdict)
     head = ["# Generated by `make bats`; never edited by hand. checkpoint.bats runs in the VM only.",
             "# Columns: suite, layout (v1, v2: the machine's; vm-*: `make vm-bats`), verdict with runc, with ketch, test, reason.",
             "# Totals, with the start of the SHA-256 of the runtime's binary:",
             *totals, f"# pass with runc and not with ketch: {red}"]
     target.write_text("\n".join(head + lines) + "\n")
     return red
+
+
+def judged(test, by_runtime, before, texts):
+    """A test's row: the verdict with runc and with ketch, and the reason. A side that was not measured here is as `before`."""
+    baseline = by_runtime["runc"].get(test) or (before and {"status": before[0], "reason": before[2]})
+    base = baseline["status"] if baseline else "not run"
+    record = by_runtime["ketch"].get(test)
+    if record is None and before:
+        return base, before[1], before[2]
+    verdict, reason = ketch_verdict(baseline, record, texts.get(test))
+    if base == "skip" and not reason:
+        reason = baseline["reason"]
+    if base == "fail" and verdict != "fail":
+        reason = reason or f"runc: {baseline['reason'].removeprefix('runc: ')}".rstrip(": ")
+    return base, verdict, reason
+
+
+def described(name, measured, kept, tests, before, suite_hash):
+    """The binaries that a column's verdicts are of."""
+    if not kept:
+        return before or f"{name}, no results"
+    now = binaries(name, kept, suite_hash)
+    return f"{now}, the others {before}" if before and set(tests) - set(measured) else now
 
 
 def planned(suite, layout):

@@ -16,7 +16,7 @@ tests![
     single_dash_flags,
     flags_with_equals,
     the_bundle_is_the_current_folder_by_default,
-    debug_logs_more,
+    debug_tells_the_steps_of_a_start,
 ];
 
 fn version(case: &Case) {
@@ -130,11 +130,31 @@ fn the_bundle_is_the_current_folder_by_default(case: &Case) {
     assert_eq!(case.ketch().args(["run", &bundle.id]).cwd(&bundle.dir).run().ok().stdout, "ran\n");
 }
 
-fn debug_logs_more(case: &Case) {
-    let bundle = case.bundle();
+/// In runc's words, which people search a debug log for.
+fn debug_tells_the_steps_of_a_start(case: &Case) {
+    let bundle = case.bundle().script("sleep 1000");
     let log = case.dir.join("log");
+    let words = |args: &[&str]| {
+        let _old = std::fs::remove_file(&log);
+        let _ = case.ketch().arg("--debug").arg("--log").arg(&log).args(args).run().ok();
+        std::fs::read_to_string(&log).expect("the log")
+    };
+    let tells = |text: &str, steps: &[&str]| {
+        for step in steps {
+            assert!(text.lines().any(|line| line.contains("level=debug") && line.contains(step)), "{step}: {text}");
+        }
+    };
     bundle.write();
-    let run = case.ketch().arg("--debug").arg("--log").arg(&log).arg("run").arg("-b").arg(&bundle.dir).arg(&bundle.id);
-    let _ = run.run().ok();
-    assert!(std::fs::read_to_string(&log).expect("the log").contains("level=debug"));
+    let folder = bundle.dir.display().to_string();
+    let text = words(&["run", "-d", "-b", &folder, &bundle.id]);
+    let end = "init: closing the pipe to signal completion";
+    tells(&text, &["nsexec container setup", "child process in init()", end]);
+
+    let process = case.dir.join("process.json");
+    let affinity = r#"{"args": ["/bin/true"], "cwd": "/", "execCPUAffinity": {"initial": "0"}}"#;
+    std::fs::write(&process, affinity).expect("the process's file");
+    let text = words(&["exec", "--process", &process.display().to_string(), &bundle.id]);
+    let end = "setns_init: about to exec";
+    tells(&text, &["nsexec container setup", ": affinity: 0x1", "child process in init()", end]);
+    let _ = case.ketch().args(["delete", "--force", &bundle.id]).run().ok();
 }

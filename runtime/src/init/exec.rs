@@ -28,7 +28,7 @@ use super::namespaces::flag;
 use super::parent::write_oom_score;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::RlimitsBy;
-use super::{InitError, ProcessIo, Started, step};
+use super::{InitError, ProcessIo, Started, step, trail};
 use crate::cgroup::{CgroupDir, JoinFile};
 use crate::error::chain;
 use crate::log;
@@ -85,8 +85,10 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     if !plan.process.affinity.initial.is_empty() {
         affinity::set_affinity(0, &plan.process.affinity.initial)
             .map_err(step("error setting initial CPU affinity"))?;
+        trail::affinity(&plan.process.affinity.initial);
     }
 
+    trail::namespaces();
     let (cloned, birthplace) = clone_stage(&mut target)?;
     let stage = match cloned {
         Cloned::Child => {
@@ -109,6 +111,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
         guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
         conversation::tell(&ours, &Message::Go).map_err(|error| guard.how_it_ended(error))?;
     }
+    trail::born(guard.child()?.pid);
     let mut joining = Joining { state: &target.state, pidfd_taker };
     let rlimits = rlimits_by(plan).parents(&plan.process);
     converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut joining)
@@ -200,6 +203,7 @@ impl Answers for Joining<'_> {
     }
 
     fn ready(&mut self, started: &Child) -> Result<(), InitError> {
+        trail::joined_is_ready();
         PidfdTaker::tell(self.pidfd_taker.take(), started)
     }
 

@@ -22,6 +22,7 @@ pub mod parent;
 pub mod protocol;
 mod rlimits;
 mod stage;
+mod trail;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

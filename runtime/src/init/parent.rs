@@ -13,7 +13,7 @@ use super::namespaces::{OpenNamespace, open_all};
 use super::network;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::RlimitsBy;
-use super::{InitError, Milestones, ProcessIo, Started, id_map, init, step};
+use super::{InitError, Milestones, ProcessIo, Started, id_map, init, step, trail};
 use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::net_device;
@@ -53,6 +53,7 @@ pub fn start(
     let (mut channel, mut theirs) = (Some(ours), Some(theirs));
     let mut context =
         Some(init::Context { plan, joins, cgroup, cgroup_files, network, fifo, io, state: &*milestones });
+    trail::namespaces();
     let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
     drop(theirs);
     if plan.caller == Caller::User {
@@ -68,6 +69,7 @@ pub fn start(
     let staged = matches!(spawned, Spawned::Stage(_));
     let map_ids = |pid| Ok(id_map::write(&plan.namespaces, plan.caller, &proc, pid)?);
     let mut guard = KillOnDrop(Some(settle(spawned, &channel, &map_ids)?));
+    trail::born(guard.child()?.pid);
     if let Some(maker) = network_maker {
         maker.make(&channel).map_err(|error| guard.how_it_ended(error))?;
     }
@@ -155,6 +157,7 @@ impl Answers for Requests<'_> {
 
     /// The pidfd first: nobody sees a container whose caller can't be told of it.
     fn ready(&mut self, started: &Child) -> Result<(), InitError> {
+        trail::first_is_ready();
         PidfdTaker::tell(self.pidfd_taker.take(), started)?;
         self.milestones.ready().map_err(InitError::Caller)
     }
