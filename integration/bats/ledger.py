@@ -43,7 +43,7 @@ def newest(section, name, suite_hash, layout):
 
 def load(kept):
     """The records of the files."""
-    return {(unit, record["name"]): record for unit, path in sorted(kept.items()) for record in json.loads(path.read_text())}
+    return {(unit, record["name"].strip()): record for unit, path in sorted(kept.items()) for record in json.loads(path.read_text())}
 
 
 def binaries(name, kept, suite_hash):
@@ -167,4 +167,4 @@ def planned(suite, layout):
     """Every test that the VM's columns must speak of, run or not."""
     if layout not in VM_MODES or suite.section != "runc":
         return set()
-    return {(unit, name) for unit in suite.all_units() for name in suite.names(unit)}
+    return {(unit, name.strip()) for unit in suite.all_units() for name in suite.names(unit)}

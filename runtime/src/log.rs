@@ -116,6 +116,14 @@ pub fn warn(message: impl Display) {
     write(Level::Warning, &message);
 }
 
+/// The same of what was done as asked by all the means there are: only where the log is a file, or with `--debug`. A caller who has
+/// asked for no log takes stderr for the container's own, as that is all that runc writes there.
+pub fn remark(message: impl Display) {
+    if is_file() || is_debug() {
+        write(Level::Warning, &message);
+    }
+}
+
 /// A step taken; formatted only with `--debug`.
 pub fn debug(message: impl Display) {
     if is_debug() {

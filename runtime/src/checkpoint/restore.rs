@@ -142,7 +142,7 @@ pub fn restore(
     let console = io.console_socket.take();
     let privileges = criu.no_new_privileges();
     if plan.process.no_new_privileges && privileges == NoNewPrivileges::Lost {
-        log::warn(
+        log::remark(
             "restore: this criu does not restore no_new_privs, which config.json asks for: criu 3.19 does",
         );
     }
