@@ -18,6 +18,10 @@ pub enum Fault {
     AddressFreedEarly,
     /// Nodes are not told of what changed on their tasks after the first assignment.
     AssignmentLost,
+    /// A node is told once whom a service lets in, and not when a name becomes another's.
+    NamesStale,
+    /// What is gone stays among what nodes are told of services, with its ports.
+    ServiceKept,
     /// A worker that restarts forgets how far its tasks had come.
     TaskStartedTwice,
     /// Tasks that the assignment lacks run on.
@@ -35,13 +39,15 @@ pub enum Fault {
 }
 
 /// All of them, by the names that they are chosen by.
-pub const FAULTS: [(&str, Fault); 13] = [
+pub const FAULTS: [(&str, Fault); 15] = [
     ("log-not-synced", Fault::LogNotSynced),
     ("vote-not-kept", Fault::VoteNotKept),
     ("early-commit", Fault::EarlyCommit),
     ("end-forgotten", Fault::EndForgotten),
     ("address-freed-early", Fault::AddressFreedEarly),
     ("assignment-lost", Fault::AssignmentLost),
+    ("names-stale", Fault::NamesStale),
+    ("service-kept", Fault::ServiceKept),
     ("task-started-twice", Fault::TaskStartedTwice),
     ("removal-ignored", Fault::RemovalIgnored),
     ("restart-lost", Fault::RestartLost),

@@ -12,7 +12,7 @@ use ketch_cluster::store::Store;
 use crate::cluster::Cluster;
 use crate::model::{Asked, Model, Present};
 use crate::requests::{Known, lock};
-use crate::{jobs, labels};
+use crate::{jobs, labels, reach};
 use crate::{users, wishes};
 
 /// How long an agent that begins has to stop what its fence has run out for.
@@ -28,6 +28,7 @@ pub(crate) fn always(cluster: &Cluster, known: &Known) -> Result<(), String> {
         return Err(wrong);
     }
     fences(cluster)?;
+    reach::always(cluster)?;
     addresses_that_run(cluster, known)?;
     for site in &cluster.sites {
         let judged = site.node().and_then(|node| {
@@ -128,6 +129,7 @@ pub(crate) fn healed(cluster: &mut Cluster, known: &Known) -> Result<(), String>
         if running != wanted {
             return Err(differ(&running, &wanted));
         }
+        reach::healed(cluster)?;
         let left = cluster.sites.iter().flat_map(|site| site.machine.left());
         let forgotten = left.filter(|task| !known.contains(task)).count();
         if forgotten == 0 {

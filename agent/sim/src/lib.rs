@@ -4,6 +4,7 @@
 //!
 //! It is for development: no product links it.
 
+mod answers;
 mod cluster;
 mod disk;
 mod displaced;
@@ -16,6 +17,7 @@ mod loads;
 mod machine;
 mod model;
 mod random;
+mod reach;
 mod requests;
 mod run;
 mod scene;

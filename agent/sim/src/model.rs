@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ketch_cluster::id::{ConfigId, NetworkId, NodeId, SecretId, ServiceId};
 use ketch_cluster::objects::task::TaskRuntime;
-use ketch_cluster::objects::{NodeSpec, ServiceMode, ServiceSpec};
+use ketch_cluster::objects::{Labels, NodeSpec, ServiceMode, ServiceSpec};
 
-use crate::loads;
+use crate::{loads, reach};
 
 /// What is known of what users asked for.
 #[derive(Debug, Default)]
@@ -56,6 +56,8 @@ pub(crate) struct Present {
     pub(crate) mode: ServiceMode,
     pub(crate) image: String,
     pub(crate) replicas: Replicas,
+    /// Who reaches it.
+    pub(crate) reach: Labels,
 }
 
 /// Whose a service's replicas are.
@@ -71,12 +73,13 @@ impl Present {
             TaskRuntime::Container(container) => container.image.clone(),
             TaskRuntime::Attachment { .. } => String::new(),
         };
+        let reach = reach::read(&spec.labels);
         if loads::is_followed(spec) {
             // However many there are at the moment.
             let mode = ServiceMode::Replicated { replicas: 0 };
-            return Self { mode, image, replicas: Replicas::Loads };
+            return Self { mode, image, replicas: Replicas::Loads, reach };
         }
-        Self { mode: spec.mode, image, replicas: Replicas::Users }
+        Self { mode: spec.mode, image, replicas: Replicas::Users, reach }
     }
 }
 

@@ -14,7 +14,6 @@ use ketch_cluster::control::{
 use ketch_cluster::id::{NodeId, ServiceId};
 use ketch_cluster::objects::network::{IpamConfig, NetworkSpec, Subnet};
 use ketch_cluster::objects::node::{Availability, NodeRole};
-use ketch_cluster::objects::task::TaskRuntime;
 use ketch_cluster::objects::{ClusterSpec, NodeSpec, ServiceMode, ServiceSpec};
 use ketch_cluster::store::{ObjectId, ObjectKind};
 use ketch_node::manager::Leader;
@@ -22,6 +21,7 @@ use ketch_node::node::{Lead, Node};
 use tokio::time::sleep;
 
 use crate::model::{Asked, Model, Present};
+use crate::reach::Allowed;
 use crate::site::Site;
 use crate::wishes::{self, Creation, Surroundings};
 
@@ -50,6 +50,11 @@ pub(crate) enum Want {
     },
     Remove {
         service: ServiceId,
+    },
+    /// Others may reach it.
+    Open {
+        service: ServiceId,
+        allowed: Allowed,
     },
     /// Other data for the config that services use.
     Configure(u64),
@@ -83,7 +88,7 @@ pub(crate) fn want(site: &Site, known: Known, want: Want) -> bool {
     })
 }
 
-async fn leader(node: &Node) -> Option<Arc<Leader>> {
+pub(crate) async fn leader(node: &Node) -> Option<Arc<Leader>> {
     match node.lead().await {
         Ok(Lead::Here(leader, _)) if leader.read().await.is_ok() => Some(leader),
         _ => None,
@@ -103,12 +108,12 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
         Want::Update { service, image } => {
             let image = wishes::image_of(image);
             let asked = image.clone();
-            let spec = |spec: &mut ServiceSpec| {
-                if let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime {
-                    container.image = image;
-                }
-            };
+            let spec = |spec: &mut ServiceSpec| wishes::set_image(spec, image);
             update(leader, known, service, (spec, |present| present.image = asked)).await;
+        }
+        Want::Open { service, allowed } => {
+            let spec = move |spec: &mut ServiceSpec| allowed.write(&mut spec.labels);
+            update(leader, known, service, (spec, move |present| allowed.write(&mut present.reach))).await;
         }
         Want::RollBack { service } => roll_back(leader, known, service).await,
         Want::Remove { service } => {

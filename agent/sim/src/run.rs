@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::answers;
 use crate::cluster::Cluster;
 use crate::displaced::Displaced;
 use crate::faults::Faults;
@@ -121,6 +122,8 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
+    answers::explained(cluster)?;
+    answers::foreseen(cluster, random, &known, scene)?;
     displaced.look(cluster)?;
     followed.look(cluster)?;
     jobs.look(cluster)?;

@@ -15,6 +15,8 @@ pub(crate) struct Scene {
     pub(crate) beyond: Beyond,
     pub(crate) room: Room,
     pub(crate) loads: Loads,
+    pub(crate) doors: Doors,
+    pub(crate) foresight: Foresight,
 }
 
 /// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
@@ -59,6 +61,20 @@ pub(crate) enum Loads {
     Followed,
 }
 
+/// Whether services publish ports and say who reaches them (`ketch.allow`, `ketch.publish.*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doors {
+    None,
+    Kept,
+}
+
+/// Whether, once all is well, a change is simulated and made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Foresight {
+    None,
+    Tried,
+}
+
 /// Whether all machines lose power at once, just after a request was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
@@ -89,7 +105,9 @@ impl Scene {
         let room = if random.below(3) == 0 { Room::Scarce } else { Room::Plenty };
         // Not drawn: the other seeds are what they were.
         let loads = if seed % 4 == 3 && work != Work::Tight { Loads::Followed } else { Loads::Ignored };
-        Self { managers, workers, clocks, work, nodes, power, beyond, room, loads }
+        let foresight = if seed % 4 == 2 { Foresight::Tried } else { Foresight::None };
+        let doors = if seed.is_multiple_of(5) && work != Work::Bare { Doors::Kept } else { Doors::None };
+        Self { managers, workers, clocks, work, nodes, power, beyond, room, loads, doors, foresight }
     }
 
     /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
@@ -97,7 +115,20 @@ impl Scene {
         let managers = if random.below(4) == 0 { 5 } else { 3 };
         let (work, nodes, power) = (Work::Bare, Nodes::Kept, Power::FailsSomewhere);
         let (beyond, room, loads) = (Beyond::Docker, Room::Plenty, Loads::Ignored);
-        Self { managers, workers: 0, clocks: Clocks::Good, work, nodes, power, beyond, room, loads }
+        let (doors, foresight) = (Doors::None, Foresight::None);
+        Self {
+            managers,
+            workers: 0,
+            clocks: Clocks::Good,
+            work,
+            nodes,
+            power,
+            beyond,
+            room,
+            loads,
+            doors,
+            foresight,
+        }
     }
 
     /// The pool of the network that services join: with few addresses, so that they are soon given again.

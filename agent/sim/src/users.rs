@@ -15,8 +15,9 @@ use crate::cluster::Cluster;
 use crate::labels::Extras;
 use crate::model::Replicas;
 use crate::random::Random;
+use crate::reach::{Allowed, Reach};
 use crate::requests::{Known, NodeChange, Want, lock, want};
-use crate::scene::{Beyond, Clocks, Loads, Nodes, Room, Scene, Work};
+use crate::scene::{Beyond, Clocks, Doors, Loads, Nodes, Room, Scene, Work};
 use crate::site::Site;
 use crate::wishes::{Creation, Fence, Files, Ranked};
 
@@ -114,6 +115,12 @@ impl Users {
         let choice = random.bits().checked_rem(present.len() as u64).and_then(|it| usize::try_from(it).ok());
         let service = choice.and_then(|it| present.get(it)).copied();
         let number = self.number;
+        if self.scene.doors == Doors::Kept
+            && random.below(5) == 0
+            && let Some((service, ..)) = service
+        {
+            return Some(Want::Open { service, allowed: Allowed::drawn(number, random) });
+        }
         match (random.below(9), service) {
             (0..=1, _) if present.len() >= self.scene.most_services() => None,
             (0..=1, _) | (_, None) => {
@@ -167,7 +174,15 @@ impl Users {
             replicas: if is_followed { Replicas::Loads } else { Replicas::Users },
             files: if random.below(2) == 0 { Files::None } else { Files::Some },
             extras: self.extras(mode, random),
+            reach: self.reach(random),
         }
+    }
+
+    fn reach(&self, random: &mut Random) -> Reach {
+        if self.scene.doors == Doors::None {
+            return Reach::default();
+        }
+        Reach::drawn(self.number, random)
     }
 
     fn extras(&self, mode: ServiceMode, random: &mut Random) -> Extras {

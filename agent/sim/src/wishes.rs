@@ -23,6 +23,7 @@ use ketch_node::executor::Work;
 use crate::labels::Extras;
 use crate::loads;
 use crate::model::{Model, Replicas};
+use crate::reach::Reach;
 
 const FENCE: &str = "8s";
 pub(crate) const CONFIG: &str = "settings";
@@ -44,6 +45,7 @@ pub(crate) struct Creation {
     pub(crate) replicas: Replicas,
     pub(crate) files: Files,
     pub(crate) extras: Extras,
+    pub(crate) reach: Reach,
     /// Where room is scarce.
     pub(crate) room: Option<Ranked>,
 }
@@ -98,6 +100,7 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
         labels.insert(fence::LABEL.to_owned(), FENCE.to_owned());
     }
     creation.extras.write(&mut labels);
+    creation.reach.write(&mut labels);
     if let Some(room) = creation.room {
         labels.extend(room.priority.map(|it| (priority::LABEL.to_owned(), it.to_string())));
         labels.extend(room.rebalanced.then(|| (rebalance::LABEL.to_owned(), "true".to_owned())));
@@ -113,7 +116,7 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
         mode: creation.mode,
         update: (!is_job).then_some(update),
         rollback: (!is_job).then_some(update),
-        endpoint: None,
+        endpoint: creation.reach.endpoint(),
     }
 }
 
@@ -124,6 +127,12 @@ pub(crate) fn name_of(number: u64) -> String {
 
 pub(crate) fn image_of(number: u64) -> String {
     format!("busybox:{number}")
+}
+
+pub(crate) fn set_image(spec: &mut ServiceSpec, image: String) {
+    if let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime {
+        container.image = image;
+    }
 }
 
 fn task(creation: Creation, surroundings: &Surroundings) -> TaskSpec {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Assignment, Item, ItemId};
 use crate::control::size_of;
+use crate::fault::Fault;
 
 /// The items that a node has: as the manager has sent them, or as the worker has received them.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -85,9 +86,12 @@ impl Held {
         if base == Base::Empty {
             return (to.items().cloned().collect(), Vec::new());
         }
-        let is_held = |id: &ItemId, item: &Item| self.items.get(id).is_some_and(|held| held.item == *item);
+        let is_held = |id: &ItemId, item: &Item| {
+            self.items.get(id).is_some_and(|held| held.item == *item || is_stale_by_fault(&held.item))
+        };
         let set = to.items.iter().filter(|(id, item)| !is_held(id, item)).map(|(_, item)| item.clone());
-        let removed = self.items.keys().filter(|id| !to.items.contains_key(*id)).copied();
+        let removed =
+            self.items.keys().filter(|id| !to.items.contains_key(*id) && !is_kept_by_fault(**id)).copied();
         (set.collect(), removed.collect())
     }
 
@@ -153,6 +157,14 @@ impl Held {
         self.generation = changes.generation;
         self.digest = changes.digest;
     }
+}
+
+fn is_stale_by_fault(held: &Item) -> bool {
+    Fault::NamesStale.is_made() && matches!(held, Item::Service(entry) if entry.allowed.is_some())
+}
+
+fn is_kept_by_fault(id: ItemId) -> bool {
+    Fault::ServiceKept.is_made() && matches!(id, ItemId::Service(_))
 }
 
 /// How many of the items make one message: at least one.
