@@ -69,7 +69,7 @@ def earlier(target):
         elif line:
             section, layout, base, verdict, test, *reason = line.split("\t")
             unit, name = test.split(": ", 1)
-            rows.setdefault((section, layout), {})[(unit, name)] = (base, verdict, reason[0] if reason else "")
+            rows.setdefault((section, layout), {})[(unit, name.strip())] = (base, verdict, reason[0] if reason else "")
     return rows, binaries_before
 
 
