@@ -142,7 +142,7 @@ def write(target, suites):
 
 def judged(test, by_runtime, before, texts):
     """A test's row: the verdict with runc and with ketch, and the reason. A side that was not measured here is as `before`."""
-    baseline = by_runtime["runc"].get(test) or (before and {"status": before[0], "reason": before[2]})
+    baseline = by_runtime["runc"].get(test) or (before and baseline_of(before))
     base = baseline["status"] if baseline else "not run"
     record = by_runtime["ketch"].get(test)
     if record is None and before:
@@ -151,8 +151,15 @@ def judged(test, by_runtime, before, texts):
     if base == "skip" and not reason:
         reason = baseline["reason"]
     if base == "fail" and verdict != "fail":
-        reason = reason or f"runc: {baseline['reason'].removeprefix('runc: ')}".rstrip(": ")
+        reason = reason or f"runc: {baseline['reason']}".rstrip(": ")
     return base, verdict, reason
+
+
+def baseline_of(row):
+    """What a row says of runc. The reason is its own of a skip, and where it says so; else it is ketch's."""
+    base, _, reason = row
+    own = reason if base == "skip" else reason.removeprefix("runc: ") if reason.startswith("runc: ") else ""
+    return {"status": base, "reason": own}
 
 
 def described(name, measured, kept, tests, before, suite_hash):

@@ -1,7 +1,7 @@
 //! What the leader answers once all is well: `explain` of everything there is, and `simulate` of a change, which is then made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,7 +9,7 @@ use ketch_cluster::control::{Rollback, ServiceUpdate, remove_service, update_ser
 use ketch_cluster::explain::{Explained, Group, TaskStory, explain};
 use ketch_cluster::id::{ServiceId, TaskId};
 use ketch_cluster::label::depends_on;
-use ketch_cluster::objects::node::{Availability, NodeState};
+use ketch_cluster::objects::node::NodeState;
 use ketch_cluster::objects::task::Gate;
 use ketch_cluster::objects::{Node, Service, ServiceMode, ServiceSpec, Task, TaskState};
 use ketch_cluster::simulate::{Copied, Ended, Outcome, Simulation};
@@ -42,21 +42,20 @@ fn asked<T: Send + 'static>(
     question: impl Fn(&View<'_>, Timestamp) -> T + Send + Sync + Clone + 'static,
 ) -> Result<T, String> {
     let answer: Arc<Mutex<Option<T>>> = Arc::default();
-    let taken = || answer.lock().unwrap_or_else(PoisonError::into_inner).take();
     for site in &cluster.sites {
         let (question, answer) = (question.clone(), Arc::clone(&answer));
         let _runs = site.order(move |node| {
             async move {
                 let Some(leader) = leader(&node).await else { return };
                 let said = leader.view(|view| question(view, leader.now()));
-                *answer.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+                *lock(&answer) = Some(said);
             }
             .boxed()
         });
     }
     let mut said = None;
     cluster.until(ANSWERS, what, |_| {
-        said = taken();
+        said = lock(&answer).take();
         said.is_some().then_some(()).ok_or_else(|| "nobody answers".to_owned())
     })?;
     said.ok_or_else(|| "nobody answers".to_owned())
@@ -93,7 +92,7 @@ fn is_live(view: &View<'_>, task: &Task) -> bool {
 }
 
 fn takes_tasks_as_told(node: &Node, group: &Group) -> Result<(), String> {
-    let takes = node.status.state == NodeState::Ready && node.spec.availability == Availability::Active;
+    let takes = node.status.state == NodeState::Ready && wishes::takes_tasks(node);
     let told = group.notes.first().is_some_and(|note| note == "takes new tasks");
     if takes == told { Ok(()) } else { Err(format!("of {} is told {:?}", node.id, group.notes)) }
 }

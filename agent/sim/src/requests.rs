@@ -276,6 +276,6 @@ async fn make_network(leader: &Leader, known: &Known, addresses: &str) {
     }
 }
 
-pub(crate) fn lock(known: &Known) -> MutexGuard<'_, Model> {
-    known.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
