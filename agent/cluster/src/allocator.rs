@@ -29,7 +29,7 @@ mod vni;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::id::{NetworkId, ServiceId};
 use crate::objects::node::NodeState;
@@ -44,7 +44,7 @@ use ports::Ports;
 use refusal::Refusal;
 
 /// SwarmKit's words, which users know from `docker inspect`.
-const ALLOCATED: &str = "pending task scheduling";
+static ALLOCATED: LazyLock<Arc<str>> = LazyLock::new(|| "pending task scheduling".into());
 
 /// What is to be given out and taken back now. Called again after each change of a network, service, node or task, its own
 /// ones included; time alone changes nothing.
@@ -165,13 +165,13 @@ impl<'a> Pass<'a> {
                 allocated.networks = networks;
                 allocated.status.state = TaskState::Pending;
                 allocated.status.since = self.now;
-                allocated.status.message = ALLOCATED.to_owned();
-                allocated.status.error.clear();
+                allocated.status.message = Arc::clone(&ALLOCATED);
+                allocated.status.error = Arc::default();
             }
             Err(refusal) => {
                 // `docker service ps` shows the error, `docker inspect` both.
-                allocated.status.message = refusal.to_string();
-                allocated.status.error = refusal.to_string();
+                allocated.status.message = refusal.to_string().into();
+                allocated.status.error = Arc::clone(&allocated.status.message);
             }
         }
         if allocated.status != task.status {

@@ -100,8 +100,8 @@ pub(crate) fn task(number: u128, service: &Service, slot: u64) -> Task {
         spec_version: service.spec_version,
         service: Some(service.id),
         slot,
-        name: format!("{}.{slot}.{id}", service.spec.name),
-        service_name: service.spec.name.clone(),
+        name: format!("{}.{slot}.{id}", service.spec.name).into(),
+        service_name: service.spec.name.as_str().into(),
         service_labels: service.spec.labels.clone(),
         job_iteration: service.job.map(|job| job.iteration),
         ..Task::new(id, service.spec.task.clone())

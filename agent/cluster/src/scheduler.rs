@@ -38,7 +38,7 @@ mod tests;
 mod vacated;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::id::NodeId;
@@ -57,13 +57,14 @@ use pipeline::Pipeline;
 use preempt::Step;
 use room::Put;
 pub(crate) use room::host_of;
-use spread::{Candidates, Tree};
+use spread::Candidates;
 use table::NodeTable;
 use vacated::Vacated;
 
 /// SwarmKit's words, which clients show beside the state.
-const ASSIGNED: &str = "scheduler assigned task to node";
-const CONFIRMED: &str = "scheduler confirmed task can run on preassigned node";
+static ASSIGNED: LazyLock<Arc<str>> = LazyLock::new(|| "scheduler assigned task to node".into());
+static CONFIRMED: LazyLock<Arc<str>> =
+    LazyLock::new(|| "scheduler confirmed task can run on preassigned node".into());
 
 /// How far back failures count against a node.
 pub(crate) const RECENT: Duration = Duration::from_secs(5 * 60);
@@ -151,14 +152,14 @@ impl Pass<'_> {
         }
         for (pipeline, task) in refused.into_iter().filter(|(_, task)| made.leaves(task)) {
             let is_due = self.may_tell(task);
-            let reason = is_due.then(|| self.reason_of_node(task, pipeline));
-            self.keep_waiting(task, reason.as_deref(), made.step_of(task));
+            let reason = is_due.then(|| Arc::from(self.reason_of_node(task, pipeline)));
+            self.keep_waiting(task, reason.as_ref(), made.step_of(task));
         }
         for (pipeline, tasks) in left {
             let is_due = tasks.iter().any(|task| self.may_tell(task));
-            let reason = is_due.then(|| pipeline.explain(self.table));
+            let reason = is_due.then(|| Arc::from(pipeline.explain(self.table)));
             let tasks = tasks.iter().filter(|task| made.leaves(task));
-            tasks.for_each(|task| self.keep_waiting(task, reason.as_deref(), made.step_of(task)));
+            tasks.for_each(|task| self.keep_waiting(task, reason.as_ref(), made.step_of(task)));
         }
         self.wanted
     }
@@ -186,16 +187,17 @@ impl Pass<'_> {
         let partition = self.table.partition_by(&sample.spec.placement.spread, pipeline);
         let start = self.table.start_of(sample.service);
         self.table.arrange(sample.service, partition);
-        let layout = Arc::clone(self.table.partition(partition).shared_layout());
+        let mut tree = self.table.lend_tree(partition);
         let Self { table, wanted, now, .. } = self;
         let mut candidates = Candidates { table, pipeline, failures: &failures, partition, start };
-        let mut tree = Tree::of(layout.shape(), &candidates);
+        tree.begin(&candidates);
         let placed = tasks.iter().take_while(|task| {
             tree.place(&mut candidates, &mut |table, row| {
                 wanted.update(assign(table, row, Order { task, pipeline, now: *now }));
             })
         });
         let placed = placed.count();
+        self.table.give_back_tree(partition, tree);
         self.table.end_arrangement();
         &tasks[placed..]
     }
@@ -233,18 +235,18 @@ impl Pass<'_> {
 
     /// Writes why the task waits, unless it says so already and does not step back. What was told a moment ago is looked at again later.
     /// Whatever it was promised is forgotten: it could not be kept.
-    fn keep_waiting(&mut self, task: &Task, reason: Option<&str>, step: Step) {
+    fn keep_waiting(&mut self, task: &Task, reason: Option<&Arc<str>>, step: Step) {
         match reason.filter(|_| self.may_tell(task)) {
-            Some(reason) if task.status.error == reason && step == Step::Stays && task.promised.is_none() => {
-            }
+            Some(reason)
+                if task.status.error == *reason && step == Step::Stays && task.promised.is_none() => {}
             Some(reason) => self.tell(Task { promised: None, ..task.clone() }, reason),
             None => self.wanted.wake(task.meta.updated_at.after(REASON_HOLDS)),
         }
     }
 
-    fn tell(&mut self, mut task: Task, reason: &str) {
+    fn tell(&mut self, mut task: Task, reason: &Arc<str>) {
         task.meta.updated_at = self.now;
-        task.status.error = reason.to_owned();
+        task.status.error = Arc::clone(reason);
         self.wanted.update(task);
         self.wanted.wake(self.now.after(REASON_HOLDS));
     }
@@ -261,7 +263,7 @@ struct Order<'t> {
 fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
     let Order { task, pipeline, now } = order;
     let node = &table.rows()[row];
-    let message = if task.node.is_some() { CONFIRMED } else { ASSIGNED };
+    let message = if task.node.is_some() { &*CONFIRMED } else { &*ASSIGNED };
     let placed = task.node.is_none().then(|| Placed {
         nodes: u32::try_from(table.rows().len()).unwrap_or(u32::MAX),
         of_service: node.live_of(task.service),
@@ -275,7 +277,7 @@ fn assign(table: &mut NodeTable, row: usize, order: Order<'_>) -> Task {
         status: TaskStatus {
             state: TaskState::Assigned,
             since: now,
-            message: message.to_owned(),
+            message: Arc::clone(message),
             ..TaskStatus::default()
         },
         decision: Decision { placed, ..task.decision },

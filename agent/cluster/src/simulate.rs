@@ -176,7 +176,7 @@ impl Simulation {
         let mut ends = Vec::new();
         for (task, state) in done {
             let before = View::new(&self.store, &self.observed).status(&task).clone();
-            let told = Told { state, message: before.message.clone(), ..Told::default() };
+            let told = Told { state, message: before.message.to_string(), ..Told::default() };
             if !self.observed.note(task.id, told, self.now) {
                 continue;
             }

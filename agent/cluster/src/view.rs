@@ -43,8 +43,8 @@ impl Told {
             state: self.state,
             since: same.map_or_else(|| now.before(self.state_for), |known| known.since),
             running_since: ran.or_else(|| self.running_for.map(|age| now.before(age))),
-            message: self.message,
-            error: self.error,
+            message: self.message.into(),
+            error: self.error.into(),
             container: self.container,
             ports: self.ports,
         }
@@ -225,9 +225,9 @@ mod tests {
         let mut observed = Observed::default();
         observed.note(task.id, word(TaskState::Failed, "told"), NOW);
         let store = Store::default();
-        assert_eq!(View::new(&store, &observed).status(&task).message, "");
+        assert_eq!(&*View::new(&store, &observed).status(&task).message, "");
         observed.note(task.id, word(TaskState::Orphaned, "told"), NOW);
-        assert_eq!(View::new(&store, &observed).status(&task).message, "told");
+        assert_eq!(&*View::new(&store, &observed).status(&task).message, "told");
     }
 
     proptest! {
@@ -242,7 +242,7 @@ mod tests {
                 let after = observed.status(task).unwrap();
                 prop_assert!(before.as_ref().is_none_or(|before| before.state <= after.state));
                 prop_assert_eq!(news, before.as_ref() != Some(after));
-                prop_assert!(!news || (after.state, &after.message) == (said.state, &said.message));
+                prop_assert!(!news || (after.state, &*after.message) == (said.state, said.message.as_str()));
             }
         }
     }

@@ -199,8 +199,8 @@ fn status_shown(task: &Task, status: &TaskStatus) -> api::TaskStatus {
     api::TaskStatus {
         timestamp: moment::shown(status.since),
         state: state_name(status.state).to_owned(),
-        message: status.message.clone(),
-        err: displaced.map_or_else(|| status.error.clone(), |it| it.reason.clone()),
+        message: status.message.to_string(),
+        err: displaced.map_or_else(|| status.error.to_string(), |it| it.reason.clone()),
         container_status: status.container.as_ref().map(container),
         port_status: api::PortStatus { ports: endpoint::ports_shown(&status.ports) },
     }

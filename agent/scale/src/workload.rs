@@ -204,11 +204,11 @@ pub(crate) fn waiting(service: &Service, slot: u64, (id, born): (TaskId, Timesta
         spec_version: service.spec_version,
         service: Some(service.id),
         slot,
-        name: format!("{}.{slot}.{id}", service.spec.name),
-        service_name: service.spec.name.clone(),
+        name: format!("{}.{slot}.{id}", service.spec.name).into(),
+        service_name: service.spec.name.as_str().into(),
         status: TaskStatus {
             state: TaskState::Pending,
-            message: "pending task scheduling".to_owned(),
+            message: "pending task scheduling".into(),
             ..TaskStatus::default()
         },
         endpoint: Some(Endpoint::default()),

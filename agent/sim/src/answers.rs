@@ -273,7 +273,7 @@ fn standings(store: &Store) -> BTreeMap<ServiceId, (String, Standing)> {
         let waits = live.iter().filter(|task| task.status.state < TaskState::Assigned);
         let mut waiting: Vec<_> = waits
             .map(|task| {
-                let why = Some(task.status.error.as_str()).filter(|error| !error.is_empty());
+                let why = Some(&*task.status.error).filter(|error| !error.is_empty());
                 format!("{}.{}: {}", task.service_name, task.slot, why.unwrap_or("waits"))
             })
             .collect();

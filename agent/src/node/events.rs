@@ -185,11 +185,11 @@ fn decided_of_task(old: Option<&Task>, new: &Task) -> Option<Happened> {
     match old {
         None => {
             let born = born(new);
-            let waits = waits(new).then(|| said("task_wait", &[("reason", new.status.error.clone())]));
+            let waits = waits(new).then(|| said("task_wait", &[("reason", new.status.error.to_string())]));
             born.map_or(waits.flatten(), |(action, more)| said(action, &more))
         }
         Some(old) if waits(new) && (!waits(old) || old.gate != new.gate) => {
-            said("task_wait", &[("reason", new.status.error.clone())])
+            said("task_wait", &[("reason", new.status.error.to_string())])
         }
         Some(old) if old.gate == Gate::Closed && new.gate == Gate::Open => said("task_go", &[]),
         // The scheduler had said that it waits.

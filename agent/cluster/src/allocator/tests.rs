@@ -123,5 +123,5 @@ fn published(store: &Store, number: u128) -> Vec<u16> {
 fn reason(store: &Store, number: u128) -> String {
     let status = &task(store, number).status;
     assert_eq!((status.state, &status.error), (TaskState::New, &status.message));
-    status.message.clone()
+    status.message.to_string()
 }

@@ -66,7 +66,7 @@ pub struct Neighbour {
     pub task: TaskId,
     /// None for a plain container.
     pub service: Option<ServiceId>,
-    pub name: String,
+    pub name: Arc<str>,
     /// Where it is: this node, or a [`Peer`] whose data address its datagrams go to.
     pub node: NodeId,
     /// To networks that this node is in too.

@@ -59,7 +59,7 @@ pub fn find_task(view: &View<'_>, text: &str) -> Result<Arc<Task>, ControlError>
     let named = text
         .rsplit_once('.')
         .and_then(|(_, id)| view.task(id.parse().ok()?))
-        .filter(|task| task.name == text);
+        .filter(|task| *task.name == *text);
     let ways: Ways<'_, '_, Task> = [
         &mut text.parse().ok().and_then(|id| view.task(id)).into_iter(),
         &mut named.into_iter(),

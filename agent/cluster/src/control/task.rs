@@ -156,8 +156,8 @@ pub fn attach_network(
     let task = Task {
         meta: Meta::new(now),
         node: Some(attachment.node),
-        name: attachment.name,
-        status: TaskStatus { since: now, message: CREATED.to_owned(), ..TaskStatus::default() },
+        name: attachment.name.into(),
+        status: TaskStatus { since: now, message: Arc::clone(&CREATED), ..TaskStatus::default() },
         ..Task::new(id, Arc::new(spec))
     };
     validate::fits_object(ObjectKind::Task, &task)?;

@@ -63,7 +63,7 @@ impl Teller<'_> {
                 // Who is preempted or rebalanced says so in its record; its end alone is no error.
                 let displaced = before.and_then(|before| before.displaced.as_ref());
                 let said = displaced.map(|it| it.reason.as_str());
-                let error = before.map(|before| before.status.error.as_str());
+                let error = before.map(|before| &*before.status.error);
                 let said = said.into_iter().chain(error).find(|text| !text.is_empty());
                 let said = said.unwrap_or("it did not fit there any more");
                 format!("moved: the one before was asked to leave {on}: {said}")
@@ -100,7 +100,7 @@ impl Teller<'_> {
         let status = self.view.status(task);
         let state = status.state;
         let said = |instead: &str| {
-            if status.error.is_empty() { instead.to_owned() } else { status.error.clone() }
+            if status.error.is_empty() { instead.to_owned() } else { status.error.to_string() }
         };
         if state.is_terminal() {
             return std::iter::once(self.end(task)).chain(self.given_up(task)).collect();

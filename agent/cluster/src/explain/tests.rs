@@ -65,7 +65,7 @@ fn a_pending_task_says_what_each_node_lacks() {
     Arc::make_mut(&mut service.spec.task).resources.reservations.nano_cpus = 8_000_000_000;
     let mut task = fixture::task(1, &service, 1);
     task.status.state = TaskState::Pending;
-    task.status.error = "no suitable node (insufficient resources on 1 node)".to_owned();
+    task.status.error = "no suitable node (insufficient resources on 1 node)".into();
     let mut drained = fixture::node(2);
     drained.spec.availability = Availability::Drain;
     let text = shown([service.into(), task.into(), fixture::node(1).into(), drained.into()], "service-1");

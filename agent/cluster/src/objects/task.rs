@@ -31,9 +31,9 @@ pub struct Task {
     pub slot: u64,
     /// Where it runs; for a global service from its birth, otherwise once the scheduler has chosen. Never changed after.
     pub node: Option<NodeId>,
-    pub name: String,
+    pub name: Arc<str>,
     pub labels: Labels,
-    pub service_name: String,
+    pub service_name: Arc<str>,
     pub service_labels: Labels,
     /// As committed: a manager's states up to assigned, then only an end. [`View`](crate::view::View) joins it with
     /// what the worker has told the leader since.
@@ -88,9 +88,9 @@ impl Task {
             service: None,
             slot: 0,
             node: None,
-            name: String::new(),
+            name: Arc::default(),
             labels: Labels::new(),
-            service_name: String::new(),
+            service_name: Arc::default(),
             service_labels: Labels::new(),
             status: TaskStatus::default(),
             desired_state: TaskState::Running,
@@ -266,8 +266,8 @@ pub struct TaskStatus {
     pub since: Timestamp,
     /// When it came to run (healthy, if it has a health check), by the same clock; kept after its end.
     pub running_since: Option<Timestamp>,
-    pub message: String,
-    pub error: String,
+    pub message: Arc<str>,
+    pub error: Arc<str>,
     pub container: Option<ContainerStatus>,
     /// Ports of publish mode host, with what the node chose for those that were 0.
     pub ports: Vec<PortConfig>,

@@ -85,7 +85,7 @@ fn give_up(service: &ServiceView<'_>, slot: &Slot<'_>, wanted: &mut Reconciled) 
         if stopped.status.state.is_terminal() {
             let host = service.view.node(*to).map_or_else(|| to.to_string(), |node| host_of(node));
             stopped.status.error =
-                format!("gave up the move to {host}: it has not come to run there in time");
+                format!("gave up the move to {host}: it has not come to run there in time").into();
         }
         wanted.update(stopped);
         let displaced = Displacement { at: service.now, cause: *cause, reason: String::new() };

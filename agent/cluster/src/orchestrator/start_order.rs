@@ -35,7 +35,7 @@ pub(super) fn keep(service: &ServiceView<'_>, wanted: &mut Reconciled) {
         }
     }
     for task in waiting.into_iter().filter(|task| service.is_wanted(task)) {
-        if Some(&task.status.error) != reason.as_ref() {
+        if Some(&*task.status.error) != reason.as_deref() {
             wanted.update(told(service, task, reason.as_deref()));
         }
     }
@@ -67,7 +67,7 @@ fn close(action: &mut StoreAction, reason: &str) {
     if let StoreAction::Create(Object::Task(task)) = action {
         let task = Arc::make_mut(task);
         task.gate = Gate::Closed;
-        reason.clone_into(&mut task.status.error);
+        task.status.error = reason.into();
     }
 }
 
@@ -76,7 +76,7 @@ fn told(service: &ServiceView<'_>, task: &Task, reason: Option<&str>) -> Task {
     let mut told = task.clone();
     told.meta.updated_at = service.now;
     told.gate = if reason.is_some() { Gate::Closed } else { Gate::Open };
-    reason.unwrap_or_default().clone_into(&mut told.status.error);
+    told.status.error = reason.unwrap_or_default().into();
     told
 }
 

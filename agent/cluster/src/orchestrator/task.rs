@@ -1,5 +1,6 @@
 //! How a task of a service is made, and how it is asked to stop. Every orchestrator makes and stops its tasks here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::service_view::ServiceView;
@@ -58,13 +59,13 @@ pub(super) fn new(service: &ServiceView<'_>, birth: Birth, bits: NewBits<'_>) ->
         service: Some(of.id),
         slot: birth.slot,
         node: birth.node,
-        name: name(&of.spec.name, birth, id),
-        service_name: of.spec.name.clone(),
+        name: name(&of.spec.name, birth, id).into(),
+        service_name: of.spec.name.as_str().into(),
         service_labels: of.spec.labels.clone(),
         status: TaskStatus {
             state: TaskState::New,
             since: service.now,
-            message: texts::CREATED.to_owned(),
+            message: Arc::clone(&texts::CREATED),
             ..TaskStatus::default()
         },
         desired_state: birth.desired,

@@ -1,9 +1,11 @@
 //! Texts that clients show or match: SwarmKit's words, each held by a test. `control` uses them too.
 
+use std::sync::{Arc, LazyLock};
+
 use crate::id::TaskId;
 
 /// Of a new task.
-pub const CREATED: &str = "created";
+pub static CREATED: LazyLock<Arc<str>> = LazyLock::new(|| "created".into());
 pub const UPDATE_IN_PROGRESS: &str = "update in progress";
 pub const UPDATE_COMPLETED: &str = "update completed";
 pub const ROLLBACK_COMPLETED: &str = "rollback completed";
@@ -34,7 +36,7 @@ mod tests {
     #[test]
     fn the_words_are_swarmkits() {
         let task = TaskId::of(1);
-        assert_eq!(CREATED, "created");
+        assert_eq!(&**CREATED, "created");
         assert_eq!(UPDATE_IN_PROGRESS, "update in progress");
         assert_eq!(UPDATE_COMPLETED, "update completed");
         assert_eq!(ROLLBACK_COMPLETED, "rollback completed");

@@ -240,7 +240,7 @@ fn a_task_wakes_what_reads_it() {
     let (store, task) = cluster();
     let observed = Observed::default();
     let view = View::new(&store, &observed);
-    let told = Task { status: TaskStatus { message: "x".to_owned(), ..task.status.clone() }, ..task.clone() };
+    let told = Task { status: TaskStatus { message: "x".into(), ..task.status.clone() }, ..task.clone() };
     let its_own = BTreeSet::from([SERVICE, REAPER, NODE]);
     assert_eq!(woken(&view, changed(task.clone(), told)), its_own);
     let stopped = Task { desired_state: TaskState::Shutdown, ..task.clone() };
@@ -303,7 +303,7 @@ fn a_word_wakes_by_what_it_changes() {
     let observed = Observed::default();
     let view = View::new(&store, &observed);
     let running = TaskStatus { state: TaskState::Running, ..TaskStatus::default() };
-    let told = TaskStatus { message: "60 %".to_owned(), ..running.clone() };
+    let told = TaskStatus { message: "60 %".into(), ..running.clone() };
     let failed = TaskStatus { state: TaskState::Failed, ..running.clone() };
     let by = |before, after| touched::by_word(&view, &Word { task: &task, before, after });
     assert_eq!(by(&task.status, &running), [SERVICE]);

@@ -254,7 +254,7 @@ impl Pass<'_> {
         let mut told = asker.task.clone();
         told.meta.updated_at = self.now;
         told.promised = Some(Box::new(Promise { node: node.id }));
-        told.status.error = self.waits_for(&node, &leaving);
+        told.status.error = self.waits_for(&node, &leaving).into();
         self.wanted.update(told);
         // Who has told a reason looks at it again.
         self.wanted.wake(self.now.after(REASON_HOLDS));

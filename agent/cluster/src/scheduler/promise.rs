@@ -36,7 +36,7 @@ enum Kept {
 /// A task whose promise can't be kept yet, and holds.
 pub(super) struct Held<'t> {
     task: &'t Arc<Task>,
-    reason: String,
+    reason: Arc<str>,
     /// Of one that may have any node. None where only that node will do.
     batch: Option<usize>,
 }
@@ -71,7 +71,7 @@ impl Pass<'_> {
             }
             if let Kept::NotYet(reason) = kept {
                 let is_free = task.node.is_none() && !self.moves(task);
-                held.push(Held { task, reason, batch: is_free.then_some(index) });
+                held.push(Held { task, reason: reason.into(), batch: is_free.then_some(index) });
             }
         }
         held
@@ -137,7 +137,7 @@ impl Pass<'_> {
     pub(super) fn keep_promised(&mut self, held: &Held<'_>) {
         let Held { task, reason, .. } = held;
         let again = task.meta.updated_at.after(REASON_HOLDS);
-        if task.status.error == *reason {
+        if *task.status.error == **reason {
             return;
         }
         if task.status.error.is_empty() || again.is_due(REASON_HOLDS, self.now) {

@@ -77,13 +77,14 @@ impl Candidates<'_> {
     }
 
     /// The rows of a leaf that come late.
-    fn late_ones(&self, leaf: usize) -> BinaryHeap<Reverse<(Rank, usize)>> {
+    fn late_ones(&self, leaf: usize) -> impl Iterator<Item = Reverse<(Rank, usize)>> {
         let layout = self.table.partition(self.partition).layout();
         let with_tasks = self.table.arranged().and_then(|it| it.members_of(leaf));
-        let with_tasks = with_tasks.into_iter().flat_map(Members::iter).map(|it| layout.members(leaf)[it]);
-        let failed = self.failures.keys().copied().filter(|row| layout.leaf_of(*row) == leaf);
+        let with_tasks =
+            with_tasks.into_iter().flat_map(Members::iter).map(move |it| layout.members(leaf)[it]);
+        let failed = self.failures.keys().copied().filter(move |row| layout.leaf_of(*row) == leaf);
         let late = with_tasks.chain(failed.filter(|row| self.live_on(*row) == 0));
-        late.inspect(|_| effort::look()).map(|row| Reverse((self.rank(row), row))).collect()
+        late.inspect(|_| effort::look()).map(|row| Reverse((self.rank(row), row)))
     }
 
     /// Live tasks of the service in these leaves, on nodes that are refused too.
@@ -92,47 +93,56 @@ impl Candidates<'_> {
     }
 }
 
-/// A branch, and what is known of it.
-#[derive(Debug)]
-pub(super) struct Tree<'s> {
-    shape: &'s Shape,
+/// A branch, and what is known of it. It is kept with its layout from one batch to the next for the memory that its heaps have: what it
+/// knows is of the batch that it was last [begun](Tree::begin) for.
+#[derive(Debug, Clone)]
+pub(super) struct Tree {
+    leaves: Range<usize>,
     /// Live tasks of the service in it.
     of_service: u64,
-    below: Below<'s>,
+    /// Whether what is below it is of this batch.
+    is_seen: bool,
+    below: Below,
 }
 
-#[derive(Debug)]
-enum Below<'s> {
-    Unseen,
+#[derive(Debug, Clone)]
+enum Below {
     Leaf(Leaf),
-    Inner(Inner<'s>),
+    Inner(Inner),
 }
 
-#[derive(Debug)]
-struct Inner<'s> {
-    branches: Vec<Tree<'s>>,
+#[derive(Debug, Clone)]
+struct Inner {
+    branches: Vec<Tree>,
     /// Branches by their tasks, whose best node is not known.
     unknown: BinaryHeap<Reverse<(u64, usize)>>,
     /// Branches that have a node for the next task by what they are chosen by: the tasks in each, then its best node.
     known: BinaryHeap<Reverse<(u64, Rank, usize)>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Leaf {
     number: usize,
     /// The member with which the service begins.
     start: usize,
     /// How far the partition's order has been walked.
     walked: Option<Place>,
-    /// None before they are needed.
-    late: Option<BinaryHeap<Reverse<(Rank, usize)>>>,
+    /// Whether it was walked to its end: then those that come late are next.
+    is_walked: bool,
+    late: BinaryHeap<Reverse<(Rank, usize)>>,
     /// The node that gets the next task, once it was asked for.
     next: Option<(Rank, usize)>,
 }
 
-impl<'s> Tree<'s> {
-    pub(super) fn of(shape: &'s Shape, candidates: &Candidates<'_>) -> Self {
-        Self { shape, of_service: candidates.tasks_within(shape.leaves.clone()), below: Below::Unseen }
+impl Tree {
+    pub(super) fn of(shape: &Shape) -> Self {
+        Self { leaves: shape.leaves.clone(), of_service: 0, is_seen: false, below: Below::of(shape) }
+    }
+
+    /// For a batch, before its first task is placed.
+    pub(super) fn begin(&mut self, candidates: &Candidates<'_>) {
+        self.of_service = candidates.tasks_within(self.leaves.clone());
+        self.is_seen = false;
     }
 
     /// Has `put` place one task on the row that comes next. False when no row can have it.
@@ -145,7 +155,6 @@ impl<'s> Tree<'s> {
             return false;
         }
         let placed = match &mut self.below {
-            Below::Unseen => false,
             Below::Leaf(leaf) => leaf.place(candidates, put),
             Below::Inner(inner) => inner.place(candidates, put),
         };
@@ -155,30 +164,43 @@ impl<'s> Tree<'s> {
 
     /// The rank of the node that comes next; none when no node can have a task.
     fn best(&mut self, candidates: &mut Candidates<'_>) -> Option<Rank> {
-        if matches!(self.below, Below::Unseen) {
-            self.below = Below::of(self.shape, candidates);
+        if !self.is_seen {
+            self.below.begin(candidates);
+            self.is_seen = true;
         }
         match &mut self.below {
-            Below::Unseen => None,
             Below::Leaf(leaf) => leaf.best(candidates),
             Below::Inner(inner) => inner.best(candidates),
         }
     }
 }
 
-impl<'s> Below<'s> {
-    fn of(shape: &'s Shape, candidates: &Candidates<'_>) -> Self {
+impl Below {
+    fn of(shape: &Shape) -> Self {
         if shape.branches.is_empty() {
-            return Self::Leaf(Leaf::of(shape.leaves.start, candidates));
+            return Self::Leaf(Leaf::of(shape.leaves.start));
         }
-        let branches: Vec<_> = shape.branches.iter().map(|branch| Tree::of(branch, candidates)).collect();
-        let unknown =
-            branches.iter().enumerate().map(|(index, it)| Reverse((it.of_service, index))).collect();
-        Self::Inner(Inner { branches, unknown, known: BinaryHeap::new() })
+        let branches = shape.branches.iter().map(Tree::of).collect();
+        Self::Inner(Inner { branches, unknown: BinaryHeap::new(), known: BinaryHeap::new() })
+    }
+
+    fn begin(&mut self, candidates: &Candidates<'_>) {
+        match self {
+            Self::Leaf(leaf) => leaf.begin(candidates),
+            Self::Inner(inner) => inner.begin(candidates),
+        }
     }
 }
 
-impl Inner<'_> {
+impl Inner {
+    fn begin(&mut self, candidates: &Candidates<'_>) {
+        self.branches.iter_mut().for_each(|branch| branch.begin(candidates));
+        self.known.clear();
+        self.unknown.clear();
+        let all = self.branches.iter().enumerate();
+        self.unknown.extend(all.map(|(index, it)| Reverse((it.of_service, index))));
+    }
+
     /// Looks into the branches that have as few tasks as the first known one.
     fn best(&mut self, candidates: &mut Candidates<'_>) -> Option<Rank> {
         while let Some(Reverse((tasks, index))) = self.unknown.peek().copied()
@@ -200,15 +222,23 @@ impl Inner<'_> {
 }
 
 impl Leaf {
-    fn of(number: usize, candidates: &Candidates<'_>) -> Self {
-        Self { number, start: candidates.start_in(number), walked: None, late: None, next: None }
+    fn of(number: usize) -> Self {
+        Self { number, start: 0, walked: None, is_walked: false, late: BinaryHeap::new(), next: None }
+    }
+
+    fn begin(&mut self, candidates: &Candidates<'_>) {
+        self.start = candidates.start_in(self.number);
+        self.walked = None;
+        self.is_walked = false;
+        self.late.clear();
+        self.next = None;
     }
 
     fn place(&mut self, candidates: &mut Candidates<'_>, put: &mut dyn FnMut(&mut NodeTable, usize)) -> bool {
         let Some((_, row)) = self.next.take() else { return false };
         put(candidates.table, row);
-        if let Some(late) = &mut self.late {
-            late.push(Reverse((candidates.rank(row), row)));
+        if self.is_walked {
+            self.late.push(Reverse((candidates.rank(row), row)));
         }
         true
     }
@@ -222,7 +252,7 @@ impl Leaf {
 
     /// A node that a filter refuses is passed over for good: it can't get better while this batch is placed.
     fn find_next(&mut self, candidates: &mut Candidates<'_>) -> Option<(Rank, usize)> {
-        if self.late.is_none() {
+        if !self.is_walked {
             while let Some(place) = candidates.after((self.number, self.start), self.walked) {
                 self.walked = Some(place);
                 let row = place.row;
@@ -230,9 +260,10 @@ impl Leaf {
                     return Some((candidates.ranked(row, (0, 0)), row));
                 }
             }
+            self.is_walked = true;
+            self.late.extend(candidates.late_ones(self.number));
         }
-        let late = self.late.get_or_insert_with(|| candidates.late_ones(self.number));
-        while let Some(Reverse((rank, row))) = late.pop() {
+        while let Some(Reverse((rank, row))) = self.late.pop() {
             if candidates.may_have_one(row) {
                 return Some((rank, row));
             }

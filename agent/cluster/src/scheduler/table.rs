@@ -15,6 +15,7 @@ use super::nodes::NodeRow;
 use super::partition::{Partition, Place};
 use super::pipeline::Pipeline;
 use super::presence::Presence;
+use super::spread::Tree;
 use super::vacated::is_of_late;
 use crate::id::{NodeId, ServiceId, TaskId};
 use crate::objects::{GenericResource, Node, PortConfig, Task, TaskState, TaskStatus};
@@ -39,7 +40,7 @@ pub(super) struct NodeTable {
     failed: BTreeSet<(ServiceId, TaskId)>,
     /// Those of them that have come to be known so lately that a successor may be on its way.
     lately_failed: BTreeSet<TaskId>,
-    layouts: Vec<Arc<Layout>>,
+    layouts: Vec<Known>,
     partitions: Vec<Partition>,
     /// Grows with each use of a partition.
     uses: u64,
@@ -48,6 +49,13 @@ pub(super) struct NodeTable {
     outdated: BTreeSet<NodeId>,
     /// What the last pass has placed, in that order, and is not known to be committed: it is in the rows already.
     placed: VecDeque<(TaskId, NodeId)>,
+}
+
+/// How the rows are apart, and the tree by which tasks are placed on them: none while it is lent.
+#[derive(Debug, Clone)]
+struct Known {
+    layout: Arc<Layout>,
+    tree: Option<Tree>,
 }
 
 /// Whether the rows are those of all nodes.
@@ -170,7 +178,7 @@ impl NodeTable {
                 self.presences.remove(&service);
             }
         }
-        self.layouts.retain(|layout| {
+        self.layouts.retain(|Known { layout, .. }| {
             let stays = layout.has_same_place(&old.node, &row.node);
             if !stays {
                 for (service, presence) in &mut self.presences {
@@ -284,12 +292,28 @@ impl NodeTable {
         number
     }
 
+    /// The tree by which a partition's rows are apart, until it is [given back](Self::give_back_tree).
+    pub(super) fn lend_tree(&mut self, partition: usize) -> Tree {
+        let layout = self.partitions[partition].shared_layout();
+        let known = self.layouts.iter_mut().find(|known| Arc::ptr_eq(&known.layout, layout));
+        known.and_then(|known| known.tree.take()).unwrap_or_else(|| Tree::of(layout.shape()))
+    }
+
+    pub(super) fn give_back_tree(&mut self, partition: usize, tree: Tree) {
+        let layout = self.partitions[partition].shared_layout();
+        if let Some(known) = self.layouts.iter_mut().find(|known| Arc::ptr_eq(&known.layout, layout)) {
+            known.tree = Some(tree);
+        }
+    }
+
     fn layout_by(&mut self, preferences: &[String]) -> Arc<Layout> {
-        let known = self.layouts.iter().find(|layout| layout.is_of(preferences)).cloned();
+        let known =
+            self.layouts.iter().map(|known| &known.layout).find(|layout| layout.is_of(preferences)).cloned();
         known.unwrap_or_else(|| {
             let layout = Arc::new(Layout::of(preferences, &self.rows));
-            self.layouts.retain(|layout| Arc::strong_count(layout) > 1);
-            self.layouts.push(Arc::clone(&layout));
+            self.layouts.retain(|known| Arc::strong_count(&known.layout) > 1);
+            let tree = Some(Tree::of(layout.shape()));
+            self.layouts.push(Known { layout: Arc::clone(&layout), tree });
             layout
         })
     }

@@ -61,7 +61,7 @@ fn outcome(objects: impl IntoIterator<Item = Object>) -> Result<u128, String> {
     let [task] = &written(objects)[..] else { panic!("one task waits") };
     match task.status.state {
         TaskState::Assigned => Ok(task.node.unwrap().bits()),
-        _ => Err(task.status.error.clone()),
+        _ => Err(task.status.error.to_string()),
     }
 }
 
@@ -72,10 +72,10 @@ fn objects(nodes: impl IntoIterator<Item = Node>, task: Task) -> Vec<Object> {
 #[test]
 fn an_assigned_task_has_its_node_and_docker_s_words() {
     let mut task = pending(9, &service(5, |_| {}));
-    task.status.error = "no suitable node".to_owned();
+    task.status.error = "no suitable node".into();
     let [task] = &written(objects([fixture::node(1)], task))[..] else { panic!("one task") };
     assert_eq!(task.node, Some(NodeId::of(1)));
-    let message = "scheduler assigned task to node".to_owned();
+    let message = "scheduler assigned task to node".into();
     let expected =
         TaskStatus { state: TaskState::Assigned, since: at(1000), message, ..TaskStatus::default() };
     assert_eq!(task.status, expected);
@@ -122,7 +122,7 @@ fn a_reason_counts_each_node_once_and_the_most_come_first() {
 #[test]
 fn a_reason_that_is_told_already_is_not_written_again() {
     let mut task = pending(9, &service(5, |_| {}));
-    task.status.error = "no suitable node".to_owned();
+    task.status.error = "no suitable node".into();
     assert_eq!(written(objects([], task)), []);
 }
 
@@ -265,7 +265,7 @@ fn a_task_with_a_node_goes_there_or_nowhere() {
     let nodes = || [fixture::node(1), small.clone()];
     let [task] = &written(objects(nodes(), bound(1)))[..] else { panic!("one task") };
     assert_eq!(task.status.state, TaskState::Assigned);
-    assert_eq!(task.status.message, "scheduler confirmed task can run on preassigned node");
+    assert_eq!(&*task.status.message, "scheduler confirmed task can run on preassigned node");
     assert_eq!(outcome(objects(nodes(), bound(2))), Err("insufficient resources on 1 node".to_owned()));
     let gone = Err("1 node not available for new tasks".to_owned());
     assert_eq!(outcome(objects(nodes(), bound(7))), gone, "its node is no more");

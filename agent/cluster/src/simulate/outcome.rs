@@ -161,7 +161,7 @@ fn all_waits(view: &View<'_>, tasks: &[&Task]) -> Vec<Waiting> {
             }
             _ => Vec::new(),
         };
-        let why = if error.is_empty() { "waits".to_owned() } else { error };
+        let why = if error.is_empty() { "waits".to_owned() } else { error.to_string() };
         all.push(Waiting { task: called(view, task), why, nodes });
     }
     all

@@ -29,12 +29,12 @@ impl Context {
         let node_id = task.node.map(|id| id.to_string()).unwrap_or_default();
         Self {
             service_id: task.service.map(|id| id.to_string()).unwrap_or_default(),
-            service_name: task.service_name.clone(),
+            service_name: task.service_name.to_string(),
             service_labels: task.service_labels.clone(),
             node_hostname: node.hostname.clone(),
             node_platform: node.platform.clone(),
             task_id: task.id.to_string(),
-            task_name: task.name.clone(),
+            task_name: task.name.to_string(),
             task_slot: if task.slot == 0 { node_id.clone() } else { task.slot.to_string() },
             node_id,
         }

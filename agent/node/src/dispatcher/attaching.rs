@@ -66,7 +66,7 @@ impl Dispatcher {
             // Asked for again, of a container that has gone meanwhile.
             Some(task) if task.status.state.is_terminal() => Ok(false),
             Some(task) if task.status.state >= TaskState::Assigned => Ok(true),
-            Some(task) => Err(task.status.error.clone()),
+            Some(task) => Err(task.status.error.to_string()),
         })
     }
 }

@@ -64,7 +64,7 @@ pub(super) fn ended(view: &View<'_>, task: TaskId, now: Timestamp) -> Option<Tas
     // Its worker only knows that it was to stop.
     let displaced = task.displaced.as_ref().filter(|it| !it.reason.is_empty());
     if let Some(displaced) = displaced.filter(|_| task.desired_state > TaskState::Complete) {
-        ended.status.message.clone_from(&displaced.reason);
+        ended.status.message = displaced.reason.as_str().into();
     }
     ended.meta.updated_at = now;
     Some(ended)

@@ -130,7 +130,7 @@ fn displaced_by(action: &StoreAction) -> Option<News> {
         Cause::Rebalanced { .. } => What::Moves { task: task.id },
     };
     let reason = Some(&displaced.reason).filter(|reason| !reason.is_empty())?;
-    Some(News { service: task.service?, name: task.service_name.clone(), what, reason: reason.clone() })
+    Some(News { service: task.service?, name: task.service_name.to_string(), what, reason: reason.clone() })
 }
 
 /// Takes in what was committed up to this version: its notice was sent before its proposer was told.

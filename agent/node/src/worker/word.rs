@@ -39,8 +39,8 @@ impl Word {
             state,
             since: Moment::now(),
             ran: None,
-            message: status.message.clone(),
-            error: status.error.clone(),
+            message: status.message.to_string(),
+            error: status.error.to_string(),
             container: status.container.clone(),
             ports: status.ports.clone(),
         }

@@ -59,8 +59,8 @@ fn task(id: u128, image: &str) -> Task {
         spec_version: Version(7),
         service: Some(ServiceId::of(1)),
         slot: 3,
-        name: "web.3".to_owned(),
-        service_name: "web".to_owned(),
+        name: "web.3".into(),
+        service_name: "web".into(),
         ..Task::new(TaskId::of(id), Arc::new(spec))
     }
 }

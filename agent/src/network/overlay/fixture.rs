@@ -122,7 +122,7 @@ impl Told {
             items.push(Item::Neighbour(Neighbour {
                 task: TaskId::of(number),
                 service: task.service,
-                name: task.name.to_owned(),
+                name: task.name.into(),
                 node: NodeId::of(u128::from(task.node)),
                 attachments: attachments.collect(),
                 traffic: task.traffic,

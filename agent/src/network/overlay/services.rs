@@ -151,7 +151,7 @@ pub(super) fn names(told: &Told<'_>, network: NetworkId) -> dns::Told {
     for (neighbour, traffic, attachment) in told.in_network(network) {
         add(&mut names, &neighbour.name, addresses(attachment));
         for address in addresses(attachment) {
-            let _none = names.names.insert(address, neighbour.name.clone());
+            let _none = names.names.insert(address, neighbour.name.to_string());
         }
         match neighbour.service.and_then(|id| services.get(&id)) {
             Some(service) => add_task(&mut names, service, network, (traffic, attachment)),

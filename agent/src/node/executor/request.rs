@@ -94,7 +94,7 @@ fn labels(task: &Task, spec: &ContainerSpec) -> BTreeMap<String, String> {
         ("task.name", task.container_name()),
         ("node.id", text(task.node.map(|id| id.to_string()))),
         ("service.id", text(task.service.map(|id| id.to_string()))),
-        ("service.name", task.service_name.clone()),
+        ("service.name", task.service_name.to_string()),
     ];
     let of_task = of_task.into_iter().map(|(key, value)| (format!("{LABELS}.{key}"), value));
     let of_user = spec.labels.iter().chain(&task.labels).map(|(key, value)| (key.clone(), value.clone()));

@@ -121,7 +121,7 @@ fn an_overlap_waits_until_the_other_network_is_gone() {
     assert!(store.network(NetworkId::of(1)).is_none());
     assert_eq!(subnets(&store, 2), ["10.5.3.0/24"]);
     assert_eq!(task(&store, 1).status.state, TaskState::Pending);
-    assert_eq!(task(&store, 1).status.error, "");
+    assert_eq!(&*task(&store, 1).status.error, "");
 }
 
 #[test]

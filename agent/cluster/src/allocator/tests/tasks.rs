@@ -23,7 +23,7 @@ fn a_new_task_waits_for_a_node_with_its_addresses_and_its_services_endpoint() {
     let store = settled_with([dual.into(), ingress(2).into(), new.into(), service.into()]);
     let task = task(&store, 1);
     assert_eq!(task.status.state, TaskState::Pending);
-    assert_eq!(task.status.message, "pending task scheduling");
+    assert_eq!(&*task.status.message, "pending task scheduling");
     assert_eq!(task.status.since, NOW);
     let counts: Vec<_> = task.networks.iter().map(|it| (it.network, it.addresses.len())).collect();
     assert_eq!(counts, [(NetworkId::of(1), 2), (NetworkId::of(2), 1)]);

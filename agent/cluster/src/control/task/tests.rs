@@ -39,7 +39,7 @@ fn tasks_are_listed_by_each_key() {
     let other = fixture::task(13, &fixture::replicated(2, 1), 1);
     let mut attached = fixture::task(14, &service(), 0);
     attached.service = None;
-    attached.name = attached.id.to_string();
+    attached.name = attached.id.to_string().into();
     Arc::make_mut(&mut attached.spec).runtime = TaskRuntime::Attachment { container: "c".to_owned() };
     let store = store([running(11, 1, &fixture::node(8)), ended, other, attached]);
     let [a, b, c, d] = [11, 12, 13, 14].map(TaskId::of);
@@ -166,8 +166,8 @@ fn a_plain_container_joins_and_leaves() {
     super::super::tests::commit(&mut store, &actions);
     let task = store.task(id).unwrap();
     assert_eq!((task.node, task.desired_state), (Some(NodeId::of(8)), TaskState::Running));
-    assert_eq!((task.status.state, task.status.message.as_str()), (TaskState::New, "created"));
-    assert_eq!((task.name.as_str(), task.spec.networks[0].target), ("box", attachable().id));
+    assert_eq!((task.status.state, &*task.status.message), (TaskState::New, "created"));
+    assert_eq!((&*task.name, task.spec.networks[0].target), ("box", attachable().id));
     assert_eq!((task.spec.networks[0].addresses.len(), task.spec.networks[0].aliases.len()), (1, 1));
     with_view(&store, |view| {
         let refused = Err(texts::attachment_of_another_node(id));

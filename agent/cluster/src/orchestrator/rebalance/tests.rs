@@ -262,7 +262,7 @@ fn what_finds_no_place_to_move_to_says_that_it_was_given_up() {
     fixture::apply(&mut store, wanted);
     let ended = store.task(TaskId::of(2)).unwrap();
     assert_eq!(ended.status.state, TaskState::Shutdown);
-    assert_eq!(ended.status.error, "gave up the move to node-2: it has not come to run there in time");
+    assert_eq!(&*ended.status.error, "gave up the move to node-2: it has not come to run there in time");
     let stays = store.task(TaskId::of(1)).unwrap();
     let displaced = stays.displaced.as_ref().unwrap();
     assert_eq!((displaced.at, displaced.reason.as_str()), (fixture::at(160), ""));

@@ -95,7 +95,7 @@ impl Pair {
 
     /// What the waiting service's tasks say; nothing of those whose gate is open.
     fn said(&self) -> Vec<String> {
-        self.store.tasks_at_gate(WEB).map(|task| task.status.error.clone()).collect()
+        self.store.tasks_at_gate(WEB).map(|task| task.status.error.to_string()).collect()
     }
 }
 

@@ -18,9 +18,9 @@ fn a_new_task_says_whose_it_is() {
     cluster.write(object);
     cluster.settle();
     let [task] = cluster.tasks().try_into().unwrap();
-    assert_eq!(task.name, format!("service-1.1.{}", task.id));
-    assert_eq!((task.service_name.as_str(), task.service_labels["of"].as_str()), ("service-1", "service"));
-    assert_eq!((task.status.state, task.status.message.as_str()), (TaskState::New, texts::CREATED));
+    assert_eq!(*task.name, *format!("service-1.1.{}", task.id));
+    assert_eq!((&*task.service_name, task.service_labels["of"].as_str()), ("service-1", "service"));
+    assert_eq!((task.status.state, &*task.status.message), (TaskState::New, &**texts::CREATED));
     assert_eq!(task.desired_state, TaskState::Running);
     assert_eq!(task.spec_version, cluster.service().spec_version);
     assert_eq!(task.log_driver.map(|driver| driver.name), Some("local".to_owned()), "the cluster's default");
@@ -31,7 +31,7 @@ fn a_new_task_says_whose_it_is() {
 fn a_global_task_is_named_by_its_node() {
     let cluster = running(fixture::service(1, ServiceMode::Global));
     for task in cluster.running() {
-        assert_eq!(task.name, format!("service-1.{}.{}", task.node.unwrap(), task.id));
+        assert_eq!(*task.name, *format!("service-1.{}.{}", task.node.unwrap(), task.id));
     }
     assert_eq!(cluster.running().len(), 3);
 }

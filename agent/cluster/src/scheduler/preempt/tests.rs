@@ -114,7 +114,7 @@ fn the_room_of_a_lower_one_is_waited_for_and_taken() {
     let cause = Cause::Preempted { by: TaskId::of(3), its_priority: 5, own_priority: 0 };
     assert_eq!(displaced.cause, cause);
     let told = format!("waiting for room on node-1, where service-10.{} must stop first", preempted[0]);
-    assert_eq!(task(&store, 3).status.error, told);
+    assert_eq!(*task(&store, 3).status.error, *told);
     assert_eq!(pass(&store, at(101)).actions, [], "it waits, and takes nothing more");
 
     // The one that takes its place finds none, and what was promised is not given away.
@@ -123,7 +123,7 @@ fn the_room_of_a_lower_one_is_waited_for_and_taken() {
     wanted.create(waiting(4, &low));
     fixture::apply(&mut store, wanted);
     assert_eq!(passed(&mut store, at(102)), [0; 0]);
-    assert_eq!(task(&store, 4).status.error, "no suitable node (insufficient resources on 1 node)");
+    assert_eq!(&*task(&store, 4).status.error, "no suitable node (insufficient resources on 1 node)");
     end(&mut store, preempted[0]);
     assert_eq!(passed(&mut store, at(103)), [0; 0]);
     let taker = task(&store, 3);
@@ -162,7 +162,7 @@ fn what_is_being_stopped_is_waited_for_before_anybody_goes() {
     });
     assert_eq!(passed(&mut store, at(100)), [0; 0]);
     assert_eq!(
-        task(&store, 3).status.error,
+        &*task(&store, 3).status.error,
         "waiting for room on node-1, where service-10.2 must stop first"
     );
     assert_eq!(passed(&mut store, at(150)), [0; 0]);
@@ -509,7 +509,7 @@ fn what_was_promised_holds_while_the_leader_has_not_heard_of_the_node() {
     state(&mut store, NodeState::Unknown);
     assert_eq!(passed(&mut store, at(111)), [0; 0]);
     let told = "waiting for node-1, of which the leader has not heard yet";
-    assert_eq!(task(&store, 3).status.error, told);
+    assert_eq!(*task(&store, 3).status.error, *told);
     assert_eq!(task(&store, 3).promised.as_ref().map(|it| it.node), Some(NodeId::of(1)));
     state(&mut store, NodeState::Ready);
     end(&mut store, preempted[0]);
@@ -684,7 +684,7 @@ fn a_promise_that_cannot_be_kept_is_forgotten() {
     assert_eq!(passed(&mut store, at(101)), [0; 0]);
     let asker = task(&store, 3);
     assert_eq!(asker.promised, None);
-    assert_eq!(asker.status.error, "no suitable node (1 node not available for new tasks)");
+    assert_eq!(&*asker.status.error, "no suitable node (1 node not available for new tasks)");
     assert_eq!(pass(&store, at(102)).actions, []);
     assert_eq!(preempted.len(), 1);
 }

@@ -175,7 +175,7 @@ fn an_end_stays_what_it_is() {
         assert_eq!(refusal(&mut store, other), told);
     }
     let mut same = stored(&store);
-    same.status.message = "finished".to_owned();
+    same.status.message = "finished".into();
     store.apply(Version(2), &[StoreAction::Update(same.into())]).unwrap();
 }
 

@@ -61,7 +61,7 @@ async fn a_container_has_its_place_until_its_worker_says_that_it_has_ended() {
         panic!("not given")
     };
     let given = cluster.leader.view(|view| view.task(task).cloned()).unwrap();
-    assert_eq!((given.node, given.name.as_str()), (Some(NodeId::of(101)), "box"));
+    assert_eq!((given.node, &*given.name), (Some(NodeId::of(101)), "box"));
     assert_eq!(given.networks[0].addresses[0].to_string(), "10.30.0.77/24");
     let clash = attach(&cluster, &two, wanted("10.30.0.77")).await;
     assert_eq!(clash, Attached::NotGiven("address 10.30.0.77 of network net is in use".to_owned()));

@@ -38,7 +38,7 @@ async fn an_end_is_acknowledged_once_it_is_committed_and_committed_once() {
     let (state, version) = committed(&cluster, tasks[0]);
     assert_eq!(state, TaskState::Failed);
     let status = cluster.leader.view(|view| view.task(tasks[0]).unwrap().status.clone());
-    assert_eq!(status.error, end.error);
+    assert_eq!(*status.error, *end.error);
     assert_eq!(
         worker.tell(vec![(tasks[0], end)]).await.unwrap(),
         tasks,

@@ -146,7 +146,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 service: known.map_or(Some(ServiceId::of(service.into())), |task| task.service),
                 slot: 1,
                 node: known.and_then(|task| task.node).or(node.map(|node| NodeId::of(node.into()))),
-                name: number.to_string(),
+                name: number.to_string().into(),
                 status: TaskStatus { state: STATES[state], ..TaskStatus::default() },
                 desired_state: if stop { TaskState::Shutdown } else { TaskState::Running },
                 networks: networks.into_iter().map(|network| attachment(network, 10 + number)).collect(),

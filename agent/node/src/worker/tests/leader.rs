@@ -269,7 +269,7 @@ impl Known {
         for (id, told) in tell.words.into_iter().filter(|(_, told)| told.state.is_terminal()) {
             committed.push(id);
             if let Some(task) = self.tasks.get_mut(&id).filter(|task| !task.status.state.is_terminal()) {
-                task.status = TaskStatus { state: told.state, error: told.error, ..TaskStatus::default() };
+                task.status = TaskStatus { state: told.state, error: told.error.into(), ..TaskStatus::default() };
             }
         }
         if self.commits == Commits::Silently {
@@ -366,8 +366,8 @@ fn task(number: u128) -> Task {
         service: Some(ServiceId::of(1)),
         slot: u64::try_from(number).unwrap(),
         node: Some(NODE),
-        name: format!("web.{number}"),
-        service_name: "web".to_owned(),
+        name: format!("web.{number}").into(),
+        service_name: "web".into(),
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
         ..Task::new(TaskId::of(number), Arc::default())
     }

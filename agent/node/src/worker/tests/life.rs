@@ -170,7 +170,7 @@ async fn what_the_log_says_has_ended_is_not_run() {
     let bench = Bench::new();
     bench.leader.assign(1, |task| {
         task.status.state = Complete;
-        task.status.message = "finished".to_owned();
+        task.status.message = "finished".into();
     });
     pass(60).await;
     assert_eq!(bench.engine.calls(), ["network", "networked"]);

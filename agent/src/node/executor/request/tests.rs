@@ -25,8 +25,8 @@ pub(in crate::node::executor) fn task(container: ContainerSpec) -> Task {
         service: Some(ServiceId::of(1)),
         slot: 2,
         node: Some(NodeId::of(4)),
-        name: format!("web.2.{}", TaskId::of(3)),
-        service_name: "web".to_owned(),
+        name: format!("web.2.{}", TaskId::of(3)).into(),
+        service_name: "web".into(),
         service_labels: Labels::from([("zone".to_owned(), "a".to_owned())]),
         status: TaskStatus { state: TaskState::Assigned, ..TaskStatus::default() },
         ..Task::new(
