@@ -64,7 +64,7 @@ impl Interests {
             match object {
                 Object::Task(task) => self.touched_by_task(task, rings),
                 Object::Node(node) => self.touched_by_node(node, change, rings),
-                Object::Service(service) => self.touched_by_service(service, rings),
+                Object::Service(service) => self.touched_by_service(service, change, rings),
                 Object::Network(it) => self.ring_interested(it.id.into(), rings),
                 Object::Secret(it) => self.ring_interested(it.id.into(), rings),
                 Object::Config(it) => self.ring_interested(it.id.into(), rings),
@@ -100,10 +100,12 @@ impl Interests {
         }
     }
 
-    /// A service that is in no network is no other node's matter: there may be thousands. Of one that was in some before, with
+    /// A service that is in no network is no other node's matter, for there may be thousands, but when it comes or goes: then a name may
+    /// mean another one to those that let it in ([`allow`](ketch_cluster::label::allow)). Of one that was in some network before, with
     /// tasks that still are, the caller knows.
-    fn touched_by_service(&self, service: &Service, rings: &mut Rings) {
-        if names_networks(service) {
+    fn touched_by_service(&self, service: &Service, change: &Change, rings: &mut Rings) {
+        let comes_or_goes = change.old.is_none() || change.new.is_none();
+        if comes_or_goes || names_networks(service) {
             self.ring_networked(rings);
         }
     }

@@ -49,7 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(number, state, in_network, data_address)| Event::Node { number, state, in_network, data_address }),
         1 => (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>())
             .prop_map(|(number, with_vni, encrypted, ingress)| Event::Network { number, with_vni, encrypted, ingress }),
-        1 => (0..3_u8, 0..3_u8).prop_map(|(number, label)| Event::Service { number, label }),
+        2 => (0..4_u8, 0..3_u8).prop_map(|(number, label)| Event::Service { number, label }),
         4 => (0..8_u8, prop::option::of(0..NODES), prop::collection::vec(0..3_u8, 0..3), 0..3_u8, 0..STATES.len(), any::<bool>())
             .prop_map(|(number, node, networks, service, state, stop)| Event::Task { number, node, networks, service, state, stop }),
         1 => (0..3_u8, 0..3_u8).prop_map(|(number, label)| Event::Secret { number, label }),
@@ -84,6 +84,19 @@ fn labels(label: u8) -> Labels {
     Labels::from([("a".to_owned(), label.to_string())])
 }
 
+/// The first is of a stack and lets one in by a name that two can have: the second one has it, and the last one, which is in no
+/// network, takes it over for as long as it is there.
+const SERVICES: [&str; 4] = ["x_web", "db", "service-2", "x_db"];
+
+fn labels_of_service(number: u8, label: u8) -> Labels {
+    let mut labels = labels(label);
+    if number == 0 {
+        labels.insert("com.docker.stack.namespace".to_owned(), "x".to_owned());
+        labels.insert("ketch.allow".to_owned(), "db:80/tcp".to_owned());
+    }
+    labels
+}
+
 /// The object as the event leaves it, with the version that the store has; none of a word.
 fn object_of(event: &Event, store: &Store) -> Option<Object> {
     let meta = Meta::default();
@@ -111,18 +124,18 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
         }
         Event::Service { number, label } => {
             let spec = ServiceSpec {
-                name: format!("service-{number}"),
-                labels: labels(label),
+                name: SERVICES[usize::from(number)].to_owned(),
+                labels: labels_of_service(number, label),
                 task: spec_of(number),
                 mode: ServiceMode::Global,
                 update: None,
                 rollback: None,
                 endpoint: None,
             };
-            let virtual_ip = VirtualIp {
+            let virtual_ip = (number < 3).then(|| VirtualIp {
                 network: NetworkId::of(number.into()),
                 addresses: attachment(number, 100 + number).addresses,
-            };
+            });
             Service {
                 id: ServiceId::of(number.into()),
                 meta,
@@ -130,7 +143,7 @@ fn object_of(event: &Event, store: &Store) -> Option<Object> {
                 spec_version: Version(1),
                 previous_spec: None,
                 previous_spec_version: None,
-                endpoint: Endpoint { virtual_ips: vec![virtual_ip], ..Endpoint::default() },
+                endpoint: Endpoint { virtual_ips: virtual_ip.into_iter().collect(), ..Endpoint::default() },
                 update_status: None,
                 replicas_changed_at: None,
                 job: None,
