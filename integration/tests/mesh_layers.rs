@@ -78,6 +78,14 @@ fn each_layer_is_fetched_once_for_all(case: &Case) {
     }
     let fetched = fetched(&mesh);
     assert!(fetched.len() >= 2 && fetched.values().all(|count| *count == 1), "{fetched:#?}\n{:#?}", mesh.registry().asked());
+    // The larger layer has come to all nodes but one from others, and they say so.
+    let told = |direction| {
+        let name = format!("ketch_layer_bytes_total{{direction=\"{direction}\"}}");
+        (1..=4).map(|node| mesh.node(node).engine.metric(&name)).sum::<f64>()
+    };
+    let (given, received) = (told("given"), told("received"));
+    let least = (3 * (MEBIBYTES << 20)) as f64;
+    assert!(given >= least && received >= least, "{given} given and {received} received, of {least}");
     mesh.end();
 }
 
@@ -119,6 +127,7 @@ fn a_node_that_gives_wrong_bytes_is_told_and_left_out(case: &Case) {
     let told = mesh.wait_output_within(LONG, 4, told, |text| text.contains(&id));
     let name = file.file_name().and_then(|name| name.to_str()).expect("a digest").to_owned();
     assert!(told.lines().all(|line| line == format!("node {id} sha256:{name}")), "{told}");
+    assert!(mesh.node(4).engine.metric("ketch_layer_wrong_total") >= 1.0);
     wait_within(LONG, "web on node4", || {
         let out = mesh.docker(4, "ps --quiet --filter label=com.docker.swarm.service.name=web");
         if out.text().is_empty() { Err(format!("{out}\n{}", mesh.docker(1, "service ps --no-trunc web"))) } else { Ok(()) }

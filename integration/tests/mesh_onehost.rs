@@ -76,6 +76,10 @@ fn every_command_from_every_manager(case: &Case) {
     for manager in &managers {
         assert!(log.lines().any(|line| line.contains("a manager asks") && line.contains(manager) && line.contains("/exec")), "{log}");
     }
+    for (node, direction) in [(1, "sent"), (4, "answered")] {
+        let name = format!("ketch_container_access_requests_total{{direction=\"{direction}\",status=\"2xx\"}}");
+        assert!(mesh.node(node).engine.metric(&name) > 0.0, "{name} of node{node}");
+    }
     // Its life is the service's.
     for line in ["stop", "rm", "restart", "pause"] {
         mesh.docker(2, &format!("{line} {name}")).refuses(&["No such container"]);

@@ -111,6 +111,7 @@ fn tasks_are_told_who_connects(case: &Case) {
     serve(&mesh, 2, "--constraint node.role==worker --replicas-max-per-node 1");
     wait_told(&mesh, 2, "1");
     assert!((1..=3).all(|node| relays(&mesh, node).len() == 1), "one on each node");
+    assert!((1..=3).all(|node| mesh.node(node).engine.metric("ketch_relay_ports") >= 1.0));
 
     // Whoever is kept out is so by his own address.
     let update = |flags: &str| drop(mesh.docker(1, &format!("service update -q -d {flags} web")).ok());

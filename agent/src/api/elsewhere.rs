@@ -104,6 +104,7 @@ pub(super) async fn answered(
                 (answered, _) => answered.map(|(_, response)| response),
             };
         let response = answered.unwrap_or_else(|error| response::error(&error));
+        daemon.counted.asked_elsewhere.count(response.status());
         tracing::info!(status = response.status().as_u16(), "asked of another node: {line}");
         return Ok(response);
     }

@@ -18,6 +18,7 @@ use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::system;
 pub use counted::Counted;
+pub(crate) use counted::LayersCounted;
 use counted::STATUSES;
 use page::{Family, Page};
 
@@ -42,6 +43,7 @@ fn written(daemon: &Daemon) -> String {
     add_engine(&mut page, daemon);
     add_containers(&mut page, daemon);
     add_work(&mut page, daemon);
+    add_between_nodes(&mut page, daemon);
     // Of no node before the daemon has begun.
     if let Ok(node) = daemon.node() {
         cluster::add(&mut page, node, &daemon.counted.sums);
@@ -115,6 +117,45 @@ fn add_work(page: &mut Page, daemon: &Daemon) {
     page.spans(family, &[], &daemon.counted.networks.now());
     let family = Family::counter("ketch_network_problems_total", "What kept one of these networks from it");
     page.number(family, &[], daemon.counted.network_problems.count());
+}
+
+/// What goes between this node and others: layers, requests about tasks' containers, and connections whose tasks are told who
+/// connects.
+fn add_between_nodes(page: &mut Page, daemon: &Daemon) {
+    let layers = &daemon.counted.layers;
+    let directions = [("given", &layers.given), ("received", &layers.received)];
+    let family = Family::histogram(
+        "ketch_layer_piece_seconds",
+        "From a request for a piece of a layer to its bytes, turns and rates among it",
+    );
+    directions.iter().for_each(|(way, it)| page.spans(family, &[("direction", *way)], &it.took.now()));
+    let family = Family::counter("ketch_layer_bytes_total", "Bytes of layers between this node and others");
+    directions.iter().for_each(|(way, it)| page.number(family, &[("direction", *way)], it.bytes.count()));
+    let family = Family::counter(
+        "ketch_layer_pieces_without_bytes_total",
+        "Requests for a piece of a layer that was not there, or not in time",
+    );
+    directions.iter().for_each(|(way, it)| page.number(family, &[("direction", *way)], it.none.count()));
+    let family =
+        Family::counter("ketch_layer_wrong_total", "Times that another node gave wrong bytes of a layer");
+    page.number(family, &[], layers.wrong.count());
+    let family = Family::counter(
+        "ketch_container_access_requests_total",
+        "Requests about tasks' containers between nodes: of clients that others answered, of managers answered here",
+    );
+    let directions = [("sent", &daemon.counted.asked_elsewhere), ("answered", &daemon.counted.visits)];
+    for (way, answers) in directions {
+        for (status, count) in STATUSES.into_iter().zip(answers.counts()) {
+            page.number(family, &[("direction", way), ("status", status)], count);
+        }
+    }
+    let (ports, started) = daemon.networks.relayed();
+    let family =
+        Family::gauge("ketch_relay_ports", "Published ports whose tasks are told who connects, on this node");
+    page.number(family, &[], ports);
+    let family =
+        Family::counter("ketch_relay_starts_total", "Starts of the process that carries these ports");
+    page.number(family, &[], started);
 }
 
 /// Answers `GET /metrics`, and nothing else, to some at once: the others wait to be taken.

@@ -159,6 +159,12 @@ impl Networks {
         self.state().find(name).cloned()
     }
 
+    /// How many published ports have tasks that are told who connects, and how often a process was started for any.
+    #[must_use]
+    pub fn relayed(&self) -> (usize, u64) {
+        self.0.relay.figures()
+    }
+
     /// All networks, the newest first, `bridge`, `host` and `none` last among those of one time.
     #[must_use]
     pub fn list(&self) -> Vec<Network> {

@@ -7,7 +7,7 @@ mod shunned;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -29,6 +29,7 @@ use crate::image::Images;
 use crate::image::giving::NotGiven;
 use crate::image::sharing::{Found, Part, Peers, PieceError, Source, Step};
 use crate::locks::locked;
+use crate::metrics::LayersCounted;
 
 /// How long a node has for a piece: it waits itself for what has not arrived yet.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -46,6 +47,7 @@ pub(super) struct Uploads {
     sharing: LayerSharing,
     turns: Arc<Semaphore>,
     rate: Option<Rate>,
+    counted: Arc<LayersCounted>,
 }
 
 impl Uploads {
@@ -61,6 +63,7 @@ impl Uploads {
             sharing,
             turns: Arc::new(Semaphore::new(sharing.uploads)),
             rate: sharing.rate.map(Rate::new),
+            counted: Arc::clone(&daemon.counted.layers),
         }))
     }
 
@@ -100,7 +103,13 @@ impl LayerStore for Uploads {
     }
 
     fn piece(&self, asked: PieceAsked, by: Mark) -> BoxFuture<'_, Result<Piece, NoPiece>> {
-        self.give(asked, by).boxed()
+        async move {
+            let begun = Instant::now();
+            let given = self.give(asked, by).await;
+            self.counted.given.ended(given.as_ref().ok().map(|piece| piece.bytes.len()), begun.elapsed());
+            given
+        }
+        .boxed()
     }
 }
 
@@ -156,7 +165,11 @@ impl Others {
         let node = Arc::clone(daemon.node().map_err(|error| lost(error.message))?);
         let to = from.node.parse::<NodeId>().map_err(|error| lost(error.to_string()))?;
         let source = LayerSource { node: to, address: from.address.clone() };
-        match node.piece(&source, &asked, ANSWER).await {
+        let begun = Instant::now();
+        let answer = node.piece(&source, &asked, ANSWER).await;
+        let bytes = answer.as_ref().ok().filter(|bytes| !bytes.is_empty()).map(Bytes::len);
+        daemon.counted.layers.received.ended(bytes, begun.elapsed());
+        match answer {
             Ok(bytes) if bytes.is_empty() => Err(PieceError::NotHere),
             Ok(bytes) => Ok(bytes),
             Err(CallError::Refused(Refusal::NotFound(_))) => Err(PieceError::NotHere),
@@ -212,6 +225,7 @@ impl Peers for ForTask {
         let Part { image, blob } = part;
         warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer, or passed them on: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
         locked(&self.others.shunned).add(node.to_owned(), BLAMED);
+        daemon.counted.layers.wrong.add(1);
         let told = [("image", image.to_string()), ("layer", blob.to_string())];
         let attributes = told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         daemon.events.publish("node", "wrong-layer", node, attributes);

@@ -326,6 +326,18 @@ impl<'a> Engine<'a> {
         self.http().call(method, path, kind, body)
     }
 
+    /// What its metrics say of one number, by the name with its labels as they are written there.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let page = self.call("GET", "/metrics", "").is(200).body;
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {name} in {page}"))
+    }
+
     /// `docker inspect`, in a format.
     ///
     /// # Panics

@@ -76,17 +76,18 @@ async fn answer(place: Place, visit: Visit, request: hyper::Request<Incoming>) -
     let line = format!("{} {}", parts.method, parts.uri.path());
     let response = match admitted(&daemon, visit.scope, parts) {
         Ok(Admitted::Request(parts, task)) => {
-            let mut response = server::answer(daemon, router, *parts, body.into()).await;
+            let mut response = server::answer(Arc::clone(&daemon), router, *parts, body.into()).await;
             if let Ok(task) = HeaderValue::from_str(&task.to_string()) {
                 let _none = response.headers_mut().insert(TASK_ID, task);
             }
             response
         }
-        Ok(Admitted::List(query)) => {
-            server::said(list_of_tasks(daemon, query).await.unwrap_or_else(|error| response::error(&error)))
-        }
+        Ok(Admitted::List(query)) => server::said(
+            list_of_tasks(Arc::clone(&daemon), query).await.unwrap_or_else(|error| response::error(&error)),
+        ),
         Err(error) => server::said(response::error(&error)),
     };
+    daemon.counted.visits.count(response.status());
     info!(manager = %visit.by, scope = ?visit.scope, status = response.status().as_u16(), "a manager asks: {line}");
     response
 }

@@ -157,6 +157,12 @@ impl Relay {
         state.ports.clear();
     }
 
+    /// How many ports are carried, and how often a process was started for any.
+    pub(super) fn figures(&self) -> (usize, u64) {
+        let state = locked(&self.0);
+        (state.ports.len(), state.started)
+    }
+
     /// Has the process know what it is to, and be there.
     fn renew(&self, state: &mut State) -> Result<()> {
         if state.running.is_none() {

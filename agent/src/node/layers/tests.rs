@@ -15,7 +15,10 @@ fn uploads() -> (Uploads, Folder) {
     let images = Images::open(&folder.path().join("root"), store, Arc::default()).unwrap();
     images.keep_marks().unwrap();
     let sharing = LayerSharing { port: 0, rate: None, uploads: 1 };
-    (Uploads { images, sharing, turns: Arc::new(Semaphore::new(1)), rate: None }, folder)
+    (
+        Uploads { images, sharing, turns: Arc::new(Semaphore::new(1)), rate: None, counted: Arc::default() },
+        folder,
+    )
 }
 
 /// It has everything, and gives nothing for now.
