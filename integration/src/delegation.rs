@@ -77,6 +77,13 @@ impl Delegation {
         command.through_shell(&script)
     }
 
+    /// Takes them away from the user, with that of a container in them that has ended.
+    pub fn take_back(self, id: &str) {
+        for folder in &self.folders {
+            let _ = fs::remove_dir(folder.join(id));
+        }
+    }
+
     /// The container's cgroup in the hierarchy of `controller`.
     #[must_use]
     pub fn container(&self, case: &Case, controller: &str, id: &str) -> PathBuf {

@@ -4,9 +4,14 @@
 //! Needs systemd as the first process, as in the VM (integration/vm). Limits need the controllers as well.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use ketch_integration::probe::read;
 use ketch_integration::wait::wait_until;
@@ -32,6 +37,7 @@ tests![
     a_wrong_property_is_named,
     a_bus_that_is_not_there,
     a_bus_that_hangs,
+    a_bus_that_hangs_with_a_scope_under_way,
     a_bus_that_hangs_is_asked_once_by_delete,
     a_scope_that_vanishes,
     a_users_scope_is_in_the_users_manager,
@@ -295,6 +301,53 @@ fn a_bus_that_hangs(case: &Case) {
     let _listener = UnixListener::bind(&socket).expect("bind a socket");
     let out = with_bus(&bundle, &format!("unix:path={}", socket.display()));
     out.refuses(&["no answer from D-Bus within 30 s"]);
+}
+
+/// The bus passes everything on until it was asked for a scope, and then nothing back: systemd makes the scope, and nobody hears of it.
+fn a_bus_that_hangs_with_a_scope_under_way(case: &Case) {
+    case.not_on_runc("waits without end");
+    let bundle = in_slice(case, SLICE);
+    let socket = case.dir.join("bus");
+    let listener = UnixListener::bind(&socket).expect("bind a socket");
+    let asked = Arc::new(AtomicBool::new(false));
+    let relay = {
+        let asked = Arc::clone(&asked);
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let bus = UnixStream::connect("/run/dbus/system_bus_socket").expect("connect to the bus");
+                let (of_client, of_bus) = (client.try_clone().expect("a socket"), bus.try_clone().expect("a socket"));
+                let (asks, answers) = (Arc::clone(&asked), Arc::clone(&asked));
+                let _ = thread::spawn(move || pass(of_client, bus, |bytes| {
+                    if bytes.windows(18).any(|part| part == b"StartTransientUnit") {
+                        asks.store(true, Ordering::SeqCst);
+                    }
+                    true
+                }));
+                let _ = thread::spawn(move || pass(of_bus, client, |_| !answers.load(Ordering::SeqCst)));
+            }
+        })
+    };
+    let out = with_bus(&bundle, &format!("unix:path={}", socket.display()));
+    out.refuses(&["no answer from D-Bus within 30 s"]);
+    assert!(asked.load(Ordering::SeqCst), "no scope was asked for");
+    drop(relay);
+    // The process for which it was made has been ended, and the scope with it.
+    wait_until("the end of the scope", || {
+        let state = systemctl(&["show", "--property", "ActiveState", "--value", &unit(&bundle)]);
+        if state.trim() == "active" || cgroup(&bundle).exists() { Err(state) } else { Ok(()) }
+    });
+    assert_eq!(case.ketch().args(["list", "-q"]).run().ok().text(), "");
+}
+
+/// Passes on what comes, as long as `may` says so, until one end is closed.
+fn pass(mut from: UnixStream, mut to: UnixStream, mut may: impl FnMut(&[u8]) -> bool) {
+    let mut buffer = [0; 16 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if may(&buffer[..length]) && to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Both);
 }
 
 /// Which run of the unit it is and the unit's end are two questions; the container goes without an answer to either.

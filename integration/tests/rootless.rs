@@ -26,6 +26,7 @@ tests![
     a_delegated_cgroup_is_used,
     a_delegated_cgroup_by_its_path,
     a_limit_in_a_delegated_cgroup,
+    a_delegated_cgroup_that_is_gone,
     kill_reaches_all_in_a_delegated_cgroup,
     the_hosts_cgroups_stay_read_only,
     devices_are_the_hosts,
@@ -226,6 +227,22 @@ fn a_limit_in_a_delegated_cgroup(case: &Case) {
     let _ = case.ketch().args(["update", "--pids-limit", "60", &bundle.id]).run().ok();
     assert_eq!(probe::read(&limit), "60");
     container.stop();
+}
+
+/// Whoever gave it to the user has taken it back: before a container is made in it, and after its container has ended.
+fn a_delegated_cgroup_that_is_gone(case: &Case) {
+    let delegation = Delegation::new(case);
+    let bundle = case.bundle().sleeper();
+    let path = format!("{}/{}", delegation.path, bundle.id);
+    let bundle = bundle.set("/linux/cgroupsPath", json!(path));
+    create_inside(&delegation, &bundle);
+    let container = Container::adopt(case, &bundle.id);
+    let _ = case.ketch().args(["kill", &bundle.id, "KILL"]).run().ok();
+    container.wait_status("stopped");
+    delegation.take_back(&bundle.id);
+    let _ = case.ketch().args(["delete", &bundle.id]).run().ok();
+    bundle.run().refuses(&[&format!("{}: permission denied", case.tag)]);
+    assert_eq!(case.ketch().args(["list", "-q"]).run().ok().text(), "");
 }
 
 fn kill_reaches_all_in_a_delegated_cgroup(case: &Case) {
