@@ -11,6 +11,7 @@ tests![
     layers_in_zstd,
     a_push_mounts_what_is_there,
     pull_all_tags,
+    what_is_told_of_an_image_that_is_there,
 ];
 
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -134,5 +135,28 @@ fn pull_all_tags(case: &Case) {
     }
     assert!(out.text().contains(&format!("Status: Downloaded newer image for {name}\n")), "{out}");
     let _ = site.engine.docker(&format!("pull -a {}/a/none", site.registry.address)).exits(1);
+    site.end();
+}
+
+/// The lines that clients read: of layers nothing, since there is nothing to fetch; of a push its end with the details that tell it.
+fn what_is_told_of_an_image_that_is_there(case: &Case) {
+    let site = Fronted::new(case, &[], 1);
+    let address = &site.registry.address;
+    let _ = site.engine.docker(&format!("pull -q {address}/a/big:1")).ok();
+    let lines = |path: &str| -> Vec<serde_json::Value> {
+        let auth: &[&str] = &["X-Registry-Auth: e30="];
+        let answer = site.engine.http().call("POST", path, auth, "").is(200);
+        answer.body.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    };
+    let pulled = lines(&format!("/images/create?fromImage={address}/a/big&tag=1"));
+    assert_eq!(pulled.len(), 3, "{pulled:?}");
+    assert_eq!(pulled[0]["status"], "Pulling from a/big");
+    let _ = site.engine.docker(&format!("tag {address}/a/big:1 {address}/a/big:2")).ok();
+    let pushed = lines(&format!("/images/{address}/a/big/push?tag=2"));
+    assert_eq!(pushed[0], serde_json::json!({"status": format!("The push refers to repository [{address}/a/big]")}));
+    let [.., told, end] = pushed.as_slice() else { panic!("{pushed:?}") };
+    assert!(told["status"].as_str().is_some_and(|text| text.starts_with("2: digest: ")), "{told}");
+    assert!(told.get("progressDetail").is_none() && end.get("progressDetail").is_some(), "{pushed:?}");
+    assert_eq!(end["aux"]["Tag"], "2", "{end}");
     site.end();
 }

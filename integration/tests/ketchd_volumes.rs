@@ -24,6 +24,7 @@ tests![
     one_new_volume_for_many,
     a_swapped_subpath,
     a_server_of_files_that_is_not_there,
+    a_driver_that_is_not_there,
 ];
 
 fn run(engine: &Engine<'_>, line: &str) -> String {
@@ -316,5 +317,24 @@ fn a_server_of_files_that_is_not_there(case: &Case) {
     let out = engine.docker("run --rm --network none -v named:/files busybox true").exits(125);
     assert!(out.stderr.contains("error resolving passed in network volume address: lookup server.invalid"), "{out}");
     let _ = engine.docker("volume rm files named").ok();
+    engine.end();
+}
+
+/// What another driver was to keep is not kept on this disk instead.
+fn a_driver_that_is_not_there(case: &Case) {
+    let engine = Engine::start(case);
+    engine.only_ketch("asks its plugins for half a minute");
+    for volume in [r#""HostConfig":{"VolumeDriver":"elsewhere","Binds":["named:/x"]}"#, r#""Volumes":{"/x":{}},"HostConfig":{"VolumeDriver":"elsewhere"}"#] {
+        // The command line takes a 404 for an image that is not there, and pulls it, as it does with dockerd.
+        let text = engine.call("POST", "/containers/create", &format!(r#"{{"Image":"busybox",{volume}}}"#)).refuses(404);
+        assert!(text.ends_with("error looking up volume plugin elsewhere: plugin \"elsewhere\" not found"), "{text}");
+    }
+    assert_eq!(engine.docker("volume ls -q").ok().text(), "");
+    assert_eq!(engine.docker("ps -aq").ok().text(), "");
+    // One that says its own, and those of another container, are what they are.
+    let _ = run(&engine, "--volume-driver elsewhere --mount type=volume,source=own,target=/x,volume-driver=local busybox true");
+    let _ = engine.docker("create --name has --network none --volume-driver local -v kept:/kept busybox true").ok();
+    let _ = run(&engine, "--volume-driver elsewhere --volumes-from has busybox ls -d /kept");
+    assert_eq!(engine.docker("volume ls -q").ok().text(), "kept\nown");
     engine.end();
 }

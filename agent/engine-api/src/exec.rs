@@ -51,6 +51,7 @@ pub struct ExecInspect {
     #[serde(rename = "ContainerID")]
     pub container_id: String,
     #[serde(rename = "DetachKeys")]
+    /// The bytes of the keys that were asked for, in base64.
     pub detach_keys: String,
     #[serde(rename = "Pid")]
     pub pid: u32,

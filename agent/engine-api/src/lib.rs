@@ -1,4 +1,4 @@
-//! The Docker Engine API's objects, version 1.50, as data: what clients send and what they are shown. A file for each kind
+//! The Docker Engine API's objects, version 1.51, as data: what clients send and what they are shown. A file for each kind
 //! of object; names are Docker's. No behaviour, no I/O.
 //!
 //! A list or map that a client may leave out is an `Option`: what it gave is what it is shown again, `null` or `[]`. Go

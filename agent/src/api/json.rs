@@ -107,6 +107,8 @@ fn mismatch(misfit: Misfit, object: &str) -> String {
         "u32" => "uint32",
         "u16" => "uint16",
         "f64" => "float64",
+        "struct Config" => "container.CreateRequest",
+        "struct HostConfig" => "container.HostConfig",
         other => other.strip_prefix("struct ").unwrap_or(other),
     };
     let (kind, rest) = found.split_once(' ').unwrap_or((found, ""));
@@ -162,6 +164,8 @@ mod tests {
         assert_eq!(words(r#"{"Labels":{"a,\"b":true}}"#), field("Labels.a,\"b", "bool", "string"));
         assert_eq!(words(r#"{"Count":1.5}"#), field("Count", "number 1.5", "int64"));
         assert_eq!(words("5"), "invalid JSON: json: cannot unmarshal number into Go value of type Options");
+        assert_eq!(words("[]"), "invalid JSON: json: cannot unmarshal array into Go value of type Options");
+        assert_eq!(words(r#"{"Inner":["x"]}"#), field("Inner", "array", "Options"));
         let value: Value = serde_json::from_str(r#"{"Inner":{"Name":[]}}"#).unwrap();
         let error = of_value::<Options>(&value).unwrap_err();
         assert_eq!(error.message, field("Inner.Name", "array", "string"));

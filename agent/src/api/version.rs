@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
-/// A version, as `1.50`.
+/// A version, as `1.51`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ApiVersion {
     /// Before the dot.
@@ -14,7 +14,7 @@ pub struct ApiVersion {
 }
 
 /// The newest that is served; a request without a version means it.
-pub const CURRENT: ApiVersion = ApiVersion { major: 1, minor: 50 };
+pub const CURRENT: ApiVersion = ApiVersion { major: 1, minor: 51 };
 /// The oldest.
 pub const MINIMUM: ApiVersion = ApiVersion { major: 1, minor: 24 };
 
@@ -25,7 +25,7 @@ impl ApiVersion {
         Self { major: 1, minor }
     }
 
-    /// The version of a path's first segment, `v1.50`; `None` for any other segment.
+    /// The version of a path's first segment, `v1.51`; `None` for any other segment.
     #[must_use]
     pub fn of_segment(segment: &str) -> Option<Self> {
         let text = segment
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn segments() {
-        assert_eq!(ApiVersion::of_segment("v1.50"), Some(CURRENT));
+        assert_eq!(ApiVersion::of_segment("v1.51"), Some(CURRENT));
         assert_eq!(ApiVersion::of_segment("v9"), Some(ApiVersion { major: 9, minor: 0 }));
         for other in ["1.50", "v1.x", "volumes", "v.1", "v+1.1", "v"] {
             assert_eq!(ApiVersion::of_segment(other), None, "{other}");
@@ -82,8 +82,9 @@ mod tests {
     #[test]
     fn only_those_in_between_are_served() {
         assert_eq!(MINIMUM.served("1.24").ok(), Some(MINIMUM));
+        assert_eq!(CURRENT.served("1.51").ok(), Some(CURRENT));
         assert!(ApiVersion::v1(23).served("1.23").is_err_and(|error| error.message.contains("too old")));
-        assert!(ApiVersion::v1(51).served("1.51").is_err_and(|error| error.message.contains("too new")));
+        assert!(ApiVersion::v1(52).served("1.52").is_err_and(|error| error.message.contains("too new")));
         assert!(ApiVersion::v1(9) < ApiVersion::v1(24));
     }
 }

@@ -79,15 +79,12 @@ async fn make_of(daemon: &Arc<Daemon>, name: &str, body: CreateBody, purpose: Pu
     }
     validate::network(&config, &host_config)?;
     let _known = daemon.runtime_binary(&host_config.runtime)?;
-    let name = name.strip_prefix('/').unwrap_or(name);
     if config.image.is_empty() && purpose != Purpose::Build {
         return Err(Error::invalid("no command specified"));
     }
     let asked_image = config.image.clone();
     let base = daemon.base(&asked_image)?;
-    if !name.is_empty() {
-        name::check(name)?;
-    }
+    let name = if name.is_empty() { name } else { name::check(name)? };
     config = image_config::merge(config, &base.config)?;
     others(daemon, &host_config)?;
     warnings.extend(self::warnings(&host_config));

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ketch_engine_api::exec::{ExecConfig, ExecInspect, ExecProcess};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -349,7 +351,10 @@ pub fn inspect(exec: &Exec) -> ExecInspect {
         // True would tell of one that nobody else looks at any more; dockerd never says so while it can be asked for.
         can_remove: false,
         container_id: exec.container.id.clone(),
-        detach_keys: config.detach_keys.clone(),
+        detach_keys: match config.detach_keys.as_str() {
+            "" => String::new(),
+            _ => STANDARD.encode(&exec.detach_keys),
+        },
         pid: state.pid,
     }
 }

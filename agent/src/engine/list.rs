@@ -97,12 +97,8 @@ pub fn list(daemon: &Arc<Daemon>, wanted: &Wanted) -> Result<Vec<Summary>> {
         .values("ancestor")
         .map(|name| daemon.base(name).map_or_else(|_| name.to_owned(), |base| base.id))
         .collect();
-    let any_state = wanted.all
-        || wanted.limit.is_some()
-        || before.is_some()
-        || since.is_some()
-        || filters.has("status")
-        || !exited.is_empty();
+    let any_state =
+        wanted.all || wanted.limit.is_some() || before.is_some() || since.is_some() || filters.has("status");
     let matches = |record: &Record| {
         let state = &record.state;
         let label = |name: &str| record.config.labels.as_ref()?.get(name).map(String::as_str);

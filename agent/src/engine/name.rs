@@ -49,13 +49,14 @@ pub fn fits(name: &str) -> bool {
     name.len() >= 2 && name.bytes().enumerate().all(fits)
 }
 
-/// Whether a name may be a container's.
+/// A container's name of what a client says, which may begin with a slash, as names are shown.
 ///
 /// # Errors
-/// dockerd's text.
-pub fn check(name: &str) -> Result<()> {
-    if fits(name) {
-        return Ok(());
+/// It can't be one: dockerd's text, of what the client said.
+pub fn check(name: &str) -> Result<&str> {
+    let own = name.strip_prefix('/').unwrap_or(name);
+    if fits(own) {
+        return Ok(own);
     }
     Err(Error::invalid(format!(
         "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
@@ -73,6 +74,10 @@ mod tests {
         for bad in ["", "a", "-a", "a b", "ä1", "a/b"] {
             assert!(check(bad).unwrap_err().message.starts_with("Invalid container name"), "{bad}");
         }
-        assert!(check("a.b_c-1").is_ok());
+        assert_eq!(
+            check("/a").unwrap_err().message,
+            "Invalid container name (/a), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        );
+        assert_eq!((check("a.b_c-1").unwrap(), check("/ab").unwrap()), ("a.b_c-1", "ab"));
     }
 }

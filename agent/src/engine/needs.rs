@@ -150,9 +150,10 @@ impl Daemon {
     /// A volume's own.
     pub(super) async fn make_volumes(self: &Arc<Self>, record: &mut Record) -> Result<()> {
         let (daemon, id, mut planned) = (Arc::clone(self), record.id.clone(), record.mounts.clone());
+        let driver = record.host_config.volume_driver.clone();
         record.mounts = blocking(move || {
             for one in planned.iter_mut().filter(|one| one.shown.kind == "volume") {
-                if let Err(error) = daemon.make_volume(one, &id) {
+                if let Err(error) = daemon.make_volume(one, &id, &driver) {
                     daemon.drop_volumes(&id, &planned);
                     return Err(error);
                 }
@@ -163,13 +164,18 @@ impl Daemon {
         Ok(())
     }
 
-    fn make_volume(&self, planned: &mut Planned, id: &str) -> Result<()> {
+    /// `driver` is that of `--volume-driver`, which counts for what is no `--mount` and not another container's.
+    fn make_volume(&self, planned: &mut Planned, id: &str, driver: &str) -> Result<()> {
+        let of_a_bind = planned.volume.is_none() && planned.shown.driver.is_empty();
         let asked = planned.volume.clone().unwrap_or_default();
-        let driver = asked.driver_config.unwrap_or_default();
+        let mut driver_config = asked.driver_config.unwrap_or_default();
+        if of_a_bind {
+            driver.clone_into(&mut driver_config.name);
+        }
         let create = crate::volume::Create {
             name: planned.shown.name.clone(),
-            driver: driver.name,
-            options: driver.options,
+            driver: driver_config.name,
+            options: driver_config.options,
             labels: asked.labels,
         };
         let volume = self.volumes.create(&create, Some(id))?;

@@ -73,7 +73,7 @@ impl Default for Sample {
         Self {
             read: Timestamp::NEVER,
             pids: json!({}),
-            blkio: blkio([const { &[] }; 8]),
+            blkio: no_blkio(),
             cpu: no_cpu(),
             memory: json!({}),
             networks: None,
@@ -219,19 +219,9 @@ fn legacy(metrics: &cgroup1::Metrics) -> Sample {
     let memory = metrics.memory.clone().unwrap_or_default();
     let entries = memory.usage.unwrap_or_default();
     let pids = metrics.pids.clone().unwrap_or_default();
-    let io = metrics.blkio.clone().unwrap_or_default();
     Sample {
-        pids: json!({ "current": pids.current, "limit": limit(pids.limit) }),
-        blkio: blkio([
-            &io.io_service_bytes_recursive,
-            &io.io_serviced_recursive,
-            &io.io_queued_recursive,
-            &io.io_service_time_recursive,
-            &io.io_wait_time_recursive,
-            &io.io_merged_recursive,
-            &io.io_time_recursive,
-            &io.sectors_recursive,
-        ]),
+        pids: legacy_pids(&pids),
+        blkio: metrics.blkio.as_ref().map_or_else(no_blkio, legacy_blkio),
         cpu: json!({
             "cpu_usage": {
                 "total_usage": usage.total,
@@ -288,7 +278,7 @@ fn legacy(metrics: &cgroup1::Metrics) -> Sample {
     }
 }
 
-/// Without a bound the shim says 0; Docker shows the largest number.
+/// Of v2: without a bound the shim says 0; Docker shows the largest number. Of v1 it shows none.
 fn limit(limit: u64) -> u64 {
     if limit == 0 { u64::MAX } else { limit }
 }
@@ -297,19 +287,32 @@ fn entry(major: u64, minor: u64, op: &str, value: u64) -> Value {
     json!({ "major": major, "minor": minor, "op": op, "value": value })
 }
 
-fn blkio(kinds: [&[BlkIoEntry]; 8]) -> Value {
-    let list = |entries: &[BlkIoEntry]| -> Value {
-        if entries.is_empty() {
-            return Value::Null;
-        }
-        let one = |one: &BlkIoEntry| entry(one.major, one.minor, &one.op.to_lowercase(), one.value);
-        entries.iter().map(one).collect()
-    };
-    let mut fields = Map::new();
-    for (name, entries) in BLKIO.into_iter().zip(kinds) {
-        let _none = fields.insert(name.to_owned(), list(entries));
+fn legacy_pids(pids: &cgroup1::PidsStat) -> Value {
+    match pids.limit {
+        0 => json!({ "current": pids.current }),
+        limit => json!({ "current": pids.current, "limit": limit }),
     }
-    fields.into()
+}
+
+/// Lists, also where nothing was read or written yet: clients go through them.
+fn legacy_blkio(io: &cgroup1::BlkIoStat) -> Value {
+    let kinds = [
+        &io.io_service_bytes_recursive,
+        &io.io_serviced_recursive,
+        &io.io_queued_recursive,
+        &io.io_service_time_recursive,
+        &io.io_wait_time_recursive,
+        &io.io_merged_recursive,
+        &io.io_time_recursive,
+        &io.sectors_recursive,
+    ];
+    let one = |one: &BlkIoEntry| entry(one.major, one.minor, &one.op.to_lowercase(), one.value);
+    let list = |entries: &Vec<BlkIoEntry>| entries.iter().map(one).collect::<Value>();
+    BLKIO.into_iter().zip(kinds).map(|(name, entries)| (name.to_owned(), list(entries))).collect()
+}
+
+fn no_blkio() -> Value {
+    BLKIO.into_iter().map(|name| (name.to_owned(), Value::Null)).collect()
 }
 
 const BLKIO: [&str; 8] = [
@@ -324,7 +327,7 @@ const BLKIO: [&str; 8] = [
 ];
 
 fn blkio_of(bytes: Value, serviced: Value) -> Value {
-    let mut fields = blkio([const { &[] }; 8]);
+    let mut fields = no_blkio();
     if bytes.as_array().is_some_and(|all| !all.is_empty()) {
         fields["io_service_bytes_recursive"] = bytes;
         fields["io_serviced_recursive"] = serviced;
@@ -376,6 +379,13 @@ mod tests {
         let sample = decode(&Any::pack(&metrics)).unwrap();
         assert_eq!((&sample.memory["usage"], &sample.memory["limit"]), (&json!(5), &json!(9)));
         assert_eq!(sample.blkio["io_service_bytes_recursive"], Value::Null);
-        assert_eq!(sample.pids["limit"], json!(u64::MAX));
+        assert_eq!(sample.pids, json!({ "current": 0 }));
+        let metrics = cgroup1::Metrics { blkio: Some(cgroup1::BlkIoStat::default()), ..metrics };
+        assert_eq!(decode(&Any::pack(&metrics)).unwrap().blkio["sectors_recursive"], json!([]));
+        let sample = decode(&Any::pack(&cgroup2::Metrics::default())).unwrap();
+        assert_eq!(
+            (&sample.blkio["sectors_recursive"], &sample.pids["limit"]),
+            (&Value::Null, &json!(u64::MAX))
+        );
     }
 }

@@ -92,16 +92,10 @@ impl Progress {
         self.send(&Message { status: Some(text), ..Message::default() });
     }
 
-    /// The same, as pushes tell it.
-    pub fn status_with_detail(&self, text: &str) {
-        self.part("", text);
-    }
-
     /// What is going on with one part.
     pub fn part(&self, id: &str, status: &str) {
         let detail = Some(Detail::default());
-        let id = (!id.is_empty()).then_some(id);
-        self.send(&Message { status: Some(status), detail, id, ..Message::default() });
+        self.send(&Message { status: Some(status), detail, id: Some(id), ..Message::default() });
     }
 
     /// A part's name, without anything of its progress.
@@ -127,6 +121,12 @@ impl Progress {
     /// What a program wants to know.
     pub fn aux(&self, value: &Value) {
         self.send(&Message { aux: Some(value), ..Message::default() });
+    }
+
+    /// The same, as pushes tell it: clients of theirs tell it from what has no detail.
+    pub fn aux_with_detail(&self, value: &Value) {
+        let detail = Some(Detail::default());
+        self.send(&Message { detail, aux: Some(value), ..Message::default() });
     }
 
     /// The end, when it is a bad one.
@@ -254,10 +254,12 @@ mod tests {
         progress.part("abc", "Waiting");
         progress.bytes("abc", "Downloading", 1, 2);
         progress.error(&Error::invalid("no"));
+        progress.aux_with_detail(&serde_json::json!({ "Size": 1 }));
         let mut texts = std::iter::from_fn(|| receiver.try_recv().ok());
         let mut next = || String::from_utf8(texts.next().unwrap().to_vec()).unwrap();
         assert_eq!(next(), "{\"status\":\"Waiting\",\"progressDetail\":{},\"id\":\"abc\"}\r\n");
         assert!(next().contains(r#""progressDetail":{"current":1,"total":2},"progress":"[====="#));
         assert_eq!(next(), "{\"errorDetail\":{\"message\":\"no\"},\"error\":\"no\"}\r\n");
+        assert_eq!(next(), "{\"progressDetail\":{},\"aux\":{\"Size\":1}}\r\n");
     }
 }

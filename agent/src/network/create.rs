@@ -66,10 +66,9 @@ pub(super) fn network(request: NetworkCreateRequest, given: Given<'_>) -> Result
     let (mut ipv4, mut internal) = (request.enable_ipv4.unwrap_or(true), request.internal);
     let config_from = request.config_from.unwrap_or_default().network;
     if !config_from.is_empty() {
-        let from = others
-            .iter()
-            .find(|network| network.name == config_from)
-            .ok_or_else(|| Error::not_found(format!("network {config_from} not found")))?;
+        let from = others.iter().find(|network| network.name == config_from).ok_or_else(|| {
+            Error::not_found(format!("configuration network {config_from:?} does not exist"))
+        })?;
         if !from.config_only {
             return Err(Error::new(
                 Kind::Forbidden,

@@ -36,7 +36,7 @@ use crate::wait::wait_until;
 pub use http::{Answer, Http};
 
 /// The API's version that every call asks for: the newest of docker CLI 28.2, and what ketchd serves.
-pub const API: &str = "1.50";
+pub const API: &str = "1.51";
 /// The newest of Debian's docker 20.10.
 pub const DEBIANS_API: &str = "1.41";
 const DEFAULT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/ketchd");

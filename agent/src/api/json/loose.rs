@@ -2,7 +2,9 @@
 //!
 //! Called by [`super::of_value`] only.
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
+};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
 
@@ -76,7 +78,12 @@ impl<'de> Deserializer<'de> for Loose<'de> {
         names: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Misfit> {
-        let Value::Object(given) = self.0 else { return self.deserialize_any(visitor) };
+        let given = match self.0 {
+            Value::Object(given) => given,
+            // Serde would take its items for the fields in their order; in Go a list is never an object.
+            Value::Array(_) => return Err(Misfit::invalid_type(Unexpected::Seq, &visitor)),
+            _ => return self.deserialize_any(visitor),
+        };
         let mut fields: Vec<(&str, &Value)> = Vec::new();
         for (name, value) in given {
             let known = names.iter().find(|known| known.eq_ignore_ascii_case(name)).copied();

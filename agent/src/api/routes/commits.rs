@@ -69,11 +69,7 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     // The lines change what the request says, if it says anything, and what it leaves open is the container's.
     let own = dockerfile::changed(own.flatten().unwrap_or_else(|| record.clone()), &lines)?;
     let config = image_config::of_image(&image_config::over(own, &record))?;
-    let mut command: Vec<String> = Vec::new();
-    for key in ["Entrypoint", "Cmd"] {
-        let words = container_config.get(key).and_then(Value::as_array).into_iter().flatten();
-        command.extend(words.filter_map(Value::as_str).map(str::to_owned));
-    }
+    let command = record.cmd.clone().unwrap_or_default().join(" ");
     let options = CommitOptions {
         container: container.id.clone(),
         reference: reference.clone(),
@@ -81,7 +77,7 @@ async fn commit(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
         comment: comment.clone(),
         config,
         container_config,
-        command: command.join(" "),
+        command,
     };
     let paused = wants_pause && state.running && !state.paused && !state.restarting;
     if paused {

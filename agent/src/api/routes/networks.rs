@@ -136,7 +136,9 @@ async fn inspect(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
 async fn create(daemon: Arc<Daemon>, request: Request) -> Result<Response> {
     let (request, again) = request.twice().await?;
     let wanted: NetworkCreateRequest = body(again).await?;
-    if swarm_networks::is_meant(&wanted) {
+    // Without a cluster the driver is the engine's own, which refuses it as dockerd's does.
+    let is_alone = wanted.scope.is_none() && !wanted.ingress && super::swarm::standing(&daemon) == "inactive";
+    if swarm_networks::is_meant(&wanted) && !is_alone {
         let forbidden = |text: &str| Err(Error::new(Kind::Forbidden, text));
         if wanted.ingress && wanted.driver.as_deref() != Some("overlay") {
             return forbidden("Ingress network can only be global scope network");

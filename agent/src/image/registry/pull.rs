@@ -183,6 +183,8 @@ impl Images {
         let (Some(config), Some(layers)) = (&fetched.manifest.config, &fetched.manifest.layers) else {
             return Err(Error::invalid(format!("unsupported media type {}", fetched.media_type)));
         };
+        // Of an image that is here already dockerd tells no layers.
+        let is_here = self.state().images.contains_key(&config.digest);
         origin.offer(layers.iter().map(|layer| layer.digest).chain([config.digest]));
         origin.offers_all();
         let (bytes, config) = match self.local_document(config.digest).await {
@@ -209,7 +211,7 @@ impl Images {
             .zip(&file.rootfs.diff_ids)
             .map(|(descriptor, diff_id)| Wanted { descriptor: descriptor.clone(), diff_id: *diff_id })
             .collect();
-        let held = self.pull_layers(origin, &wanted, progress).await?;
+        let held = self.pull_layers(origin, &wanted, is_here, progress).await?;
         let record = ImageRecord {
             manifests: kept.iter().map(|blob| blob.digest).collect(),
             ..ImageRecord::default()
@@ -234,6 +236,7 @@ impl Images {
         &self,
         origin: &Arc<Origin>,
         wanted: &[Wanted],
+        is_here: bool,
         progress: &Progress,
     ) -> Result<Vec<Arc<crate::image::Layer>>> {
         if let Some(foreign) = wanted.iter().find(|wanted| is_foreign(&wanted.descriptor)) {
@@ -247,7 +250,9 @@ impl Images {
         let mut layers = vec![None; wanted.len()];
         for (index, one) in wanted.iter().enumerate() {
             if let Some(layer) = self.layer(one.diff_id) {
-                progress.part(&one.descriptor.digest.short(), "Already exists");
+                if !is_here {
+                    progress.part(&one.descriptor.digest.short(), "Already exists");
+                }
                 let is_given = origin.mark().is_some_and(|by| {
                     let digest = one.descriptor.digest;
                     self.blob(digest).is_some() && self.marks_on(digest).contains(&by)

@@ -41,7 +41,7 @@ impl Images {
     /// In dockerd's words: no such tag, no access, a registry that does not answer or refuses.
     pub async fn push(&self, options: &PushOptions, progress: &Progress) -> Result<()> {
         let reference = &options.reference;
-        progress.status_with_detail(&format!("The push refers to repository [{}]", reference.name()));
+        progress.status(&format!("The push refers to repository [{}]", reference.name()));
         if reference.digest.is_some() {
             return Err(Error::invalid("cannot push a digest reference"));
         }
@@ -110,8 +110,8 @@ impl Images {
         let digest = Digest::of(&bytes);
         let size = bytes.len();
         repository.put_manifest(&tag, &media_type, bytes.clone().into()).await?;
-        progress.status_with_detail(&format!("{tag}: digest: {digest} size: {size}"));
-        progress.aux(&json!({ "Tag": tag, "Digest": digest, "Size": size }));
+        progress.status(&format!("{tag}: digest: {digest} size: {size}"));
+        progress.aux_with_detail(&json!({ "Tag": tag, "Digest": digest, "Size": size }));
         let (images, image, name) = (self.clone(), Arc::clone(image), name.clone());
         blocking(move || {
             let _other = images.name(image.id, &name.with_digest(digest))?;
