@@ -22,7 +22,7 @@ use super::child::{
     become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
     take_streams, tell,
 };
-use super::conversation::{self, Answers, PidfdTaker, converse};
+use super::conversation::{self, Answers, PidfdTaker, Progress, converse};
 use super::guard::KillOnDrop;
 use super::namespaces::flag;
 use super::parent::write_oom_score;
@@ -34,8 +34,9 @@ use crate::error::chain;
 use crate::log;
 use crate::plan::cgroup::Privilege;
 use crate::plan::{Caller, ExecPlan};
+use crate::process::keyring;
 use crate::process::keyring::KeyringUse;
-use crate::process::{keyring, scheduling};
+use crate::process::scheduling::{self, Heir};
 use crate::procfs::{Contents, ProcFs};
 use crate::resctrl::Group;
 use crate::rootfs::{self, RootDir};
@@ -114,7 +115,7 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     trail::born(guard.child()?.pid);
     let mut joining = Joining { state: &target.state, pidfd_taker };
     let rlimits = rlimits_by(plan).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?), &mut joining)
+    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?, Progress::OnItsWay), &mut joining)
         .map_err(|error| guard.how_it_ended(error))?;
     guard.disarm()
 }
@@ -207,6 +208,10 @@ impl Answers for Joining<'_> {
         PidfdTaker::tell(self.pidfd_taker.take(), started)
     }
 
+    fn makes_sibling(&self) -> bool {
+        false
+    }
+
     fn is_done_at_the_end(&self) -> bool {
         true
     }
@@ -272,13 +277,13 @@ fn become_program(
     if let Some(size) = plan.process.terminal {
         let root = RootDir::of_process().map_err(step("opening the container's root"))?;
         let console = rootfs::open_console(&root, Some(&size))?;
-        attach_console(&console, &mut io)?;
+        attach_console(&console, &mut io, None)?;
     }
     if plan.process.no_new_privileges {
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
-    scheduling::apply(&plan.process)?;
-    be_ready(channel, &plan.process, rlimits_by(plan))?;
+    scheduling::apply(&plan.process, Heir::Itself)?;
+    be_ready(channel, &plan.process, rlimits_by(plan), None)?;
 
     let mut proc = LazyProc::new(Contents::Processes);
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
@@ -286,7 +291,7 @@ fn become_program(
     drop(proc);
     // Before the filter, which may refuse close_range(2).
     keep_only(&io, channel.iter().map(AsFd::as_fd))?;
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || Ok(()))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, None, || Ok(()))?;
     let exec = program.exec(&plan.process.args);
     await_run(channel)?;
     close_what_agents_added(plan.seccomp.as_ref(), &io)?;
