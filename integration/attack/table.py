@@ -36,6 +36,12 @@ ROWS = [
     ("runc 1.5.3: propagation of the host's /", ["attack_host::the_propagation_of_a_mount_namespace_that_is_shared"]),
     ("crun 1.31: the notify socket", ["attack_host::the_folder_of_a_notification_socket_behind_a_link",
                                       "attack_host::a_mount_over_the_notification_socket"]),
+    ("crun 1.31: a pid namespace that is joined", ["attack_pid::the_host_behind_a_container_that_joins",
+                                                  "attack_pid::the_host_behind_one_with_a_user_namespace",
+                                                  "attack_pid::the_host_behind_one_in_the_same_user_namespace"]),
+    ("the runtime's rights in a pid namespace that is joined", ["attack_pid::rights_of_a_container_that_joins",
+                                                               "attack_pid::rights_of_one_with_a_filter",
+                                                               "attack_pid::rights_of_an_entering_process"]),
 ]
 # Rows that have no test here, and why.
 ELSEWHERE = [
@@ -49,7 +55,7 @@ ELSEWHERE = [
 def outcomes(suite, runtime):
     """Each test's outcome on a runtime: holds, falls or skipped; and the first line of what was seen of each fall."""
     environment = dict(os.environ, RUNTIME=runtime, KETCH_ATTACK_TABLE="1")
-    command = [suite, "--layout", "native", "attack_image::", "attack_inside::", "attack_host::", "attack_sysctl::"]
+    command = [suite, "--layout", "native", "attack_image::", "attack_inside::", "attack_host::", "attack_pid::", "attack_sysctl::"]
     # crun takes no hybrid cgroups; Debian's can't start on v2 here.
     if version(runtime).startswith("crun"):
         away = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'

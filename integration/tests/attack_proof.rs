@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use ketch_integration::runtime::{Kind, Runtime};
 use ketch_integration::{Case, tests};
 
-use crate::{attack_host, attack_image, attack_inside, attack_label, attack_sysctl};
+use crate::{attack_host, attack_image, attack_inside, attack_label, attack_pid, attack_sysctl};
 
 /// Tests of the names of attacks: the module, the attack, and what is said when it has worked.
 macro_rules! proofs {
@@ -41,6 +41,9 @@ proofs![
     attack_host::the_propagation_of_a_mount_namespace_that_is_shared => "not shared any more",
     attack_host::the_folder_of_a_notification_socket_behind_a_link => "the host's folder holds",
     attack_host::a_mount_over_the_notification_socket => "the host has the container's mount",
+    attack_pid::the_host_behind_a_container_that_joins => "by /proc/",
+    attack_pid::rights_of_a_container_that_joins => "by ptrace",
+    attack_pid::rights_of_an_entering_process => "by ptrace",
     attack_sysctl::a_false_procfs => "the sysctl was written to a file of the host",
     attack_sysctl::a_mount_that_is_led_over_the_file => "the sysctl was written to a file of the host",
     attack_label::a_folder_in_place_of_proc => "without its profile",

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 
 use ketch_integration::leak::Leaks;
 use ketch_integration::runtime::{Invocation, Kind};
-use ketch_integration::{Bundle, Case, Container, Output, tests};
+use ketch_integration::{Bundle, Case, Container, Output, tests, wait_until};
 
 mod tolerated;
 
 use tolerated::{BEFORE_MAIN, errno, is_named, kernels_name, tolerated};
 
-tests![create, run, start, exec, delete, every_call_passes_the_door, the_release_has_no_door];
+tests![create, create_in_a_joined_pid_namespace, run, start, exec, delete, every_call_passes_the_door, the_release_has_no_door];
 
 /// What the kernel answers when memory or a disk fails, when a policy forbids, and when a signal interrupts.
 const ERRNOS: [(i32, &str); 5] = [
@@ -233,6 +233,25 @@ fn create(case: &Case) {
     let command = || with_program(bundle.create_command(), &binary).arg(&bundle.id);
     let check = |out: &Output| if out.code == 0 { clear(case, bundle) } else { clean(case) };
     Sweep { name: "create", bundle, fails_with: 1, prepare: &|| {}, command: &command, check: &check }.run();
+}
+
+/// The holder of the namespace is there all the time: it has no mark of the case, and is none of what is left behind.
+fn create_in_a_joined_pid_namespace(case: &Case) {
+    let binary = binary(case);
+    let holder = ["--pid", "--fork", "--kill-child", "/bin/sleep", "1000"];
+    let mut holder = std::process::Command::new("/usr/bin/unshare").args(holder).spawn().expect("make a namespace");
+    let path = format!("/proc/{}/ns/pid_for_children", holder.id());
+    wait_until("the new namespace", || {
+        let seen = fs::read_link(&path).map_err(|error| error.to_string())?;
+        let own = fs::read_link("/proc/self/ns/pid").expect("our own");
+        if seen == own { Err(format!("{seen:?}")) } else { Ok(()) }
+    });
+    let bundle = &case.bundle().sleeper().namespace("pid", Some(&path));
+    let command = || with_program(bundle.create_command(), &binary).arg(&bundle.id);
+    let check = |out: &Output| if out.code == 0 { clear(case, bundle) } else { clean(case) };
+    Sweep { name: "create_in_a_joined_pid_namespace", bundle, fails_with: 1, prepare: &|| {}, command: &command, check: &check }
+        .run();
+    holder.kill().and_then(|()| holder.wait()).expect("end the holder");
 }
 
 fn run(case: &Case) {

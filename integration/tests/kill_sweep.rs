@@ -10,7 +10,7 @@ use ketch_integration::runtime::{Invocation, Kind};
 use ketch_integration::sample::Sample;
 use ketch_integration::{Bundle, Case, Container, probe, tests};
 
-tests![create, run, start, delete, exec];
+tests![create, create_in_a_joined_pid_namespace, run, start, delete, exec];
 
 fn sweepable(case: &Case) {
     case.needs(case.runtime.kind == Kind::Ketch, "only for a single-threaded runtime");
@@ -92,6 +92,16 @@ fn create(case: &Case) {
     let bundle = &case.bundle().sleeper();
     let command = || bundle.create_command().arg(&bundle.id);
     Sweep { bundle, stride: 11, prepare: &|| {}, command: &command }.run();
+}
+
+fn create_in_a_joined_pid_namespace(case: &Case) {
+    sweepable(case);
+    let holder = case.bundle().sleeper().start();
+    let path = format!("/proc/{}/ns/pid", holder.pid());
+    let bundle = &case.bundle().sleeper().namespace("pid", Some(&path));
+    let command = || bundle.create_command().arg(&bundle.id);
+    Sweep { bundle, stride: 17, prepare: &|| {}, command: &command }.run();
+    assert_eq!(holder.status(), "running");
 }
 
 fn run(case: &Case) {

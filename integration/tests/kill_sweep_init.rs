@@ -9,13 +9,13 @@ use ketch_integration::runtime::{Invocation, Kind};
 use ketch_integration::sample::Sample;
 use ketch_integration::{Bundle, Case, Container, Output, probe, tests};
 
-tests![create, create_in_a_joined_user_namespace, run, start, exec_stage, exec];
+tests![create, create_in_a_joined_user_namespace, create_in_a_joined_pid_namespace, run, start, exec_stage, exec];
 
 /// What the runtime says of a process that was killed before it could say anything itself.
 const KILLED: &str = "the process was killed by signal 9 before it was ready";
 
-/// What a process says its last word by, on x86-64: init's `Created` is its last write(2), a stage's `Pid` its last
-/// sendmsg(2).
+/// What a process says its last word by, on x86-64: init's `Created` is its last write(2), and so is the `Pid` of who may
+/// have its filter; a stage's is its last sendmsg(2).
 const CREATED: i64 = 1;
 const PID: i64 = 46;
 
@@ -127,6 +127,11 @@ fn stage_ended_well(out: &Output, death: &Death) -> bool {
     if death.is_after(PID) { out.code == 0 } else { failed_with_the_reason(out) }
 }
 
+/// The same of who is the process but for its birth in a pid namespace.
+fn first_ended_well(out: &Output, death: &Death) -> bool {
+    if death.is_after(CREATED) { out.code == 0 } else { failed_with_the_reason(out) }
+}
+
 fn create(case: &Case) {
     let bundle = &case.bundle().sleeper();
     Sweep {
@@ -165,6 +170,28 @@ fn create_in_a_joined_user_namespace(case: &Case) {
         }
         .run();
     }
+}
+
+/// There the first process makes the second at its very end.
+fn create_in_a_joined_pid_namespace(case: &Case) {
+    let holder = case.bundle().sleeper().start();
+    let path = format!("/proc/{}/ns/pid", holder.pid());
+    let bundle = &case.bundle().sleeper().namespace("pid", Some(&path));
+    for (victim, stride) in [("child:1", 13), ("child:2", 1)] {
+        Sweep {
+            bundle,
+            stride,
+            prepare: &|| {},
+            victim: &|| victim.into(),
+            command: &|| bundle.create_command().arg(&bundle.id),
+            ended_well: &|out, death| match victim {
+                "child:1" => first_ended_well(out, death),
+                _ => create_ended_well(case, bundle, out, death),
+            },
+        }
+        .run();
+    }
+    assert_eq!(holder.status(), "running");
 }
 
 fn run(case: &Case) {
@@ -224,10 +251,10 @@ fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output
 
 /// What is born outside of the container's pid namespace, and makes the process there.
 fn exec_stage(case: &Case) {
-    exec_of(case, "child:1", 3, &stage_ended_well);
+    exec_of(case, "child:1", 11, &first_ended_well);
 }
 
 fn exec(case: &Case) {
     // Once it may run, its end is that of the program.
-    exec_of(case, "child:2", 13, &|out, _| failed_with_the_reason(out) || out.code == 137);
+    exec_of(case, "child:2", 1, &|out, _| failed_with_the_reason(out) || out.code == 137);
 }

@@ -18,6 +18,7 @@ use std::process::{Command, ExitCode};
 
 use ketch::plan::rootfs::{RootEntry, RootfsOptions, RootfsPlan, plan};
 use ketch::procfs::{Contents, ProcFs};
+use ketch::rootfs::joined_procfs::{create, open_context, open_inside};
 use ketch::rootfs::{
     self, CgroupAccess, CgroupHierarchy, CgroupView, ContainerRoot, LastLink, Missing, PrepareContext,
     Prepared, RootDir, RootfsError,
@@ -55,6 +56,8 @@ const SCENARIOS: &[Scenario] = &[
     ("mapped_owners", mapped_owners),
     ("user_namespaces_bind_devices", user_namespaces_bind_devices),
     ("errors_name_the_mount", errors_name_the_mount),
+    ("another_pid_namespace_is_shown", another_pid_namespace_is_shown),
+    ("no_other_file_system_is_taken_for_its_procfs", no_other_file_system_is_taken_for_its_procfs),
 ];
 
 fn main() -> ExitCode {
@@ -147,7 +150,10 @@ fn no_source(_: usize) -> Result<OwnedFd, String> {
 
 fn prepare(plan: &RootfsPlan) -> Result<Prepared, RootfsError> {
     let cgroups = CgroupView::Legacy(Vec::new());
-    prepare_with(plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &cgroups })
+    prepare_with(
+        plan,
+        &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &cgroups, pid_namespace: None },
+    )
 }
 
 /// The tests are in their network namespace from the start.
@@ -721,9 +727,11 @@ fn a_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
     // The new mount is made by hand, as runc would: the file system's name for v1 is "cgroup".
     let mut plan = scratch.plan(&json);
     plan.mounts.last_mut().unwrap().kind = ketch::plan::rootfs::MountKind::Filesystem(String::from("cgroup"));
-    let prepared =
-        prepare_with(&plan, &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &view })
-            .unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let prepared = prepare_with(
+        &plan,
+        &mut PrepareContext { request_source: Some(&mut no_source), cgroups: &view, pid_namespace: None },
+    )
+    .unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
     let fields = |place: &str| {
@@ -764,7 +772,8 @@ fn a_unified_cgroup_view_as_of_a_new_mount(scratch: &Scratch) {
             "linux":{{"namespaces":[{{"type":"mount"}},{{"type":"cgroup"}}]}}}}"#
     );
     let plan = scratch.plan(&json);
-    let mut context = PrepareContext { request_source: Some(&mut no_source), cgroups: &view };
+    let mut context =
+        PrepareContext { request_source: Some(&mut no_source), cgroups: &view, pid_namespace: None };
     let prepared = prepare_with(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let entered = prepared.enter(&plan).unwrap();
     rootfs::finalize(&plan, entered).unwrap();
@@ -800,8 +809,10 @@ fn mapped_owners(scratch: &Scratch) {
     let steps = plan.mounts.clone();
     let mut request = |index: usize| opener.open(&steps[index], me.as_fd()).map_err(|error| chain(&error));
     let cgroups = CgroupView::Legacy(Vec::new());
-    let prepared =
-        prepare_with(&plan, &mut PrepareContext { request_source: Some(&mut request), cgroups: &cgroups });
+    let prepared = prepare_with(
+        &plan,
+        &mut PrepareContext { request_source: Some(&mut request), cgroups: &cgroups, pid_namespace: None },
+    );
     match prepared {
         Err(error) if chain(&error).contains("maybe the filesystem used doesn't support idmap") => {
             println!("rootfs: mapped_owners: skipped: {}", chain(&error));
@@ -869,7 +880,11 @@ fn user_namespaces_bind_devices(scratch: &Scratch) {
                     fds.pop().ok_or_else(|| String::from_utf8_lossy(&buffer[..length]).into_owned())
                 };
                 let cgroups = CgroupView::Legacy(Vec::new());
-                let mut context = PrepareContext { request_source: Some(&mut request), cgroups: &cgroups };
+                let mut context = PrepareContext {
+                    request_source: Some(&mut request),
+                    cgroups: &cgroups,
+                    pid_namespace: None,
+                };
                 let prepared =
                     prepare_with(&plan, &mut context).unwrap_or_else(|error| panic!("{}", chain(&error)));
                 let entered = prepared.enter(&plan).unwrap();
@@ -920,4 +935,41 @@ fn errors_name_the_mount(scratch: &Scratch) {
     assert!(unknown.ends_with("fsopen nofs: no such device"), "{unknown}");
     let option = text(r#"{"destination":"/x","type":"tmpfs","source":"tmpfs","options":["nonsense=1"]}"#);
     assert!(option.contains("nonsense=1") && option.ends_with("invalid argument"), "{option}");
+}
+
+/// By the kernel's option, and by a process that is born there, as before Linux 6.17.
+fn another_pid_namespace_is_shown(scratch: &Scratch) {
+    let options =
+        CloneOptions { namespaces: namespace::NEW_PID, into_cgroup: None, parent: CloneParent::Caller };
+    let inside = match process::clone3(&options).unwrap() {
+        Cloned::Parent(child) => child,
+        Cloned::Child => {
+            let _ = process::set_parent_death_signal(ketch_sys::signal::KILL);
+            let _ = process::poll_readable(&[], None);
+            process::exit_now(0)
+        }
+    };
+    let procfs = ProcFs::private(Contents::Processes).unwrap();
+    let namespace = procfs.open_namespace(inside.pid, "pid").unwrap();
+    for context in [open_context(namespace.as_fd()), open_inside(namespace.as_fd())] {
+        let mounted = create(&context.unwrap(), 0).unwrap();
+        let numbers = path::list_dir(&mounted).unwrap();
+        let numbers: Vec<i32> = numbers.iter().filter_map(|name| name.to_str()?.parse().ok()).collect();
+        assert_eq!(numbers, [1]);
+    }
+    // An option that only mount(2) takes, which would mount this process's own, is none.
+    let plan = scratch
+        .plan(&spec(&format!(r#"{{"destination":"/proc","type":"proc","source":"{}"}}"#, "x".repeat(300))));
+    let cgroups = CgroupView::Legacy(Vec::new());
+    let pid_namespace = Some(namespace.as_fd());
+    let mut context = PrepareContext { request_source: None, cgroups: &cgroups, pid_namespace };
+    assert!(chain(&prepare_with(&plan, &mut context).unwrap_err()).contains("proc"));
+    process::pidfd_send_signal(&inside.pidfd, ketch_sys::signal::KILL).unwrap();
+    process::wait(&inside.pidfd).unwrap();
+    assert_eq!(open_inside(namespace.as_fd()).unwrap_err().errno, Errno::ENOMEM);
+}
+
+fn no_other_file_system_is_taken_for_its_procfs(_: &Scratch) {
+    let context = mount::open_fs("tmpfs").unwrap();
+    assert_eq!(create(&context, 0).unwrap_err().errno, Errno::ENOTSUP);
 }

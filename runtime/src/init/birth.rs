@@ -34,7 +34,7 @@ pub(super) fn spawn(
 ) -> Result<Spawned, InitError> {
     let namespaces = &plan.namespaces;
     let staged = namespaces.need_stage(plan.caller);
-    let children = ChildrenElsewhere::enter(namespaces, plan.caller, staged)?;
+    let children = ChildrenElsewhere::enter(namespaces, plan.caller)?;
     match clone_into(cgroup, if staged { 0 } else { clone_flags(plan) })? {
         Cloned::Parent(spawned) => {
             children.come_back()?;
@@ -91,28 +91,23 @@ fn clone_flags(plan: &Plan) -> u64 {
     plan.namespaces.new.iter().copied().filter(made_by_clone).fold(0, |flags, kind| flags | flag(kind))
 }
 
-/// A pid namespace that is joined, and a time namespace that is made, take effect for children only. This process's
-/// later children (hooks) belong to the host again.
-struct ChildrenElsewhere(Vec<OpenNamespace>);
+/// A time namespace that is made takes effect for children only. This process's later children (hooks) belong to the host
+/// again.
+struct ChildrenElsewhere(Option<OpenNamespace>);
 
 impl ChildrenElsewhere {
-    fn enter(plan: &NamespacePlan, caller: Caller, staged: bool) -> Result<Self, InitError> {
-        let mut own = Vec::new();
-        // A stage joins it by itself: inside it, it could not tell us a number that we know.
-        if let (Some(join), false) = (plan.joins(NamespaceType::Pid), staged) {
-            own.push(OpenNamespace::open(NamespaceType::Pid, Path::new("/proc/self/ns/pid"))?);
-            OpenNamespace::open(NamespaceType::Pid, &join.path)?.join()?;
-        }
+    fn enter(plan: &NamespacePlan, caller: Caller) -> Result<Self, InitError> {
+        let mut own = None;
         // A user has the right to make one only in the user namespace: that is the stage's to do.
         if plan.creates(NamespaceType::Time) && caller == Caller::Root {
-            own.push(OpenNamespace::open(NamespaceType::Time, Path::new("/proc/self/ns/time"))?);
+            own = Some(OpenNamespace::open(NamespaceType::Time, Path::new("/proc/self/ns/time"))?);
             make_time_namespace(&plan.time_offsets)?;
         }
         Ok(Self(own))
     }
 
     fn come_back(self) -> Result<(), InitError> {
-        self.0.iter().try_for_each(OpenNamespace::join)
+        self.0.as_ref().map_or(Ok(()), OpenNamespace::join)
     }
 }
 
@@ -133,13 +128,8 @@ pub(super) fn settle(
                 map_ids(stage.child()?.pid)?;
                 tell(channel, &Message::IdsMapped).map_err(|error| stage.how_it_ended(error))?;
             }
-            // Made with CLONE_PARENT, so it is this process's child, and its number can't be reused before we wait for
-            // it.
-            Some((Message::Pid(pid), _)) => {
-                let _reaped = process::wait(&stage.disarm()?.pidfd);
-                let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
-                return Ok(Child { pid, pidfd });
-            }
+            Some((Message::Pid(pid), _)) => return sibling(&stage.disarm()?, pid),
+            Some((Message::GoesOn, _)) => return stage.disarm(),
             Some((Message::Error(text), _)) => return Err(ProtocolError::Reported(text).into()),
             Some((found, _)) => return Err(ProtocolError::Unexpected { found, expected: "Pid" }.into()),
             None => return Err(stage.how_it_ended(ProtocolError::Ended.into())),
@@ -147,9 +137,17 @@ pub(super) fn settle(
     }
 }
 
+/// The process that `first` has made beside itself before it ends. Made with CLONE_PARENT, so it is this process's child,
+/// and its number can't be reused before we wait for it.
+pub(super) fn sibling(first: &Child, pid: Pid) -> Result<Child, InitError> {
+    let _reaped = process::wait(&first.pidfd);
+    let pidfd = process::pidfd_open(pid).map_err(step("opening the container's init"))?;
+    Ok(Child { pid, pidfd })
+}
+
 /// Waits for the stage's word or its end. A stage that is killed just after its child's birth says nothing, and is not
 /// missed on the channel, whose other end the child has too. The child ends with our end of it.
-fn has_word(channel: &Channel, stage: &Child) -> Result<bool, InitError> {
+pub(super) fn has_word(channel: &Channel, stage: &Child) -> Result<bool, InitError> {
     let both = [channel.as_fd(), stage.pidfd.as_fd()];
     let poll = |fds, timeout| process::poll_readable(fds, timeout).map_err(step("waiting for the stage"));
     // It may have spoken between the kernel's looks at the one and at the other.

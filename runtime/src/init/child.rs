@@ -6,11 +6,12 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use ketch_sys::namespace;
-use ketch_sys::process::{self, Exec, Pid};
+use ketch_sys::process::{self, Exec};
 use ketch_sys::{Errno, SyscallError, credential, path, signal, socket, terminal};
 
 use super::protocol::{Channel, Message, ProtocolError};
-use super::rlimits::{RlimitsBy, set_rlimits};
+use super::rlimits::{RlimitsBy, THIS_PROCESS, set_rlimits, set_to_inherit};
+use super::second_birth::{SecondBirth, Session};
 use super::{InitError, ProcessIo, step};
 use crate::cgroup::JoinFile;
 use crate::error::chain;
@@ -23,9 +24,6 @@ use crate::seccomp::{self, Program};
 
 /// The exit code of a child that has failed, whether it could say why or not.
 pub(super) const FAILED: i32 = 255;
-
-/// prlimit(2).
-const THIS_PROCESS: Pid = 0;
 
 /// Runs a child to its end. An error goes to the parent; where the channel is closed already (`create` is over),
 /// to standard error, as a last resort.
@@ -97,12 +95,20 @@ pub(super) fn await_run(channel: &Option<Channel>) -> Result<(), InitError> {
 }
 
 /// Says that all is set but what the program itself needs, and sets the rlimits where that is this process's to do: a user
-/// namespace has no right to, so its parent does, and the next steps wait for that.
+/// namespace has no right to, so its parent does, and the next steps wait for that. Not those of a first process: the parent
+/// will hear of the second one, and sets its rlimits.
 pub(super) fn be_ready(
     channel: &Option<Channel>,
     process: &ProcessPlan,
     rlimits: RlimitsBy,
+    birth: Option<&mut SecondBirth>,
 ) -> Result<(), InitError> {
+    if let Some(birth) = birth {
+        if rlimits == RlimitsBy::Child {
+            birth.processes = set_to_inherit(&process.rlimits)?;
+        }
+        return Ok(());
+    }
     tell(channel, &Message::Ready)?;
     match rlimits {
         RlimitsBy::Parent => await_run(channel),
@@ -118,10 +124,11 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 
 /// The root user of the user namespace that this process is in now. Its id outside means nothing inside, and would
 /// be shown as the overflow id.
-pub(super) fn become_namespace_root(groups: Supplementary) -> Result<(), InitError> {
+/// `procfs` is one that shows this process, where the mounted one does not.
+pub(super) fn become_namespace_root(groups: Supplementary, procfs: Option<&ProcFs>) -> Result<(), InitError> {
     if groups == Supplementary::Planned {
         match credential::set_groups(&[]) {
-            Err(error) if error.errno == Errno::EPERM && identity::groups_are_denied() => {}
+            Err(error) if error.errno == Errno::EPERM && identity::groups_are_denied(procfs) => {}
             other => other.map_err(step("dropping groups in the user namespace"))?,
         }
     }
@@ -141,7 +148,11 @@ pub(super) fn take_streams(io: &mut ProcessIo) -> Result<(), InitError> {
 }
 
 /// Sends the terminal's master away and takes the other end for the standard streams and as controlling terminal.
-pub(super) fn attach_console(console: &Console, io: &mut ProcessIo) -> Result<(), InitError> {
+pub(super) fn attach_console(
+    console: &Console,
+    io: &mut ProcessIo,
+    birth: Option<&mut SecondBirth>,
+) -> Result<(), InitError> {
     if let Some(shown) = io.shown {
         shown.prepare(console.master.as_fd()).map_err(step("setting up the terminal"))?;
     }
@@ -150,6 +161,11 @@ pub(super) fn attach_console(console: &Console, io: &mut ProcessIo) -> Result<()
             .map_err(step("sending the terminal to the console socket"))?;
     }
     console.use_as_standard_streams()?;
+    if let Some(birth) = birth {
+        // It is the session's, and that is the second process's.
+        birth.session = Session::WithTerminal;
+        return Ok(());
+    }
     terminal::set_controlling(std::io::stdin()).map_err(step("ioctl(setctty)"))
 }
 
@@ -187,14 +203,16 @@ pub(super) fn apply_selinux(label: Option<&String>, proc: &mut LazyProc) -> Resu
 
 /// The private procfs, mounted at its first use: most processes need none.
 #[derive(Debug)]
-pub(super) struct LazyProc {
+pub(super) struct LazyProc<'a> {
     contents: Contents,
     mounted: Option<ProcFs>,
+    /// Shows this process, where the mounted one does not.
+    own: Option<&'a ProcFs>,
 }
 
-impl LazyProc {
-    pub(super) fn new(contents: Contents) -> Self {
-        Self { contents, mounted: None }
+impl<'a> LazyProc<'a> {
+    pub(super) fn new(contents: Contents, own: Option<&'a ProcFs>) -> Self {
+        Self { contents, mounted: None, own }
     }
 
     pub(super) fn open(&mut self) -> Result<&ProcFs, InitError> {
@@ -204,7 +222,10 @@ impl LazyProc {
                 let proc = match ProcFs::private(self.contents) {
                     // The kernel gives a user namespace no procfs that shows more than what is mounted: then that one,
                     // proven, and without what may be mounted in it.
-                    Err(error) if error.errno == Errno::EPERM => ProcFs::host().map_err(|_| error),
+                    Err(error) if error.errno == Errno::EPERM => match self.own {
+                        Some(own) => return Ok(own),
+                        None => ProcFs::host().map_err(|_| error),
+                    },
                     private => private,
                 };
                 let proc = proc.map_err(step("mounting a private procfs"))?;
@@ -261,19 +282,42 @@ fn restrict(rules: Option<landlock::Prepared>) -> Result<(), InitError> {
     rules.restrict().map_err(step("applying Landlock rules (they need noNewPrivileges or CAP_SYS_ADMIN)"))
 }
 
+/// Loads the filter, in the first process if the second can be born under it. Who is not to be born again waits for `Run`
+/// before.
+fn confine(
+    filter: &Program,
+    channel: &mut Option<Channel>,
+    birth: &mut Option<SecondBirth>,
+) -> Result<(), InitError> {
+    match birth.take_if(|birth| !birth.is_possible_under(filter)) {
+        Some(birth) => birth.happen(channel)?,
+        None if birth.is_none() => await_run(channel)?,
+        None => {}
+    }
+    install_filter(filter, channel)
+}
+
 /// Becomes the planned user under the container's filter, and finds the program as that user.
 ///
 /// The parent's `Run` is waited for before the filter, which may not allow to receive it.
 ///
 /// Without no_new_privs a filter needs CAP_SYS_ADMIN: it comes before the capabilities go. With it, as late as can be,
 /// so that the profile need not allow what stands between. Landlock rules are likewise, just before the filter. `last` is the
-/// last thing to be done as the user without them.
+/// last thing to be done as the user without them. Who is yet to be born where it belongs is so as late as can be, too.
 pub(super) fn assume_identity(
     plan: &ProcessPlan,
     filter: Option<&FilterPlan>,
-    channel: &Option<Channel>,
+    channel: &mut Option<Channel>,
+    mut birth: Option<SecondBirth>,
     last: impl FnOnce() -> Result<(), InitError>,
 ) -> Result<FoundProgram, InitError> {
+    if let Some(birth) = &mut birth {
+        // The right to goes with the user's.
+        birth.join()?;
+    }
+    if let Some(birth) = birth.take_if(|_| plan.names_own_procfs()) {
+        birth.happen(channel)?;
+    }
     let filter = filter.map(|filter| &filter.program);
     // Rules name paths that the user may not reach, and HOME is in a file that they may forbid.
     let rules = plan.landlock.as_ref().map(landlock::prepare).transpose();
@@ -283,16 +327,21 @@ pub(super) fn assume_identity(
         restrict(rules.take())?;
     }
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
-        await_run(channel)?;
-        install_filter(filter, channel)?;
+        confine(filter, channel, &mut birth)?;
     }
-    identity::assume(plan)?;
-    let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
+    identity::assume(plan, birth.as_ref().and_then(|birth| birth.procfs.as_ref()))?;
+    let find = || environment::find_program(plan.args.first().map_or("", String::as_str), &env);
+    let found = find();
+    // It may be of /proc/self, where the first process is not.
+    let found = if birth.is_some() { found.ok() } else { Some(found?) };
     last()?;
     restrict(rules)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
-        await_run(channel)?;
-        install_filter(filter, channel)?;
+        confine(filter, channel, &mut birth)?;
     }
+    if let Some(birth) = birth {
+        birth.happen(channel)?;
+    }
+    let path = found.map_or_else(find, Ok)?;
     Ok(FoundProgram { path, env })
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use ketch_sys::process::{Child, Pid};
 use ketch_sys::socket;
 
+use super::birth::has_word;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::set_rlimits;
 use super::{InitError, ProcessIo, step};
@@ -21,6 +22,9 @@ pub(super) trait Answers {
     /// The child is ready for its program, and waits.
     fn ready(&mut self, started: &Child) -> Result<(), InitError>;
 
+    /// Whether the child may make another one beside itself, which then has its end of the channel, too.
+    fn makes_sibling(&self) -> bool;
+
     /// Whether the child is done once its end closes: then execve has closed it.
     fn is_done_at_the_end(&self) -> bool;
 
@@ -28,23 +32,42 @@ pub(super) trait Answers {
     fn answer(&mut self, request: Message, channel: &Channel, started: &Child) -> Result<(), InitError>;
 }
 
-/// The rest of the conversation, until the child says that it is done, or does what shows it.
+/// How far the child is when a conversation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It will say when it is ready.
+    OnItsWay,
+    /// It waits for its `Run`.
+    Ready,
+}
+
+/// The rest of the conversation, until the child says that it is done, or does what shows it, or that it has made
+/// another one beside itself, whose number this gives.
 pub(super) fn converse(
     rlimits: &[RlimitPlan],
     filter: Option<&FilterPlan>,
-    (channel, started): (&Channel, &Child),
+    (channel, started, progress): (&Channel, &Child, Progress),
     answers: &mut dyn Answers,
-) -> Result<(), InitError> {
-    let mut ready = false;
-    while let Some((message, mut fds)) = channel.receive()? {
+) -> Result<Option<Pid>, InitError> {
+    let let_run = |answers: &mut dyn Answers| {
+        set_rlimits(started.pid, rlimits)?;
+        answers.ready(started)?;
+        // The child has gone on meanwhile, and may have failed.
+        tell(channel, &Message::Run)
+    };
+    let mut ready = progress == Progress::Ready;
+    if ready {
+        let_run(answers)?;
+    }
+    loop {
+        let has_ended = answers.makes_sibling() && !has_word(channel, started)?;
+        let Some((message, mut fds)) = (if has_ended { None } else { channel.receive()? }) else { break };
         match message {
-            Message::Ready => {
-                set_rlimits(started.pid, rlimits)?;
-                answers.ready(started)?;
+            Message::Ready if !ready => {
+                let_run(answers)?;
                 ready = true;
-                // The child has gone on meanwhile, and may have failed.
-                tell(channel, &Message::Run)?;
             }
+            Message::Pid(pid) if answers.makes_sibling() && !ready => return Ok(Some(pid)),
             Message::SeccompListener => {
                 let listener = fds.pop().ok_or(ProtocolError::Ended)?;
                 if let Some(source) = filter {
@@ -52,12 +75,12 @@ pub(super) fn converse(
                 }
                 tell(channel, &Message::ListenerTaken)?;
             }
-            Message::Created if ready => return Ok(()),
+            Message::Created if ready => return Ok(None),
             Message::Error(text) => return Err(ProtocolError::Reported(text).into()),
             request => answers.answer(request, channel, started)?,
         }
     }
-    if ready && answers.is_done_at_the_end() { Ok(()) } else { Err(ProtocolError::Ended.into()) }
+    if ready && answers.is_done_at_the_end() { Ok(None) } else { Err(ProtocolError::Ended.into()) }
 }
 
 /// Hands the filter's listener to the agent that the configuration names, with the state that the runtime-spec

@@ -20,14 +20,16 @@ use super::namespaces::OpenNamespace;
 use super::network::AwaitedNetwork;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::RlimitsBy;
+use super::second_birth::SecondBirth;
 use super::{InitError, Milestones, ProcessIo, step};
 use crate::cgroup::{Cgroup, JoinFile};
 use crate::error::chain;
 use crate::hooks;
 use crate::plan::cgroup::{CgroupMode, CgroupPlan, GroupPlan, Privilege};
 use crate::plan::{Caller, Plan};
+use crate::process::keyring;
 use crate::process::keyring::KeyringUse;
-use crate::process::{keyring, scheduling};
+use crate::process::scheduling::{self, Heir};
 use crate::procfs::{Contents, ProcFs};
 use crate::rootfs::{self, CgroupAccess, CgroupHierarchy, CgroupView, PrepareContext};
 use crate::spec::NamespaceType;
@@ -39,6 +41,8 @@ pub(super) struct Context<'a> {
     pub(super) joins: Vec<OpenNamespace>,
     /// The container's cgroups, as far as it has them.
     pub(super) cgroup: &'a Cgroup,
+    /// Where this process is not to become the program, but another one inside of a pid namespace that is joined.
+    pub(super) second_birth: Option<SecondBirth>,
     /// v1 cgroups to join.
     pub(super) cgroup_files: Vec<JoinFile>,
     /// The network namespace that the runtime makes meanwhile.
@@ -55,13 +59,16 @@ pub(super) fn initialize(
     channel: &mut Option<Channel>,
     context: Context<'_>,
 ) -> Result<Infallible, InitError> {
-    let Context { plan, joins, cgroup, mut cgroup_files, network, fifo, mut io, state } = context;
+    let Context { plan, joins, mut second_birth, cgroup, mut cgroup_files, network, fifo, mut io, state } =
+        context;
     let namespaces = &plan.namespaces;
     drop(io.pidfd_socket.take());
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
     let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
     let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
-    let own = own.chain(network.iter().map(AsFd::as_fd));
+    let own = own
+        .chain(network.iter().map(AsFd::as_fd))
+        .chain(second_birth.iter().filter_map(SecondBirth::namespace));
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
     if plan.caller == Caller::User {
@@ -71,13 +78,13 @@ pub(super) fn initialize(
 
     // Cgroups before the cgroup namespace, whose root is where this process then is.
     join_cgroups(&mut cgroup_files)?;
-    join_namespaces(&joins)?;
+    joins.iter().try_for_each(OpenNamespace::join)?;
     drop(joins);
     if namespaces.creates(NamespaceType::Cgroup) {
         create_cgroup_namespace()?;
     }
     if namespaces.has(NamespaceType::User) {
-        become_namespace_root(plan.process.user.supplementary)?;
+        become_namespace_root(plan.process.user.supplementary, None)?;
     }
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;
@@ -99,7 +106,8 @@ pub(super) fn initialize(
     // A user's parent reaches nothing that its child does not, and may not enter the mount namespace.
     let request_source: Option<&mut rootfs::RequestSource<'_>> =
         if plan.caller == Caller::User { None } else { Some(&mut request_source) };
-    let mut context_of_mounts = PrepareContext { request_source, cgroups: &cgroups };
+    let pid_namespace = second_birth.as_ref().and_then(SecondBirth::namespace);
+    let mut context_of_mounts = PrepareContext { request_source, cgroups: &cgroups, pid_namespace };
     let enter_network = || network.map_or(Ok(()), AwaitedNetwork::enter);
     let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts, enter_network)?;
     if plan.hooks.runs_before_pivot() {
@@ -120,12 +128,15 @@ pub(super) fn initialize(
     if let Some(size) = plan.process.terminal {
         let console = rootfs::open_console(entered.root(), Some(&size))?;
         console.mount_on_dev_console(entered.root())?;
-        attach_console(&console, &mut io)?;
+        attach_console(&console, &mut io, second_birth.as_mut())?;
     } else if let Some(procfs) = &procfs {
         rootfs::reopen_null_streams(entered.root(), procfs)?;
     }
-    drop(procfs);
-    if !plan.process.cwd.is_empty() {
+    // The container's shows the pid namespace in which this process is not.
+    let procfs = procfs.filter(|_| second_birth.is_some());
+    // What is of the process itself is there once that is born.
+    let own_cwd = second_birth.is_some() && plan.process.names_own_procfs();
+    if !plan.process.cwd.is_empty() && !own_cwd {
         rootfs::make_working_dir(entered.root(), Path::new(&plan.process.cwd))?;
     }
     if let Some(hostname) = &plan.hostname {
@@ -136,7 +147,7 @@ pub(super) fn initialize(
     }
     // Through a procfs of our own, as the container's may be covered by anything (CVE-2019-16884, CVE-2025-52881).
     let contents = if plan.sysctl.is_empty() { Contents::Processes } else { Contents::Everything };
-    let mut proc = LazyProc::new(contents);
+    let mut proc = LazyProc::new(contents, procfs.as_ref());
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     write_sysctls(plan, &mut proc)?;
     rootfs::finalize(&plan.rootfs, entered)?;
@@ -150,15 +161,24 @@ pub(super) fn initialize(
         expect(channel, &Message::LimitsSet, "LimitsSet")?;
     }
     let restricted = plan.cgroup.restricts_cpus();
-    scheduling::apply(&plan.process).map_err(|error| if restricted { error.in_cpuset() } else { error })?;
-    be_ready(channel, &plan.process, RlimitsBy::of(namespaces.has(NamespaceType::User)))?;
+    let heir = if second_birth.is_some() { Heir::Child } else { Heir::Itself };
+    scheduling::apply(&plan.process, heir)
+        .map_err(|error| if restricted { error.in_cpuset() } else { error })?;
+    let rlimits = RlimitsBy::of(namespaces.has(NamespaceType::User));
+    be_ready(channel, &plan.process, rlimits, second_birth.as_mut())?;
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
+    if let Some(birth) = &mut second_birth {
+        birth.procfs = procfs;
+    }
     // Nothing of the host is open from here on but these, which close by themselves (CVE-2024-21626). Before the
     // filter, which may refuse close_range(2): one by one, the descriptors would take longer than all the rest.
-    keep_only(&io, channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd)))?;
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, || belong_to_user(plan))?;
+    let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
+    keep_only(&io, own.chain(second_birth.iter().flat_map(SecondBirth::descriptors)))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, second_birth, || {
+        belong_to_user(plan)
+    })?;
 
     await_run(channel)?;
     say_created(channel.as_ref().ok_or(ProtocolError::Ended)?)?;
@@ -190,11 +210,6 @@ fn belong_to_user(plan: &Plan) -> Result<(), InitError> {
         process::set_dumpable().map_err(step("becoming dumpable"))?;
     }
     Ok(())
-}
-
-fn join_namespaces(joins: &[OpenNamespace]) -> Result<(), InitError> {
-    // The pid namespace is already this process's own: the parent's children are born in it.
-    joins.iter().filter(|join| join.kind != NamespaceType::Pid).try_for_each(OpenNamespace::join)
 }
 
 fn run_container_hooks(

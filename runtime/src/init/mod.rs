@@ -21,6 +21,7 @@ mod network;
 pub mod parent;
 pub mod protocol;
 mod rlimits;
+mod second_birth;
 mod stage;
 mod trail;
 

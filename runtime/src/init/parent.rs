@@ -4,20 +4,22 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use ketch_sys::process::{self, Child, Pid};
-use ketch_sys::scheduling;
+use ketch_sys::scheduling as affinity;
 
-use super::birth::{Spawned, settle, spawn};
-use super::conversation::{Answers, PidfdTaker, converse, last_words, tell, tell_with};
+use super::birth::{Spawned, settle, sibling, spawn};
+use super::conversation::{Answers, PidfdTaker, Progress, converse, last_words, tell, tell_with};
 use super::guard::KillOnDrop;
 use super::namespaces::{OpenNamespace, open_all};
 use super::network;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::RlimitsBy;
+use super::second_birth::SecondBirth;
 use super::{InitError, Milestones, ProcessIo, Started, id_map, init, step, trail};
 use crate::cgroup::Cgroup;
 use crate::error::chain;
 use crate::net_device;
 use crate::plan::{Caller, Plan};
+use crate::process::scheduling;
 use crate::procfs::ProcFs;
 use crate::rootfs::source::SourceOpener;
 use crate::spec::NamespaceType;
@@ -36,7 +38,8 @@ pub fn start(
     io: ProcessIo,
     milestones: &mut dyn Milestones,
 ) -> Result<Started, InitError> {
-    let joins = open_all(&plan.namespaces)?;
+    let mut joins = open_all(&plan.namespaces)?;
+    let second_birth = SecondBirth::of(&mut joins);
     let proc = ProcFs::host().map_err(step("verifying procfs"))?;
     let pidfd_taker = PidfdTaker::of(&io, "standard")?;
     let (ours, theirs) = Channel::pair().map_err(step("creating the init channel"))?;
@@ -51,8 +54,17 @@ pub fn start(
         process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
     }
     let (mut channel, mut theirs) = (Some(ours), Some(theirs));
-    let mut context =
-        Some(init::Context { plan, joins, cgroup, cgroup_files, network, fifo, io, state: &*milestones });
+    let mut context = Some(init::Context {
+        plan,
+        joins,
+        second_birth,
+        cgroup,
+        cgroup_files,
+        network,
+        fifo,
+        io,
+        state: &*milestones,
+    });
     trail::namespaces();
     let spawned = spawn(plan, cgroup, &mut context, &mut theirs, &mut channel)?;
     drop(theirs);
@@ -74,18 +86,40 @@ pub fn start(
         maker.make(&channel).map_err(|error| guard.how_it_ended(error))?;
     }
     let mut requests = Requests { plan, sources: LazySources::default(), milestones, pidfd_taker };
-    guide(&mut requests, &proc, cgroup, (&channel, guard.child()?, staged))
+    let born = guide(&mut requests, &proc, cgroup, (&channel, guard.child()?, staged))
         .map_err(|error| guard.how_it_ended(error))?;
+    if let Some(pid) = born {
+        guard = KillOnDrop(Some(sibling(&guard.disarm()?, pid)?));
+        trail::born(pid);
+        welcome(&mut requests, cgroup, (&channel, guard.child()?))
+            .map_err(|error| guard.how_it_ended(error))?;
+    }
     guard.disarm()
 }
 
-/// What is done to and for the child, from its birth to its waiting for `start`.
+/// What is left to do for the second process, which has inherited all but what is the parent's to set.
+fn welcome(
+    requests: &mut Requests<'_>,
+    cgroup: &Cgroup,
+    (channel, started): (&Channel, &Child),
+) -> Result<(), InitError> {
+    let plan = requests.plan;
+    requests.milestones.born(started, cgroup).map_err(InitError::Caller)?;
+    let restricted = plan.cgroup.restricts_cpus();
+    scheduling::set_deadline(started.pid, &plan.process)
+        .map_err(|error| if restricted { error.in_cpuset() } else { error })?;
+    let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
+    converse(rlimits, plan.seccomp.as_ref(), (channel, started, Progress::Ready), requests).map(drop)
+}
+
+/// What is done to and for the child, from its birth to its waiting for `start`, or to the birth of the one that will, whose
+/// number this gives.
 fn guide(
     requests: &mut Requests<'_>,
     proc: &ProcFs,
     cgroup: &mut Cgroup,
     (channel, started, staged): (&Channel, &Child, bool),
-) -> Result<(), InitError> {
+) -> Result<Option<Pid>, InitError> {
     let plan = requests.plan;
     let prepared = prepare_from_outside(plan, proc, started.pid, staged)
         .and_then(|()| move_net_devices(plan, started))
@@ -99,7 +133,7 @@ fn guide(
     }
     cgroup.set(&plan.cgroup.limits)?;
     let rlimits = RlimitsBy::of(plan.namespaces.has(NamespaceType::User)).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (channel, started), requests)
+    converse(rlimits, plan.seccomp.as_ref(), (channel, started, Progress::OnItsWay), requests)
 }
 
 /// What only the parent may do to the child: its id maps, and its oom score. A stage has got its own maps, and a user's
@@ -112,7 +146,7 @@ fn prepare_from_outside(plan: &Plan, proc: &ProcFs, pid: Pid, staged: bool) -> R
         write_oom_score(proc, pid, plan.process.oom_score_adj)?;
     }
     // Failing to widen the mask leaves the runtime's own; nothing that a container may rely on is lost.
-    let _best_effort = scheduling::set_affinity(pid, &[0xff; 1024]);
+    let _best_effort = affinity::set_affinity(pid, &[0xff; 1024]);
     Ok(())
 }
 
@@ -160,6 +194,10 @@ impl Answers for Requests<'_> {
         trail::first_is_ready();
         PidfdTaker::tell(self.pidfd_taker.take(), started)?;
         self.milestones.ready().map_err(InitError::Caller)
+    }
+
+    fn makes_sibling(&self) -> bool {
+        self.plan.namespaces.joins(NamespaceType::Pid).is_some()
     }
 
     fn is_done_at_the_end(&self) -> bool {

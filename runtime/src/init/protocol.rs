@@ -8,9 +8,9 @@
 //!     | clone3 -------------------------------> |
 //!     |                    (stage) MapIds ----- |   only where a stage makes the user namespace
 //!     | IdsMapped ----------------------------> |
-//!     |                       (stage) Pid ----- |   only with a stage (create: `stage`; exec: in a pid namespace):
-//!     |                                         |   the first child made the final one, as the parent's child.
-//!     |                                         |   exec: after a Go of its own
+//!     |                       (stage) Pid ----- |   only with a stage (`stage`): the first child made the final one, as
+//!     |                                         |   the parent's child
+//!     |                   (stage) GoesOn ------ |   in the place of Pid, where a second birth is to come
 //!     | id maps, network devices, state.json,   |
 //!     | the unit, where systemd makes the cgroup |
 //!     | Go -----------------------------------> |   the child touches nothing before this; where it needs nothing
@@ -25,6 +25,8 @@
 //!     | <-------------------------- LimitsWanted |   only for a scheduler or a memory policy, and where no hooks have
 //!     | LimitsSet ----------------------------> |   waited for the limits
 //!     |               createContainer hooks, pivot, masks, sysctls
+//!     | <----------------------------------- Pid |   in the place of Ready, from a process that was only to come this far
+//!     |                                         |   (`second_birth`): who goes on from here is its sibling
 //!     | <--------------------------------- Ready |
 //!     | rlimits of a user namespace, pidfd to
 //!     | whoever takes it, state.json            |   meanwhile, but for a user namespace: rlimits, SELinux label,
@@ -50,6 +52,8 @@ const MESSAGE_LIMIT: usize = 16 * 1024;
 pub enum Message {
     /// Stage to parent: the process that goes on, as a number in the parent's pid namespace.
     Pid(i32),
+    /// Stage to parent: it is where it was to go, and goes on itself.
+    GoesOn,
     /// Stage to parent: in a new user namespace, whose ids are to be mapped.
     MapIds,
     /// Parent to stage: they are.
@@ -138,6 +142,7 @@ impl Message {
         };
         match self {
             Self::Pid(pid) => tagged(b'P', &pid.to_string()),
+            Self::GoesOn => tagged(b'O', ""),
             Self::MapIds => tagged(b'U', ""),
             Self::IdsMapped => tagged(b'u', ""),
             Self::Go => tagged(b'G', ""),
@@ -168,6 +173,7 @@ impl Message {
         let text = std::str::from_utf8(text).map_err(|_| malformed())?;
         let message = match tag {
             b'P' => Self::Pid(text.parse().map_err(|_| malformed())?),
+            b'O' => Self::GoesOn,
             b'U' => Self::MapIds,
             b'u' => Self::IdsMapped,
             b'G' => Self::Go,
@@ -273,6 +279,25 @@ impl Channel {
         }
     }
 
+    /// Waits for `Run` by read(2): a filter that lets a container run at all lets it read.
+    ///
+    /// # Errors
+    /// As [`Channel::await_run`].
+    pub fn read_run(&self) -> Result<(), ProtocolError> {
+        let mut buffer = [0; 1];
+        let length = heard(|| socket::read(&self.socket, &mut buffer))?;
+        if length == 0 {
+            return Err(ProtocolError::Ended);
+        }
+        match Message::decode(&buffer)? {
+            Message::Run => {
+                self.run.set(true);
+                Ok(())
+            }
+            found => Err(ProtocolError::Unexpected { found, expected: "Run" }),
+        }
+    }
+
     /// Waits for `Run`, unless it has come already.
     ///
     /// # Errors
@@ -310,6 +335,7 @@ mod tests {
     fn messages_round_trip() {
         let all = [
             Message::Pid(77),
+            Message::GoesOn,
             Message::MapIds,
             Message::IdsMapped,
             Message::Go,

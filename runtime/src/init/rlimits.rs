@@ -29,6 +29,26 @@ impl RlimitsBy {
     }
 }
 
+/// prlimit(2).
+pub(super) const THIS_PROCESS: Pid = 0;
+
+const PROCESSES: &str = "RLIMIT_NPROC";
+
+/// As [`set_rlimits`] of a process that is yet to make a sibling, as the user that it becomes. The limit on that user's
+/// processes would count it, too, so it is only raised, which takes a right. It is given to be lowered by the sibling.
+pub(super) fn set_to_inherit(limits: &[RlimitPlan]) -> Result<Option<RlimitPlan>, InitError> {
+    let (processes, others): (Vec<_>, Vec<_>) =
+        limits.iter().cloned().partition(|limit| limit.kind == PROCESSES);
+    set_rlimits(THIS_PROCESS, &others)?;
+    let Some(limit) = processes.into_iter().next() else { return Ok(None) };
+    let number = resource::rlimit_number(PROCESSES).unwrap_or_default();
+    let failed = |source| InitError::Rlimit { kind: PROCESSES.to_owned(), source };
+    if resource::rlimit(number).map_err(failed)?.1 < limit.hard {
+        resource::set_rlimit(THIS_PROCESS, number, limit.hard, limit.hard).map_err(failed)?;
+    }
+    Ok(Some(limit))
+}
+
 pub(super) fn set_rlimits(pid: Pid, limits: &[RlimitPlan]) -> Result<(), InitError> {
     for limit in limits {
         let failed = |source| InitError::Rlimit { kind: limit.kind.clone(), source };

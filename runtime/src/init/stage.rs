@@ -3,7 +3,7 @@
 //! ```text
 //!   parent: clone3
 //!   stage:  joins what it may, enters the user namespace (a joined one, or a new one whose ids the parent maps)
-//!           clone3 of everything else, beside itself
+//!           clone3 of everything else, beside itself; or, for a second birth to come, unshare, and it goes on itself
 //!   child:  the container's first process
 //! ```
 //! A namespace that the user namespace does not own can only be joined before that is entered, and what it is to own can
@@ -20,6 +20,7 @@ use super::child::{expect, join_cgroups, keep_only, run, tell};
 use super::namespaces::{OpenNamespace, make_time_namespace};
 use super::parent::write_own_oom_score;
 use super::protocol::{Channel, Message, ProtocolError};
+use super::second_birth::SecondBirth;
 use super::{InitError, init, step, user_namespace_refused};
 use crate::cgroup::JoinFile;
 use crate::plan::Caller;
@@ -37,6 +38,7 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
         let needed = needed.chain(context.cgroup_files.iter().map(JoinFile::as_fd));
         let needed =
             needed.chain(channel.iter().map(AsFd::as_fd)).chain(context.fifo.iter().map(AsFd::as_fd));
+        let needed = needed.chain(context.second_birth.iter().filter_map(SecondBirth::namespace));
         keep_only(&context.io, needed)?;
         let plan = context.plan;
         let is_new = plan.namespaces.creates(NamespaceType::User);
@@ -49,6 +51,11 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
         }
         join_cgroups(&mut context.cgroup_files)?;
         let user = join_what_we_may(&mut context.joins);
+        if let Some(birth) = &mut context.second_birth
+            && !user.as_ref().is_some_and(|user| birth.is_owned_by(user))
+        {
+            birth.join()?;
+        }
         match user {
             Some(user) => user.join()?,
             None => make_user_namespace(channel)?,
@@ -59,7 +66,11 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
         if plan.caller == Caller::User && is_new {
             process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
         }
-        join_pid_namespace(&mut context.joins)?;
+        if context.second_birth.is_some() {
+            namespace::unshare(namespaces).map_err(step("unable to start init: unshare"))?;
+            tell(channel, &Message::GoesOn)?;
+            return init::initialize(channel, context);
+        }
         let options = CloneOptions { namespaces, into_cgroup: None, parent: CloneParent::CallersParent };
         match process::clone3(&options).map_err(step("unable to start init: clone3"))? {
             Cloned::Parent(child) => {
@@ -83,13 +94,6 @@ fn join_what_we_may(joins: &mut Vec<OpenNamespace>) -> Option<OpenNamespace> {
         joins.drain(..).partition(|join| join.kind == NamespaceType::User);
     joins.extend(others.into_iter().filter(|join| join.join().is_err()));
     user.pop()
-}
-
-/// It must be the next process's from its birth.
-fn join_pid_namespace(joins: &mut Vec<OpenNamespace>) -> Result<(), InitError> {
-    let (pid, others): (Vec<_>, Vec<_>) = joins.drain(..).partition(|join| join.kind == NamespaceType::Pid);
-    joins.extend(others);
-    pid.iter().try_for_each(OpenNamespace::join)
 }
 
 fn make_user_namespace(channel: &Option<Channel>) -> Result<(), InitError> {

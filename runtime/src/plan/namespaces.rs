@@ -85,10 +85,9 @@ impl NamespacePlan {
     /// namespace, which own them or not, or makes a time namespace that only the user namespace gives the right to.
     #[must_use]
     pub fn need_stage(&self, caller: Caller) -> bool {
-        let joins_others = self.join.iter().any(|join| join.kind != NamespaceType::Pid);
         let makes_time = caller == Caller::User && self.creates(NamespaceType::Time);
         self.joins(NamespaceType::User).is_some()
-            || (self.creates(NamespaceType::User) && (joins_others || makes_time))
+            || (self.creates(NamespaceType::User) && (!self.join.is_empty() || makes_time))
     }
 
     /// Whether the container has a namespace of this kind other than the runtime's own.
@@ -128,7 +127,8 @@ mod tests {
             (&[("user", ""), ("network", "")], false, false),
             (&[("user", ""), ("network", "/n")], true, true),
             (&[("user", "/u"), ("mount", "")], true, true),
-            (&[("user", ""), ("pid", "/p")], false, false),
+            (&[("user", ""), ("pid", "/p")], true, true),
+            (&[("mount", ""), ("pid", "/p")], false, false),
             (&[("user", ""), ("time", "")], false, true),
         ] {
             let plan = plan(namespaces);

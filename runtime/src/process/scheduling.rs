@@ -1,10 +1,11 @@
-//! Scheduler, I/O priority, personality and memory policy of the calling process.
+//! Scheduler, I/O priority, personality and memory policy of a process.
 
-use ketch_sys::scheduling::{self, SchedulerAttributes};
+use ketch_sys::process::Pid;
+use ketch_sys::scheduling::{self, DEADLINE, SchedulerAttributes};
 use ketch_sys::{Errno, SyscallError};
 use thiserror::Error;
 
-use crate::plan::process::ProcessPlan;
+use crate::plan::process::{ProcessPlan, SchedulerPlan};
 
 /// A setting that the kernel refused.
 #[derive(Debug, Error)]
@@ -37,22 +38,23 @@ impl SchedulingError {
     }
 }
 
-/// Applies what the plan asks for.
+/// Who the settings are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heir {
+    /// The calling process.
+    Itself,
+    /// A process that it will make, which inherits all but a deadline.
+    Child,
+}
+
+/// Applies to the calling process what the plan asks for.
 ///
 /// # Errors
 /// The first setting that the kernel refuses.
-pub fn apply(plan: &ProcessPlan) -> Result<(), SchedulingError> {
-    if let Some(scheduler) = &plan.scheduler {
-        let attributes = SchedulerAttributes {
-            policy: scheduler.policy,
-            flags: scheduler.flags,
-            nice: scheduler.nice,
-            priority: scheduler.priority,
-            runtime: scheduler.runtime,
-            deadline: scheduler.deadline,
-            period: scheduler.period,
-        };
-        scheduling::set_scheduler(&attributes).map_err(SchedulingError::Scheduler)?;
+pub fn apply(plan: &ProcessPlan, heir: Heir) -> Result<(), SchedulingError> {
+    let scheduler = plan.scheduler.as_ref();
+    if let Some(scheduler) = scheduler.filter(|plan| heir == Heir::Itself || plan.policy != DEADLINE) {
+        set_scheduler(0, scheduler)?;
     }
     if let Some(io) = plan.io_priority {
         scheduling::set_io_priority(io.class, io.priority).map_err(SchedulingError::IoPriority)?;
@@ -64,4 +66,28 @@ pub fn apply(plan: &ProcessPlan) -> Result<(), SchedulingError> {
         scheduling::set_memory_policy(policy.mode, &policy.nodes).map_err(SchedulingError::MemoryPolicy)?;
     }
     Ok(())
+}
+
+/// Gives a process the deadline that it could not inherit, if the plan has one.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn set_deadline(pid: Pid, plan: &ProcessPlan) -> Result<(), SchedulingError> {
+    match &plan.scheduler {
+        Some(scheduler) if scheduler.policy == DEADLINE => set_scheduler(pid, scheduler),
+        _ => Ok(()),
+    }
+}
+
+fn set_scheduler(pid: Pid, plan: &SchedulerPlan) -> Result<(), SchedulingError> {
+    let attributes = SchedulerAttributes {
+        policy: plan.policy,
+        flags: plan.flags,
+        nice: plan.nice,
+        priority: plan.priority,
+        runtime: plan.runtime,
+        deadline: plan.deadline,
+        period: plan.period,
+    };
+    scheduling::set_scheduler(pid, &attributes).map_err(SchedulingError::Scheduler)
 }

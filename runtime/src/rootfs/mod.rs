@@ -12,6 +12,7 @@ mod dev;
 mod enter;
 mod entries;
 mod error;
+pub mod joined_procfs;
 mod mask;
 mod mount;
 mod mount_points;
@@ -22,7 +23,7 @@ mod standard_streams;
 mod working_dir;
 
 use std::ops::Range;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 pub use console::{Console, open_console};
@@ -48,6 +49,8 @@ pub struct PrepareContext<'a> {
     pub request_source: Option<&'a mut RequestSource<'a>>,
     /// Where the container's cgroups are on the host.
     pub cgroups: &'a CgroupView,
+    /// The pid namespace that the container's procfs shows, where that is not the calling process's own.
+    pub pid_namespace: Option<BorrowedFd<'a>>,
 }
 
 impl std::fmt::Debug for PrepareContext<'_> {
@@ -126,7 +129,7 @@ impl Prepared {
 }
 
 /// Binds the root, makes all mounts and fills `/dev`. The calling process must be single-threaded and in the
-/// container's namespaces already, but for that of the network: `enter_network` is called once, as late as can be. Its root
+/// container's namespaces already, but for that of processes, and that of the network: `enter_network` is called once, as late as can be. Its root
 /// is still the host's.
 ///
 /// # Errors

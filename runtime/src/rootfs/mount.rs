@@ -13,7 +13,7 @@ use super::enter::{extent, kernel_propagation};
 use super::error::{MountDescription, MountError};
 use super::options::{attributes, exact_attributes, file_system_flags, flags_of_mount, parameters};
 use super::root_dir::{LastLink, Missing, Resolved, RootDir};
-use super::{PrepareContext, cgroup, copy_up};
+use super::{PrepareContext, cgroup, copy_up, joined_procfs};
 use crate::plan::mount_flags::MountFlags;
 use crate::plan::rootfs::{MountKind, MountStep, RootfsPlan};
 
@@ -201,11 +201,17 @@ impl Executor<'_, '_> {
             Parameter::Flag(_) => 0,
             Parameter::Text(_, value) => value.len(),
         });
-        if longest.chain([step.source.len()]).max().unwrap_or(0) > LONGEST_TEXT {
+        let pid_namespace = self.context.pid_namespace.filter(|_| kind == "proc");
+        // mount(2) can't be told of a pid namespace.
+        if longest.chain([step.source.len()]).max().unwrap_or(0) > LONGEST_TEXT && pid_namespace.is_none() {
             return self.old_style(step, kind, target, (flags, data));
         }
 
-        let context = mount::open_fs(kind).map_err(failed)?;
+        let context = match pid_namespace {
+            Some(namespace) => joined_procfs::open_context(namespace),
+            None => mount::open_fs(kind),
+        };
+        let context = context.map_err(failed)?;
         if !step.source.is_empty() {
             mount::configure(&context, Parameter::Text("source", &step.source)).map_err(failed)?;
         }
@@ -215,7 +221,11 @@ impl Executor<'_, '_> {
         for parameter in parameters {
             mount::configure(&context, parameter).map_err(failed)?;
         }
-        let mounted = mount::create(&context, kind, attributes(flags)).map_err(failed)?;
+        let mounted = match pid_namespace {
+            Some(_) => joined_procfs::create(&context, attributes(flags)),
+            None => mount::create(&context, kind, attributes(flags)),
+        };
+        let mounted = mounted.map_err(failed)?;
         if step.copy_up && kind == "tmpfs" {
             copy_up::copy_tree(target.fd.as_fd(), mounted.as_fd())?;
         }

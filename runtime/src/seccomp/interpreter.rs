@@ -1,7 +1,8 @@
 //! Runs a filter as the kernel would, to check programs by what they do.
 //!
 //! Knows the instructions that seccomp filters are made of (ours and libseccomp's) and faults on any other, and on all
-//! that the kernel's verifier refuses. Called by tests and fuzz targets only; the linker drops it from the binary.
+//! that the kernel's verifier refuses. Called by tests and fuzz
+//! targets, and by [`super::Program::allows`].
 
 use thiserror::Error;
 

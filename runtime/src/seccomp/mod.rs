@@ -24,6 +24,8 @@ use thiserror::Error;
 
 pub use arch::{Arch, ByteOrder, Syscall};
 pub use bpf::SockFilter;
+use interpreter::SeccompData;
+
 pub use install::{install, kernel_flags};
 pub use profile::{KNOWN_ACTIONS, KNOWN_ARCHS, KNOWN_FLAGS, KNOWN_OPERATORS, supported_flags};
 
@@ -35,6 +37,8 @@ const MAX_INSTRUCTIONS: usize = 4096;
 // linux/seccomp.h
 const RET_KILL_THREAD: u32 = 0;
 const RET_ERRNO: u32 = 0x0005_0000;
+const RET_LOG: u32 = 0x7ffc_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
 
 /// A filter that is ready to load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +52,20 @@ pub struct Program {
     pub notify: bool,
     /// What a log should tell about the profile.
     pub warnings: Vec<Warning>,
+}
+
+impl Program {
+    /// Whether the filter lets this process make the call.
+    #[must_use]
+    pub fn allows(&self, name: &str, args: [u64; 6]) -> bool {
+        let native = Arch::NATIVE;
+        let number = Syscall::from_name(name).and_then(|call| native.number(call));
+        number.is_some_and(|number| {
+            let data = SeccompData { number, arch: native.audit(), instruction_pointer: 0, args };
+            let verdict = interpreter::run(&self.filter, &data, native.byte_order());
+            matches!(verdict, Ok(RET_LOG | RET_ALLOW))
+        })
+    }
 }
 
 /// Flags of seccomp(2), `SECCOMP_FILTER_FLAG_*` of linux/seccomp.h.

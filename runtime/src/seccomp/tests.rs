@@ -392,3 +392,16 @@ fn time_of_dockers_profile() {
     times.sort_unstable();
     println!("Docker's profile compiles in {:?} (the first time in {first:?})", times[times.len() / 2]);
 }
+
+#[test]
+fn a_program_says_what_it_allows() {
+    let dockers = include_str!("../../../oci-bundles/docker-default/seccomp.json");
+    let program =
+        compile(&serde_json::from_str(dockers).unwrap(), Arch::NATIVE, FilterFlags::NONE).unwrap().unwrap();
+    assert!(program.allows("setsid", [0; 6]));
+    assert!(program.allows("clone", [0x8000, 0, 0, 0, 0, 0]));
+    // A new user namespace, and a call with arguments that no filter can see.
+    assert!(!program.allows("clone", [0x1000_0000, 0, 0, 0, 0, 0]));
+    assert!(!program.allows("clone3", [0; 6]));
+    assert!(!program.allows("no such call", [0; 6]));
+}

@@ -117,6 +117,29 @@ pub fn configure(context: impl AsFd, parameter: Parameter<'_>) -> Result<()> {
     Ok(())
 }
 
+/// fsconfig(2): gives the context a descriptor for its parameter `key`.
+pub fn configure_with(context: impl AsFd, key: &str, descriptor: impl AsFd) -> Result<()> {
+    const FSCONFIG_SET_FD: u32 = 5;
+    let returned = with_c_path("fsconfig", Path::new(key), |c_key| {
+        // SAFETY: both descriptors are borrowed; the key is NUL-terminated and alive; this command takes no value.
+        Ok(unsafe {
+            libc::syscall(
+                libc::SYS_fsconfig,
+                context.as_fd().as_raw_fd(),
+                FSCONFIG_SET_FD,
+                c_key.as_ptr(),
+                std::ptr::null::<libc::c_char>(),
+                descriptor.as_fd().as_raw_fd(),
+            )
+        })
+    })?;
+    if returned < 0 {
+        let errno = Errno::last();
+        return Err(SyscallError::new("fsconfig", explain(context.as_fd(), key.to_owned()), errno));
+    }
+    Ok(())
+}
+
 /// fsconfig(2) and fsmount(2): makes the superblock and gives a detached mount of it with `attributes`
 /// (`MOUNT_ATTR_*`; the access time is relatime unless they say otherwise).
 pub fn create(context: impl AsFd, kind: &str, attributes: u64) -> Result<OwnedFd> {

@@ -1,6 +1,6 @@
 //! Namespaces: setns(2), unshare(2) and the nsfs ioctls. Least kernel 5.8 (setns on a pidfd).
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::call::{check, retry};
 use crate::error::SyscallError;
@@ -48,6 +48,19 @@ pub fn kind(fd: impl AsFd) -> Result<u64, SyscallError> {
         unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_NSTYPE) }.into()
     })?;
     Ok(u64::try_from(kind).unwrap_or(0))
+}
+
+/// ioctl_ns(2) NS_GET_USERNS: the user namespace that owns the one that `fd` refers to; fails with EPERM where that is none
+/// of the caller's nor below it.
+pub fn owner(fd: impl AsFd) -> Result<OwnedFd, SyscallError> {
+    const NS_GET_USERNS: libc::c_ulong = 0xb701;
+    let owner = retry("ioctl(NS_GET_USERNS)", "", || {
+        // SAFETY: the ioctl takes no argument; the fd is borrowed.
+        unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), NS_GET_USERNS) }.into()
+    })?;
+    #[expect(clippy::cast_possible_truncation, reason = "fds fit an int")]
+    // SAFETY: a fresh fd of ours, O_CLOEXEC by the ioctl's definition.
+    Ok(unsafe { OwnedFd::from_raw_fd(owner as RawFd) })
 }
 
 /// sethostname(2).

@@ -89,6 +89,19 @@ pub fn clone3(options: &CloneOptions<'_>) -> Result<Cloned, SyscallError> {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// The flags with which [`clone_beside`] calls clone(2), for whoever asks a seccomp filter of it: `CLONE_PARENT`.
+pub const BESIDE: u64 = libc::CLONE_PARENT as u64;
+
+/// clone(2) of a copy beside this process, whose parent is the caller's own: its number in the caller's pid namespace, or
+/// `None` in the new process. Where [`clone3`] is refused, as by seccomp profiles that can't look at its flags, this is not.
+pub fn clone_beside() -> Result<Option<Pid>, SyscallError> {
+    // SAFETY: no pointers: without a stack of its own the child has a copy of this one, and may return from here; the
+    // process is single-threaded, so no allocator lock is left held in the child.
+    let pid = check("clone", "", unsafe { libc::syscall(libc::SYS_clone, BESIDE, 0, 0, 0, 0) })?;
+    #[expect(clippy::cast_possible_truncation, reason = "a pid fits pid_t")]
+    Ok((pid != 0).then_some(pid as Pid))
+}
+
 /// pidfd_open(2): a handle on the process that has this number now.
 pub fn pidfd_open(pid: Pid) -> Result<OwnedFd, SyscallError> {
     // SAFETY: no pointers; the result is checked.

@@ -29,6 +29,17 @@ pub fn rlimit_number(name: &str) -> Option<u32> {
     Some(number)
 }
 
+/// prlimit(2): a limit of this process, the one in force and its ceiling.
+pub fn rlimit(resource: u32) -> Result<(u64, u64), SyscallError> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live and takes the value; no new one is given.
+    check("prlimit", resource, unsafe {
+        let none = std::ptr::null::<libc::rlimit64>();
+        libc::syscall(libc::SYS_prlimit64, 0, resource, none, std::ptr::from_mut(&mut limit))
+    })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// prlimit(2): sets a limit of another process.
 pub fn set_rlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> Result<(), SyscallError> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };

@@ -23,8 +23,11 @@ pub struct SchedulerAttributes {
     pub period: u64,
 }
 
-/// sched_setattr(2) of this process.
-pub fn set_scheduler(attributes: &SchedulerAttributes) -> Result<(), SyscallError> {
+/// SCHED_DEADLINE, a policy under which no process may make another one.
+pub const DEADLINE: u32 = 6;
+
+/// sched_setattr(2); 0 is this process.
+pub fn set_scheduler(pid: Pid, attributes: &SchedulerAttributes) -> Result<(), SyscallError> {
     #[repr(C)]
     struct SchedAttr {
         size: u32,
@@ -49,7 +52,7 @@ pub fn set_scheduler(attributes: &SchedulerAttributes) -> Result<(), SyscallErro
     };
     // SAFETY: `attr` is live and says its own size.
     check("sched_setattr", "", unsafe {
-        libc::syscall(libc::SYS_sched_setattr, 0, std::ptr::from_ref(&attr), 0)
+        libc::syscall(libc::SYS_sched_setattr, pid, std::ptr::from_ref(&attr), 0)
     })?;
     Ok(())
 }

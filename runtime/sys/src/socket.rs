@@ -121,6 +121,17 @@ pub fn write(socket: impl AsFd, data: &[u8]) -> Result<(), SyscallError> {
     }
 }
 
+/// read(2) of a packet, for where a seccomp filter may know no other call: its length, 0 at the end of the stream.
+pub fn read(socket: impl AsFd, buffer: &mut [u8]) -> Result<usize, SyscallError> {
+    loop {
+        match nix::unistd::read(socket.as_fd(), buffer) {
+            Ok(length) => return Ok(length),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(SyscallError::new("read", "", errno)),
+        }
+    }
+}
+
 /// recvmsg(2) of nothing: waits for the next packet of a socket that keeps their bounds, leaves it there, and tells its
 /// length; 0 at the end of the stream.
 pub fn next_length(socket: impl AsFd) -> Result<usize, SyscallError> {

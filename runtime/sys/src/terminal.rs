@@ -30,6 +30,9 @@ pub fn set_size(terminal: impl AsFd, rows: u16, columns: u16) -> Result<()> {
     Ok(())
 }
 
+/// The request of [`set_controlling`], for whoever asks a seccomp filter of it.
+pub const SET_CONTROLLING: u64 = libc::TIOCSCTTY;
+
 /// `TIOCSCTTY`: makes `terminal` the controlling terminal of the calling session leader.
 pub fn set_controlling(terminal: impl AsFd) -> Result<()> {
     // SAFETY: the terminal is borrowed; the argument is the integer 0.

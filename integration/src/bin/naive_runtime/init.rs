@@ -23,6 +23,7 @@ pub(crate) fn new_namespaces(spec: &Value) -> CloneFlags {
         .as_array()
         .into_iter()
         .flatten()
+        .filter(|entry| entry["path"].is_null())
         .filter_map(|entry| entry["type"].as_str());
     kinds.fold(CloneFlags::empty(), |flags, kind| {
         flags

@@ -114,6 +114,11 @@ fn create(arguments: &Arguments, folder: &Path) -> Child {
     if init::new_namespaces(&spec).contains(CloneFlags::CLONE_NEWPID) {
         unshare(CloneFlags::CLONE_NEWPID).unwrap();
     }
+    let all = spec["linux"]["namespaces"].as_array().into_iter().flatten();
+    for joined in all.filter(|entry| entry["type"] == "pid").filter_map(|entry| entry["path"].as_str()) {
+        // Whoever is in it already looks at the first process while that still has the host's root and rights.
+        setns(File::open(joined).unwrap(), CloneFlags::CLONE_NEWPID).unwrap();
+    }
     let mut command = Command::new("/proc/self/exe");
     let number = told.as_raw_fd().to_string();
     command.arg("--root").arg(folder.parent().unwrap()).args(["init", "--ready", &number]);

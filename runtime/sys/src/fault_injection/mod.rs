@@ -221,7 +221,7 @@ unsafe extern "C" fn __wrap_syscall(number: i64, a: usize, b: usize, c: usize, d
     }
     // SAFETY: the caller keeps the call's terms, and its arguments go on untouched.
     let answer = unsafe { __real_syscall(number, a, b, c, d, e, f) };
-    if number == libc::SYS_clone3 && answer >= 0 {
+    if matches!(number, libc::SYS_clone | libc::SYS_clone3) && answer >= 0 {
         born(answer);
     }
     answer
@@ -233,6 +233,7 @@ fn name_of(number: i64) -> &'static str {
         libc::SYS_bpf => "bpf",
         libc::SYS_capget => "capget",
         libc::SYS_capset => "capset",
+        libc::SYS_clone => "clone",
         libc::SYS_clone3 => "clone3",
         libc::SYS_close_range => "close_range",
         libc::SYS_execveat => "execveat",
