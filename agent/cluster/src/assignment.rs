@@ -142,10 +142,8 @@ impl Assignment {
         if !networks.iter().any(of_cluster) {
             return;
         }
-        for peer in view.nodes().filter(|peer| peer.id != node.id) {
-            let Some(data_address) = peer.description.as_ref().and_then(|it| it.data_address) else {
-                continue;
-            };
+        for peer in view.peers().filter(|peer| peer.id != node.id) {
+            let Some(data_address) = peer.data_address() else { continue };
             let attachments = shared(&peer.attachments, networks);
             self.add(Item::Peer(Peer { node: peer.id, data_address, attachments }));
         }

@@ -175,6 +175,11 @@ impl Store {
         self.indexes.managers().filter_map(|id| self.nodes.get(&id))
     }
 
+    /// The nodes that have an address for the cluster's networks, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.indexes.peers()
+    }
+
     pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values()
     }

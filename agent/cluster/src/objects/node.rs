@@ -36,6 +36,12 @@ impl Node {
             && self.status == other.status
             && self.role == other.role
     }
+
+    /// Where other nodes send its part of the cluster's networks; none while it has not said.
+    #[must_use]
+    pub fn data_address(&self) -> Option<std::net::IpAddr> {
+        self.description.as_ref()?.data_address
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use super::object::{Object, ObjectId, ObjectKind};
 use crate::id::{NetworkId, NodeId, ServiceId, TaskId};
 use crate::label::{depends_on, priority, rebalance};
 use crate::objects::task::Gate;
-use crate::objects::{Task, TaskState, Version};
+use crate::objects::{Node, Task, TaskState, Version};
 use crate::time::Timestamp;
 
 const FIRST: TaskId = TaskId::of(0);
@@ -36,6 +36,8 @@ pub(super) struct Indexes {
     superseded: BTreeSet<ObjectId>,
     /// Of ten thousand nodes a few are.
     managers: BTreeSet<NodeId>,
+    /// The nodes that others can send to. Each node of a network is told all of them.
+    peers: BTreeMap<NodeId, Arc<Node>>,
     pub(super) addresses: Addresses,
     /// With a node and without one. The scheduler walks all of them, again and again: those of one spec are together, slot by slot.
     pending: BTreeMap<(Option<ServiceId>, Version, u64, TaskId), Arc<Task>>,
@@ -50,10 +52,9 @@ impl Indexes {
         if object.is_superseded() {
             self.superseded.insert(object.id());
         }
-        if let Object::Node(node) = object
-            && node.manager.is_some()
-        {
-            self.managers.insert(node.id);
+        if let Object::Node(node) = object {
+            self.managers.extend(node.manager.as_ref().map(|_| node.id));
+            self.peers.extend(node.data_address().map(|_| (node.id, Arc::clone(node))));
         }
         if let Object::Service(service) = object {
             let labels = &service.spec.labels;
@@ -94,6 +95,7 @@ impl Indexes {
         self.superseded.remove(&object.id());
         if let Object::Node(node) = object {
             self.managers.remove(&node.id);
+            self.peers.remove(&node.id);
         }
         if let Object::Service(service) = object {
             for name in depends_on::names_in(&service.spec.labels) {
@@ -128,6 +130,10 @@ impl Indexes {
 
     pub(super) fn managers(&self) -> impl Iterator<Item = NodeId> {
         self.managers.iter().copied()
+    }
+
+    pub(super) fn peers(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.peers.values()
     }
 
     pub(super) fn of_service(&self, service: ServiceId) -> impl Iterator<Item = &Arc<Task>> {

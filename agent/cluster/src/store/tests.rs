@@ -125,7 +125,10 @@ fn changed(object: &Object, variant: usize) -> Object {
             Object::Cluster(it)
         }
         Object::Node(mut it) => {
-            Arc::make_mut(&mut it).attachments = vec![attachment(variant)];
+            let node = Arc::make_mut(&mut it);
+            node.attachments = vec![attachment(variant)];
+            let data_address = variant.is_multiple_of(2).then(|| address(variant).address);
+            node.description.get_or_insert_default().data_address = data_address;
             Object::Node(it)
         }
         Object::Service(mut it) => {

@@ -187,8 +187,7 @@ fn as_others_see(
     &[ketch_cluster::objects::NetworkAttachment],
     ketch_cluster::objects::node::NodeState,
 ) {
-    let data_address = node.description.as_ref().and_then(|it| it.data_address);
-    (data_address, &node.attachments, node.status.state)
+    (node.data_address(), &node.attachments, node.status.state)
 }
 
 fn node_in(object: Option<&Object>) -> Option<&Node> {

@@ -123,6 +123,12 @@ pub(super) fn indexes_agree(store: &Store, model: &Model) -> Result<(), TestCase
     let live = |task: &Task| !task.status.state.is_terminal();
     prop_assert_eq!(ids(store.tasks_new()), those(&|task| task.status.state == TaskState::New));
     prop_assert_eq!(ids(store.tasks_pending()), those(&|task| task.status.state == TaskState::Pending));
+    let nodes = model.values().filter_map(|object| match object {
+        Object::Node(node) => Some(node),
+        _ => None,
+    });
+    let with_address = nodes.filter(|node| node.data_address().is_some());
+    prop_assert!(store.peers().eq(with_address), "{:?}", store.peers().collect::<Vec<_>>());
     for number in 0..5 {
         let (service, node, network) = (ServiceId::of(number), NodeId::of(number), NetworkId::of(number));
         prop_assert_eq!(ids(store.tasks_of(service)), those(&|task| task.service == Some(service)));
