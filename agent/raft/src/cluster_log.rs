@@ -12,6 +12,7 @@ use openraft::error::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
 use redb::{Durability, StorageBackend};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -26,6 +27,7 @@ use crate::network::{Links, Network};
 use crate::record::IdentityRecord;
 use crate::recovery::make_sole_voter;
 use crate::resealing::Sealed;
+use crate::rounds::Rounds;
 use crate::seal::Seal;
 use crate::snapshot::Snapshots;
 use crate::snapshot::format::SnapshotError;
@@ -74,6 +76,8 @@ pub struct ClusterLog {
     replica: Arc<Replica>,
     sealed: Sealed,
     answers: Answers,
+    barriers: Arc<Rounds<Result<(), ProposeError>>>,
+    home: Handle,
     leadership: watch::Receiver<Leadership>,
 }
 
@@ -124,7 +128,17 @@ impl ClusterLog {
         let sealed = Sealed { seal, disk: Arc::clone(&disk), snapshots: Arc::clone(&snapshots), blocking };
         let answers = Answers::new(raft.clone(), snapshots, blocking);
         let leadership = leadership::follow(&raft);
-        let this = Self { raft, me: settings.me, disk, replica, sealed, answers, leadership };
+        let this = Self {
+            raft,
+            me: settings.me,
+            disk,
+            replica,
+            sealed,
+            answers,
+            barriers: Arc::default(),
+            home: Handle::current(),
+            leadership,
+        };
         this.lead_when_alone().await?;
         Ok(this)
     }
@@ -160,14 +174,10 @@ impl ClusterLog {
     /// # Errors
     /// [`ProposeError`].
     pub async fn barrier(&self, within: Duration) -> Result<(), ProposeError> {
-        let read =
-            carried(&self.raft, |raft| async move { raft.ensure_linearizable(ReadPolicy::ReadIndex).await });
-        let read = timeout(within, read).await.map_err(|_| ProposeError::NoQuorum)?;
-        read.map(|_| ()).map_err(|error| match error {
-            RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => not_leader(forward),
-            RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ProposeError::NoQuorum,
-            RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()),
-        })
+        let raft = self.raft.clone();
+        let read = self.barriers.answer(&self.home, move || barrier(raft.clone()));
+        // The runtime ends, when nobody answers.
+        timeout(within, read).await.ok().flatten().unwrap_or(Err(ProposeError::NoQuorum))
     }
 
     /// What is committed from now on.
@@ -180,6 +190,12 @@ impl ClusterLog {
     #[must_use]
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    /// Where this log was opened, and where its work is done.
+    #[must_use]
+    pub fn home(&self) -> &Handle {
+        &self.home
     }
 
     /// Who this manager is.
@@ -250,6 +266,15 @@ impl ClusterLog {
         }
         Ok(())
     }
+}
+
+async fn barrier(raft: Raft) -> Result<(), ProposeError> {
+    let read = carried(&raft, |raft| async move { raft.ensure_linearizable(ReadPolicy::ReadIndex).await });
+    read.await.map(|_| ()).map_err(|error| match error {
+        RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)) => not_leader(forward),
+        RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)) => ProposeError::NoQuorum,
+        RaftError::Fatal(fatal) => ProposeError::Stopped(fatal.to_string()),
+    })
 }
 
 /// The disk is this node's: written at the first start, checked at every other.

@@ -25,6 +25,7 @@ mod recent;
 mod record;
 mod recovery;
 mod resealing;
+mod rounds;
 mod seal;
 mod settings;
 mod snapshot;
