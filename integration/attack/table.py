@@ -40,7 +40,8 @@ ROWS = [
                                                   "attack_pid::the_host_behind_one_with_a_user_namespace",
                                                   "attack_pid::the_host_behind_one_in_the_same_user_namespace"]),
     ("the runtime's rights in a pid namespace that is joined", ["attack_pid::rights_of_a_container_that_joins",
-                                                               "attack_pid::rights_of_one_with_a_filter"]),
+                                                               "attack_pid::rights_of_one_with_a_filter",
+                                                               "attack_pid::rights_of_an_entering_process"]),
 ]
 # Rows that have no test here, and why.
 ELSEWHERE = [

@@ -1,5 +1,5 @@
 //! Attacks on whoever is born in a pid namespace that others are in already: a container that joins another's
-//! (`shareProcessNamespace`, `--pid=container:`).
+//! (`shareProcessNamespace`, `--pid=container:`), and a process of `exec`.
 //!
 //! The attacker is a container with CAP_SYS_PTRACE, whose pid namespace the others join; it looks for a canary in the
 //! host's tree, and for capabilities that the others do not have.
@@ -15,22 +15,34 @@ tests![
     the_host_behind_one_in_the_same_user_namespace,
     rights_of_a_container_that_joins,
     rights_of_one_with_a_filter,
+    rights_of_an_entering_process,
 ];
 
 /// CAP_KILL (capability.h), all that those who join have.
 const OF_JOINING: (&str, &str) = ("CAP_KILL", "20");
 
+/// What the intruder has, and those who enter it.
+const OF_INTRUDER: ([&str; 4], &str) =
+    (["CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL", "CAP_SYS_PTRACE"], "80026");
+
 /// The container that looks.
 fn intruder<'a>(case: &'a Case, change: impl FnOnce(Bundle<'a>) -> Bundle<'a>) -> Container<'a> {
+    intruder_allowing(case, OF_JOINING.1, change)
+}
+
+fn intruder_allowing<'a>(
+    case: &'a Case,
+    allowed: &str,
+    change: impl FnOnce(Bundle<'a>) -> Bundle<'a>,
+) -> Container<'a> {
     let secret = case.dir.join("secret");
     fs::write(&secret, "secret of the host").expect("write");
     let probe = json!({
         "destination": "/bin/probe", "type": "bind", "source": env!("CARGO_BIN_EXE_container_probe"), "options": ["bind", "ro"]
     });
-    let command = ["/bin/probe", "intrude", &secret.display().to_string(), OF_JOINING.1];
+    let command = ["/bin/probe", "intrude", &secret.display().to_string(), allowed];
     let bundle = case.bundle().mount(probe).command(&command);
-    let all = ["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_KILL"];
-    let container = change(bundle.capabilities(&all)).start();
+    let container = change(bundle.capabilities(&OF_INTRUDER.0)).start();
     container.wait_stdout("intruding");
     container
 }
@@ -42,11 +54,11 @@ fn joining<'a>(container: &Container<'a>) -> Bundle<'a> {
     bundle.namespace("pid", Some(&namespace))
 }
 
-/// Runs the container until the intruder has printed `word`, and gives all that it has. It has got hold of a process at
+/// Has processes born until the intruder has printed `word`, and gives all that it has. It has got hold of a process at
 /// least once.
-fn printed_of(intruder: &Container<'_>, bundle: &Bundle<'_>, word: &str) -> String {
+fn printed_of(intruder: &Container<'_>, bear: impl Fn(), word: &str) -> String {
     for _ in Race::of(intruder.case, 100) {
-        let _ = bundle.run().ok();
+        bear();
         if intruder.stdout().contains(word) {
             break;
         }
@@ -56,7 +68,7 @@ fn printed_of(intruder: &Container<'_>, bundle: &Bundle<'_>, word: &str) -> Stri
         if printed.contains("held") {
             return Ok(());
         }
-        let _ = bundle.run().ok();
+        bear();
         Err(printed)
     });
     intruder.stdout()
@@ -65,7 +77,7 @@ fn printed_of(intruder: &Container<'_>, bundle: &Bundle<'_>, word: &str) -> Stri
 /// # Panics
 /// When the intruder came to see the canary.
 fn holds(intruder: &Container<'_>, bundle: &Bundle<'_>) {
-    let printed = printed_of(intruder, bundle, "the canary");
+    let printed = printed_of(intruder, || drop(bundle.run().ok()), "the canary");
     assert!(!printed.contains("the canary"), "the host's tree is seen: {printed}");
 }
 
@@ -117,7 +129,7 @@ const TRACED: [(&str, &str); 3] = {
 /// # Panics
 /// When the intruder had hold of a process with rights that the container does not have.
 fn has_no_rights(intruder: &Container<'_>, bundle: &Bundle<'_>) {
-    let printed = printed_of(intruder, bundle, "by ptrace");
+    let printed = printed_of(intruder, || drop(bundle.run().ok()), "by ptrace");
     assert!(!printed.contains("by ptrace"), "the runtime's rights are to be had: {printed}");
 }
 
@@ -137,5 +149,28 @@ fn rights_of_one_with_a_filter(case: &Case) {
     for no_new_privileges in [false, true] {
         let bundle = joining(&intruder).set("/process/noNewPrivileges", json!(no_new_privileges));
         has_no_rights(&intruder, &bundle.set("/linux/seccomp", docker.clone()));
+    }
+}
+
+/// `exec`, for whose process the container's filter is as ever.
+pub(crate) fn rights_of_an_entering_process(case: &Case) {
+    case.falls(&TRACED);
+    let docker: serde_json::Value =
+        serde_json::from_str(include_str!("../../oci-bundles/docker-default/seccomp.json")).expect("JSON");
+    let attack = |intruder: Container<'_>| {
+        let printed = printed_of(&intruder, || drop(intruder.exec(&["/bin/true"]).ok()), "by ptrace");
+        intruder.stop();
+        assert!(!printed.contains("by ptrace"), "the runtime's rights are to be had: {printed}");
+    };
+    attack(intruder_allowing(case, OF_INTRUDER.1, |bundle| bundle));
+    for no_new_privileges in [false, true] {
+        attack(intruder_allowing(case, OF_INTRUDER.1, |bundle| {
+            bundle.set("/process/noNewPrivileges", json!(no_new_privileges)).set("/linux/seccomp", docker.clone()).edit(
+                |spec| {
+                    let rules = spec["linux"]["seccomp"]["syscalls"].as_array_mut().expect("rules");
+                    rules.push(json!({ "names": ["ptrace"], "action": "SCMP_ACT_ALLOW" }));
+                },
+            )
+        }));
     }
 }

@@ -43,6 +43,7 @@ proofs![
     attack_host::a_mount_over_the_notification_socket => "the host has the container's mount",
     attack_pid::the_host_behind_a_container_that_joins => "by /proc/",
     attack_pid::rights_of_a_container_that_joins => "by ptrace",
+    attack_pid::rights_of_an_entering_process => "by ptrace",
     attack_sysctl::a_false_procfs => "the sysctl was written to a file of the host",
     attack_sysctl::a_mount_that_is_led_over_the_file => "the sysctl was written to a file of the host",
     attack_label::a_folder_in_place_of_proc => "without its profile",

@@ -18,6 +18,7 @@ tests![
     hooks_run_in_their_order,
     failures_are_told_as_ever,
     rlimits_are_set,
+    paths_of_its_own_are_found,
     a_deadline_is_kept,
     a_filter_is_on,
     in_the_same_user_namespace,
@@ -215,6 +216,19 @@ fn rlimits_are_set(case: &Case) {
     limited(joining(&holder));
     let holder = case.bundle().sleeper().user_namespace(100_000).start();
     limited(joining(&holder).user_namespace(100_000).namespace("user", Some(&of(&holder, "user"))));
+}
+
+/// `/proc/self` is of the process that looks.
+fn paths_of_its_own_are_found(case: &Case) {
+    let holder = holder(case);
+    let bundle = joining(&holder).command(&["/proc/self/root/bin/pwd"]);
+    assert_eq!(bundle.prints(), "/");
+    assert!(bundle.set("/process/cwd", json!("/proc/self")).prints().starts_with("/proc/"));
+    let container = joining(&holder).start();
+    assert_eq!(container.exec(&["/proc/self/root/bin/pwd"]).ok().text(), "/");
+    let out = container.exec_with(&["--cwd", "/proc/self"], &["/bin/pwd"]).ok();
+    assert!(out.text().starts_with("/proc/"), "{out}");
+    container.exec(&["/proc/self/root/no/such"]).refuses(&["/proc/self/root/no/such", "no such file or directory"]);
 }
 
 /// A process under it can't make another one.

@@ -127,6 +127,11 @@ fn stage_ended_well(out: &Output, death: &Death) -> bool {
     if death.is_after(PID) { out.code == 0 } else { failed_with_the_reason(out) }
 }
 
+/// The same of who is the process but for its birth in a pid namespace.
+fn first_ended_well(out: &Output, death: &Death) -> bool {
+    if death.is_after(CREATED) { out.code == 0 } else { failed_with_the_reason(out) }
+}
+
 fn create(case: &Case) {
     let bundle = &case.bundle().sleeper();
     Sweep {
@@ -180,9 +185,7 @@ fn create_in_a_joined_pid_namespace(case: &Case) {
             victim: &|| victim.into(),
             command: &|| bundle.create_command().arg(&bundle.id),
             ended_well: &|out, death| match victim {
-                "child:1" => {
-                    if death.is_after(CREATED) { out.code == 0 } else { failed_with_the_reason(out) }
-                }
+                "child:1" => first_ended_well(out, death),
                 _ => create_ended_well(case, bundle, out, death),
             },
         }
@@ -248,10 +251,10 @@ fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output
 
 /// What is born outside of the container's pid namespace, and makes the process there.
 fn exec_stage(case: &Case) {
-    exec_of(case, "child:1", 3, &stage_ended_well);
+    exec_of(case, "child:1", 11, &first_ended_well);
 }
 
 fn exec(case: &Case) {
     // Once it may run, its end is that of the program.
-    exec_of(case, "child:2", 13, &|out, _| failed_with_the_reason(out) || out.code == 137);
+    exec_of(case, "child:2", 1, &|out, _| failed_with_the_reason(out) || out.code == 137);
 }

@@ -124,10 +124,11 @@ pub(super) fn join_cgroups(files: &mut Vec<JoinFile>) -> Result<(), InitError> {
 
 /// The root user of the user namespace that this process is in now. Its id outside means nothing inside, and would
 /// be shown as the overflow id.
-pub(super) fn become_namespace_root(groups: Supplementary) -> Result<(), InitError> {
+/// `procfs` is one that shows this process, where the mounted one does not.
+pub(super) fn become_namespace_root(groups: Supplementary, procfs: Option<&ProcFs>) -> Result<(), InitError> {
     if groups == Supplementary::Planned {
         match credential::set_groups(&[]) {
-            Err(error) if error.errno == Errno::EPERM && identity::groups_are_denied() => {}
+            Err(error) if error.errno == Errno::EPERM && identity::groups_are_denied(procfs) => {}
             other => other.map_err(step("dropping groups in the user namespace"))?,
         }
     }
@@ -202,21 +203,16 @@ pub(super) fn apply_selinux(label: Option<&String>, proc: &mut LazyProc) -> Resu
 
 /// The private procfs, mounted at its first use: most processes need none.
 #[derive(Debug)]
-pub(super) struct LazyProc {
+pub(super) struct LazyProc<'a> {
     contents: Contents,
     mounted: Option<ProcFs>,
-    /// Of this process's pid namespace, where the mounted one is not.
-    own: Option<ProcFs>,
+    /// Shows this process, where the mounted one does not.
+    own: Option<&'a ProcFs>,
 }
 
-impl LazyProc {
-    pub(super) fn new(contents: Contents) -> Self {
-        Self { contents, mounted: None, own: None }
-    }
-
-    /// With one to take where none can be mounted, in the place of the mounted one.
-    pub(super) fn or(self, own: Option<ProcFs>) -> Self {
-        Self { own, ..self }
+impl<'a> LazyProc<'a> {
+    pub(super) fn new(contents: Contents, own: Option<&'a ProcFs>) -> Self {
+        Self { contents, mounted: None, own }
     }
 
     pub(super) fn open(&mut self) -> Result<&ProcFs, InitError> {
@@ -226,9 +222,10 @@ impl LazyProc {
                 let proc = match ProcFs::private(self.contents) {
                     // The kernel gives a user namespace no procfs that shows more than what is mounted: then that one,
                     // proven, and without what may be mounted in it.
-                    Err(error) if error.errno == Errno::EPERM => {
-                        self.own.take().map_or_else(ProcFs::host, Ok).map_err(|_| error)
-                    }
+                    Err(error) if error.errno == Errno::EPERM => match self.own {
+                        Some(own) => return Ok(own),
+                        None => ProcFs::host().map_err(|_| error),
+                    },
                     private => private,
                 };
                 let proc = proc.map_err(step("mounting a private procfs"))?;
@@ -318,6 +315,9 @@ pub(super) fn assume_identity(
         // The right to goes with the user's.
         birth.join()?;
     }
+    if let Some(birth) = birth.take_if(|_| plan.names_own_procfs()) {
+        birth.happen(channel)?;
+    }
     let filter = filter.map(|filter| &filter.program);
     // Rules name paths that the user may not reach, and HOME is in a file that they may forbid.
     let rules = plan.landlock.as_ref().map(landlock::prepare).transpose();
@@ -329,8 +329,13 @@ pub(super) fn assume_identity(
     if let (Some(filter), false) = (filter, plan.no_new_privileges) {
         confine(filter, channel, &mut birth)?;
     }
-    identity::assume(plan)?;
-    let path = environment::find_program(plan.args.first().map_or("", String::as_str), &env)?;
+    identity::assume(plan, birth.as_ref().and_then(|birth| birth.procfs.as_ref()))?;
+    let find = || environment::find_program(plan.args.first().map_or("", String::as_str), &env);
+    let found = match find() {
+        // It may be of /proc/self, where the first process is not.
+        Err(error) if birth.is_some() && error.is_absence() => None,
+        found => Some(found?),
+    };
     last()?;
     restrict(rules)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {
@@ -339,5 +344,6 @@ pub(super) fn assume_identity(
     if let Some(birth) = birth {
         birth.happen(channel)?;
     }
+    let path = found.map_or_else(find, Ok)?;
     Ok(FoundProgram { path, env })
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   parent: not dumpable; clone3 into the container's cgroup
-//!   stage:  keeps no descriptor of the host; all namespaces by one setns on init's pidfd; clone3 beside itself
-//!   child:  the first that the container can see; identity; filter; execve
+//!   stage:  keeps no descriptor of the host; all namespaces by one setns on init's pidfd; filter; identity
+//!   child:  the first that the container can see (`second_birth`); execve
 //! ```
 //! The stage is there because whoever is born in the container's pid namespace can be looked at from that moment on: a
 //! process with CAP_SYS_PTRACE there would get at the host through its root, its working directory or a descriptor,
-//! dumpable or not (CVE-2016-9962). So nothing of the host is left when the child is born.
+//! dumpable or not (CVE-2016-9962), and at the runtime's capabilities. So nothing of the host is left when the child is
+//! born.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,11 +17,11 @@ use ketch_sys::namespace;
 use ketch_sys::process::{self, Child, CloneOptions, CloneParent, Cloned};
 use ketch_sys::scheduling as affinity;
 
-use super::birth::{Spawned, is_of_cgroup, settle};
+use super::birth::{is_of_cgroup, sibling};
 use super::child::{
     self, LazyProc, apply_apparmor, apply_selinux, assume_identity, attach_console, await_run, be_ready,
     become_namespace_root, close_what_agents_added, expect, join_cgroups, keep_only, reset_signals,
-    take_streams, tell,
+    take_streams,
 };
 use super::conversation::{self, Answers, PidfdTaker, Progress, converse};
 use super::guard::KillOnDrop;
@@ -28,6 +29,7 @@ use super::namespaces::flag;
 use super::parent::write_oom_score;
 use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::RlimitsBy;
+use super::second_birth::SecondBirth;
 use super::{InitError, ProcessIo, Started, step, trail};
 use crate::cgroup::{CgroupDir, JoinFile};
 use crate::error::chain;
@@ -94,9 +96,8 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     let stage = match cloned {
         Cloned::Child => {
             drop(ours);
-            drop(proc);
             drop(pidfd_taker);
-            child::run(theirs, |channel| enter_container(plan, &mut target, io, channel))
+            child::run(theirs, |channel| enter_container(plan, &mut target, (io, proc), channel))
         }
         Cloned::Parent(stage) => stage,
     };
@@ -108,21 +109,22 @@ pub fn start(plan: &ExecPlan, mut target: Target<'_>, io: ProcessIo) -> Result<S
     }
     prepare_stage(plan, &proc, target.resctrl.take(), (&ours, guard.child()?))
         .map_err(|error| guard.how_it_ended(error))?;
-    if plan.namespaces.contains(&NamespaceType::Pid) {
-        guard = KillOnDrop(Some(settle(Spawned::Stage(guard.disarm()?), &ours, &no_ids_to_map)?));
-        conversation::tell(&ours, &Message::Go).map_err(|error| guard.how_it_ended(error))?;
+    let in_stages = plan.namespaces.contains(&NamespaceType::Pid);
+    let mut joining = Joining { state: &target.state, pidfd_taker, in_stages };
+    let rlimits = rlimits_by(plan).parents(&plan.process);
+    let filter = plan.seccomp.as_ref();
+    let mut progress = Progress::OnItsWay;
+    if in_stages {
+        let born = converse(rlimits, filter, (&ours, guard.child()?, progress), &mut joining)
+            .map_err(|error| guard.how_it_ended(error))?;
+        guard = KillOnDrop(Some(sibling(&guard.disarm()?, born.ok_or(ProtocolError::Ended)?)?));
+        scheduling::set_deadline(guard.child()?.pid, &plan.process)?;
+        progress = Progress::Ready;
     }
     trail::born(guard.child()?.pid);
-    let mut joining = Joining { state: &target.state, pidfd_taker };
-    let rlimits = rlimits_by(plan).parents(&plan.process);
-    converse(rlimits, plan.seccomp.as_ref(), (&ours, guard.child()?, Progress::OnItsWay), &mut joining)
+    converse(rlimits, filter, (&ours, guard.child()?, progress), &mut joining)
         .map_err(|error| guard.how_it_ended(error))?;
     guard.disarm()
-}
-
-/// The container's user namespace has its maps.
-fn no_ids_to_map(_: process::Pid) -> Result<(), InitError> {
-    Err(ProtocolError::Unexpected { found: Message::MapIds, expected: "Pid" }.into())
 }
 
 fn rlimits_by(plan: &ExecPlan) -> RlimitsBy {
@@ -196,6 +198,8 @@ struct Joining<'a> {
     /// The container's, for a filter's agent.
     state: &'a [u8],
     pidfd_taker: Option<PidfdTaker>,
+    /// Whether a first process makes the one that is to be there.
+    in_stages: bool,
 }
 
 impl Answers for Joining<'_> {
@@ -209,7 +213,7 @@ impl Answers for Joining<'_> {
     }
 
     fn makes_sibling(&self) -> bool {
-        false
+        self.in_stages
     }
 
     fn is_done_at_the_end(&self) -> bool {
@@ -221,17 +225,18 @@ impl Answers for Joining<'_> {
     }
 }
 
-/// The stage: leaves everything of the host behind and goes on as a child in the container's pid namespace, or by itself
-/// where that is not joined.
+/// The stage: leaves everything of the host behind and goes on, to the birth of a child in the container's pid namespace
+/// where that is joined.
 fn enter_container(
     plan: &ExecPlan,
     target: &mut Target<'_>,
-    mut io: ProcessIo,
+    (mut io, procfs): (ProcessIo, ProcFs),
     channel: &mut Option<Channel>,
 ) -> Result<Infallible, InitError> {
     drop(io.pidfd_socket.take());
     let cgroups = target.cgroup_files.iter().map(JoinFile::as_fd);
-    keep_only(&io, cgroups.chain(channel.iter().map(AsFd::as_fd)).chain([target.init.as_fd()]))?;
+    let own = [target.init.as_fd(), procfs.as_fd()];
+    keep_only(&io, cgroups.chain(channel.iter().map(AsFd::as_fd)).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
     if plan.caller == Caller::User {
         process::set_not_dumpable().map_err(step("becoming not dumpable"))?;
@@ -239,34 +244,20 @@ fn enter_container(
     join_cgroups(&mut target.cgroup_files)?;
     join_namespaces(plan, target)?;
     if plan.namespaces.contains(&NamespaceType::User) {
-        become_namespace_root(plan.process.user.supplementary)?;
+        become_namespace_root(plan.process.user.supplementary, Some(&procfs))?;
     }
     if !plan.namespaces.contains(&NamespaceType::Pid) {
-        return become_program(plan, io, channel);
+        return become_program(plan, io, channel, (None, None));
     }
-    keep_only(&io, channel.iter().map(AsFd::as_fd))?;
-    let options = CloneOptions { namespaces: 0, into_cgroup: None, parent: CloneParent::CallersParent };
-    match process::clone3(&options).map_err(step("error starting setns process: clone3"))? {
-        Cloned::Parent(child) => {
-            tell(channel, &Message::Pid(child.pid))?;
-            process::exit_now(0)
-        }
-        Cloned::Child => {
-            let channel = channel.take().ok_or(ProtocolError::Ended)?;
-            child::run(channel, |channel| {
-                // The stage tells its number first.
-                expect(channel, &Message::Go, "Go")?;
-                become_program(plan, io, channel)
-            })
-        }
-    }
+    become_program(plan, io, channel, (Some(SecondBirth::of_joined()), Some(procfs)))
 }
 
-/// The child, from its first instruction to execve. The order is that of `init::initialize`, for the same reasons.
+/// The rest until execve. The order is that of `init::initialize`, for the same reasons.
 fn become_program(
     plan: &ExecPlan,
     mut io: ProcessIo,
     channel: &mut Option<Channel>,
+    (mut birth, procfs): (Option<SecondBirth>, Option<ProcFs>),
 ) -> Result<Infallible, InitError> {
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;
@@ -277,21 +268,25 @@ fn become_program(
     if let Some(size) = plan.process.terminal {
         let root = RootDir::of_process().map_err(step("opening the container's root"))?;
         let console = rootfs::open_console(&root, Some(&size))?;
-        attach_console(&console, &mut io, None)?;
+        attach_console(&console, &mut io, birth.as_mut())?;
     }
     if plan.process.no_new_privileges {
         process::set_no_new_privileges().map_err(step("prctl(SET_NO_NEW_PRIVS)"))?;
     }
-    scheduling::apply(&plan.process, Heir::Itself)?;
-    be_ready(channel, &plan.process, rlimits_by(plan), None)?;
+    scheduling::apply(&plan.process, if birth.is_some() { Heir::Child } else { Heir::Itself })?;
+    be_ready(channel, &plan.process, rlimits_by(plan), birth.as_mut())?;
 
-    let mut proc = LazyProc::new(Contents::Processes);
+    let mut proc = LazyProc::new(Contents::Processes, procfs.as_ref());
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     drop(proc);
+    if let Some(birth) = &mut birth {
+        birth.procfs = procfs;
+    }
     // Before the filter, which may refuse close_range(2).
-    keep_only(&io, channel.iter().map(AsFd::as_fd))?;
-    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, None, || Ok(()))?;
+    let own = birth.iter().flat_map(SecondBirth::descriptors);
+    keep_only(&io, channel.iter().map(AsFd::as_fd).chain(own))?;
+    let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, birth, || Ok(()))?;
     let exec = program.exec(&plan.process.args);
     await_run(channel)?;
     close_what_agents_added(plan.seccomp.as_ref(), &io)?;

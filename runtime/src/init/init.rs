@@ -66,8 +66,9 @@ pub(super) fn initialize(
     let namespace_files = joins.iter().map(|join| join.fd.as_fd());
     let cgroups = cgroup_files.iter().map(JoinFile::as_fd);
     let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
-    let own =
-        own.chain(network.iter().map(AsFd::as_fd)).chain(second_birth.iter().map(SecondBirth::namespace));
+    let own = own
+        .chain(network.iter().map(AsFd::as_fd))
+        .chain(second_birth.iter().filter_map(SecondBirth::namespace));
     keep_only(&io, namespace_files.chain(cgroups).chain(own))?;
     expect(channel, &Message::Go, "Go")?;
     if plan.caller == Caller::User {
@@ -83,7 +84,7 @@ pub(super) fn initialize(
         create_cgroup_namespace()?;
     }
     if namespaces.has(NamespaceType::User) {
-        become_namespace_root(plan.process.user.supplementary)?;
+        become_namespace_root(plan.process.user.supplementary, None)?;
     }
     process::new_session().map_err(step("setsid"))?;
     reset_signals()?;
@@ -105,7 +106,7 @@ pub(super) fn initialize(
     // A user's parent reaches nothing that its child does not, and may not enter the mount namespace.
     let request_source: Option<&mut rootfs::RequestSource<'_>> =
         if plan.caller == Caller::User { None } else { Some(&mut request_source) };
-    let pid_namespace = second_birth.as_ref().map(SecondBirth::namespace);
+    let pid_namespace = second_birth.as_ref().and_then(SecondBirth::namespace);
     let mut context_of_mounts = PrepareContext { request_source, cgroups: &cgroups, pid_namespace };
     let enter_network = || network.map_or(Ok(()), AwaitedNetwork::enter);
     let prepared = rootfs::prepare(&plan.rootfs, &mut context_of_mounts, enter_network)?;
@@ -133,7 +134,9 @@ pub(super) fn initialize(
     }
     // The container's shows the pid namespace in which this process is not.
     let procfs = procfs.filter(|_| second_birth.is_some());
-    if !plan.process.cwd.is_empty() {
+    // What is of the process itself is there once that is born.
+    let own_cwd = second_birth.is_some() && plan.process.names_own_procfs();
+    if !plan.process.cwd.is_empty() && !own_cwd {
         rootfs::make_working_dir(entered.root(), Path::new(&plan.process.cwd))?;
     }
     if let Some(hostname) = &plan.hostname {
@@ -144,7 +147,7 @@ pub(super) fn initialize(
     }
     // Through a procfs of our own, as the container's may be covered by anything (CVE-2019-16884, CVE-2025-52881).
     let contents = if plan.sysctl.is_empty() { Contents::Processes } else { Contents::Everything };
-    let mut proc = LazyProc::new(contents).or(procfs);
+    let mut proc = LazyProc::new(contents, procfs.as_ref());
     apply_apparmor(plan.process.apparmor_profile.as_ref(), &mut proc)?;
     write_sysctls(plan, &mut proc)?;
     rootfs::finalize(&plan.rootfs, entered)?;
@@ -166,10 +169,13 @@ pub(super) fn initialize(
 
     apply_selinux(plan.process.selinux_label.as_ref(), &mut proc)?;
     drop(proc);
+    if let Some(birth) = &mut second_birth {
+        birth.procfs = procfs;
+    }
     // Nothing of the host is open from here on but these, which close by themselves (CVE-2024-21626). Before the
     // filter, which may refuse close_range(2): one by one, the descriptors would take longer than all the rest.
     let own = channel.iter().map(AsFd::as_fd).chain(fifo.iter().map(AsFd::as_fd));
-    keep_only(&io, own.chain(second_birth.iter().map(SecondBirth::namespace)))?;
+    keep_only(&io, own.chain(second_birth.iter().flat_map(SecondBirth::descriptors)))?;
     let program = assume_identity(&plan.process, plan.seccomp.as_ref(), channel, second_birth, || {
         belong_to_user(plan)
     })?;

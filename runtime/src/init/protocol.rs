@@ -8,9 +8,8 @@
 //!     | clone3 -------------------------------> |
 //!     |                    (stage) MapIds ----- |   only where a stage makes the user namespace
 //!     | IdsMapped ----------------------------> |
-//!     |                       (stage) Pid ----- |   only with a stage (create: `stage`; exec: in a pid namespace):
-//!     |                                         |   the first child made the final one, as the parent's child.
-//!     |                                         |   exec: after a Go of its own
+//!     |                       (stage) Pid ----- |   only with a stage (`stage`): the first child made the final one, as
+//!     |                                         |   the parent's child
 //!     |                   (stage) GoesOn ------ |   in the place of Pid, where a second birth is to come
 //!     | id maps, network devices, state.json,   |
 //!     | the unit, where systemd makes the cgroup |

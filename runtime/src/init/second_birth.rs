@@ -12,7 +12,8 @@
 //!
 //! The filter is loaded before the birth if the process can be born under it. Where it can't, and takes CAP_SYS_ADMIN to
 //! load ([`SecondBirth::is_possible_under`]), the birth is before, with the root of the container and the capabilities of
-//! the runtime. Used by [`super::init`] and [`super::stage`].
+//! the runtime. Used by [`super::init`], [`super::stage`] and
+//! [`super::exec`].
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -24,6 +25,7 @@ use super::protocol::{Channel, Message, ProtocolError};
 use super::rlimits::{THIS_PROCESS, set_rlimits};
 use super::{InitError, step};
 use crate::plan::process::RlimitPlan;
+use crate::procfs::ProcFs;
 use crate::seccomp::Program;
 use crate::spec::NamespaceType;
 
@@ -39,10 +41,15 @@ pub(super) enum Session {
 /// The birth that is to come, with the pid namespace in which it is to be.
 #[derive(Debug)]
 pub(super) struct SecondBirth {
-    namespace: OpenNamespace,
+    /// `None` once this process's children are born in it and nobody else asks for it.
+    namespace: Option<OpenNamespace>,
     /// Whether this process's children are born in it already.
     joined: bool,
+    /// What it is called where it fails.
+    step: &'static str,
     pub(super) session: Session,
+    /// A procfs that shows this process, as the container's does not.
+    pub(super) procfs: Option<ProcFs>,
     /// The limit that it could not inherit.
     pub(super) processes: Option<RlimitPlan>,
 }
@@ -51,30 +58,40 @@ impl SecondBirth {
     /// For a container that joins a pid namespace, which is taken out of those that are joined at once.
     pub(super) fn of(joins: &mut Vec<OpenNamespace>) -> Option<Self> {
         let at = joins.iter().position(|join| join.kind == NamespaceType::Pid)?;
-        Some(Self { namespace: joins.remove(at), joined: false, session: Session::Plain, processes: None })
+        let step = "unable to start init: clone";
+        let namespace = Some(joins.remove(at));
+        Some(Self { namespace, joined: false, step, session: Session::Plain, procfs: None, processes: None })
     }
 
-    /// The pid namespace.
-    pub(super) fn namespace(&self) -> BorrowedFd<'_> {
-        self.namespace.fd.as_fd()
+    /// For a process of `exec`, which has joined all namespaces of the container.
+    pub(super) fn of_joined() -> Self {
+        let step = "error starting setns process: clone";
+        Self { namespace: None, joined: true, step, session: Session::Plain, procfs: None, processes: None }
+    }
+
+    /// The pid namespace, while it is open.
+    pub(super) fn namespace(&self) -> Option<BorrowedFd<'_>> {
+        self.namespace.as_ref().map(|namespace| namespace.fd.as_fd())
+    }
+
+    /// What it keeps open until it happens.
+    pub(super) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.namespace().into_iter().chain(self.procfs.iter().map(AsFd::as_fd))
     }
 
     /// Whether who is root in this user namespace may still join the pid namespace.
     pub(super) fn is_owned_by(&self, user: &OpenNamespace) -> bool {
-        let inode = |fd: BorrowedFd<'_>| stat::status(fd).map(|status| status.inode);
-        match (
-            namespace::owner(&self.namespace.fd).and_then(|owner| inode(owner.as_fd())),
-            inode(user.fd.as_fd()),
-        ) {
-            (Ok(owner), Ok(user)) => owner == user,
-            _ => false,
-        }
+        let inode = |fd: BorrowedFd<'_>| Some(stat::status(fd).ok()?.inode);
+        let owner = self.namespace().and_then(|namespace| namespace::owner(namespace).ok());
+        owner.is_some_and(|owner| {
+            inode(owner.as_fd()).is_some_and(|owner| inode(user.fd.as_fd()) == Some(owner))
+        })
     }
 
     /// Has the children of this process be born in the pid namespace: its hooks, too, so as late as it has the right to.
     pub(super) fn join(&mut self) -> Result<(), InitError> {
-        if !self.joined {
-            self.namespace.join()?;
+        if let (Some(namespace), false) = (&self.namespace, self.joined) {
+            namespace.join()?;
             self.joined = true;
         }
         Ok(())
@@ -96,8 +113,8 @@ impl SecondBirth {
     /// Goes on as the second process, once the parent knows of it. The first one ends here.
     pub(super) fn happen(self, channel: &mut Option<Channel>) -> Result<(), InitError> {
         let channel = channel.as_ref().ok_or(ProtocolError::Ended)?;
-        drop(self.namespace);
-        if let Some(pid) = process::clone_beside().map_err(step("unable to start init: clone"))? {
+        drop((self.namespace, self.procfs));
+        if let Some(pid) = process::clone_beside().map_err(step(self.step))? {
             channel.write(&Message::Pid(pid))?;
             process::exit_now(0)
         }

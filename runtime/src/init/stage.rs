@@ -38,7 +38,7 @@ pub(super) fn run_stage(channel: Channel, context: init::Context<'_>, namespaces
         let needed = needed.chain(context.cgroup_files.iter().map(JoinFile::as_fd));
         let needed =
             needed.chain(channel.iter().map(AsFd::as_fd)).chain(context.fifo.iter().map(AsFd::as_fd));
-        let needed = needed.chain(context.second_birth.iter().map(SecondBirth::namespace));
+        let needed = needed.chain(context.second_birth.iter().filter_map(SecondBirth::namespace));
         keep_only(&context.io, needed)?;
         let plan = context.plan;
         let is_new = plan.namespaces.creates(NamespaceType::User);

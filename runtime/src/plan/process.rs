@@ -3,6 +3,8 @@
 //! Built from the `process` object of a configuration (create) or of `exec`; carried out by `init::process` in the
 //! child. Nothing here looks at the host.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use super::capability::{CapabilityPlan, plan_capabilities};
@@ -235,6 +237,17 @@ impl ProcessPlan {
         Ok(self)
     }
 
+    /// Whether its working directory, or a path of its Landlock rules, is of the process itself, so that no other process can
+    /// look for it.
+    #[must_use]
+    pub fn names_own_procfs(&self) -> bool {
+        let of_itself = |path: &str| {
+            ["/proc/self", "/proc/thread-self"].iter().any(|own| Path::new(path).starts_with(own))
+        };
+        let rules = self.landlock.iter().flat_map(|plan| &plan.paths);
+        of_itself(&self.cwd) || rules.map(|rule| rule.path.as_str()).any(of_itself)
+    }
+
     /// Whether the kernel grants what is asked for by the limits of the cgroup: real-time and deadline scheduling by
     /// `cpu.rt_runtime_us` and the cpuset's CPUs, a memory policy by the cpuset's nodes.
     #[must_use]
@@ -409,6 +422,13 @@ mod tests {
         assert_eq!(list_mask("0-99999999"), None);
         assert_eq!(list_mask(""), None);
         assert_eq!(list_mask("a"), None);
+    }
+
+    #[test]
+    fn own_paths_are_known_by_their_names() {
+        let of = |cwd: &str| ProcessPlan { cwd: cwd.into(), ..ProcessPlan::default() };
+        assert!(of("/proc/self/fd/3").names_own_procfs() && of("/proc/thread-self").names_own_procfs());
+        assert!(!of("/proc/selfish").names_own_procfs() && !of("/proc/1").names_own_procfs());
     }
 
     #[test]

@@ -3,16 +3,18 @@
 
 use std::ffi::CString;
 use std::fs::File;
+use std::io::Read;
 use std::os::fd::AsFd;
 
 use ketch_sys::capability::{self, CapabilitySets};
 use ketch_sys::credential;
-use ketch_sys::process;
 use ketch_sys::{Errno, SyscallError};
+use ketch_sys::{path, process};
 use thiserror::Error;
 
 use crate::plan::capability::CapabilityPlan;
 use crate::plan::process::{ProcessPlan, Supplementary, UserPlan};
+use crate::procfs::ProcFs;
 
 /// A step that the kernel refused.
 #[derive(Debug, Error)]
@@ -66,11 +68,12 @@ pub enum IdentityError {
     Capabilities(#[source] SyscallError),
 }
 
-/// Becomes the planned user. Called after the root is changed, as late as the plan's seccomp order allows.
+/// Becomes the planned user. Called after the root is changed, as late as the plan's seccomp order allows. `procfs` is one
+/// that shows this process, where the mounted one does not.
 ///
 /// # Errors
 /// The step that failed.
-pub fn assume(plan: &ProcessPlan) -> Result<(), IdentityError> {
+pub fn assume(plan: &ProcessPlan, procfs: Option<&ProcFs>) -> Result<(), IdentityError> {
     // A directory may be open to the runtime's user only, or (a chowned volume) to the container's user only.
     let entered_early = match enter(&plan.cwd) {
         Ok(()) => true,
@@ -85,7 +88,7 @@ pub fn assume(plan: &ProcessPlan) -> Result<(), IdentityError> {
         capability::limit_bounding_set(capabilities.bounding.0).map_err(IdentityError::Bounding)?;
         capability::set_keep(true).map_err(IdentityError::KeepCapabilities)?;
     }
-    become_user(&plan.user)?;
+    become_user(&plan.user, procfs)?;
     if !entered_early {
         enter(&plan.cwd)?;
     }
@@ -115,13 +118,13 @@ fn verify_inside() -> Result<(), IdentityError> {
     }
 }
 
-fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
+fn become_user(user: &UserPlan, procfs: Option<&ProcFs>) -> Result<(), IdentityError> {
     own_standard_streams(user.uid)?;
     if user.supplementary == Supplementary::Planned {
         match credential::set_groups(&user.additional_gids) {
             // A user namespace that was mapped without privilege denies setgroups(2). As in runc, its processes go
             // without the groups.
-            Err(error) if error.errno == Errno::EPERM && groups_are_denied() => {}
+            Err(error) if error.errno == Errno::EPERM && groups_are_denied(procfs) => {}
             other => other.map_err(IdentityError::User)?,
         }
     }
@@ -142,8 +145,15 @@ fn become_user(user: &UserPlan) -> Result<(), IdentityError> {
 /// Whether this process's user namespace denies setgroups(2) to everybody (user_namespaces(7)). Only asked once the kernel has
 /// refused: who lacks the right for another reason would keep the runtime's groups. Whoever covers the file with another
 /// text loses groups by it.
-pub(crate) fn groups_are_denied() -> bool {
-    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+pub(crate) fn groups_are_denied(procfs: Option<&ProcFs>) -> bool {
+    let text = match procfs {
+        Some(procfs) => procfs.open_self("setgroups", path::READ).ok().and_then(|file| {
+            let mut text = String::new();
+            File::from(file).read_to_string(&mut text).ok().map(|_| text)
+        }),
+        None => std::fs::read_to_string("/proc/self/setgroups").ok(),
+    };
+    text.is_some_and(|text| text.trim() == "deny")
 }
 
 /// Lets the user open /dev/std* again. Streams that are shared with the host (its /dev/null, other people's files in a
