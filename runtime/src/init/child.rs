@@ -331,9 +331,11 @@ pub(super) fn assume_identity(
     }
     identity::assume(plan, birth.as_ref().and_then(|birth| birth.procfs.as_ref()))?;
     let find = || environment::find_program(plan.args.first().map_or("", String::as_str), &env);
-    let found = find();
-    // It may be of /proc/self, where the first process is not.
-    let found = if birth.is_some() { found.ok() } else { Some(found?) };
+    let found = match find() {
+        // It may be of /proc/self, where the first process is not.
+        Err(error) if birth.is_some() && error.is_absence() => None,
+        found => Some(found?),
+    };
     last()?;
     restrict(rules)?;
     if let (Some(filter), true) = (filter, plan.no_new_privileges) {

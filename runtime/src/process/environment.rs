@@ -42,6 +42,14 @@ pub enum LookupError {
     },
 }
 
+impl LookupError {
+    /// Whether there is nothing at the path that was named.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(self, Self::Missing { source, .. } if source.errno == Errno::ENOENT)
+    }
+}
+
 /// The path to execute for `name`, by the `PATH` in `env`.
 ///
 /// # Errors
