@@ -269,7 +269,8 @@ impl Known {
         for (id, told) in tell.words.into_iter().filter(|(_, told)| told.state.is_terminal()) {
             committed.push(id);
             if let Some(task) = self.tasks.get_mut(&id).filter(|task| !task.status.state.is_terminal()) {
-                task.status = TaskStatus { state: told.state, error: told.error.into(), ..TaskStatus::default() };
+                task.status =
+                    TaskStatus { state: told.state, error: told.error.into(), ..TaskStatus::default() };
             }
         }
         if self.commits == Commits::Silently {
