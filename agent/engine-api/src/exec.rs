@@ -50,8 +50,8 @@ pub struct ExecInspect {
     pub can_remove: bool,
     #[serde(rename = "ContainerID")]
     pub container_id: String,
-    #[serde(rename = "DetachKeys")]
     /// The bytes of the keys that were asked for, in base64.
+    #[serde(rename = "DetachKeys")]
     pub detach_keys: String,
     #[serde(rename = "Pid")]
     pub pid: u32,
