@@ -167,7 +167,10 @@ def described(name, measured, kept, tests, before, suite_hash):
     if not kept:
         return before or f"{name}, no results"
     now = binaries(name, kept, suite_hash)
-    return f"{now}, the others {before}" if before and set(tests) - set(measured) else now
+    if not set(tests) - set(measured):
+        return now
+    # What an earlier run has measured alike is named once.
+    return ", the others ".join(dict.fromkeys([now, *(before or now).split(", the others ")]))
 
 
 def planned(suite, layout):
