@@ -126,6 +126,11 @@ const TRACED: [(&str, &str); 3] = {
     [("runc version 1.1", WHY), ("runc version 1.3", WHY), ("crun version", WHY)]
 };
 
+/// Docker's default profile.
+pub(crate) fn dockers_filter() -> serde_json::Value {
+    serde_json::from_str(include_str!("../../oci-bundles/docker-default/seccomp.json")).expect("JSON")
+}
+
 /// # Panics
 /// When the intruder had hold of a process with rights that the container does not have.
 fn has_no_rights(intruder: &Container<'_>, bundle: &Bundle<'_>) {
@@ -144,8 +149,7 @@ pub(crate) fn rights_of_a_container_that_joins(case: &Case) {
 fn rights_of_one_with_a_filter(case: &Case) {
     case.falls(&TRACED);
     let intruder = intruder(case, |bundle| bundle);
-    let docker: serde_json::Value =
-        serde_json::from_str(include_str!("../../oci-bundles/docker-default/seccomp.json")).expect("JSON");
+    let docker = dockers_filter();
     for no_new_privileges in [false, true] {
         let bundle = joining(&intruder).set("/process/noNewPrivileges", json!(no_new_privileges));
         has_no_rights(&intruder, &bundle.set("/linux/seccomp", docker.clone()));
@@ -155,8 +159,7 @@ fn rights_of_one_with_a_filter(case: &Case) {
 /// `exec`, for whose process the container's filter is as ever.
 pub(crate) fn rights_of_an_entering_process(case: &Case) {
     case.falls(&TRACED);
-    let docker: serde_json::Value =
-        serde_json::from_str(include_str!("../../oci-bundles/docker-default/seccomp.json")).expect("JSON");
+    let docker = dockers_filter();
     let attack = |intruder: Container<'_>| {
         let printed = printed_of(&intruder, || drop(intruder.exec(&["/bin/true"]).ok()), "by ptrace");
         intruder.stop();

@@ -7,6 +7,8 @@ use ketch_integration::probe::{namespace_of, status_field};
 use ketch_integration::{Bundle, Case, Container, tests};
 use serde_json::{Value, json};
 
+use crate::attack_pid::dockers_filter;
+
 tests![
     its_procfs_shows_the_others,
     its_procfs_has_its_options,
@@ -242,11 +244,9 @@ fn a_deadline_is_kept(case: &Case) {
 
 fn a_filter_is_on(case: &Case) {
     let holder = holder(case);
-    let docker: Value =
-        serde_json::from_str(include_str!("../../oci-bundles/docker-default/seccomp.json")).expect("JSON");
     let refusing = |names: &[&str]| json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": names, "action": "SCMP_ACT_ERRNO" }] });
     let profiles = [
-        docker,
+        dockers_filter(),
         refusing(&["mkdir", "mkdirat"]),
         // Under these the process can't be born.
         refusing(&["mkdir", "mkdirat", "clone", "clone3", "fork", "vfork"]),

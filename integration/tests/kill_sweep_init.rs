@@ -122,14 +122,9 @@ fn create_ended_well(case: &Case, bundle: &Bundle<'_>, out: &Output, death: &Dea
     out.code == 0
 }
 
-/// A stage's command has failed, but where it had told of the process that it made.
-fn stage_ended_well(out: &Output, death: &Death) -> bool {
-    if death.is_after(PID) { out.code == 0 } else { failed_with_the_reason(out) }
-}
-
-/// The same of who is the process but for its birth in a pid namespace.
-fn first_ended_well(out: &Output, death: &Death) -> bool {
-    if death.is_after(CREATED) { out.code == 0 } else { failed_with_the_reason(out) }
+/// The command of a first process has failed, but where that had told, by its `last` word, of the process that it made.
+fn first_ended_well(out: &Output, death: &Death, last: i64) -> bool {
+    if death.is_after(last) { out.code == 0 } else { failed_with_the_reason(out) }
 }
 
 fn create(case: &Case) {
@@ -145,7 +140,25 @@ fn create(case: &Case) {
     .run();
 }
 
-/// There a first process makes the second, and ends.
+/// A first process makes the second, and ends: each is killed, with a stride of its own.
+fn create_in_two(case: &Case, bundle: &Bundle<'_>, (first, second): (usize, usize), last: i64) {
+    for (victim, stride) in [("child:1", first), ("child:2", second)] {
+        Sweep {
+            bundle,
+            stride,
+            prepare: &|| {},
+            victim: &|| victim.into(),
+            command: &|| bundle.create_command().arg(&bundle.id),
+            ended_well: &|out, death| match victim {
+                "child:1" => first_ended_well(out, death, last),
+                _ => create_ended_well(case, bundle, out, death),
+            },
+        }
+        .run();
+    }
+}
+
+/// There the first process is a stage.
 fn create_in_a_joined_user_namespace(case: &Case) {
     let holder = case.bundle().user_namespace(100_000).sleeper().start();
     let path = format!("/proc/{}/ns/user", holder.pid());
@@ -156,20 +169,7 @@ fn create_in_a_joined_user_namespace(case: &Case) {
     };
     let bundle = case.bundle().user_namespace(100_000).edit(joined).namespace("user", Some(&path));
     let bundle = &bundle.sleeper();
-    for (victim, stride) in [("child:1", 7), ("child:2", 29)] {
-        Sweep {
-            bundle,
-            stride,
-            prepare: &|| {},
-            victim: &|| victim.into(),
-            command: &|| bundle.create_command().arg(&bundle.id),
-            ended_well: &|out, death| match victim {
-                "child:1" => stage_ended_well(out, death),
-                _ => create_ended_well(case, bundle, out, death),
-            },
-        }
-        .run();
-    }
+    create_in_two(case, bundle, (7, 29), PID);
 }
 
 /// There the first process makes the second at its very end.
@@ -177,20 +177,7 @@ fn create_in_a_joined_pid_namespace(case: &Case) {
     let holder = case.bundle().sleeper().start();
     let path = format!("/proc/{}/ns/pid", holder.pid());
     let bundle = &case.bundle().sleeper().namespace("pid", Some(&path));
-    for (victim, stride) in [("child:1", 13), ("child:2", 1)] {
-        Sweep {
-            bundle,
-            stride,
-            prepare: &|| {},
-            victim: &|| victim.into(),
-            command: &|| bundle.create_command().arg(&bundle.id),
-            ended_well: &|out, death| match victim {
-                "child:1" => first_ended_well(out, death),
-                _ => create_ended_well(case, bundle, out, death),
-            },
-        }
-        .run();
-    }
+    create_in_two(case, bundle, (13, 1), CREATED);
     assert_eq!(holder.status(), "running");
 }
 
@@ -251,7 +238,7 @@ fn exec_of(case: &Case, victim: &str, stride: usize, ended_well: &dyn Fn(&Output
 
 /// What is born outside of the container's pid namespace, and makes the process there.
 fn exec_stage(case: &Case) {
-    exec_of(case, "child:1", 11, &first_ended_well);
+    exec_of(case, "child:1", 11, &|out, death| first_ended_well(out, death, CREATED));
 }
 
 fn exec(case: &Case) {

@@ -168,6 +168,13 @@ fn rootless_false_wants_its_cgroup(case: &Case) {
     case.ketch().args(["--rootless", "perhaps", "run", "--bundle"]).arg(dir).arg(&bundle.id).run().refuses(&["perhaps"]);
 }
 
+/// A bundle that names its cgroup in the delegated one.
+fn sleeper_in<'a>(delegation: &Delegation, case: &'a Case) -> Bundle<'a> {
+    let bundle = case.bundle().sleeper();
+    let path = format!("{}/{}", delegation.path, bundle.id);
+    bundle.set("/linux/cgroupsPath", json!(path))
+}
+
 fn create_inside(delegation: &Delegation, bundle: &Bundle<'_>) {
     let _ = delegation.inside(bundle.create_command().arg(&bundle.id)).run().ok();
 }
@@ -206,9 +213,7 @@ fn a_delegated_cgroup_is_used(case: &Case) {
 
 fn a_delegated_cgroup_by_its_path(case: &Case) {
     let delegation = Delegation::new(case);
-    let bundle = case.bundle().sleeper();
-    let path = format!("{}/{}", delegation.path, bundle.id);
-    let bundle = bundle.set("/linux/cgroupsPath", json!(path));
+    let bundle = sleeper_in(&delegation, case);
     create_inside(&delegation, &bundle);
     use_its_cgroup(case, &delegation, &bundle.id);
 }
@@ -216,9 +221,7 @@ fn a_delegated_cgroup_by_its_path(case: &Case) {
 fn a_limit_in_a_delegated_cgroup(case: &Case) {
     case.needs_controller("pids");
     let delegation = Delegation::new(case);
-    let bundle = case.bundle().sleeper();
-    let path = format!("{}/{}", delegation.path, bundle.id);
-    let bundle = bundle.set("/linux/cgroupsPath", json!(path));
+    let bundle = sleeper_in(&delegation, case);
     let bundle = bundle.set("/linux/resources", json!({ "pids": { "limit": 50 } }));
     create_inside(&delegation, &bundle);
     let container = Container::adopt(case, &bundle.id);
@@ -232,9 +235,7 @@ fn a_limit_in_a_delegated_cgroup(case: &Case) {
 /// Whoever gave it to the user has taken it back: before a container is made in it, and after its container has ended.
 fn a_delegated_cgroup_that_is_gone(case: &Case) {
     let delegation = Delegation::new(case);
-    let bundle = case.bundle().sleeper();
-    let path = format!("{}/{}", delegation.path, bundle.id);
-    let bundle = bundle.set("/linux/cgroupsPath", json!(path));
+    let bundle = sleeper_in(&delegation, case);
     create_inside(&delegation, &bundle);
     let container = Container::adopt(case, &bundle.id);
     let _ = case.ketch().args(["kill", &bundle.id, "KILL"]).run().ok();
