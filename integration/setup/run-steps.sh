@@ -1,7 +1,7 @@
 #!/bin/bash
 # run-steps.sh MINUTES TARGET...: runs make targets one after another, goes on after a failure, and ends with each one's wall time, what was
-# skipped and why, and the line `N passed, N failed, N skipped` over all of them. Exit code 1 when anything failed. Steps that can do with
-# less time (time-left.sh) are told when the minutes are over.
+# skipped and why, what failed and how, and the line `N passed, N failed, N skipped` over all of them. Exit code 1 when anything failed.
+# Steps that can do with less time (time-left.sh) are told when the minutes are over.
 #
 # Counted are the lines `test result: ... N passed; N failed; N ignored` of cargo and the last line of the form
 # `N passed, N failed, N skipped` that a step prints; a step that prints neither counts as one test.
@@ -14,6 +14,15 @@ free() { df --output=avail -BG . | tail -1 | tr -dc 0-9; }
 room=$(free)
 # What a fresh checkout has written by the end; a folder that has been built in needs less, so it goes on.
 if [ "$room" -lt 12 ]; then echo "warning: only $room GiB are free here; a fresh checkout takes 6 GiB, its images and caches 5 more (cargo clean empties it)"; fi
+# What a log of many thousand lines says of its failures, for readers who are shown its end: the suite's and cargo's blocks `---- test`, and
+# of a step that has none its last lines.
+failures_of() {
+    echo "--- $1"
+    grep -E ' \.\.\. FAILED' "$2"
+    awk '/^---- /                                           { inside = 1 }
+         /^failed on |^failures:$|^test result: |^module /   { inside = 0 }
+         inside && ++lines <= 150' "$2" | grep . || tail -n 25 "$2"
+}
 passed=0 failed=0 skipped=0
 times=
 begun=$SECONDS
@@ -42,6 +51,7 @@ for step in "$@"; do
     # A step may fail after its tests passed, or before they could say so (a compiler error).
     if [ "$code" != 0 ] && [ "$f" = 0 ]; then f=1; fi
     grep -E ' \.\.\. (skipped:|ignored)' "$log" >>"$log.skips"
+    if [ "$f" != 0 ]; then failures_of "$step" "$log" >>"$log.failures"; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     times+=$(printf '%-16s %5d s   %d passed, %d failed, %d skipped, %d GiB free' "$step" $((SECONDS - start)) "$p" "$f" "$s" "$(free)")$'\n'
 done
@@ -50,5 +60,10 @@ sort "$log.skips" | uniq
 echo "=== wall time"
 printf '%s' "$times"
 printf '%-16s %5d s\n' all $((SECONDS - begun))
+# Last, where a reader who is shown a part of the output looks.
+if [ -s "$log.failures" ]; then
+    echo "=== failed, and why"
+    cat "$log.failures"
+fi
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
