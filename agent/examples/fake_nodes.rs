@@ -1,10 +1,12 @@
 //! Nodes of a cluster without containers, for the bench of the mesh: many in one process, each with the very node and worker of
-//! ketchd, its own keys, store and TLS connections. Tasks that come are said to run until they are to stop.
+//! ketchd, its own keys, store and TLS connections.
 //!
 //! `fake_nodes <folder> <count> <own address> <manager host:port> <worker token>`. Says how many have, `joined` once all have, and
 //! runs until it is killed. Called by `integration`'s `engine_bench mesh`.
 
-use std::collections::BTreeSet;
+#[path = "../scale/src/executor.rs"]
+mod executor;
+
 use std::error::Error;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,18 +15,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, ready};
-use ketch_cluster::assignment::Item;
-use ketch_cluster::id::TaskId;
-use ketch_cluster::objects::node::{Availability, EngineDescription, NodeDescription, Platform};
-use ketch_cluster::objects::{Resources, Task};
-use ketch_node::calls::Visit;
-use ketch_node::executor::{DataPath, Ended, Executor, LogLine, LogOptions, Started, TaskError, Work};
+use ketch_cluster::objects::node::Availability;
 use ketch_node::node::{Advertised, JoinOrder, Node, NodeParts};
 use ketch_node::wire::{Answer, Call, Refusal, Service};
 use ketch_raft::Blocking;
 use ketchd::node::world::SystemWorld;
-use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
+
+use self::executor::{Pretended, description};
 
 /// How many join at the same time: a manager takes 64 handshakes from one address.
 const AT_ONCE: usize = 8;
@@ -61,7 +58,7 @@ async fn join(
     let own: IpAddr = address.parse()?;
     let node = Node::new(NodeParts {
         world: Arc::new(SystemWorld::new(&Path::new(folder).join(number.to_string()))),
-        executor: Arc::new(Pretended { hostname: format!("fake{number}"), address: own }),
+        executor: Arc::new(Pretended { description: description(&format!("fake{number}"), Some(own)) }),
         api: Arc::new(NoApi),
         blocking: Blocking::Threads,
     });
@@ -90,79 +87,5 @@ struct NoApi;
 impl Service for NoApi {
     fn answer(&self, _call: Call) -> BoxFuture<'static, Result<Answer, Refusal>> {
         ready(Err(Refusal::Denied("this node serves no API".to_owned()))).boxed()
-    }
-}
-
-/// Containers that are not there.
-#[derive(Debug)]
-struct Pretended {
-    hostname: String,
-    address: IpAddr,
-}
-
-impl Executor for Pretended {
-    fn set_data_path(&self, _: Option<DataPath>) -> BoxFuture<'_, ()> {
-        async {}.boxed()
-    }
-
-    fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        let networks = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
-        let described = NodeDescription {
-            hostname: self.hostname.clone(),
-            platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-            resources: Resources {
-                nano_cpus: 64_000_000_000,
-                memory_bytes: 256 << 30,
-                ..Resources::default()
-            },
-            engine: EngineDescription {
-                version: ketchd::VERSION.to_owned(),
-                plugins: networks.into(),
-                ..EngineDescription::default()
-            },
-            data_address: Some(self.address),
-            ..NodeDescription::default()
-        };
-        ready(described).boxed()
-    }
-
-    fn network(&self, _items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn prepare(&self, _work: Work) -> BoxFuture<'_, Result<(), TaskError>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn start(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
-        ready(Ok(Started::default())).boxed()
-    }
-
-    fn wait(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<Ended, TaskError>> {
-        std::future::pending().boxed()
-    }
-
-    fn shutdown(&self, _task: Arc<Task>) -> BoxFuture<'_, Result<(), TaskError>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn remove(&self, _task: TaskId) -> BoxFuture<'_, Result<(), TaskError>> {
-        ready(Ok(())).boxed()
-    }
-
-    fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
-        ready(Ok(BTreeSet::new())).boxed()
-    }
-
-    fn serve(&self, _visit: Visit, _stream: DuplexStream) -> BoxFuture<'_, ()> {
-        ready(()).boxed()
-    }
-
-    fn logs(
-        &self,
-        _task: Arc<Task>,
-        _options: LogOptions,
-    ) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
-        ready(Err("there is none".to_owned())).boxed()
     }
 }

@@ -151,7 +151,7 @@ impl Agent {
     async fn session(&self, links: &Arc<Links>, manager: &str) -> Option<CallError> {
         let leader = Destination::manager(&ManagerAddress::nameless(manager.to_owned()));
         let asked = SessionAsked {
-            description: description(&format!("fake-{}", self.number)),
+            description: description(&format!("fake-{}", self.number), None),
             roots: Vec::new(),
             words: self.tasks.of(|_| true),
             address: String::new(),

@@ -1,6 +1,8 @@
-//! Containers that are not there, of the managers' own workers: they are drained and get no tasks.
+//! Containers that are not there: of the managers' own workers here, and of the nodes of `fake_nodes`, an example of ketchd, which has this
+//! file too. Tasks that come are said to run until they are to stop.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -15,7 +17,7 @@ use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 
 /// What a node of the bench says of itself.
-pub(crate) fn description(hostname: &str) -> NodeDescription {
+pub(crate) fn description(hostname: &str, data_address: Option<IpAddr>) -> NodeDescription {
     let networks = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
     NodeDescription {
         hostname: hostname.to_owned(),
@@ -26,13 +28,14 @@ pub(crate) fn description(hostname: &str) -> NodeDescription {
             plugins: networks.into(),
             ..EngineDescription::default()
         },
+        data_address,
         ..NodeDescription::default()
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Pretended {
-    pub(crate) hostname: String,
+    pub(crate) description: NodeDescription,
 }
 
 impl Executor for Pretended {
@@ -41,7 +44,7 @@ impl Executor for Pretended {
     }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        ready(description(&self.hostname)).boxed()
+        ready(self.description.clone()).boxed()
     }
 
     fn network(&self, _items: &[Item]) -> BoxFuture<'_, Result<(), String>> {

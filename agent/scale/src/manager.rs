@@ -36,7 +36,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::Failure;
 use crate::agents::nodes;
-use crate::executor::Pretended;
+use crate::executor::{Pretended, description};
 use crate::meter::{peak, process_time, resident};
 use crate::world::BenchWorld;
 
@@ -69,7 +69,7 @@ async fn begin(folder: &Path, name: &str, join: &[&str]) -> Result<Arc<Node>, Fa
     let seed = name.bytes().fold(7, |seed, byte| seed * 31 + u64::from(byte));
     let node = Node::new(NodeParts {
         world: Arc::new(BenchWorld::new(folder, name, seed)),
-        executor: Arc::new(Pretended { hostname: name.to_owned() }),
+        executor: Arc::new(Pretended { description: description(name, None) }),
         api: Arc::new(NoApi),
         blocking: Blocking::Threads,
     });
