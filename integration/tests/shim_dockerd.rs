@@ -65,7 +65,7 @@ fn a_life_of_exec_pause_top_and_stop(case: &Case) {
     assert_eq!(ketch_integration::probe::read(cgroup.join("pids.max")), "50");
     let stats = docker.docker(["stats", "--no-stream", "--format", "{{.PIDs}}", "box"]).ok();
     assert!(stats.text().parse::<u32>().is_ok_and(|pids| pids >= 1), "{stats}");
-    let _ = docker.docker(["stop", "--time", "5", "box"]).ok();
+    let _ = docker.docker(["stop", "--time", "30", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 143");
     let _ = docker.docker(["start", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}}"), "running");
