@@ -27,6 +27,7 @@ use crate::leak::Leaks;
 use crate::runtime::Runtime;
 use crate::sample;
 use crate::user::{self, Caller};
+use crate::wait::DEADLINE;
 
 /// One test.
 #[derive(Clone, Copy, Debug)]
@@ -351,9 +352,10 @@ fn run_one(case: &Case, test: Test) -> Ending {
     ending
 }
 
-/// A killed process is gone a moment after the kill returns; what is still there after the grace is a leak.
+/// A killed process is gone a moment after the kill returns, a longer one on a busy machine; what is still there at the deadline is a
+/// leak.
 fn settled_leaks(case: &Case) -> Option<Leaks> {
-    let end = Instant::now() + std::time::Duration::from_secs(2);
+    let end = Instant::now() + DEADLINE;
     loop {
         let leaks = Leaks::find(&case.tag, &case.state_root());
         if leaks.is_empty() {

@@ -30,7 +30,7 @@ fn exec_top_and_stop(case: &Case) {
     let _ = docker.docker(["exec", "box", "/bin/sh", "-c", "exit 7"]).exits(7);
     assert_eq!(docker.docker(["exec", "--user", "1000:1000", "box", "/bin/id", "-u"]).ok().text(), "1000");
     assert!(docker.docker(["top", "box"]).ok().text().contains("sleep"));
-    let _ = docker.docker(["stop", "--time", "5", "box"]).ok();
+    let _ = docker.docker(["stop", "--time", "30", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 143");
     let _ = docker.docker(["rm", "box"]).ok();
     docker.end();

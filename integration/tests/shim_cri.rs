@@ -4,6 +4,7 @@ use std::fs;
 
 use ketch_integration::containerd::{Age, Containerd, Cri as Plugin, IMAGE, PAUSE};
 use ketch_integration::cri::{Cri, Pod};
+use ketch_integration::shim::Message;
 use ketch_integration::{Case, tests, wait_until};
 
 tests![
@@ -75,10 +76,19 @@ pub(crate) fn start(case: &Case, (age, plugin): Setting) -> (Containerd<'_>, Cri
         containerd.shim.not_on_go(case, "has no sandbox without a pause process");
     }
     let cri = Cri::connect(&containerd.socket());
+    wait_served(&cri);
     for image in [IMAGE, PAUSE] {
         wait_until(&format!("the image {image}"), || if cri.knows_image(image) { Ok(()) } else { Err("unknown".to_owned()) });
     }
     (containerd, cri)
+}
+
+/// Of the images containerd 2.x answers before it has begun to serve pods: what knows the one need not do the other yet.
+fn wait_served(cri: &Cri) {
+    wait_until("the CRI plugin", || match cri.call("Status", &Message::new()) {
+        Ok(_) => Ok(()),
+        Err(failure) => Err(failure.to_string()),
+    });
 }
 
 pub(crate) fn pod(case: &Case, name: &str) -> Pod {
@@ -139,7 +149,7 @@ fn a_pod_with_two_containers(case: &Case, setting: Setting) {
     let stats = cri.stats(&second);
     assert!(stats.message(2).message(2).number(1) > 0, "cpu: {stats:?}");
     assert!(stats.message(3).message(2).number(1) > 4096, "memory: {stats:?}");
-    cri.stop(&first, 10);
+    cri.stop(&first, 30);
     assert_eq!(cri.status(&first).number(7), 0);
     assert_eq!(cri.status(&second).number(3), RUNNING);
     cri.remove(&first);
@@ -229,10 +239,7 @@ fn containerd_comes_back_to_its_pods(case: &Case, setting: Setting) {
     drop(cri);
     containerd.restart();
     let cri = Cri::connect(&containerd.socket());
-    wait_until("the CRI plugin", || match cri.call("Status", &ketch_integration::shim::Message::new()) {
-        Ok(_) => Ok(()),
-        Err(failure) => Err(failure.to_string()),
-    });
+    wait_served(&cri);
     wait_state(&cri, &container, RUNNING);
     assert_eq!(cri.exec(&container, "exit 3").exit_code, 3);
     cri.stop(&container, 30);

@@ -91,7 +91,7 @@ fn root_in_a_pod_is_nobody_on_the_host(case: &Case, setting: Setting) {
         assert_eq!(probe::namespace_of(first, kind), probe::namespace_of(second, kind), "{kind} is the pod's");
         assert_ne!(probe::namespace_of(first, kind), probe::namespace_of(here, kind), "{kind} is not the host's");
     }
-    cri.stop(&containers[0], 10);
+    cri.stop(&containers[0], 30);
     assert_eq!(cri.status(&containers[0]).number(7), 0);
     cri.remove(&containers[0]);
     cri.remove_pod(&id);

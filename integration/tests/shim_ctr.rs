@@ -2,7 +2,7 @@
 
 use ketch_integration::console::Terminal;
 use ketch_integration::containerd::{Age, Containerd, Cri, HEARD};
-use ketch_integration::{Case, tests, wait_until};
+use ketch_integration::{Case, probe, tests, wait_until};
 
 tests![
     run_gives_output_and_exit_code_1_6,
@@ -149,6 +149,11 @@ fn containerd_is_killed_at_every_step(case: &Case, age: Age) {
     wait_until("the task's last line", || {
         let seen = std::fs::read_to_string(&log).unwrap_or_default();
         if seen == "begun\nended\n" { Ok(()) } else { Err(seen) }
+    });
+    // What it says last is not its end: a containerd that is back before that has a running task, and keeps it once it has ended.
+    wait_until("the task's end", || match probe::state_letter(pid) {
+        None => Ok(()),
+        Some(letter) => Err(format!("{pid} is there: {letter}")),
     });
     containerd.come_back();
     match age {

@@ -41,8 +41,11 @@ fn run_logs_and_exit_codes(case: &Case) {
     assert!(out.stderr.contains("err"), "{out}");
     let _ = docker.docker(["run", "-d", "--name", "box", "--network", "none", "busybox", "/bin/sh", "-c", script]).ok();
     docker.wait_inspect("box", "{{.State.Status}} {{.State.ExitCode}}", "exited 4");
-    let logs = docker.docker(["logs", "box"]).ok();
-    assert_eq!((logs.text(), logs.stderr.trim()), ("out", "err"));
+    // dockerd waits 2 s for the rest of the output before it tells of the end.
+    wait_until("the logs", || {
+        let logs = docker.docker(["logs", "box"]).ok();
+        if (logs.text(), logs.stderr.trim()) == ("out", "err") { Ok(()) } else { Err(logs.to_string()) }
+    });
     let _ = docker.docker(["rm", "box"]).ok();
     let missing = docker.docker(["run", "--rm", "--network", "none", "busybox", "nope"]).exits(127);
     assert!(missing.stderr.contains("executable file not found in $PATH"), "{missing}");
@@ -65,7 +68,7 @@ fn a_life_of_exec_pause_top_and_stop(case: &Case) {
     assert_eq!(ketch_integration::probe::read(cgroup.join("pids.max")), "50");
     let stats = docker.docker(["stats", "--no-stream", "--format", "{{.PIDs}}", "box"]).ok();
     assert!(stats.text().parse::<u32>().is_ok_and(|pids| pids >= 1), "{stats}");
-    let _ = docker.docker(["stop", "--time", "5", "box"]).ok();
+    let _ = docker.docker(["stop", "--time", "30", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"), "exited 143");
     let _ = docker.docker(["start", "box"]).ok();
     assert_eq!(docker.inspect("box", "{{.State.Status}}"), "running");

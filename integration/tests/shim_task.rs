@@ -248,9 +248,10 @@ fn nothing_is_made_once_the_shim_is_leaving(case: &Case) {
     let bundle = case.bundle().sleeper();
     let served = stage.serve(&bundle);
     let tasks = &served.tasks;
+    let create = stage.create(&bundle);
     tasks.shutdown(&bundle.id).expect("Shutdown");
-    // It waits for its caller to hang up.
-    let failure = tasks.create(&stage.create(&bundle)).expect_err("Create after Shutdown");
+    // It waits for its caller to hang up, though not for long.
+    let failure = tasks.create(&create).expect_err("Create after Shutdown");
     assert_eq!((failure.code, failure.message.as_str()), (ttrpc::UNAVAILABLE, "the shim is shutting down"));
     tasks.client.hang_up();
     stage.end();
