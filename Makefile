@@ -143,7 +143,7 @@ bare-root: # The root in which ketchd is alone, built once
 	@integration/setup/bare-root.sh >/dev/null
 
 # KETCHD=peer compares dockerd with itself: nothing may differ then.
-differential: setup build peers ## 1,170 docker command lines on dockerd 28.5 (and 20.10) and on ketchd: prints what differs (integration/differential)
+differential: setup build peers ## 1,203 docker command lines on dockerd 28.5 (and 20.10) and on ketchd: prints what differs (integration/differential)
 	@rm -f target/differences.md
 	-@KETCH_DIFFERENCES=$(abspath target/differences.md) $(SUITE) --layout native ketchd_differential:: >/dev/null
 	@cat target/differences.md
