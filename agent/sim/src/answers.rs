@@ -191,6 +191,7 @@ fn calm_down(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
     for site in &cluster.sites {
         site.machine.calm_down();
     }
+    cluster.ground.iter().for_each(|it| it.calm_down());
     let end = cluster.elapsed() + CRASHES;
     while cluster.elapsed() < end {
         cluster.pass()?;
@@ -225,7 +226,7 @@ impl Foreseen {
     fn change(self, spec: &mut ServiceSpec) {
         match self {
             Self::Scaled(replicas) => spec.mode = ServiceMode::Replicated { replicas },
-            Self::Updated(image) => wishes::set_image(spec, wishes::image_of(image)),
+            Self::Updated(image) => wishes::set_image(spec, image),
             Self::Removed => {}
         }
     }
