@@ -97,7 +97,10 @@ pub(crate) fn always(cluster: &Cluster) -> Result<(), String> {
         let wants = cluster.newest(|store| store.task(given.task).and_then(|task| wanted(task))).flatten();
         let Some((number, auth)) = wants else { continue };
         if number != given.number || given.auth.is_some() && given.auth != auth {
-            return Err(format!("{given:?} to a task that may have {number} by {auth:?}"));
+            let Given { by, task, number: given, auth: its } = given;
+            return Err(format!(
+                "{by} gave {given} by {its:?} to {task}, which may have {number} by {auth:?}"
+            ));
         }
     }
     Ok(())

@@ -108,8 +108,7 @@ impl Machine {
 
     /// The tasks whose containers run.
     pub(crate) fn running(&self) -> BTreeSet<TaskId> {
-        let runs = |container: &Container| matches!(container.phase, Phase::Running(_));
-        lock(&self.containers).iter().filter(|(_, it)| runs(it)).map(|(id, _)| *id).collect()
+        self.residents().into_iter().map(|(task, ..)| task).collect()
     }
 
     /// The services of which a container was started here.
@@ -120,6 +119,17 @@ impl Machine {
     /// And of which one was healthy.
     pub(crate) fn healthy(&self) -> BTreeSet<ServiceId> {
         lock(&self.healthy).clone()
+    }
+
+    fn run(&self, task: &Task) -> Result<(), TaskError> {
+        let mut containers = lock(&self.containers);
+        let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
+        if container.phase == Phase::Created {
+            container.phase = Phase::Running(now());
+            lock(&self.started).insert(task.id);
+            lock(&self.services).extend(task.service);
+        }
+        Ok(())
     }
 
     /// Waits until it is healthy. One that ends badly before has failed.
@@ -184,10 +194,6 @@ impl Machine {
         self.is_calm.store(true, Ordering::Relaxed);
     }
 
-    fn is_calm(&self) -> bool {
-        self.is_calm.load(Ordering::Relaxed)
-    }
-
     fn blame(&self, wrong: String) {
         lock(&self.wrong).get_or_insert(wrong);
     }
@@ -225,11 +231,14 @@ impl Machine {
     /// What a new container will do: mostly run for ever. A job's command is called `job`.
     fn fate_of(&self, task: &Task) -> Option<(Duration, i32)> {
         let mut random = lock(&self.random);
-        let is_job = task.job_iteration.is_some();
         match random.below(20) {
-            0 if !self.is_calm() => Some((Duration::from_millis(random.between(1, 30_000)), 1)),
-            1 if !self.is_calm() => Some((Duration::from_millis(random.between(1, 5_000)), 137)),
-            _ if is_job => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
+            0 if !self.is_calm.load(Ordering::Relaxed) => {
+                Some((Duration::from_millis(random.between(1, 30_000)), 1))
+            }
+            1 if !self.is_calm.load(Ordering::Relaxed) => {
+                Some((Duration::from_millis(random.between(1, 5_000)), 137))
+            }
+            _ if task.job_iteration.is_some() => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
             _ => None,
         }
     }
@@ -241,8 +250,7 @@ impl Executor for Machine {
     }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        let description = container::description(&self.name);
-        async { description }.boxed()
+        std::future::ready(container::description(&self.name)).boxed()
     }
 
     fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
@@ -263,7 +271,7 @@ impl Executor for Machine {
                 self.blame(format!("{} has other files for {} than that names", self.name, task.id));
             }
             self.pause(1, 800).await;
-            if lock(&self.random).below(40) == 0 && !self.is_calm() {
+            if lock(&self.random).below(40) == 0 && !self.is_calm.load(Ordering::Relaxed) {
                 return Err(TaskError::Rejected("No such image: lost:latest".to_owned()));
             }
             if let Some(sharing) = &self.sharing {
@@ -295,14 +303,7 @@ impl Executor for Machine {
     fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
         async move {
             self.pause(1, 100).await;
-            let mut containers = lock(&self.containers);
-            let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
-            if container.phase == Phase::Created {
-                container.phase = Phase::Running(now());
-                lock(&self.started).insert(task.id);
-                lock(&self.services).extend(task.service);
-            }
-            drop(containers);
+            self.run(&task)?;
             self.until_healthy(&task).await?;
             Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })
         }
@@ -363,7 +364,7 @@ impl Executor for Machine {
     }
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
-        async move { Ok(lock(&self.containers).keys().copied().collect()) }.boxed()
+        std::future::ready(Ok(self.left())).boxed()
     }
 
     /// The model's containers have no API: the tunnel ends.
