@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -27,7 +27,7 @@ use tokio::time::sleep;
 
 use crate::container::{self, Container, Fenced, Phase, Resident};
 use crate::labels;
-use crate::layers::{self, Auth, Sharing};
+use crate::layers::{self, Auth, Sharing, lock};
 use crate::loads;
 use crate::random::Random;
 use crate::wishes;
@@ -393,8 +393,4 @@ impl Executor for Machine {
 /// The moment of the run. tokio's moments are of one start of an agent.
 pub(crate) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
