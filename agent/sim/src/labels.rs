@@ -18,7 +18,7 @@ use crate::wishes;
 
 /// Not ketch's: of services whose containers have a health check.
 const SLOW: &str = "slow";
-const HEALTH: Duration = Duration::from_millis(2_500);
+const HEALTH: Duration = Duration::from_secs(6);
 
 /// How long after its start a task's container is healthy. Jobs have no health check here.
 pub(crate) fn healthy_after(task: &Task) -> Duration {
@@ -41,14 +41,18 @@ pub(crate) struct Extras {
 }
 
 impl Extras {
-    /// `others` are the numbers of services that are there.
+    /// `others` are the numbers of services that were made, in their order.
     pub(crate) fn drawn(mode: ServiceMode, others: &[u64], random: &mut Random) -> Self {
         let place = usize::try_from(random.below(others.len().max(1) as u64)).unwrap_or_default();
         let waits_for = others.get(place).copied().filter(|_| random.below(2) == 0);
         let overlap = ["forbid", "allow", "replace"];
         let schedule = overlap.get(random.below(6) as usize).copied().filter(|_| mode.is_job());
         let mut half = || random.below(2) == 0;
-        Self { waits_for, until_healthy: half(), is_slow: half(), schedule, rolls: half() }
+        let (until_healthy, is_slow, rolls) = (half(), half(), half());
+        // The one that was made last may not be healthy yet.
+        let newest = others.last().copied().filter(|_| until_healthy);
+        let waits_for = waits_for.map(|number| newest.unwrap_or(number));
+        Self { waits_for, until_healthy, is_slow, schedule, rolls }
     }
 
     pub(crate) fn write(self, labels: &mut Labels) {

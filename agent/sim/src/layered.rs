@@ -2,21 +2,27 @@
 //! who has lied is not named again to whom it lied, and what other nodes have comes without a registry.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
 use ketch_cluster::id::TaskId;
 
+use crate::answers::{self, Foreseen};
 use crate::cluster::Cluster;
+use crate::invariants;
 use crate::layers::{Auth, lock, wanted};
 use crate::machine::{Machine, now};
+use crate::requests::Known;
+use crate::scene::Scene;
 
 /// Of so many seconds the registry answers in these first ones only, while things go wrong.
 const TURN: u64 = 24;
 const ANSWERS: u64 = 16;
 /// A container that has run for so long is known to the leader, with its node, as the managers are back.
 const KNOWN: Duration = Duration::from_secs(15);
+/// An image that users have not asked for before.
+const NEW: u64 = 2_000_000;
 
 /// What a machine has given another one.
 #[derive(Debug, Clone)]
@@ -40,7 +46,6 @@ pub(crate) struct Ground {
     fetched: AtomicU64,
     refused: AtomicU64,
     healed: Mutex<Option<Duration>>,
-    is_calm: AtomicBool,
 }
 
 impl Ground {
@@ -61,18 +66,12 @@ impl Ground {
         lock(&self.given).push(given);
     }
 
-    /// Nor does that.
-    pub(crate) fn calm_down(&self) {
-        self.is_calm.store(true, Ordering::Relaxed);
-    }
-
     pub(crate) fn registry_answers(&self, own: &str, number: u64, auth: &Auth) -> bool {
         let could = |machine: &Weak<Machine>| {
             machine.upgrade().is_some_and(|it| it.could_give((number, auth), own, KNOWN))
         };
         let answers = match *lock(&self.healed) {
             None => now().as_secs() % TURN < ANSWERS,
-            Some(_) if self.is_calm.load(Ordering::Relaxed) => true,
             Some(healed) => now() < healed + KNOWN || !lock(&self.machines).iter().any(could),
         };
         let count = if answers { &self.fetched } else { &self.refused };
@@ -111,6 +110,25 @@ pub(crate) fn heal(cluster: &Cluster) {
     if let Some(ground) = &cluster.ground {
         *lock(&ground.healed) = Some(cluster.elapsed());
     }
+}
+
+/// An image that one node alone has, and which no registry gives any more, comes to all nodes that are to run it.
+pub(crate) fn spread(cluster: &mut Cluster, known: &Known, scene: Scene) -> Result<(), String> {
+    if cluster.ground.is_none() {
+        return Ok(());
+    }
+    answers::calm_down(cluster, known)?;
+    let Some(service) = answers::steady(known).first().copied() else { return Ok(()) };
+    for change in [Foreseen::Scaled(1), Foreseen::Updated(NEW)] {
+        answers::make(cluster, known, (service, change))?;
+        invariants::healed(cluster, known)?;
+    }
+    let end = cluster.elapsed() + KNOWN + KNOWN;
+    while cluster.elapsed() < end {
+        cluster.pass()?;
+    }
+    answers::make(cluster, known, (service, Foreseen::Scaled(scene.most_replicas())))?;
+    invariants::healed(cluster, known)
 }
 
 /// How much of it there was.

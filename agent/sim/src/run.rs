@@ -126,6 +126,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     invariants::healed(cluster, &known)?;
     answers::explained(cluster)?;
     answers::foreseen(cluster, random, &known, scene)?;
+    layered::spread(cluster, &known, scene)?;
     layered::always(cluster)?;
     layered::tell(cluster);
     displaced.look(cluster)?;
