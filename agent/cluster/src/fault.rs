@@ -22,6 +22,20 @@ pub enum Fault {
     NamesStale,
     /// What is gone stays among what nodes are told of services, with its ports.
     ServiceKept,
+    /// A node is told once of a service's labels, and not when they change.
+    LabelsStale,
+    /// Who has another right to an image than by his own credentials gets it.
+    RightSkipped,
+    /// A node that gave wrong bytes of a layer is asked for others.
+    LiarTrusted,
+    /// Whoever was among several that gave wrong bytes is taken for the one who did.
+    HonestBlamed,
+    /// Nobody is told which nodes have a layer.
+    HoldersUnnamed,
+    /// What waits until another service is healthy is let go when that has started.
+    HealthSkipped,
+    /// What tasks use of memory is not told.
+    MemoryUntold,
     /// A worker that restarts forgets how far its tasks had come.
     TaskStartedTwice,
     /// Tasks that the assignment lacks run on.
@@ -39,7 +53,7 @@ pub enum Fault {
 }
 
 /// All of them, by the names that they are chosen by.
-pub const FAULTS: [(&str, Fault); 15] = [
+pub const FAULTS: [(&str, Fault); 22] = [
     ("log-not-synced", Fault::LogNotSynced),
     ("vote-not-kept", Fault::VoteNotKept),
     ("early-commit", Fault::EarlyCommit),
@@ -48,6 +62,13 @@ pub const FAULTS: [(&str, Fault); 15] = [
     ("assignment-lost", Fault::AssignmentLost),
     ("names-stale", Fault::NamesStale),
     ("service-kept", Fault::ServiceKept),
+    ("labels-stale", Fault::LabelsStale),
+    ("right-skipped", Fault::RightSkipped),
+    ("liar-trusted", Fault::LiarTrusted),
+    ("honest-blamed", Fault::HonestBlamed),
+    ("holders-unnamed", Fault::HoldersUnnamed),
+    ("health-skipped", Fault::HealthSkipped),
+    ("memory-untold", Fault::MemoryUntold),
     ("task-started-twice", Fault::TaskStartedTwice),
     ("removal-ignored", Fault::RemovalIgnored),
     ("restart-lost", Fault::RestartLost),

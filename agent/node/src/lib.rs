@@ -12,6 +12,7 @@ pub mod dispatcher;
 pub mod executor;
 #[cfg(test)]
 mod fixture;
+pub mod layers;
 pub mod manager;
 pub mod mark;
 pub mod measure;

@@ -141,7 +141,7 @@ fn is_true(view: &View<'_>, task: &Task, story: &TaskStory) -> Result<(), String
 
 /// One part of a service, changed.
 #[derive(Debug, Clone, Copy)]
-enum Foreseen {
+pub(crate) enum Foreseen {
     Scaled(u64),
     Updated(u64),
     Removed,
@@ -171,14 +171,7 @@ pub(crate) fn foreseen(
     let said =
         asked(cluster, "a change is simulated", move |view, now| simulated(view, now, service, change));
     let Some((name, outcome)) = said?? else { return Ok(()) };
-    for site in &cluster.sites {
-        let _runs = want(site, Arc::clone(known), change.wanted(service));
-    }
-    cluster.until(ANSWERS, "the change is made", |cluster| {
-        let is_made = cluster.newest(|store| change.is_made(store.service(service).map(AsRef::as_ref)));
-        is_made.unwrap_or(false).then_some(()).ok_or_else(|| format!("{change:?}"))
-    })?;
-    cluster.note("made");
+    make(cluster, known, (service, change))?;
     cluster.until(ANSWERS * 12, "the change comes to what was said", |cluster| {
         let after = cluster.newest(standings).ok_or("no manager has a store")?;
         is_as_said((&before, &after), service, (&name, &outcome))?;
@@ -187,7 +180,25 @@ pub(crate) fn foreseen(
     invariants::healed(cluster, known)
 }
 
-fn calm_down(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
+/// Has users ask for a change, until it is in the store.
+pub(crate) fn make(
+    cluster: &mut Cluster,
+    known: &Known,
+    (service, change): (ServiceId, Foreseen),
+) -> Result<(), String> {
+    for site in &cluster.sites {
+        let _runs = want(site, Arc::clone(known), change.wanted(service));
+    }
+    cluster.until(ANSWERS, "the change is made", |cluster| {
+        let is_made = cluster.newest(|store| change.is_made(store.service(service).map(AsRef::as_ref)));
+        is_made.unwrap_or(false).then_some(()).ok_or_else(|| format!("{change:?}"))
+    })?;
+    cluster.note("made");
+    Ok(())
+}
+
+/// From then on nothing crashes by chance.
+pub(crate) fn calm_down(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
     for site in &cluster.sites {
         site.machine.calm_down();
     }
@@ -198,12 +209,16 @@ fn calm_down(cluster: &mut Cluster, known: &Known) -> Result<(), String> {
     invariants::healed(cluster, known)
 }
 
-/// Of a service that neither jobs' ends nor loads change.
-fn drawn(random: &mut Random, known: &Known) -> Option<(ServiceId, Foreseen)> {
+/// Services that neither jobs' ends nor loads change.
+pub(crate) fn steady(known: &Known) -> Vec<ServiceId> {
     let model = lock(known);
     let is_steady = |mode| matches!(mode, ServiceMode::Replicated { .. });
     let steady = model.services.present().filter(|(_, it)| is_steady(it.mode));
-    let steady: Vec<_> = steady.filter(|(_, it)| it.replicas == Replicas::Users).map(|(id, _)| id).collect();
+    steady.filter(|(_, it)| it.replicas == Replicas::Users).map(|(id, _)| id).collect()
+}
+
+fn drawn(random: &mut Random, known: &Known) -> Option<(ServiceId, Foreseen)> {
+    let steady = steady(known);
     let place = usize::try_from(random.below(steady.len() as u64)).unwrap_or_default();
     let change = match random.below(5) {
         0..=2 => Foreseen::Scaled(random.below(8)),
@@ -225,7 +240,7 @@ impl Foreseen {
     fn change(self, spec: &mut ServiceSpec) {
         match self {
             Self::Scaled(replicas) => spec.mode = ServiceMode::Replicated { replicas },
-            Self::Updated(image) => wishes::set_image(spec, wishes::image_of(image)),
+            Self::Updated(image) => wishes::set_image(spec, image),
             Self::Removed => {}
         }
     }

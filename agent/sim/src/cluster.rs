@@ -13,8 +13,10 @@ use ketch_cluster::store::Store;
 use ketch_node::node::Lead;
 use turmoil::{Builder, Sim};
 
+use crate::layered::Ground;
+use crate::layers::Sharing;
 use crate::random::Random;
-use crate::scene::Scene;
+use crate::scene::{Layers, Scene};
 use crate::site::Site;
 use crate::trace::Trace;
 use crate::users;
@@ -34,6 +36,8 @@ pub(crate) struct Cluster {
     /// Since when each agent runs; none of one that does not.
     up: Vec<Option<Duration>>,
     pub(crate) trace: Trace,
+    /// Where nodes share layers.
+    pub(crate) ground: Option<Arc<Ground>>,
     keys: PathBuf,
     seen: BTreeMap<usize, String>,
     /// Who each site was when it was last of the cluster.
@@ -63,12 +67,18 @@ impl Cluster {
             .max_message_latency(Duration::from_millis(20))
             .tcp_capacity(4096)
             .build();
+        let ground = matches!(scene.layers, Layers::Shared { .. }).then(Arc::<Ground>::default);
         let sites: Vec<_> = (0..managers + workers)
             .map(|index| {
                 let name = format!("node-{index}");
-                Site::new(&name, keys.join(&name), &mut random)
+                let is_liar = scene.layers == Layers::Shared { liar: index };
+                let sharing = ground.as_ref().map(|it| Sharing::new(&name, it, is_liar, random.branch()));
+                Site::new(&name, keys.join(&name), sharing, &mut random)
             })
             .collect();
+        for (ground, site) in ground.iter().flat_map(|ground| sites.iter().map(move |site| (ground, site))) {
+            ground.has_machine(Arc::downgrade(&site.machine));
+        }
         // Failing to make it shows as soon as a key is written.
         drop(std::fs::DirBuilder::new().recursive(true).create(&keys));
         for site in &sites {
@@ -83,6 +93,7 @@ impl Cluster {
             managers,
             up,
             trace,
+            ground,
             keys,
             seen: BTreeMap::new(),
             identities,

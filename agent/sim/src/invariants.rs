@@ -12,7 +12,7 @@ use ketch_cluster::store::Store;
 use crate::cluster::Cluster;
 use crate::model::{Asked, Model, Present};
 use crate::requests::{Known, lock};
-use crate::{jobs, labels, reach};
+use crate::{jobs, labels, layered, loads, reach};
 use crate::{users, wishes};
 
 /// How long an agent that begins has to stop what its fence has run out for.
@@ -29,6 +29,7 @@ pub(crate) fn always(cluster: &Cluster, known: &Known) -> Result<(), String> {
     }
     fences(cluster)?;
     reach::always(cluster)?;
+    layered::always(cluster)?;
     addresses_that_run(cluster, known)?;
     for site in &cluster.sites {
         let judged = site.node().and_then(|node| {
@@ -190,6 +191,7 @@ fn is_as_asked(store: &Store, model: &Model) -> Result<(), String> {
             labels::has_rolled(store, service)?;
         }
         jobs::is_done(store, service)?;
+        loads::has_followed(service)?;
         let wanted = match service.spec.mode {
             ServiceMode::Replicated { replicas } => replicas,
             ServiceMode::Global => store.nodes().filter(|node| wishes::takes_tasks(node)).count() as u64,

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ketch_cluster::id::{ConfigId, ServiceId};
-use ketch_cluster::label::{depends_on, roll_on_change, schedule};
+use ketch_cluster::label::depends_on::{self, Until};
+use ketch_cluster::label::{roll_on_change, schedule};
 use ketch_cluster::objects::task::Gate;
 use ketch_cluster::objects::{Labels, Service, ServiceMode, Task, TaskState};
 use ketch_cluster::store::{ObjectId, ObjectKind, Store};
@@ -14,29 +16,52 @@ use crate::cluster::Cluster;
 use crate::random::Random;
 use crate::wishes;
 
+/// Not ketch's: of services whose containers have a health check.
+const SLOW: &str = "slow";
+const HEALTH: Duration = Duration::from_secs(6);
+
+/// How long after its start a task's container is healthy. Jobs have no health check here.
+pub(crate) fn healthy_after(task: &Task) -> Duration {
+    let is_slow = task.service_labels.contains_key(SLOW) && task.job_iteration.is_none();
+    if is_slow { HEALTH } else { Duration::ZERO }
+}
+
 /// What a new service asks for.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Extras {
     /// Its first tasks wait for that service.
     waits_for: Option<u64>,
+    /// Until that is healthy, and not only started.
+    until_healthy: bool,
+    /// Its containers are healthy a while after their start.
+    is_slow: bool,
     /// It runs each minute: the shortest that there is, as a run of the simulation takes a few.
     schedule: Option<&'static str>,
     rolls: bool,
 }
 
 impl Extras {
-    /// `others` are the numbers of services that are there.
+    /// `others` are the numbers of services that were made, in their order.
     pub(crate) fn drawn(mode: ServiceMode, others: &[u64], random: &mut Random) -> Self {
         let place = usize::try_from(random.below(others.len().max(1) as u64)).unwrap_or_default();
         let waits_for = others.get(place).copied().filter(|_| random.below(2) == 0);
         let overlap = ["forbid", "allow", "replace"];
         let schedule = overlap.get(random.below(6) as usize).copied().filter(|_| mode.is_job());
-        Self { waits_for, schedule, rolls: random.below(2) == 0 }
+        let mut half = || random.below(2) == 0;
+        let (until_healthy, is_slow, rolls) = (half(), half(), half());
+        // The one that was made last may not be healthy yet.
+        let newest = others.last().copied().filter(|_| until_healthy);
+        let waits_for = waits_for.map(|number| newest.unwrap_or(number));
+        Self { waits_for, until_healthy, is_slow, schedule, rolls }
     }
 
     pub(crate) fn write(self, labels: &mut Labels) {
         if let Some(number) = self.waits_for {
-            labels.insert(depends_on::LABEL.to_owned(), wishes::name_of(number));
+            let until = if self.until_healthy { ":healthy" } else { "" };
+            labels.insert(depends_on::LABEL.to_owned(), format!("{}{until}", wishes::name_of(number)));
+        }
+        if self.is_slow {
+            labels.insert(SLOW.to_owned(), "true".to_owned());
         }
         if let Some(overlap) = self.schedule {
             labels.insert(schedule::LABEL.to_owned(), "* * * * *".to_owned());
@@ -60,6 +85,8 @@ pub(crate) struct Seen {
     named: BTreeMap<String, ServiceId>,
     /// Of which a container was started, on whichever machine.
     started: BTreeSet<ServiceId>,
+    /// Of which one was healthy.
+    healthy: BTreeSet<ServiceId>,
     /// That were there without a task to wait for.
     empty: BTreeSet<ServiceId>,
     /// Of each scheduled job the iteration, and up to where its due times were decided on.
@@ -90,21 +117,26 @@ impl Seen {
             self.look_at_runs(service)?;
         }
         let started: BTreeSet<_> = cluster.sites.iter().flat_map(|site| site.machine.services()).collect();
+        self.healthy = cluster.sites.iter().flat_map(|site| site.machine.healthy()).collect();
         let new: BTreeSet<_> = started.difference(&self.started).copied().collect();
         self.started = started;
         services.iter().filter(|(it, _)| new.contains(&it.id)).try_for_each(|(it, _)| self.look_at_start(it))
     }
 
-    /// Nothing of a service starts before what it waits for has started.
+    /// Nothing of a service starts before what it waits for has started, or was healthy where it says so.
     fn look_at_start(&self, service: &Service) -> Result<(), String> {
         let others = depends_on::parse(&service.spec.labels).map_err(|it| it.to_string())?;
         for other in others {
-            let has_started = self
-                .named
-                .get(&other.name)
-                .is_some_and(|id| self.started.contains(id) || self.empty.contains(id));
-            if !has_started {
-                return Err(format!("{} starts before {}", service.spec.name, other.name));
+            let there = match other.until {
+                Until::Started => &self.started,
+                Until::Healthy => &self.healthy,
+            };
+            let named = self.named.get(&other.name);
+            if !named.is_some_and(|id| there.contains(id) || self.empty.contains(id)) {
+                return Err(format!(
+                    "{} starts before {} was {:?}",
+                    service.spec.name, other.name, other.until
+                ));
             }
         }
         Ok(())

@@ -6,12 +6,15 @@
 
 mod answers;
 mod cluster;
+mod container;
 mod disk;
 mod displaced;
 mod faults;
 mod invariants;
 mod jobs;
 mod labels;
+mod layered;
+mod layers;
 mod linear;
 mod loads;
 mod machine;

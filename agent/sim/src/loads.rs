@@ -1,12 +1,13 @@
-//! Services that follow their load: the loads that their containers have, which are a seed's like all ids, and what must hold of
-//! their replicas.
+//! Services that follow their load, of processors, memory or requests: the loads that their containers have, which are a seed's like all
+//! ids, and what must hold of their replicas.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ketch_cluster::id::ServiceId;
 use ketch_cluster::label::scale;
-use ketch_cluster::objects::{Labels, ServiceMode, ServiceSpec};
+use ketch_cluster::objects::{Labels, Service, ServiceMode, ServiceSpec};
+use ketch_node::executor::Reading;
 
 use crate::cluster::Cluster;
 use crate::random::Random;
@@ -25,15 +26,19 @@ const STEP: u64 = 8;
 const SILENCE: u64 = 20;
 /// What was measured before holds so long; a look and a change come after.
 const FORGOTTEN: u64 = 10;
-/// From then on each load is what it should be, and it is measured: the cluster is to come to rest.
-const CALM: u64 = 100;
+/// From then on a service's load is much or little and stays so, and it is measured: the cluster is to come to rest.
+const CALM: u64 = 76;
+/// Bytes that a task may have.
+pub(crate) const MEMORY: u64 = 64 << 20;
 
-/// What such a service asks for: half a CPU each.
-pub(crate) fn labels() -> Labels {
+/// What such a service asks for: half a CPU each, half of its memory, or fifty requests a second.
+pub(crate) fn labels(number: u64) -> Labels {
+    let kinds = [scale::CPU, scale::MEMORY, scale::REQUESTS];
+    let kind =
+        kinds.into_iter().cycle().nth(usize::try_from(number / 2 % 3).unwrap_or(0)).unwrap_or(scale::CPU);
     let window = format!("{}s", WINDOW.as_secs());
     let (least, most) = (LEAST.to_string(), MOST.to_string());
-    let all =
-        [(scale::MIN, least), (scale::MAX, most), (scale::CPU, "50".to_owned()), (scale::WINDOW, window)];
+    let all = [(scale::MIN, least), (scale::MAX, most), (kind, "50".to_owned()), (scale::WINDOW, window)];
     all.into_iter().map(|(label, value)| (label.to_owned(), value)).collect()
 }
 
@@ -42,12 +47,23 @@ pub(crate) fn is_followed(spec: &ServiceSpec) -> bool {
 }
 
 /// Whether nothing is measured at that moment of the run.
-pub(crate) fn is_silent(now: Duration) -> bool {
+fn is_silent(now: Duration) -> bool {
     now.as_secs() < CALM && now.as_secs() / SILENCE % 3 == 2
 }
 
+/// What is measured of a container that runs since then.
+pub(crate) fn reading(service: ServiceId, since: Duration, now: Duration) -> Result<Reading, String> {
+    if is_silent(now) {
+        return Err("nothing is measured now".to_owned());
+    }
+    let used = used(service, since, now);
+    let memory = MEMORY / 1000 * rate(service, now.as_secs());
+    // At half a CPU fifty a second.
+    Ok(Reading { cpu: Some(used), memory: Some(memory), connections: Some(used / 10_000_000) })
+}
+
 /// Nanoseconds of a CPU that a container has used between two moments of the run.
-pub(crate) fn used(service: ServiceId, since: Duration, now: Duration) -> u64 {
+fn used(service: ServiceId, since: Duration, now: Duration) -> u64 {
     (since.as_secs()..=now.as_secs())
         .map(|second| {
             let (begins, ends) = (Duration::from_secs(second), Duration::from_secs(second + 1));
@@ -60,11 +76,30 @@ pub(crate) fn used(service: ServiceId, since: Duration, now: Duration) -> u64 {
 
 /// Thousandths of a CPU in that second: little, what it should be, or much, with a tenth of noise.
 fn rate(service: ServiceId, second: u64) -> u64 {
-    let name = service.to_string();
-    let seed = name.bytes().fold(0, |all: u64, byte| all.rotate_left(5) ^ u64::from(byte));
+    let seed = seed_of(service);
     let of_step = [50, 500, 950][usize::try_from(Random::new(seed ^ (second / STEP)).below(3)).unwrap_or(0)];
-    let base = if second < CALM { of_step } else { 500 };
+    let at_last = if most_at_last(service) == MOST { 950 } else { 50 };
+    let base = if second < CALM { of_step } else { at_last };
     base * Random::new(seed.wrapping_add(second)).between(950, 1050) / 1000
+}
+
+fn seed_of(service: ServiceId) -> u64 {
+    service.to_string().bytes().fold(0, |all: u64, byte| all.rotate_left(5) ^ u64::from(byte))
+}
+
+/// The replicas that its load asks for once all is well: as many or as few as there may be.
+fn most_at_last(service: ServiceId) -> u64 {
+    if Random::new(seed_of(service)).below(2) == 0 { MOST } else { LEAST }
+}
+
+/// Whether a service has in the end what its load asks for, by whatever that is measured.
+pub(crate) fn has_followed(service: &Service) -> Result<(), String> {
+    let ServiceMode::Replicated { replicas } = service.spec.mode else { return Ok(()) };
+    let wanted = most_at_last(service.id);
+    if !is_followed(&service.spec) || replicas == wanted {
+        return Ok(());
+    }
+    Err(format!("{} has {replicas} replicas where its load asks for {wanted}", service.spec.name))
 }
 
 /// What was seen of services that follow their load.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -13,18 +13,21 @@ use futures_util::future::BoxFuture;
 use ketch_cluster::assignment::Item;
 use ketch_cluster::id::{NetworkId, ServiceId, TaskId};
 use ketch_cluster::objects::Task;
-use ketch_cluster::objects::node::{EngineDescription, NodeDescription, Platform};
-use ketch_cluster::objects::resources::Resources;
+use ketch_cluster::objects::node::NodeDescription;
 use ketch_cluster::objects::task::ContainerStatus;
 use ketch_cluster::orchestrator::fence;
 use ketch_node::calls::{Measure, Visit};
 use ketch_node::executor::{
-    DataPath, Ended, Executor, LogLine, LogOptions, Reading, Started, TaskError, Work,
+    DataPath, Ended, Executor, LayerStore, LogLine, LogOptions, Reading, Started, TaskError, Work,
 };
+use ketch_node::node::Node;
 use tokio::io::DuplexStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::sleep;
 
+use crate::container::{self, Container, Fenced, Phase, Resident};
+use crate::labels;
+use crate::layers::{self, Auth, Sharing, lock};
 use crate::loads;
 use crate::random::Random;
 use crate::wishes;
@@ -38,6 +41,8 @@ pub(crate) struct Machine {
     started: Mutex<BTreeSet<TaskId>>,
     /// And their services.
     services: Mutex<BTreeSet<ServiceId>>,
+    /// Those of which one was healthy.
+    healthy: Mutex<BTreeSet<ServiceId>>,
     /// What it was last told of the cluster's networks; in memory, as the kernel's.
     told: Mutex<Vec<Item>>,
     /// What a worker has asked for that it never may.
@@ -47,36 +52,8 @@ pub(crate) struct Machine {
     /// How many containers of jobs have come to their end.
     jobs_ended: AtomicU64,
     changed: Notify,
-}
-
-/// A slot of a service whose tasks have a fence: at most one runs there, of a job at most one of each iteration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Fenced {
-    service: ServiceId,
-    iteration: Option<u64>,
-    slot: u64,
-}
-
-/// A task that runs, its service, its addresses.
-pub(crate) type Resident = (TaskId, Option<ServiceId>, BTreeSet<(NetworkId, IpAddr)>);
-
-#[derive(Debug, Clone)]
-struct Container {
-    phase: Phase,
-    fenced: Option<Fenced>,
-    addresses: Vec<(NetworkId, IpAddr)>,
-    is_of_job: bool,
-    service: Option<ServiceId>,
-    /// After how long it will end by itself, and with which exit code; none if it runs for ever.
-    fate: Option<(Duration, i32)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Created,
-    /// Since that moment of the run.
-    Running(Duration),
-    Ended(i32),
+    /// Where nodes share layers.
+    sharing: Option<Arc<Sharing>>,
 }
 
 impl fmt::Debug for Machine {
@@ -86,19 +63,36 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    pub(crate) fn new(name: &str, random: Random) -> Arc<Self> {
+    pub(crate) fn new(name: &str, random: Random, sharing: Option<Arc<Sharing>>) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             random: Mutex::new(random),
             containers: Mutex::default(),
             started: Mutex::default(),
             services: Mutex::default(),
+            healthy: Mutex::default(),
             told: Mutex::default(),
             wrong: Mutex::default(),
             is_calm: AtomicBool::new(false),
             jobs_ended: AtomicU64::new(0),
             changed: Notify::new(),
+            sharing,
         })
+    }
+
+    /// An agent begins.
+    pub(crate) fn begin(&self, node: &Arc<Node>) {
+        self.sharing.iter().for_each(|it| it.begin(node));
+    }
+
+    /// Whether it has, gives truly and runs that image, for so long that others know it; to another one than that.
+    pub(crate) fn could_give(&self, image: (u64, &Auth), other: &str, since: Duration) -> bool {
+        let runs = |it: &Container| {
+            let of_image = it.image.as_ref().map(|(number, auth)| (*number, auth)) == Some(image);
+            of_image && matches!(it.phase, Phase::Running(at) if at + since <= now())
+        };
+        let gives = self.sharing.as_ref().is_some_and(|it| it.gives_truly(image.0, image.1));
+        self.name != other && gives && lock(&self.containers).values().any(runs)
     }
 
     /// It loses power: its containers end.
@@ -114,13 +108,47 @@ impl Machine {
 
     /// The tasks whose containers run.
     pub(crate) fn running(&self) -> BTreeSet<TaskId> {
-        let runs = |container: &Container| matches!(container.phase, Phase::Running(_));
-        lock(&self.containers).iter().filter(|(_, it)| runs(it)).map(|(id, _)| *id).collect()
+        self.residents().into_iter().map(|(task, ..)| task).collect()
     }
 
     /// The services of which a container was started here.
     pub(crate) fn services(&self) -> BTreeSet<ServiceId> {
         lock(&self.services).clone()
+    }
+
+    /// And of which one was healthy.
+    pub(crate) fn healthy(&self) -> BTreeSet<ServiceId> {
+        lock(&self.healthy).clone()
+    }
+
+    fn run(&self, task: &Task) -> Result<(), TaskError> {
+        let mut containers = lock(&self.containers);
+        let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
+        if container.phase == Phase::Created {
+            container.phase = Phase::Running(now());
+            lock(&self.started).insert(task.id);
+            lock(&self.services).extend(task.service);
+        }
+        Ok(())
+    }
+
+    /// Waits until it is healthy. One that ends badly before has failed.
+    async fn until_healthy(&self, task: &Task) -> Result<(), TaskError> {
+        let after = labels::healthy_after(task);
+        loop {
+            match self.phase(task.id) {
+                Some(Phase::Running(since)) if now() >= since + after => {
+                    lock(&self.healthy).extend(task.service);
+                    return Ok(());
+                }
+                Some(Phase::Running(_)) => sleep(Duration::from_millis(100)).await,
+                Some(Phase::Ended(code)) if code != 0 && !after.is_zero() => {
+                    return Err(TaskError::Failed(format!("task: non-zero exit ({code})")));
+                }
+                Some(_) => return Ok(()),
+                None => return Err(TaskError::Gone),
+            }
+        }
     }
 
     /// The places of fenced services in which something runs here.
@@ -166,16 +194,12 @@ impl Machine {
         self.is_calm.store(true, Ordering::Relaxed);
     }
 
-    fn is_calm(&self) -> bool {
-        self.is_calm.load(Ordering::Relaxed)
-    }
-
     fn blame(&self, wrong: String) {
         lock(&self.wrong).get_or_insert(wrong);
     }
 
     pub(crate) fn wrong(&self) -> Option<String> {
-        lock(&self.wrong).clone()
+        lock(&self.wrong).clone().or_else(|| self.sharing.as_ref()?.wrong())
     }
 
     /// One of its containers ends with that exit code.
@@ -207,11 +231,14 @@ impl Machine {
     /// What a new container will do: mostly run for ever. A job's command is called `job`.
     fn fate_of(&self, task: &Task) -> Option<(Duration, i32)> {
         let mut random = lock(&self.random);
-        let is_job = task.job_iteration.is_some();
         match random.below(20) {
-            0 if !self.is_calm() => Some((Duration::from_millis(random.between(1, 30_000)), 1)),
-            1 if !self.is_calm() => Some((Duration::from_millis(random.between(1, 5_000)), 137)),
-            _ if is_job => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
+            0 if !self.is_calm.load(Ordering::Relaxed) => {
+                Some((Duration::from_millis(random.between(1, 30_000)), 1))
+            }
+            1 if !self.is_calm.load(Ordering::Relaxed) => {
+                Some((Duration::from_millis(random.between(1, 5_000)), 137))
+            }
+            _ if task.job_iteration.is_some() => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
             _ => None,
         }
     }
@@ -223,19 +250,7 @@ impl Executor for Machine {
     }
 
     fn describe(&self) -> BoxFuture<'_, NodeDescription> {
-        let plugins = ["bridge", "host", "overlay"].map(|name| ("Network".to_owned(), name.to_owned()));
-        let description = NodeDescription {
-            hostname: self.name.clone(),
-            platform: Platform { architecture: "x86_64".to_owned(), os: "linux".to_owned() },
-            resources: Resources { nano_cpus: 8_000_000_000, memory_bytes: 16 << 30, ..Resources::default() },
-            engine: EngineDescription {
-                version: "sim".to_owned(),
-                plugins: plugins.into_iter().collect(),
-                ..EngineDescription::default()
-            },
-            ..NodeDescription::default()
-        };
-        async { description }.boxed()
+        std::future::ready(container::description(&self.name)).boxed()
     }
 
     fn network(&self, items: &[Item]) -> BoxFuture<'_, Result<(), String>> {
@@ -256,8 +271,11 @@ impl Executor for Machine {
                 self.blame(format!("{} has other files for {} than that names", self.name, task.id));
             }
             self.pause(1, 800).await;
-            if lock(&self.random).below(40) == 0 && !self.is_calm() {
+            if lock(&self.random).below(40) == 0 && !self.is_calm.load(Ordering::Relaxed) {
                 return Err(TaskError::Rejected("No such image: lost:latest".to_owned()));
+            }
+            if let Some(sharing) = &self.sharing {
+                sharing.pull(task).await.map_err(TaskError::Rejected)?;
             }
             let fate = self.fate_of(task);
             let fenced = task.service.filter(|_| task.service_labels.contains_key(fence::LABEL));
@@ -273,6 +291,7 @@ impl Executor for Machine {
                 addresses: addresses.collect(),
                 is_of_job: task.job_iteration.is_some(),
                 service: task.service,
+                image: layers::wanted(task),
                 fate,
             };
             lock(&self.containers).entry(task.id).or_insert(container);
@@ -284,14 +303,8 @@ impl Executor for Machine {
     fn start(&self, task: Arc<Task>) -> BoxFuture<'_, Result<Started, TaskError>> {
         async move {
             self.pause(1, 100).await;
-            let mut containers = lock(&self.containers);
-            let container = containers.get_mut(&task.id).ok_or(TaskError::Gone)?;
-            if container.phase == Phase::Created {
-                container.phase = Phase::Running(now());
-                lock(&self.started).insert(task.id);
-                lock(&self.services).extend(task.service);
-            }
-            drop(containers);
+            self.run(&task)?;
+            self.until_healthy(&task).await?;
             Ok(Started { container: self.status(task.id, 0), ports: Vec::new() })
         }
         .boxed()
@@ -351,7 +364,7 @@ impl Executor for Machine {
     }
 
     fn present(&self) -> BoxFuture<'_, Result<BTreeSet<TaskId>, String>> {
-        async move { Ok(lock(&self.containers).keys().copied().collect()) }.boxed()
+        std::future::ready(Ok(self.left())).boxed()
     }
 
     /// The model's containers have no API: the tunnel ends.
@@ -362,13 +375,14 @@ impl Executor for Machine {
     fn measure(&self, task: TaskId, _: Measure) -> BoxFuture<'_, Result<Reading, String>> {
         let container = lock(&self.containers).get(&task).cloned();
         let reading = match container.map(|it| (it.phase, it.service)) {
-            _ if loads::is_silent(now()) => Err("nothing is measured now".to_owned()),
-            Some((Phase::Running(since), Some(service))) => {
-                Ok(Reading { cpu: Some(loads::used(service, since, now())), ..Reading::default() })
-            }
+            Some((Phase::Running(since), Some(service))) => loads::reading(service, since, now()),
             _ => Err("it does not run".to_owned()),
         };
         async { reading }.boxed()
+    }
+
+    fn layers(&self) -> Option<Arc<dyn LayerStore>> {
+        self.sharing.clone().map(|it| it as Arc<dyn LayerStore>)
     }
 
     fn logs(&self, _: Arc<Task>, _: LogOptions) -> BoxFuture<'_, Result<mpsc::Receiver<LogLine>, String>> {
@@ -377,10 +391,6 @@ impl Executor for Machine {
 }
 
 /// The moment of the run. tokio's moments are of one start of an agent.
-fn now() -> Duration {
+pub(crate) fn now() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 //! they are made of, which is held against the containers that run and the specs, not against what managers compute.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ketch_cluster::assignment::{Item, Neighbour, ServiceEntry, Traffic};
 use ketch_cluster::id::{NetworkId, NodeId, ServiceId, TaskId};
@@ -109,6 +109,15 @@ impl Allowed {
     }
 }
 
+/// Whether the mesh is to put the client's address before connections to port 80.
+pub(crate) fn relay(labels: &mut Labels, is_on: bool) {
+    if is_on {
+        labels.insert(proxy::LABEL.to_owned(), WEB.to_string());
+    } else {
+        labels.remove(proxy::LABEL);
+    }
+}
+
 /// Those of a service's labels that say who reaches it.
 pub(crate) fn read(labels: &Labels) -> Labels {
     let ours = [allow::LABEL, publish::FROM, publish::IP, proxy::LABEL];
@@ -185,7 +194,8 @@ pub(crate) fn healed(cluster: &Cluster) -> Result<(), String> {
             store.node(node).map_or(Ok(()), |node| {
                 let networks = networks_of(node, &running);
                 knows_the_tasks(&told, &running, &networks)?;
-                knows_the_services(store, &told, &networks)
+                knows_the_services(store, &told, &networks)?;
+                relays_as_asked(store, &told, &running, &networks)
             })
         });
         judged.unwrap_or(Ok(())).map_err(|why| format!("{} was told wrongly: {why}", site.name))?;
@@ -193,7 +203,7 @@ pub(crate) fn healed(cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
-type Running = (NodeId, crate::machine::Resident);
+type Running = (NodeId, crate::container::Resident);
 
 /// Those of its own, the routing mesh's among them, and those of what runs there.
 fn networks_of(node: &Node, running: &[Running]) -> BTreeSet<NetworkId> {
@@ -278,6 +288,44 @@ fn lets_in_whom_it_says(store: &Store, service: &Service, entry: &ServiceEntry) 
     } else {
         Err(format!("{} lets in {:?}, not {allowed:?}", entry.name, entry.allowed))
     }
+}
+
+/// Published ports before whose connections the client's address is put, and where these lead.
+type Relays = BTreeMap<u16, BTreeSet<SocketAddr>>;
+
+/// A node of the mesh relays exactly the ports of which their services say so now, to exactly the tasks that run.
+fn relays_as_asked(
+    store: &Store,
+    told: &[Item],
+    running: &[Running],
+    networks: &BTreeSet<NetworkId>,
+) -> Result<(), String> {
+    let is_mesh = |id: &NetworkId| store.network(*id).is_some_and(|it| it.spec.ingress);
+    let Some(mesh) = networks.iter().copied().find(is_mesh) else { return Ok(()) };
+    let at = |addresses: &Addresses, port: u16| {
+        let here = addresses.iter().filter(|it| it.0 == mesh).map(|it| SocketAddr::new(it.1, port));
+        here.collect::<Vec<_>>()
+    };
+    let (mut known, mut wanted) = (Relays::new(), Relays::new());
+    for entry in told.iter().filter_map(entry) {
+        let ports = proxy::in_force(&entry.labels);
+        let carried = |it: &&PortConfig| it.protocol == Protocol::Tcp && ports.contains(&it.target_port);
+        for port in entry.ports.iter().filter(carried) {
+            let serving = told.iter().filter_map(neighbour).filter(|it| it.traffic == Traffic::Serving);
+            let tasks = serving.filter(|it| it.service == Some(entry.service));
+            let leads = tasks.flat_map(|it| at(&addresses(it), port.target_port));
+            known.insert(port.published_port, leads.collect());
+        }
+    }
+    for service in store.services().filter(|it| it.spec.labels.contains_key(proxy::LABEL)) {
+        let web = |it: &&PortConfig| it.protocol == Protocol::Tcp && it.target_port == WEB;
+        for port in service.endpoint.ports.iter().filter(web) {
+            let tasks = running.iter().filter(|(_, (_, of, _))| *of == Some(service.id));
+            let leads = tasks.flat_map(|(_, (.., addresses))| at(addresses, WEB));
+            wanted.insert(port.published_port, leads.collect());
+        }
+    }
+    if known == wanted { Ok(()) } else { Err(format!("it relays {known:?} where {wanted:?} is asked for")) }
 }
 
 fn neighbour(item: &Item) -> Option<&Neighbour> {

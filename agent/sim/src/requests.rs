@@ -21,7 +21,7 @@ use ketch_node::node::{Lead, Node};
 use tokio::time::sleep;
 
 use crate::model::{Asked, Model, Present};
-use crate::reach::Allowed;
+use crate::reach::{self, Allowed};
 use crate::site::Site;
 use crate::wishes::{self, Creation, Surroundings};
 
@@ -55,6 +55,11 @@ pub(crate) enum Want {
     Open {
         service: ServiceId,
         allowed: Allowed,
+    },
+    /// The routing mesh puts the client's address before its connections, or does so no more.
+    Relay {
+        service: ServiceId,
+        is_on: bool,
     },
     /// Other data for the config that services use.
     Configure(u64),
@@ -106,14 +111,18 @@ async fn ask(leader: &Leader, known: &Known, want: Want) {
             update(leader, known, service, (spec, |present| present.mode = mode)).await;
         }
         Want::Update { service, image } => {
-            let image = wishes::image_of(image);
-            let asked = image.clone();
-            let spec = |spec: &mut ServiceSpec| wishes::set_image(spec, image);
-            update(leader, known, service, (spec, |present| present.image = asked)).await;
+            let spec = move |spec: &mut ServiceSpec| wishes::set_image(spec, image);
+            let part = move |present: &mut Present| present.image = wishes::next_image(&present.image, image);
+            update(leader, known, service, (spec, part)).await;
         }
         Want::Open { service, allowed } => {
             let spec = move |spec: &mut ServiceSpec| allowed.write(&mut spec.labels);
             update(leader, known, service, (spec, move |present| allowed.write(&mut present.reach))).await;
+        }
+        Want::Relay { service, is_on } => {
+            let spec = move |spec: &mut ServiceSpec| reach::relay(&mut spec.labels, is_on);
+            let part = move |present: &mut Present| reach::relay(&mut present.reach, is_on);
+            update(leader, known, service, (spec, part)).await;
         }
         Want::RollBack { service } => roll_back(leader, known, service).await,
         Want::Remove { service } => {

@@ -13,6 +13,7 @@ use crate::faults::Faults;
 use crate::invariants;
 use crate::jobs::Jobs;
 use crate::labels::Seen;
+use crate::layered;
 use crate::linear;
 use crate::loads::Followed;
 use crate::random::Random;
@@ -119,11 +120,15 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
         users.go_on(cluster, random);
     }
     faults.heal(cluster, random);
+    layered::heal(cluster);
     // Until the managers have a leader again and all nodes are known to be there.
     invariants::superseded(cluster).or_else(|_| invariants::superseded(cluster))?;
     invariants::healed(cluster, &known)?;
     answers::explained(cluster)?;
     answers::foreseen(cluster, random, &known, scene)?;
+    layered::spread(cluster, &known, scene)?;
+    layered::always(cluster)?;
+    layered::tell(cluster);
     displaced.look(cluster)?;
     followed.look(cluster)?;
     jobs.look(cluster)?;

@@ -17,6 +17,7 @@ pub(crate) struct Scene {
     pub(crate) loads: Loads,
     pub(crate) doors: Doors,
     pub(crate) foresight: Foresight,
+    pub(crate) layers: Layers,
 }
 
 /// Whether clocks jump. Managers count fences by their wall clock, so then no service has one.
@@ -75,6 +76,13 @@ pub(crate) enum Foresight {
     Tried,
 }
 
+/// Whether nodes give each other layers of images, which services name by digest then; and which machine gives wrong bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layers {
+    Fetched,
+    Shared { liar: usize },
+}
+
 /// Whether all machines lose power at once, just after a request was acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Power {
@@ -88,6 +96,9 @@ pub(crate) enum Beyond {
     Docker,
     Labels,
 }
+
+/// In each so many-th run layers are shared.
+const SHARED: u64 = 6;
 
 impl Scene {
     pub(crate) fn drawn(seed: u64, random: &mut Random) -> Self {
@@ -107,7 +118,9 @@ impl Scene {
         let loads = if seed % 4 == 3 && work != Work::Tight { Loads::Followed } else { Loads::Ignored };
         let foresight = if seed % 4 == 2 { Foresight::Tried } else { Foresight::None };
         let doors = if seed.is_multiple_of(5) && work != Work::Bare { Doors::Kept } else { Doors::None };
-        Self { managers, workers, clocks, work, nodes, power, beyond, room, loads, doors, foresight }
+        let liar = usize::try_from(seed / SHARED).unwrap_or_default() % (managers + workers);
+        let layers = if seed % SHARED == 1 { Layers::Shared { liar } } else { Layers::Fetched };
+        Self { managers, workers, clocks, work, nodes, power, beyond, room, loads, doors, foresight, layers }
     }
 
     /// For the play that looks at the managers' store alone: no workers, and what goes wrong is that play's own.
@@ -128,6 +141,7 @@ impl Scene {
             loads,
             doors,
             foresight,
+            layers: Layers::Fetched,
         }
     }
 

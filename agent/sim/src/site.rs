@@ -10,6 +10,7 @@ use ketch_raft::Blocking;
 use tokio::sync::mpsc;
 
 use crate::disk::SimulatedDisk;
+use crate::layers::Sharing;
 use crate::linear::Api;
 use crate::machine::Machine;
 use crate::random::Random;
@@ -37,11 +38,16 @@ struct Agent {
 }
 
 impl Site {
-    pub(crate) fn new(name: &str, keys: PathBuf, random: &mut Random) -> Arc<Self> {
+    pub(crate) fn new(
+        name: &str,
+        keys: PathBuf,
+        sharing: Option<Arc<Sharing>>,
+        random: &mut Random,
+    ) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
             disk: SimulatedDisk::new(keys),
-            machine: Machine::new(name, random.branch()),
+            machine: Machine::new(name, random.branch(), sharing),
             skew: Arc::default(),
             random: Mutex::new(random.branch()),
             agent: Mutex::default(),
@@ -65,6 +71,7 @@ impl Site {
             blocking: Blocking::Inline,
         });
         api.is_of(&node);
+        self.machine.begin(&node);
         node.begin();
         let (orders, mut waiting) = mpsc::unbounded_channel::<Order>();
         *lock(&self.agent) = Some(Agent { node: Arc::clone(&node), orders });

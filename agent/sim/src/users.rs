@@ -17,9 +17,9 @@ use crate::model::Replicas;
 use crate::random::Random;
 use crate::reach::{Allowed, Reach};
 use crate::requests::{Known, NodeChange, Want, lock, want};
-use crate::scene::{Beyond, Clocks, Doors, Loads, Nodes, Room, Scene, Work};
+use crate::scene::{Beyond, Clocks, Doors, Layers, Loads, Nodes, Room, Scene, Work};
 use crate::site::Site;
-use crate::wishes::{Creation, Fence, Files, Ranked};
+use crate::wishes::{Creation, Fence, Files, Image, Ranked};
 
 /// Founds the cluster at a site, again until it works.
 pub(crate) fn found(site: &Site) -> bool {
@@ -119,6 +119,9 @@ impl Users {
             && random.below(5) == 0
             && let Some((service, ..)) = service
         {
+            if random.below(2) == 0 {
+                return Some(Want::Relay { service, is_on: random.below(2) == 0 });
+            }
             return Some(Want::Open { service, allowed: Allowed::drawn(number, random) });
         }
         match (random.below(9), service) {
@@ -175,7 +178,20 @@ impl Users {
             files: if random.below(2) == 0 { Files::None } else { Files::Some },
             extras: self.extras(mode, random),
             reach: self.reach(random),
+            image: self.image(),
         }
+    }
+
+    fn image(&self) -> Image {
+        if self.scene.layers == Layers::Fetched {
+            return Image::Named;
+        }
+        // All begin with one image: what some get by credentials is not for the others.
+        Image::ByDigest(match self.number % 3 {
+            0 => None,
+            1 => Some("one"),
+            _ => Some("other"),
+        })
     }
 
     fn reach(&self, random: &mut Random) -> Reach {

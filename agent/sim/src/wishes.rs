@@ -13,7 +13,7 @@ use ketch_cluster::objects::resources::ResourceRequirements;
 use ketch_cluster::objects::service::{FailureAction, UpdateOrder};
 use ketch_cluster::objects::task::{NetworkAttachmentConfig, RestartCondition, RestartPolicy, TaskRuntime};
 use ketch_cluster::objects::{
-    ContainerSpec, Node, SecretSpec, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
+    ContainerSpec, Node, SecretSpec, SecretText, ServiceMode, ServiceSpec, TaskSpec, UpdateConfig,
 };
 use ketch_cluster::orchestrator::fence;
 use ketch_cluster::store::{ObjectId, ObjectKind};
@@ -21,6 +21,7 @@ use ketch_cluster::view::View;
 use ketch_node::executor::Work;
 
 use crate::labels::Extras;
+use crate::layers;
 use crate::loads;
 use crate::model::{Model, Replicas};
 use crate::reach::Reach;
@@ -46,6 +47,7 @@ pub(crate) struct Creation {
     pub(crate) files: Files,
     pub(crate) extras: Extras,
     pub(crate) reach: Reach,
+    pub(crate) image: Image,
     /// Where room is scarce.
     pub(crate) room: Option<Ranked>,
 }
@@ -55,6 +57,13 @@ pub(crate) struct Creation {
 pub(crate) struct Ranked {
     pub(crate) priority: Option<i32>,
     pub(crate) rebalanced: bool,
+}
+
+/// How a service names its image: nodes share those that have a digest, each for the same credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Image {
+    Named,
+    ByDigest(Option<&'static str>),
 }
 
 /// Whether a service has the label `ketch.fence`.
@@ -106,7 +115,7 @@ pub(crate) fn spec(creation: Creation, surroundings: &Surroundings) -> ServiceSp
         labels.extend(room.rebalanced.then(|| (rebalance::LABEL.to_owned(), "true".to_owned())));
     }
     if creation.replicas == Replicas::Loads {
-        labels.extend(loads::labels());
+        labels.extend(loads::labels(creation.number));
     }
     let is_job = creation.mode.is_job();
     ServiceSpec {
@@ -125,18 +134,27 @@ pub(crate) fn name_of(number: u64) -> String {
     format!("service-{number}")
 }
 
-pub(crate) fn image_of(number: u64) -> String {
+fn image_of(number: u64) -> String {
     format!("busybox:{number}")
 }
 
-pub(crate) fn set_image(spec: &mut ServiceSpec, image: String) {
+/// The image of that number, by its digest where the one before is.
+pub(crate) fn next_image(before: &str, number: u64) -> String {
+    if before.contains('@') { layers::image_of(number) } else { image_of(number) }
+}
+
+pub(crate) fn set_image(spec: &mut ServiceSpec, number: u64) {
     if let TaskRuntime::Container(container) = &mut Arc::make_mut(&mut spec.task).runtime {
-        container.image = image;
+        container.image = next_image(&container.image, number);
     }
 }
 
 fn task(creation: Creation, surroundings: &Surroundings) -> TaskSpec {
     let mut container = ContainerSpec { image: image_of(0), ..ContainerSpec::default() };
+    if let Image::ByDigest(auth) = creation.image {
+        container.image = layers::image_of(0);
+        container.registry_auth = auth.map(SecretText::from);
+    }
     if creation.files == Files::Some {
         container.secrets = surroundings.secret.map(secret_named).into_iter().collect();
         container.configs = surroundings.config.map(config_named).into_iter().collect();
@@ -155,6 +173,10 @@ fn task(creation: Creation, surroundings: &Surroundings) -> TaskSpec {
     let mut resources = ResourceRequirements::default();
     if creation.room.is_some() {
         resources.reservations.nano_cpus = RESERVED;
+    }
+    if creation.replicas == Replicas::Loads {
+        // What their memory is measured by.
+        resources.limits.memory_bytes = loads::MEMORY;
     }
     TaskSpec {
         resources,

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use ketch_node::layers::{self, Nodes};
+pub use ketch_node::layers::{Found, PieceError, Source, Step};
 
 use super::digest::Digest;
 
@@ -17,51 +19,6 @@ pub struct Part {
     pub image: Digest,
     /// The blob.
     pub blob: Digest,
-}
-
-/// A node to be asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
-    /// Its name among nodes.
-    pub node: String,
-    /// Where it gives layers.
-    pub address: String,
-}
-
-/// How it is with a blob here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// It is looked for.
-    Seeks,
-    /// It is fetched from the registry.
-    Fetches,
-    /// It is here, and is what it should be.
-    Has,
-    /// The registry did not give it.
-    GivesUp,
-}
-
-/// Where to get a blob.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// From these; none: from the registry.
-    pub sources: Vec<Source>,
-    /// From the registry, for all others.
-    pub registry: bool,
-}
-
-/// Why there is no piece.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PieceError {
-    /// It may be there soon.
-    #[error("not yet")]
-    NotYet,
-    /// That node has no such blob, or no more of it.
-    #[error("not there")]
-    NotHere,
-    /// It does not answer, or not with a piece.
-    #[error("{0}")]
-    Lost(String),
 }
 
 /// The other nodes.
@@ -91,9 +48,33 @@ impl Shared {
         Part { image: self.image, blob }
     }
 
+    /// The others, as far as a blob is concerned.
+    pub(super) fn nodes(&self, blob: Digest) -> Arc<dyn Nodes> {
+        Arc::new(OfBlob { peers: Arc::clone(&self.peers), part: self.part(blob) })
+    }
+
     /// Tells, and waits for nobody.
     pub(super) fn tell(&self, blob: Digest, step: Step) {
-        let (peers, part) = (Arc::clone(&self.peers), self.part(blob));
-        drop(tokio::spawn(async move { drop(peers.find(part, step, BTreeSet::new()).await) }));
+        layers::tell(&self.nodes(blob), step);
+    }
+}
+
+#[derive(Debug)]
+struct OfBlob {
+    peers: Arc<dyn Peers>,
+    part: Part,
+}
+
+impl Nodes for OfBlob {
+    fn find(&self, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
+        self.peers.find(self.part, step, avoid)
+    }
+
+    fn piece(&self, from: Source, range: (u64, u32)) -> BoxFuture<'_, Result<Bytes, PieceError>> {
+        self.peers.piece(from, self.part, range)
+    }
+
+    fn blame(&self, node: &str) {
+        self.peers.blame(node, self.part);
     }
 }

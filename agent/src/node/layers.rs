@@ -2,43 +2,34 @@
 //! gets them there. Who is asked for what says the leader; that bytes are what they should be is seen to by `image`.
 
 mod rate;
-mod shunned;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use ketch_cluster::id::{NodeId, TaskId};
-use ketch_node::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
+use ketch_cluster::id::TaskId;
+use ketch_node::calls::{BlobName, PieceAsked};
 use ketch_node::executor::{LayerStore, NoPiece, Piece};
+use ketch_node::layers::Asker;
 use ketch_node::mark::{Mark, Marks};
-use ketch_node::wire::{CallError, Refusal};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::warn;
 
 use self::rate::Rate;
-use self::shunned::Shunned;
 use crate::config::LayerSharing;
 use crate::daemon::Daemon;
 use crate::image::Images;
 use crate::image::giving::NotGiven;
 use crate::image::sharing::{Found, Part, Peers, PieceError, Source, Step};
-use crate::locks::locked;
 use crate::metrics::LayersCounted;
 
-/// How long a node has for a piece: it waits itself for what has not arrived yet.
-const ANSWER: Duration = Duration::from_secs(20);
 /// How long somebody waits for his turn here.
 const TURN: Duration = Duration::from_secs(4);
-/// How long a node is not asked that gave wrong bytes.
-const BLAMED: Duration = Duration::from_secs(600);
-/// How long one is not asked that did not answer.
-const LOST: Duration = Duration::from_secs(60);
 
 /// What this node gives.
 #[derive(Debug)]
@@ -125,7 +116,7 @@ fn name_of(part: Part) -> BlobName {
 #[derive(Debug)]
 pub(super) struct Others {
     daemon: Weak<Daemon>,
-    shunned: Mutex<Shunned>,
+    asker: Asker,
 }
 
 /// The same for one pull, of a task.
@@ -139,49 +130,27 @@ pub(super) struct ForTask {
 
 impl Others {
     pub(super) fn new(daemon: &Arc<Daemon>) -> Arc<Self> {
-        Arc::new(Self { daemon: Arc::downgrade(daemon), shunned: Mutex::default() })
+        Arc::new(Self { daemon: Arc::downgrade(daemon), asker: Asker::default() })
     }
 
     pub(super) fn for_task(self: &Arc<Self>, task: TaskId) -> Arc<ForTask> {
         Arc::new(ForTask { others: Arc::clone(self), task, unheard: AtomicBool::default() })
     }
 
-    async fn tell(&self, part: Part, step: LayerStep, avoid: BTreeSet<String>) -> Option<Found> {
+    async fn tell(&self, part: Part, step: Step, avoid: BTreeSet<String>) -> Option<Found> {
         let daemon = self.daemon.upgrade()?;
         let node = Arc::clone(daemon.node().ok()?);
-        let avoid = avoid
-            .into_iter()
-            .chain(locked(&self.shunned).present())
-            .filter_map(|node| node.parse().ok())
-            .collect();
-        let found = node.find_layer(name_of(part), step, avoid).await?;
-        let source = |it: LayerSource| Source { node: it.node.to_string(), address: it.address };
-        Some(Found { sources: found.sources.into_iter().map(source).collect(), registry: found.registry })
+        self.asker.find(&node, name_of(part), step, avoid).await
     }
 
     async fn ask(&self, from: Source, asked: PieceAsked) -> Result<Bytes, PieceError> {
         let lost = |why: String| PieceError::Lost(why);
         let daemon = self.daemon.upgrade().ok_or_else(|| lost("the daemon ends".to_owned()))?;
         let node = Arc::clone(daemon.node().map_err(|error| lost(error.message))?);
-        let to = from.node.parse::<NodeId>().map_err(|error| lost(error.to_string()))?;
-        let source = LayerSource { node: to, address: from.address.clone() };
         let begun = Instant::now();
-        let answer = node.piece(&source, &asked, ANSWER).await;
-        let bytes = answer.as_ref().ok().filter(|bytes| !bytes.is_empty()).map(Bytes::len);
-        daemon.counted.layers.received.ended(bytes, begun.elapsed());
-        match answer {
-            Ok(bytes) if bytes.is_empty() => Err(PieceError::NotHere),
-            Ok(bytes) => Ok(bytes),
-            Err(CallError::Refused(Refusal::NotFound(_))) => Err(PieceError::NotHere),
-            Err(CallError::Refused(Refusal::Unavailable(_))) => Err(PieceError::NotYet),
-            // It is there, and has a reason.
-            Err(error @ CallError::Refused(_)) => Err(lost(error.to_string())),
-            Err(error) => {
-                tracing::info!(node = from.node, "another node gives no layers for now: {error}");
-                locked(&self.shunned).add(from.node, LOST);
-                Err(lost(error.to_string()))
-            }
-        }
+        let answer = self.asker.piece(&node, &from, &asked).await;
+        daemon.counted.layers.received.ended(answer.as_ref().ok().map(Bytes::len), begun.elapsed());
+        answer
     }
 }
 
@@ -194,15 +163,10 @@ impl ForTask {
 
 impl Peers for ForTask {
     fn find(&self, part: Part, step: Step, avoid: BTreeSet<String>) -> BoxFuture<'_, Option<Found>> {
-        let step = match step {
-            Step::Seeks => LayerStep::Seeks,
-            Step::Fetches => LayerStep::Fetches,
-            Step::Has => LayerStep::Has,
-            Step::GivesUp => LayerStep::GivesUp,
-        };
         async move {
+            let seeks = step == Step::Seeks;
             let found = self.others.tell(part, step, avoid).await;
-            if step == LayerStep::Seeks {
+            if seeks {
                 self.unheard.store(found.is_none(), Ordering::Relaxed);
             }
             found
@@ -223,17 +187,13 @@ impl Peers for ForTask {
     fn blame(&self, node: &str, part: Part) {
         let Some(daemon) = self.others.daemon.upgrade() else { return };
         let Part { image, blob } = part;
-        warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer, or passed them on: it is not asked for the next {} minutes", BLAMED.as_secs() / 60);
-        locked(&self.others.shunned).add(node.to_owned(), BLAMED);
+        warn!(node, %image, layer = %blob, "another node gave wrong bytes of a layer, or passed them on: it is not asked for the next {} minutes", Asker::BLAMED.as_secs() / 60);
         daemon.counted.layers.wrong.add(1);
         let told = [("image", image.to_string()), ("layer", blob.to_string())];
         let attributes = told.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         daemon.events.publish("node", "wrong-layer", node, attributes);
-        let (Ok(ours), Ok(theirs)) = (daemon.node(), node.parse::<NodeId>()) else { return };
-        let (ours, name) = (Arc::clone(ours), name_of(part));
-        drop(tokio::spawn(async move {
-            drop(ours.find_layer(name, LayerStep::Blames(theirs), Vec::new()).await);
-        }));
+        let Ok(ours) = daemon.node() else { return };
+        self.others.asker.blame(ours, node, name_of(part));
     }
 }
 

@@ -87,7 +87,7 @@ impl Held {
             return (to.items().cloned().collect(), Vec::new());
         }
         let is_held = |id: &ItemId, item: &Item| {
-            self.items.get(id).is_some_and(|held| held.item == *item || is_stale_by_fault(&held.item))
+            self.items.get(id).is_some_and(|held| held.item == *item || is_stale_by_fault(&held.item, item))
         };
         let set = to.items.iter().filter(|(id, item)| !is_held(id, item)).map(|(_, item)| item.clone());
         let removed =
@@ -159,8 +159,10 @@ impl Held {
     }
 }
 
-fn is_stale_by_fault(held: &Item) -> bool {
-    Fault::NamesStale.is_made() && matches!(held, Item::Service(entry) if entry.allowed.is_some())
+fn is_stale_by_fault(held: &Item, new: &Item) -> bool {
+    let (Item::Service(held), Item::Service(new)) = (held, new) else { return false };
+    Fault::NamesStale.is_made() && held.allowed.is_some()
+        || Fault::LabelsStale.is_made() && held.labels != new.labels
 }
 
 fn is_kept_by_fault(id: ItemId) -> bool {

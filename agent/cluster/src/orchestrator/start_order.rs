@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::service_view::ServiceView;
 use super::slot::{Room, Slot};
 use super::{global, jobs};
+use crate::fault::Fault;
 use crate::id::TaskId;
 use crate::label::depends_on::{self, Dependency, Until};
 use crate::objects::task::Gate;
@@ -134,8 +135,8 @@ fn is_there(service: &ServiceView<'_>, until: Until) -> bool {
 /// installation written that are no jobs.
 fn is_far_enough(service: &ServiceView<'_>, slot: &Slot<'_>, until: Until) -> bool {
     let least = match until {
-        Until::Started => TaskState::Starting,
-        Until::Healthy => TaskState::Running,
+        Until::Healthy if !Fault::HealthSkipped.is_made() => TaskState::Running,
+        Until::Started | Until::Healthy => TaskState::Starting,
     };
     let is_far = |task: &Task| service.stays(task) && service.state(task) >= least;
     let has_ended_well = || {

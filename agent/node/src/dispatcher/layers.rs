@@ -6,6 +6,7 @@ mod entitled;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ketch_cluster::fault::Fault;
 use ketch_cluster::id::NodeId;
 use ketch_cluster::objects::{Service, Task, TaskSpec, TaskState};
 use ketch_cluster::view::View;
@@ -51,7 +52,7 @@ impl Dispatcher {
         }
         let addresses: BTreeMap<NodeId, String> = (entitled.keys().filter(|it| **it != node))
             .filter_map(|node| Some((*node, self.sessions.layers_at(*node)?)))
-            .take(MOST_PEERS)
+            .take(if Fault::HoldersUnnamed.is_made() { 0 } else { MOST_PEERS })
             .collect();
         let peers = Peers {
             complete: entitled.iter().filter(|(_, complete)| **complete).map(|(node, _)| *node).collect(),
@@ -86,7 +87,8 @@ impl Dispatcher {
         let by = self.leader.view(|view| {
             let task = view.task(asked.task).filter(|task| task.node == Some(asked.node))?;
             let credentials = credentials_for(&task.spec, &asked.image).filter(|_| lives(view, task))?;
-            asked.marks.for_credentials(credentials.as_deref())
+            let first = asked.marks.by.first().copied().filter(|_| Fault::RightSkipped.is_made());
+            first.or_else(|| asked.marks.for_credentials(credentials.as_deref()))
         });
         Ok(LayerRight { by })
     }

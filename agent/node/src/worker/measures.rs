@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use ketch_cluster::autoscale::Use;
+use ketch_cluster::fault::Fault;
 use ketch_cluster::id::TaskId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -115,7 +116,7 @@ fn used(before: Option<(Instant, Reading)>, (at, now): (Instant, Reading)) -> Us
     Use {
         // Nanoseconds in a nanosecond are CPUs.
         cpu: rate(|reading| reading.cpu, 1_000_000_000),
-        memory: now.memory,
+        memory: now.memory.filter(|_| !Fault::MemoryUntold.is_made()),
         requests: rate(|reading| reading.connections, 1000 * 1_000_000_000),
     }
 }

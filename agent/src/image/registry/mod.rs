@@ -12,7 +12,6 @@ use tokio::sync::Semaphore;
 
 pub mod auth;
 mod connection;
-mod gather;
 mod login;
 mod origin;
 pub mod proxy;

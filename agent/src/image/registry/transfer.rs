@@ -6,17 +6,18 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use hyper::StatusCode;
+use ketch_node::layers::{self, Failure, Gather, Served, Taker};
 use ketch_node::mark::Mark;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use super::gather::{Gather, Served, Sink, Way};
 use super::origin::Origin;
 use super::pull::Sweep;
 use super::repository::Repository;
@@ -26,7 +27,7 @@ use crate::image::Images;
 use crate::image::digest::Digest;
 use crate::image::layers::{Promised, is_another_blob};
 use crate::image::progress::Progress;
-use crate::image::sharing::{Shared, Source, Step};
+use crate::image::sharing::Shared;
 use crate::image::spec::Descriptor;
 use crate::image::state::Layer;
 use crate::locks::locked;
@@ -153,68 +154,25 @@ impl Images {
         self.take(wanted, (&Bringer::Registry(repository), origin.mark()), (phase, attempts)).await
     }
 
-    /// From other nodes, and from the registry when the leader says so. Content that is not the layer's came from somebody: then one
-    /// node after the other is asked alone, at last the registry, and who lied is told.
+    /// From other nodes, and from the registry when the leader says so.
     async fn fetch_shared(
         &self,
         (origin, shared): (&Origin, &Shared),
         wanted: &Wanted,
         (phase, attempts): (&watch::Sender<Phase>, usize),
     ) -> Result<Arc<Layer>> {
-        let digest = wanted.descriptor.digest;
-        let mut doubts = Doubts::default();
-        loop {
-            let mut gather = Gather::new(origin, shared, wanted, doubts.next(shared, digest).await);
-            gather.avoid.clone_from(&doubts.avoid);
-            let gather = Bringer::Nodes(gather);
-            let taken = self.take(wanted, (&gather, origin.mark()), (phase, attempts)).await;
-            let Bringer::Nodes(gather) = &gather else { return taken };
-            let served = std::mem::take(&mut *locked(&gather.served));
-            match taken {
-                Ok(layer) => {
-                    shared.tell(digest, Step::Has);
-                    self.find_liars(shared, digest, doubts).await;
-                    return Ok(layer);
-                }
-                // Nobody but the registry has given anything: that is its last word.
-                Err(error) if served.is_empty() && !matches!(gather.way, Way::One(_)) => return Err(error),
-                // Whatever a node gives is its own fault at first; what this machine can't do is not.
-                Err(error) if !matches!(error.kind, Kind::InvalidArgument | Kind::Unavailable) => {
-                    return Err(error);
-                }
-                Err(error) => {
-                    debug!("layer {digest} came wrong, or not, from other nodes: {}", error.message);
-                    if let Some(liar) = doubts.add(gather, served, &error) {
-                        shared.peers.blame(&liar, shared.part(digest));
-                    }
-                }
-            }
-        }
+        let fetch = Fetch { images: self, origin, wanted, phase, attempts };
+        layers::fetch(&shared.nodes(wanted.descriptor.digest), wanted.descriptor.size, &fetch).await
     }
 
-    /// With the layer here it is known which bytes were wrong.
-    async fn find_liars(&self, shared: &Shared, digest: Digest, doubts: Doubts) {
-        let Doubts { failed, told, .. } = doubts;
-        if failed.is_empty() {
-            return;
-        }
-        let images = self.clone();
-        let liars = blocking(move || Ok(images.liars(digest, &failed))).await.unwrap_or_default();
-        for node in liars.difference(&told) {
-            shared.peers.blame(node, shared.part(digest));
-        }
-    }
-
-    fn liars(&self, digest: Digest, failed: &[Vec<Served>]) -> BTreeSet<String> {
+    fn liars(&self, digest: Digest, served: &[Served]) -> BTreeSet<String> {
         let Some(_held) = self.blob(digest) else { return BTreeSet::new() };
         let Ok(file) = File::open(self.folders().blob(digest)) else { return BTreeSet::new() };
         let is_right = |served: &Served| {
             let mut bytes = vec![0; usize::try_from(served.length).unwrap_or(0)];
-            let sum = file.read_exact_at(&mut bytes, served.from).map(|()| Digest::of(&bytes));
-            sum.is_ok_and(|sum| sum == served.sum)
+            file.read_exact_at(&mut bytes, served.from).is_ok_and(|()| served.was(&bytes))
         };
-        let all = failed.iter().flatten();
-        all.filter(|served| !is_right(served)).map(|served| served.node.clone()).collect()
+        served.iter().filter(|served| !is_right(served)).map(|served| served.node.clone()).collect()
     }
 
     /// Unpacks what is brought, and keeps it if it is what was wanted.
@@ -235,7 +193,7 @@ impl Images {
             },
         );
         let stream = Arriving::new(Bytes::new(), receiver);
-        let is_given = matches!(bringer, Bringer::Nodes(_));
+        let is_given = matches!(bringer, Bringer::Nodes(..));
         let unpacking = tokio::task::spawn_blocking(move || {
             // Behind the layer, which nobody may be waiting for any more.
             let sweep = Sweep(images.clone());
@@ -248,7 +206,7 @@ impl Images {
         let sink = Sink { to: &sender, phase, attempts };
         let fetched = match bringer {
             Bringer::Registry(repository) => download(repository, wanted, 0, &sink).await,
-            Bringer::Nodes(gather) => gather.run(&sink).await,
+            Bringer::Nodes(gather, origin) => gather.run(&Shares { origin, wanted, sink: &sink }).await,
         };
         if let Err(error) = &fetched {
             let _gone = sender.send(Err(io::Error::other(error.message.clone()))).await;
@@ -269,69 +227,91 @@ impl Images {
 enum Bringer<'a> {
     Registry(&'a Repository),
     /// And what has come is given to others.
-    Nodes(Gather<'a>),
+    Nodes(&'a Gather<'a>, &'a Origin),
 }
 
-/// Tries with single nodes, before the registry is asked.
-const SINGLE: usize = 4;
-
-/// What came to nothing.
-#[derive(Debug, Default)]
-struct Doubts {
-    tries: usize,
-    /// Each has given wrong bytes alone, or did not go on.
-    avoid: BTreeSet<String>,
-    /// One of them did.
-    suspects: BTreeSet<String>,
-    failed: Vec<Vec<Served>>,
-    /// Those that lied by what they gave alone, which has been told.
-    told: BTreeSet<String>,
+/// Where what comes goes.
+struct Sink<'a> {
+    to: &'a mpsc::Sender<io::Result<Bytes>>,
+    phase: &'a watch::Sender<Phase>,
+    /// As often as the registry is asked.
+    attempts: usize,
 }
 
-impl Doubts {
-    /// Whom to ask next. All at first; then who is not under suspicion before who is.
-    async fn next(&mut self, shared: &Shared, digest: Digest) -> Way {
-        self.tries += 1;
-        if self.tries == 1 {
-            return Way::All;
+/// A layer that other nodes may have.
+struct Fetch<'a> {
+    images: &'a Images,
+    origin: &'a Origin,
+    wanted: &'a Wanted,
+    phase: &'a watch::Sender<Phase>,
+    attempts: usize,
+}
+
+impl layers::Fetch for Fetch<'_> {
+    type Whole = Arc<Layer>;
+    type Error = Error;
+
+    fn attempt<'a>(&'a self, gather: &'a Gather<'_>) -> BoxFuture<'a, Result<Arc<Layer>>> {
+        async move {
+            let bringer = Bringer::Nodes(gather, self.origin);
+            let (by, told) = (self.origin.mark(), (self.phase, self.attempts));
+            self.images.take(self.wanted, (&bringer, by), told).await
         }
-        if self.tries > 1 + SINGLE {
-            return Way::Registry;
-        }
-        let found = shared.peers.find(shared.part(digest), Step::Seeks, self.avoid.clone()).await;
-        let sources = found.unwrap_or_default().sources;
-        let is_trusted = |source: &&Source| !self.suspects.contains(&source.node);
-        let chosen = sources.iter().find(is_trusted).or_else(|| sources.first());
-        chosen.map_or(Way::Registry, |source| Way::One(source.clone()))
+        .boxed()
     }
 
-    /// Who is proven to lie already: all of the bytes were his, and they are not the blob's. Of several it is known with the right bytes.
-    fn add(&mut self, gather: &Gather<'_>, served: Vec<Served>, error: &Error) -> Option<String> {
-        let nodes: BTreeSet<String> = served.iter().map(|served| served.node.clone()).collect();
-        let is_alone = nodes.len() == 1 && !gather.asked_registry.load(Ordering::Relaxed);
-        let liar = nodes.first().filter(|_| is_alone && is_another_blob(error)).cloned();
-        if let Way::One(source) = &gather.way {
-            let _new = self.avoid.insert(source.node.clone());
-        } else if nodes.len() == 1 {
-            self.avoid.extend(nodes);
-        } else {
-            self.suspects.extend(nodes);
+    fn failure(&self, error: &Error) -> Failure {
+        let layer = self.wanted.descriptor.digest;
+        debug!("layer {layer} came wrong, or not, from other nodes: {}", error.message);
+        match error.kind {
+            _ if is_another_blob(error) => Failure::AnotherBlob,
+            Kind::InvalidArgument => Failure::Wrong,
+            Kind::Unavailable => Failure::Cut,
+            _ => Failure::Own,
         }
-        // Those of which it is known that they are wrong, and not only that they ended.
-        if error.kind == Kind::InvalidArgument {
-            self.failed.push(served);
+    }
+
+    fn liars(&self, served: Vec<Served>) -> BoxFuture<'_, BTreeSet<String>> {
+        let (images, digest) = (self.images.clone(), self.wanted.descriptor.digest);
+        async move { blocking(move || Ok(images.liars(digest, &served))).await.unwrap_or_default() }.boxed()
+    }
+}
+
+/// One try of it.
+struct Shares<'a> {
+    origin: &'a Origin,
+    wanted: &'a Wanted,
+    sink: &'a Sink<'a>,
+}
+
+impl Taker for Shares<'_> {
+    type Error = Error;
+
+    fn take(&self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let taken = self.sink.to.send(Ok(bytes)).await;
+            taken.map_err(|_| Error::new(Kind::NotModified, "unpacking has ended"))
         }
-        liar.filter(|liar| self.told.insert(liar.clone()))
+        .boxed()
+    }
+
+    fn has_come_to(&self, done: u64) {
+        let is_all = done == self.wanted.descriptor.size;
+        let phase = if is_all { Phase::Downloaded } else { Phase::Downloading(done) };
+        let _nobody = self.sink.phase.send(phase);
+    }
+
+    fn ask_registry(&self, done: u64) -> BoxFuture<'_, Result<()>> {
+        async move { download(self.origin.repository().await?, self.wanted, done, self.sink).await }.boxed()
+    }
+
+    fn stopped(&self) -> Error {
+        Error::new(Kind::Unavailable, "a node does not go on giving a layer")
     }
 }
 
 /// Fetches a blob from `from` to its end, again and again from where it broke.
-pub(super) async fn download(
-    repository: &Repository,
-    wanted: &Wanted,
-    from: u64,
-    sink: &Sink<'_>,
-) -> Result<()> {
+async fn download(repository: &Repository, wanted: &Wanted, from: u64, sink: &Sink<'_>) -> Result<()> {
     let Sink { to, phase, attempts } = *sink;
     let total = wanted.descriptor.size;
     let (mut done, mut told, mut failures) = (from, from, 0);

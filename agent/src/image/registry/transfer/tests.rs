@@ -1,16 +1,14 @@
 //! Who joins whose transfer, and what becomes of it when that one fails. Nobody listens at the registry.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::*;
 use crate::image::registry::auth::Credentials;
 use crate::image::registry::pull::PullOptions;
 use crate::image::registry::{Settings, repository::Repository};
-use crate::image::sharing::{Found, Part, Peers, PieceError};
+use crate::image::sharing::{Found, Part, Peers, PieceError, Source, Step};
 use crate::image::spec::OCI_LAYER;
 use crate::scratch::Folder;
 use crate::store::Store;

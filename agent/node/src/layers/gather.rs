@@ -1,27 +1,22 @@
-//! A layer piece by piece from other nodes, several at once, in the order of its bytes; and from the registry, from where these have
+//! A blob piece by piece from other nodes, several at once, in the order of its bytes; and from the registry, from where these have
 //! come to, when it is this node's turn to ask it or nobody else has the rest.
 //!
 //! Nothing is verified here: that is done with the whole. What is kept is who gave which bytes, so that it can be found out who lied.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::sync::Mutex;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesOrdered;
-use tokio::sync::{mpsc, watch};
+use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::origin::Origin;
-use super::transfer::{Phase, Wanted, download};
-use crate::error::{Error, Kind, Result};
-use crate::image::digest::Digest;
-use crate::image::sharing::{PieceError, Shared, Source, Step};
-use crate::locks::locked;
+use super::{Nodes, PieceError, Source, Step, Taker, lock, tell};
 
 /// What one node is asked for at once, in bytes.
 const PIECE: u64 = 2 << 20;
@@ -60,20 +55,34 @@ pub(super) enum Way {
 
 /// Bytes that a node gave.
 #[derive(Clone, Debug)]
-pub(super) struct Served {
-    pub(super) node: String,
-    pub(super) from: u64,
-    pub(super) length: u64,
+pub struct Served {
+    pub node: String,
+    /// Where in the blob.
+    pub from: u64,
+    /// In bytes.
+    pub length: u64,
     /// Of these bytes: another node, or the registry, may give the rest.
-    pub(super) sum: Digest,
+    sum: [u8; 32],
 }
 
-/// One try to get a layer.
-#[derive(Debug)]
-pub(super) struct Gather<'a> {
-    pub(super) origin: &'a Origin,
-    pub(super) shared: &'a Shared,
-    pub(super) wanted: &'a Wanted,
+impl Served {
+    fn of(node: &str, from: u64, bytes: &[u8]) -> Self {
+        let sum = Sha256::digest(bytes).into();
+        Self { node: node.to_owned(), from, length: bytes.len() as u64, sum }
+    }
+
+    /// Whether it gave these.
+    #[must_use]
+    pub fn was(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == self.length && <[u8; 32]>::from(Sha256::digest(bytes)) == self.sum
+    }
+}
+
+/// One try to get a blob.
+pub struct Gather<'a> {
+    nodes: &'a Arc<dyn Nodes>,
+    /// Of the blob, in bytes.
+    total: u64,
     pub(super) way: Way,
     /// Nodes that are not asked.
     pub(super) avoid: BTreeSet<String>,
@@ -81,6 +90,12 @@ pub(super) struct Gather<'a> {
     /// Whether the registry has been asked for some of it.
     pub(super) asked_registry: AtomicBool,
     renewing: Mutex<Option<Renewing>>,
+}
+
+impl fmt::Debug for Gather<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gather").field("way", &self.way).field("avoid", &self.avoid).finish_non_exhaustive()
+    }
 }
 
 /// Tells again and again that the registry is asked, until it is dropped.
@@ -93,22 +108,13 @@ impl Drop for Renewing {
     }
 }
 
-/// Where what comes goes.
-pub(super) struct Sink<'a> {
-    pub(super) to: &'a mpsc::Sender<io::Result<Bytes>>,
-    pub(super) phase: &'a watch::Sender<Phase>,
-    /// As often as the registry is asked.
-    pub(super) attempts: usize,
-}
-
 impl<'a> Gather<'a> {
-    pub(super) fn new(origin: &'a Origin, shared: &'a Shared, wanted: &'a Wanted, way: Way) -> Self {
+    pub(super) fn new(nodes: &'a Arc<dyn Nodes>, total: u64, way: Way, avoid: BTreeSet<String>) -> Self {
         Self {
-            origin,
-            shared,
-            wanted,
+            nodes,
+            total,
             way,
-            avoid: BTreeSet::new(),
+            avoid,
             served: Mutex::default(),
             asked_registry: AtomicBool::default(),
             renewing: Mutex::default(),
@@ -119,9 +125,8 @@ impl<'a> Gather<'a> {
     ///
     /// # Errors
     /// Nobody has it; or nobody takes it any more.
-    pub(super) async fn run(&self, sink: &Sink<'_>) -> Result<()> {
-        let total = self.wanted.descriptor.size;
-        let part = self.shared.part(self.wanted.descriptor.digest);
+    pub async fn run<T: Taker>(&self, taker: &T) -> Result<(), T::Error> {
+        let total = self.total;
         let (mut done, mut avoid, mut idle) = (0, self.avoid.clone(), 0);
         let pace = Mutex::new(Pace { since: Instant::now(), bytes: 0 });
         let (mut named, mut again) = (Vec::new(), AGAIN);
@@ -133,7 +138,7 @@ impl<'a> Gather<'a> {
                     Vec::new()
                 }
                 Way::One(source) => vec![source.clone()],
-                Way::All => match self.shared.peers.find(part, Step::Seeks, avoid.clone()).await {
+                Way::All => match self.nodes.find(Step::Seeks, avoid.clone()).await {
                     Some(found) if found.registry => {
                         self.renew();
                         Vec::new()
@@ -142,54 +147,56 @@ impl<'a> Gather<'a> {
                 },
             };
             if sources.is_empty() {
-                return self.ask_registry(done, sink).await;
+                return self.ask_registry(done, taker).await;
             }
             let before = done;
             again = if sources == named { (again * 2).min(AGAIN_MOST) } else { AGAIN };
             named.clone_from(&sources);
             let round = Round::new(&sources, &pace, again);
-            let ended = self.ask_nodes(&round, &mut done, sink).await?;
+            let ended = self.ask_nodes(&round, &mut done, taker).await?;
             if matches!(self.way, Way::One(_)) && done < total {
-                return Err(Error::new(Kind::Unavailable, "a node does not go on giving a layer"));
+                return Err(taker.stopped());
             }
             match ended {
                 Ended::Waiting => avoid.extend(round.struck()),
                 Ended::All => {
                     idle = if done == before { idle + 1 } else { 0 };
                     avoid.extend(sources.iter().map(|source| source.node.clone()));
-                    *locked(&pace) = Pace { since: Instant::now(), bytes: 0 };
+                    *lock(&pace) = Pace { since: Instant::now(), bytes: 0 };
                 }
             }
         }
         Ok(())
     }
 
-    async fn ask_registry(&self, done: u64, sink: &Sink<'_>) -> Result<()> {
+    async fn ask_registry<T: Taker>(&self, done: u64, taker: &T) -> Result<(), T::Error> {
         self.asked_registry.store(true, Ordering::Relaxed);
-        let fetched = match self.origin.repository().await {
-            Ok(repository) => download(repository, self.wanted, done, sink).await,
-            Err(error) => Err(error),
-        };
-        if fetched.is_err() && locked(&self.renewing).take().is_some() {
-            self.shared.tell(self.wanted.descriptor.digest, Step::GivesUp);
+        let fetched = taker.ask_registry(done).await;
+        if fetched.is_err() && lock(&self.renewing).take().is_some() {
+            tell(self.nodes, Step::GivesUp);
         }
         fetched
     }
 
     fn renew(&self) {
-        let (shared, digest) = (self.shared.clone(), self.wanted.descriptor.digest);
+        let nodes = Arc::clone(self.nodes);
         let renewing = tokio::spawn(async move {
             loop {
                 sleep(RENEWAL).await;
-                let _told = shared.peers.find(shared.part(digest), Step::Fetches, BTreeSet::new()).await;
+                let _told = nodes.find(Step::Fetches, BTreeSet::new()).await;
             }
         });
-        *locked(&self.renewing) = Some(Renewing(renewing.abort_handle()));
+        *lock(&self.renewing) = Some(Renewing(renewing.abort_handle()));
     }
 
     /// Goes on from `done`: to the end, to where none of the nodes goes on, or not fast enough, or until others may be better ones.
-    async fn ask_nodes(&self, round: &Round<'_>, done: &mut u64, sink: &Sink<'_>) -> Result<Ended> {
-        let total = self.wanted.descriptor.size;
+    async fn ask_nodes<T: Taker>(
+        &self,
+        round: &Round<'_>,
+        done: &mut u64,
+        taker: &T,
+    ) -> Result<Ended, T::Error> {
+        let total = self.total;
         let mut pieces = FuturesOrdered::new();
         let mut next = *done;
         loop {
@@ -205,12 +212,12 @@ impl<'a> Gather<'a> {
             let begun = Instant::now();
             for bytes in parts {
                 let count = bytes.len() as u64;
-                pass(bytes, done, total, sink).await?;
+                pass(bytes, done, taker).await?;
                 // What comes before what is next may never be of use.
-                locked(round.pace).bytes += count;
+                lock(round.pace).bytes += count;
             }
             // The nodes are not asked while the disk is waited for.
-            locked(round.pace).since += begun.elapsed();
+            lock(round.pace).since += begun.elapsed();
             if let Some(ended) = ended {
                 return Ok(ended);
             }
@@ -219,19 +226,17 @@ impl<'a> Gather<'a> {
 
     /// A piece, of one node after another. Each piece begins with another node.
     async fn piece(&self, round: &Round<'_>, from: u64, length: u64) -> Piece {
-        let part = self.shared.part(self.wanted.descriptor.digest);
         let mut turn = usize::try_from(from / PIECE).unwrap_or(0);
         let (mut parts, mut have, mut vain) = (Vec::new(), 0, 0);
         while have < length {
-            let chosen = round.choose(turn).filter(|_| !locked(round.pace).is_too_slow(Instant::now()));
+            let chosen = round.choose(turn).filter(|_| !lock(round.pace).is_too_slow(Instant::now()));
             let Some((at, source)) = chosen else { return Piece { parts, ended: Some(Ended::All) } };
             let asked = length - have;
             let range = (from + have, u32::try_from(asked).unwrap_or(u32::MAX));
-            match self.shared.peers.piece(source.clone(), part, range).await {
+            match self.nodes.piece(source.clone(), range).await {
                 Ok(bytes) if !bytes.is_empty() && bytes.len() as u64 <= asked => {
                     let count = bytes.len() as u64;
-                    let (node, sum) = (source.node.clone(), Digest::of(&bytes));
-                    locked(&self.served).push(Served { node, from: from + have, length: count, sum });
+                    lock(&self.served).push(Served::of(&source.node, from + have, &bytes));
                     (have, vain) = (have + count, 0);
                     parts.push(bytes);
                     if count < asked.min(CRUMB) {
@@ -248,7 +253,7 @@ impl<'a> Gather<'a> {
                     sleep(PAUSE).await;
                 }
                 lost => {
-                    tracing::debug!(node = source.node, layer = %part.blob, "a node gives no piece: {:?}", lost.err());
+                    tracing::debug!(node = source.node, "a node gives no piece: {:?}", lost.err());
                     round.strike(at);
                 }
             }
@@ -305,7 +310,7 @@ impl<'a> Round<'a> {
     }
 
     fn struck(&self) -> Vec<String> {
-        let crumbs = locked(&self.crumbs);
+        let crumbs = lock(&self.crumbs);
         let struck = crumbs.iter().filter(|(_, times)| **times >= MOST_CRUMBS);
         struck.filter_map(|(at, _)| Some(self.sources.get(*at)?.node.clone())).collect()
     }
@@ -313,18 +318,18 @@ impl<'a> Round<'a> {
     /// Whose turn it is, of those that are asked.
     fn choose(&self, turn: usize) -> Option<(usize, &'a Source)> {
         let count = self.sources.len();
-        let crumbs = locked(&self.crumbs);
+        let crumbs = lock(&self.crumbs);
         let is_asked = |at: &usize| crumbs.get(at).is_none_or(|it| *it < MOST_CRUMBS);
         let at = (0..count).map(|step| (turn + step) % count).find(is_asked)?;
         self.sources.get(at).map(|source| (at, source))
     }
 
     fn crumb(&self, at: usize) {
-        *locked(&self.crumbs).entry(at).or_default() += 1;
+        *lock(&self.crumbs).entry(at).or_default() += 1;
     }
 
     fn strike(&self, at: usize) {
-        let _before = locked(&self.crumbs).insert(at, MOST_CRUMBS);
+        let _before = lock(&self.crumbs).insert(at, MOST_CRUMBS);
     }
 }
 
@@ -347,14 +352,12 @@ impl Pace {
     }
 }
 
-async fn pass(mut bytes: Bytes, done: &mut u64, total: u64, sink: &Sink<'_>) -> Result<()> {
+async fn pass<T: Taker>(mut bytes: Bytes, done: &mut u64, taker: &T) -> Result<(), T::Error> {
     while !bytes.is_empty() {
         let slice = bytes.split_to(SLICE.min(bytes.len()));
         *done += slice.len() as u64;
-        if sink.to.send(Ok(slice)).await.is_err() {
-            return Err(Error::new(Kind::NotModified, "unpacking has ended"));
-        }
+        taker.take(slice).await?;
     }
-    let _nobody = sink.phase.send(if *done == total { Phase::Downloaded } else { Phase::Downloading(*done) });
+    taker.has_come_to(*done);
     Ok(())
 }
