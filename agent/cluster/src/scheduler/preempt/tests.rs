@@ -804,10 +804,14 @@ proptest! {
                 one_more.tasks.push(Task { desired_state: TaskState::Running, ..Task::clone(victim) });
                 prop_assert!(one_more.refusal(node, asker).is_some(), "{} need not go", victim.id);
             }
+            // Who was placed in this very pass, before room was made, stays.
+            let was_there = |task: &Task| before.tasks.iter().any(|it| it.id == task.id && !waits(it));
             if let Some(highest) = victims.iter().map(|task| priority_of(task)).max() {
                 for node in after.nodes.iter().filter(|node| asker.node.is_none_or(|bound| bound == node.id)) {
                     let mut lower = without_leaving(&before_with(&after, &victims));
-                    lower.tasks.retain(|task| task.node != Some(node.id) || waits(task) || priority_of(task) >= highest);
+                    lower.tasks.retain(|task| {
+                        task.node != Some(node.id) || waits(task) || priority_of(task) >= highest || !was_there(task)
+                    });
                     prop_assert!(lower.refusal(node, asker).is_some(), "lower ones would do on {}", node.id);
                 }
             }
