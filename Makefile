@@ -85,7 +85,7 @@ layering:
 # Of the property tests' cases: CI's are the same each time, `make soak` and `make fuzz` draw others.
 SEED ?= 1
 unit: ## Unit, golden and property tests: SEED=1
-	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace
+	PROPTEST_RNG_SEED=$(SEED) cargo test --workspace --no-fail-fast
 
 # Behind them the last steps begin no test, and say which they have not run.
 MINUTES ?= 55
