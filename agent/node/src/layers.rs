@@ -10,7 +10,7 @@ mod shunned;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -19,6 +19,7 @@ pub use self::asker::Asker;
 use self::doubts::Doubts;
 use self::gather::Way;
 pub use self::gather::{Gather, Served};
+use crate::locks::lock;
 
 /// A node to be asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +167,6 @@ pub async fn fetch<F: Fetch>(nodes: &Arc<dyn Nodes>, total: u64, wanted: &F) -> 
                 if failure == Failure::Own {
                     return Err(error);
                 }
-                tracing::debug!(?failure, "a blob came wrong, or not, from other nodes");
                 if let Some(liar) = doubts.add(&gather, served, failure) {
                     nodes.blame(&liar);
                 }
@@ -179,8 +179,4 @@ pub async fn fetch<F: Fetch>(nodes: &Arc<dyn Nodes>, total: u64, wanted: &F) -> 
 pub fn tell(nodes: &Arc<dyn Nodes>, step: Step) {
     let nodes = Arc::clone(nodes);
     drop(tokio::spawn(async move { drop(nodes.find(step, BTreeSet::new()).await) }));
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,6 +13,7 @@ pub mod executor;
 #[cfg(test)]
 mod fixture;
 pub mod layers;
+mod locks;
 pub mod manager;
 pub mod mark;
 pub mod measure;

@@ -19,9 +19,10 @@ use ketch_cluster::view::View;
 
 use crate::cluster::Cluster;
 use crate::invariants;
+use crate::locks::lock;
 use crate::model::Replicas;
 use crate::random::Random;
-use crate::requests::{Known, Want, leader, lock, want};
+use crate::requests::{Known, Want, leader, want};
 use crate::scene::{Foresight, Room, Scene};
 use crate::wishes;
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ketch_ca::folder::Folder;
 use ketch_node::world::{Disk, Storage};
 use ketch_raft::SnapshotFiles;
 use ketch_raft::memory::{MemoryDisk, MemoryFiles};
 
+use crate::locks::lock;
 use crate::random::Random;
 
 /// Where the node's keys are, which `ketch-ca` keeps in files: on the machine that simulates.
@@ -102,8 +103,4 @@ impl Disk for SimulatedDisk {
             _ => Ok(()),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::locks::lock;
 use crate::random::Random;
-use crate::requests::{Known, lock};
+use crate::requests::Known;
 use crate::scene::{Clocks, Power, Scene, Work};
 
 /// A fault that ends by itself at a moment of the run.

@@ -10,8 +10,9 @@ use ketch_cluster::objects::{Node, ServiceMode, Task, TaskState};
 use ketch_cluster::store::Store;
 
 use crate::cluster::Cluster;
+use crate::locks::lock;
 use crate::model::{Asked, Model, Present};
-use crate::requests::{Known, lock};
+use crate::requests::Known;
 use crate::{jobs, labels, layered, loads, reach};
 use crate::{users, wishes};
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::layered::{Given, Ground};
+use crate::locks::lock;
 use crate::random::Random;
 
 /// Where nodes give layers, as ketchd by default.
@@ -350,8 +351,4 @@ impl Taker for Arriving<'_> {
     fn stopped(&self) -> Trouble {
         Trouble::Cut
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

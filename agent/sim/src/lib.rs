@@ -17,6 +17,7 @@ mod layered;
 mod layers;
 mod linear;
 mod loads;
+mod locks;
 mod machine;
 mod model;
 mod random;

@@ -33,9 +33,11 @@ pub(crate) const MEMORY: u64 = 64 << 20;
 
 /// What such a service asks for: half a CPU each, half of its memory, or fifty requests a second.
 pub(crate) fn labels(number: u64) -> Labels {
-    let kinds = [scale::CPU, scale::MEMORY, scale::REQUESTS];
-    let kind =
-        kinds.into_iter().cycle().nth(usize::try_from(number / 2 % 3).unwrap_or(0)).unwrap_or(scale::CPU);
+    let kind = match number / 2 % 3 {
+        0 => scale::CPU,
+        1 => scale::MEMORY,
+        _ => scale::REQUESTS,
+    };
     let window = format!("{}s", WINDOW.as_secs());
     let (least, most) = (LEAST.to_string(), MOST.to_string());
     let all = [(scale::MIN, least), (scale::MAX, most), (kind, "50".to_owned()), (scale::WINDOW, window)];

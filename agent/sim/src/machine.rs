@@ -27,8 +27,9 @@ use tokio::time::sleep;
 
 use crate::container::{self, Container, Fenced, Phase, Resident};
 use crate::labels;
-use crate::layers::{self, Auth, Sharing, lock};
+use crate::layers::{self, Auth, Sharing};
 use crate::loads;
+use crate::locks::lock;
 use crate::random::Random;
 use crate::wishes;
 
@@ -231,13 +232,10 @@ impl Machine {
     /// What a new container will do: mostly run for ever. A job's command is called `job`.
     fn fate_of(&self, task: &Task) -> Option<(Duration, i32)> {
         let mut random = lock(&self.random);
+        let is_calm = self.is_calm.load(Ordering::Relaxed);
         match random.below(20) {
-            0 if !self.is_calm.load(Ordering::Relaxed) => {
-                Some((Duration::from_millis(random.between(1, 30_000)), 1))
-            }
-            1 if !self.is_calm.load(Ordering::Relaxed) => {
-                Some((Duration::from_millis(random.between(1, 5_000)), 137))
-            }
+            0 if !is_calm => Some((Duration::from_millis(random.between(1, 30_000)), 1)),
+            1 if !is_calm => Some((Duration::from_millis(random.between(1, 5_000)), 137)),
             _ if task.job_iteration.is_some() => Some((Duration::from_millis(random.between(1, 3_000)), 0)),
             _ => None,
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -20,6 +20,7 @@ use ketch_node::manager::Leader;
 use ketch_node::node::{Lead, Node};
 use tokio::time::sleep;
 
+use crate::locks::lock;
 use crate::model::{Asked, Model, Present};
 use crate::reach::{self, Allowed};
 use crate::site::Site;
@@ -283,8 +284,4 @@ async fn make_network(leader: &Leader, known: &Known, addresses: &str) {
     if let Ok(id) = made {
         lock(known).network = Some(id);
     }
-}
-
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

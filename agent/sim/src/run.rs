@@ -16,6 +16,7 @@ use crate::labels::Seen;
 use crate::layered;
 use crate::linear;
 use crate::loads::Followed;
+use crate::locks::lock;
 use crate::random::Random;
 use crate::requests::{self, Known};
 use crate::scene::Scene;
@@ -97,7 +98,7 @@ fn play(cluster: &mut Cluster, random: &mut Random, scene: Scene) -> Result<(), 
     let known: Known = Arc::new(Mutex::default());
     cluster.until(FORMS, "there is what services use", |cluster| {
         let _ordered = requests::surroundings(&cluster.sites[0], Arc::clone(&known), scene.addresses());
-        let model = requests::lock(&known);
+        let model = lock(&known);
         let is_there = model.network.is_some() == scene.addresses().is_some();
         if is_there && model.secret.is_some() && model.config.is_some() {
             Ok(())

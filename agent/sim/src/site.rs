@@ -1,7 +1,7 @@
 //! One node's place: what outlives its agent, and how the run reaches into it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use ketch_node::node::{Node, NodeParts};
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::disk::SimulatedDisk;
 use crate::layers::Sharing;
 use crate::linear::Api;
+use crate::locks::lock;
 use crate::machine::Machine;
 use crate::random::Random;
 use crate::world::SimulatedWorld;
@@ -98,8 +99,4 @@ impl Site {
     ) -> bool {
         lock(&self.agent).as_ref().is_some_and(|agent| agent.orders.send(Box::new(order)).is_ok())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,10 +13,11 @@ use ketch_node::node::{Advertised, Founding, JoinOrder};
 
 use crate::cluster::Cluster;
 use crate::labels::Extras;
+use crate::locks::lock;
 use crate::model::Replicas;
 use crate::random::Random;
 use crate::reach::{Allowed, Reach};
-use crate::requests::{Known, NodeChange, Want, lock, want};
+use crate::requests::{Known, NodeChange, Want, want};
 use crate::scene::{Beyond, Clocks, Doors, Layers, Loads, Nodes, Room, Scene, Work};
 use crate::site::Site;
 use crate::wishes::{Creation, Fence, Files, Image, Ranked};

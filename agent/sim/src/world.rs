@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::disk::SimulatedDisk;
+use crate::locks::lock;
 use crate::random::Random;
 
 /// For the exchange of certificates.
@@ -204,8 +205,4 @@ async fn receive(stream: &mut TcpStream) -> io::Result<String> {
     let mut bytes = vec![0; length.min(1 << 20)];
     stream.read_exact(&mut bytes).await?;
     String::from_utf8(bytes).map_err(io::Error::other)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

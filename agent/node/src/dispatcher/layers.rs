@@ -4,7 +4,7 @@
 mod entitled;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ketch_cluster::fault::Fault;
 use ketch_cluster::id::NodeId;
@@ -18,6 +18,7 @@ use super::sought::{Asker, Peers, Table, Way};
 use crate::calls::{
     BlobName, LayerAsked, LayerFound, LayerRight, LayerRightAsked, LayerSource, LayerStep, is_digest,
 };
+use crate::locks::lock;
 use crate::mark::Marks;
 use crate::wire::Refusal;
 
@@ -120,10 +121,6 @@ impl Layers {
         lock(&self.table).clear();
         lock(&self.entitled).clear();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What tasks of an image have been given for the registry; nothing is something, too: whoever needs none may have it.

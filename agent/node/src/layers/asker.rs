@@ -10,8 +10,9 @@ use ketch_cluster::fault::Fault;
 use ketch_cluster::id::NodeId;
 
 use super::shunned::Shunned;
-use super::{Found, PieceError, Source, Step, lock};
+use super::{Found, PieceError, Source, Step};
 use crate::calls::{BlobName, LayerSource, LayerStep, PieceAsked};
+use crate::locks::lock;
 use crate::node::Node;
 use crate::wire::{CallError, Refusal};
 

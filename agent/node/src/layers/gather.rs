@@ -16,7 +16,8 @@ use sha2::{Digest, Sha256};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
-use super::{Nodes, PieceError, Source, Step, Taker, lock, tell};
+use super::{Nodes, PieceError, Source, Step, Taker, tell};
+use crate::locks::lock;
 
 /// What one node is asked for at once, in bytes.
 const PIECE: u64 = 2 << 20;

@@ -5,7 +5,7 @@
 //! with the one before in it. Whoever waits for his turn when the leadership ends is told so.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
 use ketch_cluster::fault::Fault;
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::changes::{Changes, Wake};
 use super::error::{ChangeError, LeadError};
 use super::members;
+use crate::locks::lock;
 use crate::measure::OfLeader;
 use crate::news::News;
 use crate::world::World;
@@ -340,8 +341,4 @@ fn note_one(
     let view = View::new(store, observed);
     reconcilers.noted(&view, &Word { task, before: &before, after: view.status(task) }, now);
     true
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,8 @@ use ketch_raft::{Notice, Notices, ProposeError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 
-use super::leader::{Leader, lock};
+use super::leader::Leader;
+use crate::locks::lock;
 use crate::measure::TurnsNow;
 use crate::news::{News, What};
 

@@ -9,7 +9,7 @@ mod rights;
 mod sharing;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ketch_ca::folder::Kept;
@@ -28,6 +28,7 @@ use super::document::Document;
 use super::error::NodeError;
 use super::{Figures, Information, Lead, NodeParts, join};
 use crate::calls::{ManagerAddress, Membership};
+use crate::locks::lock;
 use crate::wire::Links;
 use crate::worker::{Worker, WorkerEvent, WorkerParts};
 use keys::Keys;
@@ -440,8 +441,4 @@ fn managers_of(document: &Document, role: NodeRole) -> Vec<ManagerAddress> {
     let own = (role == NodeRole::Manager).then_some(own);
     let others = document.managers.iter().filter(|it| it.node != document.node).cloned();
     own.into_iter().chain(others).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,8 @@ use ketch_cluster::objects::node::NodeRole;
 use ketch_raft::Start;
 use tokio::time::sleep;
 
-use super::{Log, Member, lock};
+use super::{Log, Member};
+use crate::locks::lock;
 use crate::manager::Manager;
 
 /// Between two tries.

@@ -14,7 +14,8 @@ use ketch_cluster::token::UnlockKey;
 use ketch_raft::Notices;
 use tokio::time::timeout;
 
-use super::{Member, lock};
+use super::Member;
+use crate::locks::lock;
 use crate::manager::Manager;
 use crate::node::error::NodeError;
 use crate::node::found;

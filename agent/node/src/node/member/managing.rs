@@ -16,9 +16,10 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::places::Places;
-use super::{Log, Member, end_all, lock};
+use super::{Log, Member, end_all};
 use crate::calls::{self, ManagerAddress, Membership, ReachAsked, TunnelRequest};
 use crate::dispatcher::Dispatcher;
+use crate::locks::lock;
 use crate::manager::{Leader, Manager, ManagerParts};
 use crate::node::error::NodeError;
 use crate::node::{Lead, found};

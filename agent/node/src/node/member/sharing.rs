@@ -12,12 +12,13 @@ use ketch_cluster::id::NodeId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
+use super::Member;
 use super::managing::{Judge, accept};
 use super::places::Places;
 use super::rights::Rights;
-use super::{Member, lock};
 use crate::calls::PieceAsked;
 use crate::executor::{LayerStore, NoPiece, Piece};
+use crate::locks::lock;
 use crate::mark::Mark;
 use crate::wire::{Answer, Bounds, Call, Held, Refusal, Service};
 use crate::worker::Right;
